@@ -1,0 +1,12 @@
+// Package id makes the identifiers of the library: UUIDs of version 7 (RFC 9562), which sort by the time of their
+// making and so keep B-tree indexes dense.
+package id
+
+import "github.com/google/uuid"
+
+// New returns a UUIDv7 in its 36-character text form. It panics only when the system's source of randomness fails,
+// after which no identifier can be trusted.
+func New() string { return uuid.Must(uuid.NewV7()).String() }
+
+// Valid reports whether s is a UUID of any version in its 36-character text form.
+func Valid(s string) bool { return len(s) == 36 && uuid.Validate(s) == nil }
