@@ -1,0 +1,46 @@
+// Package repository is the port of typed stores: entities are created, read, found and changed through one small
+// interface with the same meaning on memory, SQLite, PostgreSQL and MongoDB.
+//
+//	type Product struct {
+//		repository.Meta
+//		Name  string
+//		Price int64 // cents
+//		Stock int64
+//	}
+//
+//	var (
+//		Name  = repository.Text(func(p *Product) *string { return &p.Name })
+//		Price = repository.Ord(func(p *Product) *int64 { return &p.Price })
+//	)
+//
+//	products, err := sqlrepo.New[Product](db, sqlrepo.Config{Table: "products"})
+//	lamp, err := products.Create(ctx, Product{Name: "Lamp", Price: 1990})
+//	page, err := products.Find(ctx, repository.Query[Product]{
+//		Where: Price.Gte(1000).And(Name.HasPrefix("L")),
+//		Sort:  []repository.Sort[Product]{Price.Desc()},
+//		Limit: 50,
+//	})
+//	lamp, err = products.Update(ctx, lamp.ID, func(ctx context.Context, p *Product) error { p.Stock--; return nil })
+//
+// # Entities
+//
+// An entity is a struct with the fields ID string, Version int64, CreatedAt and UpdatedAt time.Time, or with Meta
+// embedded. A field is stored under its name in snake case, or under the name in its tag `repo:"name"`; `repo:"-"`
+// leaves it out. Strings, booleans, numbers, times, byte slices and pointers to these are stored as such, a nil pointer
+// as NULL; every other type is stored as JSON and cannot be searched.
+//
+// # Guarantees, on every adapter
+//
+//   - A stale write is a *ConflictError, a missing entity ErrNotFound; neither writes, and an update never brings back
+//     what was deleted.
+//   - Update is a read-change-write that loses no update under concurrency; its function may run more than once.
+//   - Fields are resolved against the mapped set before anything is sent: an unknown or hostile name is a *FieldError.
+//   - Find has a limit always; paging is by keyset, with the id as the last sort key and NULL before every value; a
+//     cursor is opaque and bound to the query it came from (ErrCursor).
+//   - A comparison with NULL is false, and so is its negation's complement: logic is two-valued everywhere.
+//   - Times come back in UTC, cut on write to microseconds (SQL, memory) or milliseconds (MongoDB).
+//
+// # What it does not do
+//
+// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. For reports, write SQL.
+package repository

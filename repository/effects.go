@@ -1,0 +1,59 @@
+package repository
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Effect is something to be told when a document is written, such as a message. It is stored inside that document in
+// the same atomic write, and drained from there.
+type Effect struct {
+	// ID identifies the effect, for consumers that drop duplicates.
+	ID string `bson:"id"`
+	// Kind says who drains it, such as "message".
+	Kind string `bson:"kind"`
+	// Topic says where it goes.
+	Topic string `bson:"topic"`
+	// Key orders it: effects of one key are told in order.
+	Key string `bson:"key"`
+	// Headers travel with it.
+	Headers map[string]string `bson:"headers,omitempty"`
+	// Body is its content.
+	Body []byte `bson:"body"`
+	// CreatedAt is when it was collected, in UTC.
+	CreatedAt time.Time `bson:"created_at"`
+}
+
+type effectsKey struct{}
+
+// Effects collects the effects of one write. Adapters of document databases put it into the context of Then.
+type Effects struct {
+	mu   sync.Mutex
+	list []Effect
+}
+
+// WithEffects returns a context that collects effects, and the collector. It is for adapters.
+func WithEffects(ctx context.Context) (context.Context, *Effects) {
+	e := &Effects{}
+	return context.WithValue(ctx, effectsKey{}, e), e
+}
+
+// Collected returns what was collected, in order.
+func (e *Effects) Collected() []Effect {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.list
+}
+
+// Collect adds an effect to the write that ctx belongs to, or returns ErrNoEffects.
+func Collect(ctx context.Context, effect Effect) error {
+	e, _ := ctx.Value(effectsKey{}).(*Effects)
+	if e == nil {
+		return ErrNoEffects
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, effect)
+	return nil
+}

@@ -1,0 +1,294 @@
+package repository
+
+import (
+	"cmp"
+	"reflect"
+	"time"
+)
+
+// Op is what a Node does.
+type Op int
+
+// The operators.
+const (
+	OpAll    Op = iota // matches everything
+	OpAnd              // all Kids match
+	OpOr               // at least one of Kids matches
+	OpNot              // Kids[0] does not match
+	OpEq               // the field equals Value
+	OpNe               // the field is not NULL and differs from Value
+	OpLt               // the field is less than Value
+	OpLte              // the field is at most Value
+	OpGt               // the field is greater than Value
+	OpGte              // the field is at least Value
+	OpIn               // the field equals one of Values
+	OpPrefix           // the field begins with Value, a string
+	OpNull             // the field is NULL
+)
+
+// Node is a filter as a tree, for adapters to read. Values have the types of Column.Kind: string, bool, int64,
+// float64, time.Time in UTC, []byte.
+type Node struct {
+	Op     Op
+	Column int // place in Mapping.Columns
+	Value  any
+	Values []any
+	Kids   []Node
+
+	err error
+}
+
+// Filter selects entities of type E. The zero Filter selects all. Fields make filters.
+type Filter[E any] struct{ n Node }
+
+// And selects what f and all others select.
+func (f Filter[E]) And(others ...Filter[E]) Filter[E] { return combine(OpAnd, f, others) }
+
+// Or selects what f or one of the others selects.
+func (f Filter[E]) Or(others ...Filter[E]) Filter[E] { return combine(OpOr, f, others) }
+
+// Not selects what f does not select, NULL included.
+func Not[E any](f Filter[E]) Filter[E] {
+	return Filter[E]{Node{Op: OpNot, Kids: []Node{f.n}}}
+}
+
+func combine[E any](op Op, f Filter[E], others []Filter[E]) Filter[E] {
+	kids := []Node{f.n}
+	for _, o := range others {
+		kids = append(kids, o.n)
+	}
+	return Filter[E]{Node{Op: op, Kids: kids}}
+}
+
+// Node returns the tree, or the first error in it. It is for adapters.
+func (f Filter[E]) Node() (Node, error) { return f.n, firstErr(f.n) }
+
+func firstErr(n Node) error {
+	if n.err != nil {
+		return n.err
+	}
+	for _, k := range n.Kids {
+		if err := firstErr(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sort is a sort key. Fields make sorts.
+type Sort[E any] struct {
+	column int
+	desc   bool
+	err    error
+}
+
+// column is a field of E, found by where its accessor points.
+type column[E any] struct {
+	at  int
+	err error
+}
+
+func (c column[E]) node(op Op, v any) Filter[E] {
+	return Filter[E]{Node{Op: op, Column: c.at, Value: normal(v), err: c.err}}
+}
+
+func (c column[E]) in(vs []any) Filter[E] {
+	for i, v := range vs {
+		vs[i] = normal(v)
+	}
+	return Filter[E]{Node{Op: OpIn, Column: c.at, Values: vs, err: c.err}}
+}
+
+func (c column[E]) sort(desc bool) Sort[E] { return Sort[E]{c.at, desc, c.err} }
+
+// find finds the mapped field that an accessor points to. The error waits for the query that uses the field, so that
+// fields can be package variables.
+func find[E, V any](get func(*E) *V) column[E] {
+	m, err := MappingOf[E]()
+	if err != nil {
+		return column[E]{err: err}
+	}
+	e := new(E)
+	p := reflect.ValueOf(get(e))
+	root := reflect.ValueOf(e).Elem()
+	for i, c := range m.Columns {
+		f := root.FieldByIndex(c.Index)
+		if f.Type() == p.Type().Elem() && !p.IsNil() && f.Addr().Pointer() == p.Pointer() {
+			if c.Kind == KindJSON {
+				return column[E]{err: &FieldError{Field: c.Name, Reason: "is stored as JSON and cannot be searched"}}
+			}
+			return column[E]{at: i}
+		}
+	}
+	return column[E]{err: &FieldError{Field: p.Type().Elem().String(), Reason: "the accessor points to no mapped field"}}
+}
+
+// OfField is a field that can be compared for equality.
+type OfField[E any, V comparable] struct{ c column[E] }
+
+// Of makes a field of an accessor.
+func Of[E any, V comparable](get func(*E) *V) OfField[E, V] { return OfField[E, V]{find(get)} }
+
+// Eq selects entities whose field equals v.
+func (f OfField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
+
+// Ne selects entities whose field differs from v.
+func (f OfField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
+
+// In selects entities whose field equals one of vs; none of them when vs is empty.
+func (f OfField[E, V]) In(vs ...V) Filter[E] {
+	list := make([]any, len(vs))
+	for i, v := range vs {
+		list[i] = v
+	}
+	return f.c.in(list)
+}
+
+// OrdField is a field with an order: text by its bytes, numbers by their value.
+type OrdField[E any, V cmp.Ordered] struct{ OfField[E, V] }
+
+// Ord makes a field of an accessor.
+func Ord[E any, V cmp.Ordered](get func(*E) *V) OrdField[E, V] { return OrdField[E, V]{Of(get)} }
+
+// Lt selects entities whose field is less than v.
+func (f OrdField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }
+
+// Lte selects entities whose field is at most v.
+func (f OrdField[E, V]) Lte(v V) Filter[E] { return f.c.node(OpLte, v) }
+
+// Gt selects entities whose field is greater than v.
+func (f OrdField[E, V]) Gt(v V) Filter[E] { return f.c.node(OpGt, v) }
+
+// Gte selects entities whose field is at least v.
+func (f OrdField[E, V]) Gte(v V) Filter[E] { return f.c.node(OpGte, v) }
+
+// Asc sorts by the field, least first.
+func (f OrdField[E, V]) Asc() Sort[E] { return f.c.sort(false) }
+
+// Desc sorts by the field, greatest first.
+func (f OrdField[E, V]) Desc() Sort[E] { return f.c.sort(true) }
+
+// TextField is a field of text.
+type TextField[E any, V ~string] struct{ OrdField[E, V] }
+
+// Text makes a field of an accessor.
+func Text[E any, V ~string](get func(*E) *V) TextField[E, V] { return TextField[E, V]{Ord(get)} }
+
+// HasPrefix selects entities whose field begins with prefix, case and all.
+func (f TextField[E, V]) HasPrefix(prefix string) Filter[E] { return f.c.node(OpPrefix, prefix) }
+
+// TimeField is a field that holds a time.
+type TimeField[E any] struct{ c column[E] }
+
+// Time makes a field of an accessor.
+func Time[E any](get func(*E) *time.Time) TimeField[E] { return TimeField[E]{find(get)} }
+
+// Eq selects entities whose field is the instant t.
+func (f TimeField[E]) Eq(t time.Time) Filter[E] { return f.c.node(OpEq, t) }
+
+// Before selects entities whose field is before t.
+func (f TimeField[E]) Before(t time.Time) Filter[E] { return f.c.node(OpLt, t) }
+
+// Since selects entities whose field is t or after it.
+func (f TimeField[E]) Since(t time.Time) Filter[E] { return f.c.node(OpGte, t) }
+
+// After selects entities whose field is after t.
+func (f TimeField[E]) After(t time.Time) Filter[E] { return f.c.node(OpGt, t) }
+
+// Asc sorts by the field, earliest first.
+func (f TimeField[E]) Asc() Sort[E] { return f.c.sort(false) }
+
+// Desc sorts by the field, latest first.
+func (f TimeField[E]) Desc() Sort[E] { return f.c.sort(true) }
+
+// NullField is a field that may be NULL: a pointer.
+type NullField[E, V any] struct{ c column[E] }
+
+// Null makes a field of an accessor.
+func Null[E, V any](get func(*E) **V) NullField[E, V] { return NullField[E, V]{find(get)} }
+
+// IsNull selects entities whose field is NULL.
+func (f NullField[E, V]) IsNull() Filter[E] {
+	return Filter[E]{Node{Op: OpNull, Column: f.c.at, err: f.c.err}}
+}
+
+// NotNull selects entities whose field is not NULL.
+func (f NullField[E, V]) NotNull() Filter[E] { return Not(f.IsNull()) }
+
+// Eq selects entities whose field equals v.
+func (f NullField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
+
+// Lt selects entities whose field is less than v; NULL is not.
+func (f NullField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }
+
+// Gt selects entities whose field is greater than v; NULL is not.
+func (f NullField[E, V]) Gt(v V) Filter[E] { return f.c.node(OpGt, v) }
+
+// Asc sorts by the field, NULL first.
+func (f NullField[E, V]) Asc() Sort[E] { return f.c.sort(false) }
+
+// Desc sorts by the field, NULL last.
+func (f NullField[E, V]) Desc() Sort[E] { return f.c.sort(true) }
+
+// NamedField is a field found by its stored name: for sort orders and filters that clients choose.
+type NamedField[E any] struct {
+	c    column[E]
+	kind Kind
+}
+
+// Named returns the field with the stored name, or a *FieldError: a name from outside never reaches a database.
+func Named[E any](name string) (NamedField[E], error) {
+	m, err := MappingOf[E]()
+	if err != nil {
+		return NamedField[E]{}, err
+	}
+	i, ok := m.Column(name)
+	if !ok {
+		return NamedField[E]{}, &FieldError{Field: name[:min(len(name), 64)], Reason: "is unknown"}
+	}
+	if m.Columns[i].Kind == KindJSON {
+		return NamedField[E]{}, &FieldError{Field: name, Reason: "is stored as JSON and cannot be searched"}
+	}
+	return NamedField[E]{column[E]{at: i}, m.Columns[i].Kind}, nil
+}
+
+// Eq selects entities whose field equals v, or gives a *FieldError where v has another type than the field.
+func (f NamedField[E]) Eq(v any) (Filter[E], error) {
+	if k := kindOf(reflect.TypeOf(v)); v == nil || k != f.kind {
+		return Filter[E]{}, &FieldError{Reason: "the value has another type than the field"}
+	}
+	return f.c.node(OpEq, v), nil
+}
+
+// Asc sorts by the field, least first.
+func (f NamedField[E]) Asc() Sort[E] { return f.c.sort(false) }
+
+// Desc sorts by the field, greatest first.
+func (f NamedField[E]) Desc() Sort[E] { return f.c.sort(true) }
+
+// normal brings a value to the type that Node documents.
+func normal(v any) any {
+	switch t := v.(type) {
+	case nil, string, bool, int64, float64, []byte:
+		return v
+	case time.Time:
+		return t.UTC().Truncate(time.Microsecond)
+	}
+	r := reflect.ValueOf(v)
+	switch kindOf(r.Type()) {
+	case KindString:
+		return r.String()
+	case KindBool:
+		return r.Bool()
+	case KindInt:
+		if r.CanUint() {
+			return int64(r.Uint()) // at most 32 bits, see kindOf
+		}
+		return r.Int()
+	case KindFloat:
+		return r.Float()
+	case KindBytes:
+		return r.Bytes()
+	}
+	return v
+}

@@ -1,0 +1,116 @@
+package repository
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/id"
+)
+
+// Precisions to which adapters cut times.
+const (
+	PrecisionSQL   = time.Microsecond
+	PrecisionMongo = time.Millisecond
+)
+
+// Lifecycle sets the fields that a Repository owns, and copies entities. It is for adapters.
+type Lifecycle[E any] struct {
+	m         *Mapping
+	precision time.Duration
+}
+
+// NewLifecycle returns the Lifecycle of a mapping whose times are cut to precision.
+func NewLifecycle[E any](m *Mapping, precision time.Duration) Lifecycle[E] {
+	return Lifecycle[E]{m, precision}
+}
+
+// Init makes e a new entity: ID where it is empty, Version 1, and the times.
+func (l Lifecycle[E]) Init(e *E) {
+	v := reflect.ValueOf(e).Elem()
+	if l.ID(e) == "" {
+		l.field(v, l.m.ID).SetString(id.New())
+	}
+	l.field(v, l.m.Version).SetInt(1)
+	now := reflect.ValueOf(time.Now())
+	l.field(v, l.m.CreatedAt).Set(now)
+	l.field(v, l.m.UpdatedAt).Set(now)
+	l.Normalize(e)
+}
+
+// Touch makes e the next version of before.
+func (l Lifecycle[E]) Touch(e, before *E) {
+	v, b := reflect.ValueOf(e).Elem(), reflect.ValueOf(before).Elem()
+	l.field(v, l.m.ID).SetString(l.ID(before))
+	l.field(v, l.m.Version).SetInt(l.Version(before) + 1)
+	l.field(v, l.m.CreatedAt).Set(l.field(b, l.m.CreatedAt))
+	l.field(v, l.m.UpdatedAt).Set(reflect.ValueOf(time.Now()))
+	l.Normalize(e)
+}
+
+// Normalize brings every time to UTC and cuts it to the precision, without its monotonic part.
+func (l Lifecycle[E]) Normalize(e *E) {
+	v := reflect.ValueOf(e).Elem()
+	for _, c := range l.m.Columns {
+		if c.Kind != KindTime {
+			continue
+		}
+		f := v.FieldByIndex(c.Index)
+		if c.Nullable {
+			if !f.IsNil() {
+				t := l.cut(f.Elem().Interface().(time.Time))
+				f.Set(reflect.ValueOf(&t))
+			}
+			continue
+		}
+		f.Set(reflect.ValueOf(l.cut(f.Interface().(time.Time))))
+	}
+}
+
+func (l Lifecycle[E]) cut(t time.Time) time.Time { return t.UTC().Truncate(l.precision) }
+
+// ID returns the entity's id.
+func (l Lifecycle[E]) ID(e *E) string {
+	return l.field(reflect.ValueOf(e).Elem(), l.m.ID).String()
+}
+
+// Version returns the entity's version.
+func (l Lifecycle[E]) Version(e *E) int64 {
+	return l.field(reflect.ValueOf(e).Elem(), l.m.Version).Int()
+}
+
+func (l Lifecycle[E]) field(v reflect.Value, column int) reflect.Value {
+	return v.FieldByIndex(l.m.Columns[column].Index)
+}
+
+// Clone returns a copy of e that shares no memory with it as far as it is mapped: unmapped fields are copied flat.
+func (l Lifecycle[E]) Clone(e *E) (E, error) {
+	out := *e
+	from, to := reflect.ValueOf(e).Elem(), reflect.ValueOf(&out).Elem()
+	for _, c := range l.m.Columns {
+		f, t := from.FieldByIndex(c.Index), to.FieldByIndex(c.Index)
+		switch {
+		case c.Kind == KindJSON:
+			body, err := json.Marshal(f.Interface())
+			if err != nil {
+				return out, fmt.Errorf("repository: encode column %s: %w", c.Name, err)
+			}
+			t.SetZero()
+			if err := json.Unmarshal(body, t.Addr().Interface()); err != nil {
+				return out, fmt.Errorf("repository: decode column %s: %w", c.Name, err)
+			}
+		case c.Nullable && !f.IsNil():
+			p := reflect.New(f.Type().Elem())
+			p.Elem().Set(f.Elem())
+			if c.Kind == KindBytes {
+				p.Elem().SetBytes(bytes.Clone(f.Elem().Bytes()))
+			}
+			t.Set(p)
+		case c.Kind == KindBytes && !c.Nullable:
+			t.SetBytes(bytes.Clone(f.Bytes()))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,193 @@
+package repository
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+)
+
+// Kind is how a field is stored.
+type Kind int
+
+// The kinds.
+const (
+	KindString Kind = iota
+	KindBool
+	KindInt
+	KindFloat
+	KindTime
+	KindBytes
+	KindJSON
+)
+
+// Column is a mapped field of an entity.
+type Column struct {
+	// Name is the name under which the field is stored.
+	Name string
+	// Kind is how it is stored.
+	Kind Kind
+	// Nullable says that the field is a pointer: nil is stored as NULL.
+	Nullable bool
+	// Index is the field's path, for reflect.Value.FieldByIndex.
+	Index []int
+	// Type is the field's Go type.
+	Type reflect.Type
+}
+
+// Mapping is how an entity type is stored. It is for adapters.
+type Mapping struct {
+	// Columns are the mapped fields, the id first.
+	Columns []Column
+	// ID, Version, CreatedAt and UpdatedAt are places in Columns.
+	ID, Version, CreatedAt, UpdatedAt int
+
+	typ    reflect.Type
+	byName map[string]int
+}
+
+var mappings sync.Map // reflect.Type -> *Mapping or error
+
+// MappingOf returns how E is stored. The error says what E lacks.
+func MappingOf[E any]() (*Mapping, error) {
+	t := reflect.TypeFor[E]()
+	if m, ok := mappings.Load(t); ok {
+		if err, bad := m.(error); bad {
+			return nil, err
+		}
+		return m.(*Mapping), nil
+	}
+	m, err := mapType(t)
+	if err != nil {
+		mappings.Store(t, err)
+		return nil, err
+	}
+	mappings.Store(t, m)
+	return m, nil
+}
+
+// Column returns the place in Columns of the column with the name.
+func (m *Mapping) Column(name string) (int, bool) {
+	i, ok := m.byName[name]
+	return i, ok
+}
+
+func mapType(t reflect.Type) (*Mapping, error) {
+	if t.Kind() != reflect.Struct {
+		return nil, fmt.Errorf("repository: %s is not a struct", t)
+	}
+	m := &Mapping{typ: t, byName: map[string]int{}}
+	if err := m.add(t, nil); err != nil {
+		return nil, err
+	}
+	for _, need := range []struct {
+		name string
+		typ  reflect.Type
+		at   *int
+	}{
+		{"ID", reflect.TypeFor[string](), &m.ID},
+		{"Version", reflect.TypeFor[int64](), &m.Version},
+		{"CreatedAt", reflect.TypeFor[time.Time](), &m.CreatedAt},
+		{"UpdatedAt", reflect.TypeFor[time.Time](), &m.UpdatedAt},
+	} {
+		f, ok := t.FieldByName(need.name)
+		if !ok || f.Type != need.typ {
+			return nil, fmt.Errorf("repository: %s needs a field %s %s (or embed repository.Meta)", t, need.name, need.typ)
+		}
+		*need.at = -1
+		for i, c := range m.Columns {
+			if reflect.DeepEqual(c.Index, f.Index) {
+				*need.at = i
+			}
+		}
+		if *need.at < 0 {
+			return nil, fmt.Errorf("repository: %s.%s must not be left out", t, need.name)
+		}
+	}
+	return m, nil
+}
+
+func (m *Mapping) add(t reflect.Type, path []int) error {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		index := append(append([]int(nil), path...), i)
+		tag, _, _ := strings.Cut(f.Tag.Get("repo"), ",")
+		if f.Anonymous && f.Type.Kind() == reflect.Struct && tag == "" && f.Type != reflect.TypeFor[time.Time]() {
+			if err := m.add(f.Type, index); err != nil {
+				return err
+			}
+			continue
+		}
+		if !f.IsExported() || tag == "-" {
+			continue
+		}
+		name := tag
+		if name == "" {
+			name = snake(f.Name)
+		}
+		if !validColumn(name) {
+			return fmt.Errorf("repository: %s.%s: column name %q does not match [a-z][a-z0-9_]*", m.typ, f.Name, name)
+		}
+		if _, dup := m.byName[name]; dup {
+			return fmt.Errorf("repository: %s maps two fields to %q", m.typ, name)
+		}
+		c := Column{Name: name, Index: index, Type: f.Type}
+		ft := f.Type
+		if ft.Kind() == reflect.Pointer {
+			c.Nullable, ft = true, ft.Elem()
+		}
+		c.Kind = kindOf(ft)
+		m.byName[name] = len(m.Columns)
+		m.Columns = append(m.Columns, c)
+	}
+	return nil
+}
+
+func kindOf(t reflect.Type) Kind {
+	switch {
+	case t == reflect.TypeFor[time.Time]():
+		return KindTime
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return KindBytes
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return KindString
+	case reflect.Bool:
+		return KindBool
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32:
+		return KindInt
+	case reflect.Float32, reflect.Float64:
+		return KindFloat
+	}
+	return KindJSON // uint and uint64 too: no database here holds them all as a number
+}
+
+// validColumn accepts names that need no quoting on any database.
+func validColumn(s string) bool {
+	for i, r := range s {
+		if !(r >= 'a' && r <= 'z' || i > 0 && (r == '_' || r >= '0' && r <= '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
+
+// snake turns UserID into user_id and HTTPServer into http_server.
+func snake(s string) string {
+	var b strings.Builder
+	runes := []rune(s)
+	for i, r := range runes {
+		if unicode.IsUpper(r) {
+			lowerBefore := i > 0 && !unicode.IsUpper(runes[i-1])
+			lowerAfter := i > 0 && i+1 < len(runes) && unicode.IsLower(runes[i+1])
+			if lowerBefore || lowerAfter {
+				b.WriteByte('_')
+			}
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

@@ -1,0 +1,325 @@
+// Package memrepo keeps entities in memory: for tests, examples and caches. It has the semantics of the other
+// adapters of package repository and is the reference that their queries are compared with.
+//
+//	products, err := memrepo.New[Product](memrepo.Config{Unique: [][]string{{"sku"}}})
+//
+// It takes part in no transaction: what is written inside a sqldb.InTx stays when that rolls back. Everything is lost
+// when the process ends.
+package memrepo
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+
+	"github.com/sillar-go/sillar/repository"
+)
+
+// Config tunes a Repo. The zero Config is useful.
+type Config struct {
+	// Unique lists the sets of columns whose values no two entities share. NULL is shared freely.
+	Unique [][]string
+}
+
+// Repo is a repository.Repository in memory. It is safe for concurrent use.
+type Repo[E any] struct {
+	m      *repository.Mapping
+	life   repository.Lifecycle[E]
+	unique [][]int
+
+	mu   sync.RWMutex
+	rows map[string]E
+}
+
+var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
+
+// New returns an empty Repo, or an error when E cannot be mapped or Config names an unknown column.
+func New[E any](cfg Config) (*Repo[E], error) {
+	m, err := repository.MappingOf[E]()
+	if err != nil {
+		return nil, err
+	}
+	r := &Repo[E]{m: m, life: repository.NewLifecycle[E](m, repository.PrecisionSQL), rows: map[string]E{}}
+	for _, cols := range cfg.Unique {
+		var set []int
+		for _, c := range cols {
+			i, ok := m.Column(c)
+			if !ok {
+				return nil, &repository.FieldError{Field: c, Reason: "is unknown"}
+			}
+			set = append(set, i)
+		}
+		r.unique = append(r.unique, set)
+	}
+	return r, nil
+}
+
+// Must returns r or panics with err.
+func Must[E any](r *Repo[E], err error) *Repo[E] {
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// Create implements repository.Repository.
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+	var zero E
+	e, err := r.life.Clone(&e)
+	if err != nil {
+		return zero, err
+	}
+	r.life.Init(&e)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, taken := r.rows[r.life.ID(&e)]; taken {
+		return zero, &repository.UniqueError{Constraint: "id", Fields: []string{"id"}}
+	}
+	if err := r.checkUnique(&e); err != nil {
+		return zero, err
+	}
+	if err := run(ctx, &e, then); err != nil {
+		return zero, err
+	}
+	return r.put(&e)
+}
+
+// run runs the functions of a write on e.
+func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
+	for _, fn := range then {
+		if err := fn(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put stores a copy and returns another.
+func (r *Repo[E]) put(e *E) (E, error) {
+	kept, err := r.life.Clone(e)
+	if err != nil {
+		return kept, err
+	}
+	r.rows[r.life.ID(e)] = kept
+	return *e, nil
+}
+
+func (r *Repo[E]) checkUnique(e *E) error {
+	v := reflect.ValueOf(e).Elem()
+	for _, set := range r.unique {
+		for id, other := range r.rows {
+			if id == r.life.ID(e) {
+				continue
+			}
+			o := reflect.ValueOf(&other).Elem()
+			same := true
+			for _, c := range set {
+				a, b := r.m.Columns[c].Value(v), r.m.Columns[c].Value(o)
+				same = same && a != nil && b != nil && compare(a, b) == 0
+			}
+			if same {
+				names := r.names(set)
+				return &repository.UniqueError{Constraint: strings.Join(names, "_"), Fields: names}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Repo[E]) names(columns []int) []string {
+	var names []string
+	for _, c := range columns {
+		names = append(names, r.m.Columns[c].Name)
+	}
+	return names
+}
+
+// Get implements repository.Repository.
+func (r *Repo[E]) Get(_ context.Context, id string) (E, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e, ok := r.rows[id]
+	if !ok {
+		return e, fmt.Errorf("memrepo: get %q: %w", id, repository.ErrNotFound)
+	}
+	return r.life.Clone(&e)
+}
+
+// GetMany implements repository.Repository.
+func (r *Repo[E]) GetMany(_ context.Context, ids []string) ([]E, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []E
+	for _, id := range ids {
+		if e, ok := r.rows[id]; ok {
+			c, err := r.life.Clone(&e)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// Find implements repository.Repository.
+func (r *Repo[E]) Find(_ context.Context, q repository.Query[E]) (repository.Page[E], error) {
+	p, err := repository.NewPlan(q)
+	if err != nil {
+		return repository.Page[E]{}, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	found := r.matching(p.Where)
+	sort.Slice(found, func(i, j int) bool {
+		a, b := reflect.ValueOf(&found[i]).Elem(), reflect.ValueOf(&found[j]).Elem()
+		for _, k := range p.Keys {
+			c := compare(r.m.Columns[k.Column].Value(a), r.m.Columns[k.Column].Value(b))
+			if k.Desc {
+				c = -c
+			}
+			if c != 0 {
+				return c < 0
+			}
+		}
+		return false
+	})
+	found = found[min(p.Offset, len(found)):]
+	found = found[:min(p.Limit+1, len(found))]
+	for i := range found {
+		if found[i], err = r.life.Clone(&found[i]); err != nil {
+			return repository.Page[E]{}, err
+		}
+	}
+	return p.Page(found), nil
+}
+
+func (r *Repo[E]) matching(n repository.Node) []E {
+	var found []E
+	for _, e := range r.rows {
+		if matches(r.m, n, reflect.ValueOf(&e).Elem()) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// Each implements repository.Repository.
+func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
+	return repository.Pages(ctx, r.Find, q)
+}
+
+// Count implements repository.Repository.
+func (r *Repo[E]) Count(_ context.Context, where repository.Filter[E]) (int64, error) {
+	n, err := where.Node()
+	if err != nil {
+		return 0, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return int64(len(r.matching(n))), nil
+}
+
+// Update implements repository.Repository.
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, ok := r.rows[id]
+	if !ok {
+		return before, fmt.Errorf("memrepo: update %q: %w", id, repository.ErrNotFound)
+	}
+	return r.change(before, func(e *E) error { return change(ctx, e) })
+}
+
+func (r *Repo[E]) change(before E, fn func(*E) error) (E, error) {
+	var zero E
+	e, err := r.life.Clone(&before)
+	if err != nil {
+		return zero, err
+	}
+	if err := fn(&e); err != nil {
+		return zero, err
+	}
+	r.life.Touch(&e, &before)
+	if err := r.checkUnique(&e); err != nil {
+		return zero, err
+	}
+	return r.put(&e)
+}
+
+// Replace implements repository.Repository.
+func (r *Repo[E]) Replace(_ context.Context, e E) (E, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := r.life.ID(&e)
+	before, ok := r.rows[id]
+	if !ok {
+		return before, fmt.Errorf("memrepo: replace %q: %w", id, repository.ErrNotFound)
+	}
+	if want, have := r.life.Version(&e), r.life.Version(&before); want != have {
+		var zero E
+		return zero, &repository.ConflictError{ID: id, Expected: want, Actual: have}
+	}
+	copied, err := r.life.Clone(&e)
+	if err != nil {
+		return copied, err
+	}
+	return r.change(before, func(next *E) error { *next = copied; return nil })
+}
+
+// Delete implements repository.Repository.
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, ok := r.rows[id]
+	if !ok {
+		return fmt.Errorf("memrepo: delete %q: %w", id, repository.ErrNotFound)
+	}
+	if err := run(ctx, &e, then); err != nil {
+		return err
+	}
+	delete(r.rows, id)
+	return nil
+}
+
+// matches evaluates a filter: two-valued, a comparison with NULL is false.
+func matches(m *repository.Mapping, n repository.Node, entity reflect.Value) bool {
+	switch n.Op {
+	case repository.OpAll:
+		return true
+	case repository.OpAnd:
+		return !slices.ContainsFunc(n.Kids, func(k repository.Node) bool { return !matches(m, k, entity) })
+	case repository.OpOr:
+		return slices.ContainsFunc(n.Kids, func(k repository.Node) bool { return matches(m, k, entity) })
+	case repository.OpNot:
+		return !matches(m, n.Kids[0], entity)
+	}
+	v := m.Columns[n.Column].Value(entity)
+	if n.Op == repository.OpNull || v == nil {
+		return n.Op == repository.OpNull && v == nil
+	}
+	switch n.Op {
+	case repository.OpEq:
+		return compare(v, n.Value) == 0
+	case repository.OpNe:
+		return compare(v, n.Value) != 0
+	case repository.OpLt:
+		return compare(v, n.Value) < 0
+	case repository.OpLte:
+		return compare(v, n.Value) <= 0
+	case repository.OpGt:
+		return compare(v, n.Value) > 0
+	case repository.OpGte:
+		return compare(v, n.Value) >= 0
+	case repository.OpIn:
+		return slices.ContainsFunc(n.Values, func(w any) bool { return compare(v, w) == 0 })
+	case repository.OpPrefix:
+		return strings.HasPrefix(v.(string), n.Value.(string))
+	}
+	return false
+}

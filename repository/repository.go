@@ -1,0 +1,88 @@
+package repository
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// Meta holds the fields that every entity has. Embed it, or declare the four fields.
+type Meta struct {
+	// ID is a UUIDv7, set by Create when it is empty.
+	ID string `json:"id"`
+	// Version counts the writes from 1. It is what optimistic locking compares.
+	Version int64 `json:"version"`
+	// CreatedAt is set by Create, in UTC.
+	CreatedAt time.Time `json:"created_at"`
+	// UpdatedAt is set by every write, in UTC.
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Repository stores entities of one type. Every adapter implements it, and package repositorytest checks that it
+// does. Methods take what they are given as a copy and return what is stored.
+type Repository[E any] interface {
+	// Create stores a new entity. It sets Version and the times, and ID when it is empty. When ID or another unique
+	// field is taken the error is a *UniqueError. The functions run with the write, see Then.
+	Create(ctx context.Context, e E, then ...Then[E]) (E, error)
+	// Get returns the entity with the id, or ErrNotFound.
+	Get(ctx context.Context, id string) (E, error)
+	// GetMany returns the entities with the ids in the order of ids; missing ones are left out.
+	GetMany(ctx context.Context, ids []string) ([]E, error)
+	// Find returns a page of the entities that match.
+	Find(ctx context.Context, q Query[E]) (Page[E], error)
+	// Each streams all entities that match, page by page, from Query.After on. It yields an error at most once, last.
+	// Query.Limit is the size of a page.
+	Each(ctx context.Context, q Query[E]) iter.Seq2[E, error]
+	// Count returns how many entities match. The zero Filter matches all.
+	Count(ctx context.Context, where Filter[E]) (int64, error)
+	// Update reads the entity, lets change change it and stores it, so that no concurrent change is lost. change may
+	// run again on a fresh read; when it fails nothing is stored. ID, Version and times are not for change to set.
+	Update(ctx context.Context, id string, change Then[E]) (E, error)
+	// Replace stores e over the entity with its ID, if that still has e.Version; else the error is a *ConflictError.
+	Replace(ctx context.Context, e E) (E, error)
+	// Delete removes the entity, or returns ErrNotFound. The functions see what is removed, and run with the write.
+	Delete(ctx context.Context, id string, then ...Then[E]) error
+}
+
+// Then is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector of
+// effects in ctx (see Collect). So what it publishes through an outbox is stored exactly when the write is. It may
+// run more than once. An error undoes the write.
+type Then[E any] func(ctx context.Context, e *E) error
+
+// Transactor runs a function in a transaction that the context carries; sqldb.DB is one. The function may run again.
+type Transactor interface {
+	InTx(ctx context.Context, fn func(ctx context.Context) error) error
+}
+
+// Limits of Find.
+const (
+	// DefaultLimit is the size of a page when Query.Limit is 0.
+	DefaultLimit = 50
+	// MaxLimit is the largest size of a page; a greater Query.Limit is a *QueryError.
+	MaxLimit = 1000
+	// MaxOffset is the largest Query.Offset: an offset costs as much as reading all that it skips.
+	MaxOffset = 10_000
+)
+
+// Query says which entities, in which order, and how many. The zero Query is the first page of all, by id.
+type Query[E any] struct {
+	// Where selects. The zero Filter selects all.
+	Where Filter[E]
+	// Sort orders, most significant first; the id always comes last.
+	Sort []Sort[E]
+	// Limit is the size of the page. 0 means DefaultLimit, more than MaxLimit is an error.
+	Limit int
+	// After is the Page.Next of the page before. A cursor of another query is ErrCursor.
+	After string
+	// Offset skips entities, at most MaxOffset. It reads what it skips, and entities written meanwhile shift the
+	// pages: prefer After. It does not go together with After.
+	Offset int
+}
+
+// Page is a part of a result.
+type Page[E any] struct {
+	// Items are the entities, at most Query.Limit.
+	Items []E
+	// Next is the cursor of the next page, or "" on the last one.
+	Next string
+}

@@ -1,0 +1,122 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrNoTx is returned where a transaction is required and the context carries none of this database.
+	ErrNoTx = errors.New("sqldb: the context carries no transaction of this database")
+	// ErrTxDone is returned when the context's transaction has already been committed or rolled back.
+	ErrTxDone = errors.New("sqldb: the context's transaction has ended")
+	// ErrDoomed is returned by the outermost InTx when a nested one failed and the error was swallowed in between:
+	// nothing was committed.
+	ErrDoomed = errors.New("sqldb: a nested transaction failed, so the whole was rolled back")
+	// ErrBusy is returned when SQLite's writer could not be had within Config.BusyTimeout.
+	ErrBusy = errors.New("sqldb: the writer is busy")
+	// ErrNoRows is returned by Row.Scan when there is no row.
+	ErrNoRows = errors.New("sqldb: no rows")
+	// ErrDSN is returned by Open for a DSN that it does not understand.
+	ErrDSN = errors.New("sqldb: unusable DSN")
+)
+
+// UniqueViolation reports whether err says that a unique constraint was hurt, which one, and on which columns. The
+// columns are known on SQLite, the constraint's name on PostgreSQL; there the columns are read from the detail.
+func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		if pg.Code != "23505" {
+			return "", nil, false
+		}
+		return pg.ConstraintName, detailColumns(pg.Detail), true
+	}
+	var coded interface{ Code() int }
+	if errors.As(err, &coded) {
+		switch coded.Code() {
+		case 2067, 1555: // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY
+			columns = sqliteColumns(err.Error())
+			return strings.Join(columns, "_"), columns, true
+		}
+	}
+	return "", nil, false
+}
+
+// detailColumns reads `Key (a, b)=(1, 2) already exists.`
+func detailColumns(detail string) []string {
+	_, rest, ok := strings.Cut(detail, "Key (")
+	if !ok {
+		return nil
+	}
+	list, _, ok := strings.Cut(rest, ")=(")
+	if !ok {
+		return nil
+	}
+	cols := strings.Split(list, ", ")
+	for i, c := range cols {
+		cols[i] = strings.Trim(c, `"`)
+	}
+	return cols
+}
+
+// sqliteColumns reads `constraint failed: UNIQUE constraint failed: t.a, t.b (2067)`.
+func sqliteColumns(msg string) []string {
+	i := strings.LastIndex(msg, "constraint failed: ")
+	if i < 0 {
+		return nil
+	}
+	list := msg[i+len("constraint failed: "):]
+	if j := strings.LastIndex(list, " ("); j >= 0 {
+		list = list[:j]
+	}
+	cols := strings.Split(list, ", ")
+	for i, c := range cols {
+		if _, col, ok := strings.Cut(c, "."); ok {
+			cols[i] = col
+		}
+	}
+	return cols
+}
+
+// Retryable reports whether err says that the transaction lost against another one and may be run again:
+// serialization failure (40001), deadlock (40P01), SQLITE_BUSY or SQLITE_LOCKED.
+func Retryable(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == "40001" || pg.Code == "40P01"
+	}
+	var coded interface{ Code() int }
+	if errors.As(err, &coded) {
+		c := coded.Code() & 0xff
+		return c == 5 || c == 6
+	}
+	return false
+}
+
+// wrap gives driver errors of common meaning the names of this package. The driver's error stays reachable.
+func wrap(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pgx.ErrNoRows), errors.Is(err, sql.ErrNoRows):
+		return ErrNoRows
+	case errors.Is(err, pgx.ErrTxClosed), errors.Is(err, sql.ErrTxDone):
+		return fmt.Errorf("%w: %w", ErrTxDone, err)
+	}
+	return err
+}
+
+// busy turns the end of our own wait for the writer into ErrBusy; the end of the caller's context stays what it is.
+func busy(caller context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && caller.Err() == nil {
+		return fmt.Errorf("%w: a transaction holds it (a nested InTx with a context of its own waits for itself)", ErrBusy)
+	}
+	return err
+}

@@ -1,0 +1,249 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Querier runs statements, inside a transaction or each on its own. Placeholders are $1, $2, ... on both dialects.
+type Querier interface {
+	// Exec runs a statement and returns how many rows it touched.
+	Exec(ctx context.Context, query string, args ...any) (int64, error)
+	// Query runs a statement that returns rows. The rows must be closed. On SQLite a query that does not begin with
+	// SELECT goes to the writer.
+	Query(ctx context.Context, query string, args ...any) (Rows, error)
+	// QueryRow runs a statement that returns at most one row; its error is ErrNoRows when there is none.
+	QueryRow(ctx context.Context, query string, args ...any) Row
+}
+
+// Rows is a result being read.
+type Rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	Close() error
+}
+
+// Row is a result of at most one row.
+type Row interface {
+	Scan(dest ...any) error
+}
+
+// Querier returns what statements run on: the transaction that ctx carries for this database, or else each statement
+// by itself. When that transaction has ended every call returns ErrTxDone.
+func (db *DB) Querier(ctx context.Context) Querier {
+	q, err := db.Tx(ctx)
+	if err == nil {
+		return q
+	}
+	if err == ErrNoTx {
+		return db.auto()
+	}
+	return failed{err}
+}
+
+// auto returns the Querier outside transactions.
+func (db *DB) auto() Querier {
+	if db.pool != nil {
+		return pgxQuerier{db, db.pool}
+	}
+	return sqlQuerier{db, db.writer, db.reader}
+}
+
+// Exec runs a script of one or several statements without arguments: for schemas.
+func (db *DB) Exec(ctx context.Context, script string) error {
+	if db.pool != nil {
+		tx, err := db.Tx(ctx)
+		if err == nil {
+			_, err = tx.Exec(ctx, script)
+			return err
+		}
+		_, err = db.pool.Exec(ctx, script)
+		return wrap(err)
+	}
+	_, err := db.Querier(ctx).Exec(ctx, script)
+	return err
+}
+
+// start begins a span for a statement, when somebody records the trace it belongs to.
+func (db *DB) start(ctx context.Context, query string) (context.Context, trace.Span) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return ctx, nil
+	}
+	name := operation(query)
+	return db.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("db.system.name", string(db.dialect)),
+		attribute.String("db.operation.name", name)))
+}
+
+// end closes the span. The text of an error stays out of it: drivers quote values.
+func end(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	if err != nil && err != ErrNoRows {
+		span.SetStatus(codes.Error, "statement failed")
+	}
+	span.End()
+}
+
+// operation is the first word of a statement, in upper case.
+func operation(query string) string {
+	query = strings.TrimLeft(query, " \t\r\n(")
+	if i := strings.IndexAny(query, " \t\r\n("); i > 0 {
+		query = query[:i]
+	}
+	if len(query) > 16 {
+		return "SQL"
+	}
+	return strings.ToUpper(query)
+}
+
+type pgxConn interface {
+	Exec(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, query string, args ...any) (pgx.Rows, error)
+}
+
+type pgxQuerier struct {
+	db *DB
+	c  pgxConn
+}
+
+func (q pgxQuerier) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, span := q.db.start(ctx, query)
+	tag, err := q.c.Exec(ctx, query, args...)
+	err = wrap(err)
+	end(span, err)
+	return tag.RowsAffected(), err
+}
+
+func (q pgxQuerier) Query(ctx context.Context, query string, args ...any) (Rows, error) {
+	ctx, span := q.db.start(ctx, query)
+	rows, err := q.c.Query(ctx, query, args...)
+	err = wrap(err)
+	end(span, err)
+	if err != nil {
+		return nil, err
+	}
+	return pgxRows{rows}, nil
+}
+
+func (q pgxQuerier) QueryRow(ctx context.Context, query string, args ...any) Row {
+	rows, err := q.Query(ctx, query, args...)
+	return first{rows, err}
+}
+
+type pgxRows struct{ pgx.Rows }
+
+func (r pgxRows) Close() error { r.Rows.Close(); return wrap(r.Rows.Err()) }
+func (r pgxRows) Err() error   { return wrap(r.Rows.Err()) }
+
+// first reads the first row of a result and closes it.
+type first struct {
+	rows Rows
+	err  error
+}
+
+func (r first) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	if !r.rows.Next() {
+		if err := r.rows.Close(); err != nil {
+			return err
+		}
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		_ = r.rows.Close() // the scan's error says more
+		return err
+	}
+	return r.rows.Close()
+}
+
+type sqlConn interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+type sqlQuerier struct {
+	db           *DB
+	write, reads sqlConn
+}
+
+// conn picks the connection for a statement. Outside transactions the wait for SQLite's only writer is bounded, so
+// that a statement inside somebody's transaction but with another context ends in ErrBusy, not in a standstill.
+func (q sqlQuerier) conn(query string) sqlConn {
+	if operation(query) == "SELECT" {
+		return q.reads
+	}
+	return q.write
+}
+
+func (q sqlQuerier) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, span := q.db.start(ctx, query)
+	n, err := q.exec(ctx, query, args)
+	end(span, err)
+	return n, err
+}
+
+func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, error) {
+	bounded, cancel := q.db.boundWriter(ctx, q.write)
+	defer cancel()
+	res, err := q.write.ExecContext(bounded, query, args...)
+	if err != nil {
+		return 0, wrap(busy(ctx, err))
+	}
+	return res.RowsAffected()
+}
+
+func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows, error) {
+	ctx, span := q.db.start(ctx, query)
+	c := q.conn(query)
+	bounded, cancel := q.db.boundWriter(ctx, c)
+	rows, err := c.QueryContext(bounded, query, args...)
+	err = wrap(busy(ctx, err))
+	end(span, err)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return sqlRows{rows, cancel}, nil
+}
+
+func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row {
+	rows, err := q.Query(ctx, query, args...)
+	return first{rows, err}
+}
+
+// boundWriter bounds the wait when c is the pool of the single writer; a transaction already has it.
+func (db *DB) boundWriter(ctx context.Context, c sqlConn) (context.Context, context.CancelFunc) {
+	if pool, ok := c.(*sql.DB); ok && db.dialect == SQLite && pool == db.writer {
+		return context.WithTimeout(ctx, db.cfg.BusyTimeout)
+	}
+	return ctx, func() {}
+}
+
+type sqlRows struct {
+	*sql.Rows
+	cancel context.CancelFunc
+}
+
+func (r sqlRows) Close() error { defer r.cancel(); return wrap(r.Rows.Close()) }
+
+// failed answers every call with one error.
+type failed struct{ err error }
+
+func (f failed) Exec(context.Context, string, ...any) (int64, error) { return 0, f.err }
+func (f failed) Query(context.Context, string, ...any) (Rows, error) { return nil, f.err }
+func (f failed) QueryRow(context.Context, string, ...any) Row        { return first{nil, f.err} }

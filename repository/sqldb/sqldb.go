@@ -1,0 +1,244 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const scope = "github.com/sillar-go/sillar/repository/sqldb"
+
+// Dialect names the SQL that a database understands.
+type Dialect string
+
+// The dialects.
+const (
+	PostgreSQL Dialect = "postgresql"
+	SQLite     Dialect = "sqlite"
+)
+
+// Config tunes a DB. The zero Config is useful.
+type Config struct {
+	// MaxConns bounds the connections (PostgreSQL) or readers (SQLite). 0 means 4 a core, at least 8. A pool larger
+	// than what the server can run at once makes every transaction slower, not the sum faster.
+	MaxConns int
+	// MaxAttempts bounds how often the outermost InTx runs its function when it loses against other transactions.
+	// 0 means 10; negative means once.
+	MaxAttempts int
+	// BusyTimeout bounds the wait for SQLite's writer. 0 means 5s.
+	BusyTimeout time.Duration
+	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
+	// times faster; a power cut may lose the last commits but never corrupts).
+	Synchronous string
+	// TracerProvider makes the spans of statements and transactions, as children of a recording span only. Nil means
+	// the global one.
+	TracerProvider trace.TracerProvider
+}
+
+// DB is an open database. It is safe for concurrent use.
+type DB struct {
+	dialect Dialect
+	cfg     Config
+	tracer  trace.Tracer
+
+	pool   *pgxpool.Pool // PostgreSQL, native
+	writer *sql.DB       // SQLite, or a database/sql handle of the caller's
+	reader *sql.DB       // SQLite; equals writer where there is only one
+	owned  bool
+}
+
+// Open opens the database that dsn names and checks that it answers:
+//
+//	postgres://user:password@host:5432/name   PostgreSQL, with pgxpool's parameters (postgresql:// too)
+//	sqlite:path/to/file.db                    SQLite; the package sqldb/sqlite must be imported
+//	sqlite::memory:                           SQLite in memory, on one connection
+//
+// Errors never hold the DSN's password. An unusable DSN is ErrDSN.
+func Open(ctx context.Context, dsn string, cfg Config) (*DB, error) {
+	switch {
+	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
+		return openPostgres(ctx, dsn, cfg)
+	case strings.HasPrefix(dsn, "sqlite:"):
+		return openSQLite(ctx, strings.TrimPrefix(strings.TrimPrefix(dsn, "sqlite:"), "//"), cfg)
+	}
+	scheme, _, _ := strings.Cut(dsn, ":")
+	if len(scheme) > 16 || scheme == dsn {
+		scheme = "?"
+	}
+	return nil, fmt.Errorf("%w: scheme %q (want postgres:// or sqlite:)", ErrDSN, scheme)
+}
+
+// Must returns db or panics with err: for programs that cannot start without.
+func Must(db *DB, err error) *DB {
+	if err != nil {
+		panic(err)
+	}
+	return db
+}
+
+// FromPool uses a pool of the caller's, who also closes it.
+func FromPool(pool *pgxpool.Pool, cfg Config) (*DB, error) {
+	if pool == nil {
+		return nil, errors.New("sqldb: FromPool needs a pool")
+	}
+	return newDB(PostgreSQL, cfg, func(db *DB) { db.pool = pool }), nil
+}
+
+// FromSQL uses a database/sql handle of the caller's, who also closes it. For SQLite the handle should hold one
+// connection and begin transactions IMMEDIATE; Open sets up both and readers besides.
+func FromSQL(handle *sql.DB, dialect Dialect, cfg Config) (*DB, error) {
+	if handle == nil {
+		return nil, errors.New("sqldb: FromSQL needs a handle")
+	}
+	if dialect != PostgreSQL && dialect != SQLite {
+		return nil, fmt.Errorf("sqldb: unknown dialect %q", dialect)
+	}
+	return newDB(dialect, cfg, func(db *DB) { db.writer, db.reader = handle, handle }), nil
+}
+
+func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
+	if cfg.MaxConns <= 0 {
+		cfg.MaxConns = max(8, 4*runtime.NumCPU())
+	}
+	if cfg.MaxAttempts == 0 {
+		cfg.MaxAttempts = 10
+	}
+	if cfg.BusyTimeout <= 0 {
+		cfg.BusyTimeout = 5 * time.Second
+	}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope)}
+	set(db)
+	return db
+}
+
+func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
+	pcfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%w: not a PostgreSQL URL", ErrDSN) // the parser's text may quote the password
+	}
+	db := newDB(PostgreSQL, cfg, func(db *DB) { db.owned = true })
+	if !strings.Contains(dsn, "pool_max_conns=") {
+		pcfg.MaxConns = int32(min(db.cfg.MaxConns, 10_000))
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pcfg)
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: open PostgreSQL at %s: %w", pcfg.ConnConfig.Host, err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port, err)
+	}
+	db.pool = pool
+	return db, nil
+}
+
+func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
+	if path == "" {
+		return nil, fmt.Errorf("%w: sqlite: needs a path", ErrDSN)
+	}
+	if !slices.Contains(sql.Drivers(), "sqlite") {
+		return nil, fmt.Errorf("%w: no SQLite driver is linked: import _ %q", ErrDSN, scope+"/sqlite")
+	}
+	db := newDB(SQLite, cfg, func(db *DB) { db.owned = true })
+	sync := db.cfg.Synchronous
+	switch sync {
+	case "":
+		sync = "FULL"
+	case "FULL", "NORMAL", "EXTRA", "OFF":
+	default:
+		return nil, fmt.Errorf("sqldb: Synchronous %q is none of FULL, NORMAL, EXTRA, OFF", sync)
+	}
+	path, query, _ := strings.Cut(path, "?")
+	params, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the parameters of the SQLite path do not parse", ErrDSN)
+	}
+	params.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", db.cfg.BusyTimeout.Milliseconds()))
+	params.Add("_pragma", "journal_mode(WAL)")
+	params.Add("_pragma", "synchronous("+sync+")")
+	params.Add("_pragma", "foreign_keys(1)")
+	name := func(p url.Values) string {
+		if path == ":memory:" {
+			return ":memory:?" + p.Encode()
+		}
+		return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: p.Encode()}).String()
+	}
+
+	wparams := url.Values{"_txlock": {"immediate"}}
+	for k, v := range params {
+		wparams[k] = v
+	}
+	db.writer, err = sql.Open("sqlite", name(wparams))
+	if err != nil {
+		return nil, fmt.Errorf("sqldb: open SQLite: %w", err)
+	}
+	db.writer.SetMaxOpenConns(1)
+	db.writer.SetMaxIdleConns(1)
+	db.writer.SetConnMaxLifetime(0)
+	db.reader = db.writer
+	if path != ":memory:" {
+		params.Add("_pragma", "query_only(1)")
+		if db.reader, err = sql.Open("sqlite", name(params)); err != nil {
+			return nil, errors.Join(fmt.Errorf("sqldb: open SQLite: %w", err), db.writer.Close())
+		}
+		db.reader.SetMaxOpenConns(db.cfg.MaxConns)
+		db.reader.SetMaxIdleConns(db.cfg.MaxConns)
+	}
+	if err := db.writer.PingContext(ctx); err != nil { // makes the file, in WAL mode, before a reader looks
+		return nil, errors.Join(fmt.Errorf("sqldb: open SQLite file %s: %w", path, err), db.Close())
+	}
+	return db, nil
+}
+
+// Dialect tells which SQL the database understands.
+func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Pool returns the pgx pool, or nil where the database is not spoken to through pgx: for LISTEN and COPY.
+func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Ping asks the database for an answer: for health checks.
+func (db *DB) Ping(ctx context.Context) error {
+	var err error
+	if db.pool != nil {
+		err = db.pool.Ping(ctx)
+	} else {
+		err = db.reader.PingContext(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("sqldb: ping %s: %w", db.dialect, err)
+	}
+	return nil
+}
+
+// Close closes what Open opened. It waits for connections in use to be given back.
+func (db *DB) Close() error {
+	if !db.owned {
+		return nil
+	}
+	if db.pool != nil {
+		db.pool.Close()
+		return nil
+	}
+	var err error
+	if db.reader != db.writer {
+		err = db.reader.Close()
+	}
+	// The writer goes last: as the last connection it folds the log into the database file.
+	return errors.Join(err, db.writer.Close())
+}
+
+// SQL returns the database/sql handle that writes, or nil where the database is spoken to through pgx.
+func (db *DB) SQL() *sql.DB { return db.writer }

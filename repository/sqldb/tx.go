@@ -1,0 +1,235 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+)
+
+// txKey keys a transaction by its database: another *DB finds nothing.
+type txKey struct{ db *DB }
+
+// tx is a transaction that a context carries.
+type tx struct {
+	q       Querier
+	foreign bool // begun and ended by the caller
+
+	mu     sync.Mutex
+	done   bool
+	doomed bool
+	after  []func()
+}
+
+func (t *tx) end() []func() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.done = true
+	after := t.after
+	t.after = nil
+	return after
+}
+
+func (db *DB) carried(ctx context.Context) *tx {
+	t, _ := ctx.Value(txKey{db}).(*tx)
+	return t
+}
+
+// Tx returns the transaction that ctx carries for this database, ErrNoTx when there is none, or ErrTxDone when it has
+// ended.
+func (db *DB) Tx(ctx context.Context) (Querier, error) {
+	t := db.carried(ctx)
+	if t == nil {
+		return nil, ErrNoTx
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
+		return nil, ErrTxDone
+	}
+	return t.q, nil
+}
+
+// WithPgxTx returns a context that carries a pgx transaction of the caller's, who also ends it. InTx joins it and
+// leaves commit and retry to the caller.
+func (db *DB) WithPgxTx(ctx context.Context, t pgx.Tx) context.Context {
+	return context.WithValue(ctx, txKey{db}, &tx{q: pgxQuerier{db, t}, foreign: true})
+}
+
+// WithSQLTx is WithPgxTx for a transaction of database/sql.
+func (db *DB) WithSQLTx(ctx context.Context, t *sql.Tx) context.Context {
+	return context.WithValue(ctx, txKey{db}, &tx{q: sqlQuerier{db, t, t}, foreign: true})
+}
+
+// WithoutTx returns a context that carries no transaction of this database: for work that must stand by itself, and
+// for what outlives the transaction.
+func (db *DB) WithoutTx(ctx context.Context) context.Context {
+	if db.carried(ctx) == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, txKey{db}, (*tx)(nil))
+}
+
+// AfterCommit runs fn once the transaction that ctx carries has been committed, and never when it is rolled back.
+// Outside a transaction fn runs at once. Inside a transaction of the caller's own (WithPgxTx, WithSQLTx) the commit
+// is not seen, and fn never runs: fn must be a hint, such as waking a poller.
+func (db *DB) AfterCommit(ctx context.Context, fn func()) {
+	t := db.carried(ctx)
+	if t == nil {
+		fn()
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.foreign && !t.done {
+		t.after = append(t.after, fn)
+	}
+}
+
+// InTx runs fn in a transaction: the one that ctx carries, or else a new one, which it commits when fn returns nil.
+// The new transaction is read committed on PostgreSQL and serializable on SQLite. fn may run several times; see the
+// package documentation. The context that fn gets carries the transaction, and nothing else does.
+func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) error {
+	if t := db.carried(ctx); t != nil {
+		return db.join(ctx, t, fn)
+	}
+	retry := backoff.Exponential{Initial: 2 * time.Millisecond, Max: 200 * time.Millisecond}
+	for attempt := 1; ; attempt++ {
+		err := db.once(ctx, fn)
+		if err == nil || !Retryable(err) || attempt >= db.cfg.MaxAttempts {
+			return err
+		}
+		if backoff.Sleep(ctx, retry.Delay(attempt)) != nil {
+			return err // what the transaction ended with says more than that the wait was cut short
+		}
+	}
+}
+
+func (db *DB) join(ctx context.Context, t *tx, fn func(context.Context) error) error {
+	if _, err := db.Tx(ctx); err != nil {
+		return err
+	}
+	ok := false
+	defer func() {
+		if !ok { // an error, a panic or Goexit
+			t.mu.Lock()
+			t.doomed = true
+			t.mu.Unlock()
+		}
+	}()
+	if err := fn(ctx); err != nil {
+		return err
+	}
+	ok = true
+	return nil
+}
+
+// once runs fn in one new transaction.
+func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err error) {
+	if trace.SpanFromContext(ctx).IsRecording() {
+		var span trace.Span
+		ctx, span = db.tracer.Start(ctx, "TRANSACTION", trace.WithSpanKind(trace.SpanKindClient),
+			trace.WithAttributes(attribute.String("db.system.name", string(db.dialect))))
+		defer func() { end(span, err) }()
+	}
+	q, commit, rollback, err := db.begin(ctx)
+	if err != nil {
+		return err
+	}
+	t := &tx{q: q}
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		t.end()
+		if rerr := rollback(); rerr != nil && err != nil {
+			err = errors.Join(err, fmt.Errorf("sqldb: roll back: %w", rerr))
+		}
+	}()
+	if err := fn(context.WithValue(ctx, txKey{db}, t)); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	doomed := t.doomed
+	t.mu.Unlock()
+	if doomed {
+		return ErrDoomed
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("sqldb: the context ended before the commit: %w", err)
+	}
+	after := t.end()
+	if err := commit(ctx); err != nil {
+		return fmt.Errorf("sqldb: commit: %w", wrap(err))
+	}
+	committed = true
+	for _, f := range after {
+		f()
+	}
+	return nil
+}
+
+// begin starts a transaction. Rollback must work after the caller's context has ended, within a bound of its own.
+func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context) error, rollback func() error, err error) {
+	detached := func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	}
+	if db.pool != nil {
+		t, err := db.pool.Begin(ctx)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		}
+		rollback := func() error {
+			ctx, cancel := detached()
+			defer cancel()
+			if err := t.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+				return err
+			}
+			return nil
+		}
+		return pgxQuerier{db, t}, t.Commit, rollback, nil
+	}
+
+	// The connection is taken in two moves: the wait for it is bounded, while the transaction lives as long as the
+	// caller's context lets it.
+	wait, cancel := ctx, context.CancelFunc(func() {})
+	if db.dialect == SQLite {
+		wait, cancel = context.WithTimeout(ctx, db.cfg.BusyTimeout)
+	}
+	conn, err := db.writer.Conn(wait)
+	cancel()
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("sqldb: begin: %w", busy(ctx, err))
+	}
+	t, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), conn.Close())
+	}
+	done := func(err error) error {
+		if errors.Is(err, sql.ErrTxDone) { // database/sql rolled back when the context ended
+			err = nil
+		}
+		return errors.Join(err, conn.Close())
+	}
+	commit = func(context.Context) error {
+		err := t.Commit()
+		return errors.Join(err, conn.Close())
+	}
+	rollback = func() error {
+		err := done(t.Rollback())
+		if errors.Is(err, sql.ErrConnDone) { // a failed commit has given the connection back
+			return nil
+		}
+		return err
+	}
+	return sqlQuerier{db, t, t}, commit, rollback, nil
+}
