@@ -1,0 +1,306 @@
+package sqlrepo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/sqldb"
+)
+
+// Config tunes a Repo.
+type Config struct {
+	// Table is the name of the table, with or without a schema before it. Required; lower-case letters, digits and _.
+	Table string
+}
+
+var validTable = regexp.MustCompile(`^([a-z][a-z0-9_]{0,62}\.)?[a-z][a-z0-9_]{0,62}$`)
+
+// Repo is a repository.Repository over a SQL table. It is safe for concurrent use.
+type Repo[E any] struct {
+	db    *sqldb.DB
+	table string
+	m     *repository.Mapping
+	life  repository.Lifecycle[E]
+	sql   statements
+}
+
+var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
+
+// New returns a Repo over an existing table, or an error when E cannot be mapped or the name of the table is unusable.
+func New[E any](db *sqldb.DB, cfg Config) (*Repo[E], error) {
+	if db == nil {
+		return nil, errors.New("sqlrepo: New needs a database")
+	}
+	if !validTable.MatchString(cfg.Table) {
+		return nil, fmt.Errorf("sqlrepo: table name %q does not match %s", cfg.Table, validTable)
+	}
+	m, err := repository.MappingOf[E]()
+	if err != nil {
+		return nil, err
+	}
+	return &Repo[E]{
+		db: db, table: cfg.Table, m: m,
+		life: repository.NewLifecycle[E](m, repository.PrecisionSQL),
+		sql:  build(db.Dialect(), cfg.Table, m),
+	}, nil
+}
+
+// Must returns r or panics with err.
+func Must[E any](r *Repo[E], err error) *Repo[E] {
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// fail says what was being done, and gives a violated constraint its type.
+func (r *Repo[E]) fail(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
+		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}
+	}
+	return fmt.Errorf("sqlrepo: %s %s: %w", doing, r.table, err)
+}
+
+// Create implements repository.Repository.
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+	var zero E
+	if len(then) == 0 {
+		r.life.Init(&e)
+		if err := r.insert(ctx, &e); err != nil {
+			return zero, err
+		}
+		return e, nil
+	}
+	var out E
+	err := r.db.InTx(ctx, func(ctx context.Context) error {
+		out = e
+		r.life.Init(&out)
+		if err := run(ctx, &out, then); err != nil {
+			return err
+		}
+		return r.insert(ctx, &out)
+	})
+	if err != nil {
+		return zero, err
+	}
+	return out, nil
+}
+
+func (r *Repo[E]) insert(ctx context.Context, e *E) error {
+	args, err := r.args(e)
+	if err != nil {
+		return err
+	}
+	_, err = r.db.Querier(ctx).Exec(ctx, r.sql.insert, args...)
+	return r.fail("create in", err)
+}
+
+func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
+	for _, fn := range then {
+		if err := fn(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Get implements repository.Repository.
+func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
+	return r.one(ctx, "get from", r.sql.get, id)
+}
+
+func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (e E, err error) {
+	err = r.db.Querier(ctx).QueryRow(ctx, query, id).Scan(r.targets(&e)...)
+	if errors.Is(err, sqldb.ErrNoRows) {
+		var zero E
+		return zero, fmt.Errorf("sqlrepo: %s %s %q: %w", doing, r.table, cut(id), repository.ErrNotFound)
+	}
+	if err != nil {
+		var zero E
+		return zero, r.fail(doing, err)
+	}
+	r.life.Normalize(&e)
+	return e, nil
+}
+
+func cut(id string) string { return id[:min(len(id), 64)] }
+
+// GetMany implements repository.Repository.
+func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, fmt.Errorf("sqlrepo: get many from %s: %w", r.table, err)
+	}
+	found, err := r.query(ctx, r.sql.getMany, string(list))
+	if err != nil {
+		return nil, r.fail("get many from", err)
+	}
+	byID := make(map[string]int, len(found))
+	for i := range found {
+		byID[r.life.ID(&found[i])] = i
+	}
+	out := make([]E, 0, len(found))
+	for _, id := range ids {
+		if i, ok := byID[id]; ok {
+			out = append(out, found[i])
+		}
+	}
+	return out, nil
+}
+
+func (r *Repo[E]) query(ctx context.Context, query string, args ...any) (found []E, err error) {
+	rows, err := r.db.Querier(ctx).Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e E
+		if err := rows.Scan(r.targets(&e)...); err != nil {
+			return nil, err
+		}
+		r.life.Normalize(&e)
+		found = append(found, e)
+	}
+	return found, rows.Err()
+}
+
+// Find implements repository.Repository.
+func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
+	p, err := repository.NewPlan(q)
+	if err != nil {
+		return repository.Page[E]{}, err
+	}
+	w := where{dialect: r.db.Dialect(), m: r.m}
+	query := r.sql.selects + " WHERE " + w.render(p.Where) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
+	if w.err != nil {
+		return repository.Page[E]{}, w.err
+	}
+	found, err := r.query(ctx, query, w.args...)
+	if err != nil {
+		return repository.Page[E]{}, r.fail("find in", err)
+	}
+	return p.Page(found), nil
+}
+
+// Each implements repository.Repository.
+func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
+	return repository.Pages(ctx, r.Find, q)
+}
+
+// Count implements repository.Repository.
+func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64, error) {
+	n, err := filter.Node()
+	if err != nil {
+		return 0, err
+	}
+	w := where{dialect: r.db.Dialect(), m: r.m}
+	query := "SELECT count(*) FROM " + r.table + " WHERE " + w.render(n)
+	if w.err != nil {
+		return 0, w.err
+	}
+	var count int64
+	err = r.db.Querier(ctx).QueryRow(ctx, query, w.args...).Scan(&count)
+	return count, r.fail("count in", err)
+}
+
+// Update implements repository.Repository. The row is locked while change runs, so that it seldom runs twice.
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+	var out, zero E
+	err := r.db.InTx(ctx, func(ctx context.Context) error {
+		before, err := r.one(ctx, "update in", r.sql.lock, id)
+		if err != nil {
+			return err
+		}
+		if out, err = r.life.Clone(&before); err != nil {
+			return err
+		}
+		if err := change(ctx, &out); err != nil {
+			return err
+		}
+		r.life.Touch(&out, &before)
+		return r.store(ctx, "update in", &out, r.life.Version(&before))
+	})
+	if err != nil {
+		return zero, err
+	}
+	return out, nil
+}
+
+// Replace implements repository.Repository.
+func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
+	var zero E
+	stored, err := r.one(ctx, "replace in", r.sql.get, r.life.ID(&e))
+	if err != nil {
+		return zero, err
+	}
+	held := r.life.Version(&e)
+	if actual := r.life.Version(&stored); held != actual {
+		return zero, r.fail("replace in", &repository.ConflictError{ID: r.life.ID(&e), Expected: held, Actual: actual})
+	}
+	r.life.Touch(&e, &stored)
+	if err := r.store(ctx, "replace in", &e, held); err != nil {
+		return zero, err
+	}
+	return e, nil
+}
+
+// store writes e over the row if that still has the version expected.
+func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64) error {
+	args, err := r.args(e)
+	if err != nil {
+		return err
+	}
+	n, err := r.db.Querier(ctx).Exec(ctx, r.sql.update, append(args, expected)...)
+	if err != nil {
+		return r.fail(doing, err)
+	}
+	if n == 1 {
+		return nil
+	}
+	id := r.life.ID(e)
+	now, err := r.one(ctx, doing, r.sql.get, id)
+	if err != nil {
+		return err
+	}
+	return r.fail(doing, &repository.ConflictError{ID: id, Expected: expected, Actual: r.life.Version(&now)})
+}
+
+// Delete implements repository.Repository.
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+	if len(then) == 0 {
+		return r.remove(ctx, id)
+	}
+	return r.db.InTx(ctx, func(ctx context.Context) error {
+		e, err := r.one(ctx, "delete from", r.sql.lock, id)
+		if err != nil {
+			return err
+		}
+		if err := run(ctx, &e, then); err != nil {
+			return err
+		}
+		return r.remove(ctx, id)
+	})
+}
+
+func (r *Repo[E]) remove(ctx context.Context, id string) error {
+	n, err := r.db.Querier(ctx).Exec(ctx, r.sql.delete, id)
+	if err != nil {
+		return r.fail("delete from", err)
+	}
+	if n == 0 {
+		return fmt.Errorf("sqlrepo: delete from %s %q: %w", r.table, cut(id), repository.ErrNotFound)
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+package sqlrepo
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/sqldb"
+)
+
+// statements are built once for a type. Names come from Config and from Go source only, and match [a-z0-9_.].
+type statements struct {
+	insert, selects, get, lock, getMany, update, delete string
+}
+
+func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
+	var names, holders, sets []string
+	for i, c := range m.Columns {
+		names = append(names, c.Name)
+		holders = append(holders, fmt.Sprintf("$%d", i+1))
+		if i != m.ID && i != m.CreatedAt {
+			sets = append(sets, fmt.Sprintf("%s = $%d", c.Name, i+1))
+		}
+	}
+	id, version := m.Columns[m.ID].Name, m.Columns[m.Version].Name
+	s := statements{
+		insert:  fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "), strings.Join(holders, ", ")),
+		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
+		update: fmt.Sprintf("UPDATE %s SET %s WHERE %s = $%d AND %s = $%d",
+			table, strings.Join(sets, ", "), id, m.ID+1, version, len(m.Columns)+1),
+		delete: fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
+	}
+	s.get = s.selects + " WHERE " + id + " = $1"
+	s.lock = s.get
+	s.getMany = s.selects + " WHERE " + id + " IN (SELECT value FROM json_each($1))"
+	if d == sqldb.PostgreSQL {
+		s.lock += " FOR UPDATE"
+		s.getMany = s.selects + " WHERE " + id + " = ANY (ARRAY(SELECT json_array_elements_text($1::json)))"
+	}
+	return s
+}
+
+// where renders filters. Values always travel as arguments.
+type where struct {
+	dialect sqldb.Dialect
+	m       *repository.Mapping
+	args    []any
+	err     error
+}
+
+// maxValues bounds the values of one In, so that no list reaches a driver's limit of arguments.
+const maxValues = 1000
+
+func (w *where) arg(v any) string {
+	w.args = append(w.args, value(w.dialect, v))
+	return fmt.Sprintf("$%d", len(w.args))
+}
+
+// column names a column in a comparison of order: text by its bytes on PostgreSQL, as SQLite does anyway.
+func (w *where) column(i int) string {
+	c := w.m.Columns[i]
+	if w.dialect == sqldb.PostgreSQL && c.Kind == repository.KindString {
+		return c.Name + ` COLLATE "C"`
+	}
+	return c.Name
+}
+
+func (w *where) render(n repository.Node) string {
+	switch n.Op {
+	case repository.OpAll:
+		return "1 = 1"
+	case repository.OpAnd:
+		return w.join(n.Kids, " AND ", "1 = 1")
+	case repository.OpOr:
+		return w.join(n.Kids, " OR ", "1 = 0")
+	case repository.OpNot:
+		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
+	}
+	name := w.m.Columns[n.Column].Name
+	switch n.Op {
+	case repository.OpEq:
+		return name + " = " + w.arg(n.Value)
+	case repository.OpNe:
+		return name + " <> " + w.arg(n.Value)
+	case repository.OpLt:
+		return w.column(n.Column) + " < " + w.arg(n.Value)
+	case repository.OpLte:
+		return w.column(n.Column) + " <= " + w.arg(n.Value)
+	case repository.OpGt:
+		return w.column(n.Column) + " > " + w.arg(n.Value)
+	case repository.OpGte:
+		return w.column(n.Column) + " >= " + w.arg(n.Value)
+	case repository.OpNull:
+		return name + " IS NULL"
+	case repository.OpPrefix:
+		if w.dialect == sqldb.PostgreSQL {
+			return "starts_with(" + name + ", " + w.arg(n.Value) + ")"
+		}
+		a := w.arg(n.Value)
+		return fmt.Sprintf("substr(%s, 1, length(%s)) = %s", name, a, a)
+	case repository.OpIn:
+		if len(n.Values) == 0 {
+			return "1 = 0"
+		}
+		if len(n.Values) > maxValues {
+			w.err = &repository.QueryError{Reason: fmt.Sprintf("In takes at most %d values", maxValues)}
+			return ""
+		}
+		list := make([]string, len(n.Values))
+		for i, v := range n.Values {
+			list[i] = w.arg(v)
+		}
+		return name + " IN (" + strings.Join(list, ", ") + ")"
+	}
+	w.err = &repository.QueryError{Reason: fmt.Sprintf("unknown operator %d", n.Op)}
+	return ""
+}
+
+func (w *where) join(kids []repository.Node, op, empty string) string {
+	if len(kids) == 0 {
+		return empty
+	}
+	parts := make([]string, len(kids))
+	for i, k := range kids {
+		parts[i] = w.render(k)
+	}
+	return "(" + strings.Join(parts, op) + ")"
+}
+
+func (w *where) order(keys []repository.Key) string {
+	parts := make([]string, len(keys))
+	for i, k := range keys {
+		parts[i] = w.column(k.Column)
+		nulls := " NULLS FIRST"
+		if k.Desc {
+			parts[i] += " DESC"
+			nulls = " NULLS LAST"
+		}
+		if w.m.Columns[k.Column].Nullable {
+			parts[i] += nulls
+		}
+	}
+	return " ORDER BY " + strings.Join(parts, ", ")
+}
+
+func (w *where) limit(limit, offset int) string {
+	s := fmt.Sprintf(" LIMIT %d", limit)
+	if offset > 0 {
+		s += fmt.Sprintf(" OFFSET %d", offset)
+	}
+	return s
+}
+
+// Schema returns a CREATE TABLE statement that fits E, for migrations, and one CREATE UNIQUE INDEX for each set of
+// columns in unique.
+func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, error) {
+	if !validTable.MatchString(table) {
+		return "", fmt.Errorf("sqlrepo: table name %q does not match %s", table, validTable)
+	}
+	m, err := repository.MappingOf[E]()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (\n", table)
+	for i, c := range m.Columns {
+		fmt.Fprintf(&b, "\t%s %s", c.Name, columnType(d, c.Kind))
+		switch {
+		case i == m.ID:
+			b.WriteString(" PRIMARY KEY")
+		case !c.Nullable && c.Kind != repository.KindBytes:
+			b.WriteString(" NOT NULL")
+		}
+		if i < len(m.Columns)-1 {
+			b.WriteString(",")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString(");\n")
+	for _, set := range unique {
+		for _, c := range set {
+			if _, ok := m.Column(c); !ok {
+				return "", &repository.FieldError{Field: c, Reason: "is unknown"}
+			}
+		}
+		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s_%s_key ON %s (%s);\n",
+			strings.ReplaceAll(table, ".", "_"), strings.Join(set, "_"), table, strings.Join(set, ", "))
+	}
+	return b.String(), nil
+}
+
+func columnType(d sqldb.Dialect, k repository.Kind) string {
+	pg := d == sqldb.PostgreSQL
+	switch k {
+	case repository.KindBool:
+		return "BOOLEAN"
+	case repository.KindInt:
+		return "BIGINT"
+	case repository.KindFloat:
+		return "DOUBLE PRECISION"
+	case repository.KindTime:
+		if pg {
+			return "TIMESTAMPTZ"
+		}
+		return "BIGINT"
+	case repository.KindBytes:
+		if pg {
+			return "BYTEA"
+		}
+		return "BLOB"
+	case repository.KindJSON:
+		if pg {
+			return "JSONB"
+		}
+		return "TEXT"
+	}
+	if pg {
+		return `TEXT COLLATE "C"`
+	}
+	return "TEXT"
+}
