@@ -18,7 +18,7 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 	for i, c := range m.Columns {
 		names = append(names, c.Name)
 		holders = append(holders, fmt.Sprintf("$%d", i+1))
-		if i != m.ID && i != m.CreatedAt {
+		if i != m.ID {
 			sets = append(sets, fmt.Sprintf("%s = $%d", c.Name, i+1))
 		}
 	}

@@ -1,0 +1,358 @@
+package repositorytest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/memrepo"
+)
+
+func seed(t *testing.T, r repo, n int, set func(i int, w *Widget)) []Widget {
+	t.Helper()
+	out := make([]Widget, n)
+	for i := range out {
+		w := Widget{SKU: fmt.Sprintf("s-%05d", i)}
+		set(i, &w)
+		out[i] = must[Widget](t)(r.Create(t.Context(), w))
+	}
+	return out
+}
+
+func filters(t *testing.T, r repo, _ Features) {
+	at := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	seed(t, r, 10, func(i int, w *Widget) {
+		w.Name = []string{"Lamp", "lamp", "La", "Zebra", "Äpfel", "a%b", "a_b", "", "Lamp post", "[x]"}[i]
+		w.Price, w.Small, w.Weight, w.Active = int64(i-5), uint32(i), float64(i)/2, i%2 == 0
+		w.Color = Color([]string{"red", "green"}[i%2])
+		w.Made = at.AddDate(0, 0, i)
+		if i%3 == 0 {
+			w.Rank, w.Note, w.Sold = ptr(int64(i)), ptr("x"), ptr(at.AddDate(0, 0, i))
+		}
+	})
+	for _, c := range []struct {
+		what string
+		f    repository.Filter[Widget]
+		want int64
+	}{
+		{"all", repository.Filter[Widget]{}, 10},
+		{"Eq", Name.Eq("Lamp"), 1},
+		{"Eq of a named type", Colors.Eq("red"), 5},
+		{"Ne", Colors.Ne("red"), 5},
+		{"HasPrefix", Name.HasPrefix("La"), 3},
+		{"HasPrefix with a wildcard", Name.HasPrefix("a%"), 1},
+		{"HasPrefix with a pattern", Name.HasPrefix("[x"), 1},
+		{"HasPrefix of nothing", Name.HasPrefix(""), 10},
+		{"HasPrefix beyond ASCII", Name.HasPrefix("Ä"), 1},
+		{"text by its bytes", Name.Gt("Z"), 6},
+		{"In", SKU.In("s-00001", "s-00002", "none"), 2},
+		{"In of none", SKU.In(), 0},
+		{"Lt", Price.Lt(0), 5},
+		{"Lte", Price.Lte(0), 6},
+		{"Gt", Price.Gt(0), 4},
+		{"Gte", Price.Gte(0), 5},
+		{"unsigned", Small.Gte(9), 1},
+		{"float", Weight.Eq(4.5), 1},
+		{"bool", Active.Eq(true), 5},
+		{"time", Made.After(at.AddDate(0, 0, 4)), 5},
+		{"IsNull", Rank.IsNull(), 6},
+		{"NotNull", Note.NotNull(), 4},
+		{"comparison with NULL", Rank.Lt(100), 4},
+		{"negated comparison with NULL", repository.Not(Rank.Lt(100)), 6},
+		{"nullable time", Sold.Gt(at), 3},
+		{"Ne leaves NULL out", repository.Not(Note.Eq("x")), 6},
+		{"And", Active.Eq(true).And(Price.Gt(0), Name.Ne("")), 2},
+		{"Or", Price.Eq(0).Or(Price.Eq(1), Name.Eq("lamp")), 3},
+		{"Not of And", repository.Not(Active.Eq(true).And(Price.Gt(0))), 8},
+		{"nothing and all", SKU.In().Or(repository.Filter[Widget]{}), 10},
+		{"injection", Name.Eq("' OR 1=1 --"), 0},
+	} {
+		n, err := r.Count(t.Context(), c.f)
+		if err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		page, err := r.Find(t.Context(), repository.Query[Widget]{Where: c.f})
+		if err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if n != c.want || int64(len(page.Items)) != c.want {
+			t.Errorf("%s: counted %d, found %d, want %d", c.what, n, len(page.Items), c.want)
+		}
+	}
+}
+
+// orders are the sort orders that paging is checked in, with the same order in Go.
+var orders = []struct {
+	name string
+	sort []repository.Sort[Widget]
+	less func(a, b Widget) int
+}{
+	{"by id", nil, func(a, b Widget) int { return strings.Compare(a.ID, b.ID) }},
+	{"by price, then id downwards", []repository.Sort[Widget]{Price.Asc(), ID.Desc()}, func(a, b Widget) int {
+		if a.Price != b.Price {
+			return int(a.Price - b.Price)
+		}
+		return -strings.Compare(a.ID, b.ID)
+	}},
+	{"by rank with NULLs", []repository.Sort[Widget]{Rank.Asc()}, func(a, b Widget) int {
+		if c := compareRank(a, b); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	}},
+	{"by rank downwards, then name", []repository.Sort[Widget]{Rank.Desc(), Name.Asc()}, func(a, b Widget) int {
+		if c := compareRank(a, b); c != 0 {
+			return -c
+		}
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	}},
+}
+
+func compareRank(a, b Widget) int {
+	switch {
+	case a.Rank == nil && b.Rank == nil:
+		return 0
+	case a.Rank == nil:
+		return -1
+	case b.Rank == nil:
+		return 1
+	}
+	return int(*a.Rank - *b.Rank)
+}
+
+func paging(t *testing.T, r repo, _ Features) {
+	all := seed(t, r, 57, func(i int, w *Widget) {
+		w.Price, w.Name = int64(i%5), string(rune('A'+i%7))
+		if i%4 != 0 {
+			w.Rank = ptr(int64(i % 3))
+		}
+	})
+	for _, o := range orders {
+		want := slices.Clone(all)
+		sort.Slice(want, func(i, j int) bool { return o.less(want[i], want[j]) < 0 })
+		for _, limit := range []int{1, 7, 57, 58} {
+			var got []string
+			q := repository.Query[Widget]{Sort: o.sort, Limit: limit}
+			for {
+				page := must[repository.Page[Widget]](t)(r.Find(t.Context(), q))
+				if len(page.Items) > limit {
+					t.Fatalf("%s: a page of %d, limit %d", o.name, len(page.Items), limit)
+				}
+				for _, w := range page.Items {
+					got = append(got, w.ID)
+				}
+				if page.Next == "" {
+					break
+				}
+				q.After = page.Next
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%s, limit %d: walked %d of %d", o.name, limit, len(got), len(want))
+			}
+			for i := range want {
+				if got[i] != want[i].ID {
+					t.Fatalf("%s, limit %d: place %d holds another entity than it should", o.name, limit, i)
+				}
+			}
+		}
+	}
+	page := must[repository.Page[Widget]](t)(r.Find(t.Context(), repository.Query[Widget]{Offset: 50}))
+	if len(page.Items) != 7 {
+		t.Fatalf("from offset 50 on: %d entities, want 7", len(page.Items))
+	}
+	n := 0
+	for _, err := range r.Each(t.Context(), repository.Query[Widget]{Where: Price.Gt(0), Limit: 10}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 30 {
+			break
+		}
+	}
+	if n != 30 {
+		t.Fatalf("Each yielded %d, want 30 before the break", n)
+	}
+	for _, q := range []repository.Query[Widget]{{Limit: -1}, {Limit: repository.MaxLimit + 1}, {Offset: -1}, {Offset: repository.MaxOffset + 1}} {
+		_, err := r.Find(t.Context(), q)
+		wantErr(t, fmt.Sprintf("%+v", q), err, repository.ErrQuery)
+	}
+}
+
+// pagingUnderWrites: what is there throughout a walk is seen exactly once, whatever comes and goes beside it.
+func pagingUnderWrites(t *testing.T, r repo, _ Features) {
+	stay := seed(t, r, 200, func(i int, w *Widget) {
+		w.Price = int64(i % 10)
+		if i%3 == 0 {
+			w.Rank = ptr(int64(i % 2))
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprintf("x-%d", i), Price: int64(i % 10), Rank: ptr(int64(i % 2))})
+			if err == nil && i%2 == 0 {
+				err = r.Delete(t.Context(), w.ID)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	seen := map[string]int{}
+	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: 9}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[w.ID]++
+	}
+	cancel()
+	wg.Wait()
+	for _, w := range stay {
+		if seen[w.ID] != 1 {
+			t.Fatalf("an entity that was there all the time was seen %d times", seen[w.ID])
+		}
+	}
+}
+
+func cursors(t *testing.T, r repo, _ Features) {
+	seed(t, r, 5, func(i int, w *Widget) { w.Price = int64(i) })
+	q := repository.Query[Widget]{Where: Price.Gte(0), Sort: []repository.Sort[Widget]{Price.Asc()}, Limit: 2}
+	next := must[repository.Page[Widget]](t)(r.Find(t.Context(), q)).Next
+	for what, bad := range map[string]repository.Query[Widget]{
+		"another filter":  {Where: Price.Gte(1), Sort: q.Sort, After: next},
+		"another sort":    {Where: q.Where, Sort: []repository.Sort[Widget]{Price.Desc()}, After: next},
+		"no sort":         {Where: q.Where, After: next},
+		"cut":             {Where: q.Where, Sort: q.Sort, After: next[:len(next)-2]},
+		"changed":         {Where: q.Where, Sort: q.Sort, After: flip(next)},
+		"not base64":      {Where: q.Where, Sort: q.Sort, After: "%%%"},
+		"long":            {Where: q.Where, Sort: q.Sort, After: strings.Repeat("A", 1<<20)},
+		"plain injection": {Where: q.Where, Sort: q.Sort, After: "' OR 1=1"},
+	} {
+		_, err := r.Find(t.Context(), bad)
+		wantErr(t, what, err, repository.ErrCursor)
+	}
+	q.After = next
+	if page := must[repository.Page[Widget]](t)(r.Find(t.Context(), q)); len(page.Items) != 2 || page.Items[0].Price != 2 {
+		t.Fatalf("the good cursor: %v", page.Items)
+	}
+}
+
+func flip(s string) string {
+	b := []byte(s)
+	if b[20] == 'A' {
+		b[20] = 'B'
+	} else {
+		b[20] = 'A'
+	}
+	return string(b)
+}
+
+func hostileFields(t *testing.T, r repo, _ Features) {
+	for _, name := range []string{"", "none", "name; DROP TABLE widgets", "$where", "meta.id", "Name", "skipped", "private", "tags", strings.Repeat("x", 1<<16)} {
+		_, err := repository.Named[Widget](name)
+		wantErr(t, "Named of "+name[:min(len(name), 30)], err, repository.ErrQuery)
+	}
+	elsewhere := "x"
+	for _, f := range []repository.Filter[Widget]{
+		repository.Text(func(*Widget) *string { return &elsewhere }).Eq("x"),
+		repository.Text(func(w *Widget) *string { return &w.Skipped }).Eq("x"),
+		Name.Eq("x").And(repository.Text(func(*Widget) *string { return nil }).Eq("x")),
+	} {
+		_, err := r.Count(t.Context(), f)
+		wantErr(t, "Count by an unmapped field", err, repository.ErrQuery)
+		_, err = r.Find(t.Context(), repository.Query[Widget]{Where: f})
+		wantErr(t, "Find by an unmapped field", err, repository.ErrQuery)
+	}
+	n := must[repository.NamedField[Widget]](t)(repository.Named[Widget]("other_name"))
+	if _, err := n.Eq(5); err == nil {
+		t.Fatal("a value of another type was accepted")
+	}
+}
+
+// randomQueries compares the adapter with memrepo on random data and random filters.
+func randomQueries(t *testing.T, r repo, f Features) {
+	model := memrepo.Must(memrepo.New[Widget](memrepo.Config{}))
+	words := []string{"", "a", "A", "ab", "a%", "a_", "ä", "Z", "z", "0"}
+	for i := range 40 {
+		w := Widget{SKU: fmt.Sprint(i), Name: words[i%len(words)], Price: int64(i%7 - 3), Weight: float64(i%5) / 4, Active: i%3 == 0,
+			Made: time.UnixMilli(int64(i % 6))}
+		if i%2 == 0 {
+			w.Rank = ptr(int64(i % 4))
+		}
+		if i%5 != 0 {
+			w.Note = &words[(i*3)%len(words)]
+		}
+		w = must[Widget](t)(r.Create(t.Context(), w))
+		must[Widget](t)(model.Create(t.Context(), w))
+	}
+	word := rapid.SampledFrom(words)
+	number := rapid.Int64Range(-4, 4)
+	var filter func(depth int) *rapid.Generator[repository.Filter[Widget]]
+	filter = func(depth int) *rapid.Generator[repository.Filter[Widget]] {
+		return rapid.Custom(func(t *rapid.T) repository.Filter[Widget] {
+			kind := rapid.IntRange(0, 14).Draw(t, "kind")
+			if depth == 0 && kind > 10 {
+				kind -= 6
+			}
+			switch kind {
+			case 0:
+				return Name.Eq(word.Draw(t, "v"))
+			case 1:
+				return Name.HasPrefix(word.Draw(t, "v"))
+			case 2:
+				return Name.Gt(word.Draw(t, "v"))
+			case 3:
+				return Price.Lte(number.Draw(t, "v"))
+			case 4:
+				return Rank.Lt(number.Draw(t, "v"))
+			case 5:
+				return Rank.Eq(number.Draw(t, "v"))
+			case 6:
+				return Note.IsNull()
+			case 7:
+				return Note.Gt(word.Draw(t, "v"))
+			case 8:
+				return Made.Since(time.UnixMilli(number.Draw(t, "v")))
+			case 9:
+				return Price.In(rapid.SliceOfN(number, 0, 3).Draw(t, "v")...)
+			case 10:
+				return Name.Ne(word.Draw(t, "v"))
+			case 11, 12:
+				return filter(depth-1).Draw(t, "a").And(filter(depth-1).Draw(t, "b"))
+			case 13:
+				return filter(depth-1).Draw(t, "a").Or(filter(depth-1).Draw(t, "b"))
+			}
+			return repository.Not(filter(depth-1).Draw(t, "a"))
+		})
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		q := repository.Query[Widget]{Where: filter(3).Draw(rt, "filter"), Sort: rapid.SampledFrom(orders).Draw(rt, "order").sort, Limit: rapid.IntRange(1, 50).Draw(rt, "limit")}
+		ids := func(page repository.Page[Widget], err error) []string {
+			if err != nil {
+				rt.Fatal(err)
+			}
+			var out []string
+			for _, w := range page.Items {
+				out = append(out, w.ID)
+			}
+			return out
+		}
+		got, want := ids(r.Find(t.Context(), q)), ids(model.Find(t.Context(), q))
+		if !slices.Equal(got, want) {
+			rt.Fatalf("found %v, the model %v", got, want)
+		}
+	})
+}

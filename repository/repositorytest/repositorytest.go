@@ -1,0 +1,104 @@
+// Package repositorytest checks that an adapter keeps the promises of package repository. An adapter's test calls Run
+// with a function that makes an empty store:
+//
+//	func TestConformance(t *testing.T) {
+//		repositorytest.Run(t, func(t testing.TB) repository.Repository[repositorytest.Widget] {
+//			return mine.Must(mine.New[repositorytest.Widget](...))
+//		}, repositorytest.Features{})
+//	}
+package repositorytest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/repository"
+)
+
+// Widget is the entity that the checks store: a field of every kind.
+type Widget struct {
+	repository.Meta
+	SKU     string // unique
+	Name    string
+	Color   Color
+	Price   int64
+	Small   uint32
+	Weight  float64
+	Active  bool
+	Made    time.Time
+	Sold    *time.Time
+	Note    *string
+	Rank    *int64
+	Blob    []byte
+	Tags    []string
+	Parts   map[string]int
+	private int
+	Skipped string `repo:"-"`
+	Renamed string `repo:"other_name"`
+}
+
+// Color is text of a type of its own.
+type Color string
+
+// The fields of Widget.
+var (
+	ID     = repository.Text(func(w *Widget) *string { return &w.ID })
+	SKU    = repository.Text(func(w *Widget) *string { return &w.SKU })
+	Name   = repository.Text(func(w *Widget) *string { return &w.Name })
+	Colors = repository.Of(func(w *Widget) *Color { return &w.Color })
+	Price  = repository.Ord(func(w *Widget) *int64 { return &w.Price })
+	Small  = repository.Ord(func(w *Widget) *uint32 { return &w.Small })
+	Weight = repository.Ord(func(w *Widget) *float64 { return &w.Weight })
+	Active = repository.Of(func(w *Widget) *bool { return &w.Active })
+	Made   = repository.Time(func(w *Widget) *time.Time { return &w.Made })
+	Sold   = repository.Null(func(w *Widget) **time.Time { return &w.Sold })
+	Note   = repository.Null(func(w *Widget) **string { return &w.Note })
+	Rank   = repository.Null(func(w *Widget) **int64 { return &w.Rank })
+)
+
+// Unique lists the sets of columns that the store must hold unique.
+var Unique = [][]string{{"sku"}}
+
+// Features says what an adapter does beyond, or short of, the port.
+type Features struct {
+	// Precision is what times are cut to. 0 means a microsecond.
+	Precision time.Duration
+}
+
+// Factory makes an empty store that holds Unique.
+type Factory func(t testing.TB) repository.Repository[Widget]
+
+// Run runs all checks, each on a store of its own.
+func Run(t *testing.T, factory Factory, f Features) {
+	t.Helper()
+	if f.Precision == 0 {
+		f.Precision = time.Microsecond
+	}
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, repository.Repository[Widget], Features)
+	}{
+		{"CreateAndGet", createAndGet},
+		{"ZeroValues", zeroValues},
+		{"Times", times},
+		{"NotFound", notFound},
+		{"Unique", unique},
+		{"Update", update},
+		{"UpdateFails", updateFails},
+		{"Replace", replace},
+		{"Delete", remove},
+		{"DeleteAgainstUpdate", deleteAgainstUpdate},
+		{"GetMany", getMany},
+		{"Isolation", isolation},
+		{"ConcurrentUpdates", concurrentUpdates},
+		{"ConcurrentReplace", concurrentReplace},
+		{"Filters", filters},
+		{"Paging", paging},
+		{"PagingUnderWrites", pagingUnderWrites},
+		{"Cursors", cursors},
+		{"HostileFields", hostileFields},
+		{"RandomQueries", randomQueries},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })
+	}
+}

@@ -1,0 +1,99 @@
+package sqlrepo_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/repositorytest"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
+	"github.com/sillar-go/sillar/repository/sqlrepo"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type widget = repositorytest.Widget
+
+func open(t testing.TB, dsn string) (*sqldb.DB, *sqlrepo.Repo[widget]) {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{Synchronous: "NORMAL"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	schema, err := sqlrepo.Schema[widget](db.Dialect(), "widgets", repositorytest.Unique...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Exec(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	return db, sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
+}
+
+func sqliteDSN(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "w.db") }
+
+func TestConformance(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repositorytest.Run(t, func(t testing.TB) repository.Repository[widget] {
+				_, r := open(t, dsn(t))
+				return r
+			}, repositorytest.Features{})
+		})
+	}
+}
+
+func TestJoinsTheTransaction(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			db, r := open(t, dsn(t))
+			boom := errors.New("boom")
+			err := db.InTx(t.Context(), func(ctx context.Context) error {
+				w, err := r.Create(ctx, widget{SKU: "a"})
+				if err != nil {
+					return err
+				}
+				if _, err := r.Update(ctx, w.ID, func(ctx context.Context, w *widget) error {
+					if _, err := db.Tx(ctx); err != nil {
+						t.Errorf("the function of Update has no transaction: %v", err)
+					}
+					w.Price = 1
+					return nil
+				}); err != nil {
+					return err
+				}
+				return boom
+			})
+			if !errors.Is(err, boom) {
+				t.Fatal(err)
+			}
+			if n, err := r.Count(t.Context(), repository.Filter[widget]{}); err != nil || n != 0 {
+				t.Fatalf("%d rows survived the rollback (%v)", n, err)
+			}
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	db, _ := open(t, sqliteDSN(t))
+	for _, table := range []string{"", "Widgets", "w; DROP TABLE x", `"w"`, "a.b.c"} {
+		if _, err := sqlrepo.New[widget](db, sqlrepo.Config{Table: table}); err == nil {
+			t.Errorf("table %q was accepted", table)
+		}
+	}
+	if _, err := sqlrepo.New[struct{ Name string }](db, sqlrepo.Config{Table: "w"}); err == nil {
+		t.Error("an entity without an id was accepted")
+	}
+}
