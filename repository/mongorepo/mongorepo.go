@@ -1,0 +1,395 @@
+package mongorepo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// Fields of a document that are not the entity's.
+const (
+	// EffectsField holds what has yet to be told, as an array of repository.Effect.
+	EffectsField = "_effects"
+	// DeletedField marks a tombstone.
+	DeletedField = "_deleted"
+)
+
+// Config tunes a Repo.
+type Config struct {
+	// Collection is the name of the collection. Required; letters, digits, _ and -.
+	Collection string
+	// Unique lists the sets of columns whose values no two entities share; New makes the indexes. Tombstones are
+	// exempt. NULL counts as a value.
+	Unique [][]string
+	// MaxAttempts bounds how often Update reads afresh when others change the same document. 0 means 200: with
+	// backoff, some seconds under the heaviest contention.
+	MaxAttempts int
+}
+
+// Repo is a repository.Repository over a collection. It is safe for concurrent use.
+type Repo[E any] struct {
+	c      *mongo.Collection
+	cfg    Config
+	m      *repository.Mapping
+	life   repository.Lifecycle[E]
+	unique map[string][]string // by the index's name
+}
+
+var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,119}$`)
+
+// New returns a Repo and makes the indexes it needs.
+func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], error) {
+	if db == nil {
+		return nil, errors.New("mongorepo: New needs a database")
+	}
+	if !validName.MatchString(cfg.Collection) {
+		return nil, fmt.Errorf("mongorepo: collection name %q does not match %s", cfg.Collection, validName)
+	}
+	m, err := repository.MappingOf[E]()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.MaxAttempts <= 0 {
+		cfg.MaxAttempts = 200
+	}
+	r := &Repo[E]{c: db.Collection(cfg.Collection), cfg: cfg, m: m,
+		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}}
+	var indexes []mongo.IndexModel
+	for _, set := range cfg.Unique {
+		var keys bson.D
+		for _, c := range set {
+			if _, ok := m.Column(c); !ok {
+				return nil, &repository.FieldError{Field: c, Reason: "is unknown"}
+			}
+			keys = append(keys, bson.E{Key: c, Value: 1})
+		}
+		name := strings.Join(set, "_") + "_key"
+		r.unique[name] = set
+		indexes = append(indexes, mongo.IndexModel{Keys: keys, Options: options.Index().SetName(name).SetUnique(true).
+			SetPartialFilterExpression(bson.D{{Key: set[0], Value: bson.D{{Key: "$exists", Value: true}}}})}) // tombstones have no fields
+	}
+	if len(indexes) > 0 {
+		if _, err := r.c.Indexes().CreateMany(ctx, indexes); err != nil {
+			return nil, fmt.Errorf("mongorepo: make indexes of %s: %w", cfg.Collection, err)
+		}
+	}
+	return r, nil
+}
+
+// Must returns r or panics with err.
+func Must[E any](r *Repo[E], err error) *Repo[E] {
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// fail says what was being done, and gives a violated index its type.
+func (r *Repo[E]) fail(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if mongo.IsDuplicateKeyError(err) {
+		u := &repository.UniqueError{Constraint: "_id_", Fields: []string{r.m.Columns[r.m.ID].Name}, Err: err}
+		for name, set := range r.unique {
+			if strings.Contains(err.Error(), name) {
+				u.Constraint, u.Fields = name, set
+			}
+		}
+		err = u
+	}
+	return fmt.Errorf("mongorepo: %s %s: %w", doing, r.cfg.Collection, err)
+}
+
+func (r *Repo[E]) missing(doing, id string) error {
+	return fmt.Errorf("mongorepo: %s %s %q: %w", doing, r.cfg.Collection, id[:min(len(id), 64)], repository.ErrNotFound)
+}
+
+// live selects what is no tombstone.
+func live(more ...bson.E) bson.D {
+	return append(bson.D{{Key: DeletedField, Value: bson.D{{Key: "$exists", Value: false}}}}, more...)
+}
+
+func run[E any](ctx context.Context, e *E, then []repository.Then[E]) ([]repository.Effect, error) {
+	ctx, collected := repository.WithEffects(ctx)
+	for _, fn := range then {
+		if err := fn(ctx, e); err != nil {
+			return nil, err
+		}
+	}
+	return collected.Collected(), nil
+}
+
+// Create implements repository.Repository.
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+	var zero E
+	r.life.Init(&e)
+	effects, err := run(ctx, &e, then)
+	if err != nil {
+		return zero, err
+	}
+	doc, err := r.encode(&e)
+	if err != nil {
+		return zero, err
+	}
+	if len(effects) > 0 {
+		doc = append(doc, bson.E{Key: EffectsField, Value: effects})
+	}
+	if _, err := r.c.InsertOne(ctx, doc); err != nil {
+		return zero, r.fail("create in", err)
+	}
+	return e, nil
+}
+
+// Get implements repository.Repository.
+func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) { return r.one(ctx, "get from", id) }
+
+func (r *Repo[E]) one(ctx context.Context, doing, id string) (e E, err error) {
+	raw, err := r.c.FindOne(ctx, live(bson.E{Key: "_id", Value: id})).Raw()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return e, r.missing(doing, id)
+	}
+	if err != nil {
+		return e, r.fail(doing, err)
+	}
+	err = r.decode(raw, &e)
+	return e, err
+}
+
+// GetMany implements repository.Repository.
+func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	found, err := r.read(ctx, live(bson.E{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}), options.Find())
+	if err != nil {
+		return nil, r.fail("get many from", err)
+	}
+	byID := make(map[string]int, len(found))
+	for i := range found {
+		byID[r.life.ID(&found[i])] = i
+	}
+	out := make([]E, 0, len(found))
+	for _, id := range ids {
+		if i, ok := byID[id]; ok {
+			out = append(out, found[i])
+		}
+	}
+	return out, nil
+}
+
+func (r *Repo[E]) read(ctx context.Context, filter bson.D, opt *options.FindOptionsBuilder) (found []E, err error) {
+	cur, err := r.c.Find(ctx, filter, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, cur.Close(context.WithoutCancel(ctx))) }()
+	for cur.Next(ctx) {
+		var e E
+		if err := r.decode(cur.Current, &e); err != nil {
+			return nil, err
+		}
+		found = append(found, e)
+	}
+	return found, cur.Err()
+}
+
+// Find implements repository.Repository.
+func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
+	p, err := repository.NewPlan(q)
+	if err != nil {
+		return repository.Page[E]{}, err
+	}
+	var sort bson.D
+	for _, k := range p.Keys {
+		dir := 1
+		if k.Desc {
+			dir = -1
+		}
+		sort = append(sort, bson.E{Key: r.key(k.Column), Value: dir})
+	}
+	opt := options.Find().SetSort(sort).SetLimit(int64(p.Limit + 1)).SetSkip(int64(p.Offset))
+	found, err := r.read(ctx, live(bson.E{Key: "$and", Value: bson.A{r.filter(p.Where)}}), opt)
+	if err != nil {
+		return repository.Page[E]{}, r.fail("find in", err)
+	}
+	return p.Page(found), nil
+}
+
+// Each implements repository.Repository.
+func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
+	return repository.Pages(ctx, r.Find, q)
+}
+
+// Count implements repository.Repository.
+func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64, error) {
+	n, err := where.Node()
+	if err != nil {
+		return 0, err
+	}
+	count, err := r.c.CountDocuments(ctx, live(bson.E{Key: "$and", Value: bson.A{r.filter(n)}}))
+	return count, r.fail("count in", err)
+}
+
+// Update implements repository.Repository.
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+	var zero E
+	e, err := again(ctx, r.cfg.MaxAttempts, func() (E, error) {
+		before, err := r.one(ctx, "update in", id)
+		if err != nil {
+			return zero, err
+		}
+		e, err := r.life.Clone(&before)
+		if err != nil {
+			return zero, err
+		}
+		effects, err := run(ctx, &e, []repository.Then[E]{change})
+		if err != nil {
+			return zero, err
+		}
+		r.life.Touch(&e, &before)
+		return e, r.store(ctx, "update in", &e, r.life.Version(&before), effects)
+	})
+	if err != nil {
+		return zero, err
+	}
+	return e, nil
+}
+
+// again runs write until it meets no conflict of its own making.
+func again[T any](ctx context.Context, attempts int, write func() (T, error)) (T, error) {
+	pause := backoff.Exponential{Initial: time.Millisecond, Max: 100 * time.Millisecond}
+	for n := 1; ; n++ {
+		v, err := write()
+		var stale *staleError
+		if !errors.As(err, &stale) || n >= attempts {
+			return v, err
+		}
+		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
+			return v, err
+		}
+	}
+}
+
+// staleError tells a conflict of compare-and-set from one that the caller's function returned.
+type staleError struct{ error }
+
+func (e *staleError) Unwrap() error { return e.error }
+
+// store writes e over the document if that still has the version expected.
+func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64, effects []repository.Effect) error {
+	doc, err := r.encode(e)
+	if err != nil {
+		return err
+	}
+	id := r.life.ID(e)
+	change := bson.D{{Key: "$set", Value: doc[1:]}} // all but _id
+	if len(effects) > 0 {
+		change = append(change, push(effects))
+	}
+	res, err := r.c.UpdateOne(ctx, live(bson.E{Key: "_id", Value: id}, bson.E{Key: r.key(r.m.Version), Value: expected}), change)
+	if err != nil {
+		return r.fail(doing, err)
+	}
+	if res.MatchedCount == 1 {
+		return nil
+	}
+	now, err := r.one(ctx, doing, id)
+	if err != nil {
+		return err
+	}
+	return &staleError{r.fail(doing, &repository.ConflictError{ID: id, Expected: expected, Actual: r.life.Version(&now)})}
+}
+
+func push(effects []repository.Effect) bson.E {
+	return bson.E{Key: "$push", Value: bson.D{{Key: EffectsField, Value: bson.D{{Key: "$each", Value: effects}}}}}
+}
+
+// Replace implements repository.Repository.
+func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
+	var zero E
+	stored, err := r.one(ctx, "replace in", r.life.ID(&e))
+	if err != nil {
+		return zero, err
+	}
+	held := r.life.Version(&e)
+	if actual := r.life.Version(&stored); held != actual {
+		return zero, r.fail("replace in", &repository.ConflictError{ID: r.life.ID(&e), Expected: held, Actual: actual})
+	}
+	r.life.Touch(&e, &stored)
+	if err := r.store(ctx, "replace in", &e, held, nil); err != nil {
+		return zero, err
+	}
+	return e, nil
+}
+
+// Delete implements repository.Repository.
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+	if len(then) == 0 {
+		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: id}, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		if err != nil {
+			return r.fail("delete from", err)
+		}
+		if res.DeletedCount == 1 {
+			return nil
+		}
+		// Not there, or with effects of earlier writes that have yet to be told.
+	}
+	_, err := again(ctx, r.cfg.MaxAttempts, func() (struct{}, error) { return struct{}{}, r.bury(ctx, id, then) })
+	return err
+}
+
+// bury removes the document, or makes a tombstone of it while there are effects to be told.
+func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.Then[E]) error {
+	e, err := r.one(ctx, "delete from", id)
+	if err != nil {
+		return err
+	}
+	effects, err := run(ctx, &e, then)
+	if err != nil {
+		return err
+	}
+	expected := bson.E{Key: r.key(r.m.Version), Value: r.life.Version(&e)}
+	var done int64
+	if len(effects) == 0 {
+		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: id}, expected, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		if err != nil {
+			return r.fail("delete from", err)
+		}
+		done = res.DeletedCount
+	}
+	if done == 0 {
+		var unset bson.D
+		for i := range r.m.Columns {
+			if i != r.m.ID {
+				unset = append(unset, bson.E{Key: r.key(i), Value: ""})
+			}
+		}
+		change := bson.D{{Key: "$set", Value: bson.D{{Key: DeletedField, Value: true}}}, {Key: "$unset", Value: unset}}
+		if len(effects) > 0 {
+			change = append(change, push(effects))
+		}
+		res, err := r.c.UpdateOne(ctx, live(bson.E{Key: "_id", Value: id}, expected), change)
+		if err != nil {
+			return r.fail("delete from", err)
+		}
+		done = res.MatchedCount
+	}
+	if done == 0 {
+		return &staleError{fmt.Errorf("mongorepo: delete from %s: %w", r.cfg.Collection, repository.ErrConflict)}
+	}
+	return nil
+}
