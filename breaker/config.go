@@ -1,0 +1,159 @@
+package breaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config says how calls are guarded. The zero Config is useful: a timeout and a breaker. In every field 0 is the
+// default and a negative value is off.
+type Config struct {
+	// Name tells breakers apart in errors and hooks. Default "default".
+	Name string
+
+	// Timeout bounds one attempt. Default 10 s. The function's context ends then; it must heed that. A parent context
+	// with an earlier deadline makes the timeout cost nothing.
+	Timeout time.Duration
+	// Deadline bounds all attempts together. Default off.
+	Deadline time.Duration
+
+	// Failures opens the breaker after so many failures in a row. Default 5.
+	Failures int
+	// FailureRate opens the breaker when so large a part of the calls in Window failed, in (0, 1]. Default off.
+	FailureRate float64
+	// SlowRate opens the breaker when so large a part of the calls in Window took SlowCall or longer. Default off.
+	SlowRate float64
+	// SlowCall is what counts as slow. Default 5 s.
+	SlowCall time.Duration
+	// Window is over what time rates are taken. Default 60 s. A longer one reacts later and errs less.
+	Window time.Duration
+	// MinCalls is how many calls Window must hold before a rate counts. Default 20.
+	MinCalls int
+	// OpenFor is how long the breaker rejects before it probes. Default 30 s.
+	OpenFor time.Duration
+	// Probes is how many calls half-open admits, and how many of them in a row close the breaker. Default 1.
+	Probes int
+	// ProbeTimeout is after how long a probe that has not ended gives its place back. Default twice Timeout, at least
+	// 30 s.
+	ProbeTimeout time.Duration
+	// ObserveOnly counts, changes state and tells the hooks, but never rejects: to try limits on live traffic.
+	ObserveOnly bool
+
+	// Bulkhead bounds the calls at work at once. Default off.
+	Bulkhead int
+	// BulkheadWait is how long a call waits for a place. Default: not at all.
+	BulkheadWait time.Duration
+	// Rate bounds the calls a second. Default off. Calls above it are rejected with ErrLimited.
+	Rate float64
+	// Burst is how many calls Rate lets through at once. Default 1 or Rate, whichever is more.
+	Burst int
+
+	// Retry says whether and how failed attempts are repeated. The zero value: not.
+	Retry Retry
+
+	// Classify tells what a finished call means; ctx is the caller's. Default DefaultClassify.
+	Classify func(ctx context.Context, err error) Outcome
+
+	// OnStateChange is told of every change of state.
+	OnStateChange func(StateChange)
+	// OnCall is told of every attempt and every rejection. When more than 65,536 wait to be told, further ones are
+	// dropped; changes of state never are.
+	OnCall func(Call)
+}
+
+// Retry says how failed attempts are repeated. Only what Classify calls a Failure is repeated, rejections never are.
+type Retry struct {
+	// Attempts is the number of attempts, the first included. 0 and 1 mean no retry.
+	Attempts int
+	// Initial is the ceiling of the first pause. Default 100 ms. Pauses are drawn evenly from below the ceiling
+	// (full jitter).
+	Initial time.Duration
+	// Max bounds the ceiling. Default 10 s.
+	Max time.Duration
+	// Multiplier is the growth of the ceiling. Default 2.
+	Multiplier float64
+	// Budget is the part of calls that may be retries, so that an outage is not amplified. Default 0.1; some retries
+	// are always allowed to begin with.
+	Budget float64
+	// If says whether an error is worth another attempt. Default: all failures are.
+	If func(err error) bool
+}
+
+// Outcome is what a finished call means to the breaker.
+type Outcome int
+
+// The outcomes.
+const (
+	// Success resets the failures in a row, and closes a half-open breaker.
+	Success Outcome = iota
+	// Failure counts towards opening.
+	Failure
+	// Ignore counts as nothing: the call says nothing about what was called.
+	Ignore
+)
+
+// String returns "success", "failure" or "ignore".
+func (o Outcome) String() string { return [...]string{"success", "failure", "ignore"}[o] }
+
+// DefaultClassify takes nil for Success, the end of ctx by cancellation for Ignore, and everything else for Failure: a
+// deadline of the caller's that passed in mid-flight too, for most slow dependencies are first seen that way.
+func DefaultClassify(ctx context.Context, err error) Outcome {
+	switch {
+	case err == nil:
+		return Success
+	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
+		return Ignore
+	}
+	return Failure
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Name == "" {
+		c.Name = "default"
+	}
+	bad := func(field string, v any, want string) error {
+		return fmt.Errorf("breaker: %s: Config.%s is %v, want %s", c.Name, field, v, want)
+	}
+	for field, r := range map[string]float64{"FailureRate": c.FailureRate, "SlowRate": c.SlowRate, "Retry.Budget": c.Retry.Budget} {
+		if !(r <= 1) {
+			return c, bad(field, r, "at most 1")
+		}
+	}
+	if c.Rate != c.Rate || c.Retry.Multiplier != c.Retry.Multiplier || c.Retry.Multiplier < 0 || 0 < c.Retry.Multiplier && c.Retry.Multiplier < 1 {
+		return c, bad("Rate or Retry.Multiplier", c.Retry.Multiplier, "a number, the multiplier at least 1")
+	}
+	if c.Retry.Max > 0 && c.Retry.Initial > c.Retry.Max {
+		return c, bad("Retry.Initial", c.Retry.Initial, "at most Retry.Max")
+	}
+	if c.OpenFor < 0 || c.Probes < 0 || c.Window < 0 {
+		return c, bad("OpenFor, Probes or Window", "negative", "at least 0: use ObserveOnly to never reject")
+	}
+	def(&c.Timeout, 10*time.Second)
+	def(&c.Failures, 5)
+	def(&c.SlowCall, 5*time.Second)
+	def(&c.Window, time.Minute)
+	def(&c.MinCalls, 20)
+	def(&c.OpenFor, 30*time.Second)
+	def(&c.Probes, 1)
+	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
+	def(&c.Burst, max(1, int(c.Rate)))
+	def(&c.Retry.Initial, 100*time.Millisecond)
+	def(&c.Retry.Max, 10*time.Second)
+	def(&c.Retry.Multiplier, 2)
+	def(&c.Retry.Budget, 0.1)
+	if c.Retry.Initial < 0 || c.Retry.Max < 0 {
+		return c, bad("Retry.Initial or Retry.Max", "negative", "more than 0")
+	}
+	if c.Classify == nil {
+		c.Classify = DefaultClassify
+	}
+	return c, nil
+}
+
+func def[T int | float64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}

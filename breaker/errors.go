@@ -1,0 +1,77 @@
+package breaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrOpen is matched by *OpenError: the call was not tried. It is gobreaker.ErrOpenState too.
+	ErrOpen = fmt.Errorf("breaker: open: %w", gobreaker.ErrOpenState)
+	// ErrFull says that the bulkhead has no place: the call was not tried.
+	ErrFull = errors.New("breaker: bulkhead full")
+	// ErrLimited says that the rate limit is reached: the call was not tried.
+	ErrLimited = errors.New("breaker: rate limit reached")
+	// ErrTimeout says that an attempt took longer than Config.Timeout. It is context.DeadlineExceeded too.
+	ErrTimeout = fmt.Errorf("breaker: attempt timed out: %w", context.DeadlineExceeded)
+	// ErrExhausted is the reason of a *RetryError after the last attempt.
+	ErrExhausted = errors.New("breaker: attempts exhausted")
+	// ErrBudget is the reason of a *RetryError when too many calls are retries already.
+	ErrBudget = errors.New("breaker: retry budget spent")
+)
+
+// Rejected reports whether err says that a call was not tried.
+func Rejected(err error) bool {
+	return errors.Is(err, ErrOpen) || errors.Is(err, ErrFull) || errors.Is(err, ErrLimited)
+}
+
+// OpenError says that the breaker is open, or half-open with all probes out. It matches ErrOpen.
+type OpenError struct {
+	// Name is the breaker's.
+	Name string
+	// RetryAfter is how long until the next probe is admitted; 0 when a probe is out.
+	RetryAfter time.Duration
+	// LastErr is the failure that opened the breaker, nil when it was opened by hand.
+	LastErr error
+}
+
+// Error implements error.
+func (e *OpenError) Error() string {
+	if e.RetryAfter > 0 {
+		return fmt.Sprintf("breaker: %s is open for another %s", e.Name, e.RetryAfter.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("breaker: %s is open", e.Name)
+}
+
+// Is makes the error match ErrOpen and gobreaker.ErrOpenState.
+func (e *OpenError) Is(target error) bool {
+	return target == ErrOpen || target == gobreaker.ErrOpenState
+}
+
+// Unwrap returns the failure that opened the breaker.
+func (e *OpenError) Unwrap() error { return e.LastErr }
+
+// RetryError says that no further attempt is made. It matches both the last error and the reason.
+type RetryError struct {
+	// Name is the breaker's.
+	Name string
+	// Attempts is how many were made.
+	Attempts int
+	// Err is what the last one returned.
+	Err error
+	// Reason is ErrExhausted, ErrBudget, an *OpenError, or why the context ended or would have.
+	Reason error
+}
+
+// Error implements error.
+func (e *RetryError) Error() string {
+	return fmt.Sprintf("breaker: %s gave up after %d attempts (%v): %v", e.Name, e.Attempts, e.Reason, e.Err)
+}
+
+// Unwrap returns the last error and the reason.
+func (e *RetryError) Unwrap() []error { return []error{e.Err, e.Reason} }

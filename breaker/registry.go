@@ -1,0 +1,100 @@
+package breaker
+
+import (
+	"container/list"
+	"fmt"
+	"sync"
+)
+
+// Registry holds a breaker for each key, such as a host, in bounded memory. It is safe for concurrent use.
+type Registry struct {
+	cfg Config
+	max int
+
+	mu       sync.Mutex
+	byKey    map[string]*list.Element
+	recent   *list.List // of *entry, the most recently used first
+	overflow *Breaker
+}
+
+type entry struct {
+	key string
+	b   *Breaker
+}
+
+// NewRegistry returns a registry that makes breakers from cfg, named cfg.Name/key, and holds at most max of them; 0
+// means 1,024. When it is full, the least recently used breaker without a failure to remember makes room; when there
+// is none, new keys share one breaker, so that junk keys never push out what is known about a failing one.
+func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
+	if maxKeys < 0 {
+		return nil, fmt.Errorf("breaker: a registry of %d keys", maxKeys)
+	}
+	if maxKeys == 0 {
+		maxKeys = 1024
+	}
+	shared := cfg
+	shared.Name = cfg.Name + "/(others)"
+	overflow, err := New(shared)
+	if err != nil {
+		return nil, err
+	}
+	return &Registry{cfg: cfg, max: maxKeys, byKey: map[string]*list.Element{}, recent: list.New(), overflow: overflow}, nil
+}
+
+// Get returns the breaker of a key.
+func (r *Registry) Get(key string) *Breaker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, ok := r.byKey[key]; ok {
+		r.recent.MoveToFront(e)
+		return e.Value.(*entry).b
+	}
+	if len(r.byKey) >= r.max && !r.evict() {
+		return r.overflow
+	}
+	cfg := r.cfg
+	cfg.Name += "/" + key
+	b, err := New(cfg)
+	if err != nil { // the same Config was good in NewRegistry
+		return r.overflow
+	}
+	r.byKey[key] = r.recent.PushFront(&entry{key, b})
+	return b
+}
+
+// evictLook bounds how many breakers are looked at for one that may go.
+const evictLook = 64
+
+func (r *Registry) evict() bool {
+	e := r.recent.Back()
+	for range evictLook {
+		if e == nil {
+			return false
+		}
+		victim := e.Value.(*entry)
+		if victim.b.State() == Closed && victim.b.Counts().InARow == 0 {
+			r.recent.Remove(e)
+			delete(r.byKey, victim.key)
+			return true
+		}
+		prev := e.Prev()
+		r.recent.MoveToFront(e) // so that the next look begins elsewhere
+		e = prev
+	}
+	return false
+}
+
+// Each calls fn for every breaker held, until it returns false.
+func (r *Registry) Each(fn func(key string, b *Breaker) bool) {
+	r.mu.Lock()
+	var all []*entry
+	for e := r.recent.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*entry))
+	}
+	r.mu.Unlock()
+	for _, e := range all {
+		if !fn(e.key, e.b) {
+			return
+		}
+	}
+}

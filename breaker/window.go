@@ -1,0 +1,86 @@
+package breaker
+
+import (
+	"sync"
+	"time"
+)
+
+// window counts calls over a rolling time, in buckets by their completion.
+type window struct {
+	bucket time.Duration
+
+	mu      sync.Mutex
+	buckets [10]struct {
+		at                  int64
+		calls, failed, slow int
+	}
+}
+
+func newWindow(d time.Duration) *window {
+	return &window{bucket: max(1, d/10)}
+}
+
+func (w *window) now() int64 { return time.Now().UnixNano() / int64(w.bucket) }
+
+// add counts a call, and says that the rates may have risen: a call that is neither failed nor slow lowers them.
+func (w *window) add(slow, failed bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := w.now()
+	b := &w.buckets[at%10]
+	if b.at != at {
+		b.at, b.calls, b.failed, b.slow = at, 0, 0, 0
+	}
+	b.calls++
+	if failed {
+		b.failed++
+	}
+	if slow {
+		b.slow++
+	}
+	return failed || slow
+}
+
+func (w *window) sum() (calls, failed, slow int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	for _, b := range w.buckets {
+		if b.at > now-10 {
+			calls, failed, slow = calls+b.calls, failed+b.failed, slow+b.slow
+		}
+	}
+	return calls, failed, slow
+}
+
+func (w *window) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.buckets[:])
+}
+
+// limiter is a token bucket.
+type limiter struct {
+	rate, burst float64
+
+	mu     sync.Mutex
+	tokens float64
+	last   time.Time
+}
+
+func newLimiter(rate float64, burst int) *limiter {
+	return &limiter{rate: rate, burst: float64(burst), tokens: float64(burst), last: time.Now()}
+}
+
+func (l *limiter) allow() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.tokens = min(l.burst, l.tokens+now.Sub(l.last).Seconds()*l.rate)
+	l.last = now
+	if l.tokens < 1 {
+		return false
+	}
+	l.tokens--
+	return true
+}
