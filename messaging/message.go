@@ -1,0 +1,147 @@
+package messaging
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/internal/id"
+)
+
+// Envelope is a CloudEvents 1.0 event in binary mode: attributes beside an opaque body.
+type Envelope struct {
+	// ID identifies the event; with Source it is unique. Default: a new UUIDv7.
+	ID string
+	// Type is the topic, such as "orders.created": the routing key.
+	Type string
+	// Source says who told it.
+	Source string
+	// Time is when it happened, in UTC.
+	Time time.Time
+	// Key orders events: those of one key are told, and with GroupConfig.Ordered handled, in order. Often an entity's
+	// id. It is CloudEvents' subject.
+	Key string
+	// ContentType is the body's. Default application/json.
+	ContentType string
+	// Headers travel with it: correlation id and trace context among them. Names are lower case.
+	Headers map[string]string
+	// Body is the data.
+	Body []byte
+}
+
+// Message is an event as a typed handler gets it.
+type Message[T any] struct {
+	Envelope
+	// Data is the decoded body.
+	Data T
+	// Attempt counts from 1.
+	Attempt int
+}
+
+// MaxTopic is the length limit of a topic, in bytes: AMQP's for routing keys.
+const MaxTopic = 255
+
+// Validate reports what keeps an envelope from being published, as an ErrMessage.
+func (e Envelope) Validate() error {
+	switch {
+	case e.Type == "" || len(e.Type) > MaxTopic || strings.ContainsAny(e.Type, "*# \t\r\n"):
+		return fmt.Errorf("%w: topic %q: want 1 to %d bytes without *, # or space", ErrMessage, e.Type, MaxTopic)
+	case e.ID == "":
+		return fmt.Errorf("%w: no ID", ErrMessage)
+	case e.Source == "":
+		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrMessage)
+	}
+	return nil
+}
+
+// Option changes what Publish sends.
+type Option func(*Envelope)
+
+// WithID sets the event's id, for instance to publish something again under the same one.
+func WithID(id string) Option { return func(e *Envelope) { e.ID = id } }
+
+// WithKey sets the key by which events are ordered.
+func WithKey(key string) Option { return func(e *Envelope) { e.Key = key } }
+
+// WithTime sets when the event happened. Default now.
+func WithTime(t time.Time) Option { return func(e *Envelope) { e.Time = t.UTC() } }
+
+// WithHeader adds a header.
+func WithHeader(name, value string) Option {
+	return func(e *Envelope) {
+		if e.Headers == nil {
+			e.Headers = map[string]string{}
+		}
+		e.Headers[strings.ToLower(name)] = value
+	}
+}
+
+// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is), a new id, the
+// time, and what propagator (nil: trace context and correlation id) takes from ctx as headers.
+func NewEnvelope(ctx context.Context, source string, propagator propagation.TextMapPropagator, topic string, payload any, opts ...Option) (Envelope, error) {
+	e := Envelope{Type: topic, Source: source}
+	switch p := payload.(type) {
+	case []byte:
+		e.Body = p
+	case json.RawMessage:
+		e.Body = p
+	default:
+		body, err := json.Marshal(payload)
+		if err != nil {
+			return e, fmt.Errorf("%w: %s: encode: %w", ErrMessage, topic, err)
+		}
+		e.Body = body
+	}
+	for _, o := range opts {
+		o(&e)
+	}
+	return e.Fill(ctx, source, propagator)
+}
+
+// Fill returns e with its defaults in place and the headers of ctx added, validated. It is for adapters.
+func (e Envelope) Fill(ctx context.Context, source string, propagator propagation.TextMapPropagator) (Envelope, error) {
+	if e.ID == "" {
+		e.ID = id.New()
+	}
+	if e.Source == "" {
+		e.Source = source
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now().UTC()
+	}
+	if e.ContentType == "" {
+		e.ContentType = "application/json"
+	}
+	if propagator == nil {
+		propagator = correlation.DefaultPropagator()
+	}
+	headers := make(map[string]string, len(e.Headers)+3)
+	propagator.Inject(ctx, Headers(headers))
+	maps.Copy(headers, e.Headers) // what the envelope says stands: a relay speaks for another context
+	e.Headers = headers
+	return e, e.Validate()
+}
+
+// Headers is a propagation.TextMapCarrier over an envelope's headers, whose names are lower case.
+type Headers map[string]string
+
+// Get implements propagation.TextMapCarrier.
+func (h Headers) Get(name string) string { return h[strings.ToLower(name)] }
+
+// Set implements propagation.TextMapCarrier.
+func (h Headers) Set(name, value string) { h[strings.ToLower(name)] = value }
+
+// Keys implements propagation.TextMapCarrier.
+func (h Headers) Keys() []string {
+	keys := make([]string, 0, len(h))
+	for k := range h {
+		keys = append(keys, k)
+	}
+	return keys
+}

@@ -1,0 +1,55 @@
+package messaging
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Match reports whether a topic matches an AMQP topic pattern: * stands for exactly one word and # for any number of
+// words, none included; words are separated by dots.
+func Match(pattern, topic string) bool {
+	if !strings.ContainsAny(pattern, "*#") {
+		return pattern == topic
+	}
+	return matchWords(strings.Split(pattern, "."), strings.Split(topic, "."))
+}
+
+// matchWords runs in time proportional to the product of the lengths, whatever the pattern: reach[i] says that the
+// words so far match the first i words of the pattern.
+func matchWords(pattern, topic []string) bool {
+	reach := make([]bool, len(pattern)+1)
+	reach[0] = true
+	for i, p := range pattern {
+		reach[i+1] = reach[i] && p == "#"
+	}
+	for _, w := range topic {
+		diagonal := reach[0]
+		reach[0] = false
+		for i, p := range pattern {
+			above := reach[i+1]
+			switch p {
+			case "#":
+				reach[i+1] = reach[i] || above || diagonal
+			case "*":
+				reach[i+1] = diagonal
+			default:
+				reach[i+1] = diagonal && p == w
+			}
+			diagonal = above
+		}
+	}
+	return reach[len(pattern)]
+}
+
+// ValidPattern reports what is wrong with a pattern, as an ErrMessage.
+func ValidPattern(pattern string) error {
+	for w := range strings.SplitSeq(pattern, ".") {
+		if strings.ContainsAny(w, "*#") && len(w) > 1 {
+			return fmt.Errorf("%w: pattern %q: * and # stand for whole words", ErrMessage, pattern)
+		}
+	}
+	if pattern == "" || len(pattern) > MaxTopic || strings.ContainsAny(pattern, " \t\r\n") {
+		return fmt.Errorf("%w: pattern %q: want 1 to %d bytes without space", ErrMessage, pattern, MaxTopic)
+	}
+	return nil
+}
