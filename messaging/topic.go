@@ -8,7 +8,7 @@ import (
 // Match reports whether a topic matches an AMQP topic pattern: * stands for exactly one word and # for any number of
 // words, none included; words are separated by dots.
 func Match(pattern, topic string) bool {
-	if !strings.ContainsAny(pattern, "*#") {
+	if !isPattern(pattern) {
 		return pattern == topic
 	}
 	return matchWords(strings.Split(pattern, "."), strings.Split(topic, "."))

@@ -1,0 +1,189 @@
+package messaging
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+)
+
+func isPattern(s string) bool { return strings.ContainsAny(s, "*#") }
+
+func decode(body []byte, into any) error { return json.Unmarshal(body, into) }
+
+// run receives in one goroutine and handles in Concurrency others. A lane is a channel of deliveries: one that all
+// workers share or, when the group is ordered, one a worker, chosen by the key.
+func (g *Group) run(ctx context.Context, s Stream) error {
+	log := g.router.cfg.Logger
+	// live is the context of handlers: it outlives ctx by DrainTimeout.
+	live, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	lanes := make([]chan Delivery, 1)
+	if g.cfg.Ordered {
+		lanes = make([]chan Delivery, g.cfg.Concurrency)
+	}
+	for i := range lanes {
+		lanes[i] = make(chan Delivery, g.cfg.Prefetch*min(len(lanes)-1, 1)) // unordered: hand over to a free worker
+	}
+	var wg sync.WaitGroup
+	for i := range g.cfg.Concurrency {
+		wg.Go(func() {
+			for d := range lanes[i%len(lanes)] {
+				if ctx.Err() != nil {
+					g.requeue(live, d)
+					continue
+				}
+				g.handle(live, d)
+			}
+		})
+	}
+	seed := maphash.MakeSeed()
+	var err error
+	for {
+		var d Delivery
+		if d, err = s.Receive(ctx); err != nil {
+			break
+		}
+		lane := lanes[0]
+		if len(lanes) > 1 {
+			lane = lanes[maphash.String(seed, orderKey(d.Envelope()))%uint64(len(lanes))]
+		}
+		select {
+		case lane <- d:
+		case <-ctx.Done():
+			g.requeue(live, d)
+		}
+	}
+	if ctx.Err() != nil || errors.Is(err, ErrClosed) {
+		err = nil
+	}
+	if e := s.Stop(); e != nil {
+		log.WarnContext(live, "messaging: stop consuming", "group", g.name, "error", e)
+	}
+	for _, l := range lanes {
+		close(l)
+	}
+	timer := time.AfterFunc(max(g.router.cfg.DrainTimeout, 0), kill)
+	wg.Wait()
+	timer.Stop()
+	if e := s.Close(); e != nil {
+		log.WarnContext(live, "messaging: close the stream", "group", g.name, "error", e)
+	}
+	if err != nil {
+		return fmt.Errorf("messaging: group %s: %w", g.name, err)
+	}
+	return nil
+}
+
+func orderKey(e Envelope) string {
+	if e.Key != "" {
+		return e.Key
+	}
+	return e.ID
+}
+
+// settleTimeout bounds an acknowledgement and the publishing that goes with a retry or a dead letter.
+const settleTimeout = 30 * time.Second
+
+func (g *Group) requeue(ctx context.Context, d Delivery) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	g.settled(ctx, d, "requeue", d.Requeue(ctx))
+}
+
+// handle makes one attempt and settles it.
+func (g *Group) handle(ctx context.Context, d Delivery) {
+	r, e := g.router, d.Envelope()
+	ctx = r.cfg.Propagator.Extract(ctx, Headers(e.Headers))
+	ctx, span := r.tracer.Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+		attribute.String("messaging.operation.type", "process"),
+		attribute.String("messaging.destination.name", e.Type),
+		attribute.String("messaging.consumer.group.name", g.name),
+		attribute.String("messaging.message.id", e.ID),
+		attribute.Int("sillar.messaging.attempt", d.Attempt())))
+	defer span.End()
+
+	start := time.Now()
+	dup, err := g.attempt(ctx, d, e)
+	r.meters.duration.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(
+		attribute.String("group", g.name), attribute.String("topic", e.Type)))
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, "the handler failed")
+	}
+	outcome, settle := g.verdict(d, dup, err)
+	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	switch outcome {
+	case "retry":
+		r.cfg.Logger.WarnContext(ctx, "messaging: a handler failed, the message will be tried again", "group", g.name,
+			"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
+	case "dead":
+		r.cfg.Logger.ErrorContext(ctx, "messaging: a message became a dead letter", "group", g.name,
+			"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
+	}
+	g.settled(ctx, d, outcome, settle(sctx))
+}
+
+// verdict says what becomes of a message.
+func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle func(context.Context) error) {
+	var permanent permanentError
+	var after retryAfterError
+	switch {
+	case err == nil && dup:
+		return "duplicate", d.Ack
+	case err == nil:
+		return "ack", d.Ack
+	case errors.As(err, &permanent), g.cfg.Retry.Attempts > 0 && d.Attempt() >= g.cfg.Retry.Attempts:
+		return "dead", func(ctx context.Context) error { return d.DeadLetter(ctx, err) }
+	case errors.As(err, &after):
+		return "retry", func(ctx context.Context) error { return d.Retry(ctx, after.d, err) }
+	}
+	return "retry", func(ctx context.Context) error {
+		return d.Retry(ctx, g.cfg.Retry.Backoff.Delay(d.Attempt()), err)
+	}
+}
+
+func (g *Group) attempt(ctx context.Context, d Delivery, e Envelope) (dup bool, err error) {
+	h := g.handler(e.Type)
+	if h == nil {
+		return false, Permanent(fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type))
+	}
+	m := Message[[]byte]{Envelope: e, Data: e.Body, Attempt: d.Attempt()}
+	call := func(ctx context.Context) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				g.router.cfg.Logger.ErrorContext(ctx, "messaging: a handler panicked", "group", g.name, "topic", e.Type,
+					"message_id", e.ID, "panic", p, "stack", string(debug.Stack()))
+				err = fmt.Errorf("%w: %v", ErrPanic, p)
+			}
+		}()
+		return h(ctx, m)
+	}
+	if g.cfg.Dedup == nil || e.ID == "" {
+		return false, call(ctx)
+	}
+	return g.cfg.Dedup.Once(ctx, g.name, e.ID, call)
+}
+
+func (g *Group) settled(ctx context.Context, d Delivery, outcome string, err error) {
+	e := d.Envelope()
+	if err != nil {
+		// The broker delivers it again: nothing is lost.
+		g.router.cfg.Logger.WarnContext(ctx, "messaging: a delivery could not be settled", "group", g.name,
+			"topic", e.Type, "message_id", e.ID, "outcome", outcome, "error", err)
+		outcome = "unsettled"
+	}
+	g.router.meters.handled.Add(ctx, 1, metric.WithAttributes(attribute.String("group", g.name),
+		attribute.String("topic", e.Type), attribute.String("outcome", outcome)))
+}

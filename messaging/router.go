@@ -1,0 +1,254 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+const scope = "github.com/sillar-go/sillar/messaging"
+
+// HandlerFunc handles one message. What it returns settles the message: nil acknowledges it, an error has it tried
+// again, Permanent gives it up, RetryAfter says when.
+type HandlerFunc func(ctx context.Context, m Message[[]byte]) error
+
+// Middleware wraps every handler of a router.
+type Middleware func(HandlerFunc) HandlerFunc
+
+// RouterConfig tunes a Router. The zero value is useful.
+type RouterConfig struct {
+	// Logger gets failed attempts (warn) and dead letters (error). Default slog.Default().
+	Logger *slog.Logger
+	// TracerProvider makes a span per handled message. Default the global one.
+	TracerProvider trace.TracerProvider
+	// MeterProvider takes sillar.messaging.handled and its duration. Default the global one.
+	MeterProvider metric.MeterProvider
+	// Propagator reads correlation id and trace from the headers. Default both.
+	Propagator propagation.TextMapPropagator
+	// DrainTimeout bounds how long running handlers may go on after Run's context ends; then their context is
+	// cancelled. Default 30s; negative: they are cancelled at once.
+	DrainTimeout time.Duration
+	// Middleware wraps every handler, the first outermost.
+	Middleware []Middleware
+}
+
+// Router hands the messages of groups to their handlers.
+type Router struct {
+	sub    Subscriber
+	cfg    RouterConfig
+	tracer trace.Tracer
+	meters meters
+
+	mu      sync.Mutex
+	groups  []*Group
+	names   map[string]bool
+	running bool
+}
+
+type meters struct {
+	handled  metric.Int64Counter
+	duration metric.Float64Histogram
+}
+
+// NewRouter makes a router over a broker.
+func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
+	if sub == nil {
+		return nil, errors.New("messaging: NewRouter wants a Subscriber")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	if cfg.Propagator == nil {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = 30 * time.Second
+	}
+	r := &Router{sub: sub, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), names: map[string]bool{}}
+	m := cfg.MeterProvider.Meter(scope)
+	var err1, err2 error
+	r.meters.handled, err1 = m.Int64Counter("sillar.messaging.handled", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages handled, by group, topic and outcome (ack, retry, dead, requeue, duplicate)."))
+	r.meters.duration, err2 = m.Float64Histogram("sillar.messaging.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time that a handler took for one attempt."))
+	return r, errors.Join(err1, err2)
+}
+
+// MustRouter is NewRouter that panics.
+func MustRouter(sub Subscriber, cfg RouterConfig) *Router {
+	r, err := NewRouter(sub, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// GroupConfig tunes a group. The zero value is useful.
+type GroupConfig struct {
+	// Concurrency is how many handlers of the group run at once in this process. Default 1.
+	Concurrency int
+	// Prefetch is how many messages the broker hands out ahead. Default three times Concurrency; more is faster with
+	// short handlers, less spreads a small load over many processes.
+	Prefetch int
+	// Retry says how often and how fast failed messages are tried again.
+	Retry Retry
+	// Dedup applies each message once. Default none: handlers see duplicates.
+	Dedup Dedup
+	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
+	// retried come later. Default false.
+	Ordered bool
+}
+
+// Group is a queue and the handlers of what comes out of it.
+type Group struct {
+	name   string
+	cfg    GroupConfig
+	router *Router
+
+	mu       sync.Mutex
+	exact    map[string]HandlerFunc
+	patterns []patternHandler
+}
+
+type patternHandler struct {
+	pattern string
+	h       HandlerFunc
+}
+
+// Group adds a group. Its name is the queue's. It panics when the name is empty or taken, or when the router runs:
+// those are mistakes of the program.
+func (r *Router) Group(name string, cfg GroupConfig) *Group {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if name == "" || r.names[name] || r.running {
+		panic(fmt.Sprintf("messaging: group %q: the name is empty or taken, or the router runs", name))
+	}
+	cfg.Concurrency = max(cfg.Concurrency, 1)
+	if cfg.Prefetch <= 0 {
+		cfg.Prefetch = 3 * cfg.Concurrency
+	}
+	if cfg.Retry.Attempts == 0 {
+		cfg.Retry.Attempts = 5
+	}
+	g := &Group{name: name, cfg: cfg, router: r, exact: map[string]HandlerFunc{}}
+	r.names[name] = true
+	r.groups = append(r.groups, g)
+	return g
+}
+
+// HandleRaw handles the bodies of a pattern's messages as bytes. An exact topic goes before a pattern, an earlier
+// pattern before a later one. It panics on a malformed or repeated pattern.
+func HandleRaw(g *Group, pattern string, h HandlerFunc) {
+	if err := ValidPattern(pattern); err != nil {
+		panic(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := len(g.router.cfg.Middleware) - 1; i >= 0; i-- {
+		h = g.router.cfg.Middleware[i](h)
+	}
+	repeated := g.exact[pattern] != nil
+	for _, p := range g.patterns {
+		repeated = repeated || p.pattern == pattern
+	}
+	if repeated {
+		panic(fmt.Sprintf("messaging: group %s already handles %q", g.name, pattern))
+	}
+	if isPattern(pattern) {
+		g.patterns = append(g.patterns, patternHandler{pattern, h})
+		return
+	}
+	g.exact[pattern] = h
+}
+
+// Handle handles a pattern's messages with JSON bodies decoded into T. A body that does not decode becomes a dead
+// letter at once.
+func Handle[T any](g *Group, pattern string, h func(ctx context.Context, m Message[T]) error) {
+	HandleRaw(g, pattern, func(ctx context.Context, raw Message[[]byte]) error {
+		m := Message[T]{Envelope: raw.Envelope, Attempt: raw.Attempt}
+		if err := decode(raw.Body, &m.Data); err != nil {
+			return Permanent(fmt.Errorf("%w: %s: %w", ErrDecode, raw.Type, err))
+		}
+		return h(ctx, m)
+	})
+}
+
+func (g *Group) handler(topic string) HandlerFunc {
+	if h := g.exact[topic]; h != nil {
+		return h
+	}
+	for _, p := range g.patterns {
+		if Match(p.pattern, topic) {
+			return p.h
+		}
+	}
+	return nil
+}
+
+func (g *Group) subscription() Subscription {
+	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch}
+	for t := range g.exact {
+		s.Patterns = append(s.Patterns, t)
+	}
+	for _, p := range g.patterns {
+		s.Patterns = append(s.Patterns, p.pattern)
+	}
+	return s
+}
+
+// Run subscribes all groups and handles their messages until ctx ends; then it drains and returns nil. It returns an
+// error when a subscription is refused or broken for good; the other groups are drained first. It runs once.
+func (r *Router) Run(ctx context.Context) error {
+	r.mu.Lock()
+	if r.running {
+		r.mu.Unlock()
+		return errors.New("messaging: the router has already run")
+	}
+	r.running = true
+	groups := r.groups
+	r.mu.Unlock()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	streams := make([]Stream, 0, len(groups))
+	for _, g := range groups {
+		s, err := r.sub.Subscribe(ctx, g.subscription())
+		if err != nil {
+			for _, s := range streams {
+				err = errors.Join(err, s.Close())
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("messaging: subscribe group %s: %w", g.name, err)
+		}
+		streams = append(streams, s)
+	}
+	errs := make([]error, len(groups))
+	var wg sync.WaitGroup
+	for i, g := range groups {
+		wg.Go(func() {
+			if errs[i] = g.run(ctx, streams[i]); errs[i] != nil {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
