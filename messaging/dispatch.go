@@ -73,9 +73,9 @@ func (g *Group) run(ctx context.Context, s Stream) error {
 	for _, l := range lanes {
 		close(l)
 	}
-	timer := time.AfterFunc(max(g.router.cfg.DrainTimeout, 0), kill)
-	wg.Wait()
-	timer.Stop()
+	if !drained(&wg, max(g.router.cfg.DrainTimeout, 0), kill) {
+		err = errors.Join(err, ErrDrain)
+	}
 	if e := s.Close(); e != nil {
 		log.WarnContext(live, "messaging: close the stream", "group", g.name, "error", e)
 	}
@@ -83,6 +83,30 @@ func (g *Group) run(ctx context.Context, s Stream) error {
 		return fmt.Errorf("messaging: group %s: %w", g.name, err)
 	}
 	return nil
+}
+
+// killGrace is how long handlers have to return after their context was cancelled.
+const killGrace = 5 * time.Second
+
+// drained waits for the handlers: timeout for them to finish, then, after kill, killGrace for them to give up.
+func drained(wg *sync.WaitGroup, timeout time.Duration, kill func()) bool {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	}
+	kill()
+	timer.Reset(killGrace)
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 func orderKey(e Envelope) string {
@@ -103,7 +127,7 @@ func (g *Group) requeue(ctx context.Context, d Delivery) {
 
 // handle makes one attempt and settles it.
 func (g *Group) handle(ctx context.Context, d Delivery) {
-	r, e := g.router, d.Envelope()
+	r, e, killed := g.router, d.Envelope(), ctx
 	ctx = r.cfg.Propagator.Extract(ctx, Headers(e.Headers))
 	ctx, span := r.tracer.Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("messaging.operation.type", "process"),
@@ -122,6 +146,9 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 		span.SetStatus(codes.Error, "the handler failed")
 	}
 	outcome, settle := g.verdict(d, dup, err)
+	if err != nil && killed.Err() != nil { // cut short by the drain's deadline: no fault of the message
+		outcome, settle = "requeue", d.Requeue
+	}
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	switch outcome {

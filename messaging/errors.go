@@ -27,6 +27,9 @@ var (
 	ErrDecode = errors.New("messaging: the body does not decode")
 	// ErrPanic is matched by the error of a handler that panicked.
 	ErrPanic = errors.New("messaging: a handler panicked")
+	// ErrDrain is returned by Run when handlers went on after their context had been cancelled. Their messages are
+	// given back.
+	ErrDrain = errors.New("messaging: handlers did not end in time")
 )
 
 // BatchError tells, for each message of a batch, what became of it. It matches every error it holds.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -123,7 +122,9 @@ func (e Envelope) Fill(ctx context.Context, source string, propagator propagatio
 	}
 	headers := make(map[string]string, len(e.Headers)+3)
 	propagator.Inject(ctx, Headers(headers))
-	maps.Copy(headers, e.Headers) // what the envelope says stands: a relay speaks for another context
+	for k, v := range e.Headers { // what the envelope says stands: a relay speaks for another context
+		headers[strings.ToLower(k)] = v
+	}
 	e.Headers = headers
 	return e, e.Validate()
 }

@@ -36,7 +36,8 @@ type RouterConfig struct {
 	// Propagator reads correlation id and trace from the headers. Default both.
 	Propagator propagation.TextMapPropagator
 	// DrainTimeout bounds how long running handlers may go on after Run's context ends; then their context is
-	// cancelled. Default 30s; negative: they are cancelled at once.
+	// cancelled, and five seconds later Run returns with ErrDrain whatever they do. Default 30s; negative: they are
+	// cancelled at once.
 	DrainTimeout time.Duration
 	// Middleware wraps every handler, the first outermost.
 	Middleware []Middleware

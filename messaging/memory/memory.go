@@ -1,0 +1,282 @@
+// Package memory is a broker inside the process, with the semantics of the RabbitMQ adapter: queues per group, topic
+// patterns, competing consumers, redelivery, delayed retries, dead letters, and bounded queues that push back.
+//
+//	broker, err := memory.New(memory.Config{Source: "orders"})
+//
+// It keeps nothing across a restart of the process: an outbox in front of it does.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Config tunes a Broker. The zero value is useful for a program of one service.
+type Config struct {
+	// Source names the service in events that do not name one. Default "memory".
+	Source string
+	// MaxQueue is how many messages a queue holds, delayed and unsettled ones included, before Publish waits.
+	// Default 10000; negative: no limit. More takes more memory, and bursts longer to push back.
+	MaxQueue int
+	// MaxDeadLetters is how many dead letters a group keeps; the oldest goes first, and is logged. Default 10000;
+	// negative: no limit.
+	MaxDeadLetters int
+	// Logger gets dead letters that are dropped (error). Default slog.Default().
+	Logger *slog.Logger
+	// Propagator writes correlation id and trace into the headers. Default both.
+	Propagator propagation.TextMapPropagator
+}
+
+// Broker is the broker. It is safe for concurrent use.
+type Broker struct {
+	cfg Config
+
+	mu     sync.Mutex
+	closed bool
+	queues map[string]*queue
+	// changed is closed and replaced when room or a message appears: waiting needs a channel to honour contexts.
+	changed chan struct{}
+	timers  map[*time.Timer]struct{}
+}
+
+// queue is a group's. Its fields are guarded by the broker's mutex.
+type queue struct {
+	name     string
+	patterns []string
+	ready    []item // in the order of their places
+	place    uint64 // the last one given
+	delayed  int
+	unacked  int
+	dead     []messaging.DeadLetter
+}
+
+type item struct {
+	e       messaging.Envelope
+	attempt int
+	place   uint64
+}
+
+// push adds a message at the end.
+func (q *queue) push(e messaging.Envelope, attempt int) {
+	q.place++
+	q.ready = append(q.ready, item{e, attempt, q.place})
+}
+
+// giveBack puts a message where it was, so that what is given back keeps its order.
+func (q *queue) giveBack(it item) {
+	i := sort.Search(len(q.ready), func(i int) bool { return q.ready[i].place > it.place })
+	q.ready = slices.Insert(q.ready, i, it)
+}
+
+func (q *queue) size() int { return len(q.ready) + q.delayed + q.unacked }
+
+// New makes a broker.
+func New(cfg Config) (*Broker, error) {
+	if cfg.Source == "" {
+		cfg.Source = "memory"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	cfg.MaxQueue = limit(cfg.MaxQueue)
+	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
+	return &Broker{cfg: cfg, queues: map[string]*queue{}, changed: make(chan struct{}), timers: map[*time.Timer]struct{}{}}, nil
+}
+
+func limit(n int) int {
+	switch {
+	case n == 0:
+		return 10000
+	case n < 0:
+		return math.MaxInt
+	}
+	return n
+}
+
+// Must is New that panics.
+func Must(cfg Config) *Broker {
+	b, err := New(cfg)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+var _ messaging.Broker = (*Broker)(nil)
+
+// Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
+func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
+	e, err := messaging.NewEnvelope(ctx, b.cfg.Source, b.cfg.Propagator, topic, payload, opts...)
+	if err != nil {
+		return err
+	}
+	return b.publish(ctx, e)
+}
+
+// PublishBatch implements messaging.Publisher.
+func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
+	errs := make([]error, len(events))
+	for i, e := range events {
+		if e, errs[i] = e.Fill(ctx, b.cfg.Source, b.cfg.Propagator); errs[i] == nil {
+			errs[i] = b.publish(ctx, e)
+		}
+	}
+	return messaging.Batch(errs)
+}
+
+func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
+	for {
+		b.mu.Lock()
+		if b.closed {
+			b.mu.Unlock()
+			return messaging.ErrClosed
+		}
+		bound, full := b.bound(e.Type)
+		if len(bound) == 0 {
+			b.mu.Unlock()
+			return fmt.Errorf("%w: %s", messaging.ErrUnroutable, e.Type)
+		}
+		if full == nil {
+			for _, q := range bound {
+				q.push(clone(e), 1)
+			}
+			b.wake()
+			b.mu.Unlock()
+			return nil
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: queue %s holds %d messages: %w", messaging.ErrBlocked, full.name, b.cfg.MaxQueue, ctx.Err())
+		}
+	}
+}
+
+// bound returns the queues that take a topic, and one of them that is full.
+func (b *Broker) bound(topic string) (bound []*queue, full *queue) {
+	for _, q := range b.queues {
+		for _, p := range q.patterns {
+			if messaging.Match(p, topic) {
+				bound = append(bound, q)
+				if q.size() >= b.cfg.MaxQueue {
+					full = q
+				}
+				break
+			}
+		}
+	}
+	return bound, full
+}
+
+// wake tells all who wait that something changed. The mutex is held.
+func (b *Broker) wake() {
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// clone keeps publisher, queues and handlers out of each other's bytes.
+func clone(e messaging.Envelope) messaging.Envelope {
+	e.Body = slices.Clone(e.Body)
+	e.Headers = maps.Clone(e.Headers)
+	return e
+}
+
+// Subscribe implements messaging.Subscriber. The queue outlives the stream, as a durable one does.
+func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messaging.Stream, error) {
+	for _, p := range s.Patterns {
+		if err := messaging.ValidPattern(p); err != nil {
+			return nil, err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, messaging.ErrClosed
+	}
+	q := b.queue(s.Group)
+	for _, p := range s.Patterns {
+		if !slices.Contains(q.patterns, p) {
+			q.patterns = append(q.patterns, p)
+		}
+	}
+	return &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), out: map[*delivery]struct{}{}}, nil
+}
+
+func (b *Broker) queue(name string) *queue {
+	q := b.queues[name]
+	if q == nil {
+		q = &queue{name: name}
+		b.queues[name] = q
+	}
+	return q
+}
+
+// DeadLetters implements messaging.Broker.
+func (b *Broker) DeadLetters(_ context.Context, group string, limit int) ([]messaging.DeadLetter, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[group]
+	if q == nil {
+		return nil, nil
+	}
+	var out []messaging.DeadLetter
+	for _, d := range q.dead[:min(max(limit, 0), len(q.dead))] {
+		d.Envelope = clone(d.Envelope)
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Redrive implements messaging.Broker.
+func (b *Broker) Redrive(_ context.Context, group string, limit int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[group]
+	if q == nil {
+		return 0, nil
+	}
+	n := min(max(limit, 0), len(q.dead))
+	for _, d := range q.dead[:n] {
+		q.push(d.Envelope, 1)
+	}
+	q.dead = slices.Clone(q.dead[n:])
+	b.wake()
+	return n, nil
+}
+
+// Health implements messaging.Broker.
+func (b *Broker) Health(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return messaging.ErrClosed
+	}
+	return nil
+}
+
+// Close implements messaging.Broker. What the queues hold is gone.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		for t := range b.timers {
+			t.Stop()
+		}
+		b.wake()
+	}
+	return nil
+}

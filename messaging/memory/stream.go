@@ -1,0 +1,140 @@
+package memory
+
+import (
+	"context"
+	"time"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// stream is one consumer of a queue. Its fields are guarded by the broker's mutex.
+type stream struct {
+	b        *Broker
+	q        *queue
+	prefetch int
+	stopped  bool
+	out      map[*delivery]struct{}
+}
+
+// Receive implements messaging.Stream.
+func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.b.mu.Lock()
+		if s.stopped || s.b.closed {
+			s.b.mu.Unlock()
+			return nil, messaging.ErrClosed
+		}
+		if len(s.q.ready) > 0 && len(s.out) < s.prefetch {
+			d := &delivery{s: s, item: s.q.ready[0]}
+			s.q.ready[0] = item{}
+			s.q.ready = s.q.ready[1:]
+			s.q.unacked++
+			s.out[d] = struct{}{}
+			s.b.mu.Unlock()
+			return d, nil
+		}
+		changed := s.b.changed
+		s.b.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Stop implements messaging.Stream.
+func (s *stream) Stop() error {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.stopped = true
+	s.b.wake()
+	return nil
+}
+
+// Close implements messaging.Stream.
+func (s *stream) Close() error {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.stopped = true
+	for d := range s.out {
+		s.q.giveBack(d.item)
+		s.q.unacked--
+	}
+	clear(s.out)
+	s.b.wake()
+	return nil
+}
+
+type delivery struct {
+	s *stream
+	item
+}
+
+// Envelope implements messaging.Delivery.
+func (d *delivery) Envelope() messaging.Envelope { return d.e }
+
+// Attempt implements messaging.Delivery.
+func (d *delivery) Attempt() int { return d.attempt }
+
+// settle runs then with the mutex held, unless the delivery has been settled or given back.
+func (d *delivery) settle(then func(b *Broker, q *queue)) error {
+	b := d.s.b
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := d.s.out[d]; !ok || b.closed {
+		return messaging.ErrClosed
+	}
+	delete(d.s.out, d)
+	d.s.q.unacked--
+	then(b, d.s.q)
+	b.wake()
+	return nil
+}
+
+// Ack implements messaging.Delivery.
+func (d *delivery) Ack(context.Context) error { return d.settle(func(*Broker, *queue) {}) }
+
+// Requeue implements messaging.Delivery.
+func (d *delivery) Requeue(context.Context) error {
+	return d.settle(func(_ *Broker, q *queue) { q.giveBack(d.item) })
+}
+
+// Retry implements messaging.Delivery.
+func (d *delivery) Retry(_ context.Context, delay time.Duration, _ error) error {
+	return d.settle(func(b *Broker, q *queue) {
+		if delay <= 0 {
+			q.push(d.e, d.attempt+1)
+			return
+		}
+		q.delayed++
+		var t *time.Timer
+		t = time.AfterFunc(delay, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			delete(b.timers, t)
+			q.delayed--
+			q.push(d.e, d.attempt+1)
+			b.wake()
+		})
+		b.timers[t] = struct{}{}
+	})
+}
+
+// DeadLetter implements messaging.Delivery.
+func (d *delivery) DeadLetter(_ context.Context, reason error) error {
+	return d.settle(func(b *Broker, q *queue) {
+		l := messaging.DeadLetter{Envelope: d.e, Attempts: d.attempt, Origin: q.name}
+		if reason != nil {
+			l.Reason = reason.Error()
+		}
+		if len(q.dead) >= b.cfg.MaxDeadLetters {
+			b.cfg.Logger.Error("memory: a dead letter was dropped for lack of room", "group", q.name, "message_id", q.dead[0].ID)
+			q.dead = q.dead[1:]
+		}
+		q.dead = append(q.dead, l)
+	})
+}
