@@ -1,0 +1,70 @@
+package depstest_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sillar-go/sillar/internal/depstest"
+)
+
+const module = "github.com/sillar-go/sillar/"
+
+// otelAPI is OpenTelemetry without its SDK, and what that links.
+var otelAPI = []string{
+	"go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/baggage", "go.opentelemetry.io/otel/codes",
+	"go.opentelemetry.io/otel/internal", "go.opentelemetry.io/otel/log", "go.opentelemetry.io/otel/metric",
+	"go.opentelemetry.io/otel/propagation",
+	"go.opentelemetry.io/otel/semconv", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/auto/sdk",
+	"github.com/cespare/xxhash/v2", "github.com/go-logr/logr", "github.com/go-logr/stdr",
+}
+
+// otel is the API with its global package, whose own path is a prefix of the SDK's and so is matched by itself.
+var otel = append([]string{"go.opentelemetry.io/otel$"}, otelAPI...)
+
+// shared are the parts that every package may use.
+var shared = []string{
+	module + "internal/backoff", module + "internal/correlation", module + "internal/id", module + "internal/problem",
+	module + "internal/secret", "github.com/google/uuid",
+}
+
+var pgx = []string{
+	"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "github.com/jackc/puddle/v2",
+	"golang.org/x/sync", "golang.org/x/text",
+}
+
+var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4"}
+
+// TestPackages is the table of what each package may link.
+func TestPackages(t *testing.T) {
+	for pkg, allow := range map[string][]string{
+		"breaker":            breaker,
+		"messaging":          slices.Concat(otel, shared),
+		"repository":         shared,
+		"repository/memrepo": slices.Concat(shared, under("repository")),
+		"repository/sqldb":   slices.Concat(otel, shared, pgx),
+		"repository/sqlrepo": slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+	} {
+		t.Run(pkg, func(t *testing.T) {
+			t.Parallel()
+			depstest.Check(t, module+pkg, allow...)
+		})
+	}
+}
+
+func under(paths ...string) (out []string) {
+	for _, p := range paths {
+		out = append(out, module+p+"$")
+	}
+	return out
+}
+
+// TestFinds shows that the check can fail.
+func TestFinds(t *testing.T) {
+	got := depstest.Outside(t, module+"breaker", "github.com/cenkalti/backoff/v4")
+	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
+		t.Fatalf("outside: %v, want gobreaker alone", got)
+	}
+	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared)...); !slices.Equal(got, []string{"go.opentelemetry.io/otel"}) {
+		t.Fatalf("outside: %v, want otel alone", got)
+	}
+}
