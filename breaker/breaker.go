@@ -1,7 +1,6 @@
 package breaker
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -37,30 +36,40 @@ type Counts struct {
 type Breaker struct {
 	cfg    Config
 	hooks  *hooks
-	window *window // nil when no rate is asked for
 	limit  *limiter
 	places chan struct{}
 	budget budget
 
-	// phase is epoch<<2 | State. The epoch grows with every change of state; a call's result counts only in the epoch
-	// that admitted it. It is written under mu and read everywhere.
-	phase   atomic.Uint64
-	until   atomic.Int64 // when open: until when, in nanoseconds since 1970
-	inARow  atomic.Uint64
-	success atomic.Uint64
-	failure atomic.Uint64
-	ignored atomic.Uint64
+	// era is written under mu and read everywhere: a call through a closed breaker, and a rejection by an open one,
+	// take no lock.
+	era atomic.Pointer[era]
 
 	mu      sync.Mutex // guards what follows, and every call of machine
 	machine *gobreaker.TwoStepCircuitBreaker[struct{}]
-	tripped bool // the verdict that ReadyToTrip returns
-	forced  bool // opened by hand
-	lastErr error
+	tripped bool  // the verdict that ReadyToTrip returns
+	cause   error // the failure that makes the machine open
 	probes  []*probe
+}
+
+// era is a stretch of time in one state. What a call brings back is counted in the era that admitted it, so it cannot
+// touch a later one.
+type era struct {
+	state  State
+	until  time.Time // when open: until when
+	forced bool      // opened by hand
+	cause  error     // the failure that opened the breaker
+	window *window   // nil when no rate is asked for
+
+	inARow, success, failure, ignored atomic.Uint64
+}
+
+func (e *era) counts() Counts {
+	return Counts{e.success.Load(), e.failure.Load(), e.ignored.Load(), e.inARow.Load()}
 }
 
 // probe is a call that half-open admitted.
 type probe struct {
+	era     *era
 	done    func(error)
 	since   time.Time
 	settled bool
@@ -78,9 +87,6 @@ func New(cfg Config) (*Breaker, error) {
 		return nil, err
 	}
 	b := &Breaker{cfg: cfg, hooks: newHooks(cfg), budget: newBudget(cfg.Retry.Budget)}
-	if cfg.FailureRate > 0 || cfg.SlowRate > 0 {
-		b.window = newWindow(cfg.Window)
-	}
 	if cfg.Rate > 0 {
 		b.limit = newLimiter(cfg.Rate, cfg.Burst)
 	}
@@ -88,6 +94,7 @@ func New(cfg Config) (*Breaker, error) {
 		b.places = make(chan struct{}, cfg.Bulkhead)
 	}
 	b.machine = b.newMachine()
+	b.era.Store(b.newEra(Closed))
 	return b, nil
 }
 
@@ -105,296 +112,94 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        b.cfg.Name,
 		MaxRequests: uint32(min(b.cfg.Probes, 1<<30)),
-		Timeout:     b.cfg.OpenFor,
+		Timeout:     max(1, b.cfg.OpenFor-1), // it rejects at the very end of its time, and we admit then
 		ReadyToTrip: func(gobreaker.Counts) bool { return b.tripped },
 		IsExcluded:  func(err error) bool { return err == errIgnore },
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateClosed:
-				b.enter(Closed)
+				b.enter(b.newEra(Closed))
 			case gobreaker.StateHalfOpen:
-				b.enter(HalfOpen)
+				e := b.newEra(HalfOpen)
+				e.cause = b.era.Load().cause
+				b.enter(e)
 			case gobreaker.StateOpen:
-				b.enter(Open)
+				e := b.newEra(Open)
+				e.cause = b.cause
+				b.enter(e)
 			}
 		},
 	})
 }
 
-// enter moves the mirror of the machine's state. mu is held.
-func (b *Breaker) enter(to State) {
-	from := State(b.phase.Load() & 3)
-	before := b.Counts()
-	if to == Open {
-		b.until.Store(time.Now().Add(b.cfg.OpenFor).UnixNano())
+func (b *Breaker) newEra(s State) *era {
+	e := &era{state: s}
+	if s == Open {
+		e.until = time.Now().Add(b.cfg.OpenFor)
 	}
-	b.phase.Store(b.phase.Load()>>2<<2 + 4 | uint64(to))
-	b.inARow.Store(0)
-	b.success.Store(0)
-	b.failure.Store(0)
-	b.ignored.Store(0)
+	if s == Closed && (b.cfg.FailureRate > 0 || b.cfg.SlowRate > 0) {
+		e.window = newWindow(b.cfg.Window)
+	}
+	return e
+}
+
+// enter makes e the present era. mu is held.
+func (b *Breaker) enter(e *era) {
+	old := b.era.Swap(e)
 	b.probes = nil
-	if b.window != nil {
-		b.window.reset()
+	if old.state == e.state {
+		return
 	}
-	if from != to {
-		b.hooks.stateChanged(StateChange{Name: b.cfg.Name, From: from, To: to, Counts: before, Err: b.lastErr, At: time.Now()})
+	c := StateChange{Name: b.cfg.Name, From: old.state, To: e.state, Counts: old.counts(), At: time.Now()}
+	if e.state == Open {
+		c.Err = e.cause
 	}
+	b.hooks.stateChanged(c)
 }
 
 // Name returns Config.Name.
 func (b *Breaker) Name() string { return b.cfg.Name }
 
 // State returns the state. An open breaker whose time has passed says Open until a call probes.
-func (b *Breaker) State() State { return State(b.phase.Load() & 3) }
+func (b *Breaker) State() State { return b.era.Load().state }
 
 // Counts returns the calls since the last change of state.
-func (b *Breaker) Counts() Counts {
-	return Counts{b.success.Load(), b.failure.Load(), b.ignored.Load(), b.inARow.Load()}
+func (b *Breaker) Counts() Counts { return b.era.Load().counts() }
+
+// RetryAfter returns how long an open breaker goes on rejecting; 0 when it would admit a call, or was opened by hand.
+func (b *Breaker) RetryAfter() time.Duration {
+	if e := b.era.Load(); e.state == Open && !e.forced {
+		return max(0, time.Until(e.until))
+	}
+	return 0
 }
 
 // Open opens the breaker by hand, until Close: for maintenance, or to shed load.
 func (b *Breaker) Open() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.forced, b.lastErr = true, nil
-	if b.State() != Open {
-		b.enter(Open)
-	}
+	e := b.newEra(Open)
+	e.forced = true
+	b.enter(e)
 }
 
 // Close closes the breaker by hand and forgets what it counted.
 func (b *Breaker) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.forced, b.lastErr = false, nil
 	b.machine = b.newMachine()
-	b.enter(Closed)
+	b.enter(b.newEra(Closed))
 }
 
-// ticket is an admitted call.
-type ticket struct {
-	phase uint64
-	start time.Time
-	probe *probe
-	held  bool // a place in the bulkhead
-}
-
-// admit decides about a call. The path through a closed breaker reads one word of memory.
-func (b *Breaker) admit(ctx context.Context) (t ticket, err error) {
-	if err := ctx.Err(); err != nil {
-		return t, context.Cause(ctx)
-	}
-	t.phase = b.phase.Load()
-	if State(t.phase&3) != Closed {
-		if t, err = b.admitNotClosed(); err != nil {
-			b.hooks.rejected(b.cfg.Name, err)
-			return t, err
-		}
-	}
-	if b.timed() {
-		t.start = time.Now()
-	}
-	if b.limit != nil && !b.limit.allow() {
-		err = ErrLimited
-	} else if b.places != nil {
-		err = b.take(ctx)
-		t.held = err == nil
-	}
-	if err != nil {
-		b.release(&t)
-		if Rejected(err) && b.cfg.ObserveOnly {
-			return t, nil
-		}
-		b.hooks.rejected(b.cfg.Name, err)
-		return t, err
-	}
-	return t, nil
-}
-
-// timed says whether somebody wants to know how long calls take.
-func (b *Breaker) timed() bool { return b.cfg.SlowRate > 0 || b.cfg.OnCall != nil }
-
-func (b *Breaker) admitNotClosed() (ticket, error) {
-	now := time.Now()
-	left := time.Duration(b.until.Load() - now.UnixNano())
-	if b.cfg.ObserveOnly {
-		left = 0
-	}
-	if b.State() == Open && left > 0 { // the common rejection takes no lock but the one around lastErr
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.State() == Open {
-			return ticket{}, &OpenError{Name: b.cfg.Name, RetryAfter: left, LastErr: b.lastErr}
-		}
-	} else {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-	}
-	if b.forced {
-		if b.cfg.ObserveOnly {
-			return ticket{phase: b.phase.Load()}, nil
-		}
-		return ticket{}, &OpenError{Name: b.cfg.Name}
-	}
-	b.reclaim(now)
-	done, err := b.machine.Allow() // may move open to half-open
-	if err != nil {
-		if b.cfg.ObserveOnly {
-			return ticket{phase: b.phase.Load()}, nil
-		}
-		return ticket{}, &OpenError{Name: b.cfg.Name, RetryAfter: max(0, time.Duration(b.until.Load()-now.UnixNano())), LastErr: b.lastErr}
-	}
-	t := ticket{phase: b.phase.Load()}
-	if State(t.phase&3) == HalfOpen {
-		t.probe = &probe{done: done, since: now}
-		b.probes = append(b.probes, t.probe)
-	} else {
-		done(errIgnore) // closed meanwhile: counted by us
-	}
-	return t, nil
-}
-
-// reclaim gives back the places of probes that have not ended. mu is held.
-func (b *Breaker) reclaim(now time.Time) {
-	for i := 0; i < len(b.probes); i++ {
-		if p := b.probes[i]; b.cfg.ProbeTimeout > 0 && now.Sub(p.since) >= b.cfg.ProbeTimeout {
-			b.settle(p, errIgnore)
-			i--
-		}
-	}
-}
-
-// settle ends a probe once. mu is held.
-func (b *Breaker) settle(p *probe, result error) {
-	if p.settled {
-		return
-	}
-	p.settled = true
-	for i, q := range b.probes {
-		if q == p {
-			b.probes = append(b.probes[:i:i], b.probes[i+1:]...)
-			break
-		}
-	}
-	p.done(result)
-}
-
-// take takes a place in the bulkhead.
-func (b *Breaker) take(ctx context.Context) error {
-	select {
-	case b.places <- struct{}{}:
-		return nil
-	default:
-	}
-	if b.cfg.BulkheadWait <= 0 {
-		return ErrFull
-	}
-	timer := time.NewTimer(b.cfg.BulkheadWait)
-	defer timer.Stop()
-	select {
-	case b.places <- struct{}{}:
-		return nil
-	case <-timer.C:
-		return ErrFull
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// release gives back what the ticket holds without a result.
-func (b *Breaker) release(t *ticket) {
-	if t.held {
-		<-b.places
-		t.held = false
-	}
-	if t.probe != nil {
-		b.mu.Lock()
-		b.settle(t.probe, errIgnore)
-		b.mu.Unlock()
-	}
-}
-
-// finish counts a call's result, if the state that admitted it is still the present one.
-func (b *Breaker) finish(t *ticket, out Outcome, err error) {
-	if t.held {
-		<-b.places
-		t.held = false
-	}
-	var took time.Duration
-	if !t.start.IsZero() {
-		took = time.Since(t.start)
-	}
-	b.hooks.called(b.cfg.Name, out, err, took)
-	if t.probe != nil {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		switch out {
-		case Success:
-			b.success.Add(1)
-			b.settle(t.probe, nil)
-		case Failure:
-			b.failure.Add(1)
-			if !t.probe.settled {
-				b.lastErr = err
-			}
-			b.settle(t.probe, errFailure)
-		case Ignore:
-			b.ignored.Add(1)
-			b.settle(t.probe, errIgnore)
-		}
-		return
-	}
-	if b.phase.Load() != t.phase || State(t.phase&3) != Closed {
-		return
-	}
-	switch out {
-	case Success:
-		b.success.Add(1)
-		if b.inARow.Load() != 0 {
-			b.inARow.Store(0)
-		}
-		if b.window != nil && b.window.add(took >= b.cfg.SlowCall, false) && b.exceeded() {
-			b.trip(t.phase, err)
-		}
-	case Failure:
-		b.failure.Add(1)
-		n := b.inARow.Add(1)
-		over := b.cfg.Failures > 0 && n >= uint64(b.cfg.Failures)
-		if b.window != nil && b.window.add(took >= b.cfg.SlowCall, true) && b.exceeded() {
-			over = true
-		}
-		if over {
-			b.trip(t.phase, err)
-		}
-	case Ignore:
-		b.ignored.Add(1)
-	}
-}
-
-// exceeded says whether a rate over the window is too high.
-func (b *Breaker) exceeded() bool {
-	calls, failed, slow := b.window.sum()
-	if calls < b.cfg.MinCalls {
+// quiet says whether nothing is lost when the breaker is forgotten.
+func (b *Breaker) quiet() bool {
+	e := b.era.Load()
+	if e.state != Closed || e.inARow.Load() != 0 {
 		return false
 	}
-	return b.cfg.FailureRate > 0 && float64(failed) >= b.cfg.FailureRate*float64(calls) ||
-		b.cfg.SlowRate > 0 && float64(slow) >= b.cfg.SlowRate*float64(calls)
-}
-
-// trip opens the breaker, if it is still in the phase that the verdict was about.
-func (b *Breaker) trip(phase uint64, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.phase.Load() != phase {
-		return
+	if e.window != nil {
+		_, failed, slow := e.window.sum()
+		return failed == 0 && slow == 0
 	}
-	b.lastErr = err
-	done, aerr := b.machine.Allow()
-	if aerr != nil {
-		return // the machine is not closed: it has had its verdict
-	}
-	b.tripped = true
-	done(errFailure)
-	b.tripped = false
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -123,6 +124,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Rate != c.Rate || c.Retry.Multiplier != c.Retry.Multiplier || c.Retry.Multiplier < 0 || 0 < c.Retry.Multiplier && c.Retry.Multiplier < 1 {
 		return c, bad("Rate or Retry.Multiplier", c.Retry.Multiplier, "a number, the multiplier at least 1")
+	}
+	if math.IsInf(c.Rate, 0) || c.Burst < 0 {
+		return c, bad("Rate or Burst", c.Rate, "finite, the burst at least 0")
 	}
 	if c.Retry.Max > 0 && c.Retry.Initial > c.Retry.Max {
 		return c, bad("Retry.Initial", c.Retry.Initial, "at most Retry.Max")

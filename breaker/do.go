@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,16 +41,15 @@ func (b *Breaker) Run(ctx context.Context, fn func(context.Context) error) error
 }
 
 // Allow is the breaker in two steps, for calls that are no function, such as streams: when it returns no error, done
-// must be called once with the call's result. Retry and timeouts are the caller's.
+// must be called with the call's result; further calls of it do nothing. Retry and timeouts are the caller's.
 func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
 	t, err := b.admit(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var once bool
+	var ended atomic.Bool
 	return func(err error) {
-		if !once {
-			once = true
+		if ended.CompareAndSwap(false, true) {
 			b.finish(&t, b.cfg.Classify(ctx, err), err)
 		}
 	}, nil
@@ -79,8 +79,9 @@ func attempt[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T
 	} else {
 		v, err = fn(ctx)
 	}
+	out := b.cfg.Classify(ctx, err)
 	returned = true
-	b.finish(&t, b.cfg.Classify(ctx, err), err)
+	b.finish(&t, out, err)
 	return v, err
 }
 

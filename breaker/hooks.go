@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -101,19 +102,29 @@ func (h *hooks) deliver() {
 			return
 		}
 		h.mu.Unlock()
-		for _, e := range events {
-			h.tell(e)
+		for i, e := range events {
+			h.tell(e, events[i+1:])
 		}
 	}
 }
 
-// tell survives a hook that panics: the next event must be told, and nobody waits for this goroutine.
-func (h *hooks) tell(event any) {
-	defer func() { _ = recover() }()
+// tell survives a hook that panics or ends its goroutine: the next event must be told, and nobody waits for this
+// goroutine.
+func (h *hooks) tell(event any, rest []any) {
+	returned := false
+	defer func() {
+		if recover() == nil && !returned { // runtime.Goexit: another goroutine goes on
+			h.mu.Lock()
+			h.queue = append(slices.Clone(rest), h.queue...)
+			h.mu.Unlock()
+			go h.deliver()
+		}
+	}()
 	switch e := event.(type) {
 	case StateChange:
 		h.onState(e)
 	case Call:
 		h.onCall(e)
 	}
+	returned = true
 }

@@ -33,12 +33,19 @@ func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
 		maxKeys = 1024
 	}
 	shared := cfg
-	shared.Name = cfg.Name + "/(others)"
+	shared.Name = named(cfg.Name, "(others)")
 	overflow, err := New(shared)
 	if err != nil {
 		return nil, err
 	}
 	return &Registry{cfg: cfg, max: maxKeys, byKey: map[string]*list.Element{}, recent: list.New(), overflow: overflow}, nil
+}
+
+func named(name, key string) string {
+	if name == "" {
+		return key
+	}
+	return name + "/" + key
 }
 
 // Get returns the breaker of a key.
@@ -53,7 +60,7 @@ func (r *Registry) Get(key string) *Breaker {
 		return r.overflow
 	}
 	cfg := r.cfg
-	cfg.Name += "/" + key
+	cfg.Name = named(cfg.Name, key)
 	b, err := New(cfg)
 	if err != nil { // the same Config was good in NewRegistry
 		return r.overflow
@@ -72,7 +79,7 @@ func (r *Registry) evict() bool {
 			return false
 		}
 		victim := e.Value.(*entry)
-		if victim.b.State() == Closed && victim.b.Counts().InARow == 0 {
+		if victim.b.quiet() {
 			r.recent.Remove(e)
 			delete(r.byKey, victim.key)
 			return true

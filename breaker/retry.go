@@ -20,6 +20,9 @@ func retry[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, 
 		if n >= b.cfg.Retry.Attempts {
 			return v, b.gaveUp(n, err, ErrExhausted)
 		}
+		if refused := b.rejection(b.era.Load()); refused != nil { // no pause before a sure rejection
+			return v, b.gaveUp(n, err, refused)
+		}
 		if !b.budget.withdraw() {
 			return v, b.gaveUp(n, err, ErrBudget)
 		}

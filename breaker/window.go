@@ -53,12 +53,6 @@ func (w *window) sum() (calls, failed, slow int) {
 	return calls, failed, slow
 }
 
-func (w *window) reset() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	clear(w.buckets[:])
-}
-
 // limiter is a token bucket.
 type limiter struct {
 	rate, burst float64

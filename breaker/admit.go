@@ -1,0 +1,236 @@
+package breaker
+
+import (
+	"context"
+	"time"
+)
+
+// ticket is an admitted call.
+type ticket struct {
+	era   *era
+	start time.Time
+	probe *probe
+	held  bool // a place in the bulkhead
+}
+
+// admit decides about a call. The path through a closed breaker reads one word of memory.
+func (b *Breaker) admit(ctx context.Context) (t ticket, err error) {
+	if ctx.Err() != nil {
+		return t, context.Cause(ctx)
+	}
+	t.era = b.era.Load()
+	if t.era.state != Closed {
+		if t, err = b.admitNotClosed(t.era); err != nil {
+			b.hooks.rejected(b.cfg.Name, err)
+			return t, err
+		}
+	}
+	if b.timed() {
+		t.start = time.Now()
+	}
+	if b.limit != nil && !b.limit.allow() {
+		err = ErrLimited
+	} else if b.places != nil {
+		err = b.take(ctx)
+		t.held = err == nil
+	}
+	if err == nil || b.cfg.ObserveOnly && Rejected(err) {
+		return t, nil
+	}
+	b.release(&t)
+	b.hooks.rejected(b.cfg.Name, err)
+	return t, err
+}
+
+// timed says whether somebody wants to know how long calls take.
+func (b *Breaker) timed() bool { return b.cfg.SlowRate > 0 || b.cfg.OnCall != nil }
+
+func (b *Breaker) admitNotClosed(e *era) (ticket, error) {
+	if err := b.rejection(e); err != nil {
+		return ticket{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if !b.era.Load().forced {
+		b.reclaim(now)
+		if done, err := b.machine.Allow(); err == nil { // may move open to half-open
+			t := ticket{era: b.era.Load()}
+			if t.era.state != HalfOpen {
+				done(errIgnore) // closed meanwhile: counted by us
+				return t, nil
+			}
+			t.probe = &probe{era: t.era, done: done, since: now}
+			b.probes = append(b.probes, t.probe)
+			return t, nil
+		}
+	}
+	if b.cfg.ObserveOnly {
+		return ticket{era: b.era.Load()}, nil
+	}
+	return ticket{}, b.openError(b.era.Load())
+}
+
+// rejection is the error of an open breaker whose time has not passed, made without a lock.
+func (b *Breaker) rejection(e *era) error {
+	if e.state == Open && !b.cfg.ObserveOnly && (e.forced || time.Until(e.until) > 0) {
+		return b.openError(e)
+	}
+	return nil
+}
+
+func (b *Breaker) openError(e *era) error {
+	err := &OpenError{Name: b.cfg.Name, LastErr: e.cause}
+	if e.state == Open && !e.forced {
+		err.RetryAfter = max(0, time.Until(e.until))
+	}
+	return err
+}
+
+// reclaim gives back the places of probes that have not ended. mu is held.
+func (b *Breaker) reclaim(now time.Time) {
+	for i := 0; i < len(b.probes); i++ {
+		if p := b.probes[i]; b.cfg.ProbeTimeout > 0 && now.Sub(p.since) >= b.cfg.ProbeTimeout {
+			b.settle(p, errIgnore)
+			i--
+		}
+	}
+}
+
+// settle ends a probe, once and only in its era. mu is held.
+func (b *Breaker) settle(p *probe, result error) {
+	if p.settled || p.era != b.era.Load() {
+		return
+	}
+	p.settled = true
+	for i, q := range b.probes {
+		if q == p {
+			b.probes = append(b.probes[:i:i], b.probes[i+1:]...)
+			break
+		}
+	}
+	p.done(result)
+}
+
+// take takes a place in the bulkhead.
+func (b *Breaker) take(ctx context.Context) error {
+	select {
+	case b.places <- struct{}{}:
+		return nil
+	default:
+	}
+	if b.cfg.BulkheadWait <= 0 {
+		return ErrFull
+	}
+	timer := time.NewTimer(b.cfg.BulkheadWait)
+	defer timer.Stop()
+	select {
+	case b.places <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return ErrFull
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// release gives back what the ticket holds without a result.
+func (b *Breaker) release(t *ticket) {
+	if t.held {
+		<-b.places
+		t.held = false
+	}
+	if t.probe != nil {
+		b.mu.Lock()
+		b.settle(t.probe, errIgnore)
+		b.mu.Unlock()
+	}
+}
+
+// finish counts a call's result in the era that admitted it.
+func (b *Breaker) finish(t *ticket, out Outcome, err error) {
+	if t.held {
+		<-b.places
+		t.held = false
+	}
+	var took time.Duration
+	if !t.start.IsZero() {
+		took = time.Since(t.start)
+	}
+	b.hooks.called(b.cfg.Name, out, err, took)
+	e := t.era
+	if t.probe != nil {
+		b.finishProbe(t.probe, out, err)
+		return
+	}
+	slow := b.cfg.SlowCall > 0 && took >= b.cfg.SlowCall
+	switch out {
+	case Success:
+		e.success.Add(1)
+		if e.inARow.Load() != 0 {
+			e.inARow.Store(0)
+		}
+		if e.window != nil && e.window.add(slow, false) && b.exceeded(e.window) {
+			b.trip(e, err)
+		}
+	case Failure:
+		e.failure.Add(1)
+		n := e.inARow.Add(1)
+		over := b.cfg.Failures > 0 && n >= uint64(b.cfg.Failures)
+		if e.window != nil && e.window.add(slow, true) && b.exceeded(e.window) {
+			over = true
+		}
+		if over {
+			b.trip(e, err)
+		}
+	case Ignore:
+		e.ignored.Add(1)
+	}
+}
+
+func (b *Breaker) finishProbe(p *probe, out Outcome, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.settled || p.era != b.era.Load() {
+		return
+	}
+	switch out {
+	case Success:
+		p.era.success.Add(1)
+		b.settle(p, nil)
+	case Failure:
+		p.era.failure.Add(1)
+		p.era.inARow.Add(1)
+		b.cause = err
+		b.settle(p, errFailure)
+	case Ignore:
+		p.era.ignored.Add(1)
+		b.settle(p, errIgnore)
+	}
+}
+
+// exceeded says whether a rate over the window is too high.
+func (b *Breaker) exceeded(w *window) bool {
+	calls, failed, slow := w.sum()
+	if calls < b.cfg.MinCalls {
+		return false
+	}
+	return b.cfg.FailureRate > 0 && float64(failed) >= b.cfg.FailureRate*float64(calls) ||
+		b.cfg.SlowRate > 0 && float64(slow) >= b.cfg.SlowRate*float64(calls)
+}
+
+// trip opens the breaker, if the era that the verdict was about is still the present one.
+func (b *Breaker) trip(e *era, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e.state != Closed || b.era.Load() != e {
+		return
+	}
+	done, refused := b.machine.Allow()
+	if refused != nil {
+		return // the machine is not closed: it has had its verdict
+	}
+	b.tripped, b.cause = true, err
+	done(errFailure)
+	b.tripped = false
+}
