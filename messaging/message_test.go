@@ -1,0 +1,79 @@
+package messaging_test
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+func TestEnvelope(t *testing.T) {
+	e, err := messaging.NewEnvelope(t.Context(), "orders", nil, "orders.created", order{"1"},
+		messaging.WithKey("k"), messaging.WithHeader("X-Tenant", "blue"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.ID == "" || e.Source != "orders" || e.Time.IsZero() || e.ContentType != "application/json" || e.Key != "k" ||
+		string(e.Body) != `{"ID":"1"}` || e.Headers["x-tenant"] != "blue" {
+		t.Fatalf("%+v", e)
+	}
+	e.Headers = map[string]string{"Upper": "1"}
+	if e, err = e.Fill(t.Context(), "", nil); err != nil || e.Headers["upper"] != "1" {
+		t.Fatalf("%v %v", e.Headers, err)
+	}
+	for name, bad := range map[string]struct {
+		source, topic string
+		payload       any
+	}{
+		"no topic": {"s", "", 1}, "no source": {"", "a", 1}, "wildcard": {"s", "a.*", 1}, "space": {"s", "a b", 1},
+		"too long": {"s", strings.Repeat("a", 256), 1}, "not JSON": {"s", "a", func() {}},
+	} {
+		if _, err := messaging.NewEnvelope(t.Context(), bad.source, nil, bad.topic, bad.payload); !errors.Is(err, messaging.ErrMessage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestBatchError(t *testing.T) {
+	if messaging.Batch([]error{nil, nil}) != nil {
+		t.Fatal("a batch without errors is an error")
+	}
+	err := messaging.Batch([]error{nil, fmt.Errorf("x: %w", messaging.ErrNacked), nil})
+	var b *messaging.BatchError
+	if !errors.Is(err, messaging.ErrNacked) || !errors.As(err, &b) || b.Errors[0] != nil || b.Errors[1] == nil {
+		t.Fatal(err)
+	}
+	if messaging.Permanent(nil) != nil || messaging.RetryAfter(nil, 1) != nil {
+		t.Fatal("nil became an error")
+	}
+}
+
+// Match agrees with a translation to regular expressions.
+func TestMatch(t *testing.T) {
+	word := rapid.SampledFrom([]string{"a", "b", "ab"})
+	part := rapid.SampledFrom([]string{"a", "b", "ab", "*", "#"})
+	rapid.Check(t, func(t *rapid.T) {
+		topic := strings.Join(rapid.SliceOfN(word, 1, 6).Draw(t, "topic"), ".")
+		parts := rapid.SliceOfN(part, 1, 5).Draw(t, "pattern")
+		expr := "^"
+		for _, p := range parts { // every word is preceded by a dot, in the expression and in the subject
+			switch p {
+			case "*":
+				expr += `\.[^.]+`
+			case "#":
+				expr += `(\.[^.]+)*`
+			default:
+				expr += `\.` + p
+			}
+		}
+		want := regexp.MustCompile(expr + "$").MatchString("." + topic)
+		if got := messaging.Match(strings.Join(parts, "."), topic); got != want {
+			t.Fatalf("Match(%q, %q) = %v", strings.Join(parts, "."), topic, got)
+		}
+	})
+}
