@@ -1,0 +1,82 @@
+package authn
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrNoToken is returned when a request carries no bearer token.
+	ErrNoToken = errors.New("authn: no bearer token")
+	// ErrToken is matched by every error about a token that must not be accepted; the error is a *TokenError.
+	ErrToken = errors.New("authn: token refused")
+	// ErrExpired is matched when the only thing wrong with a token is that its time is over.
+	ErrExpired = errors.New("authn: token expired")
+	// ErrRevoked is matched when the token's id has been revoked.
+	ErrRevoked = errors.New("authn: token revoked")
+	// ErrForbidden is matched when the caller is known and lacks a role.
+	ErrForbidden = errors.New("authn: a role is missing")
+	// ErrUnknownKey is returned by a Set that has no key of the asked id.
+	ErrUnknownKey = errors.New("authn: unknown key")
+	// ErrUnavailable is matched when whether a token is good cannot be told now: keys or revocations are out of reach.
+	// It is not the caller's fault, and becomes a 503.
+	ErrUnavailable = errors.New("authn: cannot be verified now")
+	// ErrKeyConflict is returned by KeyStore.Save when somebody else saved first.
+	ErrKeyConflict = errors.New("authn: the keys have been changed by another")
+	// ErrWeakKey is matched when a key is too short for its algorithm.
+	ErrWeakKey = errors.New("authn: key too short")
+	// ErrRefresh is matched by every refusal of a refresh token.
+	ErrRefresh = errors.New("authn: refresh token refused")
+	// ErrReused is matched when a refresh token was used again after its grace: its whole family is revoked by then.
+	// It matches ErrRefresh too.
+	ErrReused = fmt.Errorf("%w: used before", ErrRefresh)
+	// ErrPassword is returned when a password does not match, also when the user does not exist.
+	ErrPassword = errors.New("authn: wrong password")
+	// ErrPasswordTooLong is returned for a password longer than the limit. Passwords are never cut.
+	ErrPasswordTooLong = errors.New("authn: password too long")
+	// ErrHash is returned when a stored password hash is of no known form.
+	ErrHash = errors.New("authn: unusable password hash")
+)
+
+// TokenError says why a token was refused. Reason is for logs; a client is told no more than Challenge.
+type TokenError struct {
+	// Reason is a short constant text without any part of the token.
+	Reason string
+	// Err is a sentinel for the conditions that have one, or nil.
+	Err error
+}
+
+// Error implements error.
+func (e *TokenError) Error() string { return "authn: token refused: " + e.Reason }
+
+// Is makes every TokenError match ErrToken.
+func (e *TokenError) Is(target error) bool { return target == ErrToken }
+
+// Unwrap returns the sentinel of the condition.
+func (e *TokenError) Unwrap() error { return e.Err }
+
+// Challenge returns the value for WWW-Authenticate (RFC 6750).
+func (e *TokenError) Challenge() string { return `Bearer error="invalid_token"` }
+
+func refuse(reason string) error { return &TokenError{Reason: reason} }
+
+// challenged is an error with a challenge that is not about a bad token.
+type challenged struct {
+	error
+	challenge string
+}
+
+func (c challenged) Challenge() string { return c.challenge }
+func (c challenged) Unwrap() error     { return c.error }
+
+// missing is what a request without a token gets: a challenge without an error code, as RFC 6750 asks.
+var missing error = challenged{ErrNoToken, "Bearer"}
+
+// forbidden is what a caller without the role gets.
+var forbidden error = challenged{ErrForbidden, `Bearer error="insufficient_scope"`}
+
+// unavailable hides nothing from logs: cause stays reachable.
+func unavailable(what string, cause error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, cause)
+}

@@ -1,0 +1,295 @@
+package authn
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/sillar-go/sillar/internal/id"
+	"github.com/sillar-go/sillar/internal/secret"
+)
+
+// IssuerConfig says what tokens look like. Issuer is required.
+type IssuerConfig struct {
+	// Issuer becomes iss. Required.
+	Issuer string
+	// Audience becomes aud. Empty: no aud, which a verifier that checks audiences refuses.
+	Audience []string
+	// TTL is how long access tokens live. Default 30 min. Shorter ones make revocation matter less.
+	TTL time.Duration
+	// RefreshTTL is how long a refresh token lives unless it is used. Default 14 days.
+	RefreshTTL time.Duration
+	// SessionTTL is how long one login lasts, however often it is refreshed. Default 90 days. Negative: no end.
+	SessionTTL time.Duration
+	// Grace is for how long a used refresh token may be used again: for tabs that refresh at once and for lost answers.
+	// Default 10 s. Negative: not at all.
+	Grace time.Duration
+	// OnRefresh looks a subject up again when a session is refreshed, so that a change of roles takes effect. An error
+	// refuses the refresh; one that matches ErrRefresh also ends the session. Nil: the subject stays what it was.
+	OnRefresh func(ctx context.Context, s Subject) (Subject, error)
+	// OnRevoke is told of every revocation, for the event tokens.revoked. An error fails the call that revoked.
+	OnRevoke func(ctx context.Context, r Revocation) error
+	// Logger is told of reused refresh tokens. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Revocation is what has been revoked: a token id, or the sessions of a family or a subject.
+type Revocation struct {
+	// TokenID is the jti of a revoked access token.
+	TokenID string
+	// Until is when that token expires anyway.
+	Until time.Time
+	// Family is the family of revoked refresh tokens.
+	Family string
+	// Subject is whose sessions were revoked; with TokenID or Family set, whom that belonged to.
+	Subject string
+}
+
+// TokenPair is an access token and the refresh token that gets the next one, in the form of an OAuth2 answer. It
+// marshals to JSON with the tokens, and prints and logs without them.
+type TokenPair struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+}
+
+// String implements fmt.Stringer without the tokens.
+func (TokenPair) String() string { return secret.Redacted }
+
+// GoString implements fmt.GoStringer without the tokens.
+func (TokenPair) GoString() string { return secret.Redacted }
+
+// LogValue implements slog.LogValuer without the tokens.
+func (TokenPair) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+
+// Issuer issues, refreshes and revokes tokens.
+type Issuer struct {
+	keys   *KeySet
+	store  TokenStore
+	cfg    IssuerConfig
+	verify *Verifier
+}
+
+// NewIssuer returns an issuer that signs with keys and keeps sessions in store.
+func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error) {
+	if keys == nil || store == nil {
+		return nil, errors.New("authn: an Issuer needs a KeySet and a TokenStore")
+	}
+	if cfg.Issuer == "" {
+		return nil, errors.New("authn: IssuerConfig: Issuer is required")
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&cfg.TTL, 30*time.Minute)
+	def(&cfg.RefreshTTL, 14*24*time.Hour)
+	def(&cfg.SessionTTL, 90*24*time.Hour)
+	def(&cfg.Grace, 10*time.Second)
+	cfg.Grace = max(cfg.Grace, 0)
+	if cfg.TTL < time.Second || cfg.RefreshTTL < time.Second {
+		return nil, errors.New("authn: IssuerConfig: TTL and RefreshTTL must be a second or more")
+	}
+	if cfg.TTL+maxLeeway > keys.cfg.VerifyFor {
+		return nil, fmt.Errorf("authn: IssuerConfig: tokens live %s, but the keys verify only %s after they last signed", cfg.TTL, keys.cfg.VerifyFor)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	v, err := NewVerifier(keys, VerifierConfig{Issuer: cfg.Issuer, CacheSize: -1, Logger: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	return &Issuer{keys: keys, store: store, cfg: cfg, verify: v}, nil
+}
+
+// MustIssuer is NewIssuer for programs that cannot go on without; it panics on an error.
+func MustIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) *Issuer {
+	i, err := NewIssuer(keys, store, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return i
+}
+
+// Issue begins a session for a subject whose password, or whatever else, has been checked.
+func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
+	now := time.Now().UTC()
+	access, err := i.access(ctx, s, now)
+	if err != nil {
+		return TokenPair{}, err
+	}
+	refresh, hash := newRefresh()
+	first := Session{Hash: hash, Family: id.New(), Subject: s, CreatedAt: now}
+	if i.cfg.SessionTTL > 0 {
+		first.FamilyEndsAt = now.Add(i.cfg.SessionTTL)
+	}
+	first.ExpiresAt = i.expiry(now, first.FamilyEndsAt)
+	if err := i.store.Create(ctx, first); err != nil {
+		return TokenPair{}, fmt.Errorf("authn: keep the session: %w", err)
+	}
+	return i.pair(access, refresh), nil
+}
+
+// Refresh exchanges a refresh token for a new pair. A token that was used before, longer ago than Grace, ends the
+// whole session (ErrReused): either the caller or somebody else has stolen it.
+func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, error) {
+	old := hashRefresh(refreshToken)
+	s, err := i.store.Lookup(ctx, old)
+	if err != nil {
+		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
+	}
+	now := time.Now().UTC()
+	subject := s.Subject
+	reused := !s.UsedAt.IsZero() && now.Sub(s.UsedAt) > i.cfg.Grace // Rotate decides; this only saves a look-up
+	if i.cfg.OnRefresh != nil && !reused {
+		if subject, err = i.cfg.OnRefresh(ctx, subject); err != nil {
+			if errors.Is(err, ErrRefresh) {
+				return TokenPair{}, errors.Join(err, i.revokeFamily(ctx, s))
+			}
+			return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
+		}
+		if subject.ID != s.Subject.ID {
+			return TokenPair{}, errors.New("authn: refresh: OnRefresh returned another subject")
+		}
+	}
+	access, err := i.access(ctx, subject, now) // before the exchange: a failure here costs no session
+	if err != nil {
+		return TokenPair{}, err
+	}
+	refresh, hash := newRefresh()
+	err = i.store.Rotate(ctx, Rotation{Old: old, Now: now, Grace: i.cfg.Grace, Next: Session{
+		Hash: hash, Family: s.Family, Subject: subject, CreatedAt: now,
+		ExpiresAt: i.expiry(now, s.FamilyEndsAt), FamilyEndsAt: s.FamilyEndsAt,
+	}})
+	if errors.Is(err, ErrReused) {
+		i.cfg.Logger.WarnContext(ctx, "a refresh token was used twice, its session is revoked", "subject", s.Subject.ID, "family", s.Family)
+		err = errors.Join(err, i.told(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
+	}
+	if err != nil {
+		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
+	}
+	return i.pair(access, refresh), nil
+}
+
+// Revoke ends what the token stands for: the session of a refresh token, or an access token by its id. A token that is
+// no longer good for anything is no error (RFC 7009).
+func (i *Issuer) Revoke(ctx context.Context, token string) error {
+	if strings.Contains(token, ".") {
+		u, err := i.verify.verify(ctx, token)
+		if errors.Is(err, ErrToken) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return i.RevokeID(ctx, u.TokenID, u.ExpiresAt)
+	}
+	s, err := i.store.Lookup(ctx, hashRefresh(token))
+	if errors.Is(err, ErrRefresh) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("authn: revoke: %w", err)
+	}
+	return i.revokeFamily(ctx, s)
+}
+
+// RevokeID revokes an access token by its id (jti); until is when it expires.
+func (i *Issuer) RevokeID(ctx context.Context, tokenID string, until time.Time) error {
+	if tokenID == "" {
+		return errors.New("authn: revoke: the token has no id")
+	}
+	until = until.Add(maxLeeway)
+	if err := i.store.RevokeID(ctx, tokenID, until); err != nil {
+		return fmt.Errorf("authn: revoke: %w", err)
+	}
+	return i.told(ctx, Revocation{TokenID: tokenID, Until: until})
+}
+
+// RevokeSubject ends all sessions of a subject. Access tokens that are out live on until they expire.
+func (i *Issuer) RevokeSubject(ctx context.Context, subject string) error {
+	if err := i.store.RevokeSubject(ctx, subject); err != nil {
+		return fmt.Errorf("authn: revoke: %w", err)
+	}
+	return i.told(ctx, Revocation{Subject: subject})
+}
+
+func (i *Issuer) revokeFamily(ctx context.Context, s Session) error {
+	if err := i.store.RevokeFamily(ctx, s.Family); err != nil {
+		return fmt.Errorf("authn: revoke: %w", err)
+	}
+	return i.told(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID})
+}
+
+func (i *Issuer) told(ctx context.Context, r Revocation) error {
+	if i.cfg.OnRevoke == nil {
+		return nil
+	}
+	if err := i.cfg.OnRevoke(ctx, r); err != nil {
+		return fmt.Errorf("authn: tell of the revocation: %w", err)
+	}
+	return nil
+}
+
+// access makes an access token.
+func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, error) {
+	if s.ID == "" {
+		return "", errors.New("authn: issue: the subject has no id")
+	}
+	c := jwt.MapClaims{
+		"iss": i.cfg.Issuer, "sub": s.ID, "jti": id.New(),
+		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": slices.Concat([]string{}, s.Roles),
+	}
+	if len(i.cfg.Audience) > 0 {
+		c["aud"] = i.cfg.Audience
+	}
+	for name, v := range s.Claims {
+		if registered[fold(name)] {
+			return "", fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
+		}
+		c[name] = v
+	}
+	token, err := i.keys.sign(ctx, c)
+	if err == nil && len(token) > MaxTokenSize {
+		err = fmt.Errorf("authn: issue: a token of %d bytes, verifiers read at most %d", len(token), MaxTokenSize)
+	}
+	return token, err
+}
+
+func (i *Issuer) expiry(now, familyEnds time.Time) time.Time {
+	e := now.Add(i.cfg.RefreshTTL)
+	if !familyEnds.IsZero() && familyEnds.Before(e) {
+		return familyEnds
+	}
+	return e
+}
+
+func (i *Issuer) pair(access, refresh string) TokenPair {
+	return TokenPair{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(i.cfg.TTL / time.Second), RefreshToken: refresh}
+}
+
+// newRefresh makes a refresh token of 256 random bits, and its hash. Hashing needs no salt at that strength.
+func newRefresh() (token, hash string) {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	token = base64.RawURLEncoding.EncodeToString(b)
+	return token, hashRefresh(token)
+}
+
+func hashRefresh(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}

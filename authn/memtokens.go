@@ -1,0 +1,175 @@
+package authn
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// MemoryTokens is a TokenStore for tests and single processes. What has expired is forgotten as new entries come.
+type MemoryTokens struct {
+	mu       sync.Mutex
+	sessions map[string]Session
+	revoked  map[string]time.Time
+	purgeAt  time.Time
+}
+
+// NewMemoryTokens returns an empty store.
+func NewMemoryTokens() *MemoryTokens {
+	return &MemoryTokens{sessions: map[string]Session{}, revoked: map[string]time.Time{}}
+}
+
+// purgeEvery is how often a memory store looks for what has expired.
+const purgeEvery = time.Minute
+
+// lock takes the lock for a call of the given context.
+func (m *MemoryTokens) lock(ctx context.Context) (unlock func(), err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	return m.mu.Unlock, nil
+}
+
+// Create implements TokenStore.
+func (m *MemoryTokens) Create(ctx context.Context, s Session) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return m.add(s)
+}
+
+func (m *MemoryTokens) add(s Session) error {
+	if _, ok := m.sessions[s.Hash]; ok {
+		return errors.New("authn: this refresh token exists")
+	}
+	if now := time.Now(); !now.Before(m.purgeAt) {
+		m.purge(now)
+		m.purgeAt = now.Add(purgeEvery)
+	}
+	m.sessions[s.Hash] = cloneSession(s)
+	return nil
+}
+
+// cloneSession copies what callers could change.
+func cloneSession(s Session) Session {
+	s.Subject.Roles, s.Subject.Claims = slices.Clone(s.Subject.Roles), maps.Clone(s.Subject.Claims)
+	return s
+}
+
+// Lookup implements TokenStore.
+func (m *MemoryTokens) Lookup(ctx context.Context, hash string) (Session, error) {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return Session{}, err
+	}
+	defer unlock()
+	s, ok := m.sessions[hash]
+	if !ok {
+		return Session{}, ErrRefresh
+	}
+	return cloneSession(s), nil
+}
+
+// Rotate implements TokenStore.
+func (m *MemoryTokens) Rotate(ctx context.Context, r Rotation) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, ok := m.sessions[r.Old]
+	if !ok || !r.Now.Before(s.ExpiresAt) {
+		return ErrRefresh
+	}
+	if !s.UsedAt.IsZero() && r.Now.Sub(s.UsedAt) > r.Grace {
+		m.drop(func(x Session) bool { return x.Family == s.Family })
+		return ErrReused
+	}
+	if err := m.add(r.Next); err != nil {
+		return err
+	}
+	if s.UsedAt.IsZero() {
+		s.UsedAt = r.Now
+		m.sessions[r.Old] = s
+	}
+	return nil
+}
+
+func (m *MemoryTokens) drop(which func(Session) bool) int {
+	before := len(m.sessions)
+	maps.DeleteFunc(m.sessions, func(_ string, s Session) bool { return which(s) })
+	return before - len(m.sessions)
+}
+
+// RevokeFamily implements TokenStore.
+func (m *MemoryTokens) RevokeFamily(ctx context.Context, family string) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.drop(func(s Session) bool { return s.Family == family })
+	return nil
+}
+
+// RevokeSubject implements TokenStore.
+func (m *MemoryTokens) RevokeSubject(ctx context.Context, subject string) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.drop(func(s Session) bool { return s.Subject.ID == subject })
+	return nil
+}
+
+// RevokeID implements TokenStore.
+func (m *MemoryTokens) RevokeID(ctx context.Context, id string, until time.Time) error {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if now := time.Now(); !now.Before(m.purgeAt) {
+		m.purge(now)
+		m.purgeAt = now.Add(purgeEvery)
+	}
+	if until.After(m.revoked[id]) {
+		m.revoked[id] = until
+	}
+	return nil
+}
+
+// Revoked implements Revocations.
+func (m *MemoryTokens) Revoked(ctx context.Context, id string) (bool, error) {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	_, ok := m.revoked[id]
+	return ok, nil
+}
+
+// Purge implements TokenStore.
+func (m *MemoryTokens) Purge(ctx context.Context, now time.Time) (int, error) {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return m.purge(now), nil
+}
+
+func (m *MemoryTokens) purge(now time.Time) int {
+	n := m.drop(func(s Session) bool { return !now.Before(s.ExpiresAt) })
+	before := len(m.revoked)
+	maps.DeleteFunc(m.revoked, func(_ string, until time.Time) bool { return !now.Before(until) })
+	return n + before - len(m.revoked)
+}

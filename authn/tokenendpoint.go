@@ -1,0 +1,203 @@
+package authn
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// TokenEndpointConfig tunes a token endpoint. The zero value is useful.
+type TokenEndpointConfig struct {
+	// Client checks the client's id and secret, from HTTP Basic or the form; an error refuses it. Nil: clients are
+	// public, and what they say about themselves is ignored.
+	Client func(ctx context.Context, id, secret string) error
+	// Attempts is how many password attempts a username may make from one address before it has to wait; they come
+	// back one by one, one each Every. Default 10. Negative: no limit.
+	Attempts int
+	// Every is how often an attempt comes back. Default 6 s.
+	Every time.Duration
+	// Address tells clients apart. Default: the IP address of the connection. Behind a proxy, a function that reads what
+	// the proxy, and nobody else, has written.
+	Address func(*http.Request) string
+	// Logger is told of failures that are not the client's. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// maxForm is the largest form that is read.
+const maxForm = 16 << 10
+
+// TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password and refresh_token, as
+// golang.org/x/oauth2 and other clients expect it. authenticate returns the subject of a username and password, or
+// ErrPassword when they do not belong together or the user does not exist; other errors become a 500. A nil issuer or
+// authenticate panics.
+func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, username, password string) (Subject, error), cfg TokenEndpointConfig) http.Handler {
+	if issuer == nil || authenticate == nil {
+		panic("authn: TokenEndpoint needs an Issuer and a function that authenticates")
+	}
+	if cfg.Attempts == 0 {
+		cfg.Attempts = 10
+	}
+	if cfg.Every <= 0 {
+		cfg.Every = 6 * time.Second
+	}
+	if cfg.Address == nil {
+		cfg.Address = func(r *http.Request) string {
+			host, _, err := net.SplitHostPort(r.RemoteAddr)
+			if err != nil {
+				return r.RemoteAddr
+			}
+			return host
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg, limit: newLimiter(cfg.Attempts, cfg.Every)}
+}
+
+type tokenEndpoint struct {
+	issuer       *Issuer
+	authenticate func(ctx context.Context, username, password string) (Subject, error)
+	cfg          TokenEndpointConfig
+	limit        *limiter
+}
+
+// oauthError is an error answer of RFC 6749, section 5.2.
+type oauthError struct {
+	status int
+	Code   string `json:"error"`
+	Detail string `json:"error_description,omitempty"`
+}
+
+func (e *oauthError) Error() string { return "authn: token endpoint: " + e.Code }
+
+func badRequest(detail string) error {
+	return &oauthError{http.StatusBadRequest, "invalid_request", detail}
+}
+
+var invalidGrant error = &oauthError{http.StatusBadRequest, "invalid_grant", "The credentials are not valid."}
+
+// ServeHTTP implements http.Handler.
+func (t *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Type", "application/json")
+	pair, err := t.serve(w, r)
+	if err == nil {
+		t.send(w, http.StatusOK, pair)
+		return
+	}
+	e, ok := errors.AsType[*oauthError](err)
+	if !ok {
+		t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
+	}
+	t.send(w, e.status, e)
+}
+
+func (t *tokenEndpoint) send(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil { // strings and numbers always encode
+		panic(err)
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // a client that has gone needs no answer
+}
+
+func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair, error) {
+	form, err := readForm(w, r)
+	if err != nil {
+		return TokenPair{}, err
+	}
+	if err := t.client(w, r, form); err != nil {
+		return TokenPair{}, err
+	}
+	switch form.Get("grant_type") {
+	case "password":
+		return t.password(w, r, form.Get("username"), form.Get("password"))
+	case "refresh_token":
+		token := form.Get("refresh_token")
+		if token == "" {
+			return TokenPair{}, badRequest("refresh_token is missing")
+		}
+		pair, err := t.issuer.Refresh(r.Context(), token)
+		if errors.Is(err, ErrRefresh) {
+			return TokenPair{}, invalidGrant
+		}
+		return pair, err
+	case "":
+		return TokenPair{}, badRequest("grant_type is missing")
+	}
+	return TokenPair{}, &oauthError{http.StatusBadRequest, "unsupported_grant_type", ""}
+}
+
+func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, username, password string) (TokenPair, error) {
+	if username == "" || password == "" {
+		return TokenPair{}, badRequest("username or password is missing")
+	}
+	if wait := t.limit.take(strings.ToLower(username) + "\x00" + t.cfg.Address(r)); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		return TokenPair{}, &oauthError{http.StatusTooManyRequests, "temporarily_unavailable", "Too many attempts."}
+	}
+	s, err := t.authenticate(r.Context(), username, password)
+	if errors.Is(err, ErrPassword) || errors.Is(err, ErrPasswordTooLong) {
+		return TokenPair{}, invalidGrant
+	}
+	if err != nil {
+		return TokenPair{}, err
+	}
+	return t.issuer.Issue(r.Context(), s)
+}
+
+func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.Values) error {
+	if t.cfg.Client == nil {
+		return nil
+	}
+	id, secret, basic := r.BasicAuth()
+	if basic {
+		var err1, err2 error
+		id, err1 = url.QueryUnescape(id) // RFC 6749, section 2.3.1
+		secret, err2 = url.QueryUnescape(secret)
+		if err1 != nil || err2 != nil || form.Has("client_secret") {
+			return badRequest("client credentials")
+		}
+	} else {
+		id, secret = form.Get("client_id"), form.Get("client_secret")
+	}
+	if err := t.cfg.Client(r.Context(), id, secret); err != nil {
+		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
+		return &oauthError{http.StatusUnauthorized, "invalid_client", ""}
+	}
+	return nil
+}
+
+// readForm reads the parameters: from the body only, each at most once.
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return nil, &oauthError{http.StatusMethodNotAllowed, "invalid_request", "POST is needed"}
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/x-www-form-urlencoded" {
+		return nil, badRequest("the body must be application/x-www-form-urlencoded")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return nil, badRequest("the form cannot be read")
+	}
+	for _, values := range r.PostForm {
+		if len(values) > 1 {
+			return nil, badRequest("a parameter is given twice")
+		}
+	}
+	return r.PostForm, nil
+}
