@@ -1,0 +1,113 @@
+package saga
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+type end int
+
+const (
+	endDone      end = iota
+	endRejected      // known to have had no effect
+	endExhausted     // in doubt, and no attempts left
+	endPark          // to be gone on with later
+	endLost          // not ours any more
+)
+
+type result struct {
+	end   end
+	state []byte
+	err   error
+	step  string // of a parallel: the branch that failed
+	delay time.Duration
+}
+
+// attempts makes attempts until one decides, short pauses included.
+func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, payload []byte, inParallel bool) result {
+	for {
+		if st.Attempts >= n.attempts { // a takeover or an earlier owner used them up
+			return result{end: endExhausted, err: errors.New(cmp.Or(st.Error, "attempts exhausted"))}
+		}
+		st.Attempts++
+		c := &Call{id: r.rec.ID, name: r.rec.Name, step: n.name, attempt: st.Attempts, fence: r.rec.Fence, payload: payload}
+		if !inParallel {
+			c.save = r.checkpoint
+		}
+		state, err := r.attempt(ctx, n.do, n.timeout, c)
+		switch {
+		case err == nil:
+			return result{end: endDone, state: state}
+		case isRejected(err):
+			return result{end: endRejected, err: err}
+		}
+		st.InDoubt, st.Error = true, cut(err.Error())
+		if ctx.Err() != nil {
+			if errors.Is(context.Cause(ctx), ErrDraining) {
+				st.Attempts-- // it is not the step's fault
+				return result{end: endPark, delay: 0}
+			}
+			return result{end: endLost, err: context.Cause(ctx)}
+		}
+		r.o.cfg.Logger.WarnContext(ctx, "saga: a step failed", "saga", r.rec.Name, "saga_id", r.rec.ID, "step", n.name,
+			"attempt", st.Attempts, "of", n.attempts, "error", err)
+		if st.Attempts >= n.attempts {
+			return result{end: endExhausted, err: err}
+		}
+		delay := n.pause.e.Delay(st.Attempts)
+		if delay >= r.o.cfg.ParkAfter && !inParallel {
+			return result{end: endPark, delay: delay}
+		}
+		if !pause(ctx, stop, delay) {
+			return result{end: endPark, delay: delay}
+		}
+	}
+}
+
+// pause waits, unless there is a reason to stop.
+func pause(ctx, stop context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-stop.Done():
+	}
+	return false
+}
+
+// attempt calls a handler once, on a goroutine of its own, so that one that ends by runtime.Goexit ends only itself.
+func (r *runner) attempt(ctx context.Context, h func(context.Context, *Call, []byte) ([]byte, error), timeout time.Duration, c *Call) (state []byte, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	ctx, span := r.o.tel.step(ctx, c)
+	start := time.Now()
+	defer func() { r.o.tel.stepDone(ctx, span, r.rec.Name, c, time.Since(start), err) }()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	before := r.rec.State
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		returned := false
+		defer func() {
+			if p := recover(); !returned {
+				r.o.cfg.Logger.ErrorContext(ctx, "saga: a handler panicked", "saga", r.rec.Name, "saga_id", c.id, "step", c.step,
+					"panic", p, "stack", string(debug.Stack()))
+				state, err = nil, fmt.Errorf("%w: %v", ErrPanic, p)
+			}
+		}()
+		state, err = h(ctx, c, before)
+		returned = true
+	}()
+	<-ended
+	return state, err
+}
+
+func cut(s string) string { return s[:min(len(s), 1000)] }

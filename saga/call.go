@@ -1,0 +1,56 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+)
+
+// Call tells a handler about the attempt that it is.
+type Call struct {
+	id, name, step string
+	undo           bool
+	attempt        int
+	fence          int64
+	certain        bool
+	payload        []byte
+	encode         func() ([]byte, error)
+	save           func(ctx context.Context, state []byte) error
+}
+
+// SagaID returns the saga's id.
+func (c *Call) SagaID() string { return c.id }
+
+// Step returns the step's name.
+func (c *Call) Step() string { return c.step }
+
+// Key returns the idempotency key: sagaID/step/do, or sagaID/step/undo in a compensation. It is the same on every
+// attempt; the participant applies it once.
+func (c *Call) Key() string {
+	if c.undo {
+		return c.id + "/" + c.step + "/undo"
+	}
+	return c.id + "/" + c.step + "/do"
+}
+
+// Attempt counts from 1.
+func (c *Call) Attempt() int { return c.attempt }
+
+// Fence grows with every takeover of the saga: a participant may refuse a smaller one than it has seen.
+func (c *Call) Fence() int64 { return c.fence }
+
+// Certain tells a compensation that the action is known to have succeeded. When it is false the action may or may not
+// have had an effect, and may yet arrive: undo it if it is there, and see that it cannot come later (package barrier).
+func (c *Call) Certain() bool { return c.certain }
+
+// Checkpoint stores the state as the handler has changed it so far, so that the next attempt begins with it. It
+// returns ErrFenced when another orchestrator has taken over: stop then. A branch of a Parallel has none.
+func (c *Call) Checkpoint(ctx context.Context) error {
+	if c.save == nil {
+		return fmt.Errorf("saga: step %s: no checkpoints in a branch of a Parallel", c.step)
+	}
+	state, err := c.encode()
+	if err != nil {
+		return fmt.Errorf("saga: encode the state: %w", err)
+	}
+	return c.save(ctx, state)
+}

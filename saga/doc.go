@@ -1,0 +1,39 @@
+// Package saga runs transactions over several services: steps in order, compensations in reverse, persisted after
+// every step, resumed after a crash, shared by several orchestrators.
+//
+//	var PlaceOrder = saga.Define[Order]("place-order", 1,
+//		saga.Step("reserve-inventory", reserve).Compensate(release),
+//		saga.Step("process-payment", pay).Compensate(refund).Timeout(5*time.Second).Retry(5, saga.Exponential(time.Second, time.Minute)),
+//		saga.Pivot("confirm-order", confirm),
+//		saga.Retriable("commit-reservation", commit),
+//	)
+//
+//	o, err := saga.New(store, saga.Config{}, PlaceOrder)
+//	go o.Run(ctx)
+//	h, err := PlaceOrder.Start(ctx, o, "order-42", order) // idempotent by id; joins the transaction in ctx
+//	order, err = h.Wait(ctx)
+//
+// A handler is func(ctx, *Call, *S) error. It changes a copy of the state, which is kept when it returns nil.
+//
+// # Guarantees
+//
+//   - Intent is persisted before an effect. An attempt ends as success; as Rejected, known to have had no effect; or,
+//     for any other error, timeout, panic, crash or lost lease, in doubt. A step in doubt is compensated too, and
+//     Call.Certain tells the compensation so.
+//   - Steps, then at most one pivot, then retriable steps. After the pivot nothing is compensated: it is retried, then
+//     the saga is stuck. A pivot in doubt is retried with the same key; while it is in doubt nothing is compensated.
+//   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves the
+//     saga stuck, never compensated; the others still run (StopOnFailure opts out).
+//   - Leases belong to an orchestrator. Every takeover raises a fence; every write checks fence and revision; a zombie's
+//     write gets ErrFenced, and it runs no further step.
+//   - The idempotency key of a step, sagaID/step/do or sagaID/step/undo, is the same on every attempt. With package
+//     barrier a participant applies each key once, in any order of arrival.
+//   - A node claims only the definitions that it has registered; others are left alone.
+//
+// # What it does not do
+//
+// It gives no isolation: other transactions see what a running saga has done so far. Handlers must be idempotent by
+// Call.Key, by package barrier or by themselves. It moves no data between services: handlers do.
+//
+// The pattern: H. Garcia-Molina, K. Salem, "Sagas", SIGMOD 1987.
+package saga

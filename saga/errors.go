@@ -1,0 +1,102 @@
+package saga
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrDefinition says that a definition makes no sense.
+	ErrDefinition = errors.New("saga: invalid definition")
+	// ErrNotFound says that there is no saga with the id.
+	ErrNotFound = errors.New("saga: not found")
+	// ErrFenced says that another orchestrator has taken the saga over: the write was refused.
+	ErrFenced = errors.New("saga: taken over by another orchestrator")
+	// ErrSignalled is returned by Store.Save when a signal came that the writer has not seen.
+	ErrSignalled = errors.New("saga: a signal came meanwhile")
+	// ErrShape says that the store holds unfinished sagas of the same name and version with other steps.
+	ErrShape = errors.New("saga: the same version has another shape")
+	// ErrUnknown says that the orchestrator has not registered the definition.
+	ErrUnknown = errors.New("saga: definition not registered")
+	// ErrPastPivot says that the saga can no longer be cancelled.
+	ErrPastPivot = errors.New("saga: past the pivot")
+	// ErrFinished says that the saga has ended already.
+	ErrFinished = errors.New("saga: finished")
+	// ErrNotStuck says that only a stuck saga can be retried or skipped.
+	ErrNotStuck = errors.New("saga: not stuck")
+	// ErrBusy says that another operator, or an orchestrator, changed the saga at the same time: look again.
+	ErrBusy = errors.New("saga: changed by another")
+	// ErrCompensated is matched by a *FailedError of a saga whose effects have all been undone.
+	ErrCompensated = errors.New("saga: compensated")
+	// ErrStuck is matched by a *FailedError of a saga that needs an operator.
+	ErrStuck = errors.New("saga: stuck")
+	// ErrCancelled is the cause of a saga that Cancel ended.
+	ErrCancelled = errors.New("saga: cancelled")
+	// ErrAwaitTimeout is the cause of a saga whose awaited signal did not come in time.
+	ErrAwaitTimeout = errors.New("saga: the awaited signal did not come")
+	// ErrLostLease is why the context of a handler ends when its orchestrator can no longer prove that it is alive.
+	ErrLostLease = errors.New("saga: the orchestrator lost its lease")
+	// ErrDraining is why the context of a handler ends when the orchestrator's drain takes too long.
+	ErrDraining = errors.New("saga: the orchestrator is shutting down")
+	// ErrMerge says that two branches of a Parallel changed the same field of the state.
+	ErrMerge = errors.New("saga: branches changed the same field")
+	// ErrPanic is matched by the error of a handler that panicked.
+	ErrPanic = errors.New("saga: a handler panicked")
+)
+
+type rejectedError struct{ err error }
+
+func (e rejectedError) Error() string { return e.err.Error() }
+func (e rejectedError) Unwrap() error { return e.err }
+
+// Rejected marks an error as a refusal that is known to have had no effect, such as a declined card: the step is not
+// tried again, and its own compensation is skipped unless an earlier attempt was in doubt.
+func Rejected(err error) error {
+	if err == nil {
+		return nil
+	}
+	return rejectedError{err}
+}
+
+func isRejected(err error) bool {
+	var r rejectedError
+	return errors.As(err, &r)
+}
+
+// FailedError says how a saga ended that did not complete. It matches ErrCompensated or ErrStuck, and ErrCancelled
+// or ErrAwaitTimeout where that was the cause.
+type FailedError struct {
+	// ID and Name are the saga's.
+	ID, Name string
+	// Status is Compensated or Stuck.
+	Status Status
+	// Step is the step that failed, and Cause what it said.
+	Step, Cause string
+	// Compensations holds what failing compensations said, by step.
+	Compensations map[string]string
+}
+
+// Error implements error.
+func (e *FailedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "saga: %s %s is %s: step %s: %s", e.Name, e.ID, strings.ToLower(string(e.Status)), e.Step, e.Cause)
+	for step, what := range e.Compensations {
+		fmt.Fprintf(&b, "; compensation of %s: %s", step, what)
+	}
+	return b.String()
+}
+
+// Is matches the sentinels that describe the end.
+func (e *FailedError) Is(target error) bool {
+	switch target {
+	case ErrCompensated:
+		return e.Status == Compensated
+	case ErrStuck:
+		return e.Status == Stuck
+	case ErrCancelled, ErrAwaitTimeout:
+		return e.Cause == target.Error()
+	}
+	return false
+}

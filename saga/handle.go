@@ -1,0 +1,138 @@
+package saga
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+)
+
+// Handle is a started saga.
+type Handle[S any] struct {
+	o  *Orchestrator
+	id string
+}
+
+// ID returns the saga's id.
+func (h *Handle[S]) ID() string { return h.id }
+
+// Start starts a saga, or returns the handle of the one with the same id. Inside a transaction of the store's it joins:
+// the saga begins when that commits. o need not run: any orchestrator on the same store with the same definition takes
+// the saga.
+func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S) (*Handle[S], error) {
+	def := o.defs[Kind{d.d.name, d.d.version}]
+	if def == nil {
+		return nil, fmt.Errorf("%w: %s version %d", ErrUnknown, d.d.name, d.d.version)
+	}
+	if id == "" || len(id) > 200 {
+		return nil, fmt.Errorf("saga: start %s: the id must have 1 to 200 bytes", d.d.name)
+	}
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return nil, fmt.Errorf("saga: start %s %s: encode the state: %w", d.d.name, id, err)
+	}
+	headers := propagation.MapCarrier{}
+	o.cfg.Propagator.Inject(ctx, headers)
+	now := time.Now().UTC()
+	r := Record{ID: id, Name: d.d.name, Version: d.d.version, Shape: def.shape, Status: Running, State: raw,
+		Steps: def.freshSteps(), Headers: headers, WakeAt: now, CreatedAt: now, UpdatedAt: now}
+
+	var own *identity
+	if !o.store.InTx(ctx) {
+		own = o.enter()
+	}
+	if own != nil { // owned from its first write on: nobody needs to claim it
+		r.Owner, r.Fence = own.node, 1
+		(&runner{o: o, def: def, rec: r}).intend()
+	}
+	stored, inserted, err := o.store.Insert(ctx, r)
+	if err != nil || !inserted {
+		if own != nil {
+			o.leave()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("saga: start %s %s: %w", d.d.name, id, err)
+		}
+		if stored.Name != d.d.name {
+			return nil, fmt.Errorf("saga: start %s %s: the id belongs to a %s", d.d.name, id, stored.Name)
+		}
+		return &Handle[S]{o, id}, nil
+	}
+	if own != nil {
+		go o.run(own, Claimed{Record: stored})
+	} else {
+		o.store.AfterCommit(ctx, o.poke)
+	}
+	return &Handle[S]{o, id}, nil
+}
+
+// Handle returns the handle of a saga by its id; it is not checked.
+func (d *Def[S]) Handle(o *Orchestrator, id string) *Handle[S] { return &Handle[S]{o, id} }
+
+// waitPoll is how often Wait looks for what other processes do.
+const waitPoll = 250 * time.Millisecond
+
+// Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or ctx's.
+// A stuck saga counts as ended.
+func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
+	changed, cancel := h.o.subscribe(h.id)
+	defer cancel()
+	ticker := time.NewTicker(waitPoll)
+	defer ticker.Stop()
+	var state S
+	for {
+		r, err := h.o.store.Get(ctx, h.id)
+		if err != nil {
+			return state, fmt.Errorf("saga: wait for %s: %w", h.id, err)
+		}
+		if r.Status.Ended() {
+			if err := json.Unmarshal(r.State, &state); err != nil {
+				return state, fmt.Errorf("saga: decode the state of %s: %w", h.id, err)
+			}
+			return state, r.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return state, context.Cause(ctx)
+		case <-changed:
+		case <-ticker.C:
+		}
+	}
+}
+
+// Err returns nil for a saga that has completed or is at work, else a *FailedError.
+func (r Record) Err() error {
+	if r.Status != Compensated && r.Status != Stuck {
+		return nil
+	}
+	return &FailedError{ID: r.ID, Name: r.Name, Status: r.Status, Step: r.FailedStep, Cause: r.Cause, Compensations: r.failures()}
+}
+
+// Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
+// changes nothing. It joins the transaction in ctx.
+func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
+	found := false
+	for _, n := range d.d.nodes {
+		found = found || n.kind == kindAwait && n.name == name
+	}
+	if !found {
+		return fmt.Errorf("saga: signal %s of %s: no step awaits it", name, d.d.name)
+	}
+	raw, err := json.Marshal(payload)
+	if err != nil {
+		return fmt.Errorf("saga: signal %s of %s: encode the payload: %w", name, id, err)
+	}
+	_, err = o.store.Signal(ctx, id, name, raw, func(r Record) error {
+		if r.Name != d.d.name {
+			return fmt.Errorf("%w: %s is a %s", ErrNotFound, id, r.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("saga: signal %s of %s: %w", name, id, err)
+	}
+	o.poke()
+	return nil
+}

@@ -1,0 +1,109 @@
+package saga
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/id"
+)
+
+// identity is the name under which an orchestrator owns sagas. It dies with its lease.
+type identity struct {
+	node string
+	life context.Context // ends with the lease: what handlers run under
+	kill context.CancelCauseFunc
+	stop context.Context // Run's: when it ends nothing new begins
+
+	mu    sync.Mutex
+	until time.Time // when the lease ends, by this process's clock, unless a heartbeat prolongs it
+}
+
+// alive leaves a margin: the store's clock and this one run at their own pace.
+func (i *identity) alive(lease time.Duration) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return time.Now().Before(i.until.Add(-lease / 8))
+}
+
+// heart keeps the lease alive. When it could not be prolonged in time, everything that runs under the identity is
+// stopped, and a new identity is taken: others may have the old one's sagas by then.
+func (o *Orchestrator) heart(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		self := &identity{node: o.cfg.Name + "-" + id.New(), stop: ctx, until: began.Add(o.cfg.Lease)}
+		if err := o.store.Heartbeat(ctx, self.node, o.cfg.Lease); err != nil {
+			if ctx.Err() == nil {
+				o.cfg.Logger.ErrorContext(ctx, "saga: no lease from the store, no saga runs here", "error", err)
+			}
+			_ = backoff.Sleep(ctx, o.cfg.Poll)
+			continue
+		}
+		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx))
+		o.setSelf(self)
+		o.poke()
+		ticker := time.NewTicker(o.cfg.Lease / 4)
+		for alive := true; alive && ctx.Err() == nil; {
+			select {
+			case <-ctx.Done(): // drain goes on under the lease, and prolongs it
+			case <-ticker.C:
+				o.prolong(ctx, self)
+				alive = self.alive(o.cfg.Lease)
+			}
+		}
+		ticker.Stop()
+		if ctx.Err() == nil {
+			o.cfg.Logger.ErrorContext(ctx, "saga: lease lost, running sagas are left to others", "node", self.node)
+			o.setSelf(nil)
+			self.kill(ErrLostLease)
+		}
+	}
+}
+
+func (o *Orchestrator) setSelf(self *identity) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.self = self
+}
+
+// prolong makes one heartbeat, which must answer before the lease ends.
+func (o *Orchestrator) prolong(ctx context.Context, self *identity) {
+	began := time.Now()
+	self.mu.Lock()
+	until := self.until
+	self.mu.Unlock()
+	bctx, cancel := context.WithDeadline(ctx, until.Add(-o.cfg.Lease/8))
+	defer cancel()
+	if err := o.store.Heartbeat(bctx, self.node, o.cfg.Lease); err != nil {
+		if ctx.Err() == nil {
+			o.cfg.Logger.WarnContext(ctx, "saga: a heartbeat failed", "node", self.node, "error", err)
+		}
+		return
+	}
+	self.mu.Lock()
+	self.until = began.Add(o.cfg.Lease)
+	self.mu.Unlock()
+}
+
+// enter takes a place under the present identity, or returns nil where there is none to be had. run or leave give it
+// back.
+func (o *Orchestrator) enter() *identity {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.self == nil || o.self.stop.Err() != nil || !o.self.alive(o.cfg.Lease) {
+		return nil
+	}
+	select {
+	case o.slots <- struct{}{}:
+		o.busy.Add(1)
+		return o.self
+	default:
+		return nil
+	}
+}
+
+func (o *Orchestrator) leave() {
+	<-o.slots
+	o.busy.Done()
+}

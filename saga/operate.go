@@ -1,0 +1,147 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Stuck lists sagas that wait for an operator.
+func (o *Orchestrator) Stuck(ctx context.Context, f Filter) ([]Record, error) {
+	f.Statuses = []Status{Stuck}
+	return o.store.List(ctx, f)
+}
+
+// Cancel turns a saga back that has not come to its pivot: its steps are compensated. Cancelling twice is once. The
+// error is ErrPastPivot, ErrFinished or ErrNotFound.
+func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
+	_, err := o.store.Signal(ctx, id, cancelSignal, []byte("true"), func(r Record) error {
+		d := o.defs[Kind{r.Name, r.Version}]
+		if d == nil {
+			return fmt.Errorf("%w: %s version %d", ErrUnknown, r.Name, r.Version)
+		}
+		if r.Status == Stuck && r.forwardStuck(d) {
+			return ErrPastPivot
+		}
+		if r.Status != Running {
+			return nil // it is on its way back
+		}
+		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != NotStarted)
+		if r.Cursor > d.pivot || atPivot {
+			return ErrPastPivot
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("saga: cancel %s: %w", id, err)
+	}
+	o.poke()
+	return nil
+}
+
+// Retry lets a stuck saga go on where it stopped, with fresh attempts: forward after the pivot, else with the failed
+// compensations.
+func (o *Orchestrator) Retry(ctx context.Context, id, actor string) error {
+	return o.amend(ctx, id, Audit{Actor: actor, Action: "retry"}, func(d *definition, r *Record) error {
+		if r.Cause != "" && r.forwardStuck(d) {
+			st := &r.Steps[r.Cursor]
+			st.Status, st.Attempts = Started, 0
+			r.Status, r.FailedStep, r.Cause = Running, "", ""
+			return nil
+		}
+		r.Status, r.Cursor = Compensating, r.highest()
+		for i := range r.Steps {
+			r.Steps[i].UndoAttempts = 0
+			for j := range r.Steps[i].Branches {
+				r.Steps[i].Branches[j].UndoAttempts = 0
+			}
+		}
+		return nil
+	})
+}
+
+// forwardStuck says whether the saga stopped on its way forward: at or after the pivot, where nothing is compensated.
+func (r *Record) forwardStuck(d *definition) bool {
+	return len(r.failures()) == 0 && r.Cursor >= d.pivot && r.Cursor < len(r.Steps)
+}
+
+// highest is the last step that was begun.
+func (r *Record) highest() int {
+	for i := len(r.Steps) - 1; i > 0; i-- {
+		if r.Steps[i].Status != NotStarted {
+			return i
+		}
+	}
+	return 0
+}
+
+// Skip lets a stuck saga go on as if the step, or its failed compensation, had succeeded: for an operator who has done
+// by hand what was to be done. Who and why are kept in the record.
+func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string) error {
+	if reason == "" {
+		return errors.New("saga: skip needs a reason")
+	}
+	return o.amend(ctx, id, Audit{Actor: actor, Action: "skip", Step: step, Reason: reason}, func(d *definition, r *Record) error {
+		if r.forwardStuck(d) {
+			if r.Steps[r.Cursor].Name != step {
+				return fmt.Errorf("saga: skip %s of %s: it is stuck at %s", step, id, r.Steps[r.Cursor].Name)
+			}
+			r.Steps[r.Cursor].Status = StepCompleted
+			r.Status, r.FailedStep, r.Cause = Running, "", ""
+			if r.Cursor++; r.Cursor == len(r.Steps) {
+				r.Status = Completed
+			}
+			return nil
+		}
+		for i := range r.Steps {
+			list := []*StepState{&r.Steps[i]}
+			for j := range r.Steps[i].Branches {
+				list = append(list, &r.Steps[i].Branches[j])
+			}
+			for _, st := range list {
+				if st.Name == step && st.UndoError != "" && !st.Undone {
+					st.Undone, st.Status = true, StepCompensated
+					r.Status, r.Cursor = Compensating, r.highest()
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("saga: skip %s of %s: no compensation of that step has failed", step, id)
+	})
+}
+
+// amend changes a stuck saga, which nobody owns.
+func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change func(*definition, *Record) error) error {
+	if a.Actor == "" {
+		return fmt.Errorf("saga: %s needs an actor", a.Action)
+	}
+	r, err := o.store.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("saga: %s %s: %w", a.Action, id, err)
+	}
+	if r.Status != Stuck {
+		return fmt.Errorf("%w: %s is %s", ErrNotStuck, id, r.Status)
+	}
+	d := o.defs[Kind{r.Name, r.Version}]
+	if d == nil {
+		return fmt.Errorf("%w: %s version %d", ErrUnknown, r.Name, r.Version)
+	}
+	if err := change(d, &r); err != nil {
+		return err
+	}
+	a.At = time.Now().UTC()
+	r.Audit = append(r.Audit, a)
+	r.Owner, r.WakeAt = "", a.At
+	err = o.store.Save(ctx, r)
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrSignalled) {
+		return fmt.Errorf("%w: %s", ErrBusy, id)
+	}
+	if err != nil {
+		return fmt.Errorf("saga: %s %s: %w", a.Action, id, err)
+	}
+	r.Revision++
+	o.changed(ctx, r)
+	o.poke()
+	return nil
+}

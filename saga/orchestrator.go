@@ -1,0 +1,305 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// Config tunes an Orchestrator. The zero Config is useful.
+type Config struct {
+	// Name tells orchestrators apart in the store; a unique suffix is added. Default "orchestrator".
+	Name string
+	// Concurrency bounds the sagas at work at once. 0 means 64.
+	Concurrency int
+	// Lease is how long the orchestrator owns its sagas without a sign of life. 0 means 15 s. After a crash others
+	// take over within Lease plus Poll; a shorter one takes over sooner and stumbles over shorter stalls.
+	Lease time.Duration
+	// Poll is how often the store is asked for sagas whose time has come. 0 means 1 s.
+	Poll time.Duration
+	// ParkAfter is from which pause on a saga gives up its place and waits in the store. 0 means 1 s.
+	ParkAfter time.Duration
+	// DrainTimeout bounds how long running handlers may go on after Run's context ends. 0 means 20 s, negative none.
+	DrainTimeout time.Duration
+	// Logger is where failures go. Nil means slog.Default.
+	Logger *slog.Logger
+	// TracerProvider, MeterProvider and Propagator carry traces and correlation ids. Nil means the global providers,
+	// and W3C trace context with the correlation id.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
+	Propagator     propagation.TextMapPropagator
+	// OnChange is told of every saga that was stored with a change, on the goroutine that runs the saga.
+	OnChange func(ctx context.Context, r Record)
+}
+
+// Orchestrator runs sagas. Several may share a store.
+type Orchestrator struct {
+	store Store
+	cfg   Config
+	defs  map[Kind]*definition
+	kinds []Kind
+	tel   *telemetry
+
+	wake  chan struct{}
+	slots chan struct{}
+
+	mu      sync.Mutex
+	self    *identity // nil while there is no lease, and when Run ends
+	running bool
+	busy    sync.WaitGroup
+	waiting map[string]map[chan struct{}]struct{} // by saga, who waits for its end
+}
+
+// New returns an orchestrator of the definitions. An invalid one is ErrDefinition.
+func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
+	if store == nil || len(defs) == 0 {
+		return nil, fmt.Errorf("%w: New needs a store and definitions", ErrDefinition)
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&cfg.Lease, 15*time.Second)
+	def(&cfg.Poll, time.Second)
+	def(&cfg.ParkAfter, time.Second)
+	def(&cfg.DrainTimeout, 20*time.Second)
+	if cfg.Concurrency == 0 {
+		cfg.Concurrency = 64
+	}
+	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 {
+		return nil, fmt.Errorf("%w: Lease, Poll and Concurrency cannot be off", ErrDefinition)
+	}
+	if cfg.Name == "" {
+		cfg.Name = "orchestrator"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Propagator == nil {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	tel, err := newTelemetry(cfg)
+	if err != nil {
+		return nil, err
+	}
+	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wake: make(chan struct{}, 1),
+		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan struct{}]struct{}{}}
+	for _, d := range defs {
+		def := d.definition()
+		if def.err != nil {
+			return nil, def.err
+		}
+		k := Kind{def.name, def.version}
+		if o.defs[k] != nil {
+			return nil, fmt.Errorf("%w: %s version %d is registered twice", ErrDefinition, def.name, def.version)
+		}
+		o.defs[k] = def
+		o.kinds = append(o.kinds, k)
+	}
+	return o, nil
+}
+
+// Must returns o or panics with err.
+func Must(o *Orchestrator, err error) *Orchestrator {
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+// Run runs sagas until ctx ends; then it lets running handlers finish, gives its sagas back and returns nil, or
+// ErrDraining when handlers ignore that their context has ended. It returns ErrShape when the store holds unfinished
+// sagas of a registered version with other steps. Store failures are logged and waited out. It runs once.
+func (o *Orchestrator) Run(ctx context.Context) error {
+	o.mu.Lock()
+	if o.running {
+		o.mu.Unlock()
+		return errors.New("saga: the orchestrator has already run")
+	}
+	o.running = true
+	o.mu.Unlock()
+	if err := o.checkShapes(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	beats := make(chan struct{})
+	go func() { defer close(beats); o.heart(ctx) }()
+
+	ticker := time.NewTicker(o.cfg.Poll)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if o.claim(ctx) { // more may be due: look again as soon as a place is free
+			select {
+			case o.slots <- struct{}{}:
+				<-o.slots
+			case <-ctx.Done():
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		case <-o.wake:
+		}
+	}
+	<-beats
+	return o.drain()
+}
+
+func (o *Orchestrator) checkShapes(ctx context.Context) error {
+	for k, d := range o.defs {
+		shapes, err := o.store.Shapes(ctx, k)
+		if err != nil {
+			return fmt.Errorf("saga: look for unfinished sagas: %w", err)
+		}
+		for _, s := range shapes {
+			if s != d.shape {
+				return fmt.Errorf("%w: %s version %d: give the changed definition a new version", ErrShape, k.Name, k.Version)
+			}
+		}
+	}
+	return nil
+}
+
+// run drives a saga in a place that enter took.
+func (o *Orchestrator) run(self *identity, c Claimed) {
+	defer o.leave()
+	newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver)
+}
+
+// poke makes Run look for work now.
+func (o *Orchestrator) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// claim takes what is due, as far as there are places, and reports whether there may be more.
+func (o *Orchestrator) claim(ctx context.Context) (more bool) {
+	var places []*identity
+	for range o.cfg.Concurrency {
+		self := o.enter()
+		if self == nil || len(places) > 0 && self != places[0] { // the identity has just changed
+			if self != nil {
+				o.leave()
+			}
+			break
+		}
+		places = append(places, self)
+	}
+	if len(places) == 0 {
+		return len(o.slots) == cap(o.slots)
+	}
+	claimed, err := o.store.Claim(ctx, places[0].node, o.kinds, len(places))
+	if err != nil && ctx.Err() == nil {
+		o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
+	}
+	for i, self := range places {
+		if i < len(claimed) {
+			go o.run(self, claimed[i])
+		} else {
+			o.leave()
+		}
+	}
+	return len(claimed) == len(places)
+}
+
+// drain waits for running handlers, under a lease that is kept alive, and ends the lease.
+func (o *Orchestrator) drain() error {
+	o.mu.Lock()
+	self := o.self
+	o.self = nil
+	o.mu.Unlock()
+	ctx := context.Background()
+	done := make(chan struct{})
+	go func() { o.busy.Wait(); close(done) }()
+	ticker := time.NewTicker(o.cfg.Lease / 4)
+	defer ticker.Stop()
+	soft := time.After(max(o.cfg.DrainTimeout, 0))
+	hard := time.After(max(o.cfg.DrainTimeout, 0) + 10*time.Second)
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		case <-ticker.C:
+			if self != nil {
+				o.prolong(ctx, self)
+			}
+		case <-soft:
+			if self != nil {
+				self.kill(ErrDraining)
+			}
+		case <-hard:
+			return fmt.Errorf("%w: handlers ignore that their context has ended", ErrDraining)
+		}
+	}
+	if self == nil {
+		return nil
+	}
+	self.kill(ErrDraining)
+	leave, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := o.store.Leave(leave, self.node); err != nil {
+		o.cfg.Logger.Warn("saga: could not end the lease, it runs out by itself", "node", self.node, "error", err)
+	}
+	return nil
+}
+
+// Get returns a saga as it is stored, or ErrNotFound.
+func (o *Orchestrator) Get(ctx context.Context, id string) (Record, error) {
+	return o.store.Get(ctx, id)
+}
+
+// List returns sagas by id.
+func (o *Orchestrator) List(ctx context.Context, f Filter) ([]Record, error) {
+	return o.store.List(ctx, f)
+}
+
+// subscribe returns a channel that is poked when this process stores a change of the saga.
+func (o *Orchestrator) subscribe(id string) (changed chan struct{}, cancel func()) {
+	changed = make(chan struct{}, 1)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting[id] == nil {
+		o.waiting[id] = map[chan struct{}]struct{}{}
+	}
+	o.waiting[id][changed] = struct{}{}
+	return changed, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.waiting[id], changed)
+		if len(o.waiting[id]) == 0 {
+			delete(o.waiting, id)
+		}
+	}
+}
+
+func (o *Orchestrator) changed(ctx context.Context, r Record) {
+	o.mu.Lock()
+	for c := range o.waiting[r.ID] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+	o.mu.Unlock()
+	if o.cfg.OnChange != nil {
+		o.cfg.OnChange(ctx, r)
+	}
+}
+
+// errStop ends the drive of a saga that is not ours any more.
+var errStop = errors.New("saga: stop")

@@ -1,0 +1,294 @@
+package saga
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+)
+
+// runner drives one saga that the orchestrator owns. It is used by one goroutine, save where Parallel says so.
+type runner struct {
+	o   *Orchestrator
+	def *definition
+	rec Record
+}
+
+func newRunner(o *Orchestrator, r Record) *runner {
+	return &runner{o: o, def: o.defs[Kind{r.Name, r.Version}], rec: r}
+}
+
+// cancelSignal is the name under which a cancellation is kept. No step can have it.
+const cancelSignal = "$cancel"
+
+// drive goes on until the saga ends, parks, or is not ours any more. life ends with the lease, and is what handlers
+// run under; when stop ends, nothing new is begun.
+func (r *runner) drive(life, stop context.Context, takenOver bool) {
+	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
+	ctx, span := r.o.tel.saga(ctx, r.rec)
+	defer span.End()
+	if r.def == nil || r.def.shape != r.rec.Shape || len(r.rec.Steps) != len(r.def.nodes) {
+		r.o.cfg.Logger.ErrorContext(ctx, "saga: the stored saga has another shape than the registered definition",
+			"saga", r.rec.Name, "saga_id", r.rec.ID, "version", r.rec.Version)
+		_ = r.park(ctx, time.Minute)
+		return
+	}
+	err := r.begin(ctx, takenOver)
+	for err == nil {
+		if r.rec.Status.Ended() {
+			return
+		}
+		if stop.Err() != nil {
+			err = r.park(ctx, 0)
+			break
+		}
+		if r.rec.Status == Running {
+			err = r.forward(ctx, stop)
+		} else {
+			err = r.backward(ctx, stop)
+		}
+	}
+	if errors.Is(err, errStop) {
+		return
+	}
+	span.RecordError(err)
+	r.o.cfg.Logger.WarnContext(ctx, "saga: left to others", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err)
+}
+
+// begin notes what a takeover means: the attempt that the last owner was at may have had its effect.
+func (r *runner) begin(ctx context.Context, takenOver bool) error {
+	if r.rec.Status != Running {
+		return nil
+	}
+	st := &r.rec.Steps[r.rec.Cursor]
+	if takenOver {
+		doubt(st)
+		for i := range st.Branches {
+			if st.Branches[i].Status == Started {
+				doubt(&st.Branches[i])
+			}
+		}
+		return r.save(ctx)
+	}
+	r.intend()
+	return nil
+}
+
+func doubt(st *StepState) {
+	st.Status, st.InDoubt = Started, true
+	st.Attempts++
+	st.Error = "the orchestrator was lost"
+}
+
+// intend marks the step at the cursor as begun, which the next write, or the claim itself, makes durable.
+func (r *runner) intend() {
+	st := &r.rec.Steps[r.rec.Cursor]
+	st.Status = Started
+	n := r.def.nodes[r.rec.Cursor]
+	if n.kind == kindAwait && n.wait > 0 && st.Deadline.IsZero() {
+		st.Deadline = time.Now().Add(n.wait).UTC()
+	}
+}
+
+// save stores the saga, and finds out what became of a write whose acknowledgement was lost. A signal that came
+// meanwhile is looked at first: a cancellation may forbid what the write intends.
+func (r *runner) save(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), ErrDraining) { // what has been done is still told, within bounds
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+	}
+	pause := backoff.Exponential{Initial: 20 * time.Millisecond, Max: time.Second}
+	for n := 1; ; n++ {
+		err := r.o.store.Save(ctx, r.rec)
+		switch {
+		case err == nil:
+			r.rec.Revision++
+			r.o.changed(ctx, r.rec)
+			r.o.tel.stored(ctx, r.rec)
+			return nil
+		case errors.Is(err, ErrFenced):
+			// Our own write may have been done although its answer was lost: nobody else writes under our fence.
+			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
+			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
+				r.rec.Revision++
+				r.o.changed(ctx, r.rec)
+				return nil
+			}
+			if gerr == nil || errors.Is(gerr, ErrNotFound) {
+				return err
+			}
+		case errors.Is(err, ErrSignalled):
+			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
+			if gerr == nil {
+				r.rec.Signals, r.rec.SignalSeq = stored.Signals, stored.SignalSeq
+				if r.atBoundary() {
+					r.heedCancel()
+				}
+				if r.rec.Owner == "" {
+					r.rec.WakeAt = time.Now().UTC() // do not sleep over a signal
+				}
+				continue
+			}
+		default:
+			r.o.cfg.Logger.WarnContext(ctx, "saga: a write failed, trying again", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err)
+		}
+		if err := backoff.Sleep(ctx, pause.Delay(n)); err != nil {
+			return err
+		}
+	}
+}
+
+// atBoundary says whether nothing of the step at the cursor has run.
+func (r *runner) atBoundary() bool {
+	if r.rec.Status != Running {
+		return false
+	}
+	st := &r.rec.Steps[r.rec.Cursor]
+	for _, b := range st.Branches {
+		if b.Status != NotStarted {
+			return false
+		}
+	}
+	return st.Attempts == 0 && !st.InDoubt
+}
+
+// heedCancel turns back where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
+// its beginning has not been stored yet.
+func (r *runner) heedCancel() {
+	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
+		return
+	}
+	fresh := r.atBoundary()
+	if r.rec.Cursor == r.def.pivot && !fresh {
+		return
+	}
+	st := &r.rec.Steps[r.rec.Cursor]
+	if fresh {
+		st.Status = NotStarted
+	}
+	r.turnBack(st.Name, ErrCancelled.Error())
+}
+
+// turnBack begins to compensate, at the step that the cursor stands on.
+func (r *runner) turnBack(step, cause string) {
+	r.rec.Status = Compensating
+	r.rec.FailedStep, r.rec.Cause = step, cause
+}
+
+// park gives the saga back, to be claimed after the delay.
+func (r *runner) park(ctx context.Context, delay time.Duration) error {
+	return r.parkUntil(ctx, time.Now().Add(delay))
+}
+
+func (r *runner) parkUntil(ctx context.Context, at time.Time) error {
+	r.rec.Owner, r.rec.WakeAt = "", at.UTC()
+	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := r.save(sctx); err != nil {
+		return err
+	}
+	r.o.wakeAt(at)
+	return errStop
+}
+
+// wakeAt makes Run look for work at a time.
+func (o *Orchestrator) wakeAt(at time.Time) {
+	if d := time.Until(at); d <= 0 {
+		o.poke()
+	} else if d < o.cfg.Poll {
+		time.AfterFunc(d, o.poke)
+	}
+}
+
+// forward makes the step at the cursor, and stores its result together with the intent of the next one.
+func (r *runner) forward(ctx, stop context.Context) error {
+	if r.heedCancel(); r.rec.Status != Running {
+		return r.save(ctx)
+	}
+	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
+	var res result
+	switch n.kind {
+	case kindParallel:
+		res = r.parallel(ctx, stop, n, st)
+	case kindAwait:
+		payload, here := r.rec.Signals[n.name]
+		if !here {
+			return r.wait(ctx, n, st)
+		}
+		res = r.attempts(ctx, stop, n, st, payload, false)
+	default:
+		res = r.attempts(ctx, stop, n, st, nil, false)
+	}
+	switch res.end {
+	case endDone:
+		st.Status, st.Error = StepCompleted, ""
+		r.rec.State = res.state
+		if r.rec.Cursor++; r.rec.Cursor == len(r.def.nodes) {
+			r.finish(Completed)
+		} else {
+			r.intend()
+		}
+	case endRejected, endExhausted:
+		st.Status, st.Error = Failed, res.err.Error()
+		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt
+		if forward {
+			r.rec.FailedStep, r.rec.Cause = st.Name, st.Error
+			r.finish(Stuck)
+		} else {
+			r.turnBack(cmp.Or(res.step, st.Name), st.Error)
+		}
+	case endPark:
+		return r.park(ctx, res.delay)
+	case endLost:
+		return res.err
+	}
+	return r.save(ctx)
+}
+
+// finish ends the saga, or leaves it to operators.
+func (r *runner) finish(s Status) {
+	r.rec.Status, r.rec.Owner = s, ""
+}
+
+// wait parks at an await whose signal is not there, or turns back when it is too late. Save refuses with ErrSignalled
+// when the signal came meanwhile, so exactly one of the two wins.
+func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
+	if st.Deadline.IsZero() {
+		return r.parkUntil(ctx, time.Now().Add(365*24*time.Hour))
+	}
+	if time.Now().Before(st.Deadline) {
+		return r.parkUntil(ctx, st.Deadline)
+	}
+	before := r.rec
+	before.Steps = slices.Clone(r.rec.Steps)
+	st.Status, st.Error = Failed, ErrAwaitTimeout.Error()
+	r.turnBack(n.name, ErrAwaitTimeout.Error())
+	err := r.o.store.Save(ctx, r.rec)
+	switch {
+	case err == nil:
+		r.rec.Revision++
+		r.o.changed(ctx, r.rec)
+		return nil
+	case errors.Is(err, ErrSignalled):
+		stored, gerr := r.o.store.Get(ctx, r.rec.ID)
+		r.rec = before
+		if gerr != nil {
+			return gerr
+		}
+		r.rec.Signals, r.rec.SignalSeq = stored.Signals, stored.SignalSeq
+		return nil
+	}
+	return err
+}
+
+// checkpoint stores the state in the middle of a step.
+func (r *runner) checkpoint(ctx context.Context, state []byte) error {
+	r.rec.State = state
+	return r.save(ctx)
+}

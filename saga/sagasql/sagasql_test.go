@@ -1,0 +1,57 @@
+package sagasql_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
+	"github.com/sillar-go/sillar/saga"
+	"github.com/sillar-go/sillar/saga/sagasql"
+	"github.com/sillar-go/sillar/saga/sagatest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var databases = map[string]func(testing.TB) string{
+	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "s.db") },
+	"postgresql": testenv.Postgres,
+}
+
+func open(t testing.TB, dsn string) (*sqldb.DB, *sagasql.Store) {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{Synchronous: "NORMAL"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := sagasql.Must(sagasql.New(db, sagasql.Config{Prefix: "own_"}))
+	if err := s.EnsureSchema(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db, s
+}
+
+func TestConformance(t *testing.T) {
+	for name, dsn := range databases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dbs := map[saga.Store]*sqldb.DB{}
+			sagatest.Run(t, func(t testing.TB) saga.Store {
+				db, s := open(t, dsn(t))
+				dbs[s] = db
+				return s
+			}, sagatest.Features{InTx: func(ctx context.Context, s saga.Store, fn func(context.Context) error) error {
+				return dbs[s].InTx(ctx, fn)
+			}})
+		})
+	}
+}

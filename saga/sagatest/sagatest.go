@@ -1,0 +1,411 @@
+// Package sagatest checks that a store keeps the promises of saga.Store. A store's test calls Run with a function that
+// makes an empty one:
+//
+//	func TestConformance(t *testing.T) {
+//		sagatest.Run(t, func(t testing.TB) saga.Store { return mine.New(...) }, sagatest.Features{})
+//	}
+package sagatest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sillar-go/sillar/saga"
+)
+
+// Features says what a store does beyond the port.
+type Features struct {
+	// InTx runs a function in a transaction of the store's, which ctx carries. Nil: there are none.
+	InTx func(ctx context.Context, s saga.Store, fn func(ctx context.Context) error) error
+}
+
+// Run runs all checks, each on a store of its own.
+func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
+	t.Helper()
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, saga.Store, Features)
+	}{
+		{"InsertOnce", insertOnce},
+		{"SaveAndGet", saveAndGet},
+		{"SaveIsFenced", saveIsFenced},
+		{"ClaimInOrder", claimInOrder},
+		{"ClaimOnlyKnownKinds", claimOnlyKnownKinds},
+		{"ClaimOnce", claimOnce},
+		{"Takeover", takeover},
+		{"Signals", signals},
+		{"SignalAgainstSave", signalAgainstSave},
+		{"List", list},
+		{"Shapes", shapes},
+		{"Transaction", transaction},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })
+	}
+}
+
+var kind = saga.Kind{Name: "trip", Version: 1}
+
+func record(id string) saga.Record {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return saga.Record{ID: id, Name: kind.Name, Version: kind.Version, Shape: "abc", Status: saga.Running, State: []byte(`{"n":1}`),
+		Steps:   []saga.StepState{{Name: "a", Status: saga.NotStarted}, {Name: "b", Status: saga.NotStarted, Branches: []saga.StepState{{Name: "c"}}}},
+		Headers: map[string]string{"X-Correlation-ID": "c-1"}, WakeAt: now, CreatedAt: now, UpdatedAt: now}
+}
+
+func insert(t *testing.T, s saga.Store, r saga.Record) saga.Record {
+	t.Helper()
+	stored, inserted, err := s.Insert(t.Context(), r)
+	if err != nil || !inserted {
+		t.Fatalf("Insert %s: inserted %v, %v", r.ID, inserted, err)
+	}
+	return stored
+}
+
+func get(t *testing.T, s saga.Store, id string) saga.Record {
+	t.Helper()
+	r, err := s.Get(t.Context(), id)
+	if err != nil {
+		t.Fatalf("Get %s: %v", id, err)
+	}
+	return r
+}
+
+func claim(t *testing.T, s saga.Store, node string, limit int, kinds ...saga.Kind) []saga.Claimed {
+	t.Helper()
+	if kinds == nil {
+		kinds = []saga.Kind{kind}
+	}
+	c, err := s.Claim(t.Context(), node, kinds, limit)
+	if err != nil {
+		t.Fatalf("Claim by %s: %v", node, err)
+	}
+	return c
+}
+
+func lease(t *testing.T, s saga.Store, node string, d time.Duration) {
+	t.Helper()
+	if err := s.Heartbeat(t.Context(), node, d); err != nil {
+		t.Fatalf("Heartbeat of %s: %v", node, err)
+	}
+}
+
+var timesAside = cmpopts.IgnoreFields(saga.Record{}, "CreatedAt", "UpdatedAt", "WakeAt")
+
+func insertOnce(t *testing.T, s saga.Store, _ Features) {
+	want := insert(t, s, record("x"))
+	if want.Revision != 1 {
+		t.Errorf("the first revision is %d, want 1", want.Revision)
+	}
+	if d := cmp.Diff(want, get(t, s, "x"), timesAside, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("stored (-want +got):\n%s", d)
+	}
+	other := record("x")
+	other.State = []byte(`{"n":2}`)
+	stored, inserted, err := s.Insert(t.Context(), other)
+	if err != nil || inserted || string(stored.State) != `{"n":1}` {
+		t.Errorf("a second Insert: inserted %v, state %s, %v", inserted, stored.State, err)
+	}
+	if _, err := s.Get(t.Context(), "none"); !errors.Is(err, saga.ErrNotFound) {
+		t.Errorf("Get of none: %v", err)
+	}
+}
+
+func saveAndGet(t *testing.T, s saga.Store, _ Features) {
+	insert(t, s, record("x"))
+	lease(t, s, "n", time.Minute)
+	r := claim(t, s, "n", 1)[0].Record
+	r.Status, r.Cursor, r.State = saga.Compensating, 1, []byte(`{"n":7,"s":"zażółć \"q\""}`)
+	r.Steps[1] = saga.StepState{Name: "b", Status: saga.Failed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
+		Branches: []saga.StepState{{Name: "c", Status: saga.StepCompleted}}}
+	r.FailedStep, r.Cause = "b", "it broke"
+	r.Audit = []saga.Audit{{At: time.Now().UTC().Truncate(time.Second), Actor: "ana", Action: "skip", Reason: "done by hand"}}
+	if err := s.Save(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	r.Revision++
+	if d := cmp.Diff(r, get(t, s, "x"), timesAside, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("stored (-want +got):\n%s", d)
+	}
+}
+
+func saveIsFenced(t *testing.T, s saga.Store, _ Features) {
+	insert(t, s, record("x"))
+	lease(t, s, "n", time.Minute)
+	r := claim(t, s, "n", 1)[0].Record
+	for what, change := range map[string]func(*saga.Record){
+		"an older fence":    func(r *saga.Record) { r.Fence-- },
+		"an older revision": func(r *saga.Record) { r.Revision-- },
+		"a newer revision":  func(r *saga.Record) { r.Revision++ },
+	} {
+		stale := r.Clone()
+		change(&stale)
+		stale.State = []byte(`{"n":666}`)
+		if err := s.Save(t.Context(), stale); !errors.Is(err, saga.ErrFenced) {
+			t.Errorf("Save under %s: %v, want ErrFenced", what, err)
+		}
+	}
+	if got := get(t, s, "x"); string(got.State) != `{"n":1}` || got.Revision != r.Revision {
+		t.Errorf("a refused Save changed the saga: %s, revision %d", got.State, got.Revision)
+	}
+	if err := s.Save(t.Context(), record("none")); !errors.Is(err, saga.ErrNotFound) {
+		t.Errorf("Save of none: %v", err)
+	}
+}
+
+func claimInOrder(t *testing.T, s saga.Store, _ Features) {
+	now := time.Now().UTC()
+	for i, id := range []string{"c", "a", "b", "later"} {
+		r := record(id)
+		r.WakeAt = now.Add(time.Duration(i-10) * time.Second)
+		if id == "later" {
+			r.WakeAt = now.Add(time.Hour)
+		}
+		insert(t, s, r)
+	}
+	lease(t, s, "n", time.Minute)
+	var got []string
+	for _, c := range append(claim(t, s, "n", 2), claim(t, s, "n", 9)...) {
+		if c.TakenOver || c.Owner != "n" || c.Fence != 1 || c.Revision != 2 {
+			t.Errorf("claimed %+v", c)
+		}
+		got = append(got, c.ID)
+	}
+	if d := cmp.Diff([]string{"c", "a", "b"}, got); d != "" {
+		t.Errorf("claimed (-want +got):\n%s", d)
+	}
+}
+
+func claimOnlyKnownKinds(t *testing.T, s saga.Store, _ Features) {
+	insert(t, s, record("x"))
+	other := record("y")
+	other.Version = 2
+	insert(t, s, other)
+	done := record("z")
+	done.Status = saga.Completed
+	insert(t, s, done)
+	lease(t, s, "n", time.Minute)
+	if c := claim(t, s, "n", 9, saga.Kind{Name: "other", Version: 1}); len(c) != 0 {
+		t.Errorf("claimed an unknown kind: %v", c)
+	}
+	if c := claim(t, s, "n", 9); len(c) != 1 || c[0].ID != "x" {
+		t.Errorf("claimed %v, want only x", c)
+	}
+}
+
+func claimOnce(t *testing.T, s saga.Store, _ Features) {
+	const sagas, nodes = 60, 6
+	for i := range sagas {
+		insert(t, s, record(fmt.Sprintf("s%02d", i)))
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	owners := map[string]string{}
+	for n := range nodes {
+		node := fmt.Sprint("n", n)
+		lease(t, s, node, time.Minute)
+		wg.Go(func() {
+			for idle := 0; idle < 3; {
+				got, err := s.Claim(t.Context(), node, []saga.Kind{kind}, 7)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if len(got) == 0 {
+					idle++
+				}
+				mu.Lock()
+				for _, c := range got {
+					if owners[c.ID] != "" {
+						t.Errorf("%s was claimed by %s and by %s", c.ID, owners[c.ID], node)
+					}
+					owners[c.ID] = node
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(owners) != sagas {
+		t.Errorf("%d of %d sagas were claimed", len(owners), sagas)
+	}
+}
+
+func takeover(t *testing.T, s saga.Store, _ Features) {
+	insert(t, s, record("x"))
+	lease(t, s, "a", time.Minute)
+	lease(t, s, "b", time.Minute)
+	first := claim(t, s, "a", 1)[0].Record
+	if c := claim(t, s, "b", 1); len(c) != 0 {
+		t.Fatalf("b took a saga of a living owner: %v", c)
+	}
+	lease(t, s, "a", -time.Second) // the lease runs out
+	c := claim(t, s, "b", 1)
+	if len(c) != 1 || !c[0].TakenOver || c[0].Fence != first.Fence+1 {
+		t.Fatalf("b claimed %+v, want a takeover under a higher fence", c)
+	}
+	if err := s.Save(t.Context(), first); !errors.Is(err, saga.ErrFenced) {
+		t.Errorf("the zombie's write: %v, want ErrFenced", err)
+	}
+	released := c[0].Record
+	released.Owner = ""
+	if err := s.Save(t.Context(), released); err != nil {
+		t.Fatal(err)
+	}
+	if c := claim(t, s, "a", 1); len(c) != 1 || c[0].TakenOver {
+		t.Errorf("after a release: %+v, want a claim that is no takeover", c)
+	}
+	if err := s.Leave(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if c := claim(t, s, "b", 1); len(c) != 1 || !c[0].TakenOver {
+		t.Errorf("after the owner left: %+v, want a takeover", c)
+	}
+}
+
+func pass(saga.Record) error { return nil }
+
+func signals(t *testing.T, s saga.Store, _ Features) {
+	r := record("x")
+	r.WakeAt = time.Now().Add(time.Hour)
+	insert(t, s, r)
+	boom := errors.New("boom")
+	if _, err := s.Signal(t.Context(), "x", "go", []byte(`1`), func(saga.Record) error { return boom }); !errors.Is(err, boom) {
+		t.Errorf("a refused signal: %v", err)
+	}
+	if first, err := s.Signal(t.Context(), "x", "go", []byte(`{"v":1}`), pass); err != nil || !first {
+		t.Errorf("the first signal: %v, %v", first, err)
+	}
+	if first, err := s.Signal(t.Context(), "x", "go", []byte(`{"v":2}`), pass); err != nil || first {
+		t.Errorf("the second signal: %v, %v", first, err)
+	}
+	if got := get(t, s, "x"); string(got.Signals["go"]) != `{"v":1}` || got.SignalSeq != 1 || got.Revision != 1 {
+		t.Errorf("stored: %s, sequence %d, revision %d", got.Signals["go"], got.SignalSeq, got.Revision)
+	}
+	lease(t, s, "n", time.Minute)
+	if c := claim(t, s, "n", 1); len(c) != 1 || string(c[0].Signals["go"]) != `{"v":1}` {
+		t.Errorf("a signal did not wake the saga: %v", c)
+	}
+	if _, err := s.Signal(t.Context(), "none", "go", []byte(`1`), pass); !errors.Is(err, saga.ErrNotFound) {
+		t.Errorf("a signal to none: %v", err)
+	}
+	done := record("done")
+	done.Status = saga.Compensated
+	insert(t, s, done)
+	if _, err := s.Signal(t.Context(), "done", "go", []byte(`1`), pass); !errors.Is(err, saga.ErrFinished) {
+		t.Errorf("a signal to a finished saga: %v", err)
+	}
+}
+
+func signalAgainstSave(t *testing.T, s saga.Store, _ Features) {
+	insert(t, s, record("x"))
+	lease(t, s, "n", time.Minute)
+	r := claim(t, s, "n", 1)[0].Record
+	if _, err := s.Signal(t.Context(), "x", "go", []byte(`1`), pass); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), r); !errors.Is(err, saga.ErrSignalled) {
+		t.Fatalf("Save past an unseen signal: %v, want ErrSignalled", err)
+	}
+	r.SignalSeq = get(t, s, "x").SignalSeq
+	if err := s.Save(t.Context(), r); err != nil {
+		t.Fatalf("Save with the signal seen: %v", err)
+	}
+	if got := get(t, s, "x"); string(got.Signals["go"]) != `1` {
+		t.Error("Save wiped the signal")
+	}
+}
+
+func list(t *testing.T, s saga.Store, _ Features) {
+	for i, status := range []saga.Status{saga.Running, saga.Stuck, saga.Completed, saga.Stuck} {
+		r := record(fmt.Sprint("s", i))
+		r.Status = status
+		insert(t, s, r)
+	}
+	ids := func(f saga.Filter) (out []string) {
+		t.Helper()
+		l, err := s.List(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range l {
+			out = append(out, r.ID)
+		}
+		return out
+	}
+	for _, c := range []struct {
+		f    saga.Filter
+		want []string
+	}{
+		{saga.Filter{}, []string{"s0", "s1", "s2", "s3"}},
+		{saga.Filter{Statuses: []saga.Status{saga.Stuck}}, []string{"s1", "s3"}},
+		{saga.Filter{Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2}, []string{"s0", "s1"}},
+		{saga.Filter{After: "s1"}, []string{"s2", "s3"}},
+		{saga.Filter{Name: "other"}, nil},
+	} {
+		if d := cmp.Diff(c.want, ids(c.f)); d != "" {
+			t.Errorf("List(%+v) (-want +got):\n%s", c.f, d)
+		}
+	}
+}
+
+func shapes(t *testing.T, s saga.Store, _ Features) {
+	for i, shape := range []string{"one", "two", "two", "ended"} {
+		r := record(fmt.Sprint("s", i))
+		r.Shape = shape
+		if shape == "ended" {
+			r.Status = saga.Completed
+		}
+		insert(t, s, r)
+	}
+	got, err := s.Shapes(t.Context(), kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"one", "two"}, got, cmpopts.SortSlices(func(a, b string) bool { return a < b })); d != "" {
+		t.Errorf("shapes (-want +got):\n%s", d)
+	}
+}
+
+func transaction(t *testing.T, s saga.Store, f Features) {
+	if s.InTx(t.Context()) {
+		t.Error("InTx of a bare context")
+	}
+	ran := false
+	s.AfterCommit(t.Context(), func() { ran = true })
+	if !ran {
+		t.Error("AfterCommit outside a transaction did not run at once")
+	}
+	if f.InTx == nil {
+		return
+	}
+	boom, after := errors.New("boom"), 0
+	for _, end := range []error{boom, nil} {
+		err := f.InTx(t.Context(), s, func(ctx context.Context) error {
+			if !s.InTx(ctx) {
+				t.Error("InTx does not see the transaction")
+			}
+			s.AfterCommit(ctx, func() { after++ })
+			if _, _, err := s.Insert(ctx, record(fmt.Sprint("x-", end))); err != nil {
+				return err
+			}
+			return end
+		})
+		if !errors.Is(err, end) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Get(t.Context(), "x-boom"); !errors.Is(err, saga.ErrNotFound) {
+		t.Errorf("a rolled back Insert: %v", err)
+	}
+	get(t, s, "x-<nil>")
+	if after != 1 {
+		t.Errorf("%d after-commit functions ran, want 1", after)
+	}
+}

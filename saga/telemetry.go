@@ -1,0 +1,77 @@
+package saga
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const scope = "github.com/sillar-go/sillar/saga"
+
+type telemetry struct {
+	tracer   trace.Tracer
+	finished metric.Int64Counter
+	steps    metric.Float64Histogram
+}
+
+func newTelemetry(cfg Config) (*telemetry, error) {
+	tp, mp := cfg.TracerProvider, cfg.MeterProvider
+	if tp == nil {
+		tp = otel.GetTracerProvider()
+	}
+	if mp == nil {
+		mp = otel.GetMeterProvider()
+	}
+	m := mp.Meter(scope)
+	finished, err := m.Int64Counter("sillar.saga.finished", metric.WithUnit("{saga}"),
+		metric.WithDescription("Sagas that ended, by how they ended."))
+	steps, err2 := m.Float64Histogram("sillar.saga.step.duration", metric.WithUnit("s"),
+		metric.WithDescription("Attempts of actions and compensations."))
+	return &telemetry{tp.Tracer(scope), finished, steps}, errors.Join(err, err2)
+}
+
+func (t *telemetry) saga(ctx context.Context, r Record) (context.Context, trace.Span) {
+	return t.tracer.Start(ctx, "saga "+r.Name, trace.WithAttributes(
+		attribute.String("sillar.saga.name", r.Name), attribute.String("sillar.saga.id", r.ID),
+		attribute.Int64("sillar.saga.fence", r.Fence)))
+}
+
+func direction(c *Call) string {
+	if c.undo {
+		return "undo"
+	}
+	return "do"
+}
+
+func (t *telemetry) step(ctx context.Context, c *Call) (context.Context, trace.Span) {
+	return t.tracer.Start(ctx, direction(c)+" "+c.step, trace.WithAttributes(
+		attribute.String("sillar.saga.id", c.id), attribute.String("sillar.saga.step", c.step), attribute.Int("sillar.saga.attempt", c.attempt)))
+}
+
+func (t *telemetry) stepDone(ctx context.Context, span trace.Span, name string, c *Call, took time.Duration, err error) {
+	outcome := "success"
+	if err != nil {
+		outcome = "in_doubt"
+		if isRejected(err) {
+			outcome = "rejected"
+		}
+		span.RecordError(err)
+		span.SetStatus(codes.Error, outcome)
+	}
+	t.steps.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("saga", name), attribute.String("step", c.step),
+		attribute.String("direction", direction(c)), attribute.String("outcome", outcome)))
+	span.End()
+}
+
+// stored counts a saga that a write has ended.
+func (t *telemetry) stored(ctx context.Context, r Record) {
+	if r.Status.Ended() {
+		t.finished.Add(ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))))
+	}
+}
