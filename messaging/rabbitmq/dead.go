@@ -1,0 +1,104 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// DeadLetters implements messaging.Broker. While it looks, the letters are invisible to others.
+func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]messaging.DeadLetter, error) {
+	dead, err := onChannel(ctx, b.con, func(ch *amqp.Channel) ([]messaging.DeadLetter, error) {
+		var dead []messaging.DeadLetter
+		var last uint64
+		for len(dead) < limit {
+			d, ok, err := ch.Get(deadQueue(group), false)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				break
+			}
+			last = d.DeliveryTag
+			dead = append(dead, deadLetter(&d, group))
+		}
+		if last > 0 {
+			return dead, ch.Nack(last, true, true)
+		}
+		return dead, nil
+	})
+	if err != nil && !noQueue(err) {
+		return nil, fmt.Errorf("rabbitmq: dead letters of %s: %w", group, err)
+	}
+	return dead, nil
+}
+
+// noQueue reports whether the server says that a queue does not exist.
+func noQueue(err error) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Code == amqp.NotFound
+}
+
+func deadLetter(d *amqp.Delivery, group string) messaging.DeadLetter {
+	e, attempts := decode(d)
+	l := messaging.DeadLetter{Envelope: e, Attempts: attempts, Origin: group}
+	if s, ok := text(d.Headers[headerOrigin]); ok {
+		l.Origin = s
+	}
+	if s, ok := text(d.Headers[headerReason]); ok {
+		l.Reason = s
+	} else if s, ok := text(d.Headers[headerDeath]); ok {
+		l.Reason = "the server gave it up: " + s
+	}
+	return l
+}
+
+// How long Redrive looks at an empty queue before it believes it.
+const (
+	emptyTries = 3
+	emptyPause = 30 * time.Millisecond
+)
+
+// Redrive implements messaging.Broker. A letter leaves the dead letters when its new copy is confirmed; when it fails
+// halfway the number of those that were moved is returned with the error.
+func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
+	n, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (int, error) {
+		seen := map[string]bool{}
+		moved, empty := 0, 0
+		for moved < limit {
+			d, ok, err := ch.Get(deadQueue(group), false)
+			if err != nil {
+				return moved, err
+			}
+			if !ok { // a quorum queue takes a moment to show what DeadLetters gave back
+				if empty++; empty > emptyTries || backoff.Sleep(ctx, emptyPause) != nil {
+					return moved, nil
+				}
+				continue
+			}
+			e, _ := decode(&d)
+			if e.ID != "" && seen[e.ID] { // moved by this call, and dead again
+				return moved, ch.Nack(d.DeliveryTag, false, true)
+			}
+			seen[e.ID] = true
+			if err := b.pub.one(ctx, "", group, again(&d, e)); err != nil {
+				return moved, err
+			}
+			if err := ch.Ack(d.DeliveryTag, false); err != nil {
+				return moved, err
+			}
+			moved++
+		}
+		return moved, nil
+	})
+	if err != nil && !noQueue(err) {
+		return n, fmt.Errorf("rabbitmq: redrive %s: %w", group, err)
+	}
+	return n, nil
+}

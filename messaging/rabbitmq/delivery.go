@@ -1,0 +1,213 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// delivery implements messaging.Delivery.
+type delivery struct {
+	s       *stream
+	g       *generation
+	raw     amqp.Delivery
+	e       messaging.Envelope
+	attempt int
+	settled atomic.Bool
+}
+
+func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
+	d := &delivery{s: s, g: g, raw: raw}
+	var made int
+	d.e, made = decode(&d.raw)
+	d.attempt = made + 1
+	return d
+}
+
+// Envelope implements messaging.Delivery.
+func (d *delivery) Envelope() messaging.Envelope { return d.e }
+
+// Attempt implements messaging.Delivery.
+func (d *delivery) Attempt() int { return d.attempt }
+
+// claim makes the caller the one who settles.
+func (d *delivery) claim() error {
+	if d.g.dead() || !d.settled.CompareAndSwap(false, true) {
+		return messaging.ErrClosed
+	}
+	return nil
+}
+
+// Ack implements messaging.Delivery. It hands over to the goroutine that writes: an acknowledgement that gets lost
+// there is as one that gets lost on the way, and the message comes again.
+func (d *delivery) Ack(context.Context) error {
+	if err := d.claim(); err != nil {
+		return err
+	}
+	return d.g.put(settling{tag: d.raw.DeliveryTag})
+}
+
+// Requeue implements messaging.Delivery.
+func (d *delivery) Requeue(context.Context) error {
+	if err := d.claim(); err != nil {
+		return err
+	}
+	return d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true})
+}
+
+// Retry implements messaging.Delivery.
+func (d *delivery) Retry(ctx context.Context, delay time.Duration, _ error) error {
+	msg := again(&d.raw, d.e)
+	msg.Headers[headerAttempts] = int64(d.attempt)
+	group := d.s.sub.Group
+	if delay <= 0 {
+		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
+	}
+	s := step(delay)
+	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+}
+
+// DeadLetter implements messaging.Delivery.
+func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
+	group := d.s.sub.Group
+	msg := again(&d.raw, d.e)
+	msg.Headers[headerAttempts] = int64(d.attempt)
+	msg.Headers[headerOrigin] = group
+	if reason != nil {
+		r := reason.Error()
+		msg.Headers[headerReason] = r[:min(len(r), maxReason)]
+	}
+	return d.move(ctx, deadQueue(group), msg, func() error { return d.s.redeclare(ctx) })
+}
+
+// movePause keeps a message that cannot be moved from coming back in a tight loop.
+const movePause = time.Second
+
+// move publishes to a queue, and acknowledges when that was confirmed. A queue that is missing is made. Without a
+// confirm the delivery is given back: the attempt is made again.
+func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, make func() error) error {
+	if err := d.claim(); err != nil {
+		return err
+	}
+	err := d.s.b.pub.one(ctx, "", queue, msg)
+	if errors.Is(err, messaging.ErrUnroutable) {
+		if err = make(); err == nil {
+			err = d.s.b.pub.one(ctx, "", queue, msg)
+		}
+	}
+	if err != nil {
+		_ = backoff.Sleep(ctx, movePause) // cut short or not, the delivery goes back
+		return errors.Join(err, d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true}))
+	}
+	return d.g.put(settling{tag: d.raw.DeliveryTag})
+}
+
+// settling is an acknowledgement on its way, or the wish to know that those before it are written.
+type settling struct {
+	tag     uint64
+	requeue bool
+	flushed chan struct{}
+}
+
+// put hands over to settle. There is room for all that can be unsettled, so it waits only for a moment.
+func (g *generation) put(op settling) error {
+	if g.dead() {
+		return messaging.ErrClosed
+	}
+	select {
+	case g.ops <- op:
+		return nil
+	case <-g.gone:
+		return messaging.ErrClosed
+	}
+}
+
+func (g *generation) flush(within time.Duration) {
+	op := settling{flushed: make(chan struct{})}
+	if g.put(op) != nil {
+		return
+	}
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-op.flushed:
+	case <-g.gone:
+	case <-t.C:
+	}
+}
+
+// settle writes acknowledgements, as many at a time as there are: where all tags up to one are settled, that one
+// acknowledges for all.
+func (g *generation) settle() {
+	next := uint64(1)             // the lowest tag that is not settled
+	ahead := map[uint64]bool{}    // settled tags above it; true: to be acknowledged
+	var batch, flushes []settling // reused
+	for {
+		batch, flushes = batch[:0], flushes[:0]
+		select {
+		case op := <-g.ops:
+			batch = append(batch, op)
+		case <-g.gone:
+			return
+		}
+		for more := true; more; {
+			select {
+			case op := <-g.ops:
+				batch = append(batch, op)
+			default:
+				more = false
+			}
+		}
+		var err error
+		slices.SortFunc(batch, func(a, b settling) int { return int(int64(a.tag) - int64(b.tag)) }) // gives back in order
+		for _, op := range batch {
+			switch {
+			case op.flushed != nil:
+				flushes = append(flushes, op)
+			case op.requeue:
+				err = errors.Join(err, g.ch.Nack(op.tag, false, true))
+				ahead[op.tag] = false
+			default:
+				ahead[op.tag] = true
+			}
+		}
+		var last uint64
+		for {
+			ack, ok := ahead[next]
+			if !ok {
+				break
+			}
+			if ack {
+				last = next
+			}
+			delete(ahead, next)
+			next++
+		}
+		if last > 0 {
+			err = errors.Join(err, g.ch.Ack(last, true))
+		}
+		for tag, ack := range ahead {
+			if ack {
+				err = errors.Join(err, g.ch.Ack(tag, false))
+				ahead[tag] = false
+			}
+		}
+		for _, op := range flushes {
+			close(op.flushed)
+		}
+		if err != nil { // a write failed: so has the connection, which its watcher notices
+			select {
+			case <-g.gone:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}

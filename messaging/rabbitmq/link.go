@@ -1,0 +1,250 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+const (
+	dialTimeout = 15 * time.Second // TCP, TLS and AMQP handshake together
+	rpcTimeout  = 30 * time.Second
+	bye         = 2 * time.Second // for an orderly end of a connection
+)
+
+// reconnect paces attempts to connect and to open channels.
+var reconnect = backoff.Exponential{Initial: 100 * time.Millisecond, Max: 15 * time.Second}
+
+// link keeps one connection up from its first use until the broker is closed.
+type link struct {
+	b    *Broker
+	name string
+	once sync.Once
+
+	mu      sync.Mutex
+	cur     *conn
+	err     error         // why there is none
+	changed chan struct{} // closed and replaced at every change
+}
+
+func newLink(b *Broker, name string) *link {
+	return &link{b: b, name: name, changed: make(chan struct{})}
+}
+
+func (l *link) set(c *conn, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cur, l.err = c, err
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// state returns the live connection or nil, the reason why there is none, and a channel that ends with the next change.
+func (l *link) state() (*conn, error, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cur, l.err, l.changed
+}
+
+// get waits for a live connection.
+func (l *link) get(ctx context.Context) (*conn, error) {
+	if l.b.closed() {
+		return nil, messaging.ErrClosed
+	}
+	l.once.Do(func() { l.b.wg.Go(l.run) })
+	for {
+		c, why, changed := l.state()
+		if c != nil {
+			return c, nil
+		}
+		select {
+		case <-changed:
+		case <-l.b.ctx.Done():
+			return nil, messaging.ErrClosed
+		case <-ctx.Done():
+			return nil, notConnected(why, ctx.Err())
+		}
+	}
+}
+
+func notConnected(why, err error) error {
+	if why != nil {
+		return fmt.Errorf("%w: not connected (%w): %w", messaging.ErrBlocked, why, err)
+	}
+	return fmt.Errorf("%w: not connected: %w", messaging.ErrBlocked, err)
+}
+
+func (l *link) run() {
+	for attempt := 1; ; attempt++ {
+		c, err := l.dial()
+		if err != nil {
+			if l.b.closed() {
+				return
+			}
+			l.set(nil, err)
+			pause := reconnect.Delay(attempt)
+			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "error", err, "next_try_in", pause)
+			if backoff.Sleep(l.b.ctx, pause) != nil {
+				return
+			}
+			continue
+		}
+		attempt = 0
+		l.set(c, nil)
+		select {
+		case <-c.gone:
+			l.set(nil, c.why())
+			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "error", c.why())
+			c.kill()
+			if backoff.Sleep(l.b.ctx, reconnect.Delay(1)) != nil {
+				return
+			}
+		case <-l.b.ctx.Done():
+			l.set(nil, messaging.ErrClosed)
+			_ = c.CloseDeadline(time.Now().Add(bye)) // it is of no use to anybody that this failed
+			c.kill()
+			return
+		}
+	}
+}
+
+func (l *link) dial() (*conn, error) {
+	c := &conn{gone: make(chan struct{}), changed: make(chan struct{})}
+	cfg := amqp.Config{Heartbeat: l.b.cfg.Heartbeat, Locale: "en_US", TLSClientConfig: l.b.cfg.TLS, Properties: amqp.NewConnectionProperties()}
+	cfg.Properties.SetClientConnectionName(l.b.cfg.Name + " (" + l.name + ")")
+	var unwatch func() bool
+	cfg.Dial = func(network, addr string) (net.Conn, error) {
+		raw, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(l.b.ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		unwatch = context.AfterFunc(l.b.ctx, func() { _ = raw.Close() })
+		c.raw = raw
+		return raw, raw.SetDeadline(time.Now().Add(dialTimeout)) // amqp091 lifts it after the handshake
+	}
+	var err error
+	c.Connection, err = amqp.DialConfig(l.b.url, cfg)
+	if unwatch != nil && !unwatch() && err == nil {
+		err = messaging.ErrClosed
+	}
+	if err != nil {
+		c.kill()
+		return nil, err
+	}
+	go c.watch(c.NotifyClose(make(chan *amqp.Error, 1)), c.NotifyBlocked(make(chan amqp.Blocking)))
+	return c, nil
+}
+
+// conn is one connection of a link, never used again after it is gone.
+type conn struct {
+	*amqp.Connection
+	raw  net.Conn
+	gone chan struct{}
+
+	mu      sync.Mutex
+	lost    error
+	blocked string // the reason, while the server takes no messages
+	changed chan struct{}
+}
+
+// watch drains what the connection tells, to its end.
+func (c *conn) watch(closed chan *amqp.Error, blocked chan amqp.Blocking) {
+	for closed != nil || blocked != nil {
+		select {
+		case err, ok := <-closed:
+			if ok {
+				c.mu.Lock()
+				c.lost = err
+				c.mu.Unlock()
+				continue
+			}
+			closed = nil
+			close(c.gone)
+		case b, ok := <-blocked:
+			if !ok {
+				blocked = nil
+				continue
+			}
+			reason := ""
+			if b.Active {
+				reason = "blocked by the server: " + b.Reason
+			}
+			c.mu.Lock()
+			c.blocked = reason
+			close(c.changed)
+			c.changed = make(chan struct{})
+			c.mu.Unlock()
+		}
+	}
+}
+
+func (c *conn) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lost == nil {
+		return errors.New("rabbitmq: the connection was closed")
+	}
+	return c.lost
+}
+
+// blockedBy returns why the server takes no messages, or "", and a channel that ends with the next change.
+func (c *conn) blockedBy() (string, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.blocked, c.changed
+}
+
+// kill ends the connection without a word, which wakes everything that waits in it.
+func (c *conn) kill() {
+	if c.raw != nil {
+		_ = c.raw.Close()
+	}
+}
+
+// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it. A server that does not
+// answer loses the connection after rpcTimeout, so that f ends in any case.
+func rpc[T any](ctx context.Context, c *conn, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	guard := time.AfterFunc(rpcTimeout, c.kill)
+	go func() {
+		defer guard.Stop()
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
+
+// onChannel runs f with a channel of its own, which is closed afterwards.
+func onChannel[T any](ctx context.Context, l *link, f func(ch *amqp.Channel) (T, error)) (T, error) {
+	c, err := l.get(ctx)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return rpc(ctx, c, func() (v T, err error) {
+		ch, err := c.Channel()
+		if err != nil {
+			return v, err
+		}
+		defer ch.Close() // the server closes it when it refuses something; that is in err already
+		return f(ch)
+	})
+}

@@ -1,0 +1,332 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// publisher owns the connection for publishing. One goroutine writes, because a write may block for as long as the
+// server likes, while callers have contexts.
+type publisher struct {
+	b    *Broker
+	link *link
+	jobs chan *job
+}
+
+// outgoing is a message on its way.
+type outgoing struct {
+	exchange, key string
+	msg           amqp.Publishing
+}
+
+// job is what a caller hands to the writer. sent belongs to the writer until written is closed.
+type job struct {
+	ctx     context.Context
+	out     []outgoing
+	sent    []sending
+	written chan struct{}
+}
+
+type sending struct {
+	confirm *amqp.DeferredConfirmation
+	err     error
+	g       *pubGen
+}
+
+// pubGen is a channel in confirm mode, used until it dies.
+type pubGen struct {
+	c    *conn
+	ch   *amqp.Channel
+	gone chan struct{}
+	err  *amqp.Error // why it is gone
+
+	mu       sync.Mutex
+	returned map[string]int
+}
+
+// run opens one generation after the other.
+func (p *publisher) run() {
+	ctx := p.b.ctx
+	missing := false // the exchange was deleted: groups must be bound anew
+	for attempt := 1; ; attempt++ {
+		c, err := p.link.get(ctx)
+		if err != nil {
+			return
+		}
+		g, err := p.open(c)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			p.b.cfg.Logger.Error("rabbitmq: cannot open a channel for publishing", "error", err)
+			p.link.mu.Lock()
+			p.link.err = err
+			p.link.mu.Unlock()
+			if backoff.Sleep(ctx, reconnect.Delay(attempt)) != nil {
+				return
+			}
+			continue
+		}
+		attempt = 0
+		if missing {
+			p.b.rebind()
+		}
+		p.serve(g)
+		select {
+		case <-g.gone:
+			missing = g.err != nil && g.err.Code == amqp.NotFound
+		default:
+		}
+	}
+}
+
+func (p *publisher) open(c *conn) (*pubGen, error) {
+	return rpc(p.b.ctx, c, func() (*pubGen, error) {
+		ch, err := c.Channel()
+		if err != nil {
+			return nil, err
+		}
+		if err := ch.ExchangeDeclare(p.b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+			return nil, topology(err)
+		}
+		if err := ch.Confirm(false); err != nil {
+			return nil, err
+		}
+		g := &pubGen{c: c, ch: ch, gone: make(chan struct{}), returned: map[string]int{}}
+		// A return must be noted before the confirm that follows it is seen. The reader of the connection tells the
+		// listeners in turn and waits for each: what it can hand to the second, the first has taken, and noted.
+		first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
+		go func() {
+			for r := range first {
+				g.note(r)
+				<-second
+			}
+			for range second { // drained to its end
+			}
+		}()
+		closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+		go func() {
+			g.err = <-closed
+			close(g.gone)
+		}()
+		return g, nil
+	})
+}
+
+func returnKey(exchange, key, id string) string { return exchange + "\x00" + key + "\x00" + id }
+
+func (g *pubGen) note(r amqp.Return) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.returned[returnKey(r.Exchange, r.RoutingKey, r.MessageId)]++
+}
+
+// wasReturned takes the note of a return.
+func (g *pubGen) wasReturned(o outgoing) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.returned) == 0 {
+		return false
+	}
+	k := returnKey(o.exchange, o.key, o.msg.MessageId)
+	n := g.returned[k]
+	if n == 1 {
+		delete(g.returned, k)
+	} else if n > 1 {
+		g.returned[k] = n - 1
+	}
+	return n > 0
+}
+
+// serve writes jobs until the generation is gone. While the server blocks the connection nothing is taken.
+func (p *publisher) serve(g *pubGen) {
+	for {
+		jobs := p.jobs
+		reason, changed := g.c.blockedBy()
+		if reason != "" {
+			jobs = nil
+		}
+		select {
+		case j := <-jobs:
+			g.write(j)
+		case <-changed:
+		case <-g.gone:
+			return
+		case <-p.b.ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *pubGen) write(j *job) {
+	defer close(j.written)
+	for i := range j.out {
+		s := &j.sent[i]
+		if s.g = g; j.ctx.Err() != nil {
+			s.err = j.ctx.Err()
+			continue
+		}
+		o := &j.out[i]
+		s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg)
+	}
+}
+
+// one publishes one message.
+func (p *publisher) one(ctx context.Context, exchange, key string, msg amqp.Publishing) error {
+	return p.send(ctx, []outgoing{{exchange, key, msg}})[0]
+}
+
+// chunk bounds a job, so that a large batch does not keep others waiting long.
+const chunk = 500
+
+// send publishes and waits for the confirms; it returns an error for each message.
+func (p *publisher) send(ctx context.Context, out []outgoing) []error {
+	errs := make([]error, len(out))
+	if p.b.cfg.PublishTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.b.cfg.PublishTimeout)
+		defer cancel()
+	}
+	todo := make([]int, len(out))
+	for i := range todo {
+		todo[i] = i
+	}
+	for len(todo) > 0 {
+		var jobs []*job
+		for rest := todo; len(rest) > 0; {
+			n := min(chunk, len(rest))
+			j := &job{ctx: ctx, out: make([]outgoing, n), sent: make([]sending, n), written: make(chan struct{})}
+			for i, at := range rest[:n] {
+				j.out[i] = out[at]
+			}
+			jobs, rest = append(jobs, j), rest[n:]
+		}
+		var again []int
+		accepted := 0
+		var refusal error
+		for _, j := range jobs {
+			if refusal = p.hand(j); refusal != nil {
+				break
+			}
+			accepted++
+		}
+		for n, j := range jobs {
+			for i := range j.out {
+				at := todo[n*chunk+i]
+				if n >= accepted {
+					errs[at] = refusal
+				} else {
+					errs[at] = p.outcome(j, i)
+				}
+				if errors.Is(errs[at], messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
+					again = append(again, at)
+				}
+			}
+		}
+		todo = again
+	}
+	return errs
+}
+
+// hand gives a job to the writer.
+func (p *publisher) hand(j *job) error {
+	if p.b.closed() {
+		return messaging.ErrClosed
+	}
+	select {
+	case p.jobs <- j:
+		return nil
+	case <-p.b.ctx.Done():
+		return messaging.ErrClosed
+	case <-j.ctx.Done():
+		return p.refusal(j.ctx.Err())
+	}
+}
+
+// refusal says why nothing was taken before the context ended.
+func (p *publisher) refusal(err error) error {
+	c, why, _ := p.link.state()
+	if c == nil {
+		return notConnected(why, err)
+	}
+	reason, _ := c.blockedBy()
+	switch {
+	case reason != "":
+		return fmt.Errorf("%w: %s: %w", messaging.ErrBlocked, reason, err)
+	case why != nil:
+		return fmt.Errorf("%w: %w: %w", messaging.ErrBlocked, why, err)
+	}
+	return fmt.Errorf("rabbitmq: publish: %w", err)
+}
+
+// outcome waits for what becomes of message i of a job.
+func (p *publisher) outcome(j *job, i int) error {
+	select {
+	case <-j.written:
+	case <-j.ctx.Done():
+		return p.unknown(j.ctx.Err())
+	}
+	s, o := &j.sent[i], j.out[i]
+	switch {
+	case s.err != nil && errors.Is(s.err, j.ctx.Err()):
+		return p.refusal(s.err) // not sent
+	case errors.Is(s.err, amqp.ErrFieldType):
+		return fmt.Errorf("%w: a header's type", messaging.ErrMessage)
+	case s.err != nil:
+		return p.unknown(s.err)
+	}
+	select {
+	case <-s.confirm.Done():
+	case <-s.g.gone:
+	case <-j.ctx.Done():
+		go s.forget(o)
+		return p.unknown(j.ctx.Err())
+	}
+	switch {
+	case s.confirm.Acked() && s.g.wasReturned(o):
+		return fmt.Errorf("%w: %s", messaging.ErrUnroutable, o.key)
+	case s.confirm.Acked():
+		return nil
+	case s.g.ch.IsClosed(): // amqp091 tells the end of a channel as nacks
+		return p.unknown(errors.New("the connection broke"))
+	}
+	return fmt.Errorf("%w: %s", messaging.ErrNacked, o.key)
+}
+
+// forget waits for the confirm that nobody waits for any more, so that a return does not stay noted.
+func (s *sending) forget(o outgoing) {
+	select {
+	case <-s.confirm.Done():
+		s.g.wasReturned(o)
+	case <-s.g.gone:
+	}
+}
+
+// unknown says that a message was sent, or perhaps sent, and not confirmed.
+func (p *publisher) unknown(err error) error {
+	if p.b.closed() {
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, messaging.ErrClosed)
+	}
+	if c, _, _ := p.link.state(); c != nil {
+		if reason, _ := c.blockedBy(); reason != "" {
+			return fmt.Errorf("%w: %w: %s: %w", messaging.ErrBlocked, messaging.ErrUnknownOutcome, reason, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
+}
+
+// topology names the refusal of a declaration that does not fit what exists.
+func topology(err error) error {
+	var e *amqp.Error
+	if errors.As(err, &e) && e.Code == amqp.PreconditionFailed {
+		return fmt.Errorf("%w: %s", ErrTopology, e.Reason)
+	}
+	return err
+}

@@ -1,0 +1,176 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrURL is returned by New for a URL that does not parse. It does not quote the URL.
+	ErrURL = errors.New("rabbitmq: unusable URL: want amqp:// or amqps://, user, password, host, port, vhost")
+	// ErrTopology says that a queue or the exchange exists with other properties than those asked for, which only an
+	// operator can mend: delete it, or ask for what is there.
+	ErrTopology = errors.New("rabbitmq: a queue or exchange exists with other properties")
+)
+
+// Config tunes a Broker.
+type Config struct {
+	// Source names the service in the events it publishes. Required for publishing events that name none.
+	Source string
+	// Exchange is the topic exchange. Default "microservices".
+	Exchange string
+	// Name is shown for the connections in RabbitMQ's management. Default Source.
+	Name string
+	// Logger gets lost connections (warn) and topology that does not fit (error). Default slog.Default().
+	Logger *slog.Logger
+	// Propagator writes correlation id and trace into the headers. Default both.
+	Propagator propagation.TextMapPropagator
+	// TLS is used with amqps://. Default: the system's roots.
+	TLS *tls.Config
+	// Heartbeat is how often both sides show that they live; a dead connection is noticed after three. Default 10s.
+	Heartbeat time.Duration
+	// PublishTimeout bounds Publish and PublishBatch beside their contexts, waits for a connection included.
+	// Default 30s; negative: only the context does.
+	PublishTimeout time.Duration
+	// ReportUnknown makes Publish return ErrUnknownOutcome when the connection breaks before the confirm. Default
+	// false: the message is published again under the same id, so a consumer may see it twice.
+	ReportUnknown bool
+	// Classic declares classic queues: faster on one node, not replicated. Default false: quorum queues.
+	Classic bool
+	// DeliveryLimit has a quorum queue dead-letter a message that was given back so often without being settled, such
+	// as one that kills its consumers. Giving back at a drain counts. Default 0: the server's own (RabbitMQ 3: none,
+	// 4: 20).
+	DeliveryLimit int
+}
+
+// Broker is a messaging.Broker. It is safe for concurrent use.
+type Broker struct {
+	url string
+	cfg Config
+	pub *publisher
+	con *link
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	streams map[*stream]struct{}
+}
+
+var _ messaging.Broker = (*Broker)(nil)
+
+// New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
+// whether it is connected.
+func New(url string, cfg Config) (*Broker, error) {
+	if _, err := amqp.ParseURI(url); err != nil {
+		return nil, ErrURL
+	}
+	if cfg.Exchange == "" {
+		cfg.Exchange = "microservices"
+	}
+	if cfg.Name == "" {
+		cfg.Name = cfg.Source
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Heartbeat <= 0 {
+		cfg.Heartbeat = 10 * time.Second
+	}
+	if cfg.PublishTimeout == 0 {
+		cfg.PublishTimeout = 30 * time.Second
+	}
+	b := &Broker{url: url, cfg: cfg, streams: map[*stream]struct{}{}}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.con = newLink(b, "consume")
+	b.pub = &publisher{b: b, link: newLink(b, "publish"), jobs: make(chan *job)}
+	b.wg.Go(b.pub.run)
+	return b, nil
+}
+
+// Must is New that panics.
+func Must(url string, cfg Config) *Broker {
+	b, err := New(url, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Publish implements messaging.Publisher.
+func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
+	e, err := messaging.NewEnvelope(ctx, b.cfg.Source, b.cfg.Propagator, topic, payload, opts...)
+	if err != nil {
+		return err
+	}
+	return b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
+}
+
+// PublishBatch implements messaging.Publisher.
+func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
+	errs := make([]error, len(events))
+	out := make([]outgoing, 0, len(events))
+	at := make([]int, 0, len(events))
+	for i, e := range events {
+		e, err := e.Fill(ctx, b.cfg.Source, b.cfg.Propagator)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		out = append(out, outgoing{exchange: b.cfg.Exchange, key: e.Type, msg: encode(e)})
+		at = append(at, i)
+	}
+	for i, err := range b.pub.send(ctx, out) {
+		errs[at[i]] = err
+	}
+	return messaging.Batch(errs)
+}
+
+// healthTimeout bounds Health beside its context.
+const healthTimeout = 5 * time.Second
+
+// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked.
+func (b *Broker) Health(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	c, err := b.pub.link.get(ctx)
+	if err != nil {
+		return err
+	}
+	if reason, _ := c.blockedBy(); reason != "" {
+		return fmt.Errorf("%w: %s", messaging.ErrBlocked, reason)
+	}
+	return nil
+}
+
+// Close implements messaging.Broker. Deliveries that have not been settled go back to their queues.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	streams := make([]*stream, 0, len(b.streams))
+	for s := range b.streams {
+		streams = append(streams, s)
+	}
+	b.mu.Unlock()
+	var errs []error
+	for _, s := range streams {
+		errs = append(errs, s.Close())
+	}
+	b.cancel()
+	b.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// closed reports whether Close has been called.
+func (b *Broker) closed() bool { return b.ctx.Err() != nil }

@@ -1,0 +1,30 @@
+package rabbitmq_test
+
+import (
+	"io"
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/messagingtest"
+	"github.com/sillar-go/sillar/messaging/rabbitmq"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func TestConformance(t *testing.T) {
+	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
+		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet})
+	}, messagingtest.Features{})
+}
+
+func TestConformanceClassic(t *testing.T) {
+	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
+		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, Classic: true})
+	}, messagingtest.Features{})
+}

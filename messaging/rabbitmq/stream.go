@@ -1,0 +1,301 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// refresh is how often a consumer declares its topology anew: nobody tells it when its bindings were deleted.
+const refresh = 30 * time.Second
+
+// stream is a subscription. One goroutine opens a channel, waits for its end, and opens the next.
+type stream struct {
+	b      *Broker
+	sub    messaging.Subscription
+	ctx    context.Context // ends with Stop
+	cancel context.CancelFunc
+	done   chan struct{} // the goroutine has ended
+
+	mu      sync.Mutex
+	cur     *generation
+	opened  bool
+	err     error         // what ended the stream for good
+	changed chan struct{} // closed and replaced at every change
+}
+
+// generation is one channel of a stream.
+type generation struct {
+	c          *conn
+	ch         *amqp.Channel
+	deliveries <-chan amqp.Delivery
+	gone       chan struct{}
+	ops        chan settling
+}
+
+const consumerTag = "sillar"
+
+// Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the server to be reachable.
+func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
+	if sub.Group == "" || len(sub.Group) > 200 {
+		return nil, fmt.Errorf("%w: group %q: want 1 to 200 bytes", messaging.ErrMessage, sub.Group)
+	}
+	for _, p := range sub.Patterns {
+		if err := messaging.ValidPattern(p); err != nil {
+			return nil, err
+		}
+	}
+	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
+	s := &stream{b: b, sub: sub, done: make(chan struct{}), changed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(b.ctx)
+	b.mu.Lock()
+	if b.closed() {
+		b.mu.Unlock()
+		s.cancel()
+		return nil, messaging.ErrClosed
+	}
+	b.streams[s] = struct{}{}
+	b.wg.Go(s.run)
+	b.mu.Unlock()
+	for {
+		s.mu.Lock()
+		opened, err, changed := s.opened, s.err, s.changed
+		s.mu.Unlock()
+		switch {
+		case opened:
+			return s, nil
+		case err != nil:
+			return nil, errors.Join(err, s.Close())
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return nil, messaging.ErrClosed
+		case <-ctx.Done():
+			_, why, _ := b.con.state()
+			return nil, errors.Join(notConnected(why, ctx.Err()), s.Close())
+		}
+	}
+}
+
+func (s *stream) set(g *generation, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cur, s.err = g, err
+	s.opened = s.opened || g != nil
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *stream) run() {
+	defer close(s.done)
+	log := s.b.cfg.Logger.With("group", s.sub.Group)
+	for attempt := 1; ; attempt++ {
+		c, err := s.b.con.get(s.ctx)
+		if err != nil {
+			return
+		}
+		g, err := s.open(c)
+		switch {
+		case err == nil:
+			attempt = 0
+			s.set(g, nil)
+			s.watch(g)
+			if s.ctx.Err() != nil {
+				return // g stays for what is to be settled
+			}
+			s.set(nil, nil)
+			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened")
+		case s.ctx.Err() != nil:
+			return
+		case errors.Is(err, ErrTopology):
+			log.Error("rabbitmq: a consumer cannot go on", "error", err)
+			s.set(nil, err)
+			return
+		default:
+			log.Warn("rabbitmq: cannot open a consumer", "error", err)
+		}
+		if backoff.Sleep(s.ctx, reconnect.Delay(attempt+1)) != nil {
+			return
+		}
+	}
+}
+
+// open makes a channel that consumes.
+func (s *stream) open(c *conn) (*generation, error) {
+	return rpc(s.ctx, c, func() (*generation, error) {
+		ch, err := c.Channel()
+		if err != nil {
+			return nil, err
+		}
+		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8)}
+		if err = s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns); err == nil {
+			err = ch.Qos(s.sub.Prefetch, 0, false)
+		}
+		closed, cancelled := ch.NotifyClose(make(chan *amqp.Error, 1)), ch.NotifyCancel(make(chan string, 1))
+		if err == nil {
+			g.deliveries, err = ch.Consume(s.sub.Group, consumerTag, false, false, false, false, nil)
+		}
+		if err != nil {
+			_ = ch.Close() // err says more
+			return nil, err
+		}
+		go func() {
+			for {
+				select {
+				case _, ok := <-cancelled:
+					if ok { // the queue was deleted
+						_ = ch.Close()
+						continue
+					}
+					cancelled = nil
+				case <-closed:
+					close(g.gone)
+					for range cancelled { // to its end; nil when it has been there
+					}
+					return
+				}
+				if cancelled == nil {
+					<-closed
+					close(g.gone)
+					return
+				}
+			}
+		}()
+		go g.settle()
+		return g, nil
+	})
+}
+
+// watch waits for the end of a generation or of the stream, and declares the topology anew from time to time.
+func (s *stream) watch(g *generation) {
+	t := time.NewTicker(refresh)
+	defer t.Stop()
+	for {
+		select {
+		case <-g.gone:
+			return
+		case <-s.ctx.Done():
+			return
+		case <-t.C:
+			if err := s.redeclare(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+			}
+		}
+	}
+}
+
+// redeclare declares the topology on a channel of its own.
+func (s *stream) redeclare(ctx context.Context) error {
+	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
+		return struct{}{}, s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+	})
+	return err
+}
+
+// Receive implements messaging.Stream.
+func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
+	for {
+		s.mu.Lock()
+		g, err, changed := s.cur, s.err, s.changed
+		s.mu.Unlock()
+		switch {
+		case s.ctx.Err() != nil:
+			return nil, messaging.ErrClosed
+		case err != nil:
+			return nil, err
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+		var deliveries <-chan amqp.Delivery
+		if g != nil {
+			deliveries = g.deliveries
+		}
+		select {
+		case d, ok := <-deliveries:
+			if !ok { // the generation has ended: wait for the next
+				select {
+				case <-changed:
+				case <-s.ctx.Done():
+				case <-ctx.Done():
+				}
+				continue
+			}
+			return newDelivery(s, g, d), nil
+		case <-changed:
+		case <-s.ctx.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Stop implements messaging.Stream.
+func (s *stream) Stop() error {
+	s.cancel()
+	<-s.done
+	s.mu.Lock()
+	g := s.cur
+	s.mu.Unlock()
+	if g == nil || g.dead() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bye)
+	defer cancel()
+	_, err := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Cancel(consumerTag, false) })
+	for err == nil { // amqp091 hands out what it holds and then closes
+		select {
+		case d, ok := <-g.deliveries:
+			if !ok {
+				return nil
+			}
+			g.put(settling{tag: d.DeliveryTag, requeue: true})
+			continue
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if g.dead() || errors.Is(err, amqp.ErrClosed) {
+		return nil // the server gives back by itself
+	}
+	return fmt.Errorf("rabbitmq: stop consuming from %s: %w", s.sub.Group, err)
+}
+
+// Close implements messaging.Stream.
+func (s *stream) Close() error {
+	err := s.Stop()
+	s.b.mu.Lock()
+	delete(s.b.streams, s)
+	s.b.mu.Unlock()
+	s.mu.Lock()
+	g := s.cur
+	s.cur = nil
+	s.mu.Unlock()
+	if g == nil || g.dead() {
+		return err
+	}
+	g.flush(bye)
+	ctx, cancel := context.WithTimeout(context.Background(), bye)
+	defer cancel()
+	_, cerr := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() })
+	if cerr == nil || g.dead() || errors.Is(cerr, amqp.ErrClosed) {
+		return err
+	}
+	return errors.Join(err, fmt.Errorf("rabbitmq: close the consumer of %s: %w", s.sub.Group, cerr))
+}
+
+// dead reports whether the channel has ended.
+func (g *generation) dead() bool {
+	select {
+	case <-g.gone:
+		return true
+	default:
+		return g.ch.IsClosed()
+	}
+}

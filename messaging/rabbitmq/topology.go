@@ -1,0 +1,130 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// delays is the ladder of pauses for which queues are made; a pause is rounded up to a step. Longer ones are rounded up
+// to whole days, at most 28.
+var delays = [...]time.Duration{
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second,
+	time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute,
+	time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 12 * time.Hour,
+}
+
+const (
+	day      = 24 * time.Hour
+	maxDelay = 28 * day // x-message-ttl has 32 bits of milliseconds
+)
+
+// step rounds a delay up.
+func step(d time.Duration) time.Duration {
+	for _, s := range delays {
+		if d <= s {
+			return s
+		}
+	}
+	return min((d+day-1)/day*day, maxDelay)
+}
+
+// stepName is a step in its largest whole unit, such as 250ms, 10s, 2m, 1h, 3d.
+func stepName(d time.Duration) string {
+	for _, u := range []struct {
+		d    time.Duration
+		name string
+	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d%u.d == 0 {
+			return fmt.Sprint(int64(d/u.d), u.name)
+		}
+	}
+	return fmt.Sprint(d.Milliseconds(), "ms")
+}
+
+func deadQueue(group string) string { return group + ".dead" }
+
+func retryQueue(group string, s time.Duration) string { return group + ".retry." + stepName(s) }
+
+// args are a queue's arguments. What leaves a quorum queue for its dead-letter queue is confirmed there first, which
+// asks for overflow=reject-publish.
+func (b *Broker) args(deadLetterTo string) amqp.Table {
+	a := amqp.Table{}
+	if !b.cfg.Classic {
+		a["x-queue-type"] = "quorum"
+	}
+	if deadLetterTo == "" {
+		if !b.cfg.Classic {
+			a["x-delivery-limit"] = int64(math.MaxInt32) // looking at dead letters counts; RabbitMQ 4 would drop them at 20
+		}
+		return a
+	}
+	a["x-dead-letter-exchange"] = ""
+	a["x-dead-letter-routing-key"] = deadLetterTo
+	if !b.cfg.Classic {
+		a["x-dead-letter-strategy"] = "at-least-once"
+		a["x-overflow"] = "reject-publish"
+	}
+	return a
+}
+
+func declare(ch *amqp.Channel, name string, args amqp.Table) error {
+	if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil {
+		return topology(err)
+	}
+	return nil
+}
+
+// declareGroup makes what a group needs. It is repeated on every channel.
+func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string) error {
+	if err := ch.ExchangeDeclare(b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+		return topology(err)
+	}
+	if err := declare(ch, deadQueue(group), b.args("")); err != nil {
+		return err
+	}
+	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
+	if b.cfg.DeliveryLimit > 0 && !b.cfg.Classic {
+		args["x-delivery-limit"] = int64(b.cfg.DeliveryLimit)
+	}
+	if err := declare(ch, group, args); err != nil {
+		return err
+	}
+	for _, p := range patterns {
+		if err := ch.QueueBind(group, p, b.cfg.Exchange, false, nil); err != nil {
+			return topology(err)
+		}
+	}
+	return nil
+}
+
+// declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue.
+func (b *Broker) declareRetry(ctx context.Context, group string, s time.Duration) error {
+	args := b.args(group)
+	args["x-message-ttl"] = s.Milliseconds()
+	_, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (struct{}, error) {
+		return struct{}{}, declare(ch, retryQueue(group, s), args)
+	})
+	return err
+}
+
+// rebind binds the groups of this process anew after the exchange was deleted.
+func (b *Broker) rebind() {
+	b.mu.Lock()
+	subs := make([]*stream, 0, len(b.streams))
+	for s := range b.streams {
+		subs = append(subs, s)
+	}
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(b.ctx, rpcTimeout)
+	defer cancel()
+	for _, s := range subs {
+		if err := s.redeclare(ctx); err != nil {
+			b.cfg.Logger.Warn("rabbitmq: cannot bind a group anew", "group", s.sub.Group, "error", err)
+		}
+	}
+}

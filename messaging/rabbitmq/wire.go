@@ -1,0 +1,149 @@
+package rabbitmq
+
+import (
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Headers: CloudEvents' binary mode, and our own.
+const (
+	cloudEvents    = "cloudEvents_"
+	headerAttempts = "x-sillar-attempts" // how many were made
+	headerReason   = "x-sillar-reason"
+	headerOrigin   = "x-sillar-origin"
+	headerDeath    = "x-first-death-reason" // the server's, when it dead-lettered by itself
+)
+
+// maxReason bounds a reason: a frame holds all headers of a message.
+const maxReason = 4 << 10
+
+// encode makes the AMQP message of an event.
+func encode(e messaging.Envelope) amqp.Publishing {
+	h := make(amqp.Table, len(e.Headers)+6)
+	for k, v := range e.Headers {
+		h[k] = v
+	}
+	stamp(h, e)
+	return amqp.Publishing{Headers: h, ContentType: e.ContentType, DeliveryMode: amqp.Persistent, MessageId: e.ID,
+		Timestamp: e.Time, Type: e.Type, AppId: e.Source, Body: e.Body}
+}
+
+// stamp writes the attributes of an event.
+func stamp(h amqp.Table, e messaging.Envelope) {
+	h[cloudEvents+"specversion"] = "1.0"
+	h[cloudEvents+"id"] = e.ID
+	h[cloudEvents+"type"] = e.Type
+	h[cloudEvents+"source"] = e.Source
+	if !e.Time.IsZero() {
+		h[cloudEvents+"time"] = e.Time.UTC().Format(time.RFC3339Nano)
+	}
+	if e.Key != "" {
+		h[cloudEvents+"subject"] = e.Key
+	}
+}
+
+// decode reads a delivery, a foreign one without CloudEvents' headers too, and how many attempts were made.
+func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
+	e = messaging.Envelope{ID: d.MessageId, Type: d.RoutingKey, Source: d.AppId, Time: d.Timestamp.UTC(),
+		ContentType: d.ContentType, Headers: make(map[string]string, len(d.Headers)), Body: d.Body}
+	if d.Timestamp.IsZero() {
+		e.Time = time.Time{}
+	}
+	for name, v := range d.Headers {
+		lower := strings.ToLower(name)
+		if own(lower) {
+			if lower == headerAttempts {
+				attempts = number(v)
+			}
+			continue
+		}
+		s, ok := text(v)
+		if !ok {
+			continue
+		}
+		attr, isEvent := strings.CutPrefix(lower, "cloudevents_")
+		if !isEvent {
+			attr, isEvent = strings.CutPrefix(lower, "cloudevents:")
+		}
+		if !isEvent || !attribute(&e, attr, s) {
+			e.Headers[lower] = s
+		}
+	}
+	return e, attempts
+}
+
+// attribute sets an attribute that has a field.
+func attribute(e *messaging.Envelope, name, v string) bool {
+	switch name {
+	case "specversion", "datacontenttype":
+	case "id":
+		e.ID = v
+	case "type":
+		e.Type = v
+	case "source":
+		e.Source = v
+	case "subject":
+		e.Key = v
+	case "time":
+		if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			e.Time = t.UTC()
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// own reports whether a header belongs to the delivery and not to the message.
+func own(lower string) bool {
+	return strings.HasPrefix(lower, "x-sillar-") || strings.HasPrefix(lower, "x-first-death-") ||
+		strings.HasPrefix(lower, "x-last-death-") || lower == "x-death" || lower == "x-delivery-count" || lower == "x-acquired-count"
+}
+
+// text makes a string of a header; tables and lists have none.
+func text(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case []byte:
+		return string(v), true
+	case time.Time:
+		return v.UTC().Format(time.RFC3339Nano), true
+	case bool, int8, uint8, int16, uint16, int32, uint32, int64, int, float32, float64:
+		return fmt.Sprint(v), true
+	}
+	return "", false
+}
+
+func number(v any) int {
+	s, _ := text(v)
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// again makes the message that goes to another queue in place of a delivery: whole, with the sender's headers as they
+// were, of whatever type, and without what the server noted.
+func again(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
+	h := maps.Clone(d.Headers)
+	if h == nil {
+		h = amqp.Table{}
+	}
+	maps.DeleteFunc(h, func(name string, _ any) bool {
+		lower := strings.ToLower(name)
+		return own(lower) || strings.HasPrefix(lower, "cloudevents:")
+	})
+	stamp(h, e)
+	return amqp.Publishing{Headers: h, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent,
+		Priority: d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, MessageId: d.MessageId, Timestamp: d.Timestamp,
+		Type: d.Type, AppId: d.AppId, Body: d.Body}
+}
