@@ -37,12 +37,13 @@ var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/back
 // TestPackages is the table of what each package may link.
 func TestPackages(t *testing.T) {
 	for pkg, allow := range map[string][]string{
-		"breaker":            breaker,
-		"messaging":          slices.Concat(otel, shared),
-		"repository":         shared,
-		"repository/memrepo": slices.Concat(shared, under("repository")),
-		"repository/sqldb":   slices.Concat(otel, shared, pgx),
-		"repository/sqlrepo": slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+		"breaker":             breaker,
+		"breaker/breakerhttp": slices.Concat(breaker, under("breaker"), otel, shared),
+		"messaging":           slices.Concat(otel, shared),
+		"repository":          shared,
+		"repository/memrepo":  slices.Concat(shared, under("repository")),
+		"repository/sqldb":    slices.Concat(otel, shared, pgx),
+		"repository/sqlrepo":  slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()

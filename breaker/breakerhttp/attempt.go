@@ -1,0 +1,199 @@
+package breakerhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/breaker"
+)
+
+// What is read of a response that is not returned, so that its connection can be used again: beyond that a new
+// connection is cheaper.
+const (
+	drainBytes = 256 << 10
+	drainTime  = time.Second
+)
+
+// exchange is one RoundTrip: the attempts of one request.
+type exchange struct {
+	t          *Transport
+	req        *http.Request
+	repeatable bool
+	attempts   int
+	last       *http.Response // of the attempt before
+}
+
+// attempt sends the request once. Its context outlives it, until the response's body is closed.
+func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
+	e.attempts++
+	if e.last != nil {
+		drain(e.last)
+		e.last = nil
+	}
+	actx, cancel := context.WithCancelCause(ctx)
+	req, err := e.request(actx)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	timer := e.t.startTimer(ctx, cancel)
+	res, err := e.t.base.RoundTrip(req)
+	if timer != nil {
+		timer.Stop()
+	}
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(actx), breaker.ErrTimeout) {
+		err = fmt.Errorf("breakerhttp: %s %s: %w", req.Method, req.URL.Host, breaker.ErrTimeout)
+	}
+	out := e.t.cfg.Classify(ctx, res, err)
+	if err != nil {
+		cancel(nil)
+		return nil, &attemptError{err: err, outcome: out, repeatable: e.repeatable}
+	}
+	res.Body = releasing(res.Body, func() { cancel(nil) })
+	if out == breaker.Success {
+		return res, nil
+	}
+	e.last = res
+	return res, &attemptError{
+		res: res, outcome: out,
+		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented && res.StatusCode != http.StatusHTTPVersionNotSupported,
+		pause:      retryAfter(res.Header.Get("Retry-After"), e.t.cfg.MaxRetryAfter),
+	}
+}
+
+// request returns the request of this attempt: a copy, for a RoundTripper must not change what it is given.
+func (e *exchange) request(ctx context.Context) (*http.Request, error) {
+	req := e.req.Clone(ctx)
+	if e.attempts > 1 && e.req.GetBody != nil {
+		body, err := e.req.GetBody()
+		if err != nil {
+			return nil, &attemptError{err: fmt.Errorf("breakerhttp: replay the request's body: %w", err), outcome: breaker.Ignore}
+		}
+		req.Body = body
+	}
+	if req.Header == nil {
+		req.Header = http.Header{}
+	}
+	e.t.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	return req, nil
+}
+
+// startTimer ends the attempt after the timeout. It is nil when there is none, or ctx ends sooner.
+func (t *Transport) startTimer(ctx context.Context, cancel context.CancelCauseFunc) *time.Timer {
+	if t.timeout <= 0 {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= t.timeout {
+		return nil
+	}
+	return time.AfterFunc(t.timeout, func() { cancel(breaker.ErrTimeout) })
+}
+
+// attemptError carries what an attempt meant through the breaker.
+type attemptError struct {
+	err        error
+	res        *http.Response
+	outcome    breaker.Outcome
+	repeatable bool
+	pause      time.Duration
+}
+
+func (e *attemptError) cause() error {
+	if e.err != nil {
+		return e.err
+	}
+	return &StatusError{Host: e.res.Request.URL.Host, Status: e.res.StatusCode}
+}
+
+// Error implements error.
+func (e *attemptError) Error() string { return e.cause().Error() }
+
+// Unwrap returns what the attempt ended with.
+func (e *attemptError) Unwrap() error { return e.cause() }
+
+// RetryAfter is the pause that the service asked for; package breaker looks for it.
+func (e *attemptError) RetryAfter() time.Duration { return e.pause }
+
+// StatusError is what the hooks of a breaker, Retry.If and OpenError.LastErr see of a response that was a failure.
+type StatusError struct {
+	// Host is whose answer it was.
+	Host string
+	// Status is the HTTP status.
+	Status int
+}
+
+// Error implements error.
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("breakerhttp: %s answered %d %s", e.Host, e.Status, http.StatusText(e.Status))
+}
+
+func classify(ctx context.Context, err error) breaker.Outcome {
+	var a *attemptError
+	if errors.As(err, &a) {
+		return a.outcome
+	}
+	return breaker.DefaultClassify(ctx, err)
+}
+
+// retryAfter reads a Retry-After header in both of its forms.
+func retryAfter(header string, limit time.Duration) time.Duration {
+	if header == "" || limit <= 0 {
+		return 0
+	}
+	if seconds, err := strconv.ParseUint(header, 10, 63); err == nil {
+		if seconds > uint64(limit/time.Second) {
+			return limit
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return min(limit, max(0, time.Until(at)))
+	}
+	return 0
+}
+
+func drain(res *http.Response) {
+	stop := time.AfterFunc(drainTime, func() { _ = res.Body.Close() })
+	defer stop.Stop()
+	_, _ = io.CopyN(io.Discard, res.Body, drainBytes)
+	_ = res.Body.Close()
+}
+
+// releasing returns body with release called when it is closed or read to its end.
+func releasing(body io.ReadCloser, release func()) io.ReadCloser {
+	b := &releaser{ReadCloser: body, release: sync.OnceFunc(release)}
+	if w, ok := body.(io.Writer); ok { // 101 Switching Protocols: the connection itself
+		return struct {
+			*releaser
+			io.Writer
+		}{b, w}
+	}
+	return b
+}
+
+type releaser struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *releaser) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.release()
+	}
+	return n, err
+}
+
+func (b *releaser) Close() error {
+	err := b.ReadCloser.Close()
+	b.release()
+	return err
+}

@@ -1,0 +1,30 @@
+// Package breakerhttp guards HTTP calls: an http.RoundTripper with a circuit breaker for each host, and a JSON REST
+// client over it.
+//
+//	users, err := breakerhttp.NewClient("http://users:8000", breakerhttp.Config{})
+//	...
+//	u, err := breakerhttp.Get[User](ctx, users, breakerhttp.Path("api/v1/users", id))
+//	switch {
+//	case errors.Is(err, breakerhttp.ErrNotFound):    // 404
+//	case errors.Is(err, breakerhttp.ErrUnavailable): // 5xx, 429, no connection, too slow, or the breaker is open
+//	}
+//
+// # Guarantees
+//
+//   - Status 5xx, 429 and connection errors are failures, every other status is a success; what the caller cancels
+//     counts as nothing.
+//   - With Config.Breaker.Retry set, only requests are repeated that may be: idempotent methods, or an Idempotency-Key,
+//     with no body or one that GetBody can replay. The body of a response that is not returned is drained and closed,
+//     so its connection is used again. Retry-After is honoured, as seconds and as a date, up to Config.MaxRetryAfter.
+//   - The attempt timeout ends when the response's header is there: it does not cut the body. Breaker.Deadline does,
+//     it is the whole request's.
+//   - The last response reaches the caller readable, whatever its status. A request is never changed, and its body is
+//     closed on every path.
+//   - The correlation id and the trace of the context travel in the request's header.
+//   - Breakers live in a bounded registry: junk hosts do not push out what is known of a failing one.
+//
+// # What it does not do
+//
+// It makes no spans: wrap the base transport with otelhttp for those. A bulkhead's place is given back when the header
+// of the response has come, not when its body has been read.
+package breakerhttp

@@ -1,0 +1,191 @@
+package breakerhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// Config says how requests are guarded. The zero Config is useful. In every field 0 is the default and a negative value
+// is off.
+type Config struct {
+	// Breaker is the configuration of the breaker of each host; its Name is their prefix, default "http". Its zero value
+	// is a timeout of 10 s for an attempt and a breaker; retries are on when Retry.Attempts is more than 1. Its Classify
+	// is not used: see Classify here.
+	Breaker breaker.Config
+	// MaxHosts bounds the hosts that have a breaker of their own. Default 1,024.
+	MaxHosts int
+	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
+	// DefaultClassify.
+	Classify func(ctx context.Context, res *http.Response, err error) breaker.Outcome
+	// MaxRetryAfter bounds the pause that a Retry-After header asks for. Default 30 s.
+	MaxRetryAfter time.Duration
+	// Propagator writes trace and correlation id into the header. Default: W3C trace context and X-Correlation-ID.
+	Propagator propagation.TextMapPropagator
+	// MaxBody bounds the response bodies that a Client reads, in bytes. Default 10 MiB. A Transport does not use it.
+	MaxBody int64
+}
+
+// DefaultClassify takes 5xx, 429 and every error for Failure, save the end of ctx by cancellation, which is Ignore. All
+// other statuses are Success: the service works, the request was wrong.
+func DefaultClassify(ctx context.Context, res *http.Response, err error) breaker.Outcome {
+	if err == nil && res != nil && (res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests) {
+		return breaker.Failure
+	}
+	return breaker.DefaultClassify(ctx, err)
+}
+
+// Transport is an http.RoundTripper that guards another. It is safe for concurrent use.
+type Transport struct {
+	base     http.RoundTripper
+	cfg      Config
+	timeout  time.Duration
+	deadline time.Duration
+	breakers *breaker.Registry
+}
+
+// NewTransport returns a Transport over base. A nil base is a clone of http.DefaultTransport that keeps more idle
+// connections to a host.
+func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
+	if base == nil {
+		base = newBase()
+	}
+	if cfg.MaxHosts < 0 {
+		return nil, fmt.Errorf("breakerhttp: Config.MaxHosts is %d, want at least 0", cfg.MaxHosts)
+	}
+	if cfg.Breaker.Name == "" {
+		cfg.Breaker.Name = "http"
+	}
+	if cfg.Classify == nil {
+		cfg.Classify = DefaultClassify
+	}
+	if cfg.MaxRetryAfter == 0 {
+		cfg.MaxRetryAfter = 30 * time.Second
+	}
+	if cfg.Propagator == nil {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	t := &Transport{base: base, cfg: cfg, timeout: cfg.Breaker.Timeout, deadline: cfg.Breaker.Deadline}
+	if t.timeout == 0 {
+		t.timeout = 10 * time.Second
+	}
+	inner := cfg.Breaker
+	if inner.ProbeTimeout == 0 {
+		inner.ProbeTimeout = max(30*time.Second, 2*t.timeout)
+	}
+	// Both would cancel the context on return, and so cut the body: they are kept here.
+	inner.Timeout, inner.Deadline = -1, -1
+	inner.Classify = classify
+	worth := cfg.Breaker.Retry.If
+	inner.Retry.If = func(err error) bool {
+		var a *attemptError
+		return errors.As(err, &a) && a.repeatable && (worth == nil || worth(a.cause()))
+	}
+	var err error
+	t.breakers, err = breaker.NewRegistry(inner, cfg.MaxHosts)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// MustTransport returns t or panics with err.
+func MustTransport(t *Transport, err error) *Transport {
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+func newBase() http.RoundTripper {
+	def, ok := http.DefaultTransport.(*http.Transport)
+	if !ok { // somebody wrapped it: theirs is the better guess
+		return http.DefaultTransport
+	}
+	tuned := def.Clone()
+	tuned.MaxIdleConns = 512
+	tuned.MaxIdleConnsPerHost = 64
+	return tuned
+}
+
+// Breaker returns the breaker of a host, "example.com" or "example.com:8080".
+func (t *Transport) Breaker(host string) *breaker.Breaker {
+	return t.breakers.Get(strings.ToLower(host))
+}
+
+// CloseIdleConnections closes the idle connections of the base transport.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.deadline <= 0 {
+		return t.roundTrip(req.Context(), req)
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), t.deadline)
+	res, err := t.roundTrip(ctx, req)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	res.Body = releasing(res.Body, cancel)
+	return res, nil
+}
+
+func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Response, error) {
+	e := &exchange{t: t, req: req, repeatable: repeatable(req)}
+	res, err := breaker.Do(ctx, t.breakers.Get(hostKey(req)), e.attempt)
+	if e.attempts == 0 && req.Body != nil {
+		_ = req.Body.Close()
+	}
+	if res == nil {
+		return nil, plain(err)
+	}
+	if err != nil && ctx.Err() != nil { // its body could not be read
+		_ = res.Body.Close()
+		return nil, plain(err)
+	}
+	return res, nil // a response is the answer, whatever it meant to the breaker
+}
+
+// plain takes the wrapping that was only for the breaker off an error.
+func plain(err error) error {
+	if a, ok := err.(*attemptError); ok {
+		return a.cause()
+	}
+	return err
+}
+
+// hostKey is the name of the breaker: the host, without the port that the scheme implies.
+func hostKey(req *http.Request) string {
+	host := strings.ToLower(req.URL.Host)
+	if h, port, err := net.SplitHostPort(host); err == nil &&
+		(req.URL.Scheme == "http" && port == "80" || req.URL.Scheme == "https" && port == "443") {
+		return h
+	}
+	return host
+}
+
+// repeatable says whether sending req twice is as good as once, and possible.
+func repeatable(req *http.Request) bool {
+	if req.Body != nil && req.Body != http.NoBody && req.GetBody == nil {
+		return false
+	}
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return req.Header.Get("Idempotency-Key") != "" || req.Header.Get("X-Idempotency-Key") != ""
+}
