@@ -47,6 +47,13 @@ func (l *link) set(c *conn, err error) {
 	l.changed = make(chan struct{})
 }
 
+// note sets why a connection that is up is of no use, or nil.
+func (l *link) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
 // state returns the live connection or nil, the reason why there is none, and a channel that ends with the next change.
 func (l *link) state() (*conn, error, <-chan struct{}) {
 	l.mu.Lock()

@@ -66,15 +66,14 @@ func (p *publisher) run() {
 				return
 			}
 			p.b.cfg.Logger.Error("rabbitmq: cannot open a channel for publishing", "error", err)
-			p.link.mu.Lock()
-			p.link.err = err
-			p.link.mu.Unlock()
+			p.link.note(err)
 			if backoff.Sleep(ctx, reconnect.Delay(attempt)) != nil {
 				return
 			}
 			continue
 		}
 		attempt = 0
+		p.link.note(nil)
 		if missing {
 			p.b.rebind()
 		}

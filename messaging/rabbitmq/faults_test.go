@@ -1,0 +1,385 @@
+package rabbitmq_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/faultproxy"
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/rabbitmq"
+)
+
+// through returns a URL that leads to the server by way of a proxy, and the direct one.
+func through(t *testing.T) (via, direct string, p *faultproxy.Proxy) {
+	t.Helper()
+	direct = testenv.RabbitMQ(t)
+	u, err := url.Parse(direct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = faultproxy.New(t, u.Host)
+	u.Host = p.Addr()
+	return u.String(), direct, p
+}
+
+func open(t *testing.T, url string, cfg rabbitmq.Config) *rabbitmq.Broker {
+	t.Helper()
+	cfg.Source = "test"
+	if cfg.Logger == nil {
+		cfg.Logger = quiet
+	}
+	b := rabbitmq.Must(url, cfg)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return b
+}
+
+// raw returns a channel of its own, for what an operator may do.
+func raw(t *testing.T, url string) *amqp.Channel {
+	t.Helper()
+	c, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	ch, err := c.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func subscribe(t *testing.T, b *rabbitmq.Broker, group string, prefetch int, patterns ...string) messaging.Stream {
+	t.Helper()
+	s, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: group, Patterns: patterns, Prefetch: prefetch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func receive(t *testing.T, s messaging.Stream) messaging.Delivery {
+	t.Helper()
+	d, err := s.Receive(within(t, 20*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Connections are cut ten times while messages are published and handled. Every publish that returned nil is handled,
+// the consumer goes on by itself, and no goroutine stays behind.
+func TestCutTenTimes(t *testing.T) {
+	via, _, p := through(t)
+	b := open(t, via, rabbitmq.Config{})
+	ctx, stop := context.WithCancel(within(t, time.Minute))
+	var mu sync.Mutex
+	handled := map[string]int{}
+	r := messaging.MustRouter(b, messaging.RouterConfig{Logger: quiet})
+	messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
+		mu.Lock()
+		defer mu.Unlock()
+		handled[m.ID]++
+		return nil
+	})
+	subscribe(t, b, "g", 1, "t").Close()
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+
+	var confirmed []string
+	publishing, halt := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := 0; publishing.Err() == nil; i++ {
+				id := fmt.Sprint(w, "-", i)
+				if err := b.Publish(ctx, "t", i, messaging.WithID(id)); err != nil {
+					t.Errorf("publish %s: %v", id, err)
+					return
+				}
+				mu.Lock()
+				confirmed = append(confirmed, id)
+				mu.Unlock()
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	before := 0
+	for i := range 10 {
+		p.Cut()
+		n := p.Connections()
+		for end := time.Now().Add(20 * time.Second); p.Connections() < n+2 && time.Now().Before(end); { // both are back
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if i == 1 {
+			before = runtime.NumGoroutine()
+		}
+	}
+	after := runtime.NumGoroutine()
+	halt()
+	wg.Wait()
+	all := func() (missing int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, id := range confirmed {
+			if handled[id] == 0 {
+				missing++
+			}
+		}
+		return missing
+	}
+	for end := time.Now().Add(20 * time.Second); all() > 0 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if n := all(); n > 0 || len(confirmed) < 100 {
+		t.Errorf("%d of %d confirmed messages were not handled", n, len(confirmed))
+	}
+	if after > before+10 {
+		t.Errorf("%d goroutines after two cuts, %d after ten", before, after)
+	}
+	if dead, err := b.DeadLetters(within(t, 10*time.Second), "g", 1); err != nil || len(dead) != 0 {
+		t.Errorf("dead letters: %v, %v", dead, err)
+	}
+	t.Logf("%d messages, goroutines %d then %d", len(confirmed), before, after)
+}
+
+// The acknowledgement of a delivery of an earlier channel fails, and settles nothing of the new one.
+func TestStaleAck(t *testing.T) {
+	via, _, p := through(t)
+	b := open(t, via, rabbitmq.Config{})
+	s := subscribe(t, b, "g", 1, "t")
+	for i := range 2 {
+		if err := b.Publish(t.Context(), "t", i, messaging.WithID(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stale := receive(t, s)
+	p.Cut()
+	fresh := receive(t, s)
+	if fresh.Envelope().ID != stale.Envelope().ID || fresh.Attempt() != 1 {
+		t.Fatalf("after the cut comes %s at attempt %d", fresh.Envelope().ID, fresh.Attempt())
+	}
+	for what, err := range map[string]error{
+		"Ack": stale.Ack(t.Context()), "Requeue": stale.Requeue(t.Context()),
+		"Retry": stale.Retry(t.Context(), 0, nil), "DeadLetter": stale.DeadLetter(t.Context(), nil),
+	} {
+		if !errors.Is(err, messaging.ErrClosed) {
+			t.Errorf("stale %s: %v", what, err)
+		}
+	}
+	p.Cut() // the fresh one was not settled: it comes again
+	again := receive(t, s)
+	if again.Envelope().ID != "0" {
+		t.Fatalf("message 0 was settled by the stale acknowledgement; %s comes", again.Envelope().ID)
+	}
+	if err := again.Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := receive(t, s); d.Envelope().ID != "1" || d.Ack(t.Context()) != nil {
+		t.Fatalf("then %s", d.Envelope().ID)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// With ReportUnknown a lost confirm is told as such: never as nil, never as refused.
+func TestUnknownOutcome(t *testing.T) {
+	via, _, p := through(t)
+	b := open(t, via, rabbitmq.Config{ReportUnknown: true})
+	if err := subscribe(t, b, "g", 1, "t").Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	p.Pause()
+	done := make(chan error, 1)
+	go func() { done <- b.Publish(t.Context(), "t", 1) }()
+	time.Sleep(50 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := b.Publish(ctx, "t", 1); !errors.Is(err, messaging.ErrUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a black hole: %v", err)
+	}
+	p.Resume()
+	if err := <-done; err != nil {
+		t.Errorf("after the black hole: %v", err)
+	}
+	p.Pause()
+	go func() { done <- b.Publish(t.Context(), "t", 1) }()
+	time.Sleep(50 * time.Millisecond)
+	p.Cut()
+	p.Resume()
+	if err := <-done; !errors.Is(err, messaging.ErrUnknownOutcome) || errors.Is(err, messaging.ErrNacked) {
+		t.Errorf("a cut: %v", err)
+	}
+}
+
+// New does not need a server; what waits ends with its context; the server's return is noticed; no password shows.
+func TestDownAtStart(t *testing.T) {
+	via, _, p := through(t)
+	u, _ := url.Parse(via)
+	u.User = url.UserPassword("guest", "guest")
+	var logged bytes.Buffer
+	var mu sync.Mutex
+	p.Refuse(true)
+	b := open(t, u.String(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, b: &logged}, nil))})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for what, err := range map[string]error{"Health": b.Health(ctx), "Publish": b.Publish(ctx, "t", 1)} {
+		if !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Subscribe: %v", err)
+	}
+	p.Refuse(false)
+	if err := b.Health(t.Context()); err != nil {
+		t.Errorf("Health after the server's return: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if logged.Len() == 0 || strings.Contains(logged.String(), "guest:") {
+		t.Errorf("logged %q", logged.String())
+	}
+}
+
+// No error and no log line holds the password.
+func TestPasswordStaysSecret(t *testing.T) {
+	via, _, _ := through(t)
+	u, _ := url.Parse(via)
+	u.User = url.UserPassword("guest", "hunter2")
+	var logged bytes.Buffer
+	var mu sync.Mutex
+	b := open(t, u.String(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, b: &logged}, nil))})
+	err := b.Health(within(t, 300*time.Millisecond))
+	mu.Lock()
+	defer mu.Unlock()
+	if err == nil || strings.Contains(err.Error()+logged.String(), "hunter2") {
+		t.Fatalf("Health: %v, logged %q", err, logged.String())
+	}
+}
+
+type locked struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+
+// Queues and exchange that are deleted under a running program are made anew.
+func TestTopologyDeletedLive(t *testing.T) {
+	direct := testenv.RabbitMQ(t)
+	b := open(t, direct, rabbitmq.Config{})
+	s := subscribe(t, b, "g", 1, "t")
+	op := raw(t, direct)
+	exchange := func(what string) {
+		t.Helper()
+		ctx := within(t, 20*time.Second)
+		for err := b.Publish(ctx, "t", 1); err != nil; err = b.Publish(ctx, "t", 1) { // until the binding is back
+			if !errors.Is(err, messaging.ErrUnroutable) {
+				t.Fatalf("%s: %v", what, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		d := receive(t, s)
+		if err := d.Retry(ctx, 50*time.Millisecond, nil); err != nil {
+			t.Fatalf("%s: retry: %v", what, err)
+		}
+		if err := receive(t, s).Ack(ctx); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	exchange("before")
+	if _, err := op.QueueDelete("g", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange("the queue was deleted")
+	if err := op.ExchangeDelete("microservices", false, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange("the exchange was deleted")
+	for _, q := range []string{"g.retry.100ms", "g.dead"} {
+		if _, err := op.QueueDelete(q, false, false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange("the retry queue was deleted")
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, s).DeadLetter(t.Context(), errors.New("x")); err != nil {
+		t.Fatalf("the dead-letter queue was deleted: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A queue that exists with other arguments is said clearly and at once.
+func TestTopologyMismatch(t *testing.T) {
+	direct := testenv.RabbitMQ(t)
+	if _, err := raw(t, direct).QueueDeclare("g", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, direct, rabbitmq.Config{})
+	_, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
+	if !errors.Is(err, rabbitmq.ErrTopology) {
+		t.Fatalf("Subscribe: %v", err)
+	}
+}
+
+// What a consumer gives back too often ends in the dead letters, where a limit is set.
+func TestDeliveryLimit(t *testing.T) {
+	b := open(t, testenv.RabbitMQ(t), rabbitmq.Config{DeliveryLimit: 2})
+	s := subscribe(t, b, "g", 1, "t")
+	if err := b.Publish(t.Context(), "t", 1, messaging.WithID("x")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := receive(t, s).Requeue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		dead, err := b.DeadLetters(t.Context(), "g", 10)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("no dead letter: %v", err)
+		}
+		if len(dead) == 1 && dead[0].ID == "x" && strings.Contains(dead[0].Reason, "delivery_limit") {
+			break
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
