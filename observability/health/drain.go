@@ -1,0 +1,157 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Phase is one step of going down.
+type Phase struct {
+	// Name of the phase, in logs and errors. Required.
+	Name string
+	// Stop does it, and returns when it is done or its context ends. Required.
+	Stop func(ctx context.Context) error
+	// Bound is how long it may take. Default 5 s.
+	Bound time.Duration
+}
+
+// Drain says how a service goes down. The zero Drain goes down at SIGTERM or SIGINT, without a delay, within 30 s.
+type Drain struct {
+	// Health becomes unready at the first signal. Nil: nobody is told.
+	Health *Health
+	// Delay is how long the service goes on serving while unready, so that load balancers see it. Default none; in
+	// Kubernetes, 5 s or more.
+	Delay time.Duration
+	// Grace is when the process would be killed, counted from the signal: Kubernetes'
+	// terminationGracePeriodSeconds. Delay and the phases' bounds must fit in it. Default 30 s.
+	Grace time.Duration
+	// NoSignals makes the end of Run's context the only reason to go down: for programs of several services, of which
+	// one Run with signals ends the others by their context.
+	NoSignals bool
+	// Logger is told of each step. Default slog.Default().
+	Logger *slog.Logger
+
+	// signals and exit are replaced by tests.
+	signals <-chan os.Signal
+	exit    func(code int)
+}
+
+// defaultBound is how long a phase may take that does not say.
+const defaultBound = 5 * time.Second
+
+// ErrGrace is returned by Run, at once, when Delay and the phases' bounds do not fit in Grace.
+var ErrGrace = errors.New("health: the phases do not fit in the grace period")
+
+// Run waits for SIGTERM, SIGINT or the end of ctx. Then it makes the service unready, waits for Delay, and runs the
+// phases in order; one that fails or exceeds its bound does not keep the next from running. It returns what failed,
+// nil after an orderly end. A second signal ends the process at once with status 1.
+//
+// The phases' contexts do not end with ctx: what they stop may still need it.
+func Run(ctx context.Context, d Drain, phases ...Phase) error {
+	if d.Grace == 0 {
+		d.Grace = 30 * time.Second
+	}
+	if d.Logger == nil {
+		d.Logger = slog.Default()
+	}
+	if d.exit == nil {
+		d.exit = os.Exit
+	}
+	if err := fits(&d, phases); err != nil {
+		return err
+	}
+	if d.signals == nil && !d.NoSignals {
+		c := make(chan os.Signal, 2)
+		signal.Notify(c, syscall.SIGTERM, os.Interrupt)
+		defer signal.Stop(c)
+		d.signals = c
+	}
+	select {
+	case s := <-d.signals:
+		d.Logger.InfoContext(ctx, "going down", "signal", s.String())
+	case <-ctx.Done():
+		d.Logger.InfoContext(ctx, "going down", "cause", context.Cause(ctx))
+	}
+	if d.Health != nil {
+		d.Health.Drain()
+	}
+	down := make(chan error, 1)
+	go func() { down <- d.down(context.WithoutCancel(ctx), phases) }()
+	select {
+	case err := <-down:
+		return err
+	case s := <-d.signals:
+		d.Logger.ErrorContext(ctx, "second signal, exiting at once", "signal", s.String())
+		d.exit(1)
+		return fmt.Errorf("health: ended by a second signal: %s", s)
+	}
+}
+
+func fits(d *Drain, phases []Phase) error {
+	total := d.Delay
+	for i, p := range phases {
+		if p.Name == "" || p.Stop == nil || p.Bound < 0 {
+			return fmt.Errorf("health: phase %d needs a Name, a Stop and no negative Bound", i)
+		}
+		if p.Bound == 0 {
+			p.Bound = defaultBound
+		}
+		total += p.Bound
+	}
+	if total > d.Grace {
+		return fmt.Errorf("%w: they may take %s of %s", ErrGrace, total, d.Grace)
+	}
+	return nil
+}
+
+func (d *Drain) down(ctx context.Context, phases []Phase) error {
+	if d.Delay > 0 {
+		time.Sleep(d.Delay)
+	}
+	var errs []error
+	for _, p := range phases {
+		if p.Bound == 0 {
+			p.Bound = defaultBound
+		}
+		start := time.Now()
+		if err := p.run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("health: phase %s: %w", p.Name, err))
+			d.Logger.ErrorContext(ctx, "phase failed", "phase", p.Name, "error", err, "took", time.Since(start))
+			continue
+		}
+		d.Logger.InfoContext(ctx, "phase done", "phase", p.Name, "took", time.Since(start))
+	}
+	return errors.Join(errs...)
+}
+
+// run calls Stop and does not wait for it longer than its bound, whether or not it heeds its context.
+func (p Phase) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Bound)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- fmt.Errorf("panic: %v", v)
+			}
+		}()
+		done <- p.Stop(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		select { // both may be ready: what Stop said counts
+		case err := <-done:
+			return err
+		case <-time.After(p.Bound / 20):
+			return context.DeadlineExceeded
+		}
+	}
+}

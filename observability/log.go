@@ -1,0 +1,171 @@
+package observability
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// LogConfig tunes a log handler. The zero LogConfig is useful.
+type LogConfig struct {
+	// Service is in every line. Default none.
+	Service string
+	// Level is the least level that is logged. Default Info.
+	Level slog.Leveler
+}
+
+// logHandler writes JSON lines. The fixed fields come first and stand at the root; what With, WithGroup and the record
+// add follows, and cannot take their names.
+type logHandler struct {
+	out     *output
+	level   slog.Leveler
+	service []byte   // `,"service":"..."`, or empty
+	pre     []byte   // attributes of With, encoded, and the groups opened for them
+	open    int      // how many groups pre has opened
+	groups  []string // groups that wait for their first attribute
+}
+
+type output struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// NewLogHandler returns a slog.Handler that writes JSON lines with the fields timestamp, level, message, service,
+// correlation_id, trace_id, span_id, source, and then the rest. An attribute at the root with one of these names gets
+// a _ behind it.
+func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
+	h := &logHandler{out: &output{w: w}, level: cfg.Level}
+	if h.level == nil {
+		h.level = slog.LevelInfo
+	}
+	if cfg.Service != "" {
+		h.service = appendString([]byte(`,"service":`), cfg.Service)
+	}
+	return h
+}
+
+// Enabled implements slog.Handler.
+func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+
+// maxKept bounds the buffers that wait for the next line.
+const maxKept = 16 << 10
+
+// Handle implements slog.Handler.
+func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
+	buf := buffers.Get().(*[]byte)
+	b := h.head(ctx, (*buf)[:0], r)
+	b = append(b, h.pre...)
+	before := len(b)
+	for _, g := range h.groups {
+		b = appendOpen(b, g)
+	}
+	from, root := len(b), h.open == 0 && len(h.groups) == 0
+	r.Attrs(func(a slog.Attr) bool {
+		b = appendAttr(b, a, root)
+		return true
+	})
+	if len(b) == from { // groups without content are left out
+		b = b[:before]
+	} else {
+		b = appendClose(b, len(h.groups))
+	}
+	b = appendClose(b, h.open)
+	b = append(b, '}', '\n')
+	h.out.mu.Lock()
+	_, err := h.out.w.Write(b)
+	h.out.mu.Unlock()
+	if cap(b) <= maxKept {
+		*buf = b
+		buffers.Put(buf)
+	}
+	return err
+}
+
+// head writes the fixed fields.
+func (h *logHandler) head(ctx context.Context, b []byte, r slog.Record) []byte {
+	b = append(b, '{')
+	if !r.Time.IsZero() {
+		b = append(b, `"timestamp":"`...)
+		b = r.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+		b = append(b, `",`...)
+	}
+	b = append(b, `"level":"`...)
+	b = append(b, r.Level.String()...)
+	b = append(b, `","message":`...)
+	b = appendString(b, r.Message)
+	b = append(b, h.service...)
+	if id := correlation.From(ctx); id != "" {
+		b = appendString(append(b, `,"correlation_id":`...), id)
+	}
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		tid, sid := sc.TraceID(), sc.SpanID()
+		b = appendHex(append(b, `,"trace_id":"`...), tid[:])
+		b = appendHex(append(b, `","span_id":"`...), sid[:])
+		b = append(b, '"')
+	}
+	if r.PC != 0 {
+		b = appendString(append(b, `,"source":`...), source(r.PC))
+	}
+	return b
+}
+
+// WithAttrs implements slog.Handler.
+func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	n := *h
+	n.pre = slices.Clip(h.pre)
+	for _, g := range h.groups {
+		n.pre = appendOpen(n.pre, g)
+	}
+	from, root := len(n.pre), h.open == 0 && len(h.groups) == 0
+	for _, a := range attrs {
+		n.pre = appendAttr(n.pre, a, root)
+	}
+	if len(n.pre) == from {
+		return h
+	}
+	n.open, n.groups = h.open+len(h.groups), nil
+	return &n
+}
+
+// WithGroup implements slog.Handler.
+func (h *logHandler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	if h.open == 0 && len(h.groups) == 0 && fixedField(name) {
+		name += "_"
+	}
+	n := *h
+	n.groups = append(slices.Clip(h.groups), name)
+	return &n
+}
+
+// sources remembers where a program counter lies: there are only as many as the program has log calls.
+var sources sync.Map // uintptr -> string
+
+// source returns folder/file.go:line.
+func source(pc uintptr) string {
+	if s, ok := sources.Load(pc); ok {
+		return s.(string)
+	}
+	f, _ := runtime.CallersFrames([]uintptr{pc}).Next()
+	file := f.File
+	if i := strings.LastIndexByte(file, '/'); i > 0 {
+		file = file[strings.LastIndexByte(file[:i], '/')+1:]
+	}
+	s := file + ":" + strconv.Itoa(f.Line)
+	sources.Store(pc, s)
+	return s
+}

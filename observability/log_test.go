@@ -1,0 +1,137 @@
+package observability_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/slogtest"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/observability"
+)
+
+func TestSlogtest(t *testing.T) {
+	var buf bytes.Buffer
+	slogtest.Run(t, func(*testing.T) slog.Handler {
+		buf.Reset()
+		return observability.NewLogHandler(&buf, observability.LogConfig{})
+	}, func(t *testing.T) map[string]any {
+		m := map[string]any{}
+		if err := json.Unmarshal(buf.Bytes(), &m); err != nil {
+			t.Fatalf("%v: %s", err, buf.Bytes())
+		}
+		for ours, theirs := range map[string]string{"timestamp": "time", "message": "msg"} {
+			if v, ok := m[ours]; ok {
+				m[theirs] = v
+				delete(m, ours)
+			}
+		}
+		return m
+	})
+}
+
+func traced() context.Context {
+	ctx := observability.WithCorrelationID(context.Background(), "c-1")
+	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+}
+
+func TestIDsAtTheRootOnce(t *testing.T) {
+	var buf bytes.Buffer
+	log := slog.New(observability.NewLogHandler(&buf, observability.LogConfig{Service: "orders"}))
+	for name, l := range map[string]*slog.Logger{
+		"plain": log, "with": log.With("a", 1), "group": log.WithGroup("g"), "group with": log.WithGroup("g").With("a", 1).WithGroup("h"),
+		"shadow": log.With("trace_id", "evil", "level", "evil", "service", "evil"), "shadow in group": log.WithGroup("trace_id").With("trace_id", "inner"),
+	} {
+		buf.Reset()
+		l.InfoContext(traced(), "hello\n\"x\"\u2028", "msg", "evil", "correlation_id", "evil", slog.Group("", slog.String("span_id", "evil")), slog.Group("level", slog.Int("x", 1)))
+		dec := json.NewDecoder(&buf)
+		seen := map[string]int{}
+		if _, err := dec.Token(); err != nil {
+			t.Fatal(err)
+		}
+		root := map[string]any{}
+		for dec.More() {
+			k, err := dec.Token()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			var v any
+			if err := dec.Decode(&v); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			seen[k.(string)]++
+			root[k.(string)] = v
+		}
+		want := map[string]any{"level": "INFO", "message": "hello\n\"x\"\u2028", "service": "orders", "correlation_id": "c-1",
+			"trace_id": "01000000000000000000000000000000", "span_id": "0200000000000000"}
+		for k, v := range want {
+			if seen[k] != 1 || root[k] != v {
+				t.Errorf("%s: %s is %v, %d times", name, k, root[k], seen[k])
+			}
+		}
+		if !strings.HasPrefix(fmt.Sprint(root["source"]), "observability/log_test.go:") {
+			t.Errorf("%s: source %v", name, root["source"])
+		}
+	}
+}
+
+type bad struct{}
+
+func (bad) MarshalJSON() ([]byte, error) { panic("no") }
+
+func TestLogSurvivesOddValues(t *testing.T) {
+	var buf bytes.Buffer
+	log := slog.New(observability.NewLogHandler(&buf, observability.LogConfig{}))
+	log.Info("\xff\x00", "bad", bad{}, "chan", make(chan int), "nil", nil, "err", errors.New("e"), "f", 1.5, "typed nil", (*bytes.Buffer)(nil), "k\n", "v")
+	if !json.Valid(buf.Bytes()) {
+		t.Errorf("not JSON: %s", buf.Bytes())
+	}
+}
+
+func TestSecretNeverPrints(t *testing.T) {
+	const hush = "hunter2-hush"
+	s := observability.NewSecret(hush)
+	type inner struct{ s observability.Secret[string] }
+	type outer struct {
+		S observability.Secret[string]
+		P *observability.Secret[string]
+		L []observability.Secret[string]
+		M map[string]observability.Secret[string]
+		I inner
+		A any
+	}
+	o := outer{s, &s, []observability.Secret[string]{s}, map[string]observability.Secret[string]{"k": s}, inner{s}, s}
+	var buf bytes.Buffer
+	log := slog.New(observability.NewLogHandler(&buf, observability.LogConfig{}))
+	for _, v := range []any{s, &s, o, &o, []any{o}, fmt.Errorf("wrap: %v", s), struct{ e error }{fmt.Errorf("%+v", o)}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T"} {
+			fmt.Fprintf(&buf, verb, v)
+		}
+		data, _ := json.Marshal(v)
+		buf.Write(data)
+		log.Info("x", "v", v, slog.Group("g", slog.Any("v", v)))
+	}
+	if out := buf.String(); strings.Contains(out, hush) || strings.Contains(out, fmt.Sprintf("%x", hush)) {
+		t.Errorf("printed: %s", out)
+	}
+	if s.Reveal() != hush {
+		t.Error("lost")
+	}
+}
+
+func TestLogAllocs(t *testing.T) {
+	log := slog.New(observability.NewLogHandler(io.Discard, observability.LogConfig{Service: "orders"}))
+	ctx := traced()
+	if n := testing.AllocsPerRun(200, func() {
+		log.LogAttrs(ctx, slog.LevelInfo, "hello", slog.String("a", "b"), slog.Int("n", 1))
+	}); n > 1 {
+		t.Errorf("%v allocations a line, want at most 1", n)
+	}
+}

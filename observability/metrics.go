@@ -1,0 +1,72 @@
+package observability
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// metrics are the fixed metrics of every service.
+type metrics struct {
+	requests   *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	inProgress *prometheus.GaugeVec
+	depTime    *prometheus.HistogramVec
+	depErrors  *prometheus.CounterVec
+	operation  *prometheus.HistogramVec
+}
+
+func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	m := &metrics{
+		requests: counter("http_requests_total", "Total number of HTTP requests", "method", "endpoint", "status"),
+		duration: histogram("http_request_duration_seconds", "HTTP request duration in seconds", "method", "endpoint"),
+		inProgress: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "http_requests_in_progress", Help: "Number of HTTP requests in progress"}, []string{"method"}),
+		depTime: histogram("dependency_request_duration_seconds", "Dependency request duration in seconds",
+			"dependency_name", "operation", "status"),
+		depErrors: counter("dependency_errors_total", "Total number of dependency errors",
+			"dependency_name", "operation", "error_type"),
+		operation: histogram("business_operation_duration_seconds", "Business operation duration in seconds", "operation"),
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.requests, m.duration, m.inProgress, m.depTime, m.depErrors, m.operation,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// methodLabel keeps the label from growing with what clients send.
+func methodLabel(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return m
+	}
+	return "other"
+}
+
+var statusText = func() (t [1000]string) {
+	for i := range t {
+		t[i] = strconv.Itoa(i)
+	}
+	return t
+}()
+
+func statusLabel(code int) string {
+	if code < 100 || code >= len(statusText) {
+		return "other"
+	}
+	return statusText[code]
+}

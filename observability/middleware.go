@@ -1,0 +1,230 @@
+package observability
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/internal/problem"
+)
+
+// request is what is noted about a request while it is served.
+type request struct {
+	tel       *Telemetry
+	w         writer
+	fhr       withFHR
+	f         withF
+	start     time.Time
+	method    string
+	route     string // joined pattern of the muxes that matched
+	routePath string // the path that the last of them saw
+	noted     bool   // a Mux is in the chain
+	silent    bool   // not counted, not logged
+	span      trace.Span
+	done      bool // the handler has returned
+}
+
+type requestKey struct{}
+
+func requestFrom(ctx context.Context) *request {
+	q, _ := ctx.Value(requestKey{}).(*request)
+	return q
+}
+
+// statusAborted is counted for a request whose handler gave the connection up before it answered.
+const statusAborted = 499
+
+// maxPath bounds the path in the access log.
+const maxPath = 512
+
+// Middleware gives each request its correlation id, span, metrics and access log, and turns a panic into a 500. The
+// context of the request carries t.
+func (t *Telemetry) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := &request{tel: t, start: time.Now(), method: methodLabel(r.Method)}
+		q.w.ResponseWriter = w
+		ctx := t.enter(q, r)
+		r = r.WithContext(ctx)
+		gauge := t.metrics.inProgress.WithLabelValues(q.method)
+		gauge.Inc()
+		defer func() {
+			gauge.Dec()
+			t.leave(ctx, q, r, recovered(recover(), q))
+		}()
+		next.ServeHTTP(q.show(), r)
+		q.done = true
+	})
+}
+
+// enter makes the context of a request.
+func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
+	ctx := r.Context()
+	id := r.Header.Get(correlation.Header)
+	ctx = t.Propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	if correlation.Valid(id) {
+		ctx = correlation.With(ctx, id)
+	} else {
+		id = correlation.New()
+		ctx = correlation.With(ctx, id)
+	}
+	q.w.Header().Set(correlation.Header, id)
+	ctx = context.WithValue(ctx, requestKey{}, q)
+	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	if t.cfg.PublicEdge {
+		if remote := trace.SpanContextFromContext(ctx); remote.IsValid() && remote.IsRemote() {
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: remote}))
+		}
+		ctx = baggage.ContextWithoutBaggage(trace.ContextWithSpanContext(ctx, trace.SpanContext{}))
+	}
+	if len(t.cfg.SpanExporters) == 0 {
+		q.span = trace.SpanFromContext(ctx) // passes the trace of the caller on
+		return ctx
+	}
+	ctx, q.span = t.tracer.Start(ctx, q.method, opts...)
+	return ctx
+}
+
+// panicked is a panic of a handler.
+type panicked struct {
+	value any
+	stack []byte
+	abort bool // http.ErrAbortHandler, or what has to become it
+}
+
+func recovered(v any, q *request) *panicked {
+	if v == nil {
+		if !q.done { // runtime.Goexit: the server gives the connection up
+			return &panicked{abort: true}
+		}
+		return nil
+	}
+	if v == http.ErrAbortHandler {
+		return &panicked{value: v, abort: true}
+	}
+	return &panicked{value: v, stack: debug.Stack()}
+}
+
+// leave notes how a request ended. A panic is answered with a 500 where nothing has been answered yet; where something
+// has, the connection is cut, so that the client does not take a part for the whole.
+func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *panicked) {
+	status := q.w.status
+	switch {
+	case p != nil && !p.abort:
+		if status == 0 && !q.w.hijacked {
+			h := q.w.Header()
+			for name := range h {
+				if name != http.CanonicalHeaderKey(correlation.Header) {
+					delete(h, name)
+				}
+			}
+			problem.Write(ctx, &q.w, http.StatusInternalServerError, "internal", "")
+		} else {
+			p.abort = true
+		}
+		status = http.StatusInternalServerError
+	case p != nil && status == 0:
+		status = statusAborted
+	case status == 0 && q.w.hijacked:
+		status = http.StatusSwitchingProtocols
+	case status == 0:
+		status = http.StatusOK // net/http writes it when the handler returns
+	}
+	endpoint := q.endpoint(r)
+	if !q.silent {
+		t.count(ctx, q, endpoint, status)
+		t.log(ctx, q, r, endpoint, status, p)
+	}
+	t.endSpan(q, r, endpoint, status, p)
+	if p != nil && p.abort && p.value != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (t *Telemetry) count(ctx context.Context, q *request, endpoint string, status int) {
+	t.metrics.requests.WithLabelValues(q.method, endpoint, statusLabel(status)).Inc()
+	if !q.w.hijacked { // a WebSocket's life is no request's duration
+		observe(ctx, t.metrics.duration.WithLabelValues(q.method, endpoint), time.Since(q.start))
+	}
+}
+
+// observe adds a value to a histogram, with the trace as its exemplar when that is recorded.
+func observe(ctx context.Context, o prometheus.Observer, d time.Duration) {
+	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() && trace.SpanFromContext(ctx).IsRecording() {
+		if e, ok := o.(prometheus.ExemplarObserver); ok {
+			e.ObserveWithExemplar(d.Seconds(), prometheus.Labels{"trace_id": sc.TraceID().String()})
+			return
+		}
+	}
+	o.Observe(d.Seconds())
+}
+
+func (t *Telemetry) log(ctx context.Context, q *request, r *http.Request, endpoint string, status int, p *panicked) {
+	level := slog.LevelInfo
+	switch {
+	case status >= 500:
+		level = slog.LevelError
+	case slices.Contains(t.cfg.QuietPaths, r.URL.Path):
+		return
+	}
+	if !t.handler.Enabled(ctx, level) {
+		return
+	}
+	rec := slog.NewRecord(time.Now(), level, "request", 0)
+	path := r.URL.Path
+	if len(path) > maxPath {
+		path = path[:maxPath]
+	}
+	rec.AddAttrs(slog.String("method", q.method), slog.String("path", path), slog.String("endpoint", endpoint),
+		slog.Int("status", status), slog.Float64("duration_ms", float64(time.Since(q.start).Microseconds())/1000),
+		slog.Int64("bytes", q.w.bytes))
+	if p != nil && p.stack != nil {
+		rec.AddAttrs(slog.String("panic", fmt.Sprint(p.value)), slog.String("stack", string(p.stack)))
+	}
+	_ = t.handler.Handle(ctx, rec) // nobody could be told
+}
+
+func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status int, p *panicked) {
+	if len(t.cfg.SpanExporters) == 0 {
+		return
+	}
+	defer q.span.End()
+	if !q.span.IsRecording() {
+		return
+	}
+	q.span.SetName(q.method + " " + endpoint)
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	path := r.URL.Path
+	if len(path) > maxPath {
+		path = path[:maxPath]
+	}
+	q.span.SetAttributes(
+		attribute.String("http.request.method", strings.ToUpper(q.method)), attribute.String("url.path", path),
+		attribute.String("url.scheme", scheme), attribute.String("http.route", endpoint),
+		attribute.Int("http.response.status_code", status),
+	)
+	if status >= 500 {
+		q.span.SetStatus(codes.Error, "")
+	}
+	if p != nil && p.stack != nil {
+		q.span.AddEvent("exception", trace.WithAttributes(
+			attribute.String("exception.type", fmt.Sprintf("%T", p.value)),
+			attribute.String("exception.message", fmt.Sprint(p.value)),
+			attribute.String("exception.stacktrace", string(p.stack))))
+	}
+}

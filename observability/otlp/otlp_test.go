@@ -1,0 +1,88 @@
+package otlp_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/observability"
+	"github.com/sillar-go/sillar/observability/otlp"
+)
+
+func clear(t *testing.T) {
+	for _, n := range []string{"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
+		t.Setenv(n, "")
+	}
+}
+
+func TestNothingSet(t *testing.T) {
+	clear(t)
+	if e, err := otlp.FromEnv(t.Context()); e != nil || err != nil {
+		t.Errorf("%v, %v", e, err)
+	}
+}
+
+func TestExports(t *testing.T) {
+	clear(t)
+	var posts atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/traces" {
+			posts.Add(1)
+		}
+	}))
+	defer srv.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+	run(t, nil)
+	if posts.Load() == 0 {
+		t.Error("nothing was exported")
+	}
+}
+
+// TestDeadEndpoint has an endpoint that refuses connections, over both protocols.
+func TestDeadEndpoint(t *testing.T) {
+	for _, protocol := range []string{"grpc", "http/protobuf"} {
+		clear(t)
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+		t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+		start := time.Now()
+		run(t, func() {
+			if d := time.Since(start); d > 100*time.Millisecond {
+				t.Errorf("%s: start-up and 3000 spans took %s", protocol, d)
+			}
+		})
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("%s: with shutdown %s", protocol, d)
+		}
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke")
+	if _, err := otlp.FromEnv(t.Context()); err == nil {
+		t.Error("an unknown protocol was accepted")
+	}
+}
+
+func run(t *testing.T, before func()) {
+	t.Helper()
+	e, err := otlp.FromEnv(t.Context())
+	if err != nil || len(e) != 1 {
+		t.Fatal(e, err)
+	}
+	tel := observability.Must(t.Context(), observability.Config{Service: "s", LogWriter: discard{}, SpanExporters: e, ShutdownTimeout: time.Second})
+	n := 1
+	if before != nil {
+		n = 3000
+	}
+	for range n {
+		_, _ = observability.Trace(tel.With(t.Context()), "x", func(context.Context) (int, error) { return 0, nil })
+	}
+	if before != nil {
+		before()
+	}
+	_ = tel.Shutdown(t.Context()) // a dead endpoint makes it end by its deadline
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
