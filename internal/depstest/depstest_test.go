@@ -32,12 +32,18 @@ var pgx = []string{
 	"golang.org/x/sync", "golang.org/x/text",
 }
 
+var grpc = []string{
+	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
+}
+
 var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4"}
 
 // TestPackages is the table of what each package may link.
 func TestPackages(t *testing.T) {
 	for pkg, allow := range map[string][]string{
 		"breaker":             breaker,
+		"breaker/breakergrpc": slices.Concat(breaker, under("breaker"), otel, shared, grpc),
+		"breaker/breakerotel": slices.Concat(breaker, under("breaker"), otel),
 		"breaker/breakerhttp": slices.Concat(breaker, under("breaker"), otel, shared),
 		"messaging":           slices.Concat(otel, shared),
 		"repository":          shared,

@@ -1,0 +1,213 @@
+package breakergrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// Config says how calls are guarded. The zero Config is useful.
+type Config struct {
+	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its Classify
+	// defaults to this package's Classify.
+	Breaker breaker.Config
+	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
+	Idempotent func(method string) bool
+	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID.
+	Propagator propagation.TextMapPropagator
+}
+
+// Classify is the default: it takes the statuses that say something about the service for Failure.
+func Classify(ctx context.Context, err error) breaker.Outcome {
+	if out := breaker.DefaultClassify(ctx, err); out != breaker.Failure {
+		return out
+	}
+	if errors.Is(err, breaker.ErrTimeout) {
+		return breaker.Failure
+	}
+	switch status.Code(err) {
+	case codes.DeadlineExceeded, codes.Internal, codes.Unavailable, codes.DataLoss, codes.ResourceExhausted:
+		return breaker.Failure
+	case codes.Canceled:
+		return breaker.Ignore
+	}
+	return breaker.Success
+}
+
+// Guard holds the breakers of the connections that use it. It is safe for concurrent use.
+type Guard struct {
+	cfg      Config
+	breakers *breaker.Registry
+}
+
+// New returns a Guard, or an error when the Config makes no sense.
+func New(cfg Config) (*Guard, error) {
+	if cfg.Breaker.Name == "" {
+		cfg.Breaker.Name = "grpc"
+	}
+	if cfg.Breaker.Classify == nil {
+		cfg.Breaker.Classify = Classify
+	}
+	if cfg.Propagator == nil {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	worth := cfg.Breaker.Retry.If
+	cfg.Breaker.Retry.If = func(err error) bool {
+		var m *methodError
+		return errors.As(err, &m) && cfg.Idempotent != nil && cfg.Idempotent(m.method) && (worth == nil || worth(m.error))
+	}
+	breakers, err := breaker.NewRegistry(cfg.Breaker, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Guard{cfg: cfg, breakers: breakers}, nil
+}
+
+// Must returns g or panics with err.
+func Must(g *Guard, err error) *Guard {
+	if err != nil {
+		panic(err)
+	}
+	return g
+}
+
+// DialOptions returns the interceptors of a new Guard. It panics on a Config that makes no sense; New returns the error.
+func DialOptions(cfg Config) []grpc.DialOption { return Must(New(cfg)).DialOptions() }
+
+// DialOptions returns the interceptors as options of grpc.NewClient.
+func (g *Guard) DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(g.Unary), grpc.WithChainStreamInterceptor(g.Stream)}
+}
+
+// Breaker returns the breaker of a target, as it was given to grpc.NewClient.
+func (g *Guard) Breaker(target string) *breaker.Breaker { return g.breakers.Get(target) }
+
+// Unary is a grpc.UnaryClientInterceptor.
+func (g *Guard) Unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx = g.inject(ctx)
+	err := g.breakers.Get(cc.Target()).Run(ctx, func(ctx context.Context) error {
+		if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+			return &methodError{err, method}
+		}
+		return nil
+	})
+	return plain(err)
+}
+
+// Stream is a grpc.StreamClientInterceptor.
+func (g *Guard) Stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	ctx = g.inject(ctx)
+	done, err := g.breakers.Get(cc.Target()).Allow(ctx)
+	if err != nil {
+		return nil, plain(err)
+	}
+	s, err := open(ctx, desc, cc, method, opts...)
+	if err != nil {
+		done(err)
+		return nil, err
+	}
+	// A caller that wants no more cancels its context, and need not read: then nothing else tells of the end.
+	stop := context.AfterFunc(ctx, func() { done(ctx.Err()) })
+	return &stream{ClientStream: s, report: func(err error) { done(err); stop() }}, nil
+}
+
+func (g *Guard) inject(ctx context.Context) context.Context {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	md = md.Copy()
+	g.cfg.Propagator.Inject(ctx, carrier(md))
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// stream tells the breaker of the first thing that the service says.
+type stream struct {
+	grpc.ClientStream
+	report func(error)
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *stream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == io.EOF {
+		s.report(nil)
+	} else {
+		s.report(err)
+	}
+	return err
+}
+
+// methodError tells Retry.If of which method an error is.
+type methodError struct {
+	error
+	method string
+}
+
+// Unwrap returns the call's own error.
+func (e *methodError) Unwrap() error { return e.error }
+
+// GRPCStatus returns the status of the call's own error.
+func (e *methodError) GRPCStatus() *status.Status { return status.Convert(e.error) }
+
+// rejected is a call that was not tried, with a status for code that looks at nothing else.
+type rejected struct{ error }
+
+// Unwrap returns the breaker's error.
+func (e rejected) Unwrap() error { return e.error }
+
+// GRPCStatus says Unavailable.
+func (e rejected) GRPCStatus() *status.Status { return status.New(codes.Unavailable, e.Error()) }
+
+// timedOut is an attempt that took too long.
+type timedOut struct{ error }
+
+// Unwrap returns the breaker's error.
+func (e timedOut) Unwrap() error { return e.error }
+
+// GRPCStatus says DeadlineExceeded.
+func (e timedOut) GRPCStatus() *status.Status { return status.New(codes.DeadlineExceeded, e.Error()) }
+
+// plain makes a breaker's error one that gRPC's callers understand.
+func plain(err error) error {
+	var again *breaker.RetryError
+	switch m, own := err.(*methodError); {
+	case err == nil:
+		return nil
+	case own:
+		return m.error
+	case errors.As(err, &again): // the last attempt's status is found by status.Code
+		return err
+	case breaker.Rejected(err):
+		return rejected{err}
+	case errors.Is(err, breaker.ErrTimeout):
+		return timedOut{err}
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	}
+	return fmt.Errorf("breakergrpc: %w", err)
+}
+
+// carrier is outgoing metadata for a propagator.
+type carrier metadata.MD
+
+func (c carrier) Get(key string) string {
+	if v := metadata.MD(c).Get(key); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+func (c carrier) Set(key, value string) { metadata.MD(c).Set(key, value) }
+func (c carrier) Keys() (keys []string) {
+	for k := range c {
+		keys = append(keys, k)
+	}
+	return keys
+}
