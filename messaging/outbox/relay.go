@@ -1,0 +1,318 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/id"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+const scope = "github.com/sillar-go/sillar/messaging/outbox"
+
+// RelayConfig tunes a Relay. The zero value is useful.
+type RelayConfig struct {
+	// Name tells outboxes apart in metrics and logs. Default "outbox".
+	Name string
+	// Batch is how many entries are claimed at a time. Default 200.
+	Batch int
+	// Lease is how long a claim lasts when its relay dies. Default 30s: longer delays what a dead relay held, shorter
+	// than a slow broker's confirms has events published twice.
+	Lease time.Duration
+	// Poll is the floor of wake-ups. Default 1s.
+	Poll time.Duration
+	// Backoff is the pause after a failure, by attempts. Default messaging.Exponential(time.Second, time.Minute).
+	Backoff messaging.Backoff
+	// DropUnroutable logs and deletes events that no queue takes. Default false: they are kept and tried again.
+	DropUnroutable bool
+	// DrainTimeout bounds how long Run goes on with what it has claimed after its context ends. Default 10s; negative:
+	// it gives back at once.
+	DrainTimeout time.Duration
+	// Logger gets failures (warn). Default slog.Default().
+	Logger *slog.Logger
+	// MeterProvider takes sillar.outbox.relayed, sillar.outbox.pending and sillar.outbox.lag. Default the global one.
+	MeterProvider metric.MeterProvider
+}
+
+// Relay publishes what a store holds. Several may run at once, in one process or many.
+type Relay struct {
+	store   Store
+	pub     messaging.Publisher
+	cfg     RelayConfig
+	owner   string
+	running atomic.Bool
+	relayed metric.Int64Counter
+	meter   metric.Meter
+}
+
+// NewRelay makes a relay between a store and a broker.
+func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Relay, error) {
+	if store == nil || publisher == nil {
+		return nil, errors.New("outbox: NewRelay wants a Store and a Publisher")
+	}
+	if cfg.Name == "" {
+		cfg.Name = "outbox"
+	}
+	if cfg.Batch <= 0 {
+		cfg.Batch = 200
+	}
+	if cfg.Lease <= 0 {
+		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = time.Second
+	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = 10 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope)}
+	var err error
+	r.relayed, err = r.meter.Int64Counter("sillar.outbox.relayed", metric.WithUnit("{message}"),
+		metric.WithDescription("Events taken from the outbox, by outcome (published, failed, dropped)."))
+	return r, err
+}
+
+// MustRelay is NewRelay that panics.
+func MustRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) *Relay {
+	r, err := NewRelay(store, publisher, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// Run publishes until ctx ends; then it finishes what it has claimed and returns nil. It survives the loss of database
+// and broker. One Run at a time.
+func (r *Relay) Run(ctx context.Context) error {
+	if !r.running.CompareAndSwap(false, true) {
+		return errors.New("outbox: the relay runs already")
+	}
+	defer r.running.Store(false)
+	unregister, err := r.gauges()
+	if err != nil {
+		return err
+	}
+	defer unregister()
+
+	// live outlives ctx by DrainTimeout, for what has been claimed.
+	live, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(max(r.cfg.DrainTimeout, 0), kill) })()
+
+	wake := r.store.Wake(ctx)
+	for failures := 0; ctx.Err() == nil; {
+		n, err := r.batch(ctx, live)
+		pause := time.Duration(0)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			failures++
+			pause = backoff.Exponential{Max: 15 * time.Second}.Delay(failures)
+			r.cfg.Logger.WarnContext(ctx, "outbox: the relay could not go on and will try again", "outbox", r.cfg.Name, "error", err, "next_try_in", pause)
+			_ = backoff.Sleep(ctx, pause)
+			continue
+		case n >= r.cfg.Batch:
+			failures = 0
+			continue
+		}
+		failures = 0
+		t := time.NewTimer(r.cfg.Poll)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		case <-wake:
+		}
+		t.Stop()
+	}
+	return nil
+}
+
+func (r *Relay) gauges() (unregister func(), err error) {
+	pending, err1 := r.meter.Int64ObservableGauge("sillar.outbox.pending", metric.WithUnit("{message}"),
+		metric.WithDescription("Events that wait in the outbox."))
+	lag, err2 := r.meter.Float64ObservableGauge("sillar.outbox.lag", metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest event that waits."))
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	name := metric.WithAttributes(attribute.String("outbox", r.cfg.Name))
+	reg, err := r.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		n, oldest, err := r.store.Pending(ctx)
+		if err != nil {
+			return err
+		}
+		o.ObserveInt64(pending, n, name)
+		age := 0.0
+		if n > 0 {
+			age = max(time.Since(oldest).Seconds(), 0)
+		}
+		o.ObserveFloat64(lag, age, name)
+		return nil
+	}, pending, lag)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = reg.Unregister() }, nil
+}
+
+// settleTimeout bounds a statement that settles entries.
+const settleTimeout = 10 * time.Second
+
+// batch claims, publishes and deletes once.
+func (r *Relay) batch(ctx, live context.Context) (int, error) {
+	begin := time.Now()
+	entries, err := r.store.Claim(ctx, r.owner, r.cfg.Batch, r.cfg.Lease)
+	if err != nil || len(entries) == 0 {
+		return 0, err
+	}
+	// What is not confirmed in half the lease is given back: the other half is for settling.
+	pctx, cancel := context.WithDeadline(live, begin.Add(r.cfg.Lease/2))
+	defer cancel()
+	rest := entries
+	for len(rest) > 0 {
+		var round []Entry
+		round, rest = split(rest)
+		if pctx.Err() != nil {
+			return len(entries), errors.Join(context.Cause(pctx), r.release(live, append(round, rest...)))
+		}
+		stuck, err := r.publish(pctx, live, round)
+		if err != nil {
+			return len(entries), errors.Join(err, r.release(live, append(stuck, rest...)))
+		}
+		if len(stuck) > 0 {
+			var behind []Entry
+			behind, rest = follow(stuck, rest)
+			if err := r.release(live, behind); err != nil {
+				return len(entries), err
+			}
+		}
+	}
+	return len(entries), nil
+}
+
+// split takes the first entry of each key, and all without a key: what may be under way at the same time.
+func split(entries []Entry) (round, rest []Entry) {
+	seen := map[string]bool{}
+	for _, e := range entries {
+		if e.Key != "" && seen[e.Key] {
+			rest = append(rest, e)
+			continue
+		}
+		seen[e.Key] = true
+		round = append(round, e)
+	}
+	return round, rest
+}
+
+// follow separates the entries whose key is stuck.
+func follow(stuck, entries []Entry) (behind, rest []Entry) {
+	keys := map[string]bool{}
+	for _, e := range stuck {
+		keys[e.Key] = e.Key != ""
+	}
+	for _, e := range entries {
+		if keys[e.Key] {
+			behind = append(behind, e)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	return behind, rest
+}
+
+// publish sends a round. It returns the entries that failed and are held back, or, with an error, those that are still
+// on lease because no broker was met.
+func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry, err error) {
+	events := make([]messaging.Envelope, len(round))
+	for i := range round {
+		events[i] = round[i].Envelope
+	}
+	errs := make([]error, len(round))
+	if err := r.pub.PublishBatch(ctx, events); err != nil {
+		var b *messaging.BatchError
+		if errors.As(err, &b) && len(b.Errors) == len(round) {
+			copy(errs, b.Errors)
+		} else {
+			for i := range errs {
+				errs[i] = err
+			}
+		}
+	}
+	var done, away []Entry
+	var why error
+	for i, e := range round {
+		err := errs[i]
+		outcome := "published"
+		switch {
+		case err == nil:
+			done = append(done, e)
+		case r.cfg.DropUnroutable && errors.Is(err, messaging.ErrUnroutable):
+			outcome = "dropped"
+			r.cfg.Logger.WarnContext(ctx, "outbox: an event that no queue takes was dropped", "outbox", r.cfg.Name, "topic", e.Type, "message_id", e.ID)
+			done = append(done, e)
+		case noBroker(err):
+			outcome, why = "failed", err
+			away = append(away, e)
+		default:
+			outcome = "failed"
+			pause := r.cfg.Backoff.Delay(e.Attempts + 1)
+			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held back", "outbox", r.cfg.Name, "topic", e.Type,
+				"message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err, "next_try_in", pause)
+			if herr := r.settle(live, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, e, pause) }); herr != nil {
+				why = errors.Join(why, herr)
+			}
+			stuck = append(stuck, e)
+		}
+		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
+	}
+	if len(done) > 0 {
+		if err := r.settle(live, func(ctx context.Context) error { return r.store.Done(ctx, r.owner, done) }); err != nil {
+			// They stay on lease and are published once more when it ends.
+			return away, errors.Join(why, fmt.Errorf("outbox: delete what was published: %w", err))
+		}
+	}
+	if why != nil {
+		return away, why
+	}
+	return stuck, nil
+}
+
+// noBroker reports whether an error says nothing about the event itself.
+func noBroker(err error) bool {
+	for _, e := range []error{messaging.ErrBlocked, messaging.ErrClosed, messaging.ErrUnknownOutcome, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Relay) release(live context.Context, entries []Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	return r.settle(live, func(ctx context.Context) error { return r.store.Release(ctx, r.owner, entries) })
+}
+
+// settle runs a statement that must not be cut short by the drain.
+func (r *Relay) settle(live context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(live), settleTimeout)
+	defer cancel()
+	return f(ctx)
+}

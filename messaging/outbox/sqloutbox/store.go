@@ -1,0 +1,118 @@
+package sqloutbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sillar-go/sillar/messaging/outbox"
+	"github.com/sillar-go/sillar/repository/sqldb"
+)
+
+// lock lets one relay claim at a time.
+func (o *Outbox) lock(ctx context.Context) error {
+	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
+		return nil
+	}
+	_, err := o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
+	return err
+}
+
+// Claim implements outbox.Store. Claims come one after the other, so that of two relays only one sees a key free.
+func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+	ctx = o.db.WithoutTx(ctx)
+	// Most looks find nothing, and need no transaction for it.
+	var one int
+	err = o.db.Querier(ctx).QueryRow(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1").Scan(&one)
+	if errors.Is(err, sqldb.ErrNoRows) {
+		return nil, nil
+	}
+	if err == nil {
+		err = o.db.InTx(ctx, func(ctx context.Context) error {
+			entries = nil
+			if err := o.lock(ctx); err != nil {
+				return err
+			}
+			entries, err = o.due(ctx, limit)
+			if err != nil || len(entries) == 0 {
+				return err
+			}
+			args := []any{owner, lease.Microseconds()}
+			_, err := o.db.Querier(ctx).Exec(ctx, "UPDATE "+o.table+" SET owner = $1, leased_until = "+o.now+" + $2 WHERE seq IN "+in(&args, entries), args...)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sqloutbox: claim: %w", err)
+	}
+	return entries, nil
+}
+
+func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, err error) {
+	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
+		WHERE leased_until <= `+o.now+` AND due_at <= `+o.now+` AND (key = '' OR NOT EXISTS (
+			SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND (p.leased_until > `+o.now+` OR (p.seq < o.seq AND p.due_at > `+o.now+`))))
+		ORDER BY seq LIMIT $1`, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var e outbox.Entry
+		var seq, at int64
+		var headers string
+		if err := rows.Scan(&seq, &e.ID, &e.Type, &e.Source, &e.Key, &e.ContentType, &at, &headers, &e.Body, &e.Attempts); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(headers), &e.Headers); err != nil {
+			return nil, fmt.Errorf("headers of %s: %w", e.ID, err)
+		}
+		e.Ref, e.Time = strconv.FormatInt(seq, 10), time.UnixMicro(at).UTC()
+		entries = append(entries, e)
+	}
+	return entries, rows.Err()
+}
+
+// in makes a list of the entries' rows, and adds them to the arguments.
+func in(args *[]any, entries []outbox.Entry) string {
+	marks := make([]string, len(entries))
+	for i, e := range entries {
+		seq, _ := strconv.ParseInt(e.Ref, 10, 64) // not ours: no row has the number 0
+		*args = append(*args, seq)
+		marks[i] = "$" + strconv.Itoa(len(*args))
+	}
+	return "(" + strings.Join(marks, ", ") + ")"
+}
+
+// Done implements outbox.Store.
+func (o *Outbox) Done(ctx context.Context, owner string, entries []outbox.Entry) error {
+	return o.settle(ctx, "DELETE FROM "+o.table, []any{owner}, entries)
+}
+
+// Release implements outbox.Store.
+func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Entry) error {
+	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0", []any{owner}, entries)
+}
+
+// Hold implements outbox.Store.
+func (o *Outbox) Hold(ctx context.Context, owner string, e outbox.Entry, pause time.Duration) error {
+	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0, attempts = attempts + 1, due_at = "+o.now+" + $2",
+		[]any{owner, pause.Microseconds()}, []outbox.Entry{e})
+}
+
+// settle runs a statement on the entries that the owner, $1, still has.
+func (o *Outbox) settle(ctx context.Context, statement string, args []any, entries []outbox.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	ctx = o.db.WithoutTx(ctx)
+	list := in(&args, entries)
+	if _, err := o.db.Querier(ctx).Exec(ctx, statement+" WHERE owner = $1 AND seq IN "+list, args...); err != nil {
+		return fmt.Errorf("sqloutbox: settle: %w", err)
+	}
+	return nil
+}
