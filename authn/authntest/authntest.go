@@ -1,0 +1,330 @@
+// Package authntest checks implementations of authn's ports: the same suite that the stores of this library pass.
+//
+//	func TestStore(t *testing.T) {
+//		authntest.RunTokens(t, func(t *testing.T) authn.TokenStore { return mystore.New(...) })
+//	}
+package authntest
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+// RunKeys checks a KeyStore. open returns a store on a fresh, empty place; reopen, which may be nil, returns another
+// store on the same place, as after a restart.
+func RunKeys(t *testing.T, open func(t *testing.T) (store authn.KeyStore, reopen func() authn.KeyStore)) {
+	key := func(t *testing.T, alg authn.Algorithm) authn.Key {
+		k, err := authn.GenerateKey(alg, time.Now().Truncate(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	t.Run("empty", func(t *testing.T) {
+		s, _ := open(t)
+		if keys, v, err := s.Load(t.Context()); len(keys) != 0 || v != 0 || err != nil {
+			t.Errorf("an empty store: %d keys, version %d, %v", len(keys), v, err)
+		}
+	})
+	t.Run("round trip", func(t *testing.T) {
+		s, reopen := open(t)
+		a, b := key(t, authn.EdDSA), key(t, authn.HS256)
+		b.ExpiresAt = b.ActiveFrom.Add(time.Hour)
+		if err := s.Save(t.Context(), []authn.Key{a, b}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if reopen != nil {
+			s = reopen()
+		}
+		got, v, err := s.Load(t.Context())
+		if err != nil || v < 1 || len(got) != 2 {
+			t.Fatalf("%d keys, version %d, %v", len(got), v, err)
+		}
+		for i, want := range []authn.Key{a, b} {
+			g := got[i]
+			if g.ID != want.ID || g.Algorithm != want.Algorithm || !g.ActiveFrom.Equal(want.ActiveFrom) || !g.ExpiresAt.Equal(want.ExpiresAt) ||
+				!reflect.DeepEqual(g.Private.Reveal(), want.Private.Reveal()) {
+				t.Errorf("key %d came back changed", i)
+			}
+		}
+	})
+	t.Run("conflict", func(t *testing.T) {
+		s, _ := open(t)
+		const n = 8
+		errs := make([]error, n)
+		mine := make([]authn.Key, n)
+		for i := range mine {
+			mine[i] = key(t, authn.EdDSA)
+		}
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() { errs[i] = s.Save(t.Context(), mine[i:i+1], 0) })
+		}
+		wg.Wait()
+		won := -1
+		for i, err := range errs {
+			switch {
+			case err == nil && won >= 0:
+				t.Error("two saves of one version succeeded")
+			case err == nil:
+				won = i
+			case !errors.Is(err, authn.ErrKeyConflict):
+				t.Errorf("the loser's error: %v", err)
+			}
+		}
+		got, v, err := s.Load(t.Context())
+		if err != nil || won < 0 || len(got) != 1 || got[0].ID != mine[won].ID {
+			t.Fatalf("not the winner's key: %v", err)
+		}
+		if err := s.Save(t.Context(), nil, v-1); !errors.Is(err, authn.ErrKeyConflict) {
+			t.Errorf("an old version: %v", err)
+		}
+		if err := s.Save(t.Context(), nil, v+1); !errors.Is(err, authn.ErrKeyConflict) {
+			t.Errorf("a version to come: %v", err)
+		}
+		if err := s.Save(t.Context(), mine[:2], v); err != nil {
+			t.Errorf("the right version: %v", err)
+		}
+	})
+	t.Run("context", func(t *testing.T) {
+		s, _ := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Save(ctx, nil, 0); err == nil {
+			t.Error("saved under an ended context")
+		}
+	})
+}
+
+// RunTokens checks a TokenStore. open returns a store on a fresh, empty place.
+func RunTokens(t *testing.T, open func(t *testing.T) authn.TokenStore) {
+	for name, test := range map[string]func(*testing.T, authn.TokenStore){
+		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "expiry": expiry, "revocation": revocation,
+		"revoked ids": revokedIDs, "purge": purge, "two at once": twoAtOnce, "revoke against rotate": revokeAgainstRotate,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+	}
+}
+
+// start is a time that every store can hold exactly.
+func start() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func session(hash, family, subject string, now time.Time) authn.Session {
+	return authn.Session{Hash: hash, Family: family, Subject: authn.Subject{ID: subject}, CreatedAt: now,
+		ExpiresAt: now.Add(time.Hour), FamilyEndsAt: now.Add(24 * time.Hour)}
+}
+
+func create(t *testing.T, s authn.TokenStore, x authn.Session) {
+	t.Helper()
+	if err := s.Create(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// has checks which of the hashes are there.
+func has(t *testing.T, s authn.TokenStore, want map[string]bool) {
+	t.Helper()
+	for hash, there := range want {
+		_, err := s.Lookup(t.Context(), hash)
+		if there && err != nil || !there && !errors.Is(err, authn.ErrRefresh) {
+			t.Errorf("%s: there should be %v, Lookup says %v", hash, there, err)
+		}
+	}
+}
+
+func roundTrip(t *testing.T, s authn.TokenStore) {
+	now := start()
+	x := session("h1", "f1", "u1", now)
+	x.Subject.Roles = []string{"admin", "user"}
+	x.Subject.Claims = map[string]any{"tenant": "acme", "level": 3.0}
+	create(t, s, x)
+	got, err := s.Lookup(t.Context(), "h1")
+	if err != nil || !reflect.DeepEqual(got, x) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, x)
+	}
+	if err := s.Create(t.Context(), x); err == nil {
+		t.Error("one hash was added twice")
+	}
+	has(t, s, map[string]bool{"h1": true, "h2": false})
+}
+
+func rotation(t *testing.T, s authn.TokenStore) {
+	now := start()
+	create(t, s, session("h1", "f1", "u1", now))
+	next := session("h2", "f1", "u1", now)
+	next.Subject.Roles = []string{"changed"}
+	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: next, Now: now, Grace: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	old, err := s.Lookup(t.Context(), "h1")
+	if err != nil || !old.UsedAt.Equal(now) {
+		t.Errorf("the old one: %+v, %v", old, err)
+	}
+	if got, err := s.Lookup(t.Context(), "h2"); err != nil || !reflect.DeepEqual(got, next) {
+		t.Errorf("the next one: %+v, %v", got, err)
+	}
+	err = s.Rotate(t.Context(), authn.Rotation{Old: "none", Next: session("h3", "f1", "u1", now), Now: now})
+	if !errors.Is(err, authn.ErrRefresh) || errors.Is(err, authn.ErrReused) {
+		t.Errorf("an unknown token: %v", err)
+	}
+	has(t, s, map[string]bool{"h3": false})
+}
+
+func reuse(t *testing.T, s authn.TokenStore) {
+	now := start()
+	create(t, s, session("h1", "f1", "u1", now))
+	create(t, s, session("other", "f2", "u1", now))
+	rotate := func(old, next string, at time.Duration) error {
+		return s.Rotate(t.Context(), authn.Rotation{Old: old, Next: session(next, "f1", "u1", now), Now: now.Add(at), Grace: 10 * time.Second})
+	}
+	for i, c := range []struct {
+		old, next string
+		at        time.Duration
+	}{{"h1", "h2", 0}, {"h1", "h3", 5 * time.Second}, {"h1", "h4", 10 * time.Second}, {"h2", "h5", 11 * time.Second}} {
+		if err := rotate(c.old, c.next, c.at); err != nil {
+			t.Fatalf("%d: within the grace: %v", i, err)
+		}
+	}
+	if err := rotate("h1", "h6", 10*time.Second+time.Millisecond); !errors.Is(err, authn.ErrReused) || !errors.Is(err, authn.ErrRefresh) {
+		t.Fatalf("after the grace, which counts from the first use: %v", err)
+	}
+	has(t, s, map[string]bool{"h1": false, "h2": false, "h3": false, "h4": false, "h5": false, "h6": false, "other": true})
+	if err := rotate("h5", "h7", 11*time.Second); !errors.Is(err, authn.ErrRefresh) {
+		t.Errorf("a token of a revoked family: %v", err)
+	}
+}
+
+func expiry(t *testing.T, s authn.TokenStore) {
+	now := start()
+	create(t, s, session("h1", "f1", "u1", now))
+	for _, at := range []time.Duration{time.Hour, 2 * time.Hour} {
+		err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: session("h2", "f1", "u1", now), Now: now.Add(at), Grace: time.Second})
+		if !errors.Is(err, authn.ErrRefresh) || errors.Is(err, authn.ErrReused) {
+			t.Errorf("expired by %s: %v", at-time.Hour, err)
+		}
+	}
+	has(t, s, map[string]bool{"h2": false})
+}
+
+func revocation(t *testing.T, s authn.TokenStore) {
+	now := start()
+	for _, x := range [][3]string{{"a1", "fa", "u1"}, {"a2", "fa", "u1"}, {"b1", "fb", "u1"}, {"c1", "fc", "u2"}} {
+		create(t, s, session(x[0], x[1], x[2], now))
+	}
+	if err := s.RevokeFamily(t.Context(), "fa"); err != nil {
+		t.Fatal(err)
+	}
+	has(t, s, map[string]bool{"a1": false, "a2": false, "b1": true, "c1": true})
+	if err := errors.Join(s.RevokeFamily(t.Context(), "none"), s.RevokeSubject(t.Context(), "u1"), s.RevokeSubject(t.Context(), "none")); err != nil {
+		t.Fatal(err)
+	}
+	has(t, s, map[string]bool{"b1": false, "c1": true})
+}
+
+func revokedIDs(t *testing.T, s authn.TokenStore) {
+	now := start()
+	for range 2 {
+		if err := s.RevokeID(t.Context(), "j1", now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RevokeID(t.Context(), "j1", now.Add(time.Minute)); err != nil { // never shortens
+		t.Fatal(err)
+	}
+	if _, err := s.Purge(t.Context(), now.Add(2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]bool{"j1": true, "j2": false} {
+		if got, err := s.Revoked(t.Context(), id); got != want || err != nil {
+			t.Errorf("%s: revoked %v, %v", id, got, err)
+		}
+	}
+}
+
+func purge(t *testing.T, s authn.TokenStore) {
+	now := start()
+	create(t, s, session("h1", "f1", "u1", now))
+	late := session("h2", "f1", "u1", now)
+	late.ExpiresAt = now.Add(2 * time.Hour)
+	create(t, s, late)
+	if err := s.RevokeID(t.Context(), "j1", now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Purge(t.Context(), now.Add(time.Hour)); n != 2 || err != nil {
+		t.Errorf("purged %d, %v", n, err)
+	}
+	has(t, s, map[string]bool{"h1": false, "h2": true})
+	if got, _ := s.Revoked(t.Context(), "j1"); got {
+		t.Error("an expired id is still there")
+	}
+}
+
+// twoAtOnce has many exchange one token with no grace: one may win, and the others' tries revoke what it won.
+func twoAtOnce(t *testing.T, s authn.TokenStore) {
+	now := start()
+	create(t, s, session("h0", "f1", "u1", now))
+	const n = 8
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			at := now.Add(time.Duration(i) * time.Second)
+			errs[i] = s.Rotate(t.Context(), authn.Rotation{Old: "h0", Next: session("n"+string(rune('0'+i)), "f1", "u1", now), Now: at})
+		})
+	}
+	wg.Wait()
+	won, reused := 0, 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			won++
+		case errors.Is(err, authn.ErrReused):
+			reused++
+		case !errors.Is(err, authn.ErrRefresh):
+			t.Errorf("unexpected: %v", err)
+		}
+	}
+	if won < 1 {
+		t.Errorf("%d won, %d were told of reuse", won, reused)
+	}
+	if reused > 1 {
+		t.Errorf("the family was revoked %d times", reused)
+	}
+	if reused == 1 {
+		for i := range n {
+			has(t, s, map[string]bool{"n" + string(rune('0'+i)): false})
+		}
+	}
+}
+
+// revokeAgainstRotate lets no exchange slip past a revocation.
+func revokeAgainstRotate(t *testing.T, s authn.TokenStore) {
+	now := start()
+	for round := range 10 {
+		r := string(rune('a' + round))
+		create(t, s, session(r+"0", r, "u"+r, now))
+		var wg sync.WaitGroup
+		var rotated, revoked error
+		wg.Go(func() {
+			rotated = s.Rotate(t.Context(), authn.Rotation{Old: r + "0", Next: session(r+"1", r, "u"+r, now), Now: now})
+		})
+		wg.Go(func() {
+			if round%2 == 0 {
+				revoked = s.RevokeSubject(t.Context(), "u"+r)
+			} else {
+				revoked = s.RevokeFamily(t.Context(), r)
+			}
+		})
+		wg.Wait()
+		if revoked != nil || rotated != nil && !errors.Is(rotated, authn.ErrRefresh) {
+			t.Fatalf("revoke: %v, rotate: %v", revoked, rotated)
+		}
+		has(t, s, map[string]bool{r + "0": false, r + "1": false})
+	}
+}
