@@ -1,0 +1,153 @@
+// Package sqlinbox applies each message once, by a row in PostgreSQL or SQLite that is written in the handler's own
+// transaction.
+//
+//	inbox, err := sqlinbox.New(db, sqlinbox.Config{})
+//	g := router.Group("billing", messaging.GroupConfig{Dedup: inbox})
+//	messaging.Handle(g, "orders.created", func(ctx context.Context, m messaging.Message[OrderCreated]) error {
+//		return invoices.Create(ctx, ...) // a repository over db: joins the transaction that ctx carries
+//	})
+//
+// # Guarantees
+//
+//   - What the handler writes through db and the note that the message was applied are committed together, or not at
+//     all: a handler that fails runs again, one that succeeded never does.
+//   - Of two deliveries of one message at the same time, the second waits for the first, and then is a duplicate, or runs
+//     if the first failed.
+//   - Notes are kept for Config.Keep: a duplicate that comes later than that is applied again.
+//
+// # What it does not do
+//
+// What the handler does outside db, such as sending mail, is done again when the transaction fails. On SQLite a handler
+// holds the database's only writer as long as it runs.
+package sqlinbox
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/repository/sqldb"
+)
+
+// Migrations make the table sillar_inbox; see sqldb.Migrations.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// Config tunes an Inbox. The zero value is useful.
+type Config struct {
+	// Prefix begins the table's name. Default sqldb.DefaultPrefix.
+	Prefix string
+	// Keep is how long a message is remembered. Default 7 days; negative: forever. Longer than messages may be delayed
+	// by retries, dead letters that are driven again, and outages.
+	Keep time.Duration
+	// Logger gets failed purges (warn). Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Inbox is a messaging.Dedup. It is safe for concurrent use, in many processes.
+type Inbox struct {
+	db     *sqldb.DB
+	cfg    Config
+	table  string
+	purged atomic.Int64 // when, in microseconds
+}
+
+var _ messaging.Dedup = (*Inbox)(nil)
+
+// New makes an inbox over a database. The table must exist: see Migrations and EnsureSchema.
+func New(db *sqldb.DB, cfg Config) (*Inbox, error) {
+	if db == nil {
+		return nil, errors.New("sqlinbox: New needs a database")
+	}
+	prefix, err := sqldb.Prefix(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Prefix = prefix
+	if cfg.Keep == 0 {
+		cfg.Keep = 7 * 24 * time.Hour
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Inbox{db: db, cfg: cfg, table: prefix + "inbox"}, nil
+}
+
+// Must is New that panics.
+func Must(db *sqldb.DB, cfg Config) *Inbox {
+	i, err := New(db, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return i
+}
+
+// EnsureSchema makes the table where it does not exist; see sqldb.DB.EnsureSchema.
+func (i *Inbox) EnsureSchema(ctx context.Context) error {
+	return i.db.EnsureSchema(ctx, Migrations, i.cfg.Prefix)
+}
+
+// Once implements messaging.Dedup. The context that fn gets carries the transaction; fn runs again when the transaction
+// loses against another one (see sqldb.DB.InTx).
+func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
+	err = i.db.InTx(ctx, func(ctx context.Context) error {
+		n, err := i.db.Querier(ctx).Exec(ctx, "INSERT INTO "+i.table+" (consumer, id, applied_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+			consumer, id, time.Now().UnixMicro())
+		if err != nil {
+			return fmt.Errorf("sqlinbox: note message %s: %w", id, err)
+		}
+		if dup = n == 0; dup {
+			return nil
+		}
+		return fn(ctx)
+	})
+	if err != nil {
+		return false, err
+	}
+	i.purgeSometimes(ctx)
+	return dup, nil
+}
+
+// purgeEvery is how often old notes are looked for, by each process.
+const purgeEvery = 10 * time.Minute
+
+func (i *Inbox) purgeSometimes(ctx context.Context) {
+	now, last := time.Now().UnixMicro(), i.purged.Load()
+	if i.cfg.Keep < 0 || now-last < purgeEvery.Microseconds() || !i.purged.CompareAndSwap(last, now) {
+		return
+	}
+	if _, err := i.Purge(ctx); err != nil && ctx.Err() == nil {
+		i.cfg.Logger.WarnContext(ctx, "sqlinbox: old notes could not be removed", "error", err)
+	}
+}
+
+// purgeChunk bounds a statement, so that it keeps nobody waiting.
+const purgeChunk = 1000
+
+// Purge removes notes that are older than Config.Keep, at most some thousand at a time, and returns their number. Once
+// does it by itself now and then.
+func (i *Inbox) Purge(ctx context.Context) (int64, error) {
+	if i.cfg.Keep < 0 {
+		return 0, nil
+	}
+	ctx = i.db.WithoutTx(ctx)
+	var sum int64
+	for range 10 {
+		n, err := i.db.Querier(ctx).Exec(ctx, "DELETE FROM "+i.table+" WHERE (consumer, id) IN (SELECT consumer, id FROM "+i.table+
+			" WHERE applied_at < $1 LIMIT $2)", time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
+		sum += n
+		if err != nil {
+			return sum, fmt.Errorf("sqlinbox: purge: %w", err)
+		}
+		if n < purgeChunk {
+			break
+		}
+	}
+	return sum, nil
+}

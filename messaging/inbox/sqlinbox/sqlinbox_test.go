@@ -1,0 +1,193 @@
+package sqlinbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/inbox/sqlinbox"
+	"github.com/sillar-go/sillar/messaging/memory"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errBoom = errors.New("boom")
+
+// each runs a test on both dialects, with a table of effects.
+func each(t *testing.T, test func(t *testing.T, db *sqldb.DB, effects func() int)) {
+	t.Helper()
+	for name, dsn := range map[string]func(*testing.T) string{
+		"sqlite":     func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "i.db") },
+		"postgresql": func(t *testing.T) string { return testenv.Postgres(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, err := sqldb.Open(t.Context(), dsn(t), sqldb.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = db.Close() })
+			if err := db.Exec(t.Context(), "CREATE TABLE effects (id TEXT NOT NULL)"); err != nil {
+				t.Fatal(err)
+			}
+			test(t, db, func() (n int) {
+				if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM effects").Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			})
+		})
+	}
+}
+
+func inbox(t *testing.T, db *sqldb.DB, cfg sqlinbox.Config) *sqlinbox.Inbox {
+	t.Helper()
+	i := sqlinbox.Must(db, cfg)
+	if err := i.EnsureSchema(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func effect(db *sqldb.DB, id string, then error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tx, err := db.Tx(ctx)
+		if err == nil {
+			_, err = tx.Exec(ctx, "INSERT INTO effects VALUES ($1)", id)
+		}
+		return errors.Join(err, then)
+	}
+}
+
+func TestOnce(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
+		i := inbox(t, db, sqlinbox.Config{})
+		for step, c := range []struct {
+			consumer string
+			then     error
+			dup      bool
+			effects  int
+		}{
+			{"a", errBoom, false, 0}, // a failure leaves nothing
+			{"a", nil, false, 1},
+			{"a", nil, true, 1},
+			{"a", errBoom, true, 1}, // is not run
+			{"b", nil, false, 2},    // another consumer
+		} {
+			dup, err := i.Once(t.Context(), c.consumer, "m", effect(db, "m", c.then))
+			if dup != c.dup || (err != nil) != (c.then != nil && !c.dup) || effects() != c.effects {
+				t.Fatalf("step %d: duplicate %v, error %v, %d effects", step, dup, err, effects())
+			}
+		}
+		func() { // a panic leaves nothing either
+			defer func() { _ = recover() }()
+			_, _ = i.Once(t.Context(), "p", "m", func(context.Context) error { panic("ouch") })
+		}()
+		if dup, err := i.Once(t.Context(), "p", "m", effect(db, "m", nil)); dup || err != nil {
+			t.Fatalf("after a panic: %v, %v", dup, err)
+		}
+	})
+}
+
+// Many deliveries of few messages at once, the first run of each failing: one effect each.
+func TestConcurrent(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
+		i := inbox(t, db, sqlinbox.Config{})
+		var wg sync.WaitGroup
+		var failed [5]atomic.Bool
+		for n := range 40 {
+			wg.Go(func() {
+				id := n % 5
+				for {
+					var then error
+					if failed[id].CompareAndSwap(false, true) {
+						then = errBoom
+					}
+					_, err := i.Once(t.Context(), "c", fmt.Sprint(id), effect(db, fmt.Sprint(id), then))
+					if err == nil {
+						return
+					}
+					if !errors.Is(err, errBoom) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if effects() != 5 {
+			t.Fatalf("%d effects, want 5", effects())
+		}
+	})
+}
+
+func TestPurge(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, _ func() int) {
+		i := inbox(t, db, sqlinbox.Config{Keep: time.Hour})
+		old := time.Now().Add(-2 * time.Hour).UnixMicro()
+		for n := range 3 {
+			if _, err := db.Querier(t.Context()).Exec(t.Context(), "INSERT INTO sillar_inbox VALUES ('c', $1, $2)", fmt.Sprint("old", n), old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nothing := func(context.Context) error { return nil }
+		if dup, err := i.Once(t.Context(), "c", "new", nothing); dup || err != nil { // purges, too
+			t.Fatal(dup, err)
+		}
+		if n, err := i.Purge(t.Context()); n != 0 || err != nil {
+			t.Fatalf("%d left to purge, %v", n, err)
+		}
+		if dup, err := i.Once(t.Context(), "c", "new", nothing); !dup || err != nil {
+			t.Fatalf("a new note was purged: %v", err)
+		}
+		if dup, err := i.Once(t.Context(), "c", "old0", nothing); dup || err != nil {
+			t.Fatalf("an old note is still there: %v", err)
+		}
+	})
+}
+
+// Together with a router: a message that comes twice has one effect.
+func TestWithRouter(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
+		b := memory.Must(memory.Config{Source: "test"})
+		defer b.Close()
+		s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a"}})
+		if err != nil || s.Close() != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := b.Publish(t.Context(), "a", 1, messaging.WithID("m")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.Publish(t.Context(), "a", 1, messaging.WithID("last")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		defer stop()
+		r := messaging.MustRouter(b, messaging.RouterConfig{})
+		g := r.Group("g", messaging.GroupConfig{Dedup: inbox(t, db, sqlinbox.Config{})})
+		messaging.HandleRaw(g, "a", func(ctx context.Context, m messaging.Message[[]byte]) error {
+			if m.ID == "last" {
+				stop()
+			}
+			return effect(db, m.ID, nil)(ctx)
+		})
+		if err := r.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if effects() != 2 {
+			t.Fatalf("%d effects, want 2", effects())
+		}
+	})
+}
