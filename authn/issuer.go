@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -251,7 +250,7 @@ func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, 
 	}
 	c := jwt.MapClaims{
 		"iss": i.cfg.Issuer, "sub": s.ID, "jti": id.New(),
-		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": slices.Concat([]string{}, s.Roles),
+		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": append([]string{}, s.Roles...), // never null
 	}
 	if len(i.cfg.Audience) > 0 {
 		c["aud"] = i.cfg.Audience

@@ -1,0 +1,109 @@
+package authn_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+// cheap keeps the tests fast.
+var cheap = authn.PasswordConfig{MemoryKiB: 64, Passes: 1}
+
+func TestPasswords(t *testing.T) {
+	p := authn.MustPasswords(cheap)
+	ctx := t.Context()
+	hash, err := p.Hash(ctx, "correct horse")
+	must(t, err)
+	if up, err := p.Verify(ctx, hash, "correct horse"); up != "" || err != nil {
+		t.Errorf("%q, %v", up, err)
+	}
+	old, err := bcrypt.GenerateFromPassword([]byte("correct horse"), bcrypt.MinCost)
+	must(t, err)
+	python := "$2b" + string(old[3:])
+	other, err := authn.MustPasswords(authn.PasswordConfig{MemoryKiB: 128, Passes: 1}).Hash(ctx, "correct horse")
+	must(t, err)
+	for _, h := range []string{string(old), python, other} {
+		up, err := p.Verify(ctx, h, "correct horse")
+		if err != nil || !strings.HasPrefix(up, "$argon2id$v=19$m=64,t=1,p=1$") {
+			t.Fatalf("%s: %q, %v", h, up, err)
+		}
+		if again, err := p.Verify(ctx, up, "correct horse"); again != "" || err != nil {
+			t.Errorf("the upgrade of %s: %v", h, err)
+		}
+	}
+	for _, h := range []string{hash, string(old), other, ""} {
+		if up, err := p.Verify(ctx, h, "wrong"); !errors.Is(err, authn.ErrPassword) || up != "" {
+			t.Errorf("%q: %q, %v", h, up, err)
+		}
+	}
+	if _, err := p.Verify(ctx, "", ""); !errors.Is(err, authn.ErrPassword) {
+		t.Errorf("nobody's empty password: %v", err)
+	}
+	for _, h := range []string{"x", "$argon2i$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$31$" + strings.Repeat("a", 53), "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+		"$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$", "$argon2id$v=19$t=1,m=64,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
+		if _, err := p.Verify(ctx, h, "x"); !errors.Is(err, authn.ErrHash) {
+			t.Errorf("%s: %v", h, err)
+		}
+	}
+}
+
+func TestPasswordsAreNeverCut(t *testing.T) {
+	p := authn.MustPasswords(cheap)
+	ctx := t.Context()
+	p72, p73 := strings.Repeat("a", 72), strings.Repeat("a", 73)
+	b, err := bcrypt.GenerateFromPassword([]byte(p72), bcrypt.MinCost)
+	must(t, err)
+	if _, err := p.Verify(ctx, string(b), p73); !errors.Is(err, authn.ErrPasswordTooLong) {
+		t.Errorf("bcrypt, 73 bytes: %v", err)
+	}
+	if _, err := p.Verify(ctx, string(b), p72); err != nil {
+		t.Errorf("bcrypt, 72 bytes: %v", err)
+	}
+	h, err := p.Hash(ctx, p73+"b")
+	must(t, err)
+	if _, err := p.Verify(ctx, h, p73+"c"); !errors.Is(err, authn.ErrPassword) {
+		t.Errorf("argon2id differs behind 72 bytes: %v", err)
+	}
+	if _, err := p.Hash(ctx, strings.Repeat("a", 1025)); !errors.Is(err, authn.ErrPasswordTooLong) {
+		t.Errorf("1025 bytes: %v", err)
+	}
+}
+
+func TestPasswordsWaitTheirTurn(t *testing.T) {
+	p := authn.MustPasswords(authn.PasswordConfig{MemoryKiB: 32 << 10, Passes: 8, Concurrency: 1})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { _, _ = p.Hash(context.Background(), "x") })
+	time.Sleep(5 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	if _, err := p.Hash(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second hash while the only place is taken: %v", err)
+	}
+}
+
+func TestUnknownUserTakesTheSameTime(t *testing.T) {
+	p := authn.MustPasswords(authn.PasswordConfig{MemoryKiB: 8 << 10, Passes: 2})
+	hash, err := p.Hash(t.Context(), "x")
+	must(t, err)
+	best := func(h string) time.Duration {
+		least := time.Hour
+		for range 5 {
+			start := time.Now()
+			_, _ = p.Verify(t.Context(), h, "y")
+			least = min(least, time.Since(start))
+		}
+		return least
+	}
+	known, unknown := best(hash), best("")
+	if unknown < known/2 || known < unknown/2 {
+		t.Errorf("known %s, unknown %s", known, unknown)
+	}
+}
