@@ -1,0 +1,151 @@
+// Package authngrpc does for gRPC what authn.Require does for HTTP, and gives clients their token.
+//
+//	srv := grpc.NewServer(
+//		grpc.UnaryInterceptor(authngrpc.Unary(v, authngrpc.Public(healthpb.Health_Check_FullMethodName))),
+//		grpc.StreamInterceptor(authngrpc.Stream(v)))
+//	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds), grpc.WithPerRPCCredentials(authngrpc.PerRPC(token)))
+//
+// Handlers find the user with authn.FromContext. A call without a token, or with a bad one, ends with Unauthenticated,
+// one that lacks a role with PermissionDenied, and with Unavailable when tokens cannot be verified now; none says more.
+package authngrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+// Option tunes the interceptors.
+type Option func(*guard)
+
+type guard struct {
+	v       *authn.Verifier
+	public  map[string]bool
+	all     []authn.Option
+	methods map[string][]authn.Option
+}
+
+// Public lets anybody call the named methods, such as "/grpc.health.v1.Health/Check". A good token is looked at
+// nevertheless, a bad one refused.
+func Public(fullMethods ...string) Option {
+	return func(g *guard) {
+		for _, m := range fullMethods {
+			g.public[m] = true
+		}
+	}
+}
+
+// Need asks of every method that is not Public, and has no Method of its own, what authn.Require would: roles.
+func Need(opts ...authn.Option) Option {
+	return func(g *guard) { g.all = append(g.all, opts...) }
+}
+
+// Method asks of one method what authn.Require would.
+func Method(fullMethod string, opts ...authn.Option) Option {
+	return func(g *guard) { g.methods[fullMethod] = append(g.methods[fullMethod], opts...) }
+}
+
+func newGuard(v *authn.Verifier, opts []Option) *guard {
+	if v == nil {
+		panic("authngrpc: a Verifier is needed")
+	}
+	g := &guard{v: v, public: map[string]bool{}, methods: map[string][]authn.Option{}}
+	for _, o := range opts {
+		o(g)
+	}
+	return g
+}
+
+// Unary guards unary calls.
+func Unary(v *authn.Verifier, opts ...Option) grpc.UnaryServerInterceptor {
+	g := newGuard(v, opts)
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		ctx, err := g.check(ctx, info.FullMethod)
+		if err != nil {
+			return nil, err
+		}
+		return handler(ctx, req)
+	}
+}
+
+// Stream guards streaming calls: once, when the stream begins. A stream may outlive its token.
+func Stream(v *authn.Verifier, opts ...Option) grpc.StreamServerInterceptor {
+	g := newGuard(v, opts)
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, err := g.check(ss.Context(), info.FullMethod)
+		if err != nil {
+			return err
+		}
+		return handler(srv, &stream{ss, ctx})
+	}
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+func (g *guard) check(ctx context.Context, method string) (context.Context, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	need, own := g.methods[method]
+	switch {
+	case g.public[method]:
+		need = []authn.Option{authn.Optional()}
+	case !own:
+		need = g.all
+	}
+	u, err := authn.Check(ctx, g.v, md.Get("authorization"), need...)
+	switch {
+	case err == nil && u == nil:
+		return ctx, nil
+	case err == nil:
+		return authn.WithUser(ctx, u), nil
+	case errors.Is(err, authn.ErrForbidden):
+		return nil, status.Error(codes.PermissionDenied, "the caller may not do this")
+	case errors.Is(err, authn.ErrUnavailable):
+		return nil, status.Error(codes.Unavailable, "tokens cannot be verified now")
+	}
+	return nil, status.Error(codes.Unauthenticated, "a valid bearer token is needed")
+}
+
+// PerRPC gives every call of a connection the token that the function returns. It refuses to send it over a connection
+// that is not encrypted.
+func PerRPC(token func(ctx context.Context) (string, error)) credentials.PerRPCCredentials {
+	return perRPC{token, true}
+}
+
+// PerRPCInsecure is PerRPC also for connections that are not encrypted: between processes of one machine, or where a
+// mesh encrypts.
+func PerRPCInsecure(token func(ctx context.Context) (string, error)) credentials.PerRPCCredentials {
+	return perRPC{token, false}
+}
+
+type perRPC struct {
+	token  func(ctx context.Context) (string, error)
+	secure bool
+}
+
+// GetRequestMetadata implements credentials.PerRPCCredentials. An empty token sends none.
+func (p perRPC) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	t, err := p.token(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("authngrpc: get the token: %w", err)
+	}
+	if t == "" {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + t}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (p perRPC) RequireTransportSecurity() bool { return p.secure }

@@ -1,0 +1,214 @@
+package jwks_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/jwks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// endpoint is a RoundTripper, so that the tests run in a bubble of their own time.
+type endpoint struct {
+	mu    sync.Mutex
+	code  int
+	body  string
+	calls atomic.Int64
+	takes atomic.Int64
+}
+
+func (e *endpoint) set(code int, body string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.code, e.body = code, body
+}
+
+func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
+	e.calls.Add(1)
+	if d := time.Duration(e.takes.Load()); d > 0 {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.code == 0 {
+		return nil, errors.New("connection refused")
+	}
+	return &http.Response{StatusCode: e.code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(e.body)), Request: r}, nil
+}
+
+func document(t *testing.T) (doc, kid string) {
+	t.Helper()
+	store := authn.NewMemoryKeys()
+	k := authn.MustKeySet(store, authn.KeyConfig{Logger: quiet})
+	keys, _, _ := store.Load(t.Context())
+	return string(k.JWKS()), keys[0].ID
+}
+
+func open(t *testing.T, e *endpoint, cfg jwks.Config) *jwks.Set {
+	cfg.Client, cfg.Logger = &http.Client{Transport: e}, quiet
+	return jwks.Must("https://users.test/jwks.json", cfg)
+}
+
+func TestStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doc, kid := document(t)
+		e := &endpoint{}
+		e.takes.Store(int64(time.Second))
+		e.set(200, doc)
+		s := open(t, e, jwks.Config{})
+		defer s.Close()
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if _, err := s.Key(t.Context(), kid); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := e.calls.Load(); n != 1 {
+			t.Errorf("%d requests for 100 waiters", n)
+		}
+		start := time.Now()
+		for i := range 1000 { // a minute of invented key ids
+			if _, err := s.Key(t.Context(), fmt.Sprint("evil", i)); !errors.Is(err, authn.ErrUnknownKey) {
+				t.Fatal(err)
+			}
+			time.Sleep(60 * time.Millisecond)
+		}
+		if n, d := e.calls.Load(), time.Since(start); n > 8 {
+			t.Errorf("%d requests in %s", n, d)
+		}
+	})
+}
+
+func TestStaleServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doc, kid := document(t)
+		next, nextID := document(t)
+		e := &endpoint{}
+		e.set(200, doc)
+		s := open(t, e, jwks.Config{})
+		defer s.Close()
+		for _, bad := range []struct {
+			code int
+			body string
+		}{{0, ""}, {500, "x"}, {200, `{"keys":[]}`}, {200, "<html>"}, {200, `{"keys":[{"kty":"oct","k":"AAAA"}]}`}, {200, `{}`}, {404, next}, {200, `{"keys":[` + strings.Repeat(" ", 600<<10) + "]}"}} {
+			if _, err := s.Key(t.Context(), kid); err != nil {
+				t.Fatal(err)
+			}
+			e.set(bad.code, bad.body)
+			time.Sleep(time.Hour)
+			if _, err := s.Key(t.Context(), kid); err != nil {
+				t.Errorf("%d %.20q: %v", bad.code, bad.body, err)
+			}
+			if _, err := s.Key(t.Context(), nextID); !errors.Is(err, authn.ErrUnknownKey) {
+				t.Errorf("%d %.20q: unknown: %v", bad.code, bad.body, err)
+			}
+		}
+		e.set(200, next)
+		time.Sleep(11 * time.Second) // while it fails it is tried more often
+		if _, err := s.Key(t.Context(), nextID); err != nil {
+			t.Errorf("back again: %v", err)
+		}
+		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnknownKey) {
+			t.Errorf("a withdrawn key: %v", err)
+		}
+	})
+}
+
+func TestBeforeTheFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doc, kid := document(t)
+		e := &endpoint{}
+		s := open(t, e, jwks.Config{MaxStale: time.Hour})
+		defer s.Close()
+		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+			t.Errorf("down: %v", err)
+		}
+		e.set(200, doc)
+		time.Sleep(11 * time.Second)
+		if _, err := s.Key(t.Context(), kid); err != nil {
+			t.Errorf("up: %v", err)
+		}
+		e.set(0, "")
+		time.Sleep(2 * time.Hour)
+		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("too stale: %v", err)
+		}
+		e.takes.Store(int64(time.Minute))
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Key(ctx, kid); !errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("a waiter gives up: %v", err)
+		}
+	})
+}
+
+func TestURLs(t *testing.T) {
+	for u, ok := range map[string]bool{
+		"https://users.test/jwks": true, "http://127.0.0.1:1/jwks": true, "http://localhost:1/jwks": true, "http://[::1]:1/": true,
+		"http://users.test/jwks": false, "ftp://users.test/": false, "file:///etc/passwd": false, "users": false, "": false,
+	} {
+		s, err := jwks.New(u, jwks.Config{Logger: quiet, Client: &http.Client{Transport: &endpoint{}}})
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", u, err)
+		}
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	s, err := jwks.New("http://users.test/jwks", jwks.Config{Insecure: true, Logger: quiet, Client: &http.Client{Transport: &endpoint{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+}
+
+// TestOverHTTP verifies a token with the set that the issuer's handler serves, and follows no redirect out of https.
+func TestOverHTTP(t *testing.T) {
+	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})
+	mux := http.NewServeMux()
+	mux.Handle("/jwks.json", keys.Handler())
+	mux.Handle("/away", http.RedirectHandler("http://users.test/jwks.json", http.StatusFound))
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+	s := jwks.Must(srv.URL+"/jwks.json", jwks.Config{Logger: quiet})
+	defer s.Close()
+	i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"})
+	p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := authn.MustVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet})
+	if u, err := v.Verify(t.Context(), p.AccessToken); err != nil || u.ID != "u1" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	away := jwks.Must(srv.URL+"/away", jwks.Config{Logger: quiet})
+	defer away.Close()
+	if _, err := away.Key(t.Context(), "x"); !errors.Is(err, authn.ErrUnavailable) {
+		t.Errorf("a redirect to http elsewhere: %v", err)
+	}
+}
