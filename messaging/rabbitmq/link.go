@@ -134,8 +134,8 @@ func (l *link) dial() (*conn, error) {
 			return nil, err
 		}
 		unwatch = context.AfterFunc(l.b.ctx, func() { _ = raw.Close() })
-		c.raw = raw
-		return raw, raw.SetDeadline(time.Now().Add(dialTimeout)) // amqp091 lifts it after the handshake
+		c.raw = &corkConn{Conn: raw}
+		return c.raw, raw.SetDeadline(time.Now().Add(dialTimeout)) // amqp091 lifts it after the handshake
 	}
 	var err error
 	c.Connection, err = amqp.DialConfig(l.b.url, cfg)
@@ -153,7 +153,7 @@ func (l *link) dial() (*conn, error) {
 // conn is one connection of a link, never used again after it is gone.
 type conn struct {
 	*amqp.Connection
-	raw  net.Conn
+	raw  *corkConn
 	gone chan struct{}
 
 	mu      sync.Mutex

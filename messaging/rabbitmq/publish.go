@@ -154,7 +154,7 @@ func (p *publisher) serve(g *pubGen) {
 		}
 		select {
 		case j := <-jobs:
-			g.write(j)
+			g.writeAll(j, jobs)
 		case <-changed:
 		case <-g.gone:
 			return
@@ -162,6 +162,24 @@ func (p *publisher) serve(g *pubGen) {
 			return
 		}
 	}
+}
+
+// gather bounds how many jobs are written together.
+const gather = 100
+
+// writeAll writes a job, and others that are ready, with few system calls.
+func (g *pubGen) writeAll(j *job, jobs <-chan *job) {
+	g.c.raw.cork()
+	defer g.c.raw.uncork()
+	for range gather {
+		g.write(j)
+		select {
+		case j = <-jobs:
+		default:
+			return
+		}
+	}
+	g.write(j)
 }
 
 func (g *pubGen) write(j *job) {
