@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/breaker"
+)
+
+// Authenticator tells who a bearer token stands for. An error that has a Challenge() string names the WWW-Authenticate
+// header of the answer.
+type Authenticator interface {
+	Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error)
+}
+
+// Config says what a Gateway does. In every field 0 is the default and a negative value is off.
+type Config struct {
+	// Routes are the services behind the gateway. Reload replaces them.
+	Routes []Route
+	// Auth verifies tokens. It is required, unless Anonymous says that there are none.
+	Auth Authenticator
+	// Anonymous makes every route public. It excludes Auth.
+	Anonymous bool
+	// Claims are passed to the services: claim name to header name, such as {"email": "X-User-Email"}. The gateway owns
+	// these headers: what a client sends in them is removed.
+	Claims map[string]string
+	// CORS answers browsers of other origins. Default: none is allowed, and headers of services pass as they are.
+	CORS *CORS
+	// TrustedProxies are the networks whose X-Forwarded headers are believed and continued. Default: none.
+	TrustedProxies []netip.Prefix
+	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
+	Limiter Limiter
+	// Fallback serves what matches no route. Default: 404.
+	Fallback http.Handler
+	// HealthInterval is how often Run looks at every instance. Default 10 s.
+	HealthInterval time.Duration
+	// Title is the title of the merged OpenAPI document. Default "API".
+	Title string
+
+	// Logger is told of every request. Default: slog.Default().
+	Logger *slog.Logger
+	// TracerProvider makes a span of every request. Default: the global one.
+	TracerProvider trace.TracerProvider
+	// MeterProvider makes the instruments. Default: the global one.
+	MeterProvider metric.MeterProvider
+	// Propagator carries trace and correlation id. Default: W3C trace context and X-Correlation-ID.
+	Propagator propagation.TextMapPropagator
+}
+
+// Route sends the paths below a prefix to a service. It is data, and has the names of its fields in lower case as JSON.
+type Route struct {
+	// Name is the service's, for logs, metrics and /health/services. Default: Prefix without its slashes.
+	Name string `json:"name,omitempty"`
+	// Prefix is whole segments of the path: "/users" matches /users and /users/7, not /usersX. The longest wins.
+	Prefix string `json:"prefix"`
+	// Upstreams are the addresses of the instances: http://, https://, or h2c:// for gRPC and HTTP/2 without TLS.
+	Upstreams []string `json:"upstreams"`
+	// KeepPrefix sends the path as it is. Default: the prefix is stripped.
+	KeepPrefix bool `json:"keep_prefix,omitempty"`
+	// Rewrite takes the place of the prefix: with "/api/v1", /users/7 arrives as /api/v1/7.
+	Rewrite string `json:"rewrite,omitempty"`
+	// EncodedSlashes lets %2F pass, byte for byte. Default: 400.
+	EncodedSlashes bool `json:"encoded_slashes,omitempty"`
+
+	// Roles are those of which a caller needs one. Default: a caller needs none, but a valid token.
+	Roles []string `json:"roles,omitempty"`
+	// Public are the requests that need no token, as "METHOD /path" or "/path" for all methods, after stripping. A *
+	// segment matches one segment, a last ** any number, none too: "GET /health/**".
+	Public []string `json:"public,omitempty"`
+	// RateLimit bounds the requests of one client. Default: none.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+	// Upgrade lets WebSocket through. Default: 400.
+	Upgrade bool `json:"upgrade,omitempty"`
+	// MaxBody bounds a request's body in bytes. Default 10 MiB. Routes for gRPC streams want -1.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	// Timeout is how long an instance may take to begin its answer, after the last part of the request's body was read.
+	// Default 30 s.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// IdleTimeout bounds the pause between two parts of an answer's body. Default: off, for event streams are quiet.
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
+	// TotalTimeout bounds the whole exchange. Default: off.
+	TotalTimeout time.Duration `json:"total_timeout,omitempty"`
+	// Attempts is how often a request is tried, the first included, as long as nothing of it can have been processed
+	// twice: idempotent methods, or no connection. Default 2.
+	Attempts int `json:"attempts,omitempty"`
+	// RetryBudget is the part of requests that may be retries. Default 0.1.
+	RetryBudget float64 `json:"retry_budget,omitempty"`
+	// RoundRobin takes instances in turn. Default: the less busy of two drawn at random.
+	RoundRobin bool `json:"round_robin,omitempty"`
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes and ObserveOnly are used.
+	// Default: opens after 5 failures in a row for 30 s.
+	Breaker breaker.Config `json:"-"`
+	// Health is the path at which an instance tells how it is. Default "/health".
+	Health string `json:"health,omitempty"`
+	// OpenAPI is the path of the service's OpenAPI document. Default "/openapi.json"; "-" leaves it out.
+	OpenAPI string `json:"openapi,omitempty"`
+}
+
+// RateLimit bounds requests.
+type RateLimit struct {
+	// Rate is the requests a second.
+	Rate float64 `json:"rate"`
+	// Burst is how many may come at once. Default: Rate, at least 1.
+	Burst int `json:"burst,omitempty"`
+	// BySubject counts by the token's subject, where there is one. Default: by the client's address.
+	BySubject bool `json:"by_subject,omitempty"`
+}
+
+// CORS says which browsers may read answers.
+type CORS struct {
+	// Origins are the allowed ones, such as "https://shop.example"; "*" is all, without Credentials only.
+	Origins []string
+	// Methods are the allowed ones. Default GET, HEAD, POST, PUT, PATCH, DELETE.
+	Methods []string
+	// Headers are the request headers allowed. Default Authorization, Content-Type, Idempotency-Key, X-Correlation-ID.
+	Headers []string
+	// Expose are the answer's headers that scripts may read. Default X-Correlation-ID.
+	Expose []string
+	// Credentials allows cookies.
+	Credentials bool
+	// MaxAge is how long a browser remembers. Default 10 min.
+	MaxAge time.Duration
+}
+
+func (c *CORS) withDefaults() (*CORS, error) {
+	if c == nil {
+		return nil, nil
+	}
+	d := *c
+	if len(d.Origins) == 0 || d.Credentials && slices.Contains(d.Origins, "*") {
+		return nil, fmt.Errorf("gateway: CORS: want origins, and no * with Credentials")
+	}
+	fill := func(s *[]string, v ...string) {
+		if len(*s) == 0 {
+			*s = v
+		}
+	}
+	fill(&d.Methods, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+	fill(&d.Headers, "Authorization", "Content-Type", "Idempotency-Key", "X-Correlation-ID")
+	fill(&d.Expose, "X-Correlation-ID")
+	if d.MaxAge == 0 {
+		d.MaxAge = 10 * time.Minute
+	}
+	return &d, nil
+}
+
+// withDefaults checks a route and fills what it leaves out.
+func (r Route) withDefaults() (Route, error) {
+	bad := func(format string, a ...any) (Route, error) {
+		return r, fmt.Errorf("gateway: route %q: "+format, append([]any{r.Prefix}, a...)...)
+	}
+	if r.Prefix != "/" {
+		r.Prefix = strings.TrimSuffix(r.Prefix, "/")
+	}
+	if !strings.HasPrefix(r.Prefix, "/") || checkPath(r.Prefix, false) != nil {
+		return bad("the prefix must be a clean path that begins with /")
+	}
+	if r.Rewrite != "" && (!strings.HasPrefix(r.Rewrite, "/") || checkPath(r.Rewrite, false) != nil || r.KeepPrefix) {
+		return bad("Rewrite must be a clean path that begins with /, without KeepPrefix")
+	}
+	if r.Name == "" {
+		r.Name = strings.Trim(r.Prefix, "/")
+	}
+	if r.Name == "" {
+		r.Name = "root"
+	}
+	if len(r.Upstreams) == 0 {
+		return bad("no upstreams")
+	}
+	for _, u := range r.Upstreams {
+		if _, err := parseUpstream(u); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if l := r.RateLimit; l != nil && (!(l.Rate > 0) || l.Burst < 0) {
+		return bad("RateLimit: want a rate above 0")
+	}
+	if !(r.RetryBudget <= 1) {
+		return bad("RetryBudget: want at most 1")
+	}
+	for _, p := range r.Public {
+		if _, err := parsePattern(p); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if r.MaxBody == 0 {
+		r.MaxBody = 10 << 20
+	}
+	if r.Timeout == 0 {
+		r.Timeout = 30 * time.Second
+	}
+	if r.Attempts == 0 {
+		r.Attempts = 2
+	}
+	if r.RetryBudget == 0 {
+		r.RetryBudget = 0.1
+	}
+	if r.Health == "" {
+		r.Health = "/health"
+	}
+	if r.OpenAPI == "" {
+		r.OpenAPI = "/openapi.json"
+	}
+	return r, nil
+}
+
+func parseUpstream(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("an upstream does not parse")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c",
+		u.Host == "", u.User != nil, u.RawQuery != "", u.Fragment != "", checkPath(u.EscapedPath(), false) != nil:
+		return nil, fmt.Errorf("upstream %q: want http, https or h2c, a host, and no user or query", u.Redacted())
+	}
+	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/"), strings.TrimSuffix(u.RawPath, "/")
+	return u, nil
+}

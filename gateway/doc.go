@@ -1,0 +1,36 @@
+// Package gateway is one door to many services: an http.Handler that verifies the caller and sends each request to the
+// service that its path names.
+//
+//	gw, err := gateway.New(gateway.Config{
+//	    Auth: verifier,
+//	    Routes: []gateway.Route{
+//	        {Prefix: "/users", Upstreams: []string{"http://users:8000"}, Public: []string{"POST /token"}},
+//	        {Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"}, Roles: []string{"customer"}},
+//	    },
+//	})
+//	...
+//	go gw.Run(ctx) // looks at the instances
+//	err = gateway.Server(":8080", gw).ListenAndServe()
+//
+// It answers /health, /health/services and /openapi.json itself, unless a route has that very prefix.
+//
+// # Guarantees
+//
+//   - Bodies stream both ways: nothing is kept or encoded again. Server-sent events, WebSocket, gRPC and HTTP/2 without
+//     TLS pass.
+//   - Paths are matched as they are escaped, by whole segments. Dot segments, backslashes, control characters and
+//     encoded slashes get 400, before and after rewriting.
+//   - X-User-ID, X-User-Roles, the X-Forwarded headers and Config.Claims' are removed from every request, under every
+//     spelling that a service could read as them, and then set by the gateway alone. Request trailers are dropped.
+//   - What may not be processed twice is sent once: only idempotent requests, or such as no service has seen, are tried
+//     again, within a budget, and only while nothing of the body has been read.
+//   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
+//     goes away ends the request at the service, is 499 in logs and metrics, and is no failure of the service.
+//   - Each instance has a circuit breaker, which only 5xx and missing answers open.
+//   - A reload fails no request. With an invalid configuration the old one goes on serving.
+//
+// # What it does not do
+//
+// It makes no tokens, caches no answers and compresses nothing. It does not pass on request trailers. A request with both
+// Content-Length and Transfer-Encoding never reaches it with both: net/http drops the length and reads the body as chunked.
+package gateway

@@ -1,0 +1,219 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+const (
+	lookTimeout   = 2 * time.Second
+	healthFresh   = 2 * time.Second
+	openAPIFresh  = time.Minute
+	maxDocument   = 4 << 20
+	pathHealth    = "/health"
+	pathServices  = "/health/services"
+	pathOpenAPI   = "/openapi.json"
+	statusUp      = "up"
+	statusDown    = "down"
+	statusPartial = "degraded"
+)
+
+// ServiceHealth is what /health/services says of one service.
+type ServiceHealth struct {
+	// Status is "up", "degraded" when some of its instances are down, or "down".
+	Status string `json:"status"`
+	// StatusCode is the HTTP status of the last instance that answered, 0 when none did.
+	StatusCode int `json:"status_code,omitempty"`
+	// LatencyMS is how long the slowest instance took, in milliseconds.
+	LatencyMS float64 `json:"latency_ms"`
+	// Instances and Up count them.
+	Instances int `json:"instances"`
+	Up        int `json:"up"`
+}
+
+// serveOwn answers what is the gateway's own, and says whether it was.
+func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool {
+	switch r.URL.Path {
+	case pathHealth, pathServices, pathOpenAPI:
+	default:
+		return false
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || g.table.Load().byPrefix[r.URL.Path] != nil {
+		return false
+	}
+	r.Pattern = r.URL.Path
+	var doc any
+	switch r.URL.Path {
+	case pathHealth:
+		doc = map[string]string{"status": "ok"}
+	case pathServices:
+		all, err := g.Services(ctx)
+		if err != nil {
+			w.status = statusGone
+			return true
+		}
+		doc = all
+	case pathOpenAPI:
+		text, err := g.openapi.get(ctx, openAPIFresh, g.mergeOpenAPI)
+		if err != nil {
+			w.status = statusGone
+			return true
+		}
+		doc = json.RawMessage(text)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodGet {
+		_ = json.NewEncoder(w).Encode(doc)
+	}
+	return true
+}
+
+// Services looks at all instances at once, or returns what a look within the last two seconds saw.
+func (g *Gateway) Services(ctx context.Context) (map[string]ServiceHealth, error) {
+	return g.health.get(ctx, healthFresh, func(ctx context.Context) map[string]ServiceHealth {
+		var mu sync.Mutex
+		var looks sync.WaitGroup
+		all := map[string]ServiceHealth{}
+		for _, r := range g.table.Load().routes {
+			for _, i := range r.instances {
+				looks.Go(func() {
+					start := time.Now()
+					status := g.look(ctx, r, i)
+					took := float64(time.Since(start).Microseconds()) / 1000
+					mu.Lock()
+					defer mu.Unlock()
+					h := all[r.Name]
+					h.Instances++
+					if status >= 200 && status < 300 {
+						h.Up++
+					}
+					if status != 0 {
+						h.StatusCode = status
+					}
+					h.LatencyMS = max(h.LatencyMS, took)
+					all[r.Name] = h
+				})
+			}
+		}
+		looks.Wait()
+		for name, h := range all {
+			switch h.Status = statusPartial; h.Up {
+			case 0:
+				h.Status = statusDown
+			case h.Instances:
+				h.Status = statusUp
+			}
+			all[name] = h
+		}
+		return all
+	})
+}
+
+// Run looks at every instance each Config.HealthInterval, until ctx ends. An instance that is down gets requests only
+// when all are. Without Run, only the breakers tell which to avoid.
+func (g *Gateway) Run(ctx context.Context) error {
+	if g.cfg.HealthInterval < 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(g.cfg.HealthInterval)
+	defer tick.Stop()
+	for {
+		var looks sync.WaitGroup
+		for _, r := range g.table.Load().routes {
+			for _, i := range r.instances {
+				looks.Go(func() {
+					status := g.look(ctx, r, i)
+					// A service without such a path is well: only no answer and 5xx are bad signs.
+					if sick := status == 0 || status >= 500; ctx.Err() == nil && i.sick.Swap(sick) != sick {
+						g.cfg.Logger.WarnContext(ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", sick)
+					}
+				})
+			}
+		}
+		looks.Wait()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks an instance how it is, and returns the HTTP status, 0 for none.
+func (g *Gateway) look(ctx context.Context, r *route, i *instance) int {
+	_, status := g.fetch(ctx, i, r.Health, 64<<10)
+	return status
+}
+
+func (g *Gateway) fetch(ctx context.Context, i *instance, path string, limit int64) ([]byte, int) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url.String()+path, nil)
+	if err != nil {
+		return nil, 0
+	}
+	req.Header.Set("Accept", "application/json")
+	ctx, _ = correlation.Ensure(ctx)
+	g.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	res, err := i.base.RoundTrip(req)
+	if err != nil {
+		return nil, 0
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, limit))
+	if err != nil {
+		return nil, 0
+	}
+	return text, res.StatusCode
+}
+
+// cache holds the last value for a while, and lets one caller at a time renew it.
+type cache[T any] struct {
+	once  sync.Once
+	turn  chan struct{}
+	mu    sync.Mutex
+	value T
+	until time.Time
+}
+
+func (c *cache[T]) get(ctx context.Context, fresh time.Duration, make func(context.Context) T) (T, error) {
+	c.once.Do(func() { c.turn = newTurn() })
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+	defer func() { <-c.turn }()
+	c.mu.Lock()
+	v, until := c.value, c.until
+	c.mu.Unlock()
+	if time.Now().Before(until) {
+		return v, nil
+	}
+	v = make(context.WithoutCancel(ctx)) // the next caller wants it too
+	c.mu.Lock()
+	c.value, c.until = v, time.Now().Add(fresh)
+	c.mu.Unlock()
+	return v, nil
+}
+
+// forget makes the next caller renew the value.
+func (c *cache[T]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = time.Time{}
+}
+
+func newTurn() chan struct{} { return make(chan struct{}, 1) }

@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// owned are the headers that only the gateway sets, in lower case.
+var owned = []string{
+	"x-user-id", "x-user-roles", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+	"x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-real-ip", "x-original-url", "x-rewrite-url",
+}
+
+// identity is who calls.
+type identity struct {
+	subject string
+	roles   []string
+	claims  map[string]any
+}
+
+// folded is a header's name as careless servers read it: CGI and WSGI make no difference between -, _ and a dot.
+func folded(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '_' || r == '.':
+			return '-'
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// removeOwned removes the headers that the gateway owns under every alias.
+func (g *Gateway) removeOwned(h http.Header) {
+	for name := range h {
+		if len(name) < 7 { // shorter than all of them
+			continue
+		}
+		if _, ok := g.owned[folded(name)]; ok {
+			delete(h, name)
+		}
+	}
+}
+
+// setIdentity tells the service who calls. The headers were removed before.
+func (g *Gateway) setIdentity(h http.Header, who *identity) {
+	if who == nil {
+		return
+	}
+	h.Set("X-User-ID", headerValue(who.subject))
+	roles := make([]string, len(who.roles))
+	for i, r := range who.roles {
+		roles[i] = headerValue(r)
+	}
+	h.Set("X-User-Roles", strings.Join(roles, ","))
+	for claim, header := range g.cfg.Claims {
+		if v, ok := who.claims[claim]; ok {
+			h.Set(header, headerValue(fmt.Sprint(v)))
+		}
+	}
+}
+
+// headerValue escapes what would end the value or divide it.
+func headerValue(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == ',' || r == '%' }) {
+		return url.QueryEscape(s)
+	}
+	return s
+}
+
+// client is the address that the request came from, past trusted proxies.
+func (g *Gateway) client(r *http.Request) (addr string, trusted bool) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr, false
+	}
+	if len(g.cfg.TrustedProxies) == 0 || !g.trusts(host) {
+		return host, false
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		hop = strings.TrimSpace(hop)
+		if _, err := netip.ParseAddr(hop); err != nil {
+			break
+		}
+		if host = hop; !g.trusts(hop) {
+			break
+		}
+	}
+	return host, true
+}
+
+func (g *Gateway) trusts(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
+}
+
+// setForwarded tells the service where the request came from.
+func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
+	host, _, err := net.SplitHostPort(in.RemoteAddr)
+	if err != nil {
+		host = in.RemoteAddr
+	}
+	chain, name, proto := host, in.Host, "http"
+	if in.TLS != nil {
+		proto = "https"
+	}
+	if g.trusts(host) {
+		if before := in.Header.Values("X-Forwarded-For"); len(before) > 0 {
+			chain = strings.Join(before, ", ") + ", " + host
+		}
+		if v := in.Header.Get("X-Forwarded-Host"); v != "" {
+			name = v
+		}
+		if v := in.Header.Get("X-Forwarded-Proto"); v == "http" || v == "https" {
+			proto = v
+		}
+	}
+	out["X-Forwarded-For"] = []string{chain}
+	out["X-Forwarded-Host"] = []string{name}
+	out["X-Forwarded-Proto"] = []string{proto}
+	if !rt.KeepPrefix && rt.Prefix != "/" {
+		out["X-Forwarded-Prefix"] = []string{rt.Prefix}
+	}
+}
+
+// bearer returns the token of a request that has exactly one.
+func bearer(h http.Header) string {
+	values := h["Authorization"]
+	if len(values) != 1 {
+		return ""
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// allowed says whether one of roles is wanted.
+func allowed(want, roles []string) bool {
+	return len(want) == 0 || slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(want, r) })
+}

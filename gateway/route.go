@@ -1,0 +1,265 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// route is a Route at work.
+type route struct {
+	Route
+	g         *Gateway
+	patterns  []pattern
+	instances []*instance
+	turn      atomic.Uint64
+	budget    budget
+	proxy     *httputil.ReverseProxy
+}
+
+// instance is one address of a service.
+type instance struct {
+	key     string
+	url     *url.URL
+	base    http.RoundTripper
+	breaker *breaker.Breaker
+	busy    atomic.Int64
+	sick    atomic.Bool // by the last look of Run
+}
+
+func (g *Gateway) newRoute(cfg Route, known map[string]*instance) (*route, error) {
+	r := &route{Route: cfg, g: g}
+	r.budget.share = int64(cfg.RetryBudget * 1000)
+	r.budget.millis.Store(budgetStart)
+	for _, s := range cfg.Public {
+		p, err := parsePattern(s)
+		if err != nil {
+			return nil, err
+		}
+		r.patterns = append(r.patterns, p)
+	}
+	for _, s := range cfg.Upstreams {
+		i, err := g.newInstance(cfg, s, known)
+		if err != nil {
+			return nil, err
+		}
+		r.instances = append(r.instances, i)
+	}
+	r.proxy = &httputil.ReverseProxy{
+		Rewrite:        r.rewrite,
+		Transport:      r,
+		ErrorHandler:   g.failed,
+		ModifyResponse: r.modify,
+		BufferPool:     buffers{},
+		ErrorLog:       slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return r, nil
+}
+
+func (g *Gateway) newInstance(cfg Route, upstream string, known map[string]*instance) (*instance, error) {
+	u, err := parseUpstream(upstream)
+	if err != nil {
+		return nil, err
+	}
+	b := breaker.Config{
+		Name: cfg.Name + "@" + u.Host, Timeout: -1,
+		Failures: cfg.Breaker.Failures, FailureRate: cfg.Breaker.FailureRate, SlowRate: cfg.Breaker.SlowRate, SlowCall: cfg.Breaker.SlowCall,
+		Window: cfg.Breaker.Window, MinCalls: cfg.Breaker.MinCalls, OpenFor: cfg.Breaker.OpenFor, Probes: cfg.Breaker.Probes,
+		ObserveOnly: cfg.Breaker.ObserveOnly,
+	}
+	key := fmt.Sprintf("%s %s %+v", cfg.Name, u, b)
+	if i, ok := known[key]; ok {
+		return i, nil
+	}
+	b.OnStateChange = cfg.Breaker.OnStateChange
+	b.OnCall = cfg.Breaker.OnCall
+	b.Classify = func(_ context.Context, err error) breaker.Outcome {
+		switch {
+		case err == nil:
+			return breaker.Success
+		case errors.Is(err, errNoVerdict):
+			return breaker.Ignore
+		}
+		return breaker.Failure
+	}
+	i := &instance{key: key, url: u, base: g.plain}
+	if u.Scheme == "h2c" {
+		u.Scheme, i.base = "http", g.h2c
+	}
+	if i.breaker, err = breaker.New(b); err != nil {
+		return nil, fmt.Errorf("gateway: route %q: %w", cfg.Prefix, err)
+	}
+	return i, nil
+}
+
+func (r *route) public(method, path string) bool {
+	for _, p := range r.patterns {
+		if p.match(method, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// rewrite makes the request that the service gets. The address is set when an instance is picked.
+func (r *route) rewrite(pr *httputil.ProxyRequest) {
+	out, ctx := pr.Out, pr.Out.Context()
+	x := exchangeOf(ctx)
+	out.Host = ""
+	out.Trailer = nil // whatever they are named, they come after every check
+	out.URL.RawPath = x.path
+	out.URL.Path, _ = url.PathUnescape(x.path)
+	r.g.removeOwned(out.Header)
+	r.g.setForwarded(out.Header, pr.In, r)
+	r.g.setIdentity(out.Header, x.who)
+	r.g.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
+	out.Header[http.CanonicalHeaderKey(correlation.Header)] = []string{correlation.From(ctx)}
+	if out.Body != nil {
+		x.body.rc = out.Body
+	}
+}
+
+// modify completes an upgrade, whose header does not pass through reply.
+func (r *route) modify(res *http.Response) error {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		res.Header.Set(correlation.Header, correlation.From(res.Request.Context()))
+	}
+	return nil
+}
+
+// noInstance says that no instance may be tried.
+type noInstance struct{ after time.Duration }
+
+func (e *noInstance) Error() string { return "gateway: no instance may be tried" }
+
+// pick chooses an instance whose breaker lets a call through, one that was not tried before it tries others again.
+func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(error), error) {
+	var space [16]*instance
+	for _, again := range []bool{false, true} {
+		fit := space[:0]
+		for _, wantSick := range []bool{false, true} { // when all are sick, the look may be wrong
+			for _, i := range r.instances {
+				if i.sick.Load() == wantSick && has(tried, i) == again {
+					fit = append(fit, i)
+				}
+			}
+			for len(fit) > 0 {
+				n := r.choose(fit)
+				i := fit[n]
+				done, err := i.breaker.Allow(ctx)
+				if err == nil {
+					return i, done, nil
+				}
+				if !breaker.Rejected(err) {
+					return nil, nil, err
+				}
+				fit[n] = fit[len(fit)-1]
+				fit = fit[:len(fit)-1]
+			}
+		}
+	}
+	after := time.Duration(-1)
+	for _, i := range r.instances {
+		if d := i.breaker.RetryAfter(); after < 0 || d < after {
+			after = d
+		}
+	}
+	return nil, nil, &noInstance{after}
+}
+
+func has(all []*instance, i *instance) bool {
+	for _, j := range all {
+		if i == j {
+			return true
+		}
+	}
+	return false
+}
+
+// choose takes the next one, or the less busy of two.
+func (r *route) choose(fit []*instance) int {
+	n := len(fit)
+	if n == 1 {
+		return 0
+	}
+	if r.RoundRobin {
+		return int(r.turn.Add(1) % uint64(n))
+	}
+	a, b := rand.IntN(n), rand.IntN(n-1)
+	if b >= a {
+		b++
+	}
+	if fit[b].busy.Load() < fit[a].busy.Load() {
+		return b
+	}
+	return a
+}
+
+// budget lets retries be a part of the requests.
+type budget struct {
+	share  int64
+	millis atomic.Int64
+}
+
+const (
+	budgetStart = 10_000
+	budgetMax   = 100_000
+)
+
+func (b *budget) deposit() {
+	if b.millis.Load() < budgetMax {
+		b.millis.Add(b.share)
+	}
+}
+
+// withdraw takes one retry out; a retry that somebody else made may leave a debt.
+func (b *budget) withdraw(made bool) bool {
+	if b.share < 0 {
+		return true
+	}
+	if b.millis.Add(-1000) < 0 && !made {
+		b.millis.Add(1000)
+		return false
+	}
+	return true
+}
+
+// buffers lets proxies share what they copy with.
+type buffers struct{}
+
+var bufferPool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
+func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
+
+func newTransports() (plain, h2c *http.Transport) {
+	plain = &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // what the service compressed passes as it is
+		MaxIdleConns:           2048,
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    5 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+	}
+	h2c = plain.Clone()
+	h2c.Protocols = new(http.Protocols)
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	return plain, h2c
+}

@@ -1,0 +1,264 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+)
+
+var (
+	errSilent    = errors.New("gateway: the service did not begin its answer in time")
+	errIdle      = errors.New("gateway: the service paused too long in its answer")
+	errNoVerdict = errors.New("gateway: the client ended the request")
+	errTooLarge  = errors.New("gateway: the body is too large")
+	errRevoked   = errors.New("gateway: another attempt has the body")
+)
+
+// RoundTrip sends the request to instances until one answers, as far as nothing is done twice.
+func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
+	ctx, x := out.Context(), exchangeOf(out.Context())
+	r.budget.deposit()
+	var space [4]*instance
+	tried := space[:0]
+	for n := 1; ; n++ {
+		inst, done, err := r.pick(ctx, tried)
+		if err != nil {
+			return nil, err
+		}
+		res, err := r.send(out, x, inst, done)
+		if n >= r.Attempts || ctx.Err() != nil || !retriable(out, res, err) || !x.body.revoke() {
+			return res, err
+		}
+		if res != nil && !r.another(append(tried, inst)) { // nobody else to ask: its answer stands
+			return res, err
+		}
+		if !r.budget.withdraw(false) {
+			return res, err
+		}
+		if res != nil {
+			_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
+			_ = res.Body.Close()
+		}
+		if tried = append(tried, inst); !r.another(tried) {
+			if backoff.Sleep(ctx, 10*time.Millisecond+rand.N(40*time.Millisecond)) != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// another says whether there is an instance that was not tried and would take a call.
+func (r *route) another(tried []*instance) bool {
+	for _, i := range r.instances {
+		if !has(tried, i) && i.breaker.RetryAfter() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// retriable says whether a request may be sent again: it was not processed, or twice is as good as once.
+func retriable(out *http.Request, res *http.Response, err error) bool {
+	if res != nil && res.StatusCode != http.StatusBadGateway && res.StatusCode != http.StatusServiceUnavailable && res.StatusCode != http.StatusGatewayTimeout {
+		return false
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
+	if upgrades(out.Header) {
+		return false
+	}
+	switch out.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return out.Header.Get("Idempotency-Key") != ""
+}
+
+// send tries one instance.
+func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(error)) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(out.Context())
+	inst.busy.Add(1)
+	release := sync.OnceFunc(func() { inst.busy.Add(-1); cancel(nil) })
+	timer := newProgress(r.Timeout, func() { cancel(errSilent) })
+	var conns atomic.Int32
+	req := out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if conns.Add(1) > 1 { // net/http itself sends it again
+			r.budget.withdraw(true)
+		}
+	}}))
+	u := *out.URL
+	u.Scheme, u.Host = inst.url.Scheme, inst.url.Host
+	if inst.url.Path != "" {
+		u.Path, u.RawPath = inst.url.Path+u.Path, inst.url.EscapedPath()+u.RawPath
+	}
+	req.URL = &u
+	if out.Body != nil {
+		req.Body = x.body.attempt(timer)
+	}
+	res, err := inst.base.RoundTrip(req)
+	timer.stop()
+	if err != nil {
+		release()
+		if cause := context.Cause(ctx); errors.Is(cause, errSilent) && out.Context().Err() == nil {
+			err = errSilent
+		}
+		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() {
+			done(errNoVerdict)
+		} else {
+			done(err)
+		}
+		return nil, err
+	}
+	if res.StatusCode >= 500 {
+		done(fmt.Errorf("gateway: %s answered %d", inst.url.Host, res.StatusCode))
+	} else {
+		done(nil)
+	}
+	body := &responseBody{ReadCloser: res.Body, release: release}
+	if w, ok := res.Body.(io.Writer); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = struct {
+			*responseBody
+			io.Writer
+		}{body, w}
+		return res, nil
+	}
+	if r.IdleTimeout > 0 {
+		body.idle = newProgress(r.IdleTimeout, func() { cancel(errIdle) })
+	}
+	res.Body = body
+	return res, nil
+}
+
+// responseBody frees what an attempt holds when it has been read or closed.
+type responseBody struct {
+	io.ReadCloser
+	release func()
+	idle    *progress
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.idle.touch()
+	if err != nil {
+		b.idle.stop()
+		b.release()
+	}
+	return n, err
+}
+
+func (b *responseBody) Close() error {
+	b.idle.stop()
+	err := b.ReadCloser.Close()
+	b.release()
+	return err
+}
+
+// progress is a timer that starts again with every sign of life. A nil one does nothing.
+type progress struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	after time.Duration
+	over  bool
+}
+
+func newProgress(after time.Duration, fn func()) *progress {
+	if after <= 0 {
+		return nil
+	}
+	return &progress{timer: time.AfterFunc(after, fn), after: after}
+}
+
+func (p *progress) touch() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		p.timer.Reset(p.after)
+	}
+}
+
+func (p *progress) stop() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	p.timer.Stop()
+}
+
+// requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.
+type requestBody struct {
+	max      int64
+	rc       io.ReadCloser // nil when there is none
+	tooLarge atomic.Bool
+	broken   atomic.Bool // the client did not send what it announced
+
+	mu      sync.Mutex
+	touched bool
+	read    int64
+	current *attemptBody
+}
+
+func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() }
+
+// attempt returns the body for one attempt.
+func (b *requestBody) attempt(timer *progress) io.ReadCloser {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = &attemptBody{b: b, timer: timer}
+	return b.current
+}
+
+// revoke takes the body from the attempt that has it, and says whether another one may have it.
+func (b *requestBody) revoke() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = nil
+	return !b.touched
+}
+
+// attemptBody is the body in the hands of a transport, which may hold on to it after its answer.
+type attemptBody struct {
+	b     *requestBody
+	timer *progress
+}
+
+func (a *attemptBody) Read(p []byte) (int, error) {
+	b := a.b
+	b.mu.Lock()
+	if b.current != a {
+		b.mu.Unlock()
+		return 0, errRevoked
+	}
+	b.touched = true
+	b.mu.Unlock()
+	a.timer.touch()
+	n, err := b.rc.Read(p)
+	a.timer.touch()
+	if b.read += int64(n); b.max > 0 && b.read > b.max {
+		b.tooLarge.Store(true)
+		return 0, errTooLarge
+	}
+	if err != nil && err != io.EOF {
+		b.broken.Store(true)
+	}
+	return n, err
+}
+
+// Close does nothing: the server closes the client's body, and another attempt may need it.
+func (a *attemptBody) Close() error { return nil }

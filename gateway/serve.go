@@ -1,0 +1,216 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/internal/problem"
+)
+
+// statusGone is what logs and metrics say of a client that went away.
+const statusGone = 499
+
+// exchange is one request on its way.
+type exchange struct {
+	route *route
+	path  string // escaped, as the service sees it
+	who   *identity
+	body  *requestBody
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// ServeHTTP implements http.Handler. It sets r.Pattern to the prefix of the route.
+func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	ctx := g.cfg.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx, id := correlation.Ensure(ctx)
+	w := &reply{ResponseWriter: rw, id: id, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
+	ctx, span := g.telemetry.start(ctx, r)
+	defer func() { g.telemetry.end(ctx, span, w, r, time.Since(start)) }()
+	g.serve(w, r, ctx)
+}
+
+func (g *Gateway) serve(w *reply, r *http.Request, ctx context.Context) {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		problem.Write(ctx, w, http.StatusMethodNotAllowed, "method-not-allowed", "The method is not allowed here.")
+		return
+	}
+	if g.preflight(w, r) || g.serveOwn(ctx, w, r) {
+		return
+	}
+	path := r.URL.EscapedPath()
+	if !strings.HasPrefix(path, "/") || checkPath(path, true) != nil {
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
+		return
+	}
+	rt := g.table.Load().find(path)
+	if rt == nil {
+		if g.cfg.Fallback != nil {
+			g.cfg.Fallback.ServeHTTP(w, r.WithContext(ctx))
+			return
+		}
+		problem.Write(ctx, w, http.StatusNotFound, "not-found", "No service has this path.")
+		return
+	}
+	r.Pattern = rt.Prefix
+	x := &exchange{route: rt, path: rt.upstreamPath(path)}
+	if checkPath(path, rt.EncodedSlashes) != nil || checkPath(x.path, rt.EncodedSlashes) != nil {
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
+		return
+	}
+	if upgrades(r.Header) && (!rt.Upgrade || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket")) {
+		problem.Write(ctx, w, http.StatusBadRequest, "upgrade-refused", "The connection cannot be upgraded here.")
+		return
+	}
+	if !g.admit(ctx, w, r, x) {
+		return
+	}
+	if rt.MaxBody > 0 && r.ContentLength > rt.MaxBody {
+		g.tooLarge(ctx, w)
+		return
+	}
+	if rt.TotalTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, rt.TotalTimeout)
+		defer cancel()
+	}
+	x.body = &requestBody{max: rt.MaxBody}
+	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
+}
+
+// admit says whether the caller may pass: rate limit, token, roles.
+func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
+	limit := x.route.RateLimit
+	client, _ := g.client(r)
+	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "client:"+client) {
+		return false
+	}
+	if !g.cfg.Anonymous && !x.route.public(r.Method, x.path) {
+		token := bearer(r.Header)
+		if token == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "A bearer token is required.")
+			return false
+		}
+		subject, roles, claims, err := g.cfg.Auth.Authenticate(ctx, token)
+		if err != nil {
+			g.refuse(ctx, w, err)
+			return false
+		}
+		if !allowed(x.route.Roles, roles) {
+			problem.Write(ctx, w, http.StatusForbidden, "forbidden", "The caller's roles do not allow this.")
+			return false
+		}
+		x.who = &identity{subject, roles, claims}
+	}
+	if limit != nil && limit.BySubject {
+		key := "client:" + client
+		if x.who != nil {
+			key = "subject:" + x.who.subject
+		}
+		return g.within(ctx, w, x.route, key)
+	}
+	return true
+}
+
+// refuse answers a token that was not accepted.
+func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
+	if ctx.Err() != nil {
+		w.status = statusGone
+		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // of the authenticator's own, such as a key server that is silent
+		g.cfg.Logger.ErrorContext(ctx, "gateway: the token could not be verified", "error", err, "correlation_id", w.id)
+		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "Tokens cannot be verified at present.")
+		return
+	}
+	challenge := `Bearer error="invalid_token"`
+	var c interface{ Challenge() string }
+	if errors.As(err, &c) && c.Challenge() != "" {
+		challenge = c.Challenge()
+	}
+	g.cfg.Logger.DebugContext(ctx, "gateway: token refused", "error", err, "correlation_id", w.id)
+	w.Header().Set("WWW-Authenticate", challenge)
+	problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "The token is not accepted.")
+}
+
+// within counts a request, and answers it when it is one too many.
+func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) bool {
+	burst := rt.RateLimit.Burst
+	if burst == 0 {
+		burst = max(1, int(rt.RateLimit.Rate))
+	}
+	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+"|"+key, rt.RateLimit.Rate, burst)
+	if err != nil { // a door that is shut because its counter is broken helps nobody
+		g.cfg.Logger.ErrorContext(ctx, "gateway: the rate limit cannot be counted, the request passes", "error", err, "route", rt.Name)
+		return true
+	}
+	if !ok {
+		retryAfter(w.Header(), after)
+		problem.Write(ctx, w, http.StatusTooManyRequests, "too-many-requests", "Too many requests.")
+	}
+	return ok
+}
+
+func (g *Gateway) tooLarge(ctx context.Context, w *reply) {
+	w.Header().Set("Connection", "close")
+	problem.Write(ctx, w, http.StatusRequestEntityTooLarge, "too-large", "The body is too large.")
+}
+
+// failed answers a request that got no answer from a service.
+func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
+	ctx, w := r.Context(), rw.(*reply)
+	x := exchangeOf(ctx)
+	log := func(what string) {
+		g.cfg.Logger.WarnContext(ctx, "gateway: "+what, "route", x.route.Name, "error", err, "correlation_id", w.id)
+	}
+	var open *noInstance
+	switch {
+	case x.body.tooLarge.Load():
+		g.tooLarge(ctx, w)
+	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
+		w.status = statusGone
+	case errors.As(err, &open):
+		retryAfter(w.Header(), open.after)
+		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")
+	case errors.Is(err, errSilent) || errors.Is(err, context.DeadlineExceeded):
+		log("no answer in time")
+		problem.Write(ctx, w, http.StatusGatewayTimeout, "timeout", "The service did not answer in time.")
+	default:
+		log("no answer")
+		problem.Write(ctx, w, http.StatusBadGateway, "bad-gateway", "The service could not be reached.")
+	}
+}
+
+func retryAfter(h http.Header, d time.Duration) {
+	h.Set("Retry-After", strconv.Itoa(int(max(1, math.Ceil(d.Seconds())))))
+}
+
+// upgrades says whether a request wants another protocol.
+func upgrades(h http.Header) bool {
+	if len(h["Upgrade"]) > 0 {
+		return true
+	}
+	for _, line := range h["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(token), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
