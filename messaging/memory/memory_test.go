@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -60,6 +61,7 @@ func Example() {
 	go func() { done <- router.Run(ctx) }()
 
 	for broker.Publish(ctx, "orders.created", orderCreated{ID: "42"}) != nil { // until the group's queue is there
+		time.Sleep(time.Millisecond)
 	}
 	fmt.Println(<-done)
 	// Output:
