@@ -1,0 +1,243 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/gateway"
+)
+
+func TestOneBrokenInstanceOfThree(t *testing.T) {
+	var good, bad atomic.Int32
+	ok := func(w http.ResponseWriter, r *http.Request) { good.Add(1) }
+	broken := upstream(t, func(w http.ResponseWriter, r *http.Request) { bad.Add(1); w.WriteHeader(500) })
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", RoundRobin: true, Upstreams: []string{upstream(t, ok), broken, upstream(t, ok)}}}})
+	failed := 0
+	for range 60 {
+		if do(t, "POST", url+"/a", "").StatusCode != 200 {
+			failed++
+		}
+	}
+	if failed != 5 || bad.Load() != 5 || good.Load() != 55 {
+		t.Fatalf("%d failed, %d reached the broken one, %d the others", failed, bad.Load(), good.Load())
+	}
+}
+
+func TestAllOpen(t *testing.T) {
+	var status atomic.Int32
+	status.Store(404)
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(int(status.Load()))
+		_, _ = io.WriteString(w, "theirs")
+	})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Breaker: breaker.Config{Failures: 2}}}})
+	for range 5 { // 4xx never trips
+		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 404 || a.text != "theirs" {
+			t.Fatalf("%d %s", a.StatusCode, a.text)
+		}
+	}
+	status.Store(500)
+	for range 2 {
+		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 500 || a.text != "theirs" {
+			t.Fatalf("%d %s", a.StatusCode, a.text)
+		}
+	}
+	a := do(t, "GET", url+"/a", "")
+	if a.StatusCode != 503 || a.Header.Get("Retry-After") != "30" || !strings.Contains(a.text, "problems/unavailable") {
+		t.Fatalf("open: %d %v %s", a.StatusCode, a.Header, a.text)
+	}
+}
+
+func TestRetries(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	var n, m atomic.Int32
+	flaky := upstream(t, func(w http.ResponseWriter, r *http.Request) { n.Add(1); w.WriteHeader(503) })
+	fine := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		m.Add(1)
+		_, _ = io.Copy(w, r.Body)
+	})
+	off := breaker.Config{Failures: -1}
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{
+		{Prefix: "/dead", Upstreams: []string{gone.URL, fine}, RoundRobin: true, RetryBudget: -1, Breaker: off},
+		{Prefix: "/flaky", Upstreams: []string{flaky, fine}, RoundRobin: true, RetryBudget: -1, Breaker: off},
+		{Prefix: "/budget", Upstreams: []string{flaky, flaky + "/"}, Breaker: off},
+	}})
+	for range 6 { // nothing reached the dead one: a POST with a body may go elsewhere
+		if a := do(t, "POST", url+"/dead", "payload"); a.StatusCode != 200 || a.text != "payload" {
+			t.Fatalf("POST past a dead instance: %d %s", a.StatusCode, a.text)
+		}
+	}
+	for range 6 {
+		if a := do(t, "GET", url+"/flaky", ""); a.StatusCode != 200 {
+			t.Fatalf("GET past a flaky instance: %d", a.StatusCode)
+		}
+	}
+	n.Store(0)
+	m.Store(0)
+	for range 10 {
+		do(t, "POST", url+"/flaky", "payload")
+	}
+	if n.Load()+m.Load() != 10 || n.Load() == 0 {
+		t.Fatalf("10 POSTs were processed %d times", n.Load()+m.Load())
+	}
+	n.Store(0)
+	for range 200 {
+		do(t, "GET", url+"/budget", "")
+	}
+	if got := n.Load(); got < 220 || got > 235 {
+		t.Fatalf("200 requests made %d attempts: the budget is 10 and a tenth", got)
+	}
+}
+
+func TestReloadUnderLoad(t *testing.T) {
+	serve := func(name string) string {
+		return upstream(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name+r.URL.Path) })
+	}
+	a, b := serve("a"), serve("b")
+	routes := [][]gateway.Route{
+		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}}},
+		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}}, {Prefix: "/z", Upstreams: []string{serve("c")}}},
+	}
+	gw, url := start(t, gateway.Config{Routes: routes[0]})
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	var count atomic.Int32
+	for n := range 4 {
+		all.Go(func() {
+			path, want := "/x/1", "a/1"
+			if n%2 == 1 {
+				path, want = "/y/1", "b/1"
+			}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				res, err := http.Get(url + path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				text, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if count.Add(1); string(text) != want {
+					t.Errorf("%s: %d %s", path, res.StatusCode, text)
+					return
+				}
+			}
+		})
+	}
+	for n := range 100 {
+		if err := gw.Reload(routes[n%2]); err != nil {
+			t.Error(err)
+		}
+		if err := gw.Reload([]gateway.Route{{Prefix: "/x"}}); err == nil {
+			t.Error("an invalid configuration was taken")
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	close(stop)
+	all.Wait()
+	if count.Load() < 100 {
+		t.Fatalf("only %d requests", count.Load())
+	}
+}
+
+func TestReloadKeepsWhatIsKnown(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+	r := gateway.Route{Prefix: "/a", Upstreams: []string{up}, Breaker: breaker.Config{Failures: 1}}
+	gw, url := start(t, gateway.Config{Routes: []gateway.Route{r}})
+	do(t, "GET", url+"/a", "")
+	r.MaxBody = 1
+	if err := gw.Reload([]gateway.Route{r}); err != nil {
+		t.Fatal(err)
+	}
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 {
+		t.Fatalf("after the reload the breaker is %d", a.StatusCode)
+	}
+}
+
+func TestRateLimit(t *testing.T) {
+	up := echoing(t)
+	_, url := start(t, gateway.Config{Auth: auth, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Routes: []gateway.Route{
+		{Prefix: "/a", Upstreams: []string{up}, Public: []string{"/**"}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 2}},
+		{Prefix: "/b", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 1, BySubject: true}},
+	}})
+	for n, want := range []int{200, 200, 429} {
+		a := do(t, "GET", url+"/a", "", "X-Forwarded-For", "6.6.6.6, 10.0.0.1")
+		if a.StatusCode != want || want == 429 && a.Header.Get("Retry-After") != "100" {
+			t.Fatalf("%d: %d %v", n, a.StatusCode, a.Header)
+		}
+	}
+	a := do(t, "GET", url+"/a", "", "X-Forwarded-For", "6.6.6.6, 10.0.0.2")
+	if a.StatusCode != 200 || a.echo(t).Header.Get("X-Forwarded-For") != "6.6.6.6, 10.0.0.2, 127.0.0.1" {
+		t.Fatalf("another client: %d %s", a.StatusCode, a.text)
+	}
+	for n, c := range []struct {
+		token string
+		want  int
+	}{{"ana", 200}, {"ana", 429}, {"root", 200}} {
+		if a := do(t, "GET", url+"/b", "", "Authorization", "Bearer "+c.token); a.StatusCode != c.want {
+			t.Fatalf("%d: %s is %d", n, c.token, a.StatusCode)
+		}
+	}
+}
+
+func TestMemoryLimiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := gateway.NewMemoryLimiter(3)
+		take := func(key string) bool { ok, _, _ := l.Allow(t.Context(), key, 2, 4); return ok }
+		for range 4 {
+			if !take("a") {
+				t.Fatal("within the burst")
+			}
+		}
+		ok, after, _ := l.Allow(t.Context(), "a", 2, 4)
+		if ok || after != 500*time.Millisecond {
+			t.Fatalf("%v %v", ok, after)
+		}
+		time.Sleep(after)
+		if !take("a") || take("a") {
+			t.Fatal("one token after half a second")
+		}
+		for _, k := range []string{"b", "c", "d"} {
+			take(k)
+		}
+		if !take("a") {
+			t.Fatal("forgotten, it begins anew")
+		}
+	})
+}
+
+func ExampleGateway() {
+	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "users: ", r.URL.Path) }))
+	defer users.Close()
+	gw, err := gateway.New(gateway.Config{
+		Anonymous: true,
+		Routes:    []gateway.Route{{Prefix: "/users", Upstreams: []string{users.URL}}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer gw.CloseIdleConnections()
+	for _, path := range []string{"/users/7", "/orders"} {
+		w := httptest.NewRecorder()
+		gw.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		fmt.Println(w.Code, strings.SplitN(w.Body.String(), ",", 2)[0])
+	}
+	// Output:
+	// 200 users: /7
+	// 404 {"type":"https://sillar.dev/problems/not-found"
+}
