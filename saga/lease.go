@@ -20,12 +20,14 @@ type identity struct {
 	until time.Time // when the lease ends, by this process's clock, unless a heartbeat prolongs it
 }
 
-// alive leaves a margin: the store's clock and this one run at their own pace.
-func (i *identity) alive(lease time.Duration) bool {
+// end is when work under the identity stops. It leaves a margin: the store's clock and this one run at their own pace.
+func (i *identity) end(lease time.Duration) time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return time.Now().Before(i.until.Add(-lease / 8))
+	return i.until.Add(-lease / 8)
 }
+
+func (i *identity) alive(lease time.Duration) bool { return time.Now().Before(i.end(lease)) }
 
 // heart keeps the lease alive. When it could not be prolonged in time, everything that runs under the identity is
 // stopped, and a new identity is taken: others may have the old one's sagas by then.
@@ -43,16 +45,18 @@ func (o *Orchestrator) heart(ctx context.Context) {
 		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx))
 		o.setSelf(self)
 		o.poke()
-		ticker := time.NewTicker(o.cfg.Lease / 4)
 		for alive := true; alive && ctx.Err() == nil; {
+			// The next look is due after a quarter of the lease, or at its end: no zombie may work on beyond that.
+			timer := time.NewTimer(min(o.cfg.Lease/4, time.Until(self.end(o.cfg.Lease))))
 			select {
 			case <-ctx.Done(): // drain goes on under the lease, and prolongs it
-			case <-ticker.C:
-				o.prolong(ctx, self)
-				alive = self.alive(o.cfg.Lease)
+			case <-timer.C:
+				if alive = self.alive(o.cfg.Lease); alive {
+					o.prolong(ctx, self)
+				}
 			}
+			timer.Stop()
 		}
-		ticker.Stop()
 		if ctx.Err() == nil {
 			o.cfg.Logger.ErrorContext(ctx, "saga: lease lost, running sagas are left to others", "node", self.node)
 			o.setSelf(nil)
@@ -70,10 +74,7 @@ func (o *Orchestrator) setSelf(self *identity) {
 // prolong makes one heartbeat, which must answer before the lease ends.
 func (o *Orchestrator) prolong(ctx context.Context, self *identity) {
 	began := time.Now()
-	self.mu.Lock()
-	until := self.until
-	self.mu.Unlock()
-	bctx, cancel := context.WithDeadline(ctx, until.Add(-o.cfg.Lease/8))
+	bctx, cancel := context.WithDeadline(ctx, self.end(o.cfg.Lease))
 	defer cancel()
 	if err := o.store.Heartbeat(bctx, self.node, o.cfg.Lease); err != nil {
 		if ctx.Err() == nil {

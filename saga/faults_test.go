@@ -1,0 +1,431 @@
+package saga_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sillar-go/sillar/saga"
+	"github.com/sillar-go/sillar/saga/sagamem"
+)
+
+// flaky is a store that a node may be cut off from, or that loses acknowledgements.
+type flaky struct {
+	saga.Store
+	down    atomic.Bool
+	loseAck atomic.Int32 // the n-th Save from now on is done, but its answer is lost
+}
+
+var errDown = errors.New("the store does not answer")
+
+func (f *flaky) Save(ctx context.Context, r saga.Record) error {
+	if f.down.Load() {
+		return errDown
+	}
+	err := f.Store.Save(ctx, r)
+	if err == nil && f.loseAck.Add(-1) == 0 {
+		return errDown
+	}
+	return err
+}
+
+func (f *flaky) Heartbeat(ctx context.Context, node string, d time.Duration) error {
+	if f.down.Load() {
+		return errDown
+	}
+	return f.Store.Heartbeat(ctx, node, d)
+}
+
+func (f *flaky) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
+	if f.down.Load() {
+		return nil, errDown
+	}
+	return f.Store.Claim(ctx, node, kinds, limit)
+}
+
+// A node is cut off in the middle of a step. Another takes over after the lease, in doubt and under a higher fence; the
+// zombie's step sees its context end, and what it does afterwards is refused.
+func TestTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		var zombie *flaky
+		block := true
+		car := func(ctx context.Context, c *saga.Call, _ *trip) error {
+			w.note("car under fence %d, attempt %d", c.Fence(), c.Attempt())
+			if block {
+				block = false
+				zombie.down.Store(true)
+				<-ctx.Done()
+				w.note("zombie ends: %v", context.Cause(ctx))
+				if err := c.Checkpoint(context.WithoutCancel(ctx)); err == nil {
+					t.Error("the zombie could write")
+				}
+				return ctx.Err()
+			}
+			return nil
+		}
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", car).Timeout(time.Hour), saga.Pivot("pay", w.do("pay")))
+		mem := sagamem.New()
+		zombie = &flaky{Store: mem}
+		a := saga.Must(saga.New(zombie, saga.Config{Logger: quiet, Lease: 8 * time.Second}, def))
+		b := saga.Must(saga.New(mem, saga.Config{Logger: quiet, Lease: 8 * time.Second}, def))
+		start(t, a)
+		if _, err := def.Start(t.Context(), a, "t1", trip{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		start(t, b)
+		begin := time.Now()
+		if _, err := def.Handle(b, "t1").Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("taken over after %v, want at most lease and poll", took)
+		}
+		zombie.down.Store(false)
+		time.Sleep(time.Minute)
+		w.saw(t, "hotel", "car under fence 1, attempt 1", "zombie ends: saga: the orchestrator lost its lease", "car under fence 2, attempt 2", "pay")
+	})
+}
+
+func TestLostAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", w.do("car")), saga.Pivot("pay", w.do("pay")))
+		store := &flaky{Store: sagamem.New()}
+		o := saga.Must(saga.New(store, saga.Config{Logger: quiet}, def))
+		start(t, o)
+		store.loseAck.Store(2)
+		h, err := def.Start(t.Context(), o, "t1", trip{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.saw(t, "hotel", "car", "pay")
+		if r := status(t, o, "t1"); r.Fence != 1 || r.Revision != 4 {
+			t.Errorf("fence %d, revision %d: the lost answer was not recognised", r.Fence, r.Revision)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	for name, slow := range map[string]time.Duration{"a running step ends": 5 * time.Second, "a step that takes too long is cut off": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				first := true
+				car := func(ctx context.Context, c *saga.Call, _ *trip) error {
+					d := slow
+					if !first {
+						d = 0
+					}
+					first = false
+					select {
+					case <-time.After(d):
+						w.note("car")
+						return nil
+					case <-ctx.Done():
+						w.note("cut off: %v", context.Cause(ctx))
+						return ctx.Err()
+					}
+				}
+				def := saga.Define[trip]("trip", 1, saga.Step("car", car).Timeout(2*time.Hour).Retry(1, saga.Exponential(1, 1)), saga.Pivot("pay", w.do("pay")))
+				mem := sagamem.New()
+				a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
+				stop := start(t, a)
+				if _, err := def.Start(t.Context(), a, "t1", trip{}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				begin := time.Now()
+				stop()
+				if took := time.Since(begin); took > 21*time.Second {
+					t.Errorf("the drain took %v", took)
+				}
+				if r := status(t, a, "t1"); r.Owner != "" || r.Status != saga.Running {
+					t.Errorf("after the drain the owner is %q, the status %s", r.Owner, r.Status)
+				}
+				b := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
+				start(t, b)
+				if _, err := def.Handle(b, "t1").Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if slow < time.Minute {
+					w.saw(t, "car", "pay")
+				} else {
+					w.saw(t, "cut off: saga: the orchestrator is shutting down", "car", "pay")
+				}
+			})
+		})
+	}
+}
+
+func TestRetryOutlivesTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		car := func(ctx context.Context, c *saga.Call, s *trip) error {
+			w.note("attempt %d sees %q", c.Attempt(), s.Car)
+			if c.Attempt() < 3 {
+				s.Car = "half"
+				if err := c.Checkpoint(ctx); err != nil {
+					t.Error(err)
+				}
+				return errBoom
+			}
+			return nil
+		}
+		def := saga.Define[trip]("trip", 1, saga.Step("car", car).Retry(5, saga.Exponential(time.Hour, time.Hour)))
+		mem := sagamem.New()
+		a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
+		stop := start(t, a)
+		if _, err := def.Start(t.Context(), a, "t1", trip{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stop()
+		start(t, saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def)))
+		if _, err := def.Handle(a, "t1").Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.saw(t, `attempt 1 sees ""`, `attempt 2 sees "half"`, `attempt 3 sees "half"`)
+	})
+}
+
+type approval struct{ By string }
+
+func TestAwait(t *testing.T) {
+	build := func(w *world) *saga.Def[trip] {
+		return saga.Define[trip]("trip", 1,
+			saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Await("approval", func(_ context.Context, _ *saga.Call, s *trip, a approval) error {
+				w.note("approved by %s", a.By)
+				return nil
+			}).Timeout(10*time.Minute),
+			saga.Pivot("pay", w.do("pay")))
+	}
+	for name, at := range map[string]time.Duration{"at once": 0, "later": 8 * time.Minute, "at the last moment": 10*time.Minute - 1} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{}
+			def := build(w)
+			bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
+				h, err := def.Start(t.Context(), o, "t1", trip{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(at)
+				for _, by := range []string{"ana", "bob"} {
+					if err := def.Signal(t.Context(), o, "t1", "approval", approval{by}); err != nil && !errors.Is(err, saga.ErrFinished) {
+						t.Fatal(err)
+					}
+				}
+				if _, err := h.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				w.saw(t, "hotel", "approved by ana", "pay")
+			}, def)
+		})
+	}
+	t.Run("too late", func(t *testing.T) {
+		w := &world{}
+		def := build(w)
+		run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
+			w.saw(t, "hotel", "undo hotel")
+			if !errors.Is(err, saga.ErrCompensated) || !errors.Is(err, saga.ErrAwaitTimeout) {
+				t.Error(err)
+			}
+			if err := def.Signal(t.Context(), o, "t1", "approval", approval{"ana"}); !errors.Is(err, saga.ErrFinished) {
+				t.Errorf("a signal after the end: %v", err)
+			}
+			if err := def.Signal(t.Context(), o, "t1", "pay", 1); err == nil {
+				t.Error("a signal that nobody awaits")
+			}
+		})
+	})
+	t.Run("the time passes while no node is up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := &world{}
+			def := build(w)
+			mem := sagamem.New()
+			a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
+			stop := start(t, a)
+			if _, err := def.Start(t.Context(), a, "t1", trip{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			stop()
+			time.Sleep(72 * time.Hour)
+			start(t, saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def)))
+			if _, err := def.Handle(a, "t1").Wait(t.Context()); !errors.Is(err, saga.ErrAwaitTimeout) {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+func TestCancel(t *testing.T) {
+	t.Run("while a step runs", func(t *testing.T) {
+		w := &world{}
+		slow := func(_ context.Context, _ *saga.Call, _ *trip) error {
+			time.Sleep(5 * time.Second)
+			w.note("car")
+			return nil
+		}
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Step("car", slow).Compensate(w.undo("car")), saga.Pivot("pay", w.do("pay")))
+		bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
+			h, _ := def.Start(t.Context(), o, "t1", trip{})
+			time.Sleep(time.Second)
+			for range 2 {
+				if err := o.Cancel(t.Context(), "t1"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := h.Wait(t.Context()); !errors.Is(err, saga.ErrCancelled) || !errors.Is(err, saga.ErrCompensated) {
+				t.Error(err)
+			}
+			w.saw(t, "hotel", "car", "undo car", "undo hotel")
+			if err := o.Cancel(t.Context(), "none"); !errors.Is(err, saga.ErrNotFound) {
+				t.Errorf("Cancel of none: %v", err)
+			}
+		}, def)
+	})
+	t.Run("at the pivot it is too late", func(t *testing.T) {
+		w := &world{}
+		slow := func(_ context.Context, _ *saga.Call, _ *trip) error {
+			time.Sleep(5 * time.Second)
+			w.note("pay")
+			return nil
+		}
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", slow))
+		bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
+			h, _ := def.Start(t.Context(), o, "t1", trip{})
+			time.Sleep(time.Second)
+			if err := o.Cancel(t.Context(), "t1"); !errors.Is(err, saga.ErrPastPivot) {
+				t.Errorf("Cancel: %v, want ErrPastPivot", err)
+			}
+			if _, err := h.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+			w.saw(t, "hotel", "pay")
+		}, def)
+	})
+}
+
+func TestParallel(t *testing.T) {
+	t.Run("merges", func(t *testing.T) {
+		def := saga.Define[trip]("trip", 1, saga.Parallel("all",
+			saga.Step("hotel", func(_ context.Context, _ *saga.Call, s *trip) error {
+				time.Sleep(3 * time.Second)
+				s.Hotel = "h"
+				return nil
+			}),
+			saga.Step("car", func(_ context.Context, _ *saga.Call, s *trip) error { s.Car = "c"; return nil })))
+		run(t, def, func(t *testing.T, o *saga.Orchestrator, s trip, err error) {
+			if err != nil || s.Hotel != "h" || s.Car != "c" {
+				t.Errorf("%+v, %v", s, err)
+			}
+			if b := status(t, o, "t1").Steps[0].Branches; b[0].Status != saga.StepCompleted || b[1].Status != saga.StepCompleted {
+				t.Errorf("branches %+v", b)
+			}
+		})
+	})
+	t.Run("a failure waits for the others, then all are undone", func(t *testing.T) {
+		w := &world{}
+		def := saga.Define[trip]("trip", 1,
+			saga.Step("check", w.do("check")).Compensate(w.undo("check")),
+			saga.Parallel("all",
+				saga.Step("hotel", func(_ context.Context, _ *saga.Call, s *trip) error {
+					time.Sleep(3 * time.Second)
+					w.note("hotel")
+					return nil
+				}).Compensate(w.undo("hotel")),
+				saga.Step("car", w.fail("car", saga.Rejected(errBoom))).Compensate(w.undo("car"))),
+			saga.Pivot("pay", w.do("pay")))
+		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
+			w.saw(t, "check", "car fails", "hotel", "undo hotel", "undo check")
+			var f *saga.FailedError
+			if !errors.As(err, &f) || f.Step != "car" || f.Cause != "boom" {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("two branches that write one field", func(t *testing.T) {
+		set := func(v string, d time.Duration) saga.Handler[trip] {
+			return func(_ context.Context, _ *saga.Call, s *trip) error { time.Sleep(d); s.Hotel = v; return nil }
+		}
+		def := saga.Define[trip]("trip", 1, saga.Parallel("all", saga.Step("a", set("a", 0)), saga.Step("b", set("b", time.Second))))
+		run(t, def, func(t *testing.T, _ *saga.Orchestrator, s trip, err error) {
+			var f *saga.FailedError
+			if !errors.As(err, &f) || f.Step != "b" || s.Hotel != "a" {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	})
+}
+
+func TestShapes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		mem := sagamem.New()
+		wait := saga.Await("go", func(context.Context, *saga.Call, *trip, int) error { return nil })
+		v1 := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), wait)
+		other := saga.Define[trip]("trip", 1, saga.Step("inn", w.do("inn")), wait)
+		v2 := saga.Define[trip]("trip", 2, saga.Step("inn", w.do("inn")), wait)
+		a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v1))
+		if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil { // nobody runs yet
+			t.Fatal(err)
+		}
+		if err := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, other)).Run(t.Context()); !errors.Is(err, saga.ErrShape) {
+			t.Errorf("Run with another shape: %v, want ErrShape", err)
+		}
+		start(t, saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v2)))
+		time.Sleep(time.Minute)
+		if r := status(t, a, "t1"); r.Fence != 0 {
+			t.Errorf("a node of version 2 touched a saga of version 1: %+v", r)
+		}
+		start(t, a)
+		time.Sleep(time.Minute)
+		w.saw(t, "hotel")
+		if _, err := v2.Start(t.Context(), a, "t2", trip{}); !errors.Is(err, saga.ErrUnknown) {
+			t.Errorf("Start of an unregistered definition: %v", err)
+		}
+	})
+}
+
+func TestManySagasFewPlaces(t *testing.T) {
+	w := &world{}
+	def := saga.Define[trip]("trip", 1, saga.Step("hotel", func(context.Context, *saga.Call, *trip) error {
+		time.Sleep(100 * time.Millisecond)
+		w.note("x")
+		return nil
+	}), saga.Pivot("pay", w.do("x")))
+	bubble(t, saga.Config{Concurrency: 4}, func(t *testing.T, o *saga.Orchestrator) {
+		var hs []*saga.Handle[trip]
+		for i := range 200 {
+			h, err := def.Start(t.Context(), o, string(rune('a'+i%26))+time.Duration(i).String(), trip{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hs = append(hs, h)
+		}
+		begin := time.Now()
+		for _, h := range hs {
+			if _, err := h.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("200 sagas of 0.1 s in 4 places took %v", took)
+		}
+		if d := cmp.Diff(400, len(w.log)); d != "" {
+			t.Error(d)
+		}
+	}, def)
+}
