@@ -1,0 +1,198 @@
+// Package mongoinbox applies each message once, on MongoDB without transactions: the note that a message was applied lies
+// inside the document that its handler changes, and is written by the same atomic write.
+//
+//	inbox, err := mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock"}})
+//	g := router.Group("stock", messaging.GroupConfig{Dedup: inbox})
+//	messaging.Handle(g, "orders.created", func(ctx context.Context, m messaging.Message[OrderCreated]) error {
+//		_, err := stock.Update(ctx, m.Data.SKU, func(ctx context.Context, s *Stock) error { // a mongorepo.Repo
+//			if err := inbox.Apply(ctx); err != nil {
+//				return err
+//			}
+//			s.Count -= m.Data.Quantity
+//			return nil
+//		})
+//		return err
+//	})
+//
+// # Guarantees
+//
+//   - A write whose function calls Apply happens once for each message and consumer, also when two deliveries of one
+//     message are handled at the same time, and when a handler fails after the write.
+//   - Notes are kept for Config.Keep. A document that was deleted stays as a tombstone as long as it holds one.
+//
+// # What it does not do
+//
+// It covers one document: of a handler that writes several, each in its own way, only the writes that call Apply are
+// noted, and a message counts as applied with the first. Handlers that write several documents must each time be able to
+// go on where they stopped. A document that is the target of very many messages grows by all of Config.Keep.
+package mongoinbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// Kind is the kind of the effects that are notes.
+const Kind = "applied"
+
+const field = "_effects" // mongorepo.EffectsField
+
+// Errors of this package, to be compared with errors.Is.
+var (
+	// ErrApplied is returned by Apply when the message has been applied. The handler returns it as any other error;
+	// Once takes it for a duplicate.
+	ErrApplied = errors.New("mongoinbox: the message has been applied")
+	// ErrNoMessage is returned by Apply outside Once.
+	ErrNoMessage = errors.New("mongoinbox: the context belongs to no message")
+)
+
+// Config tunes an Inbox.
+type Config struct {
+	// Collections are those whose documents hold notes. Required.
+	Collections []string
+	// Keep is how long a message is remembered. Default 7 days; negative: forever.
+	Keep time.Duration
+	// Logger gets failed purges (warn). Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Inbox is a messaging.Dedup. It is safe for concurrent use, in many processes.
+type Inbox struct {
+	db     *mongo.Database
+	cfg    Config
+	purged atomic.Int64
+}
+
+var _ messaging.Dedup = (*Inbox)(nil)
+
+// New makes an inbox over collections of a database.
+func New(db *mongo.Database, cfg Config) (*Inbox, error) {
+	if db == nil || len(cfg.Collections) == 0 {
+		return nil, errors.New("mongoinbox: New needs a database and Config.Collections")
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = 7 * 24 * time.Hour
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Inbox{db: db, cfg: cfg}, nil
+}
+
+// Must is New that panics.
+func Must(db *mongo.Database, cfg Config) *Inbox {
+	i, err := New(db, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return i
+}
+
+// EnsureIndexes makes the index by which notes are found. Without it each message reads whole collections.
+func (i *Inbox) EnsureIndexes(ctx context.Context) error {
+	for _, name := range i.cfg.Collections {
+		_, err := i.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: field + ".id", Value: 1}},
+			Options: options.Index().SetName("sillar_applied").SetSparse(true)})
+		if err != nil {
+			return fmt.Errorf("mongoinbox: make the index of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+type key struct{ inbox *Inbox }
+
+// Once implements messaging.Dedup. fn has to call Apply in the write that is to happen once.
+func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
+	note := consumer + "/" + id
+	if dup, err = i.applied(ctx, note); dup || err != nil {
+		return dup, err
+	}
+	err = fn(context.WithValue(ctx, key{i}, note))
+	if errors.Is(err, ErrApplied) {
+		return true, nil
+	}
+	if err == nil {
+		i.purgeSometimes(ctx)
+	}
+	return false, err
+}
+
+// Apply notes in the write that ctx belongs to that its message is applied, or returns ErrApplied. The write is compared
+// and set: when another one has come in between, its function runs again, and then finds the note.
+func (i *Inbox) Apply(ctx context.Context) error {
+	note, _ := ctx.Value(key{i}).(string)
+	if note == "" {
+		return ErrNoMessage
+	}
+	dup, err := i.applied(ctx, note)
+	if err != nil {
+		return err
+	}
+	if dup {
+		return ErrApplied
+	}
+	if err := repository.Collect(ctx, repository.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
+		return fmt.Errorf("mongoinbox: apply: %w", err)
+	}
+	return nil
+}
+
+func (i *Inbox) applied(ctx context.Context, note string) (bool, error) {
+	filter := bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
+	for _, name := range i.cfg.Collections {
+		err := i.db.Collection(name).FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, mongo.ErrNoDocuments) {
+			return false, fmt.Errorf("mongoinbox: look for a note in %s: %w", name, err)
+		}
+	}
+	return false, nil
+}
+
+// purgeEvery is how often old notes are looked for, by each process.
+const purgeEvery = 10 * time.Minute
+
+func (i *Inbox) purgeSometimes(ctx context.Context) {
+	now, last := time.Now().UnixMicro(), i.purged.Load()
+	if i.cfg.Keep < 0 || now-last < purgeEvery.Microseconds() || !i.purged.CompareAndSwap(last, now) {
+		return
+	}
+	if err := i.Purge(ctx); err != nil && ctx.Err() == nil {
+		i.cfg.Logger.WarnContext(ctx, "mongoinbox: old notes could not be removed", "error", err)
+	}
+}
+
+// Purge removes notes that are older than Config.Keep, and tombstones that held only those. Once does it by itself now
+// and then.
+func (i *Inbox) Purge(ctx context.Context) error {
+	if i.cfg.Keep < 0 {
+		return nil
+	}
+	old := bson.D{{Key: "kind", Value: Kind}, {Key: "created_at", Value: bson.D{{Key: "$lt", Value: time.Now().Add(-i.cfg.Keep)}}}}
+	for _, name := range i.cfg.Collections {
+		c := i.db.Collection(name)
+		_, err := c.UpdateMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},
+			bson.D{{Key: "$pull", Value: bson.D{{Key: field, Value: old}}}})
+		if err == nil {
+			_, err = c.DeleteMany(ctx, bson.D{{Key: "_deleted", Value: true}, {Key: field + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
+		}
+		if err != nil {
+			return fmt.Errorf("mongoinbox: purge %s: %w", name, err)
+		}
+	}
+	return nil
+}

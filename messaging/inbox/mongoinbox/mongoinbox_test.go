@@ -1,0 +1,139 @@
+package mongoinbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging/inbox/mongoinbox"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/mongorepo"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type stock struct {
+	repository.Meta
+	Count int64
+}
+
+var errBoom = errors.New("boom")
+
+func open(t *testing.T, keep time.Duration) (*mongo.Database, *mongorepo.Repo[stock], *mongoinbox.Inbox) {
+	t.Helper()
+	dsn := testenv.Mongo(t)
+	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := client.Database(strings.TrimPrefix(u.Path, "/"))
+	r, err := mongorepo.New[stock](t.Context(), db, mongorepo.Config{Collection: "stock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := mongoinbox.Must(db, mongoinbox.Config{Collections: []string{"stock"}, Keep: keep})
+	if err := i.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Create(t.Context(), stock{Meta: repository.Meta{ID: "a"}}); err != nil {
+		t.Fatal(err)
+	}
+	return db, r, i
+}
+
+// take handles a message: one is added, once.
+func take(r *mongorepo.Repo[stock], i *mongoinbox.Inbox, inside, after error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := r.Update(ctx, "a", func(ctx context.Context, s *stock) error {
+			if err := i.Apply(ctx); err != nil {
+				return err
+			}
+			s.Count++
+			return inside
+		})
+		return errors.Join(err, after)
+	}
+}
+
+func TestOnce(t *testing.T) {
+	_, r, i := open(t, 0)
+	for step, c := range []struct {
+		consumer      string
+		inside, after error
+		dup, fails    bool
+		count         int64
+	}{
+		{"a", errBoom, nil, false, true, 0}, // leaves nothing
+		{"a", nil, errBoom, false, true, 1}, // the write stands
+		{"a", nil, nil, true, false, 1},
+		{"b", nil, nil, false, false, 2},
+	} {
+		dup, err := i.Once(t.Context(), c.consumer, "m", take(r, i, c.inside, c.after))
+		s, gerr := r.Get(t.Context(), "a")
+		if dup != c.dup || (err != nil) != c.fails || gerr != nil || s.Count != c.count {
+			t.Fatalf("step %d: duplicate %v, error %v, count %d (%v)", step, dup, err, s.Count, gerr)
+		}
+	}
+	if err := i.Apply(t.Context()); !errors.Is(err, mongoinbox.ErrNoMessage) {
+		t.Fatal(err)
+	}
+	if _, err := i.Once(t.Context(), "c", "m", i.Apply); !errors.Is(err, repository.ErrNoEffects) {
+		t.Fatalf("Apply outside a write: %v", err)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	_, r, i := open(t, 0)
+	var wg sync.WaitGroup
+	for n := range 24 {
+		wg.Go(func() {
+			if _, err := i.Once(t.Context(), "c", fmt.Sprint(n%4), take(r, i, nil, nil)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if s, err := r.Get(t.Context(), "a"); err != nil || s.Count != 4 {
+		t.Fatalf("count %d, want 4 (%v)", s.Count, err)
+	}
+}
+
+func TestPurge(t *testing.T) {
+	db, r, i := open(t, time.Nanosecond)
+	nothing := func(context.Context) error { return nil }
+	if _, err := i.Once(t.Context(), "c", "first", nothing); err != nil { // the purge of this process is behind us
+		t.Fatal(err)
+	}
+	if dup, err := i.Once(t.Context(), "c", "m", take(r, i, nil, nil)); dup || err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if dup, err := i.Once(t.Context(), "c", "m", nothing); !dup || err != nil {
+		t.Fatalf("the tombstone forgot: %v", err)
+	}
+	time.Sleep(5 * time.Millisecond)
+	if err := i.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := db.Collection("stock").CountDocuments(t.Context(), bson.D{}); n != 0 || err != nil {
+		t.Fatalf("%d documents left, %v", n, err)
+	}
+}
