@@ -9,6 +9,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
@@ -109,6 +111,7 @@ func (l *link) run() {
 		select {
 		case <-c.gone:
 			l.set(nil, c.why())
+			l.b.meters.lost.Add(l.b.ctx, 1, metric.WithAttributes(attribute.String("connection", l.name)))
 			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "error", c.why())
 			c.kill()
 			if backoff.Sleep(l.b.ctx, reconnect.Delay(1)) != nil {

@@ -206,6 +206,7 @@ const chunk = 500
 // send publishes and waits for the confirms; it returns an error for each message.
 func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 	errs := make([]error, len(out))
+	defer p.b.meters.count(ctx, errs)
 	if p.b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, p.b.cfg.PublishTimeout)
@@ -215,7 +216,10 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 	for i := range todo {
 		todo[i] = i
 	}
-	for len(todo) > 0 {
+	for try := 1; len(todo) > 0; try++ {
+		if try > 2 && backoff.Sleep(ctx, reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
+			return errs
+		}
 		var jobs []*job
 		for rest := todo; len(rest) > 0; {
 			n := min(chunk, len(rest))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -36,6 +37,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Propagator writes correlation id and trace into the headers. Default both.
 	Propagator propagation.TextMapPropagator
+	// MeterProvider takes sillar.rabbitmq.published and sillar.rabbitmq.connections_lost. Default the global one.
+	MeterProvider metric.MeterProvider
 	// TLS is used with amqps://. Default: the system's roots.
 	TLS *tls.Config
 	// Heartbeat is how often both sides show that they live; a dead connection is noticed after three. Default 10s.
@@ -56,10 +59,11 @@ type Config struct {
 
 // Broker is a messaging.Broker. It is safe for concurrent use.
 type Broker struct {
-	url string
-	cfg Config
-	pub *publisher
-	con *link
+	url    string
+	cfg    Config
+	meters meters
+	pub    *publisher
+	con    *link
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -92,7 +96,11 @@ func New(url string, cfg Config) (*Broker, error) {
 	if cfg.PublishTimeout == 0 {
 		cfg.PublishTimeout = 30 * time.Second
 	}
-	b := &Broker{url: url, cfg: cfg, streams: map[*stream]struct{}{}}
+	m, err := newMeters(cfg.MeterProvider)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{url: url, cfg: cfg, meters: m, streams: map[*stream]struct{}{}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.con = newLink(b, "consume")
 	b.pub = &publisher{b: b, link: newLink(b, "publish"), jobs: make(chan *job)}

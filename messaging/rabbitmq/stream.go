@@ -220,6 +220,9 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		}
 		select {
 		case d, ok := <-deliveries:
+			if ok && g.dead() {
+				continue // it could not be settled, and comes again
+			}
 			if !ok { // the generation has ended: wait for the next
 				select {
 				case <-changed:

@@ -72,15 +72,15 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 		if !isEvent {
 			attr, isEvent = strings.CutPrefix(lower, "cloudevents:")
 		}
-		if !isEvent || !attribute(&e, attr, s) {
+		if !isEvent || !setAttribute(&e, attr, s) {
 			e.Headers[lower] = s
 		}
 	}
 	return e, attempts
 }
 
-// attribute sets an attribute that has a field.
-func attribute(e *messaging.Envelope, name, v string) bool {
+// setAttribute sets an attribute that has a field.
+func setAttribute(e *messaging.Envelope, name, v string) bool {
 	switch name {
 	case "specversion", "datacontenttype":
 	case "id":
