@@ -247,7 +247,6 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	}
 	b.touched = true
 	b.mu.Unlock()
-	a.timer.touch()
 	n, err := b.rc.Read(p)
 	a.timer.touch()
 	if b.read += int64(n); b.max > 0 && b.read > b.max {

@@ -155,6 +155,10 @@ func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) b
 		burst = max(1, int(rt.RateLimit.Rate))
 	}
 	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+"|"+key, rt.RateLimit.Rate, burst)
+	if ctx.Err() != nil {
+		w.status = statusGone
+		return false
+	}
 	if err != nil { // a door that is shut because its counter is broken helps nobody
 		g.cfg.Logger.ErrorContext(ctx, "gateway: the rate limit cannot be counted, the request passes", "error", err, "route", rt.Name)
 		return true

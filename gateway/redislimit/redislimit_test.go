@@ -1,0 +1,99 @@
+package redislimit_test
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sillar-go/sillar/gateway"
+	"github.com/sillar-go/sillar/gateway/redislimit"
+	"github.com/sillar-go/sillar/internal/testenv"
+)
+
+func TestLimiter(t *testing.T) {
+	dsn, prefix := testenv.Redis(t)
+	opt, err := redis.ParseURL(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.ContextTimeoutEnabled = true
+	var gateways [2]*redislimit.Limiter
+	for n := range gateways {
+		client := redis.NewClient(opt)
+		t.Cleanup(func() { client.Close() })
+		gateways[n] = redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second}))
+	}
+	var passed atomic.Int32
+	var all sync.WaitGroup
+	for n := range 40 { // both gateways count in one bucket
+		all.Go(func() {
+			ok, after, err := gateways[n%2].Allow(t.Context(), "k", 0.1, 7)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				passed.Add(1)
+			} else if after <= 0 || after > 10*time.Second {
+				t.Errorf("try again after %v", after)
+			}
+		})
+	}
+	all.Wait()
+	if passed.Load() != 7 {
+		t.Fatalf("%d passed, want the burst of 7", passed.Load())
+	}
+	if ok, _, err := gateways[0].Allow(t.Context(), "another", 0.1, 1); !ok || err != nil {
+		t.Fatalf("another key: %v %v", ok, err)
+	}
+	if ok, _, err := gateways[0].Allow(t.Context(), "fast", 20, 1); !ok || err != nil {
+		t.Fatal(err)
+	}
+	if ok, after, err := gateways[0].Allow(t.Context(), "fast", 20, 1); ok || err != nil || after > 50*time.Millisecond {
+		t.Fatalf("%v %v %v", ok, after, err)
+	}
+	time.Sleep(60 * time.Millisecond)
+	if ok, _, err := gateways[1].Allow(t.Context(), "fast", 20, 1); !ok || err != nil {
+		t.Fatalf("a token later: %v %v", ok, err)
+	}
+}
+
+func TestRedisThatIsStuck(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := redis.NewClient(&redis.Options{Addr: l.Addr().String(), ContextTimeoutEnabled: true, MaxRetries: -1})
+	defer client.Close()
+	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Timeout: 50 * time.Millisecond}))
+	heedless := redis.NewClient(&redis.Options{})
+	defer heedless.Close()
+	if _, err := redislimit.New(heedless, redislimit.Config{}); err == nil {
+		t.Error("a client that heeds no deadline was taken")
+	}
+	start := time.Now()
+	if _, _, err := limiter.Allow(t.Context(), "k", 1, 1); err == nil || time.Since(start) > 2*time.Second {
+		t.Fatalf("%v after %v", err, time.Since(start))
+	}
+}
+
+func ExampleNew() {
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true})
+	defer client.Close()
+	limiter, err := redislimit.New(client, redislimit.Config{})
+	if err != nil {
+		panic(err)
+	}
+	gw, err := gateway.New(gateway.Config{
+		Anonymous: true, Limiter: limiter,
+		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://users:8000"}, RateLimit: &gateway.RateLimit{Rate: 10}}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer gw.CloseIdleConnections()
+}
