@@ -24,6 +24,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceClassic(t *testing.T) {
+	t.Parallel()
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
 		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, Classic: true})
 	}, messagingtest.Features{})

@@ -1,0 +1,217 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/outbox"
+)
+
+var (
+	errBoom = errors.New("boom")
+	quiet   = slog.New(slog.NewTextHandler(io.Discard, nil))
+)
+
+// store is a Store that writes down what is done to it.
+type store struct {
+	mu       sync.Mutex
+	entries  []outbox.Entry
+	claimErr []error
+	log      []string
+}
+
+func (s *store) note(what string, entries ...outbox.Entry) {
+	for _, e := range entries {
+		s.log = append(s.log, what+" "+e.ID)
+	}
+}
+
+func (s *store) Claim(context.Context, string, int, time.Duration) ([]outbox.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.claimErr) > 0 {
+		err := s.claimErr[0]
+		s.claimErr = s.claimErr[1:]
+		return nil, err
+	}
+	claimed := s.entries
+	s.entries = nil
+	return claimed, nil
+}
+
+func (s *store) Done(ctx context.Context, _ string, entries []outbox.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("done", entries...)
+	return ctx.Err()
+}
+
+func (s *store) Release(ctx context.Context, _ string, entries []outbox.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("release", entries...)
+	return ctx.Err()
+}
+
+func (s *store) Hold(ctx context.Context, _ string, e outbox.Entry, pause time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(fmt.Sprint("hold ", pause), e)
+	return ctx.Err()
+}
+
+func (s *store) Wake(context.Context) <-chan struct{} { return nil }
+
+func (s *store) Pending(context.Context) (int64, time.Time, error) {
+	return 7, time.Now().Add(-time.Minute), nil
+}
+
+func (s *store) done() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.log)
+}
+
+// publisher is a function as a broker.
+type publisher func(ctx context.Context, events []messaging.Envelope) error
+
+func (p publisher) Publish(context.Context, string, any, ...messaging.Option) error { return errBoom }
+
+func (p publisher) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
+	return p(ctx, events)
+}
+
+func entry(id, key string) outbox.Entry {
+	return outbox.Entry{Envelope: messaging.Envelope{ID: id, Key: key, Type: "t"}, Ref: id}
+}
+
+// run runs a relay in a bubble until test returns.
+func run(t *testing.T, s *store, p publisher, cfg outbox.RelayConfig, test func(stop func() error)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg.Logger = quiet
+		r := outbox.MustRelay(s, p, cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		stop := sync.OnceValue(func() error { cancel(); return <-done })
+		test(stop)
+		if err := stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		time.Sleep(time.Hour) // for timers of the drain
+	})
+}
+
+// Of a batch the first of each key goes first, and a failure keeps back what is behind it.
+func TestRounds(t *testing.T) {
+	s := &store{entries: []outbox.Entry{entry("a1", "a"), entry("a2", "a"), entry("b1", "b"), entry("x", ""), entry("y", ""), entry("a3", "a"), entry("b2", "b")}}
+	var rounds [][]string
+	p := func(_ context.Context, events []messaging.Envelope) error {
+		var ids []string
+		errs := make([]error, len(events))
+		for i, e := range events {
+			ids = append(ids, e.ID)
+			if e.ID == "a2" || e.ID == "x" {
+				errs[i] = errBoom
+			}
+		}
+		rounds = append(rounds, ids)
+		return messaging.Batch(errs)
+	}
+	run(t, s, p, outbox.RelayConfig{Backoff: messaging.Constant(time.Minute)}, func(func() error) { synctest.Wait() })
+	if got := fmt.Sprint(rounds); got != "[[a1 b1 x y] [a2 b2]]" {
+		t.Errorf("rounds %s", got)
+	}
+	if got := fmt.Sprint(s.done()); got != "[hold 1m0s x done a1 done b1 done y hold 1m0s a2 done b2 release a3]" {
+		t.Errorf("settled %s", got)
+	}
+}
+
+// The drain ends at its deadline when the broker does not answer, and gives back uncounted.
+func TestDrainDeadline(t *testing.T) {
+	hang := func(ctx context.Context, _ []messaging.Envelope) error { <-ctx.Done(); return ctx.Err() }
+	for _, c := range []struct{ timeout, want time.Duration }{{3 * time.Second, 3 * time.Second}, {-1, 0}} {
+		s := &store{entries: []outbox.Entry{entry("a1", "a"), entry("a2", "a")}}
+		run(t, s, hang, outbox.RelayConfig{DrainTimeout: c.timeout}, func(stop func() error) {
+			synctest.Wait()
+			begin := time.Now()
+			if err := stop(); err != nil || time.Since(begin) != c.want {
+				t.Errorf("Run returned %v after %v", err, time.Since(begin))
+			}
+		})
+		if got := fmt.Sprint(s.done()); got != "[release a1 release a2]" {
+			t.Errorf("settled %s", got)
+		}
+	}
+}
+
+// What is not confirmed in half the lease is given back while it is still ours.
+func TestSlowBroker(t *testing.T) {
+	s := &store{entries: []outbox.Entry{entry("a", "")}}
+	var after time.Duration
+	p := func(ctx context.Context, _ []messaging.Envelope) error {
+		begin := time.Now()
+		<-ctx.Done()
+		after = time.Since(begin)
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, ctx.Err())
+	}
+	run(t, s, p, outbox.RelayConfig{Lease: 10 * time.Second}, func(func() error) { time.Sleep(time.Minute) })
+	if got := fmt.Sprint(s.done()); after != 5*time.Second || got != "[release a]" {
+		t.Errorf("after %v: %s", after, got)
+	}
+}
+
+// A database that is away for a while ends nothing.
+func TestSurvivesTheDatabase(t *testing.T) {
+	s := &store{claimErr: []error{errBoom, errBoom, errBoom}, entries: []outbox.Entry{entry("a", "")}}
+	run(t, s, func(context.Context, []messaging.Envelope) error { return nil }, outbox.RelayConfig{}, func(func() error) { time.Sleep(time.Minute) })
+	if got := fmt.Sprint(s.done()); got != "[done a]" {
+		t.Errorf("settled %s", got)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reader := metric.NewManualReader()
+	s := &store{entries: []outbox.Entry{entry("a", ""), entry("b", "")}}
+	p := func(_ context.Context, events []messaging.Envelope) error {
+		return messaging.Batch([]error{nil, messaging.ErrUnroutable})
+	}
+	run(t, s, p, outbox.RelayConfig{DropUnroutable: true, MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))}, func(func() error) {
+		synctest.Wait()
+		var data metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &data); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, m := range data.ScopeMetrics[0].Metrics {
+			switch d := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				for _, p := range d.DataPoints {
+					v, _ := p.Attributes.Value("outcome")
+					got[m.Name+" "+v.AsString()] = fmt.Sprint(p.Value)
+				}
+			case metricdata.Gauge[int64]:
+				got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
+			case metricdata.Gauge[float64]:
+				got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
+			}
+		}
+		want := "map[sillar.outbox.lag:60 sillar.outbox.pending:7 sillar.outbox.relayed dropped:1 sillar.outbox.relayed published:1]"
+		if fmt.Sprint(got) != want {
+			t.Errorf("metrics %v", got)
+		}
+	})
+}

@@ -1,0 +1,100 @@
+package rabbitmq_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/rabbitmq"
+)
+
+// Queues and exchange that are deleted under a running program are made anew.
+func TestTopologyDeletedLive(t *testing.T) {
+	direct := testenv.RabbitMQ(t)
+	b := open(t, direct, rabbitmq.Config{})
+	s := subscribe(t, b, "g", 1, "t")
+	op := raw(t, direct)
+	exchange := func(what string) {
+		t.Helper()
+		ctx := within(t, 20*time.Second)
+		for err := b.Publish(ctx, "t", 1); err != nil; err = b.Publish(ctx, "t", 1) { // until the binding is back
+			if !errors.Is(err, messaging.ErrUnroutable) {
+				t.Fatalf("%s: %v", what, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		d := receive(t, s)
+		if err := d.Retry(ctx, 50*time.Millisecond, nil); err != nil {
+			t.Fatalf("%s: retry: %v", what, err)
+		}
+		if err := receive(t, s).Ack(ctx); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	exchange("before")
+	if _, err := op.QueueDelete("g", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange("the queue was deleted")
+	if err := op.ExchangeDelete("microservices", false, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange("the exchange was deleted")
+	for _, q := range []string{"g.retry.100ms", "g.dead"} {
+		if _, err := op.QueueDelete(q, false, false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange("the retry queue was deleted")
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, s).DeadLetter(t.Context(), errors.New("x")); err != nil {
+		t.Fatalf("the dead-letter queue was deleted: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A queue that exists with other arguments is said clearly and at once.
+func TestTopologyMismatch(t *testing.T) {
+	direct := testenv.RabbitMQ(t)
+	if _, err := raw(t, direct).QueueDeclare("g", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, direct, rabbitmq.Config{})
+	_, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
+	if !errors.Is(err, rabbitmq.ErrTopology) {
+		t.Fatalf("Subscribe: %v", err)
+	}
+}
+
+// What a consumer gives back too often ends in the dead letters, where a limit is set.
+func TestDeliveryLimit(t *testing.T) {
+	b := open(t, testenv.RabbitMQ(t), rabbitmq.Config{DeliveryLimit: 2})
+	s := subscribe(t, b, "g", 1, "t")
+	if err := b.Publish(t.Context(), "t", 1, messaging.WithID("x")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := receive(t, s).Requeue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		dead, err := b.DeadLetters(t.Context(), "g", 10)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("no dead letter: %v", err)
+		}
+		if len(dead) == 1 && dead[0].ID == "x" && strings.Contains(dead[0].Reason, "delivery_limit") {
+			break
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
