@@ -140,7 +140,8 @@ func (v *Verifier) tell(ctx context.Context, err error) {
 
 func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
 	c := v.cache.get(token)
-	if c == nil {
+	fresh := c == nil
+	if fresh {
 		j, err := split(token)
 		if err != nil {
 			return nil, err
@@ -170,7 +171,9 @@ func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
 	if err := v.current(ctx, c); err != nil {
 		return nil, err
 	}
-	v.cache.put(token, c)
+	if fresh {
+		v.cache.put(token, c)
+	}
 	return c.user(), nil
 }
 

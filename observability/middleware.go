@@ -69,32 +69,56 @@ func (t *Telemetry) Middleware(next http.Handler) http.Handler {
 	})
 }
 
+// correlationKey is the header's canonical name: the map is read and written without making it again.
+var correlationKey = http.CanonicalHeaderKey(correlation.Header)
+
 // enter makes the context of a request.
 func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 	ctx := r.Context()
-	id := r.Header.Get(correlation.Header)
-	ctx = t.Propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
-	if correlation.Valid(id) {
-		ctx = correlation.With(ctx, id)
-	} else {
+	if t.carries(r.Header) {
+		ctx = t.Propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
+	id := ""
+	if v := r.Header[correlationKey]; len(v) > 0 {
+		id = v[0]
+	}
+	if !correlation.Valid(id) {
 		id = correlation.New()
-		ctx = correlation.With(ctx, id)
 	}
-	q.w.Header().Set(correlation.Header, id)
+	ctx = correlation.With(ctx, id)
+	q.w.Header()[correlationKey] = []string{id}
 	ctx = context.WithValue(ctx, requestKey{}, q)
-	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	if t.cfg.PublicEdge {
-		if remote := trace.SpanContextFromContext(ctx); remote.IsValid() && remote.IsRemote() {
-			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: remote}))
-		}
-		ctx = baggage.ContextWithoutBaggage(trace.ContextWithSpanContext(ctx, trace.SpanContext{}))
+		ctx = baggage.ContextWithoutBaggage(ctx)
 	}
+	remote := trace.SpanContextFromContext(ctx)
 	if len(t.cfg.SpanExporters) == 0 {
+		if t.cfg.PublicEdge && remote.IsValid() {
+			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+		}
 		q.span = trace.SpanFromContext(ctx) // passes the trace of the caller on
 		return ctx
 	}
+	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	if t.cfg.PublicEdge && remote.IsValid() {
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: remote}))
+		ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+	}
 	ctx, q.span = t.tracer.Start(ctx, q.method, opts...)
 	return ctx
+}
+
+// carries reports whether a request may have anything, beside the correlation id, that the propagator looks for.
+func (t *Telemetry) carries(h http.Header) bool {
+	if t.fields == nil {
+		return true
+	}
+	for _, f := range t.fields {
+		if len(h[f]) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // panicked is a panic of a handler.
@@ -126,7 +150,7 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 		if status == 0 && !q.w.hijacked {
 			h := q.w.Header()
 			for name := range h {
-				if name != http.CanonicalHeaderKey(correlation.Header) {
+				if name != correlationKey {
 					delete(h, name)
 				}
 			}

@@ -84,6 +84,7 @@ type Telemetry struct {
 	cfg      Config
 	handler  slog.Handler
 	tracer   trace.Tracer
+	fields   []string // what the default propagator looks for, beside the correlation id; nil for another one
 	metrics  *metrics
 	shutdown []func(context.Context) error
 	stopped  atomic.Bool
@@ -97,8 +98,10 @@ func New(_ context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.LogWriter == nil {
 		cfg.LogWriter = os.Stdout
 	}
+	var fields []string
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
+		fields = []string{"Traceparent"} // without it there is no trace context
 	}
 	if cfg.SampleRatio == 0 {
 		cfg.SampleRatio = 1
@@ -115,7 +118,7 @@ func New(_ context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.ShutdownTimeout <= 0 {
 		cfg.ShutdownTimeout = 5 * time.Second
 	}
-	t := &Telemetry{cfg: cfg, Propagator: cfg.Propagator, Registry: prometheus.NewRegistry()}
+	t := &Telemetry{cfg: cfg, Propagator: cfg.Propagator, Registry: prometheus.NewRegistry(), fields: fields}
 	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{Service: cfg.Service, Level: cfg.LogLevel})
 	t.Logger = slog.New(t.handler)
 	var err error

@@ -1,0 +1,76 @@
+package authn_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+func Example() {
+	ctx := context.Background()
+	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})
+	tokens := authn.NewMemoryTokens()
+	issuer := authn.MustIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop", Audience: []string{"shop"}})
+	v := authn.MustVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens})
+
+	mux := http.NewServeMux()
+	mux.Handle("GET /users/me", authn.Require(v)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, _ := authn.FromContext(r.Context())
+		fmt.Fprint(w, "hello ", user.ID)
+	})))
+	mux.Handle("GET /admin/users", authn.Require(v, authn.AnyRole("admin"))(http.NotFoundHandler()))
+
+	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana", Roles: []string{"user"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, path := range []string{"/users/me", "/admin/users"} {
+		r := httptest.NewRequest("GET", path, nil)
+		r.Header.Set("Authorization", "Bearer "+pair.AccessToken)
+		rec := httptest.NewRecorder()
+		mux.ServeHTTP(rec, r)
+		fmt.Printf("%d %q\n", rec.Code, rec.Header().Get("WWW-Authenticate"))
+	}
+	// Output:
+	// 200 ""
+	// 403 "Bearer error=\"insufficient_scope\""
+}
+
+func ExamplePasswords() {
+	ctx := context.Background()
+	p := authn.MustPasswords(authn.PasswordConfig{})
+	hash, err := p.Hash(ctx, "correct horse battery staple")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(hash[:30])
+	_, err = p.Verify(ctx, hash, "wrong")
+	fmt.Println(err)
+	_, err = p.Verify(ctx, "", "the user does not exist")
+	fmt.Println(err)
+	// Output:
+	// $argon2id$v=19$m=19456,t=2,p=1
+	// authn: wrong password
+	// authn: wrong password
+}
+
+func ExampleTokenEndpoint() {
+	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})
+	issuer := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"})
+	login := func(_ context.Context, username, password string) (authn.Subject, error) {
+		if username != "ana" || password != "secret" { // a program asks its users' repository and authn.Passwords
+			return authn.Subject{}, authn.ErrPassword
+		}
+		return authn.Subject{ID: "u1"}, nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("POST /token", authn.TokenEndpoint(issuer, login, authn.TokenEndpointConfig{}))
+	mux.Handle("GET /.well-known/jwks.json", keys.Handler())
+	fmt.Println(len(keys.JWKS()) > 0)
+	// Output: true
+}
