@@ -7,13 +7,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/messagingtest"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
