@@ -108,7 +108,7 @@ func TestModel(t *testing.T) {
 				return breaker.Failure
 			},
 		}
-		steps := rapid.SliceOfN(rapid.IntRange(0, 99), 1, 80).Draw(rt, "steps")
+		steps := rapid.SliceOfN(rapid.IntRange(0, 99), 50, 300).Draw(rt, "steps")
 		var wrong string
 		synctest.Test(t, func(t *testing.T) { wrong = follow(t.Context(), cfg, steps) })
 		if wrong != "" {
@@ -140,7 +140,7 @@ func follow(ctx context.Context, cfg breaker.Config, steps []int) (wrong string)
 			f.done([]error{nil, errDown, errIgnored}[out])
 			m.finish(f, out)
 		case s < 95:
-			time.Sleep(time.Duration(s-84) * time.Second)
+			time.Sleep(time.Duration(s%3+1) * 5 * time.Second)
 		case s == 95:
 			b.Open()
 			m.enter(breaker.Open)
