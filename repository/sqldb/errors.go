@@ -86,8 +86,13 @@ func sqliteColumns(msg string) []string {
 }
 
 // Retryable reports whether err says that the transaction lost against another one and may be run again:
-// serialization failure (40001), deadlock (40P01), SQLITE_BUSY or SQLITE_LOCKED.
+// serialization failure (40001), deadlock (40P01), SQLITE_BUSY, SQLITE_LOCKED, or an error that says so by a method
+// Retryable() bool.
 func Retryable(err error) bool {
+	var own interface{ Retryable() bool }
+	if errors.As(err, &own) {
+		return own.Retryable()
+	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return pg.Code == "40001" || pg.Code == "40P01"

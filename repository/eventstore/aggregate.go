@@ -1,0 +1,173 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// Decider says how events make a state.
+type Decider[S, E any] struct {
+	// Initial is the state of a stream without events. Nil means the zero S.
+	Initial func() S
+	// Evolve returns the state after an event. It decides nothing, and never fails. Required.
+	Evolve func(S, E) S
+}
+
+// AggregateConfig tunes an Aggregate.
+type AggregateConfig struct {
+	// Category begins the stream's name: an aggregate's stream is Category-id. Required.
+	Category string
+	// SnapshotEvery keeps a snapshot each time so many events have come since the last. 0 means never: a stream of a
+	// few dozen events is folded faster than a snapshot is looked up.
+	SnapshotEvery int
+	// SnapshotSchema is the version of the state's form. Raise it when the state or Evolve changes: older snapshots
+	// are then ignored. 0 means 1.
+	SnapshotSchema int
+	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. 0 means 20.
+	MaxAttempts int
+	// Logger is told of snapshots that could not be kept, which costs time and nothing else. Nil means slog.Default.
+	Logger *slog.Logger
+}
+
+// Aggregate loads and changes states that are kept as events. It is safe for concurrent use.
+type Aggregate[S, E any] struct {
+	store Store
+	d     Decider[S, E]
+	codec *codec[E]
+	cfg   AggregateConfig
+}
+
+// NewAggregate returns an aggregate over a store.
+func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E], cfg AggregateConfig) (*Aggregate[S, E], error) {
+	if store == nil || d.Evolve == nil || cfg.Category == "" {
+		return nil, errors.New("eventstore: NewAggregate needs a store, Evolve and Category")
+	}
+	c, err := newCodec(types)
+	if err != nil {
+		return nil, err
+	}
+	if d.Initial == nil {
+		d.Initial = func() (s S) { return s }
+	}
+	if cfg.SnapshotSchema == 0 {
+		cfg.SnapshotSchema = 1
+	}
+	if cfg.MaxAttempts <= 0 {
+		cfg.MaxAttempts = 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Aggregate[S, E]{store, d, c, cfg}, nil
+}
+
+// Must returns a or panics with err.
+func Must[S, E any](a *Aggregate[S, E], err error) *Aggregate[S, E] {
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// Stream returns the name of an aggregate's stream.
+func (a *Aggregate[S, E]) Stream(id string) string { return a.cfg.Category + "-" + id }
+
+// Decode returns the event that was recorded, lifted to its present schema: for projections.
+func (a *Aggregate[S, E]) Decode(r Recorded) (E, error) { return a.codec.decode(r) }
+
+// Load returns the state and its version, or repository.ErrNotFound for a stream without events.
+func (a *Aggregate[S, E]) Load(ctx context.Context, id string) (S, int64, error) {
+	s, version, _, err := a.load(ctx, id)
+	if err == nil && version == 0 {
+		err = fmt.Errorf("eventstore: load %s: %w", a.Stream(id), repository.ErrNotFound)
+	}
+	return s, version, err
+}
+
+// load returns the state, its version, and the version of the snapshot it began with.
+func (a *Aggregate[S, E]) load(ctx context.Context, id string) (s S, version, from int64, err error) {
+	s = a.d.Initial()
+	if a.cfg.SnapshotEvery > 0 {
+		snap, ok, err := a.store.LoadSnapshot(ctx, a.Stream(id), a.cfg.SnapshotSchema)
+		if err != nil {
+			return s, 0, 0, err
+		}
+		if ok {
+			if err := json.Unmarshal(snap.State, &s); err != nil {
+				return s, 0, 0, fmt.Errorf("eventstore: decode the snapshot of %s: %w", a.Stream(id), err)
+			}
+			version, from = snap.Version, snap.Version
+		}
+	}
+	for r, err := range a.store.LoadFrom(ctx, a.Stream(id), version) {
+		if err != nil {
+			return s, 0, 0, err
+		}
+		e, err := a.codec.decode(r)
+		if err != nil {
+			return s, 0, 0, err
+		}
+		s, version = a.d.Evolve(s, e), r.Version
+	}
+	return s, version, from, nil
+}
+
+// Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
+// appended meanwhile it begins anew, so decide may run more than once. Without events nothing is written.
+func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
+	pause := backoff.Exponential{Initial: 2 * time.Millisecond, Max: 100 * time.Millisecond}
+	for n := 1; ; n++ {
+		s, err := a.handle(ctx, id, decide)
+		if !errors.Is(err, repository.ErrConflict) || n >= a.cfg.MaxAttempts {
+			return s, err
+		}
+		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
+			return s, err
+		}
+	}
+}
+
+func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(context.Context, S) ([]E, error)) (S, error) {
+	s, version, from, err := a.load(ctx, id)
+	if err != nil {
+		return s, err
+	}
+	happened, err := decide(ctx, s)
+	if err != nil || len(happened) == 0 {
+		return s, err
+	}
+	events := make([]Event, len(happened))
+	for i, e := range happened {
+		if events[i], err = a.codec.encode(e); err != nil {
+			return s, err
+		}
+	}
+	if _, err := a.store.Append(ctx, a.Stream(id), version, events...); err != nil {
+		return s, err
+	}
+	for _, e := range happened {
+		s = a.d.Evolve(s, e)
+	}
+	version += int64(len(happened))
+	if a.cfg.SnapshotEvery > 0 && version-from >= int64(a.cfg.SnapshotEvery) {
+		a.snapshot(ctx, id, version, s)
+	}
+	return s, nil
+}
+
+func (a *Aggregate[S, E]) snapshot(ctx context.Context, id string, version int64, s S) {
+	state, err := json.Marshal(s)
+	if err == nil {
+		err = a.store.SaveSnapshot(ctx, Snapshot{Stream: a.Stream(id), Version: version, Schema: a.cfg.SnapshotSchema, State: state})
+	}
+	if err != nil {
+		a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot was not kept", "stream", a.Stream(id), "version", version, "error", err)
+	}
+}

@@ -1,0 +1,247 @@
+package eventstore_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/eventstore/memevents"
+	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type account struct{ Balance int64 }
+
+type happened interface{ isAccountEvent() }
+
+type deposited struct{ Cents int64 }
+
+type withdrawn struct{ Cents int64 }
+
+func (deposited) isAccountEvent() {}
+func (withdrawn) isAccountEvent() {}
+
+func evolve(a account, e happened) account {
+	switch e := e.(type) {
+	case deposited:
+		a.Balance += e.Cents
+	case withdrawn:
+		a.Balance -= e.Cents
+	}
+	return a
+}
+
+var types = eventstore.Types[happened]{
+	eventstore.Type[deposited]("deposited", 2, func(old json.RawMessage) (json.RawMessage, error) {
+		var v struct{ Euros int64 }
+		if err := json.Unmarshal(old, &v); err != nil {
+			return nil, err
+		}
+		return json.Marshal(deposited{v.Euros * 100})
+	}),
+	eventstore.Type[withdrawn]("withdrawn", 1),
+}
+
+func accounts(t testing.TB, s eventstore.Store, cfg eventstore.AggregateConfig) *eventstore.Aggregate[account, happened] {
+	t.Helper()
+	cfg.Category = "account"
+	a, err := eventstore.NewAggregate(s, eventstore.Decider[account, happened]{Evolve: evolve}, types, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func deposit(cents int64) func(context.Context, account) ([]happened, error) {
+	return func(context.Context, account) ([]happened, error) { return []happened{deposited{cents}}, nil }
+}
+
+func TestHandle(t *testing.T) {
+	a := accounts(t, memevents.New(memevents.Config{}), eventstore.AggregateConfig{})
+	if _, _, err := a.Load(t.Context(), "1"); !errors.Is(err, repository.ErrNotFound) {
+		t.Errorf("Load of none: %v", err)
+	}
+	if s, err := a.Handle(t.Context(), "1", deposit(500)); err != nil || s.Balance != 500 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	poor := errors.New("not enough")
+	_, err := a.Handle(t.Context(), "1", func(_ context.Context, s account) ([]happened, error) {
+		if s.Balance < 900 {
+			return nil, poor
+		}
+		return []happened{withdrawn{900}}, nil
+	})
+	if !errors.Is(err, poor) {
+		t.Errorf("a refusal: %v", err)
+	}
+	if s, v, err := a.Load(t.Context(), "1"); err != nil || s.Balance != 500 || v != 1 {
+		t.Errorf("%+v at version %d, %v", s, v, err)
+	}
+}
+
+func TestHandleLosesNoUpdate(t *testing.T) {
+	for _, every := range []int{0, 7} {
+		s := memevents.New(memevents.Config{})
+		a := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: every, MaxAttempts: 1000})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				for range 20 {
+					if _, err := a.Handle(t.Context(), "1", deposit(1)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got, v, err := a.Load(t.Context(), "1"); err != nil || got.Balance != 200 || v != 200 {
+			t.Errorf("snapshots every %d: %+v at version %d, %v", every, got, v, err)
+		}
+		_, found, _ := s.LoadSnapshot(t.Context(), a.Stream("1"), 1)
+		if found != (every > 0) {
+			t.Errorf("snapshots every %d: found %v", every, found)
+		}
+	}
+}
+
+func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {
+	s := memevents.New(memevents.Config{})
+	old := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1})
+	if _, err := old.Handle(t.Context(), "1", deposit(5)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 2, Schema: 1, State: json.RawMessage(`{"Balance":666}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1, SnapshotSchema: 2}).Load(t.Context(), "1"); err != nil || got.Balance != 5 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestUpcastAndUnknown(t *testing.T) {
+	s := memevents.New(memevents.Config{})
+	a := accounts(t, s, eventstore.AggregateConfig{})
+	if _, err := s.Append(t.Context(), "account-1", 0, eventstore.Event{Type: "deposited", Schema: 1, Data: json.RawMessage(`{"Euros":3}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := a.Load(t.Context(), "1"); err != nil || got.Balance != 300 {
+		t.Errorf("an old event: %+v, %v", got, err)
+	}
+	for i, e := range []eventstore.Event{{Type: "closed"}, {Type: "withdrawn", Schema: 9}} {
+		stream := fmt.Sprint("account-x", i)
+		if _, err := s.Append(t.Context(), stream, 0, e); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := a.Load(t.Context(), fmt.Sprint("x", i)); !errors.Is(err, eventstore.ErrType) {
+			t.Errorf("%+v: %v, want ErrType", e, err)
+		}
+	}
+}
+
+func TestTypesAreChecked(t *testing.T) {
+	for name, types := range map[string]eventstore.Types[happened]{
+		"none":                 {},
+		"no upcaster":          {eventstore.Type[deposited]("deposited", 2)},
+		"twice":                {eventstore.Type[deposited]("a", 1), eventstore.Type[deposited]("b", 1)},
+		"a name twice":         {eventstore.Type[deposited]("a", 1), eventstore.Type[withdrawn]("a", 1)},
+		"not of the interface": {eventstore.Type[account]("a", 1)},
+	} {
+		_, err := eventstore.NewAggregate(memevents.New(memevents.Config{}), eventstore.Decider[account, happened]{Evolve: evolve}, types, eventstore.AggregateConfig{Category: "a"})
+		if err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+// A projection fails half-way: neither its read model nor its checkpoint has moved, and the next run applies all.
+func TestProjector(t *testing.T) {
+	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "p.db"), sqldb.Config{Synchronous: "NORMAL"}))
+	defer db.Close()
+	s := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
+	if err := errors.Join(s.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE totals (stream TEXT PRIMARY KEY, cents INTEGER NOT NULL)")); err != nil {
+		t.Fatal(err)
+	}
+	a := accounts(t, s, eventstore.AggregateConfig{})
+	for range 5 {
+		if _, err := a.Handle(t.Context(), "1", deposit(10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boom, broken := errors.New("boom"), true
+	p, err := eventstore.NewProjector(s, db, func(ctx context.Context, r eventstore.Recorded) error {
+		if broken && r.Version == 4 {
+			return boom
+		}
+		e, err := a.Decode(r)
+		if err != nil {
+			return err
+		}
+		_, err = db.Querier(ctx).Exec(ctx, `INSERT INTO totals VALUES ($1, $2) ON CONFLICT (stream) DO UPDATE SET cents = totals.cents + excluded.cents`, r.Stream, e.(deposited).Cents)
+		return err
+	}, eventstore.ProjectorConfig{Name: "totals", Batch: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := func() (n int64) {
+		_ = db.Querier(t.Context()).QueryRow(t.Context(), "SELECT coalesce(sum(cents), 0) FROM totals").Scan(&n)
+		return n
+	}
+	for _, step := range []struct {
+		err   error
+		n     int
+		total int64
+		lag   int64
+	}{{nil, 3, 30, 2}, {boom, 0, 30, 2}, {nil, 2, 50, 0}, {nil, 0, 50, 0}} {
+		n, err := p.Step(t.Context())
+		if !errors.Is(err, step.err) || n != step.n || total() != step.total {
+			t.Errorf("step: %d events, %v, total %d; want %+v", n, err, total(), step)
+		}
+		if lag, err := p.Lag(t.Context()); err != nil || lag != step.lag {
+			t.Errorf("lag %d, %v, want %d", lag, err, step.lag)
+		}
+		if err != nil {
+			broken = false
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	if _, err := a.Handle(t.Context(), "1", deposit(7)); err != nil {
+		t.Fatal(err)
+	}
+	for lag := int64(1); lag > 0; lag, _ = p.Lag(t.Context()) {
+		s.Wait(t.Context())
+	}
+	stop()
+	if err := <-done; err != nil || total() != 57 {
+		t.Errorf("Run: %v, total %d", err, total())
+	}
+}
+
+func Example() {
+	accounts := eventstore.Must(eventstore.NewAggregate(memevents.New(memevents.Config{}),
+		eventstore.Decider[account, happened]{Evolve: evolve}, types, eventstore.AggregateConfig{Category: "account"}))
+	ctx := context.Background()
+	_, _ = accounts.Handle(ctx, "ana", func(context.Context, account) ([]happened, error) {
+		return []happened{deposited{500}}, nil
+	})
+	s, err := accounts.Handle(ctx, "ana", func(_ context.Context, a account) ([]happened, error) {
+		if a.Balance < 200 {
+			return nil, errors.New("not enough")
+		}
+		return []happened{withdrawn{200}}, nil
+	})
+	fmt.Println(s.Balance, err)
+	// Output: 300 <nil>
+}

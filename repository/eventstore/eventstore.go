@@ -1,0 +1,208 @@
+// Package eventstore keeps what happened: streams of events, the aggregates that are folded from them, and the
+// projections that follow them.
+//
+//	orders, err := eventstore.NewAggregate(store, eventstore.Decider[Order, OrderEvent]{Evolve: Order.evolve},
+//		eventstore.Types[OrderEvent]{
+//			eventstore.Type[OrderCreated]("order_created", 1),
+//			eventstore.Type[OrderPaid]("order_paid", 1),
+//		}, eventstore.AggregateConfig{Category: "order"})
+//
+//	o, err := orders.Handle(ctx, id, func(ctx context.Context, o Order) ([]OrderEvent, error) {
+//		if o.Status != Pending {
+//			return nil, ErrNotPending
+//		}
+//		return []OrderEvent{OrderPaid{PaymentID: p}}, nil
+//	})
+//
+// # Guarantees
+//
+//   - An append is whole or nothing, and only on the version that the writer has seen: else a
+//     *repository.ConflictError. Of several writers at one version, one wins.
+//   - Events of a stream are ordered by version, never by time.
+//   - A reader that follows the store sees every event once, and each stream in order, also when a transaction that
+//     began earlier commits later.
+//   - Correlation id and trace context are kept with each event, through OpenTelemetry's propagation API.
+//   - An event of an unknown type is an error, never skipped. Older schema versions are lifted by upcasters.
+//   - A projection's read model and checkpoint move in one transaction, by compare-and-set.
+//
+// # What it does not do
+//
+// It gives no global order by time, and deletes nothing.
+package eventstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// Expected versions of Append that are no number of events.
+const (
+	// Any appends whatever the stream's version is.
+	Any int64 = -1
+	// New appends only where there is no event yet.
+	New int64 = 0
+)
+
+// Errors of this package, to be compared with errors.Is. A conflict is a *repository.ConflictError, whose ID is the
+// stream.
+var (
+	// ErrCursor says that a cursor is none of this store's.
+	ErrCursor = errors.New("eventstore: not a cursor of this store")
+	// ErrType says that an event's type or schema version is unknown.
+	ErrType = errors.New("eventstore: unknown event type")
+	// ErrAppend says that an append makes no sense: no stream, or no type.
+	ErrAppend = errors.New("eventstore: malformed append")
+	// ErrCheckpoint says that another projector moved the checkpoint.
+	ErrCheckpoint = errors.New("eventstore: the checkpoint was moved by another")
+)
+
+// Event is an event to be appended.
+type Event struct {
+	// ID identifies it. Append sets a UUIDv7 where it is empty.
+	ID string
+	// Type names what happened, such as "order_paid". Required.
+	Type string
+	// Schema is the version of Data's form. 0 means 1.
+	Schema int
+	// Data is the content, as JSON. Empty means null.
+	Data json.RawMessage
+	// Metadata is what is known besides. Append adds correlation id and trace context.
+	Metadata map[string]string
+}
+
+// Recorded is an event that has been appended.
+type Recorded struct {
+	Event
+	// Stream is where it is.
+	Stream string
+	// Version is its place in the stream, from 1.
+	Version int64
+	// Position grows with every event of the store; it is no order to read by.
+	Position int64
+	// Time is when it was appended, in UTC.
+	Time time.Time
+}
+
+// Snapshot is a state at a version, so that the events before need not be read.
+type Snapshot struct {
+	Stream string
+	// Version is that of the last event in State.
+	Version int64
+	// Schema is the version of State's form: one of another schema is not found.
+	Schema int
+	State  json.RawMessage
+}
+
+// Store is the port. Package eventstoretest checks that an adapter keeps the promises.
+type Store interface {
+	// Append appends events if the stream has the expected version, Any or New, and returns them as recorded. It
+	// joins the transaction that ctx carries.
+	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
+	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
+	// at most once, last. A stream that does not exist is empty.
+	LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[Recorded, error]
+	// Read returns up to limit events after a cursor, "" being the beginning, and the cursor after the last of them.
+	// Events of one stream come in order, and none is ever missed; events of several streams mix.
+	Read(ctx context.Context, cursor string, limit int) (events []Recorded, next string, err error)
+	// Wait returns when there may be events that were not there when Wait was called, or when ctx ends. It may return
+	// early, and returns after a second at the latest.
+	Wait(ctx context.Context)
+	// Lag returns how many events follow a cursor, as far as they can be read already.
+	Lag(ctx context.Context, cursor string) (int64, error)
+
+	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.
+	SaveSnapshot(ctx context.Context, s Snapshot) error
+	// LoadSnapshot returns it, or false.
+	LoadSnapshot(ctx context.Context, stream string, schema int) (Snapshot, bool, error)
+
+	// Checkpoint returns a projection's cursor, "" at first. It joins the transaction that ctx carries.
+	Checkpoint(ctx context.Context, projection string) (string, error)
+	// MoveCheckpoint moves it from one cursor to another, or returns ErrCheckpoint when it is elsewhere. It joins the
+	// transaction that ctx carries.
+	MoveCheckpoint(ctx context.Context, projection, from, to string) error
+}
+
+// Load returns all events of a stream.
+func Load(ctx context.Context, s Store, stream string) iter.Seq2[Recorded, error] {
+	return s.LoadFrom(ctx, stream, 0)
+}
+
+// Subscribe follows the store from a cursor on, until ctx ends or an error comes, which is yielded last. It yields each
+// event with the cursor after it.
+func Subscribe(ctx context.Context, s Store, cursor string) iter.Seq2[Delivered, error] {
+	return func(yield func(Delivered, error) bool) {
+		for ctx.Err() == nil {
+			events, next, err := s.Read(ctx, cursor, 500)
+			if err != nil {
+				if ctx.Err() == nil {
+					yield(Delivered{}, err)
+				}
+				return
+			}
+			for i, e := range events {
+				d := Delivered{Recorded: e}
+				if i == len(events)-1 {
+					d.Cursor = next
+				}
+				if !yield(d, nil) {
+					return
+				}
+			}
+			if len(events) == 0 {
+				s.Wait(ctx)
+			}
+			cursor = next
+		}
+	}
+}
+
+// Delivered is an event that Subscribe yields.
+type Delivered struct {
+	Recorded
+	// Cursor is where to go on after this event; "" in the middle of a batch, where no cursor is known.
+	Cursor string
+}
+
+// Prepare checks and completes events for an adapter: ids, schema, data, and the metadata of ctx.
+func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event, newID func() string) ([]Event, error) {
+	if stream == "" || len(stream) > 300 || expected < Any || len(events) == 0 {
+		return nil, fmt.Errorf("%w: stream %q, expected version %d, %d events", ErrAppend, stream[:min(len(stream), 64)], expected, len(events))
+	}
+	if p == nil {
+		p = correlation.DefaultPropagator()
+	}
+	out := make([]Event, len(events))
+	for i, e := range events {
+		if e.Type == "" {
+			return nil, fmt.Errorf("%w: event %d of stream %s has no type", ErrAppend, i, stream)
+		}
+		if len(e.Data) == 0 {
+			e.Data = json.RawMessage("null")
+		}
+		if !json.Valid(e.Data) {
+			return nil, fmt.Errorf("%w: the data of event %d of stream %s is no JSON", ErrAppend, i, stream)
+		}
+		if e.ID == "" {
+			e.ID = newID()
+		}
+		if e.Schema == 0 {
+			e.Schema = 1
+		}
+		meta := propagation.MapCarrier{}
+		p.Inject(ctx, meta)
+		for k, v := range e.Metadata {
+			meta[k] = v
+		}
+		e.Metadata = meta
+		out[i] = e
+	}
+	return out, nil
+}

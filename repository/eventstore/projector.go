@@ -1,0 +1,106 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// ProjectorConfig tunes a Projector.
+type ProjectorConfig struct {
+	// Name is under which the checkpoint is kept. Required. A new name rebuilds the read model from the beginning.
+	Name string
+	// Batch is how many events are applied in one transaction. 0 means 100.
+	Batch int
+	// Logger is told of failures, which are tried again. Nil means slog.Default.
+	Logger *slog.Logger
+}
+
+// Projector keeps a read model up to date with the events of a store.
+type Projector struct {
+	store Store
+	tx    repository.Transactor
+	apply func(ctx context.Context, e Recorded) error
+	cfg   ProjectorConfig
+}
+
+// NewProjector returns a projector. tx is the database that holds the read model and the store's checkpoints; apply
+// changes the read model inside its transaction, and may run again for the same event when that is rolled back. Effects
+// outside the database would then be repeated, as they would by a rebuild: tell them from OnAppend through an outbox.
+func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.Context, e Recorded) error, cfg ProjectorConfig) (*Projector, error) {
+	if store == nil || tx == nil || apply == nil || cfg.Name == "" {
+		return nil, errors.New("eventstore: NewProjector needs a store, a transactor, a function and Name")
+	}
+	if cfg.Batch <= 0 {
+		cfg.Batch = 100
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Projector{store, tx, apply, cfg}, nil
+}
+
+// Run follows the store until ctx ends, and returns nil. An event that cannot be applied holds the projection up: it is
+// tried again, with a pause, and reported each time, never skipped. Several may run; one at a time moves.
+func (p *Projector) Run(ctx context.Context) error {
+	pause := backoff.Exponential{Initial: 50 * time.Millisecond, Max: 10 * time.Second}
+	for failed := 0; ctx.Err() == nil; {
+		n, err := p.Step(ctx)
+		switch {
+		case errors.Is(err, ErrCheckpoint): // another projector was faster
+			_ = backoff.Sleep(ctx, pause.Delay(1))
+		case err != nil:
+			if ctx.Err() == nil {
+				failed++
+				p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection is held up", "projection", p.cfg.Name, "failures", failed, "error", err)
+				_ = backoff.Sleep(ctx, pause.Delay(failed))
+			}
+		case n == 0:
+			failed = 0
+			p.store.Wait(ctx)
+		default:
+			failed = 0
+		}
+	}
+	return nil
+}
+
+// Step applies one batch and returns how many events it held: for tests, and for catching up before serving.
+func (p *Projector) Step(ctx context.Context) (n int, err error) {
+	err = p.tx.InTx(ctx, func(ctx context.Context) error {
+		n = 0
+		from, err := p.store.Checkpoint(ctx, p.cfg.Name)
+		if err != nil {
+			return err
+		}
+		events, next, err := p.store.Read(ctx, from, p.cfg.Batch)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		for _, e := range events {
+			if err := p.apply(ctx, e); err != nil {
+				return fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
+			}
+		}
+		n = len(events)
+		return p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// Lag returns how many events the projection has yet to apply.
+func (p *Projector) Lag(ctx context.Context) (int64, error) {
+	from, err := p.store.Checkpoint(ctx, p.cfg.Name)
+	if err != nil {
+		return 0, err
+	}
+	return p.store.Lag(ctx, from)
+}

@@ -1,0 +1,295 @@
+// Package sqlevents keeps events in PostgreSQL or SQLite.
+//
+//	store, err := sqlevents.New(db, sqlevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
+//		return tell(ctx, outbox, events) // in the transaction of the append
+//	}})
+//
+// # Order
+//
+// On PostgreSQL a number from a sequence says when a transaction asked, not when it committed: a reader that remembers
+// the last number loses what commits later with a smaller one. So events are read by (transaction id, position), and
+// only those of transactions older than every one still running: what is read is complete. An append whose
+// transaction is older than the last one of the same stream is begun anew, by the outermost InTx, so that the order of
+// a stream's versions is the order of its transaction ids.
+//
+// Two consequences: a writing transaction that stays open holds readers up, in every database of the server; and a
+// dump restored into another server brings transaction ids that are ahead of that server's, so that its events are
+// read only when they have been passed. On SQLite there is one writer, and positions are the order of commits.
+package sqlevents
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/sillar-go/sillar/internal/id"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/sqldb"
+)
+
+// Migrations makes the tables sillar_streams, sillar_events, sillar_snapshots and sillar_checkpoints.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// Config tunes a Store. The zero Config is useful.
+type Config struct {
+	// Prefix begins the tables' names. Empty means sqldb.DefaultPrefix.
+	Prefix string
+	// OnAppend is called inside the transaction of every append, which ctx carries. Its error undoes the append.
+	OnAppend func(ctx context.Context, events []eventstore.Recorded) error
+	// Poll is how often Wait looks for what other processes append. 0 means 200 ms.
+	Poll time.Duration
+	// Propagator writes correlation id and trace into the metadata. Nil means both.
+	Propagator propagation.TextMapPropagator
+}
+
+// Store is an eventstore.Store. It is safe for concurrent use.
+type Store struct {
+	db     *sqldb.DB
+	cfg    Config
+	prefix string
+
+	mu      sync.Mutex
+	changed chan struct{}
+}
+
+var _ eventstore.Store = (*Store)(nil)
+
+// New returns a store in db, whose tables must exist: see EnsureSchema and package migrate.
+func New(db *sqldb.DB, cfg Config) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("sqlevents: New needs a database")
+	}
+	prefix, err := sqldb.Prefix(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = 200 * time.Millisecond
+	}
+	return &Store{db: db, cfg: cfg, prefix: prefix, changed: make(chan struct{})}, nil
+}
+
+// Must returns s or panics with err.
+func Must(s *Store, err error) *Store {
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// EnsureSchema makes the tables where they do not exist.
+func (s *Store) EnsureSchema(ctx context.Context) error {
+	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
+}
+
+func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sillar_", s.prefix) }
+
+// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement.
+func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	out := make([]eventstore.Recorded, len(events))
+	for i, e := range events {
+		out[i] = eventstore.Recorded{Event: e, Stream: stream, Time: now}
+	}
+	insert := s.insertSQLite
+	if s.db.Dialect() == sqldb.PostgreSQL {
+		insert = s.insertPostgres
+	}
+	whole := func(ctx context.Context) error {
+		if err := insert(ctx, stream, expected, out); err != nil {
+			return err
+		}
+		s.db.AfterCommit(ctx, s.wake)
+		if s.cfg.OnAppend == nil {
+			return nil
+		}
+		return s.cfg.OnAppend(ctx, out)
+	}
+	if _, terr := s.db.Tx(ctx); terr == sqldb.ErrNoTx && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
+		for n := 0; n < 10; n++ {
+			if err = whole(ctx); !errors.Is(err, errOvertaken) {
+				break
+			}
+		}
+	} else {
+		err = s.db.InTx(ctx, whole)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
+	}
+	return out, nil
+}
+
+// errOvertaken says that a younger transaction has appended to the stream already.
+var errOvertaken error = overtaken{}
+
+type overtaken struct{}
+
+func (overtaken) Error() string   { return "a younger transaction was faster" }
+func (overtaken) Retryable() bool { return true }
+
+func (s *Store) conflict(ctx context.Context, stream string, expected int64) error {
+	var actual int64
+	err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT version FROM sillar_streams WHERE stream = $1"), stream).Scan(&actual)
+	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+		return err
+	}
+	if actual == expected || expected == eventstore.Any {
+		return errOvertaken
+	}
+	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
+}
+
+// insertPostgres moves the stream and adds the events in one statement.
+func (s *Store) insertPostgres(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
+	args := []any{stream, int64(len(out)), out[0].Time.UnixMicro()}
+	var move string
+	switch expected {
+	case eventstore.New:
+		move = `INSERT INTO sillar_streams (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id()) ON CONFLICT DO NOTHING RETURNING version`
+	case eventstore.Any:
+		move = `INSERT INTO sillar_streams AS s (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id())
+			ON CONFLICT (stream) DO UPDATE SET version = s.version + $2, last_xid = pg_current_xact_id()
+			WHERE s.last_xid <= pg_current_xact_id() RETURNING version`
+	default:
+		move = `UPDATE sillar_streams SET version = version + $2, last_xid = pg_current_xact_id()
+			WHERE stream = $1 AND version = $9 AND last_xid <= pg_current_xact_id() RETURNING version`
+	}
+	var ids, types, data, meta []string
+	var schemas []int64
+	for _, r := range out {
+		m, err := json.Marshal(r.Metadata)
+		if err != nil {
+			return fmt.Errorf("encode the metadata: %w", err)
+		}
+		ids, types, schemas, data, meta = append(ids, r.ID), append(types, r.Type), append(schemas, int64(r.Schema)), append(data, string(r.Data)), append(meta, string(m))
+	}
+	args = append(args, ids, types, schemas, data, meta)
+	if expected > 0 {
+		args = append(args, expected)
+	}
+	rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`WITH moved AS (`+move+`)
+		INSERT INTO sillar_events (stream, version, xid, id, type, schema, data, metadata, recorded_at)
+		SELECT $1, moved.version - $2 + e.n, pg_current_xact_id(), e.id, e.type, e.schema, e.data::json, e.metadata::json, $3
+		FROM moved, unnest($4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[]) WITH ORDINALITY AS e (id, type, schema, data, metadata, n)
+		ORDER BY e.n RETURNING version, position`), args...)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for ; rows.Next(); n++ {
+		if err := rows.Scan(&out[n].Version, &out[n].Position); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	if err := rows.Close(); err != nil {
+		return err
+	}
+	if n == 0 {
+		return s.conflict(ctx, stream, expected)
+	}
+	return nil
+}
+
+// insertSQLite runs in the transaction of the only writer.
+func (s *Store) insertSQLite(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
+	q := s.db.Querier(ctx)
+	var version int64
+	err := q.QueryRow(ctx, s.sql("SELECT version FROM sillar_streams WHERE stream = $1"), stream).Scan(&version)
+	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+		return err
+	}
+	if expected != eventstore.Any && expected != version {
+		return &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
+	}
+	if _, err := q.Exec(ctx, s.sql(`INSERT INTO sillar_streams (stream, version) VALUES ($1, $2)
+		ON CONFLICT (stream) DO UPDATE SET version = excluded.version`), stream, version+int64(len(out))); err != nil {
+		return err
+	}
+	for i := range out {
+		r := &out[i]
+		m, err := json.Marshal(r.Metadata)
+		if err != nil {
+			return fmt.Errorf("encode the metadata: %w", err)
+		}
+		r.Version = version + int64(i) + 1
+		err = q.QueryRow(ctx, s.sql(`INSERT INTO sillar_events (stream, version, id, type, schema, data, metadata, recorded_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING position`),
+			stream, r.Version, r.ID, r.Type, r.Schema, string(r.Data), string(m), r.Time.UnixMicro()).Scan(&r.Position)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page is how many events are fetched at once: no connection is held while the caller looks at them.
+const page = 500
+
+// LoadFrom implements eventstore.Store.
+func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
+	query := s.sql("SELECT " + s.columns() + " FROM sillar_events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3")
+	return func(yield func(eventstore.Recorded, error) bool) {
+		for {
+			events, _, err := s.read(ctx, query, stream, after, page)
+			if err != nil {
+				yield(eventstore.Recorded{}, fmt.Errorf("sqlevents: load %s: %w", stream, err))
+				return
+			}
+			for _, e := range events {
+				if !yield(e, nil) {
+					return
+				}
+				after = e.Version
+			}
+			if len(events) < page {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) columns() string {
+	if s.db.Dialect() == sqldb.PostgreSQL {
+		return "xid::text, position, stream, version, id, type, schema, data::text, metadata::text, recorded_at"
+	}
+	return "'', position, stream, version, id, type, schema, data, metadata, recorded_at"
+}
+
+// read returns events, and the transaction id of the last one.
+func (s *Store) read(ctx context.Context, query string, args ...any) (out []eventstore.Recorded, xid string, err error) {
+	rows, err := s.db.Querier(ctx).Query(ctx, query, args...)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var r eventstore.Recorded
+		var data, meta string
+		var at int64
+		if err := rows.Scan(&xid, &r.Position, &r.Stream, &r.Version, &r.ID, &r.Type, &r.Schema, &data, &meta, &at); err != nil {
+			return nil, "", err
+		}
+		r.Data, r.Time = json.RawMessage(data), time.UnixMicro(at).UTC()
+		if err := json.Unmarshal([]byte(meta), &r.Metadata); err != nil {
+			return nil, "", fmt.Errorf("decode the metadata of %s: %w", r.ID, err)
+		}
+		out = append(out, r)
+	}
+	return out, xid, rows.Err()
+}

@@ -1,0 +1,116 @@
+package sqlevents_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/eventstore/eventstoretest"
+	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var databases = map[string]func(testing.TB) string{
+	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "e.db") },
+	"postgresql": testenv.Postgres,
+}
+
+func open(t testing.TB, dsn string, cfg sqlevents.Config) (*sqldb.DB, *sqlevents.Store) {
+	t.Helper()
+	db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{Synchronous: "NORMAL"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := sqlevents.Must(sqlevents.New(db, cfg))
+	if err := s.EnsureSchema(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return db, s
+}
+
+func TestConformance(t *testing.T) {
+	for name, dsn := range databases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dbs := map[eventstore.Store]*sqldb.DB{}
+			eventstoretest.Run(t, func(t testing.TB) eventstore.Store {
+				db, s := open(t, dsn(t), sqlevents.Config{Prefix: "own_"})
+				dbs[s] = db
+				return s
+			}, eventstoretest.Features{InTx: func(ctx context.Context, s eventstore.Store, fn func(context.Context) error) error {
+				return dbs[s].InTx(ctx, fn)
+			}})
+		})
+	}
+}
+
+func TestOnAppend(t *testing.T) {
+	for name, dsn := range databases {
+		t.Run(name, func(t *testing.T) {
+			boom := errors.New("boom")
+			var db *sqldb.DB
+			var fail error
+			told := 0
+			db, s := open(t, dsn(t), sqlevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
+				if _, err := db.Tx(ctx); err != nil {
+					t.Errorf("OnAppend outside a transaction: %v", err)
+				}
+				told += len(events)
+				return fail
+			}})
+			e := eventstore.Event{Type: "x"}
+			if _, err := s.Append(t.Context(), "a", 0, e, e); err != nil || told != 2 {
+				t.Fatalf("%v, told of %d events", err, told)
+			}
+			fail = boom
+			if _, err := s.Append(t.Context(), "a", 2, e); !errors.Is(err, boom) {
+				t.Fatal(err)
+			}
+			fail = nil
+			if _, err := s.Append(t.Context(), "a", 2, e); err != nil {
+				t.Fatalf("after an append that OnAppend undid: %v", err)
+			}
+		})
+	}
+}
+
+// An older transaction appends to a stream after a younger one has committed: the order of versions must stay the order
+// of reading, so the older one begins anew.
+func TestOvertaken(t *testing.T) {
+	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
+	e := eventstore.Event{Type: "x"}
+	runs := 0
+	err := db.InTx(t.Context(), func(ctx context.Context) error {
+		runs++
+		if _, err := db.Querier(ctx).Exec(ctx, "SELECT pg_current_xact_id()"); err != nil {
+			return err
+		}
+		if runs == 1 {
+			if _, err := s.Append(t.Context(), "a", eventstore.Any, e); err != nil { // another transaction
+				return err
+			}
+		}
+		_, err := s.Append(ctx, "a", eventstore.Any, e)
+		return err
+	})
+	if err != nil || runs != 2 {
+		t.Fatalf("%v after %d runs, want 2", err, runs)
+	}
+	events, _, err := s.Read(t.Context(), "", 10)
+	if err != nil || len(events) != 2 || events[0].Version != 1 || events[1].Version != 2 {
+		t.Fatalf("read %v, %v", events, err)
+	}
+}
