@@ -78,8 +78,8 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 	if t.carries(r.Header) {
 		ctx = t.Propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
-	id := ""
-	if v := r.Header[correlationKey]; len(v) > 0 {
+	id := correlation.From(r.Context()) // of a middleware around this one
+	if v := r.Header[correlationKey]; id == "" && len(v) > 0 {
 		id = v[0]
 	}
 	if !correlation.Valid(id) {
@@ -197,11 +197,14 @@ func observe(ctx context.Context, o prometheus.Observer, d time.Duration) {
 
 func (t *Telemetry) log(ctx context.Context, q *request, r *http.Request, endpoint string, status int, p *panicked) {
 	level := slog.LevelInfo
+	quiet := slices.Contains(t.cfg.QuietPaths, r.URL.Path)
 	switch {
+	case quiet && status < 500:
+		return
+	case quiet && p == nil: // a probe that is told "not ready" is no fault
+		level = slog.LevelWarn
 	case status >= 500:
 		level = slog.LevelError
-	case slices.Contains(t.cfg.QuietPaths, r.URL.Path):
-		return
 	}
 	if !t.handler.Enabled(ctx, level) {
 		return
