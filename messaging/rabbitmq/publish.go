@@ -212,16 +212,16 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		ctx, cancel = context.WithTimeout(ctx, p.b.cfg.PublishTimeout)
 		defer cancel()
 	}
-	todo := make([]int, len(out))
-	for i := range todo {
-		todo[i] = i
+	left := make([]int, len(out))
+	for i := range left {
+		left[i] = i
 	}
-	for try := 1; len(todo) > 0; try++ {
+	for try := 1; len(left) > 0; try++ {
 		if try > 2 && backoff.Sleep(ctx, reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
 			return errs
 		}
 		var jobs []*job
-		for rest := todo; len(rest) > 0; {
+		for rest := left; len(rest) > 0; {
 			n := min(chunk, len(rest))
 			j := &job{ctx: ctx, out: make([]outgoing, n), sent: make([]sending, n), written: make(chan struct{})}
 			for i, at := range rest[:n] {
@@ -240,7 +240,7 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		}
 		for n, j := range jobs {
 			for i := range j.out {
-				at := todo[n*chunk+i]
+				at := left[n*chunk+i]
 				if n >= accepted {
 					errs[at] = refusal
 				} else {
@@ -251,7 +251,7 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 				}
 			}
 		}
-		todo = again
+		left = again
 	}
 	return errs
 }

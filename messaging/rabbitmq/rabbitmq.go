@@ -160,6 +160,9 @@ func (b *Broker) Health(ctx context.Context) error {
 	if reason, _ := c.blockedBy(); reason != "" {
 		return fmt.Errorf("%w: %s", messaging.ErrBlocked, reason)
 	}
+	if _, why, _ := b.pub.link.state(); why != nil { // connected, and yet of no use
+		return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
+	}
 	return nil
 }
 

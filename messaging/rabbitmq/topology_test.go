@@ -98,3 +98,21 @@ func TestDeliveryLimit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// So is an exchange of another type, by everything that needs it.
+func TestExchangeMismatch(t *testing.T) {
+	direct := testenv.RabbitMQ(t)
+	if err := raw(t, direct).ExchangeDeclare("microservices", "fanout", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, direct, rabbitmq.Config{})
+	if err := b.Publish(within(t, 300*time.Millisecond), "t", 1); !errors.Is(err, rabbitmq.ErrTopology) || !errors.Is(err, messaging.ErrBlocked) {
+		t.Errorf("Publish: %v", err)
+	}
+	if err := b.Health(t.Context()); !errors.Is(err, rabbitmq.ErrTopology) {
+		t.Errorf("Health: %v", err)
+	}
+	if _, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g"}); !errors.Is(err, rabbitmq.ErrTopology) {
+		t.Errorf("Subscribe: %v", err)
+	}
+}
