@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -41,8 +42,10 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
 	Limiter Limiter
-	// Fallback serves what matches no route. Default: 404.
+	// Fallback serves what matches no route, to everybody: no token is asked for. Default: 404.
 	Fallback http.Handler
+	// UpstreamTLS is for https instances: an authority of one's own, a certificate to show. Default: the system's.
+	UpstreamTLS *tls.Config
 	// HealthInterval is how often Run looks at every instance. Default 10 s.
 	HealthInterval time.Duration
 	// Title is the title of the merged OpenAPI document. Default "API".
@@ -85,8 +88,8 @@ type Route struct {
 	// MaxBody bounds a request's body in bytes. Default 10 MiB. Routes for gRPC streams want -1.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// Timeout is how long an instance may take to begin its answer, after the last part of the request's body was read.
-	// Default 30 s.
+	// Timeout is how long an instance may take to begin its answer, after the last part of the request's body was read:
+	// then 504. A client that pauses so long in its body gets 408. Default 30 s.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// IdleTimeout bounds the pause between two parts of an answer's body. Default: off, for event streams are quiet.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`

@@ -79,7 +79,7 @@ func New(cfg Config) (*Gateway, error) {
 	if g.telemetry, err = newTelemetry(cfg); err != nil {
 		return nil, err
 	}
-	g.plain, g.h2c = newTransports()
+	g.plain, g.h2c = newTransports(cfg.UpstreamTLS)
 	t, err := g.newTable(cfg.Routes, nil)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -102,6 +103,53 @@ func TestRetries(t *testing.T) {
 	}
 	if got := n.Load(); got < 220 || got > 235 {
 		t.Fatalf("200 requests made %d attempts: the budget is 10 and a tenth", got)
+	}
+}
+
+func TestSickInstancesGetNothing(t *testing.T) {
+	var got atomic.Int32
+	var well atomic.Bool
+	sick := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/health" {
+			got.Add(1)
+		} else if !well.Load() {
+			w.WriteHeader(503)
+		}
+	})
+	fine := upstream(t, func(http.ResponseWriter, *http.Request) {})
+	gw, url := start(t, gateway.Config{HealthInterval: 5 * time.Millisecond, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{sick, fine}, RoundRobin: true}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error)
+	go func() { stopped <- gw.Run(ctx) }()
+	time.Sleep(100 * time.Millisecond)
+	for range 10 {
+		do(t, "GET", url+"/a", "")
+	}
+	if got.Load() != 0 {
+		t.Errorf("the sick instance got %d requests", got.Load())
+	}
+	well.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	for range 10 {
+		do(t, "GET", url+"/a", "")
+	}
+	if got.Load() != 5 {
+		t.Errorf("well again, it got %d of 10 requests", got.Load())
+	}
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFallback(t *testing.T) {
+	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}},
+		Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s %q", r.URL.Path, r.Header.Get("X-User-ID"))
+		})})
+	a := do(t, "GET", url+"/", "", "X-User-Id", "root")
+	if a.StatusCode != 200 || a.text != `/ ""` || a.Header.Get("X-Correlation-ID") == "" {
+		t.Fatalf("%d %s %v", a.StatusCode, a.text, a.Header)
 	}
 }
 

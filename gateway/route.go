@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -246,7 +247,7 @@ var bufferPool = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 func (buffers) Get() []byte  { return bufferPool.Get().(*[32 << 10]byte)[:] }
 func (buffers) Put(b []byte) { bufferPool.Put((*[32 << 10]byte)(b)) }
 
-func newTransports() (plain, h2c *http.Transport) {
+func newTransports(t *tls.Config) (plain, h2c *http.Transport) {
 	plain = &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:      true,
@@ -254,6 +255,7 @@ func newTransports() (plain, h2c *http.Transport) {
 		MaxIdleConns:           2048,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        90 * time.Second,
+		TLSClientConfig:        t.Clone(),
 		TLSHandshakeTimeout:    5 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,

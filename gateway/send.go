@@ -36,7 +36,7 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		res, err := r.send(out, x, inst, done)
-		if n >= r.Attempts || ctx.Err() != nil || !retriable(out, res, err) || !x.body.revoke() {
+		if n >= r.Attempts || ctx.Err() != nil || x.body.failed() || !retriable(out, res, err) || !x.body.revoke() {
 			return res, err
 		}
 		if res != nil && !r.another(append(tried, inst)) { // nobody else to ask: its answer stands
@@ -91,7 +91,10 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 	ctx, cancel := context.WithCancelCause(out.Context())
 	inst.busy.Add(1)
 	release := sync.OnceFunc(func() { inst.busy.Add(-1); cancel(nil) })
-	timer := newProgress(r.Timeout, func() { cancel(errSilent) })
+	timer := newProgress(r.Timeout, func() {
+		x.body.cutStalled()
+		cancel(errSilent)
+	})
 	var conns atomic.Int32
 	req := out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		if conns.Add(1) > 1 { // net/http itself sends it again
@@ -204,9 +207,12 @@ func (p *progress) stop() {
 // requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.
 type requestBody struct {
 	max      int64
+	cut      func()        // ends a Read that waits for the client
 	rc       io.ReadCloser // nil when there is none
 	tooLarge atomic.Bool
 	broken   atomic.Bool // the client did not send what it announced
+	reading  atomic.Bool // somebody waits for the client
+	stalled  atomic.Bool // the client was waited for too long
 
 	mu      sync.Mutex
 	touched bool
@@ -214,7 +220,17 @@ type requestBody struct {
 	current *attemptBody
 }
 
-func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() }
+// failed says whether the client, not the service, is why there is no answer.
+func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() || b.stalled.Load() }
+
+// cutStalled ends a wait for the client. It is the client's failure then, else slow clients could open the breaker; and
+// net/http's transport does not return before its read of the body does.
+func (b *requestBody) cutStalled() {
+	if b.reading.Load() {
+		b.stalled.Store(true)
+		b.cut()
+	}
+}
 
 // attempt returns the body for one attempt.
 func (b *requestBody) attempt(timer *progress) io.ReadCloser {
@@ -247,7 +263,9 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	}
 	b.touched = true
 	b.mu.Unlock()
+	b.reading.Store(true)
 	n, err := b.rc.Read(p)
+	b.reading.Store(false)
 	a.timer.touch()
 	if b.read += int64(n); b.max > 0 && b.read > b.max {
 		b.tooLarge.Store(true)

@@ -41,10 +41,10 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := &reply{ResponseWriter: rw, id: id, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
 	ctx, span := g.telemetry.start(ctx, r)
 	defer func() { g.telemetry.end(ctx, span, w, r, time.Since(start)) }()
-	g.serve(w, r, ctx)
+	g.serve(ctx, w, r)
 }
 
-func (g *Gateway) serve(w *reply, r *http.Request, ctx context.Context) {
+func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
 		problem.Write(ctx, w, http.StatusMethodNotAllowed, "method-not-allowed", "The method is not allowed here.")
 		return
@@ -60,7 +60,11 @@ func (g *Gateway) serve(w *reply, r *http.Request, ctx context.Context) {
 	rt := g.table.Load().find(path)
 	if rt == nil {
 		if g.cfg.Fallback != nil {
-			g.cfg.Fallback.ServeHTTP(w, r.WithContext(ctx))
+			own := r.WithContext(ctx)
+			own.Header = r.Header.Clone()
+			g.removeOwned(own.Header)
+			own.Header.Set(correlation.Header, w.id)
+			g.cfg.Fallback.ServeHTTP(w, own)
 			return
 		}
 		problem.Write(ctx, w, http.StatusNotFound, "not-found", "No service has this path.")
@@ -83,12 +87,16 @@ func (g *Gateway) serve(w *reply, r *http.Request, ctx context.Context) {
 		g.tooLarge(ctx, w)
 		return
 	}
+	x.body = &requestBody{max: rt.MaxBody, cut: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }}
 	if rt.TotalTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, rt.TotalTimeout)
 		defer cancel()
+		defer context.AfterFunc(ctx, x.body.cutStalled)()
 	}
-	x.body = &requestBody{max: rt.MaxBody}
+	if r.ContentLength != 0 && r.ProtoMajor == 1 { // else net/http throws away what was not read when the answer begins
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 }
 
@@ -186,6 +194,9 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case x.body.tooLarge.Load():
 		g.tooLarge(ctx, w)
+	case x.body.stalled.Load():
+		w.Header().Set("Connection", "close")
+		problem.Write(ctx, w, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
 		w.status = statusGone
 	case errors.As(err, &open):

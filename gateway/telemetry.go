@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -43,6 +44,9 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 		if upgrades(r.Header) {
 			status = http.StatusSwitchingProtocols
 		}
+	}
+	if w.status != 0 && errors.Is(r.Context().Err(), context.Canceled) { // it went away in the middle of the answer
+		status = statusGone
 	}
 	if span.IsRecording() {
 		span.SetName(method(r.Method) + " " + r.Pattern)

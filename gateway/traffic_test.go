@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -219,6 +220,48 @@ func TestGzipPassesAsItIs(t *testing.T) {
 	}
 }
 
+func TestBodiesStreamBothWaysAndAreNotKept(t *testing.T) {
+	const size = 64 << 20
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer s.Close()
+	_, url := start(t, gateway.Config{UpstreamTLS: s.Client().Transport.(*http.Transport).TLSClientConfig,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{s.URL}, MaxBody: -1}}})
+	runtime.GC()
+	before, most := heap(), uint64(0)
+	sent := 0
+	body := readerFunc(func(p []byte) (int, error) {
+		if sent >= size {
+			return 0, io.EOF
+		}
+		n := min(len(p), size-sent)
+		if sent += n; sent%(1<<20) < n {
+			most = max(most, heap())
+		}
+		return n, nil
+	})
+	res, err := http.Post(url+"/a", "application/octet-stream", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n, err := io.Copy(io.Discard, res.Body); n != size || err != nil || most > before+size/2 {
+		t.Fatalf("%d bytes of %d came back (%v), the heap went from %d to %d", n, size, err, before, most)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 func TestBodiesTooLarge(t *testing.T) {
 	var whole atomic.Int32
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
@@ -275,6 +318,23 @@ func TestSilentUpstream(t *testing.T) {
 	res.Body.Close()
 	if took := time.Since(begun); took < 280*time.Millisecond {
 		t.Errorf("a slow upload was given up after %v", took)
+	}
+}
+
+func TestClientThatStallsIsNoFailureOfTheService(t *testing.T) {
+	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Timeout: 50 * time.Millisecond, Breaker: breaker.Config{Failures: 1}},
+		{Prefix: "/total", Upstreams: []string{up}, TotalTimeout: 50 * time.Millisecond}}})
+	if text := raw(t, url, "POST /total HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"); !strings.HasPrefix(text, "HTTP/1.1 408") {
+		t.Errorf("total: %q", text)
+	}
+	begun := time.Now()
+	text := raw(t, url, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+	if !strings.HasPrefix(text, "HTTP/1.1 408") || time.Since(begun) > 3*time.Second {
+		t.Fatalf("%q after %v", text, time.Since(begun))
+	}
+	if a := do(t, "POST", url+"/a", "x"); a.StatusCode != 200 {
+		t.Fatalf("after it: %d", a.StatusCode)
 	}
 }
 
