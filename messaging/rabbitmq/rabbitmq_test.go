@@ -19,6 +19,7 @@ func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
 		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet})
 	}, messagingtest.Features{})

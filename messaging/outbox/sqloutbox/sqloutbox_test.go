@@ -50,6 +50,7 @@ var dsns = map[string]func(testing.TB) string{
 func TestConformance(t *testing.T) {
 	for name, dsn := range dsns {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			outboxtest.Run(t, func(t *testing.T) outboxtest.Box {
 				db, o := open(t, dsn(t))
 				return outboxtest.Box{Store: o, Commit: func(ctx context.Context, fail error, events ...messaging.Envelope) error {
