@@ -20,7 +20,8 @@ type TokenEndpointConfig struct {
 	// public, and what they say about themselves is ignored.
 	Client func(ctx context.Context, id, secret string) error
 	// Attempts is how many password attempts a username may make from one address before it has to wait; they come
-	// back one by one, one each Every. Default 10. Negative: no limit.
+	// back one by one, one each Every. One address may make ten times as many, ten times as often, for all usernames
+	// together, so that it cannot try one password on everybody. Default 10. Negative: no limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
 	Every time.Duration
@@ -60,14 +61,16 @@ func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, userna
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg, limit: newLimiter(cfg.Attempts, cfg.Every)}
+	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg,
+		limit: newLimiter(cfg.Attempts, cfg.Every), spray: newLimiter(10*cfg.Attempts, cfg.Every/10)}
 }
 
 type tokenEndpoint struct {
 	issuer       *Issuer
 	authenticate func(ctx context.Context, username, password string) (Subject, error)
 	cfg          TokenEndpointConfig
-	limit        *limiter
+	limit        *limiter // for each username and address
+	spray        *limiter // for each address
 }
 
 // oauthError is an error answer of RFC 6749, section 5.2.
@@ -145,7 +148,12 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 	if username == "" || password == "" {
 		return TokenPair{}, badRequest("username or password is missing")
 	}
-	if wait := t.limit.take(strings.ToLower(username) + "\x00" + t.cfg.Address(r)); wait > 0 {
+	address := t.cfg.Address(r)
+	wait := t.limit.take(strings.ToLower(username) + "\x00" + address)
+	if wait == 0 {
+		wait = t.spray.take(address)
+	}
+	if wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
 		return TokenPair{}, &oauthError{http.StatusTooManyRequests, "temporarily_unavailable", "Too many attempts."}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -163,5 +164,14 @@ func TestTokenEndpointLimit(t *testing.T) {
 	}
 	if got := try("bob", "10.0.0.1"); got != 400 {
 		t.Errorf("another user: %d", got)
+	}
+	limited := 0
+	for i := range 100 {
+		if try(fmt.Sprint("user", i), "10.0.0.9") == 429 {
+			limited++
+		}
+	}
+	if limited != 70 {
+		t.Errorf("one password for a hundred users: %d of 100 were limited", limited)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -202,11 +203,20 @@ func TestRunByContextAndGrace(t *testing.T) {
 }
 
 func TestRealSignal(t *testing.T) {
-	go func() {
-		time.Sleep(50 * time.Millisecond)
-		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
-	}()
-	if err := Run(t.Context(), Drain{Logger: quiet}); err != nil {
+	other := make(chan os.Signal, 1) // or an early signal would end the test's process
+	signal.Notify(other, syscall.SIGTERM)
+	defer signal.Stop(other)
+	h := Must(Config{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !h.Draining() {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	err := Run(t.Context(), Drain{Health: h, Logger: quiet, exit: func(int) {}})
+	wg.Wait()
+	if !h.Draining() || err != nil && !strings.Contains(err.Error(), "second signal") {
 		t.Error(err)
 	}
 }

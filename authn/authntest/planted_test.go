@@ -1,0 +1,157 @@
+package authntest_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/authntest"
+)
+
+// The stores below are each wrong in one way.
+
+type forgetsUse struct{ *authn.MemoryTokens }
+
+func (f forgetsUse) Rotate(ctx context.Context, r authn.Rotation) error {
+	r.Grace = time.Hour
+	return f.MemoryTokens.Rotate(ctx, r)
+}
+
+type keepsFamily struct{ *authn.MemoryTokens }
+
+func (keepsFamily) RevokeFamily(context.Context, string) error { return nil }
+
+type keepsSubject struct{ *authn.MemoryTokens }
+
+func (keepsSubject) RevokeSubject(context.Context, string) error { return nil }
+
+type ignoresExpiry struct{ *authn.MemoryTokens }
+
+func (i ignoresExpiry) Rotate(ctx context.Context, r authn.Rotation) error {
+	r.Now = r.Now.Add(-3 * time.Hour)
+	return i.MemoryTokens.Rotate(ctx, r)
+}
+
+type losesClaims struct{ *authn.MemoryTokens }
+
+func (l losesClaims) Create(ctx context.Context, s authn.Session) error {
+	s.Subject.Claims = nil
+	return l.MemoryTokens.Create(ctx, s)
+}
+
+type shortens struct {
+	*authn.MemoryTokens
+	ids map[string]time.Time
+}
+
+func (s shortens) RevokeID(_ context.Context, id string, until time.Time) error {
+	s.ids[id] = until
+	return nil
+}
+func (s shortens) Revoked(_ context.Context, id string) (bool, error) {
+	_, ok := s.ids[id]
+	return ok, nil
+}
+func (s shortens) Purge(_ context.Context, now time.Time) (int, error) {
+	for id, until := range s.ids {
+		if !now.Before(until) {
+			delete(s.ids, id)
+		}
+	}
+	return 0, nil
+}
+
+type purgesAll struct{ *authn.MemoryTokens }
+
+func (p purgesAll) Purge(ctx context.Context, now time.Time) (int, error) {
+	return p.MemoryTokens.Purge(ctx, now.Add(24*time.Hour))
+}
+
+// inTwoSteps looks and then writes, with time for others in between.
+type inTwoSteps struct {
+	*authn.MemoryTokens
+}
+
+func (i *inTwoSteps) Rotate(ctx context.Context, r authn.Rotation) error {
+	if _, err := i.Lookup(ctx, r.Old); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Millisecond)
+	return i.Create(ctx, r.Next)
+}
+
+type lastWins struct{ *authn.MemoryKeys }
+
+func (l lastWins) Save(ctx context.Context, keys []authn.Key, _ int64) error {
+	_, v, err := l.Load(ctx)
+	if err != nil {
+		return err
+	}
+	return l.MemoryKeys.Save(ctx, keys, v)
+}
+
+type losesExpiry struct{ *authn.MemoryKeys }
+
+func (l losesExpiry) Save(ctx context.Context, keys []authn.Key, v int64) error {
+	for i := range keys {
+		keys[i].ExpiresAt = time.Time{}
+	}
+	return l.MemoryKeys.Save(ctx, keys, v)
+}
+
+func tokens(wrong func(*authn.MemoryTokens) authn.TokenStore) func(*testing.T) {
+	return func(t *testing.T) {
+		authntest.RunTokens(t, func(*testing.T) authn.TokenStore { return wrong(authn.NewMemoryTokens()) })
+	}
+}
+
+func keys(wrong func(*authn.MemoryKeys) authn.KeyStore) func(*testing.T) {
+	return func(t *testing.T) {
+		authntest.RunKeys(t, func(*testing.T) (authn.KeyStore, func() authn.KeyStore) { return wrong(authn.NewMemoryKeys()), nil })
+	}
+}
+
+var planted = map[string]struct {
+	run   func(*testing.T)
+	fails string // the part of the suite that has to notice
+}{
+	"forgetsUse":    {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return forgetsUse{m} }), "reuse"},
+	"keepsFamily":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsFamily{m} }), "revocation"},
+	"keepsSubject":  {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsSubject{m} }), "revoke_against_rotate"},
+	"ignoresExpiry": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return ignoresExpiry{m} }), "expiry"},
+	"losesClaims":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return losesClaims{m} }), "round_trip"},
+	"shortens":      {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return shortens{m, map[string]time.Time{}} }), "revoked_ids"},
+	"purgesAll":     {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return purgesAll{m} }), "purge"},
+	"inTwoSteps":    {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "revoke_against_rotate"},
+	"noUse":         {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "rotation"},
+	"lastWins":      {keys(func(m *authn.MemoryKeys) authn.KeyStore { return lastWins{m} }), "conflict"},
+	"losesExpiry":   {keys(func(m *authn.MemoryKeys) authn.KeyStore { return losesExpiry{m} }), "round_trip"},
+}
+
+const variable = "AUTHNTEST_PLANTED"
+
+// TestPlanted runs the suite on wrong stores, each in a process of its own, and expects it to notice.
+func TestPlanted(t *testing.T) {
+	if name := os.Getenv(variable); name != "" {
+		planted[name].run(t)
+		return
+	}
+	for name, p := range planted {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestPlanted$")
+			cmd.Env = append(os.Environ(), variable+"="+name)
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Fatal("the suite passes")
+			}
+			if !strings.Contains(string(out), "--- FAIL: TestPlanted/"+p.fails) {
+				t.Errorf("%s did not notice:\n%s", p.fails, out)
+			}
+		})
+	}
+}

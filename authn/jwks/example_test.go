@@ -1,0 +1,39 @@
+package jwks_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/jwks"
+)
+
+func Example() {
+	ctx := context.Background()
+	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}) // in the service that issues
+	issuer := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"})
+	srv := httptest.NewServer(keys.Handler())
+	defer srv.Close()
+
+	set, err := jwks.New(srv.URL, jwks.Config{}) // in the services that verify
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer set.Close()
+	v := authn.MustVerifier(set, authn.VerifierConfig{Issuer: "https://shop"})
+
+	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	user, err := v.Verify(ctx, pair.AccessToken)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(user.ID)
+	// Output: ana
+}
