@@ -23,7 +23,7 @@
 //   - Keys rotate without a refused request: a new key is published before it signs, an old one verifies until its
 //     tokens have expired. Replicas agree through the KeyStore.
 //   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace revokes
-//     the session, whoever does it.
+//     the login, whoever does it.
 //   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors, and
 //     in the counter sillar.authn.refused.
 //   - Passwords are never cut. A login takes the same time whether or not the user exists, and logins together take no
@@ -31,7 +31,7 @@
 //
 // # What it does not do
 //
-// It keeps no users, speaks no OpenID Connect and offers no authorization-code flow. A revoked session's access tokens
+// It keeps no users, speaks no OpenID Connect and offers no authorization-code flow. A revoked login's access tokens
 // live until they expire, unless they are revoked by id and verifiers know of it (VerifierConfig.Revocations).
 //
 // Signatures are github.com/golang-jwt/jwt/v5's; what surrounds them is checked here first.

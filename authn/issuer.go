@@ -28,13 +28,13 @@ type IssuerConfig struct {
 	TTL time.Duration
 	// RefreshTTL is how long a refresh token lives unless it is used. Default 14 days.
 	RefreshTTL time.Duration
-	// SessionTTL is how long one login lasts, however often it is refreshed. Default 90 days. Negative: no end.
-	SessionTTL time.Duration
+	// LoginTTL is how long one login lasts, however often it is refreshed. Default 90 days. Negative: no end.
+	LoginTTL time.Duration
 	// Grace is for how long a used refresh token may be used again: for tabs that refresh at once and for lost answers.
 	// Default 10 s. Negative: not at all.
 	Grace time.Duration
-	// OnRefresh looks a subject up again when a session is refreshed, so that a change of roles takes effect. An error
-	// refuses the refresh; one that matches ErrRefresh also ends the session. Nil: the subject stays what it was.
+	// OnRefresh looks a subject up again when a login is refreshed, so that a change of roles takes effect. An error
+	// refuses the refresh; one that matches ErrRefresh also ends the login. Nil: the subject stays what it was.
 	OnRefresh func(ctx context.Context, s Subject) (Subject, error)
 	// OnRevoke is told of every revocation, for the event tokens.revoked. An error fails the call that revoked.
 	OnRevoke func(ctx context.Context, r Revocation) error
@@ -42,7 +42,7 @@ type IssuerConfig struct {
 	Logger *slog.Logger
 }
 
-// Revocation is what has been revoked: a token id, or the sessions of a family or a subject.
+// Revocation is what has been revoked: a token id, or the logins of a family or a subject.
 type Revocation struct {
 	// TokenID is the jti of a revoked access token.
 	TokenID string
@@ -50,7 +50,7 @@ type Revocation struct {
 	Until time.Time
 	// Family is the family of revoked refresh tokens.
 	Family string
-	// Subject is whose sessions were revoked; with TokenID or Family set, whom that belonged to.
+	// Subject is whose logins were revoked; with TokenID or Family set, whom that belonged to.
 	Subject string
 }
 
@@ -80,7 +80,7 @@ type Issuer struct {
 	verify *Verifier
 }
 
-// NewIssuer returns an issuer that signs with keys and keeps sessions in store.
+// NewIssuer returns an issuer that signs with keys and keeps logins in store.
 func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error) {
 	if keys == nil || store == nil {
 		return nil, errors.New("authn: an Issuer needs a KeySet and a TokenStore")
@@ -95,7 +95,7 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 	}
 	def(&cfg.TTL, 30*time.Minute)
 	def(&cfg.RefreshTTL, 14*24*time.Hour)
-	def(&cfg.SessionTTL, 90*24*time.Hour)
+	def(&cfg.LoginTTL, 90*24*time.Hour)
 	def(&cfg.Grace, 10*time.Second)
 	cfg.Grace = max(cfg.Grace, 0)
 	if cfg.TTL < time.Second || cfg.RefreshTTL < time.Second {
@@ -123,7 +123,7 @@ func MustIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) *Issuer {
 	return i
 }
 
-// Issue begins a session for a subject whose password, or whatever else, has been checked.
+// Issue begins a login for a subject whose password, or whatever else, has been checked.
 func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
 	now := time.Now().UTC()
 	access, err := i.access(ctx, s, now)
@@ -131,19 +131,19 @@ func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
 		return TokenPair{}, err
 	}
 	refresh, hash := newRefresh()
-	first := Session{Hash: hash, Family: id.New(), Subject: s, CreatedAt: now}
-	if i.cfg.SessionTTL > 0 {
-		first.FamilyEndsAt = now.Add(i.cfg.SessionTTL)
+	first := Grant{Hash: hash, Family: id.New(), Subject: s, CreatedAt: now}
+	if i.cfg.LoginTTL > 0 {
+		first.FamilyEndsAt = now.Add(i.cfg.LoginTTL)
 	}
 	first.ExpiresAt = i.expiry(now, first.FamilyEndsAt)
 	if err := i.store.Create(ctx, first); err != nil {
-		return TokenPair{}, fmt.Errorf("authn: keep the session: %w", err)
+		return TokenPair{}, fmt.Errorf("authn: keep the login: %w", err)
 	}
 	return i.pair(access, refresh), nil
 }
 
 // Refresh exchanges a refresh token for a new pair. A token that was used before, longer ago than Grace, ends the
-// whole session (ErrReused): either the caller or somebody else has stolen it.
+// whole login (ErrReused): either the caller or somebody else has stolen it.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, error) {
 	old := hashRefresh(refreshToken)
 	s, err := i.store.Lookup(ctx, old)
@@ -164,17 +164,17 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, e
 			return TokenPair{}, errors.New("authn: refresh: OnRefresh returned another subject")
 		}
 	}
-	access, err := i.access(ctx, subject, now) // before the exchange: a failure here costs no session
+	access, err := i.access(ctx, subject, now) // before the exchange: a failure here costs no login
 	if err != nil {
 		return TokenPair{}, err
 	}
 	refresh, hash := newRefresh()
-	err = i.store.Rotate(ctx, Rotation{Old: old, Now: now, Grace: i.cfg.Grace, Next: Session{
+	err = i.store.Rotate(ctx, Rotation{Old: old, Now: now, Grace: i.cfg.Grace, Next: Grant{
 		Hash: hash, Family: s.Family, Subject: subject, CreatedAt: now,
 		ExpiresAt: i.expiry(now, s.FamilyEndsAt), FamilyEndsAt: s.FamilyEndsAt,
 	}})
 	if errors.Is(err, ErrReused) {
-		i.cfg.Logger.WarnContext(ctx, "a refresh token was used twice, its session is revoked", "subject", s.Subject.ID, "family", s.Family)
+		i.cfg.Logger.WarnContext(ctx, "a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family)
 		err = errors.Join(err, i.told(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
 	}
 	if err != nil {
@@ -183,7 +183,7 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, e
 	return i.pair(access, refresh), nil
 }
 
-// Revoke ends what the token stands for: the session of a refresh token, or an access token by its id. A token that is
+// Revoke ends what the token stands for: the login of a refresh token, or an access token by its id. A token that is
 // no longer good for anything is no error (RFC 7009).
 func (i *Issuer) Revoke(ctx context.Context, token string) error {
 	if strings.Contains(token, ".") {
@@ -218,7 +218,7 @@ func (i *Issuer) RevokeID(ctx context.Context, tokenID string, until time.Time) 
 	return i.told(ctx, Revocation{TokenID: tokenID, Until: until})
 }
 
-// RevokeSubject ends all sessions of a subject. Access tokens that are out live on until they expire.
+// RevokeSubject ends all logins of a subject. Access tokens that are out live on until they expire.
 func (i *Issuer) RevokeSubject(ctx context.Context, subject string) error {
 	if err := i.store.RevokeSubject(ctx, subject); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
@@ -226,7 +226,7 @@ func (i *Issuer) RevokeSubject(ctx context.Context, subject string) error {
 	return i.told(ctx, Revocation{Subject: subject})
 }
 
-func (i *Issuer) revokeFamily(ctx context.Context, s Session) error {
+func (i *Issuer) revokeFamily(ctx context.Context, s Grant) error {
 	if err := i.store.RevokeFamily(ctx, s.Family); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
 	}

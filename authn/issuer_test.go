@@ -155,7 +155,7 @@ func TestRefresh(t *testing.T) {
 		}
 
 		pair := w.issue(t)
-		for range 8 { // used each 13 days of its 14, until the session ends at 90
+		for range 8 { // used each 13 days of its 14, until the login ends at 90
 			time.Sleep(13 * 24 * time.Hour)
 			if next, err := w.issuer.Refresh(t.Context(), pair.RefreshToken); err == nil {
 				pair = next
@@ -167,7 +167,7 @@ func TestRefresh(t *testing.T) {
 			}
 		}
 		if pair.RefreshToken != "" {
-			t.Error("the session never ends")
+			t.Error("the login never ends")
 		}
 		pair = w.issue(t)
 		must(t, w.issuer.Revoke(t.Context(), pair.RefreshToken))

@@ -11,15 +11,15 @@ import (
 
 // MemoryTokens is a TokenStore for tests and single processes. What has expired is forgotten as new entries come.
 type MemoryTokens struct {
-	mu       sync.Mutex
-	sessions map[string]Session
-	revoked  map[string]time.Time
-	purgeAt  time.Time
+	mu      sync.Mutex
+	grants  map[string]Grant
+	revoked map[string]time.Time
+	purgeAt time.Time
 }
 
 // NewMemoryTokens returns an empty store.
 func NewMemoryTokens() *MemoryTokens {
-	return &MemoryTokens{sessions: map[string]Session{}, revoked: map[string]time.Time{}}
+	return &MemoryTokens{grants: map[string]Grant{}, revoked: map[string]time.Time{}}
 }
 
 // purgeEvery is how often a memory store looks for what has expired.
@@ -35,7 +35,7 @@ func (m *MemoryTokens) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // Create implements TokenStore.
-func (m *MemoryTokens) Create(ctx context.Context, s Session) error {
+func (m *MemoryTokens) Create(ctx context.Context, s Grant) error {
 	unlock, err := m.lock(ctx)
 	if err != nil {
 		return err
@@ -44,36 +44,36 @@ func (m *MemoryTokens) Create(ctx context.Context, s Session) error {
 	return m.add(s)
 }
 
-func (m *MemoryTokens) add(s Session) error {
-	if _, ok := m.sessions[s.Hash]; ok {
+func (m *MemoryTokens) add(s Grant) error {
+	if _, ok := m.grants[s.Hash]; ok {
 		return errors.New("authn: this refresh token exists")
 	}
 	if now := time.Now(); !now.Before(m.purgeAt) {
 		m.purge(now)
 		m.purgeAt = now.Add(purgeEvery)
 	}
-	m.sessions[s.Hash] = cloneSession(s)
+	m.grants[s.Hash] = cloneGrant(s)
 	return nil
 }
 
-// cloneSession copies what callers could change.
-func cloneSession(s Session) Session {
+// cloneGrant copies what callers could change.
+func cloneGrant(s Grant) Grant {
 	s.Subject.Roles, s.Subject.Claims = slices.Clone(s.Subject.Roles), maps.Clone(s.Subject.Claims)
 	return s
 }
 
 // Lookup implements TokenStore.
-func (m *MemoryTokens) Lookup(ctx context.Context, hash string) (Session, error) {
+func (m *MemoryTokens) Lookup(ctx context.Context, hash string) (Grant, error) {
 	unlock, err := m.lock(ctx)
 	if err != nil {
-		return Session{}, err
+		return Grant{}, err
 	}
 	defer unlock()
-	s, ok := m.sessions[hash]
+	s, ok := m.grants[hash]
 	if !ok {
-		return Session{}, ErrRefresh
+		return Grant{}, ErrRefresh
 	}
-	return cloneSession(s), nil
+	return cloneGrant(s), nil
 }
 
 // Rotate implements TokenStore.
@@ -83,12 +83,12 @@ func (m *MemoryTokens) Rotate(ctx context.Context, r Rotation) error {
 		return err
 	}
 	defer unlock()
-	s, ok := m.sessions[r.Old]
+	s, ok := m.grants[r.Old]
 	if !ok || !r.Now.Before(s.ExpiresAt) {
 		return ErrRefresh
 	}
 	if !s.UsedAt.IsZero() && r.Now.Sub(s.UsedAt) > r.Grace {
-		m.drop(func(x Session) bool { return x.Family == s.Family })
+		m.drop(func(x Grant) bool { return x.Family == s.Family })
 		return ErrReused
 	}
 	if err := m.add(r.Next); err != nil {
@@ -96,15 +96,15 @@ func (m *MemoryTokens) Rotate(ctx context.Context, r Rotation) error {
 	}
 	if s.UsedAt.IsZero() {
 		s.UsedAt = r.Now
-		m.sessions[r.Old] = s
+		m.grants[r.Old] = s
 	}
 	return nil
 }
 
-func (m *MemoryTokens) drop(which func(Session) bool) int {
-	before := len(m.sessions)
-	maps.DeleteFunc(m.sessions, func(_ string, s Session) bool { return which(s) })
-	return before - len(m.sessions)
+func (m *MemoryTokens) drop(which func(Grant) bool) int {
+	before := len(m.grants)
+	maps.DeleteFunc(m.grants, func(_ string, s Grant) bool { return which(s) })
+	return before - len(m.grants)
 }
 
 // RevokeFamily implements TokenStore.
@@ -114,7 +114,7 @@ func (m *MemoryTokens) RevokeFamily(ctx context.Context, family string) error {
 		return err
 	}
 	defer unlock()
-	m.drop(func(s Session) bool { return s.Family == family })
+	m.drop(func(s Grant) bool { return s.Family == family })
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (m *MemoryTokens) RevokeSubject(ctx context.Context, subject string) error 
 		return err
 	}
 	defer unlock()
-	m.drop(func(s Session) bool { return s.Subject.ID == subject })
+	m.drop(func(s Grant) bool { return s.Subject.ID == subject })
 	return nil
 }
 
@@ -168,7 +168,7 @@ func (m *MemoryTokens) Purge(ctx context.Context, now time.Time) (int, error) {
 }
 
 func (m *MemoryTokens) purge(now time.Time) int {
-	n := m.drop(func(s Session) bool { return !now.Before(s.ExpiresAt) })
+	n := m.drop(func(s Grant) bool { return !now.Before(s.ExpiresAt) })
 	before := len(m.revoked)
 	maps.DeleteFunc(m.revoked, func(_ string, until time.Time) bool { return !now.Before(until) })
 	return n + before - len(m.revoked)

@@ -110,12 +110,12 @@ func RunTokens(t *testing.T, open func(t *testing.T) authn.TokenStore) {
 // start is a time that every store can hold exactly.
 func start() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-func session(hash, family, subject string, now time.Time) authn.Session {
-	return authn.Session{Hash: hash, Family: family, Subject: authn.Subject{ID: subject}, CreatedAt: now,
+func grant(hash, family, subject string, now time.Time) authn.Grant {
+	return authn.Grant{Hash: hash, Family: family, Subject: authn.Subject{ID: subject}, CreatedAt: now,
 		ExpiresAt: now.Add(time.Hour), FamilyEndsAt: now.Add(24 * time.Hour)}
 }
 
-func create(t *testing.T, s authn.TokenStore, x authn.Session) {
+func create(t *testing.T, s authn.TokenStore, x authn.Grant) {
 	t.Helper()
 	if err := s.Create(t.Context(), x); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func has(t *testing.T, s authn.TokenStore, want map[string]bool) {
 
 func roundTrip(t *testing.T, s authn.TokenStore) {
 	now := start()
-	x := session("h1", "f1", "u1", now)
+	x := grant("h1", "f1", "u1", now)
 	x.Subject.Roles = []string{"admin", "user"}
 	x.Subject.Claims = map[string]any{"tenant": "acme", "level": 3.0}
 	create(t, s, x)
@@ -151,8 +151,8 @@ func roundTrip(t *testing.T, s authn.TokenStore) {
 
 func rotation(t *testing.T, s authn.TokenStore) {
 	now := start()
-	create(t, s, session("h1", "f1", "u1", now))
-	next := session("h2", "f1", "u1", now)
+	create(t, s, grant("h1", "f1", "u1", now))
+	next := grant("h2", "f1", "u1", now)
 	next.Subject.Roles = []string{"changed"}
 	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: next, Now: now, Grace: time.Second}); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func rotation(t *testing.T, s authn.TokenStore) {
 	if got, err := s.Lookup(t.Context(), "h2"); err != nil || !reflect.DeepEqual(got, next) {
 		t.Errorf("the next one: %+v, %v", got, err)
 	}
-	err = s.Rotate(t.Context(), authn.Rotation{Old: "none", Next: session("h3", "f1", "u1", now), Now: now})
+	err = s.Rotate(t.Context(), authn.Rotation{Old: "none", Next: grant("h3", "f1", "u1", now), Now: now})
 	if !errors.Is(err, authn.ErrRefresh) || errors.Is(err, authn.ErrReused) {
 		t.Errorf("an unknown token: %v", err)
 	}
@@ -173,10 +173,10 @@ func rotation(t *testing.T, s authn.TokenStore) {
 
 func reuse(t *testing.T, s authn.TokenStore) {
 	now := start()
-	create(t, s, session("h1", "f1", "u1", now))
-	create(t, s, session("other", "f2", "u1", now))
+	create(t, s, grant("h1", "f1", "u1", now))
+	create(t, s, grant("other", "f2", "u1", now))
 	rotate := func(old, next string, at time.Duration) error {
-		return s.Rotate(t.Context(), authn.Rotation{Old: old, Next: session(next, "f1", "u1", now), Now: now.Add(at), Grace: 10 * time.Second})
+		return s.Rotate(t.Context(), authn.Rotation{Old: old, Next: grant(next, "f1", "u1", now), Now: now.Add(at), Grace: 10 * time.Second})
 	}
 	for i, c := range []struct {
 		old, next string
@@ -197,9 +197,9 @@ func reuse(t *testing.T, s authn.TokenStore) {
 
 func expiry(t *testing.T, s authn.TokenStore) {
 	now := start()
-	create(t, s, session("h1", "f1", "u1", now))
+	create(t, s, grant("h1", "f1", "u1", now))
 	for _, at := range []time.Duration{time.Hour, 2 * time.Hour} {
-		err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: session("h2", "f1", "u1", now), Now: now.Add(at), Grace: time.Second})
+		err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: grant("h2", "f1", "u1", now), Now: now.Add(at), Grace: time.Second})
 		if !errors.Is(err, authn.ErrRefresh) || errors.Is(err, authn.ErrReused) {
 			t.Errorf("expired by %s: %v", at-time.Hour, err)
 		}
@@ -210,7 +210,7 @@ func expiry(t *testing.T, s authn.TokenStore) {
 func revocation(t *testing.T, s authn.TokenStore) {
 	now := start()
 	for _, x := range [][3]string{{"a1", "fa", "u1"}, {"a2", "fa", "u1"}, {"b1", "fb", "u1"}, {"c1", "fc", "u2"}} {
-		create(t, s, session(x[0], x[1], x[2], now))
+		create(t, s, grant(x[0], x[1], x[2], now))
 	}
 	if err := s.RevokeFamily(t.Context(), "fa"); err != nil {
 		t.Fatal(err)
@@ -244,8 +244,8 @@ func revokedIDs(t *testing.T, s authn.TokenStore) {
 
 func purge(t *testing.T, s authn.TokenStore) {
 	now := start()
-	create(t, s, session("h1", "f1", "u1", now))
-	late := session("h2", "f1", "u1", now)
+	create(t, s, grant("h1", "f1", "u1", now))
+	late := grant("h2", "f1", "u1", now)
 	late.ExpiresAt = now.Add(2 * time.Hour)
 	create(t, s, late)
 	if err := s.RevokeID(t.Context(), "j1", now.Add(time.Hour)); err != nil {
@@ -263,14 +263,14 @@ func purge(t *testing.T, s authn.TokenStore) {
 // twoAtOnce has many exchange one token with no grace: one may win, and the others' tries revoke what it won.
 func twoAtOnce(t *testing.T, s authn.TokenStore) {
 	now := start()
-	create(t, s, session("h0", "f1", "u1", now))
+	create(t, s, grant("h0", "f1", "u1", now))
 	const n = 8
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
 			at := now.Add(time.Duration(i) * time.Second)
-			errs[i] = s.Rotate(t.Context(), authn.Rotation{Old: "h0", Next: session("n"+string(rune('0'+i)), "f1", "u1", now), Now: at})
+			errs[i] = s.Rotate(t.Context(), authn.Rotation{Old: "h0", Next: grant("n"+string(rune('0'+i)), "f1", "u1", now), Now: at})
 		})
 	}
 	wg.Wait()
@@ -303,11 +303,11 @@ func revokeAgainstRotate(t *testing.T, s authn.TokenStore) {
 	now := start()
 	for round := range 10 {
 		r := string(rune('a' + round))
-		create(t, s, session(r+"0", r, "u"+r, now))
+		create(t, s, grant(r+"0", r, "u"+r, now))
 		var wg sync.WaitGroup
 		var rotated, revoked error
 		wg.Go(func() {
-			rotated = s.Rotate(t.Context(), authn.Rotation{Old: r + "0", Next: session(r+"1", r, "u"+r, now), Now: now})
+			rotated = s.Rotate(t.Context(), authn.Rotation{Old: r + "0", Next: grant(r+"1", r, "u"+r, now), Now: now})
 		})
 		wg.Go(func() {
 			if round%2 == 0 {

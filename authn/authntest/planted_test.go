@@ -38,7 +38,7 @@ func (i ignoresExpiry) Rotate(ctx context.Context, r authn.Rotation) error {
 
 type losesClaims struct{ *authn.MemoryTokens }
 
-func (l losesClaims) Create(ctx context.Context, s authn.Session) error {
+func (l losesClaims) Create(ctx context.Context, s authn.Grant) error {
 	s.Subject.Claims = nil
 	return l.MemoryTokens.Create(ctx, s)
 }

@@ -1,4 +1,4 @@
-// Package sqltokens keeps refresh tokens and revoked token ids in PostgreSQL or SQLite, so that sessions survive a
+// Package sqltokens keeps refresh tokens and revoked token ids in PostgreSQL or SQLite, so that logins survive a
 // restart and replicas share them.
 //
 //	tokens, err := sqltokens.New(db, sqltokens.Config{}) // db is a *sqldb.DB

@@ -25,9 +25,9 @@ type Config struct {
 
 // Store is an authn.TokenStore.
 type Store struct {
-	db                *sqldb.DB
-	prefix            string
-	sessions, revoked string // table names
+	db              *sqldb.DB
+	prefix          string
+	grants, revoked string // table names
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -41,7 +41,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqltokens: %w", err)
 	}
-	return &Store{db: db, prefix: p, sessions: p + "refresh_tokens", revoked: p + "revoked_tokens"}, nil
+	return &Store{db: db, prefix: p, grants: p + "refresh_tokens", revoked: p + "revoked_tokens"}, nil
 }
 
 // Must is New for programs that cannot go on without; it panics on an error.
@@ -58,7 +58,7 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-// profile is what a session keeps of its subject beside the id.
+// profile is what a grant keeps of its subject beside the id.
 type profile struct {
 	Roles  []string       `json:"roles,omitempty"`
 	Claims map[string]any `json:"claims,omitempty"`
@@ -79,36 +79,36 @@ func fromMicros(n int64) time.Time {
 }
 
 // Create implements authn.TokenStore.
-func (s *Store) Create(ctx context.Context, x authn.Session) error {
+func (s *Store) Create(ctx context.Context, x authn.Grant) error {
 	p, err := json.Marshal(profile{x.Subject.Roles, x.Subject.Claims})
 	if err != nil {
 		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
 	}
-	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.sessions+
+	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.grants+
 		" (hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		x.Hash, x.Family, x.Subject.ID, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
 	if err != nil {
-		return fmt.Errorf("sqltokens: add a session: %w", err)
+		return fmt.Errorf("sqltokens: add a grant: %w", err)
 	}
 	return nil
 }
 
 // Lookup implements authn.TokenStore.
-func (s *Store) Lookup(ctx context.Context, hash string) (authn.Session, error) {
-	x := authn.Session{Hash: hash}
+func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
+	x := authn.Grant{Hash: hash}
 	var text string
 	var created, expires, ends, used int64
 	err := s.db.Querier(ctx).QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
-		s.sessions+" WHERE hash = $1", hash).Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
+		s.grants+" WHERE hash = $1", hash).Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
 	if errors.Is(err, sqldb.ErrNoRows) {
-		return authn.Session{}, authn.ErrRefresh
+		return authn.Grant{}, authn.ErrRefresh
 	}
 	if err != nil {
-		return authn.Session{}, fmt.Errorf("sqltokens: read a session: %w", err)
+		return authn.Grant{}, fmt.Errorf("sqltokens: read a grant: %w", err)
 	}
 	var p profile
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		return authn.Session{}, fmt.Errorf("sqltokens: read a session's profile: %w", err)
+		return authn.Grant{}, fmt.Errorf("sqltokens: read a grant's profile: %w", err)
 	}
 	x.Subject.Roles, x.Subject.Claims = p.Roles, p.Claims
 	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(created), fromMicros(expires), fromMicros(ends), fromMicros(used)
@@ -133,7 +133,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 			return err
 		}
 		// The update comes before the look: it holds the row, and on SQLite the writer.
-		_, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.sessions+" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
+		_, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.grants+" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
 		if err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 }
 
 func (s *Store) drop(ctx context.Context, column, value string) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+s.sessions+" WHERE "+column+" = $1", value)
+	_, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+s.grants+" WHERE "+column+" = $1", value)
 	return err
 }
 
@@ -170,7 +170,7 @@ func (s *Store) drop(ctx context.Context, column, value string) error {
 func (s *Store) RevokeFamily(ctx context.Context, family string) error {
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		var subject string
-		err := s.db.Querier(ctx).QueryRow(ctx, "SELECT subject FROM "+s.sessions+" WHERE family = $1 LIMIT 1", family).Scan(&subject)
+		err := s.db.Querier(ctx).QueryRow(ctx, "SELECT subject FROM "+s.grants+" WHERE family = $1 LIMIT 1", family).Scan(&subject)
 		if errors.Is(err, sqldb.ErrNoRows) {
 			return nil
 		}
@@ -228,7 +228,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 // Purge implements authn.TokenStore.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
 	var total int64
-	for _, table := range []string{s.sessions, s.revoked} {
+	for _, table := range []string{s.grants, s.revoked} {
 		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", micros(now))
 		if err != nil {
 			return int(total), fmt.Errorf("sqltokens: purge: %w", err)
