@@ -1,0 +1,214 @@
+// Package platform is the frame that every service of the shop stands in: logs, metrics, traces, health, an API with
+// problem+json errors, tokens, databases, clients of other services, and an orderly end.
+//
+// A service makes a frame with New, hangs its API and its background work into it, and is run by Run:
+//
+//	s, err := platform.New(ctx, platform.Config{Name: "orders", Addr: ":8002", ...})
+//	huma.Register(s.API, platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn), place)
+//	s.Go("relay", relay.Run)
+//	err = s.Run(ctx)
+package platform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/sillar-go/sillar/gateway"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/observability"
+	"github.com/sillar-go/sillar/observability/health"
+)
+
+// Config is what a service is started with.
+type Config struct {
+	// Name is the service's: users, products and so on.
+	Name string
+	// Version is the program's.
+	Version string
+	// Addr is where HTTP listens; GRPCAddr is where gRPC does, for services that have it.
+	Addr, GRPCAddr string
+	// DB is the DSN of the service's own database.
+	DB string
+	// Data is a folder for what is kept in files. Empty: nothing is.
+	Data string
+	// Broker carries events. The caller closes it.
+	Broker messaging.Broker
+	// Peers are the other services' addresses.
+	Peers Peers
+	// Tokens says which tokens are accepted.
+	Tokens Tokens
+	// LogWriter takes the log, one JSON line a record. LogLevel is the least level.
+	LogWriter io.Writer
+	LogLevel  slog.Leveler
+	// SpanExporters take the traces. None: no tracing.
+	SpanExporters []sdktrace.SpanExporter
+	// DrainDelay is how long a service goes on serving after it said that it is not ready.
+	DrainDelay time.Duration
+	// BreakerOpenFor is how long breakers around calls to other services stay open. 0 means 30 s.
+	BreakerOpenFor time.Duration
+	// Faults allows operators to break things on purpose: for demonstrations.
+	Faults bool
+	// SMTP is where notifications are sent: smtp://user:password@host:port. Empty: they are kept, and not sent.
+	SMTP string
+	// Users are made where they do not exist yet: name, password and role of each.
+	Users []SeedUser
+}
+
+// SeedUser is a user to begin with.
+type SeedUser struct {
+	Username, Email, Password string
+	Roles                     []string
+}
+
+// Peers are the addresses of the services, such as http://127.0.0.1:8000.
+type Peers struct {
+	Users, Products, Orders, Inventory, Payments, Notifications string
+	// UsersGRPC is host:port.
+	UsersGRPC string
+}
+
+// Service is the frame.
+type Service struct {
+	Config
+	Tel    *observability.Telemetry
+	Log    *slog.Logger
+	Health *health.Health
+	Mux    *observability.Mux
+	API    huma.API
+	Guard  *Guard
+
+	listener net.Listener
+	runners  []runner
+	closers  []runner
+}
+
+type runner struct {
+	name string
+	fn   func(context.Context) error
+}
+
+// New makes the frame and begins to listen, so that its address is known; nothing is served before Run.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	tel, err := observability.New(ctx, observability.Config{Service: cfg.Name, Version: cfg.Version, LogWriter: cfg.LogWriter,
+		LogLevel: cfg.LogLevel, SpanExporters: cfg.SpanExporters})
+	if err != nil {
+		return nil, err
+	}
+	h, err := health.New(health.Config{Service: cfg.Name, Details: true})
+	if err != nil {
+		return nil, err
+	}
+	guard, err := NewGuard(cfg.Name, cfg.Tokens, tel.Logger)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: listen: %w (is another shop running? try --port-offset 1000)", cfg.Name, err)
+	}
+	s := &Service{Config: cfg, Tel: tel, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard, listener: l}
+	h.Register(s.Mux)
+	s.Mux.Handle("GET /metrics", tel.MetricsHandler())
+	s.Mux.HandleFunc("/", notFound)
+	if cfg.Broker != nil {
+		h.Add("broker", cfg.Broker.Health, health.Degraded())
+	}
+	s.API = newAPI(s, humago.New(s.Mux, apiConfig(cfg.Name, cfg.Version)))
+	s.OnClose("tokens", func(context.Context) error { return guard.Close() })
+	return s, nil
+}
+
+// URL is the address of the service's own listener.
+func (s *Service) URL() string { return "http://" + s.listener.Addr().String() }
+
+// Go runs something beside the server, until its context ends. An error ends the service.
+func (s *Service) Go(name string, run func(ctx context.Context) error) {
+	s.runners = append(s.runners, runner{name, run})
+}
+
+// OnClose does something when everything else has ended, the last one first.
+func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
+	s.closers = append(s.closers, runner{name, fn})
+}
+
+// Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,
+// databases closed, telemetry flushed.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	server := gateway.Server("", s.Tel.Middleware(s.Mux))
+	server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	var background sync.WaitGroup
+	for _, r := range s.runners {
+		background.Go(func() {
+			if err := r.fn(work); err != nil {
+				s.Log.ErrorContext(work, "background work failed", "work", r.name, "error", err)
+				fail(fmt.Errorf("%s: %s: %w", s.Name, r.name, err))
+			}
+		})
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("%s: serve: %w", s.Name, err))
+		}
+	}()
+	s.Log.InfoContext(ctx, "service started", "address", s.URL())
+
+	err := health.Run(ctx, health.Drain{Health: s.Health, Delay: s.DrainDelay, NoSignals: true, Logger: s.Log},
+		health.Phase{Name: "requests", Bound: 8 * time.Second, Stop: server.Shutdown},
+		health.Phase{Name: "background", Bound: 8 * time.Second, Stop: func(ctx context.Context) error {
+			stopWork()
+			return wait(ctx, &background)
+		}},
+		health.Phase{Name: "close", Bound: 4 * time.Second, Stop: s.close},
+		health.Phase{Name: "telemetry", Bound: 4 * time.Second, Stop: s.Tel.Shutdown})
+	<-served
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+func wait(ctx context.Context, wg *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Service) close(ctx context.Context) error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i].fn(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: close %s: %w", s.Name, s.closers[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Abandon gives back what New took, for a service that will not run.
+func (s *Service) Abandon(ctx context.Context) {
+	_ = s.listener.Close()
+	_ = s.close(ctx)
+	_ = s.Tel.Shutdown(ctx)
+}

@@ -1,0 +1,106 @@
+package platform
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/outbox"
+	"github.com/sillar-go/sillar/messaging/outbox/sqloutbox"
+	"github.com/sillar-go/sillar/repository/sqldb"
+	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite" // embedded default
+)
+
+// OpenSQL opens the service's database, and closes it at the end.
+func (s *Service) OpenSQL(ctx context.Context) (*sqldb.DB, error) {
+	db, err := sqldb.Open(ctx, s.DB, sqldb.Config{TracerProvider: s.Tel.TracerProvider})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	s.Health.Add("database", db.Ping)
+	s.OnClose("database", func(context.Context) error { return db.Close() })
+	return db, nil
+}
+
+// OnMongo says whether the service's database is MongoDB.
+func (s *Service) OnMongo() bool { return strings.HasPrefix(s.DB, "mongodb") }
+
+// OpenMongo opens the service's database, whose name is the DSN's path.
+func (s *Service) OpenMongo(ctx context.Context) (*mongo.Database, error) {
+	u, err := url.Parse(s.DB)
+	name := ""
+	if err == nil {
+		name = strings.Trim(u.Path, "/")
+	}
+	if name == "" {
+		return nil, fmt.Errorf("%s: the DSN of MongoDB must name a database: mongodb://host/name", s.Name)
+	}
+	c, err := mongo.Connect(options.Client().ApplyURI(s.DB).SetServerSelectionTimeout(5 * time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("%s: MongoDB at %s: %w", s.Name, u.Host, err)
+	}
+	if err := c.Ping(ctx, nil); err != nil {
+		return nil, fmt.Errorf("%s: MongoDB at %s does not answer: %w", s.Name, u.Host, err)
+	}
+	s.Health.Add("database", func(ctx context.Context) error { return c.Ping(ctx, nil) })
+	s.OnClose("database", c.Disconnect)
+	return c.Database(name), nil
+}
+
+// Schema is something that makes its own tables.
+type Schema interface {
+	EnsureSchema(ctx context.Context) error
+}
+
+// Ensure makes the tables of several parts, and then those of a script.
+func Ensure(ctx context.Context, db *sqldb.DB, script string, parts ...Schema) error {
+	for _, p := range parts {
+		if err := p.EnsureSchema(ctx); err != nil {
+			return err
+		}
+	}
+	if script == "" {
+		return nil
+	}
+	return db.Exec(ctx, script)
+}
+
+// Outbox makes the service's outbox in a SQL database, and relays what is in it.
+func (s *Service) Outbox(ctx context.Context, db *sqldb.DB) (*sqloutbox.Outbox, error) {
+	box, err := sqloutbox.New(db, sqloutbox.Config{Source: s.Name, Propagator: s.Tel.Propagator})
+	if err != nil {
+		return nil, err
+	}
+	if err := box.EnsureSchema(ctx); err != nil {
+		return nil, err
+	}
+	return box, s.Relay(box)
+}
+
+// Relay publishes what an outbox holds.
+func (s *Service) Relay(store outbox.Store) error {
+	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log, MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
+		Backoff: messaging.Exponential(200*time.Millisecond, 30*time.Second)})
+	if err != nil {
+		return err
+	}
+	s.Go("relay", relay.Run)
+	return nil
+}
+
+// Router makes a router over the broker, and runs it.
+func (s *Service) Router() (*messaging.Router, error) {
+	r, err := messaging.NewRouter(s.Broker, messaging.RouterConfig{Logger: s.Log, TracerProvider: s.Tel.TracerProvider,
+		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	s.Go("router", r.Run)
+	return r, nil
+}

@@ -1,0 +1,108 @@
+package platform
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/jwks"
+)
+
+// RoleService is the role of the shop's own services. No user can have it.
+const RoleService = "service"
+
+// Issuer and Audience of users' tokens.
+const (
+	Issuer   = "https://shop.sillar.dev"
+	Audience = "shop"
+	internal = "shop-internal"
+)
+
+// Tokens says which tokens are accepted: users', which the users service signs, and the shop's services' own, which
+// they sign with a secret that they share.
+type Tokens struct {
+	// JWKS is where the users service publishes its keys. Keys takes its place inside the users service.
+	JWKS string
+	Keys authn.Set
+	// Secret is what the services sign their own tokens with, at least 32 bytes.
+	Secret []byte
+}
+
+// Guard verifies tokens, and makes the service's own.
+type Guard struct {
+	name     string
+	users    *authn.Verifier
+	services *authn.Verifier
+	issuer   *authn.Issuer
+	set      *jwks.Set
+
+	mu      sync.Mutex
+	token   string
+	renewAt time.Time
+}
+
+// NewGuard returns the guard of a service.
+func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
+	g := &Guard{name: name}
+	keys := cfg.Keys
+	if keys == nil {
+		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second})
+		if err != nil {
+			return nil, err
+		}
+		g.set, keys = set, set
+	}
+	own, err := authn.NewSecretKeySet(cfg.Secret)
+	if err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	var err1, err2, err3 error
+	g.users, err1 = authn.NewVerifier(keys, authn.VerifierConfig{Issuer: Issuer, Audience: []string{Audience}, Logger: log})
+	g.services, err2 = authn.NewVerifier(own, authn.VerifierConfig{Issuer: internal, Audience: []string{internal}, Logger: log})
+	g.issuer, err3 = authn.NewIssuer(own, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: internal, Audience: []string{internal}, TTL: 10 * time.Minute, Logger: log})
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+// Users verifies users' tokens only: what the gateway's door is for.
+func (g *Guard) Users() *authn.Verifier { return g.users }
+
+// Services verifies the services' own tokens only.
+func (g *Guard) Services() *authn.Verifier { return g.services }
+
+// Check verifies a token of either kind.
+func (g *Guard) Check(ctx context.Context, authorization []string, opts ...authn.Option) (*authn.User, error) {
+	u, err := authn.Check(ctx, g.services, authorization, opts...)
+	if errors.Is(err, authn.ErrToken) {
+		return authn.Check(ctx, g.users, authorization, opts...)
+	}
+	return u, err
+}
+
+// Token returns the service's own token, renewed in time.
+func (g *Guard) Token(ctx context.Context) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Now().Before(g.renewAt) {
+		return g.token, nil
+	}
+	pair, err := g.issuer.Issue(ctx, authn.Subject{ID: "service:" + g.name, Roles: []string{RoleService}})
+	if err != nil {
+		return "", err
+	}
+	g.token, g.renewAt = pair.AccessToken, time.Now().Add(5*time.Minute)
+	return g.token, nil
+}
+
+// Close ends the reading of keys.
+func (g *Guard) Close() error {
+	if g.set != nil {
+		return g.set.Close()
+	}
+	return nil
+}
