@@ -102,7 +102,7 @@ type Route struct {
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// RoundRobin takes instances in turn. Default: the less busy of two drawn at random.
 	RoundRobin bool `json:"round_robin,omitempty"`
-	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes and ObserveOnly are used.
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes, ObserveOnly and hooks are used.
 	// Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
 	// Health is the path at which an instance tells how it is. Default "/health".

@@ -31,6 +31,7 @@
 //
 // # What it does not do
 //
-// It makes no tokens, caches no answers and compresses nothing. It does not pass on request trailers. A request with both
+// It makes no tokens, caches no answers and compresses nothing. It changes no Location and no cookie's path: services learn
+// their prefix from X-Forwarded-Prefix. It does not pass on request trailers. A request with both
 // Content-Length and Transfer-Encoding never reaches it with both: net/http drops the length and reads the body as chunked.
 package gateway

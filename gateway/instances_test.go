@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -103,6 +105,49 @@ func TestRetries(t *testing.T) {
 	}
 	if got := n.Load(); got < 220 || got > 235 {
 		t.Fatalf("200 requests made %d attempts: the budget is 10 and a tenth", got)
+	}
+}
+
+// When a kept connection breaks, net/http sends an idempotent request again on its own. An outage must not be amplified
+// that way either.
+func TestReplaysOfTheTransportCount(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var conns atomic.Int32
+	var down atomic.Bool
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Add(1)
+			go func() { // answers once, and hangs up on what comes next
+				defer c.Close()
+				r := bufio.NewReader(c)
+				if _, err := http.ReadRequest(r); err == nil && !down.Load() {
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					_, _ = http.ReadRequest(r)
+				}
+			}()
+		}
+	}()
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://" + l.Addr().String()}, Breaker: breaker.Config{Failures: -1}}}})
+	for n := range 21 {
+		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 {
+			t.Fatalf("%d: %d", n, a.StatusCode)
+		}
+	}
+	if conns.Load() != 21 {
+		t.Fatalf("%d connections: there were no replays", conns.Load())
+	}
+	down.Store(true)
+	conns.Store(0)
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 || conns.Load() != 1 {
+		t.Fatalf("%d after %d new connections: the replays have spent the budget", a.StatusCode, conns.Load())
 	}
 }
 
@@ -219,6 +264,54 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 {
 		t.Fatalf("after the reload the breaker is %d", a.StatusCode)
+	}
+}
+
+func TestReloadLetsGo(t *testing.T) {
+	var open atomic.Int32
+	old := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stream" {
+			for n := range 10 {
+				fmt.Fprint(w, n)
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}))
+	old.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	old.Start()
+	defer old.Close()
+	gw, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{old.URL}}}})
+	do(t, "GET", url+"/a", "")
+	res, err := http.Get(url + "/a/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := gw.Reload([]gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}); err != nil {
+		t.Fatal(err)
+	}
+	if a := do(t, "GET", url+"/a/x", ""); a.echo(t).URI != "/x" {
+		t.Fatalf("the new route: %s", a.text)
+	}
+	if text, err := io.ReadAll(res.Body); string(text) != "0123456789" || err != nil {
+		t.Fatalf("the stream of the old route: %q %v", text, err)
+	}
+	if err := gw.Reload(nil); err != nil {
+		t.Fatal(err)
+	}
+	gw.CloseIdleConnections()
+	for deadline := time.Now().Add(5 * time.Second); open.Load() != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections to who is gone", open.Load())
+		}
 	}
 }
 

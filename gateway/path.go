@@ -14,7 +14,7 @@ func checkPath(escaped string, slashes bool) error {
 	if escaped == "" {
 		return nil
 	}
-	if strings.IndexByte(escaped, '%') < 0 && strings.IndexByte(escaped, '\\') < 0 && !strings.Contains(escaped, "/.") {
+	if !strings.ContainsFunc(escaped, func(r rune) bool { return r == '%' || r == '\\' || r < ' ' || r == 0x7f }) && !strings.Contains(escaped, "/.") {
 		return nil
 	}
 	for segment := range strings.SplitSeq(escaped, "/") {

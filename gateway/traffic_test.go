@@ -2,8 +2,6 @@ package gateway_test
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -13,9 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,87 +200,6 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-func TestGzipPassesAsItIs(t *testing.T) {
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	_, _ = z.Write([]byte("text"))
-	z.Close()
-	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(packed.Bytes())
-	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
-	a := do(t, "GET", url+"/a", "", "Accept-Encoding", "gzip")
-	if a.text != packed.String() || a.Header.Get("Content-Encoding") != "gzip" {
-		t.Fatalf("%q %v", a.text, a.Header)
-	}
-}
-
-func TestBodiesStreamBothWaysAndAreNotKept(t *testing.T) {
-	const size = 64 << 20
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		_, _ = io.Copy(w, r.Body)
-	}))
-	defer s.Close()
-	_, url := start(t, gateway.Config{UpstreamTLS: s.Client().Transport.(*http.Transport).TLSClientConfig,
-		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{s.URL}, MaxBody: -1}}})
-	runtime.GC()
-	before, most := heap(), uint64(0)
-	sent := 0
-	body := readerFunc(func(p []byte) (int, error) {
-		if sent >= size {
-			return 0, io.EOF
-		}
-		n := min(len(p), size-sent)
-		if sent += n; sent%(1<<20) < n {
-			most = max(most, heap())
-		}
-		return n, nil
-	})
-	res, err := http.Post(url+"/a", "application/octet-stream", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if n, err := io.Copy(io.Discard, res.Body); n != size || err != nil || most > before+size/2 {
-		t.Fatalf("%d bytes of %d came back (%v), the heap went from %d to %d", n, size, err, before, most)
-	}
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-func heap() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-func TestBodiesTooLarge(t *testing.T) {
-	var whole atomic.Int32
-	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.Copy(io.Discard, r.Body); err == nil {
-			whole.Add(1)
-		}
-	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxBody: 10, Breaker: breaker.Config{Failures: 1}}}})
-	for _, body := range []io.Reader{strings.NewReader("12345678901"), io.MultiReader(strings.NewReader("12345678901"))} {
-		res, err := http.Post(url+"/a", "text/plain", body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		if res.StatusCode != 413 {
-			t.Errorf("%T: %d", body, res.StatusCode)
-		}
-	}
-	if a := do(t, "POST", url+"/a", "1234567890"); a.StatusCode != 200 || whole.Load() != 1 {
-		t.Errorf("at the limit, after bodies over it: %d, %d arrived whole", a.StatusCode, whole.Load())
-	}
-}
-
 func TestSilentUpstream(t *testing.T) {
 	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -318,23 +233,6 @@ func TestSilentUpstream(t *testing.T) {
 	res.Body.Close()
 	if took := time.Since(begun); took < 280*time.Millisecond {
 		t.Errorf("a slow upload was given up after %v", took)
-	}
-}
-
-func TestClientThatStallsIsNoFailureOfTheService(t *testing.T) {
-	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Timeout: 50 * time.Millisecond, Breaker: breaker.Config{Failures: 1}},
-		{Prefix: "/total", Upstreams: []string{up}, TotalTimeout: 50 * time.Millisecond}}})
-	if text := raw(t, url, "POST /total HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"); !strings.HasPrefix(text, "HTTP/1.1 408") {
-		t.Errorf("total: %q", text)
-	}
-	begun := time.Now()
-	text := raw(t, url, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
-	if !strings.HasPrefix(text, "HTTP/1.1 408") || time.Since(begun) > 3*time.Second {
-		t.Fatalf("%q after %v", text, time.Since(begun))
-	}
-	if a := do(t, "POST", url+"/a", "x"); a.StatusCode != 200 {
-		t.Fatalf("after it: %d", a.StatusCode)
 	}
 }
 
