@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -231,7 +230,11 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 	if !q.span.IsRecording() {
 		return
 	}
-	q.span.SetName(q.method + " " + endpoint)
+	method := q.method
+	if method == "other" {
+		method = "_OTHER" // as OpenTelemetry writes it
+	}
+	q.span.SetName(method + " " + endpoint)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -241,7 +244,7 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 		path = path[:maxPath]
 	}
 	q.span.SetAttributes(
-		attribute.String("http.request.method", strings.ToUpper(q.method)), attribute.String("url.path", path),
+		attribute.String("http.request.method", method), attribute.String("url.path", path),
 		attribute.String("url.scheme", scheme), attribute.String("http.route", endpoint),
 		attribute.Int("http.response.status_code", status),
 	)
