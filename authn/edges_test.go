@@ -1,0 +1,166 @@
+package authn_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+func TestParseJWKS(t *testing.T) {
+	n := func(bits int) string {
+		k, err := rsa.GenerateKey(rand.Reader, bits)
+		must(t, err)
+		return base64.RawURLEncoding.EncodeToString(k.N.Bytes())
+	}
+	good, weak := n(2048), n(1024)
+	const x, y = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"
+	for name, c := range map[string]struct {
+		key  string
+		want authn.Algorithm // "" for a key that is skipped
+	}{
+		"RSA":                     {`{"kty":"RSA","n":"` + good + `","e":"AQAB"}`, authn.RS256},
+		"RSA for PS256":           {`{"kty":"RSA","alg":"PS256","n":"` + good + `","e":"AQAB"}`, authn.PS256},
+		"RSA for another":         {`{"kty":"RSA","alg":"RS512","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA too short":           {`{"kty":"RSA","n":"` + weak + `","e":"AQAB"}`, ""},
+		"RSA exponent 1":          {`{"kty":"RSA","n":"` + good + `","e":"AQ"}`, ""},
+		"RSA even exponent":       {`{"kty":"RSA","n":"` + good + `","e":"BA"}`, ""},
+		"RSA without modulus":     {`{"kty":"RSA","e":"AQAB"}`, ""},
+		"EC":                      {`{"kty":"EC","crv":"P-256","use":"sig","x":"` + x + `","y":"` + y + `"}`, authn.ES256},
+		"EC off the curve":        {`{"kty":"EC","crv":"P-256","x":"` + x + `","y":"` + x + `"}`, ""},
+		"EC of another curve":     {`{"kty":"EC","crv":"P-384","x":"` + x + `","y":"` + y + `"}`, ""},
+		"EC for encryption":       {`{"kty":"EC","crv":"P-256","use":"enc","x":"` + x + `","y":"` + y + `"}`, ""},
+		"EC cut":                  {`{"kty":"EC","crv":"P-256","x":"` + x[:20] + `","y":"` + y + `"}`, ""},
+		"Ed25519":                 {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, authn.EdDSA},
+		"Ed25519 by its new name": {`{"kty":"OKP","crv":"Ed25519","alg":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, authn.EdDSA},
+		"Ed25519 cut":             {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQH"}`, ""},
+		"X25519":                  {`{"kty":"OKP","crv":"X25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, ""},
+		"a secret":                {`{"kty":"oct","alg":"HS256","k":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}`, ""},
+		"a number":                {`7`, ""},
+		"kty missing":             {`{}`, ""},
+	} {
+		keys, err := authn.ParseJWKS([]byte(`{"keys":[` + c.key + `]}`))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		switch {
+		case c.want == "" && len(keys) != 0:
+			t.Errorf("%s: taken as %s", name, keys[0].Algorithm)
+		case c.want != "" && (len(keys) != 1 || keys[0].Algorithm != c.want):
+			t.Errorf("%s: %v", name, keys)
+		}
+	}
+	for _, doc := range []string{"", "[]", "{}", `{"keys":null}`, `{"keys":[` + strings.Repeat("{},", 200) + "{}]}"} {
+		if _, err := authn.ParseJWKS([]byte(doc)); err == nil {
+			t.Errorf("%.20q: accepted", doc)
+		}
+	}
+}
+
+// broken finds no key and knows no revocation, because it cannot.
+type broken struct{}
+
+func (broken) Key(context.Context, string) (authn.VerifyKey, error) {
+	return authn.VerifyKey{}, errors.New("dial tcp: hush")
+}
+func (broken) Revoked(context.Context, string) (bool, error) {
+	return false, errors.New("dial tcp: hush")
+}
+
+func TestUnavailableIsNot401(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	token := w.issue(t).AccessToken
+	for name, v := range map[string]*authn.Verifier{
+		"keys":        authn.MustVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet}),
+		"revocations": authn.MustVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}}),
+	} {
+		_, _, _, err := v.Authenticate(t.Context(), token)
+		if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrToken) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, ok := errors.AsType[interface {
+			error
+			Challenge() string
+		}](err); ok {
+			t.Errorf("%s: it challenges the caller", name)
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		rec := httptest.NewRecorder()
+		authn.Require(v)(http.NotFoundHandler()).ServeHTTP(rec, r)
+		if rec.Code != 503 || rec.Header().Get("Retry-After") == "" || rec.Header().Get("WWW-Authenticate") != "" || strings.Contains(rec.Body.String(), "hush") {
+			t.Errorf("%s: %d %v %s", name, rec.Code, rec.Header(), rec.Body)
+		}
+	}
+	rec := httptest.NewRecorder()
+	authn.WriteError(t.Context(), rec, errors.New("hush"))
+	if rec.Code != 500 || strings.Contains(rec.Body.String(), "hush") {
+		t.Errorf("another error: %d %s", rec.Code, rec.Body)
+	}
+}
+
+func TestAuthenticate(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	id, roles, claims, err := w.v.Authenticate(t.Context(), w.issue(t, "admin").AccessToken)
+	if err != nil || id != "u1" || fmt.Sprint(roles) != "[admin]" || claims["iss"] != issuerName {
+		t.Errorf("%s %v %v %v", id, roles, claims, err)
+	}
+	for token, want := range map[string]string{"": "Bearer", "x.y.z": `Bearer error="invalid_token"`} {
+		_, _, _, err := w.v.Authenticate(t.Context(), token)
+		c, ok := err.(interface{ Challenge() string })
+		if !ok || c.Challenge() != want {
+			t.Errorf("%q: %v", token, err)
+		}
+	}
+}
+
+func TestTypesAndRolesClaim(t *testing.T) {
+	secret := []byte(strings.Repeat("k", 32))
+	keys, err := authn.NewSecretKeySet(secret)
+	must(t, err)
+	v := authn.MustVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1})
+	for head, ok := range map[string]bool{
+		`{"alg":"HS256","typ":"at+jwt"}`: true, `{"alg":"HS256","typ":"application/AT+JWT"}`: true, `{"alg":"HS256","typ":"JWT"}`: false, `{"alg":"HS256"}`: false,
+	} {
+		u, err := v.Verify(t.Context(), hmacToken(secret, head, `{"sub":"u1","groups":["a"],"exp":4102444800}`))
+		if (err == nil) != ok || ok && !u.HasAnyRole("a") {
+			t.Errorf("%s: %+v, %v", head, u, err)
+		}
+	}
+}
+
+func TestRevokeSubjectAndLogs(t *testing.T) {
+	var told []authn.Revocation
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{OnRevoke: func(_ context.Context, r authn.Revocation) error {
+		told = append(told, r)
+		return nil
+	}})
+	a, b := w.issue(t), w.issue(t)
+	must(t, w.issuer.RevokeSubject(t.Context(), "u1"))
+	for _, p := range []authn.TokenPair{a, b} {
+		if _, err := w.issuer.Refresh(t.Context(), p.RefreshToken); !errors.Is(err, authn.ErrRefresh) {
+			t.Errorf("after RevokeSubject: %v", err)
+		}
+	}
+	if len(told) != 1 || told[0].Subject != "u1" {
+		t.Errorf("told of %+v", told)
+	}
+	var out strings.Builder
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "pair", a)
+	if strings.Contains(out.String(), a.AccessToken) || strings.Contains(out.String(), a.RefreshToken) {
+		t.Errorf("logged: %s", &out)
+	}
+	_, err := w.v.Verify(t.Context(), a.AccessToken+"x")
+	if strings.Contains(fmt.Sprint(err), a.AccessToken[:20]) || !strings.HasPrefix(fmt.Sprint(err), "authn: ") {
+		t.Errorf("error: %v", err)
+	}
+}
