@@ -12,6 +12,7 @@ type Call struct {
 	attempt        int
 	fence          int64
 	certain        bool
+	failed, cause  string
 	payload        []byte
 	encode         func() ([]byte, error)
 	save           func(ctx context.Context, state []byte) error
@@ -41,6 +42,10 @@ func (c *Call) Fence() int64 { return c.fence }
 // Certain tells a compensation that the action is known to have succeeded. When it is false the action may or may not
 // have had an effect, and may yet arrive: undo it if it is there, and see that it cannot come later (package barrier).
 func (c *Call) Certain() bool { return c.certain }
+
+// Cause tells a compensation which step turned the saga back, and what it said: the error's text, or that of
+// ErrCancelled or ErrAwaitTimeout.
+func (c *Call) Cause() (step, said string) { return c.failed, c.cause }
 
 // Checkpoint stores the state as the handler has changed it so far, so that the next attempt begins with it. It
 // returns ErrFenced when another orchestrator has taken over: stop then. A branch of a Parallel has none.

@@ -76,7 +76,7 @@ func (r *runner) undo(ctx, stop context.Context, u undoable) result {
 	for {
 		u.st.UndoAttempts++
 		c := &Call{id: r.rec.ID, name: r.rec.Name, step: u.n.name, undo: true, attempt: u.st.UndoAttempts, fence: r.rec.Fence,
-			certain: u.st.Status == StepCompleted, save: r.checkpoint}
+			certain: u.st.Status == StepCompleted, failed: r.rec.FailedStep, cause: r.rec.Cause, save: r.checkpoint}
 		state, err := r.attempt(ctx, u.n.undo, u.n.undoTimeout, c)
 		if err == nil {
 			return result{end: endDone, state: state}

@@ -255,7 +255,7 @@ func TestKeyIsStable(t *testing.T) {
 	}
 	def := saga.Define[trip]("trip", 1, saga.Step("car", car).Compensate(undo))
 	run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, _ error) {
-		w.saw(t, "t1/car/do 1", "t1/car/do 2", "t1/car/do 3", "t1/car/undo 1")
+		w.saw(t, "t1/car/do 1", "t1/car/do 2", "t1/car/do 3", "t1/car/undo 1 because car said boom")
 	})
 }
 

@@ -112,6 +112,12 @@ func newError(ctx context.Context, log *slog.Logger, status int, msg string, err
 func apiConfig(name, version string) huma.Config {
 	cfg := huma.DefaultConfig("Shop: "+name, version)
 	cfg.CreateHooks = nil // no $schema in every answer
+	cfg.Transformers = append(cfg.Transformers, func(c huma.Context, _ string, v any) (any, error) {
+		if p, ok := v.(*Problem); ok { // one that a handler returned as it is
+			return complete(c.Context(), p), nil
+		}
+		return v, nil
+	})
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"}}
 	return cfg
 }

@@ -1,0 +1,31 @@
+package users
+
+import (
+	"context"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Told is the payload of users.created, users.updated and users.deleted.
+type Told struct {
+	UserID   string `json:"user_id"`
+	Username string `json:"username"`
+	Email    string `json:"email"`
+}
+
+// events tells through an outbox: what is told is stored by the write that it is about.
+type events struct{ outbox messaging.Publisher }
+
+func (e events) tell(ctx context.Context, topic string, u *User) error {
+	return e.outbox.Publish(ctx, topic, Told{u.ID, u.Username, u.Email}, messaging.WithKey(u.ID))
+}
+
+func (e events) UserCreated(ctx context.Context, u *User) error {
+	return e.tell(ctx, "users.created", u)
+}
+func (e events) UserUpdated(ctx context.Context, u *User) error {
+	return e.tell(ctx, "users.updated", u)
+}
+func (e events) UserDeleted(ctx context.Context, u *User) error {
+	return e.tell(ctx, "users.deleted", u)
+}

@@ -1,0 +1,74 @@
+package users
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/sqltokens"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
+	"github.com/sillar-go/sillar/repository/mongorepo"
+	"github.com/sillar-go/sillar/repository/sqlrepo"
+)
+
+// stores are the adapters that the DSN chose.
+type stores struct {
+	users  Repository
+	outbox messaging.Publisher
+	tokens authn.TokenStore
+}
+
+var unique = [][]string{{"username"}, {"email"}}
+
+func open(ctx context.Context, s *platform.Service) (*stores, error) {
+	out := &stores{}
+	if s.OnMongo() {
+		return out, out.openMongo(ctx, s)
+	}
+	return out, out.openSQL(ctx, s)
+}
+
+func (o *stores) openSQL(ctx context.Context, s *platform.Service) error {
+	db, err := s.OpenSQL(ctx)
+	if err != nil {
+		return err
+	}
+	box, err := s.Outbox(ctx, db)
+	if err != nil {
+		return err
+	}
+	tokens, err := sqltokens.New(db, sqltokens.Config{})
+	if err != nil {
+		return err
+	}
+	schema, err := sqlrepo.Schema[User](db.Dialect(), "users", unique...)
+	if err != nil {
+		return err
+	}
+	if err := platform.Ensure(ctx, db, schema, tokens); err != nil {
+		return err
+	}
+	o.outbox, o.tokens = box, tokens
+	o.users, err = sqlrepo.New[User](db, sqlrepo.Config{Table: "users"})
+	return err
+}
+
+// openMongo keeps sessions in memory: on MongoDB a restart of the service signs everybody out.
+func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {
+	db, err := s.OpenMongo(ctx)
+	if err != nil {
+		return err
+	}
+	repo, err1 := mongorepo.New[User](ctx, db, mongorepo.Config{Collection: "users", Unique: unique})
+	box, err2 := mongooutbox.New(db, mongooutbox.Config{Source: s.Name, Collections: []string{"users"}, Propagator: s.Tel.Propagator})
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if err := box.EnsureIndexes(ctx); err != nil {
+		return err
+	}
+	o.users, o.outbox, o.tokens = repo, box, authn.NewMemoryTokens()
+	return s.Relay(box)
+}
