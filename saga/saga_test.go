@@ -250,7 +250,8 @@ func TestKeyIsStable(t *testing.T) {
 		return saga.Rejected(errBoom)
 	}
 	undo := func(_ context.Context, c *saga.Call, _ *trip) error {
-		w.note("%s %d", c.Key(), c.Attempt())
+		step, said := c.Cause()
+		w.note("%s %d because %s said %s", c.Key(), c.Attempt(), step, said)
 		return nil
 	}
 	def := saga.Define[trip]("trip", 1, saga.Step("car", car).Compensate(undo))
