@@ -105,7 +105,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := health.New(health.Config{Service: cfg.Name, Details: true})
+	h, err := health.New(health.Config{Service: cfg.Name})
 	if err != nil {
 		return nil, err
 	}

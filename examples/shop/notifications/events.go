@@ -1,0 +1,88 @@
+package notifications
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/observability"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// userEvent is the payload of users.*.
+type userEvent struct {
+	UserID   string `json:"user_id"`
+	Username string `json:"username"`
+	Email    string `json:"email"`
+}
+
+// orderEvent is the payload of orders.*.
+type orderEvent struct {
+	OrderID    string `json:"order_id"`
+	UserID     string `json:"user_id"`
+	TotalCents int64  `json:"total_cents"`
+	Reason     string `json:"reason"`
+}
+
+// data is what letters are written with.
+type data struct{ Username, OrderID, Total, Reason string }
+
+// errUnknownUser says that users.created has not been handled yet: the event is tried again a little later.
+var errUnknownUser = errors.New("notifications: the user is not known yet")
+
+type inbound struct {
+	contacts      repository.Repository[Contact]
+	notifications repository.Repository[Notification]
+	status        string // of new notifications: Pending, or Kept where nothing is sent
+}
+
+// subscribe has the events handled, each once: the inbox notes it in the transaction that stores the notification.
+func (in *inbound) subscribe(g *messaging.Group) {
+	messaging.Handle(g, "users.*", in.user)
+	messaging.Handle(g, "orders.*", in.order)
+}
+
+func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) error {
+	c := Contact{Meta: repository.Meta{ID: m.Data.UserID}, Username: m.Data.Username, Email: m.Data.Email, Gone: m.Type == "users.deleted"}
+	_, err := in.contacts.Update(ctx, c.ID, func(_ context.Context, old *Contact) error {
+		old.Username, old.Email, old.Gone = c.Username, c.Email, c.Gone
+		return nil
+	})
+	if errors.Is(err, repository.ErrNotFound) {
+		_, err = in.contacts.Create(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	return in.store(ctx, m.Envelope, c, "", data{Username: c.Username})
+}
+
+func (in *inbound) order(ctx context.Context, m messaging.Message[orderEvent]) error {
+	c, err := in.contacts.Get(ctx, m.Data.UserID)
+	if errors.Is(err, repository.ErrNotFound) {
+		return fmt.Errorf("%w: %s", errUnknownUser, m.Data.UserID)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Gone {
+		return nil
+	}
+	total := fmt.Sprintf("%d.%02d €", m.Data.TotalCents/100, m.Data.TotalCents%100)
+	return in.store(ctx, m.Envelope, c, m.Data.OrderID, data{c.Username, m.Data.OrderID, total, m.Data.Reason})
+}
+
+func (in *inbound) store(ctx context.Context, e messaging.Envelope, c Contact, orderID string, d data) error {
+	l, ok := letters[e.Type]
+	if !ok {
+		return nil // an event that nobody needs to be written about
+	}
+	subject, text, err := l.render(d)
+	if err != nil {
+		return messaging.Permanent(err)
+	}
+	_, err = in.notifications.Create(ctx, Notification{UserID: c.ID, OrderID: orderID, Event: e.Type, Recipient: c.Email,
+		Subject: subject, Text: text, Status: in.status, CorrelationID: observability.CorrelationID(ctx)})
+	return err
+}

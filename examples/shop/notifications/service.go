@@ -1,0 +1,114 @@
+package notifications
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/inbox/sqlinbox"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/sqlrepo"
+)
+
+// New makes the notifications service.
+func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
+	s, err := platform.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := build(ctx, s); err != nil {
+		s.Abandon(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+func build(ctx context.Context, s *platform.Service) error {
+	db, err := s.OpenSQL(ctx)
+	if err != nil {
+		return err
+	}
+	inbox, err := sqlinbox.New(db, sqlinbox.Config{Logger: s.Log})
+	if err != nil {
+		return err
+	}
+	contactsSQL, err1 := sqlrepo.Schema[Contact](db.Dialect(), "contacts")
+	notificationsSQL, err2 := sqlrepo.Schema[Notification](db.Dialect(), "notifications")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if err := platform.Ensure(ctx, db, contactsSQL+notificationsSQL, inbox); err != nil {
+		return err
+	}
+	contacts, err1 := sqlrepo.New[Contact](db, sqlrepo.Config{Table: "contacts"})
+	notifications, err2 := sqlrepo.New[Notification](db, sqlrepo.Config{Table: "notifications"})
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	in := &inbound{contacts, notifications, Kept}
+	if s.SMTP != "" {
+		mailer, err := newSMTP(s.SMTP)
+		if err != nil {
+			return err
+		}
+		in.status = Pending
+		s.Go("sender", (&sender{notifications, mailer, s.Log, time.Second}).Run)
+	}
+	router, err := s.Router()
+	if err != nil {
+		return err
+	}
+	in.subscribe(router.Group("notifications", messaging.GroupConfig{Concurrency: 4, Dedup: inbox,
+		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}}))
+	api(s, notifications)
+	return nil
+}
+
+type view struct {
+	ID            string    `json:"id"`
+	UserID        string    `json:"user_id"`
+	OrderID       string    `json:"order_id,omitempty"`
+	Event         string    `json:"event"`
+	Recipient     string    `json:"recipient"`
+	Subject       string    `json:"subject"`
+	Text          string    `json:"text"`
+	Status        string    `json:"status" enum:"pending,sent,kept"`
+	CorrelationID string    `json:"correlation_id,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+}
+
+func show(n Notification) view {
+	return view{n.ID, n.UserID, n.OrderID, n.Event, n.Recipient, n.Subject, n.Text, n.Status, n.CorrelationID, n.CreatedAt}
+}
+
+type listInput struct {
+	platform.Paging
+	OrderID string `query:"order_id" maxLength:"64"`
+	UserID  string `query:"user_id" maxLength:"64" doc:"For administrators; others see their own."`
+}
+
+// api hangs the HTTP operations into the frame.
+func api(s *platform.Service, notifications repository.Repository[Notification]) {
+	huma.Register(s.API, platform.Op("GET", "/api/v1/notifications", "List notifications", platform.SignedIn),
+		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {
+			q := repository.Query[Notification]{Limit: in.Limit, After: in.After}
+			if me := platform.Caller(ctx); !me.HasAnyRole("admin", platform.RoleService) {
+				in.UserID = me.ID
+			}
+			if in.UserID != "" {
+				q.Where = q.Where.And(byUser.Eq(in.UserID))
+			}
+			if in.OrderID != "" {
+				q.Where = q.Where.And(byOrder.Eq(in.OrderID))
+			}
+			page, err := notifications.Find(ctx, q)
+			if err != nil {
+				return nil, err
+			}
+			return platform.Reply(platform.PageOf(page, show)), nil
+		})
+}
