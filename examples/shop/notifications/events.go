@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/observability"
@@ -35,6 +36,7 @@ type inbound struct {
 	contacts      repository.Repository[Contact]
 	notifications repository.Repository[Notification]
 	status        string // of new notifications: Pending, or Kept where nothing is sent
+	log           *slog.Logger
 }
 
 // subscribe has the events handled, each once: the inbox notes it in the transaction that stores the notification.
@@ -82,7 +84,10 @@ func (in *inbound) store(ctx context.Context, e messaging.Envelope, c Contact, o
 	if err != nil {
 		return messaging.Permanent(err)
 	}
-	_, err = in.notifications.Create(ctx, Notification{UserID: c.ID, OrderID: orderID, Event: e.Type, Recipient: c.Email,
+	n, err := in.notifications.Create(ctx, Notification{UserID: c.ID, OrderID: orderID, Event: e.Type, Recipient: c.Email,
 		Subject: subject, Text: text, Status: in.status, CorrelationID: observability.CorrelationID(ctx)})
+	if err == nil {
+		in.log.InfoContext(ctx, "notification written", "notification", n.ID, "event", e.Type, "order_id", orderID)
+	}
 	return err
 }

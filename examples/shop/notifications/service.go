@@ -49,7 +49,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	in := &inbound{contacts, notifications, Kept}
+	in := &inbound{contacts, notifications, Kept, s.Log}
 	if s.SMTP != "" {
 		mailer, err := newSMTP(s.SMTP)
 		if err != nil {

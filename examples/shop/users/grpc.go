@@ -3,6 +3,7 @@ package users
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 	server := grpc.NewServer(
 		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(s.Tel.TracerProvider), otelgrpc.WithPropagators(s.Tel.Propagator),
 			otelgrpc.WithMeterProvider(noop.NewMeterProvider()))),
-		grpc.ChainUnaryInterceptor(authngrpc.Unary(s.Guard.Services(), open, need)),
+		grpc.ChainUnaryInterceptor(logged(s.Log), authngrpc.Unary(s.Guard.Services(), open, need)),
 		grpc.ChainStreamInterceptor(authngrpc.Stream(s.Guard.Services(), openStreams, need)),
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -74,6 +75,18 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 	s.OnClose("grpc", func(context.Context) error { server.Stop(); return nil })
 	s.Peers.UsersGRPC = l.Addr().String()
 	return nil
+}
+
+// logged writes a line a call. The propagator of the stats handler has put the caller's correlation id into the context.
+func logged(log *slog.Logger) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		start := time.Now()
+		res, err := next(ctx, req)
+		if info.FullMethod != healthpb.Health_Check_FullMethodName {
+			log.InfoContext(ctx, "call", "method", info.FullMethod, "code", status.Code(err).String(), "duration", time.Since(start))
+		}
+		return res, err
+	}
 }
 
 func message(u User) *userpb.User {

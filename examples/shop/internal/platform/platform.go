@@ -61,6 +61,9 @@ type Config struct {
 	Faults bool
 	// SMTP is where notifications are sent: smtp://user:password@host:port. Empty: they are kept, and not sent.
 	SMTP string
+	// NoAPI leaves out the frame's own API and its answer to unknown paths: for the gateway, which has no other than those
+	// of the services.
+	NoAPI bool
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
 }
@@ -120,11 +123,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{Config: cfg, Tel: tel, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard, listener: l}
 	h.Register(s.Mux)
 	s.Mux.Handle("GET /metrics", tel.MetricsHandler())
-	s.Mux.HandleFunc("/", notFound)
 	if cfg.Broker != nil {
 		h.Add("broker", cfg.Broker.Health, health.Degraded())
 	}
-	s.API = newAPI(s, humago.New(s.Mux, apiConfig(cfg.Name, cfg.Version)))
+	if !cfg.NoAPI {
+		s.Mux.HandleFunc("/", notFound)
+		s.API = newAPI(s, humago.New(s.Mux, apiConfig(cfg.Name, cfg.Version)))
+	}
 	s.OnClose("tokens", func(context.Context) error { return guard.Close() })
 	return s, nil
 }

@@ -1,0 +1,89 @@
+// Package gateway is the shop's door: /{service}/{path} goes to each service, tokens are verified, and what is meant for
+// operators alone is kept to them.
+package gateway
+
+import (
+	"context"
+	_ "embed"
+	"html/template"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/gateway"
+)
+
+// open are the paths of every service that need no token.
+var open = []string{"GET /health", "GET /docs", "GET /openapi.json", "GET /openapi.yaml", "GET /schemas/**"}
+
+// Routes are those of the shop.
+func Routes(p platform.Peers) []gateway.Route {
+	routes := []gateway.Route{
+		{Prefix: "/users", Upstreams: []string{p.Users}, Public: []string{"POST /token", "POST /api/v1/users", "GET /.well-known/jwks.json"}},
+		{Prefix: "/products", Upstreams: []string{p.Products}, Public: []string{"GET /api/v1/products", "GET /api/v1/products/*"}},
+		{Prefix: "/orders", Upstreams: []string{p.Orders}},
+		{Prefix: "/inventory", Upstreams: []string{p.Inventory}},
+		{Prefix: "/payments", Upstreams: []string{p.Payments}},
+		{Prefix: "/notifications", Upstreams: []string{p.Notifications}},
+	}
+	for i := range routes {
+		routes[i].Public = append(routes[i].Public, open...)
+		routes[i].Timeout = 30 * time.Second
+		routes[i].RateLimit = &gateway.RateLimit{Rate: 200, Burst: 400}
+	}
+	return routes
+}
+
+// New makes the gateway.
+func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
+	cfg.NoAPI = true
+	s, err := platform.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	door, err := gateway.New(gateway.Config{Routes: Routes(cfg.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(),
+		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
+	if err != nil {
+		s.Abandon(ctx)
+		return nil, err
+	}
+	s.Mux.Handle("/", operatorsOnly(s.Guard.Users(), door))
+	s.Go("health", door.Run)
+	s.OnClose("connections", func(context.Context) error { door.CloseIdleConnections(); return nil })
+	return s, nil
+}
+
+// operatorsOnly keeps the services' metrics and readiness to administrators: they tell how the shop is built.
+func operatorsOnly(v *authn.Verifier, next http.Handler) http.Handler {
+	guarded := authn.Require(v, authn.AnyRole("admin"))(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if path == "metrics" || path == "ready" {
+			guarded.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+//go:embed landing.html
+var landingHTML string
+
+// landing is the page at /.
+func landing() http.Handler {
+	page := template.Must(template.New("landing").Parse(landingHTML))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" || r.Method != http.MethodGet && r.Method != http.MethodHead {
+			platform.Fail(http.StatusNotFound, "not-found", "there is nothing at this address").Write(r.Context(), w)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		_ = page.Execute(w, struct{ Services []string }{[]string{"users", "products", "orders", "inventory", "payments", "notifications"}})
+	})
+}

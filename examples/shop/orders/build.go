@@ -1,0 +1,76 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
+	"github.com/sillar-go/sillar/repository/sqlrepo"
+	"github.com/sillar-go/sillar/saga"
+	"github.com/sillar-go/sillar/saga/sagasql"
+)
+
+// requests is where idempotency keys are kept.
+const requests = `CREATE TABLE IF NOT EXISTS order_requests (
+	subject TEXT NOT NULL, request_key TEXT NOT NULL, hash TEXT NOT NULL, order_id TEXT NOT NULL, created_at BIGINT NOT NULL,
+	PRIMARY KEY (subject, request_key));
+`
+
+// New makes the orders service.
+func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
+	s, err := platform.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := build(ctx, s); err != nil {
+		s.Abandon(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+func build(ctx context.Context, s *platform.Service) error {
+	db, err := s.OpenSQL(ctx)
+	if err != nil {
+		return err
+	}
+	box, err := s.Outbox(ctx, db)
+	if err != nil {
+		return err
+	}
+	events, err1 := sqlevents.New(db, sqlevents.Config{OnAppend: tell(box), Propagator: s.Tel.Propagator})
+	sagas, err2 := sagasql.New(db, sagasql.Config{})
+	rowsSQL, err3 := sqlrepo.Schema[Row](db.Dialect(), "orders")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	if err := platform.Ensure(ctx, db, rowsSQL+requests, events, sagas); err != nil {
+		return err
+	}
+	rows, err1 := sqlrepo.New[Row](db, sqlrepo.Config{Table: "orders"})
+	orders, err2 := eventstore.NewAggregate(events, eventstore.Decider[Order, Event]{Evolve: evolve}, types,
+		eventstore.AggregateConfig{Category: "order", Logger: s.Log})
+	peers, err3 := newPeers(s)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	h := &steps{orders, peers, s.Log}
+	svc := &service{db: db, orders: orders, store: events, rows: rows, peers: peers, place: placeOrder(h), cancel: cancelOrder(h)}
+	svc.sagas, err = saga.New(sagas, saga.Config{Name: s.Name, Logger: s.Log, TracerProvider: s.Tel.TracerProvider,
+		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second}, svc.place, svc.cancel)
+	if err != nil {
+		return err
+	}
+	projector, err := eventstore.NewProjector(events, db, project(orders, rows), eventstore.ProjectorConfig{Name: "orders", Logger: s.Log})
+	if err != nil {
+		return err
+	}
+	s.Go("sagas", svc.sagas.Run)
+	s.Go("projector", projector.Run)
+	api(s, svc)
+	operators(s, svc)
+	return nil
+}

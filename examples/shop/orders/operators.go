@@ -1,0 +1,122 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/saga"
+)
+
+// sagaView is a saga as operators, and the owner of its order, see it.
+type sagaView struct {
+	ID         string       `json:"id"`
+	Name       string       `json:"name"`
+	Status     saga.Status  `json:"status"`
+	Steps      []stepView   `json:"steps"`
+	FailedStep string       `json:"failed_step,omitempty"`
+	Cause      string       `json:"cause,omitempty"`
+	Audit      []saga.Audit `json:"audit,omitempty"`
+	UpdatedAt  time.Time    `json:"updated_at"`
+}
+
+type stepView struct {
+	Name      string          `json:"name"`
+	Status    saga.StepStatus `json:"status"`
+	InDoubt   bool            `json:"in_doubt,omitempty"`
+	Attempts  int             `json:"attempts,omitempty"`
+	Error     string          `json:"error,omitempty"`
+	UndoError string          `json:"undo_error,omitempty"`
+}
+
+func showSaga(r saga.Record) sagaView {
+	v := sagaView{ID: r.ID, Name: r.Name, Status: r.Status, FailedStep: r.FailedStep, Cause: r.Cause, Audit: r.Audit, UpdatedAt: r.UpdatedAt}
+	for _, st := range r.Steps {
+		v.Steps = append(v.Steps, stepView{st.Name, st.Status, st.InDoubt, st.Attempts, st.Error, st.UndoError})
+	}
+	return v
+}
+
+type sagasInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+	After  string `query:"after" maxLength:"200"`
+	Status string `query:"status" enum:"RUNNING,COMPENSATING,COMPLETED,COMPENSATED,STUCK,"`
+}
+
+type skipInput struct {
+	idInput
+	Body struct {
+		Step   string `json:"step" minLength:"1" maxLength:"100"`
+		Reason string `json:"reason" minLength:"1" maxLength:"500"`
+	}
+}
+
+// operators hangs in what operators do with sagas.
+func operators(s *platform.Service, svc *service) {
+	admin := platform.Only("admin")
+	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
+		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
+			f := saga.Filter{Limit: in.Limit, After: in.After}
+			if in.Status != "" {
+				f.Statuses = []saga.Status{saga.Status(in.Status)}
+			}
+			records, err := svc.sagas.List(ctx, f)
+			if err != nil {
+				return nil, err
+			}
+			out := platform.List[sagaView]{Items: []sagaView{}}
+			for _, r := range records {
+				out.Items = append(out.Items, showSaga(r))
+			}
+			if len(records) == in.Limit {
+				out.Next = records[len(records)-1].ID
+			}
+			return platform.Reply(out), nil
+		})
+	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "How far the placing of an order has come", platform.SignedIn),
+		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
+			if _, err := svc.visible(ctx, in.ID); err != nil {
+				return nil, err
+			}
+			return svc.saga(ctx, in.ID)
+		})
+	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas/{id}", "Get a saga", admin),
+		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) { return svc.saga(ctx, in.ID) })
+	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/retry", "Let a stuck saga go on", admin),
+		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
+			if err := svc.sagas.Retry(ctx, in.ID, platform.Caller(ctx).ID); err != nil {
+				return nil, sagaProblem(err)
+			}
+			return svc.saga(ctx, in.ID)
+		})
+	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/skip", "Take a step of a stuck saga for done", admin),
+		func(ctx context.Context, in *skipInput) (*platform.Body[sagaView], error) {
+			if err := svc.sagas.Skip(ctx, in.ID, in.Body.Step, platform.Caller(ctx).ID, in.Body.Reason); err != nil {
+				return nil, sagaProblem(err)
+			}
+			return svc.saga(ctx, in.ID)
+		})
+}
+
+func (s *service) saga(ctx context.Context, id string) (*platform.Body[sagaView], error) {
+	r, err := s.sagas.Get(ctx, id)
+	if err != nil {
+		return nil, sagaProblem(err)
+	}
+	return platform.Reply(showSaga(r)), nil
+}
+
+func sagaProblem(err error) error {
+	switch {
+	case errors.Is(err, saga.ErrNotFound):
+		return repository.ErrNotFound
+	case errors.Is(err, saga.ErrNotStuck), errors.Is(err, saga.ErrBusy):
+		return platform.Fail(http.StatusConflict, "not-stuck", "the saga is not stuck, or was changed meanwhile: look again")
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/sillar-go/sillar/breaker/breakerhttp"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/saga"
+)
+
+// Placing is the state of the saga that places an order.
+type Placing struct {
+	OrderID       string `json:"order_id"`
+	UserID        string `json:"user_id"`
+	Items         []Item `json:"items"`
+	TotalCents    int64  `json:"total_cents"`
+	PaymentMethod string `json:"payment_method"`
+	ReservationID string `json:"reservation_id,omitempty"`
+	PaymentID     string `json:"payment_id,omitempty"`
+}
+
+// Ids that both sides can tell without having spoken: a compensation must be able to name what may never have been
+// made.
+func reservationID(orderID string) string { return "res-" + orderID }
+func paymentID(orderID string) string     { return "pay-" + orderID }
+
+// placeOrder defines the saga: the order is pending until it is paid, and every step before that can be undone.
+func placeOrder(h *steps) *saga.Def[Placing] {
+	return saga.Define[Placing]("place-order", 1,
+		saga.Step("create-order", h.create).Compensate(h.cancel),
+		saga.Step("check-inventory", h.check),
+		saga.Step("reserve-inventory", h.reserve).Compensate(h.release),
+		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second),
+		saga.Pivot("confirm-order", h.confirm),
+		saga.Retriable("commit-reservation", h.commit).Retry(50, saga.Exponential(200*time.Millisecond, time.Minute)),
+	)
+}
+
+// steps are the handlers.
+type steps struct {
+	orders *eventstore.Aggregate[Order, Event]
+	peers  *peers
+	log    *slog.Logger
+}
+
+func (h *steps) create(ctx context.Context, _ *saga.Call, p *Placing) error {
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) {
+		if o.Status != "" {
+			return nil, nil
+		}
+		return []Event{Created{Head{p.OrderID, p.UserID, p.TotalCents, now()}, p.Items}}, nil
+	})
+	return err
+}
+
+func (h *steps) cancel(ctx context.Context, c *saga.Call, p *Placing) error {
+	_, reason := c.Cause()
+	if reason == saga.ErrCancelled.Error() {
+		reason = "cancelled by the customer"
+	}
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPending(reason) })
+	return err
+}
+
+func (h *steps) check(ctx context.Context, _ *saga.Call, p *Placing) error {
+	got, err := platform.Send[struct {
+		Available bool `json:"available"`
+	}](ctx, h.peers.inventory, "api/v1/inventory/check", linesBody{lines(p.Items)}, "")
+	if err != nil {
+		return h.verdict(ctx, h.peers.inventory, err)
+	}
+	if !got.Available {
+		return saga.Rejected(errors.New("not enough in stock"))
+	}
+	return nil
+}
+
+func (h *steps) reserve(ctx context.Context, c *saga.Call, p *Placing) error {
+	body := struct {
+		OrderID string `json:"order_id"`
+		linesBody
+	}{p.OrderID, linesBody{lines(p.Items)}}
+	got, err := platform.Send[struct {
+		ReservationID string `json:"reservation_id"`
+	}](ctx, h.peers.inventory, "api/v1/inventory/reserve", body, c.Key())
+	p.ReservationID = got.ReservationID
+	return h.verdict(ctx, h.peers.inventory, err)
+}
+
+func (h *steps) release(ctx context.Context, c *saga.Call, p *Placing) error {
+	err := platform.Remove(ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", reservationID(p.OrderID)), c.Key())
+	return h.verdict(ctx, h.peers.inventory, err)
+}
+
+func (h *steps) pay(ctx context.Context, c *saga.Call, p *Placing) error {
+	body := struct {
+		OrderID       string `json:"order_id"`
+		UserID        string `json:"user_id"`
+		AmountCents   int64  `json:"amount_cents"`
+		PaymentMethod string `json:"payment_method"`
+	}{p.OrderID, p.UserID, p.TotalCents, p.PaymentMethod}
+	got, err := platform.Send[struct {
+		PaymentID string `json:"payment_id"`
+	}](ctx, h.peers.payments, "api/v1/payments", body, c.Key())
+	p.PaymentID = got.PaymentID
+	return h.verdict(ctx, h.peers.payments, err)
+}
+
+func (h *steps) refund(ctx context.Context, c *saga.Call, p *Placing) error {
+	_, err := platform.Send[struct{}](ctx, h.peers.payments, breakerhttp.Path("api/v1/payments", paymentID(p.OrderID), "refund"), struct{}{}, c.Key())
+	return h.verdict(ctx, h.peers.payments, err)
+}
+
+func (h *steps) confirm(ctx context.Context, _ *saga.Call, p *Placing) error {
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.pay(p.PaymentID) })
+	if errors.Is(err, ErrState) {
+		return saga.Rejected(err)
+	}
+	return err
+}
+
+func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
+	_, err := platform.Send[struct{}](ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", p.ReservationID, "commit"), struct{}{}, c.Key())
+	return h.verdict(ctx, h.peers.inventory, err)
+}
+
+// verdict says what an answer of a peer means to the saga. A refusal is known to have had no effect, and its text, which
+// the peer has written for people, becomes the reason that the customer reads. Everything else is in doubt, and its
+// text, which may name addresses, goes to the log alone.
+func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
+	if err == nil {
+		return nil
+	}
+	var res *breakerhttp.ResponseError
+	if errors.As(err, &res) {
+		switch res.Status {
+		case http.StatusPaymentRequired, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusNotFound, http.StatusBadRequest:
+			reason := "the " + peer.Name() + " service refused"
+			if res.Problem != nil && res.Problem.Detail != "" {
+				reason = res.Problem.Detail
+			}
+			return saga.Rejected(errors.New(reason))
+		}
+	}
+	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)
+	return fmt.Errorf("the %s service did not answer", peer.Name())
+}
