@@ -1,0 +1,503 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Config says against which shop the scenario is played.
+type Config struct {
+	// Gateway is the address of its door.
+	Gateway string
+	// Admin and AdminPassword are an administrator's.
+	Admin, AdminPassword string
+	// Out is told what happens.
+	Out io.Writer
+	// Logs returns the log lines of all services, where they can be had: they are searched for the correlation id.
+	Logs func() ([]byte, error)
+	// Faults says that the payment processor may be broken for a while.
+	Faults bool
+}
+
+// play is a scenario under way.
+type play struct {
+	Config
+	customer, admin *client
+	correlation     string
+	step            int
+	product         product
+}
+
+type product struct {
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	PriceCents int64  `json:"price_cents"`
+}
+
+type order struct {
+	ID         string `json:"id"`
+	Status     string `json:"status"`
+	TotalCents int64  `json:"total_cents"`
+	Reason     string `json:"reason"`
+}
+
+// Run plays the scenario, and returns the first thing that is not as it must be.
+func Run(ctx context.Context, cfg Config) error {
+	p := &play{Config: cfg, correlation: "demo-" + uuid.NewString()[:8]}
+	acts := []struct {
+		title string
+		act   func(context.Context) error
+	}{
+		{"A customer signs up and signs in", p.signUp},
+		{"An order is placed, paid and told of", p.happy},
+		{"The same request again is the same order", p.again},
+		{"A declined card: the saga turns back", p.declined},
+		{"Too much is asked for", p.outOfStock},
+		{"Bad input gets a problem that says what is wrong", p.badInput},
+		{"An order is cancelled after it was paid", p.cancelled},
+		{"The payment service breaks, a breaker opens, and heals", p.broken},
+		{"One correlation id through all services", p.traced},
+		{"What must always hold", p.invariants},
+	}
+	for _, a := range acts {
+		if a.title == acts[7].title && !cfg.Faults || a.title == acts[8].title && cfg.Logs == nil {
+			continue
+		}
+		p.step++
+		p.say("\n%d. %s", p.step, a.title)
+		start := time.Now()
+		if err := a.act(ctx); err != nil {
+			p.say("   FAILED: %v", err)
+			return fmt.Errorf("%s: %w", strings.ToLower(a.title), err)
+		}
+		p.say("   done in %d ms", time.Since(start).Milliseconds())
+	}
+	return nil
+}
+
+func (p *play) say(format string, args ...any) { fmt.Fprintf(p.Out, format+"\n", args...) }
+
+func euros(cents int64) string { return fmt.Sprintf("%d.%02d €", cents/100, cents%100) }
+
+func (p *play) signUp(ctx context.Context) error {
+	anyone := &client{p.Gateway, &http.Client{Timeout: 30 * time.Second}, p.correlation}
+	name := "demo-" + uuid.NewString()[:8]
+	if _, err := anyone.want(ctx, 201, "POST", "/users/api/v1/users", map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
+		return err
+	}
+	var err error
+	if p.customer, err = login(ctx, p.Gateway, name, "a fine password", p.correlation); err != nil {
+		return err
+	}
+	if p.admin, err = login(ctx, p.Gateway, p.Admin, p.AdminPassword, "demo-admin"); err != nil {
+		return err
+	}
+	me, err := p.customer.want(ctx, 200, "GET", "/users/users/me", nil)
+	if err != nil {
+		return err
+	}
+	p.say("   %s is in, as %s", me.field("username"), me.field("id"))
+	if _, err := anyone.want(ctx, 401, "GET", "/orders/api/v1/orders", nil); err != nil {
+		return err
+	}
+	if _, err := p.customer.want(ctx, 403, "GET", "/users/admin/users", nil); err != nil {
+		return err
+	}
+	p.say("   without a token: 401; without the role: 403")
+	// The catalogue reaches inventory as an event.
+	p.product, err = until(ctx, "a product in stock", func() (product, bool, error) {
+		a, err := anyone.want(ctx, 200, "GET", "/products/api/v1/products?limit=50", nil)
+		if err != nil {
+			return product{}, false, err
+		}
+		var list struct{ Items []product }
+		if err := a.into(&list); err != nil {
+			return product{}, false, err
+		}
+		for _, pr := range list.Items {
+			if s, err := p.stock(ctx, pr.ID); err == nil && s.OnHand-s.Reserved >= 10 {
+				return pr, true, nil
+			}
+		}
+		return product{}, false, nil
+	})
+	return err
+}
+
+type stock struct {
+	OnHand   int64 `json:"on_hand"`
+	Reserved int64 `json:"reserved"`
+}
+
+func (p *play) stock(ctx context.Context, productID string) (s stock, err error) {
+	a, err := p.admin.want(ctx, 200, "GET", "/inventory/api/v1/inventory/"+productID, nil)
+	if err == nil {
+		err = a.into(&s)
+	}
+	return s, err
+}
+
+// place posts an order for some of the product.
+func (p *play) place(ctx context.Context, quantity int64, method string, header ...string) (answer, order, error) {
+	var o order
+	a, err := p.customer.do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
+		"items": []map[string]any{{"product_id": p.product.ID, "quantity": quantity}}, "payment_method": method}, header...)
+	if err != nil {
+		return a, o, err
+	}
+	if a.status != 201 && a.status != 202 {
+		return a, o, fmt.Errorf("status %d: %.300s", a.status, a.body)
+	}
+	return a, o, a.into(&o)
+}
+
+// settled waits until an order is no longer pending.
+func (p *play) settled(ctx context.Context, id string) (order, error) {
+	return until(ctx, "order "+id+" settled", func() (o order, ok bool, err error) {
+		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id, nil)
+		if err != nil {
+			return o, false, err
+		}
+		err = a.into(&o)
+		return o, o.Status != "pending", err
+	})
+}
+
+type sagaStep struct {
+	Name   string `json:"name"`
+	Status string `json:"status"`
+}
+
+// saga waits for the end of an order's saga, and shows its steps.
+func (p *play) saga(ctx context.Context, id, want string) ([]sagaStep, error) {
+	type view struct {
+		Status string     `json:"status"`
+		Steps  []sagaStep `json:"steps"`
+		Cause  string     `json:"cause"`
+	}
+	v, err := until(ctx, "saga of order "+id+" "+want, func() (v view, ok bool, err error) {
+		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id+"/saga", nil)
+		if err != nil {
+			return v, false, err
+		}
+		err = a.into(&v)
+		return v, v.Status == want, err
+	})
+	for _, s := range v.Steps {
+		mark := map[string]string{"COMPLETED": "✓", "COMPENSATED": "↩", "FAILED": "✗", "STARTED": "…"}[s.Status]
+		p.say("     %1s %-20s %s", mark, s.Name, strings.ToLower(s.Status))
+	}
+	return v.Steps, err
+}
+
+// notified waits for the notification of an event about an order.
+func (p *play) notified(ctx context.Context, id, event string) error {
+	type note struct {
+		Event         string `json:"event"`
+		Subject       string `json:"subject"`
+		Status        string `json:"status"`
+		CorrelationID string `json:"correlation_id"`
+	}
+	n, err := until(ctx, "notification "+event+" of order "+id, func() (note, bool, error) {
+		a, err := p.customer.want(ctx, 200, "GET", "/notifications/api/v1/notifications?order_id="+id, nil)
+		if err != nil {
+			return note{}, false, err
+		}
+		var list struct{ Items []note }
+		if err := a.into(&list); err != nil {
+			return note{}, false, err
+		}
+		i := slices.IndexFunc(list.Items, func(n note) bool { return n.Event == event })
+		if i < 0 {
+			return note{}, false, nil
+		}
+		return list.Items[i], list.Items[i].Status != "pending", nil
+	})
+	if err != nil {
+		return err
+	}
+	p.say("     ✉ %s (%s)", n.Subject, n.Status)
+	if n.CorrelationID != p.correlation {
+		return fmt.Errorf("the notification has the correlation id %q, want %q", n.CorrelationID, p.correlation)
+	}
+	return nil
+}
+
+func (p *play) happy(ctx context.Context) error {
+	before, err := p.stock(ctx, p.product.ID)
+	if err != nil {
+		return err
+	}
+	_, o, err := p.place(ctx, 2, "pm_card_visa", "Idempotency-Key", p.correlation+"-1")
+	if err != nil {
+		return err
+	}
+	if o, err = p.settled(ctx, o.ID); err != nil {
+		return err
+	}
+	p.say("   two of %q for %s: %s", p.product.Name, euros(o.TotalCents), o.Status)
+	if _, err := p.saga(ctx, o.ID, "COMPLETED"); err != nil {
+		return err
+	}
+	if o.Status != "paid" || o.TotalCents != 2*p.product.PriceCents {
+		return fmt.Errorf("the order is %+v, want it paid, at twice %d", o, p.product.PriceCents)
+	}
+	if err := p.notified(ctx, o.ID, "orders.paid"); err != nil {
+		return err
+	}
+	after, err := p.stock(ctx, p.product.ID)
+	if err != nil {
+		return err
+	}
+	p.say("   stock: %d, before %d", after.OnHand, before.OnHand)
+	if after.OnHand != before.OnHand-2 {
+		return fmt.Errorf("stock is %d after an order of 2 from %d", after.OnHand, before.OnHand)
+	}
+	return nil
+}
+
+func (p *play) again(ctx context.Context) error {
+	_, first, err := p.place(ctx, 2, "pm_card_visa", "Idempotency-Key", p.correlation+"-1")
+	if err != nil {
+		return err
+	}
+	_, second, err := p.place(ctx, 2, "pm_card_visa", "Idempotency-Key", p.correlation+"-1")
+	if err != nil {
+		return err
+	}
+	if first.ID != second.ID {
+		return fmt.Errorf("two orders of one Idempotency-Key: %s and %s", first.ID, second.ID)
+	}
+	p.say("   the same key: order %s, both times", first.ID)
+	a, _, err := p.place(ctx, 3, "pm_card_visa", "Idempotency-Key", p.correlation+"-1")
+	if a.status != 422 {
+		return fmt.Errorf("the same key with another body: status %d, want 422 (%v)", a.status, err)
+	}
+	p.say("   the same key with another body: 422")
+	return nil
+}
+
+func (p *play) declined(ctx context.Context) error {
+	before, err := p.stock(ctx, p.product.ID)
+	if err != nil {
+		return err
+	}
+	_, o, err := p.place(ctx, 1, "pm_card_declined")
+	if err != nil {
+		return err
+	}
+	if o, err = p.settled(ctx, o.ID); err != nil {
+		return err
+	}
+	p.say("   %s: %s", o.Status, o.Reason)
+	steps, err := p.saga(ctx, o.ID, "COMPENSATED")
+	if err != nil {
+		return err
+	}
+	want := []string{"COMPENSATED", "COMPLETED", "COMPENSATED", "FAILED", "NOT_STARTED", "NOT_STARTED"}
+	for i, s := range steps {
+		if i >= len(want) || s.Status != want[i] {
+			return fmt.Errorf("the steps are %v, want %v", steps, want)
+		}
+	}
+	if o.Status != "cancelled" || !strings.Contains(o.Reason, "declined") {
+		return fmt.Errorf("the order is %+v, want it cancelled because the card was declined", o)
+	}
+	if err := p.notified(ctx, o.ID, "orders.cancelled"); err != nil {
+		return err
+	}
+	after, err := p.stock(ctx, p.product.ID)
+	if err == nil && after != before {
+		err = fmt.Errorf("stock was %+v and is %+v", before, after)
+	}
+	return err
+}
+
+func (p *play) outOfStock(ctx context.Context) error {
+	_, o, err := p.place(ctx, 1000, "pm_card_visa")
+	if err != nil {
+		return err
+	}
+	if o, err = p.settled(ctx, o.ID); err != nil {
+		return err
+	}
+	p.say("   %s: %s", o.Status, o.Reason)
+	if o.Status != "cancelled" {
+		return fmt.Errorf("an order of 1000 is %s", o.Status)
+	}
+	return nil
+}
+
+func (p *play) badInput(ctx context.Context) error {
+	for _, c := range []struct {
+		what, path string
+		body       any
+		status     int
+		field      string
+	}{
+		{"quantity 0", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": p.product.ID, "quantity": 0}}, "payment_method": "pm_card_visa"}, 422, "items[0].quantity"},
+		{"an unknown product", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": "none", "quantity": 1}}, "payment_method": "pm_card_visa"}, 422, "items[0].product_id"},
+		{"no items", "/orders/api/v1/orders", map[string]any{"items": []any{}, "payment_method": "pm_card_visa"}, 422, "items"},
+		{"a bad address", "/users/api/v1/users", map[string]any{"username": "abc", "email": "nobody", "password": "a fine password"}, 422, "email"},
+	} {
+		a, err := p.customer.want(ctx, c.status, "POST", c.path, c.body)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.what, err)
+		}
+		var problem struct {
+			Type          string `json:"type"`
+			CorrelationID string `json:"correlation_id"`
+			Errors        []struct{ Field, Detail string }
+		}
+		if err := a.into(&problem); err != nil {
+			return err
+		}
+		if a.header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation || len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
+			return fmt.Errorf("%s: %s: %s", c.what, a.header.Get("Content-Type"), a.body)
+		}
+		p.say("   %-20s %d %s: %s", c.what, a.status, problem.Errors[0].Field, problem.Errors[0].Detail)
+	}
+	return nil
+}
+
+func (p *play) cancelled(ctx context.Context) error {
+	before, err := p.stock(ctx, p.product.ID)
+	if err != nil {
+		return err
+	}
+	_, o, err := p.place(ctx, 1, "pm_card_visa")
+	if err != nil {
+		return err
+	}
+	if _, err := p.saga(ctx, o.ID, "COMPLETED"); err != nil {
+		return err
+	}
+	a, err := p.customer.want(ctx, 200, "POST", "/orders/api/v1/orders/"+o.ID+"/cancel", nil)
+	if err != nil {
+		return err
+	}
+	if a.field("status") != "cancelled" {
+		return fmt.Errorf("the order is %s", a.body)
+	}
+	pay, err := p.admin.want(ctx, 200, "GET", "/payments/api/v1/payments/pay-"+o.ID, nil)
+	if err != nil {
+		return err
+	}
+	after, err := p.stock(ctx, p.product.ID)
+	if err != nil {
+		return err
+	}
+	p.say("   the payment is %s, the stock %d as before", pay.field("status"), after.OnHand)
+	if pay.field("status") != "refunded" || after != before {
+		return fmt.Errorf("payment %s, stock %+v, before %+v", pay.body, after, before)
+	}
+	return p.notified(ctx, o.ID, "orders.cancelled")
+}
+
+func (p *play) processor(ctx context.Context, mode string) error {
+	_, err := p.admin.want(ctx, 200, "PUT", "/payments/api/v1/processor", map[string]string{"mode": mode})
+	return err
+}
+
+// breakerState asks the orders service how it sees payments.
+func (p *play) breakerState(ctx context.Context) (string, error) {
+	a, err := p.admin.want(ctx, 200, "GET", "/orders/ready?verbose", nil)
+	if err != nil {
+		return "", err
+	}
+	var report struct {
+		Checks []struct{ Name, Status string } `json:"checks"`
+	}
+	if err := json.Unmarshal(a.body, &report); err != nil {
+		return "", err
+	}
+	for _, c := range report.Checks {
+		if c.Name == "payments" {
+			return c.Status, nil
+		}
+	}
+	return "", fmt.Errorf("no check of payments in %s", a.body)
+}
+
+func (p *play) broken(ctx context.Context) error {
+	if err := p.processor(ctx, "down"); err != nil {
+		return err
+	}
+	p.say("   the payment processor is down")
+	var ids []string
+	for range 2 {
+		_, o, err := p.place(ctx, 1, "pm_card_visa")
+		if err != nil {
+			return err
+		}
+		ids = append(ids, o.ID)
+	}
+	state, err := until(ctx, "breaker open", func() (string, bool, error) {
+		s, err := p.breakerState(ctx)
+		return s, s == "degraded", err
+	})
+	if err != nil {
+		return err
+	}
+	p.say("   the breaker is open: orders sees payments as %s, and stays ready", state)
+	if err := p.processor(ctx, "ok"); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		o, err := p.settled(ctx, id)
+		if err != nil {
+			return err
+		}
+		p.say("   order %s…: %s %s", id[:8], o.Status, o.Reason)
+	}
+	if _, err := until(ctx, "breaker closed, order paid", func() (string, bool, error) {
+		_, o, err := p.place(ctx, 1, "pm_card_visa")
+		if err != nil {
+			return "", false, err
+		}
+		o, err = p.settled(ctx, o.ID)
+		return o.Status, o.Status == "paid", err
+	}); err != nil {
+		return err
+	}
+	p.say("   healed: an order is paid again")
+	return nil
+}
+
+func (p *play) traced(ctx context.Context) error {
+	want := []string{"gateway", "users", "products", "orders", "inventory", "payments", "notifications"}
+	found, err := until(ctx, "log lines of all services", func() (map[string]int, bool, error) {
+		logs, err := p.Logs()
+		if err != nil {
+			return nil, false, err
+		}
+		found := map[string]int{}
+		for line := range strings.Lines(string(logs)) {
+			var l struct {
+				Service       string `json:"service"`
+				CorrelationID string `json:"correlation_id"`
+			}
+			if json.Unmarshal([]byte(line), &l) == nil && l.CorrelationID == p.correlation {
+				found[l.Service]++
+			}
+		}
+		for _, s := range want {
+			if found[s] == 0 {
+				return found, false, nil
+			}
+		}
+		return found, true, nil
+	})
+	for _, s := range want {
+		p.say("   %-14s %3d lines under %s", s, found[s], p.correlation)
+	}
+	return err
+}
