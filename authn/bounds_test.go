@@ -2,7 +2,6 @@ package authn
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -71,7 +70,7 @@ func TestExpiredIsForgotten(t *testing.T) {
 
 // TestRotationUnderLoad issues and verifies on two replicas over one file while both rotate.
 func TestRotationUnderLoad(t *testing.T) {
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	path := filepath.Join(t.TempDir(), "keys.json")
 	cfg := KeyConfig{PublishAhead: -1, RefreshEvery: time.Millisecond, Logger: log}
 	var sets []*KeySet

@@ -17,13 +17,13 @@ type RevokedIDs struct {
 	next time.Time // when to look for expired ones
 }
 
-// NewRevokedIDs returns a memory of at most max ids; 0 means 100,000. When it is full, the id whose token expires first
+// NewRevokedIDs returns a memory of at most limit ids; 0 means 100,000. When it is full, the id whose token expires first
 // makes room.
-func NewRevokedIDs(max int) *RevokedIDs {
-	if max <= 0 {
-		max = 100_000
+func NewRevokedIDs(limit int) *RevokedIDs {
+	if limit <= 0 {
+		limit = 100_000
 	}
-	return &RevokedIDs{max: max, ids: map[string]time.Time{}}
+	return &RevokedIDs{max: limit, ids: map[string]time.Time{}}
 }
 
 // Add remembers a token id until its token has expired.

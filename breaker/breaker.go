@@ -114,7 +114,7 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 		MaxRequests: uint32(min(b.cfg.Probes, 1<<30)),
 		Timeout:     max(1, b.cfg.OpenFor-1), // it rejects at the very end of its time, and we admit then
 		ReadyToTrip: func(gobreaker.Counts) bool { return b.tripped },
-		IsExcluded:  func(err error) bool { return err == errIgnore },
+		IsExcluded:  func(err error) bool { return err == errIgnore }, //nolint:errorlint // it is never wrapped, and this is the hot path
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateClosed:

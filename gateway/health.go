@@ -187,7 +187,7 @@ type cache[T any] struct {
 	until time.Time
 }
 
-func (c *cache[T]) get(ctx context.Context, fresh time.Duration, make func(context.Context) T) (T, error) {
+func (c *cache[T]) get(ctx context.Context, fresh time.Duration, renew func(context.Context) T) (T, error) {
 	c.once.Do(func() { c.turn = newTurn() })
 	select {
 	case c.turn <- struct{}{}:
@@ -202,7 +202,7 @@ func (c *cache[T]) get(ctx context.Context, fresh time.Duration, make func(conte
 	if time.Now().Before(until) {
 		return v, nil
 	}
-	v = make(context.WithoutCancel(ctx)) // the next caller wants it too
+	v = renew(context.WithoutCancel(ctx)) // the next caller wants it too
 	c.mu.Lock()
 	c.value, c.until = v, time.Now().Add(fresh)
 	c.mu.Unlock()

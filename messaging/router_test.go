@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	errBoom = errors.New("boom")
-	quiet   = slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet   = slog.New(slog.DiscardHandler)
 )
 
 type order struct{ ID string }

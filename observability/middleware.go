@@ -134,7 +134,7 @@ func recovered(v any, q *request) *panicked {
 		}
 		return nil
 	}
-	if v == http.ErrAbortHandler {
+	if v == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
 		return &panicked{value: v, abort: true}
 	}
 	return &panicked{value: v, stack: debug.Stack()}

@@ -42,7 +42,7 @@ func (o *Orchestrator) heart(ctx context.Context) {
 			_ = backoff.Sleep(ctx, o.cfg.Poll)
 			continue
 		}
-		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx))
+		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx)) //nolint:fatcontext // each lease has a life of its own
 		o.setSelf(self)
 		o.poke()
 		for alive := true; alive && ctx.Err() == nil; {

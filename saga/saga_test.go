@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -75,7 +74,7 @@ func (w *world) fail(name string, err error) saga.Handler[trip] {
 
 var errBoom = errors.New("boom")
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // run runs a saga in a bubble of fake time to its end.
 func run(t *testing.T, def *saga.Def[trip], check func(t *testing.T, o *saga.Orchestrator, s trip, err error)) {

@@ -102,8 +102,8 @@ func (ca *DevCA) WriteFiles(dir, name string, valid time.Duration, hosts ...stri
 		return err
 	}
 	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "ca.crt"), ca.CertPEM(), 0o644),
-		os.WriteFile(filepath.Join(dir, name+".crt"), cert, 0o644),
+		os.WriteFile(filepath.Join(dir, "ca.crt"), ca.CertPEM(), 0o644), //nolint:gosec // certificates are public
+		os.WriteFile(filepath.Join(dir, name+".crt"), cert, 0o644),      //nolint:gosec // certificates are public
 		os.WriteFile(filepath.Join(dir, name+".key"), key, 0o600),
 	)
 }

@@ -137,7 +137,7 @@ type stream struct {
 // RecvMsg implements grpc.ClientStream.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		s.report(nil)
 	} else {
 		s.report(err)
@@ -178,7 +178,7 @@ func (e timedOut) GRPCStatus() *status.Status { return status.New(codes.Deadline
 // plain makes a breaker's error one that gRPC's callers understand.
 func plain(err error) error {
 	var again *breaker.RetryError
-	switch m, own := err.(*methodError); {
+	switch m, own := err.(*methodError); { //nolint:errorlint // only our own, outermost wrapping comes off
 	case err == nil:
 		return nil
 	case own:

@@ -203,7 +203,7 @@ func problemOf(res *http.Response) *Problem {
 	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	var p Problem
 	if err != nil || json.Unmarshal(text, &p) != nil {
-		return nil
+		return nil //nolint:nilerr // what cannot be read is no problem document
 	}
 	return &p
 }

@@ -162,7 +162,7 @@ func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Res
 
 // plain takes the wrapping that was only for the breaker off an error.
 func plain(err error) error {
-	if a, ok := err.(*attemptError); ok {
+	if a, ok := err.(*attemptError); ok { //nolint:errorlint // only our own, outermost wrapping comes off
 		return a.cause()
 	}
 	return err

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -162,7 +161,7 @@ func (e *env) dead(group string, n int) (dead []messaging.DeadLetter) {
 // route runs a router until the check ends or stop is called; stop returns what Run returned.
 func (e *env) route(setup func(r *messaging.Router)) (stop func() error) {
 	e.Helper()
-	r := messaging.MustRouter(e.Broker, messaging.RouterConfig{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	r := messaging.MustRouter(e.Broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)})
 	setup(r)
 	ctx, cancel := context.WithCancel(e.ctx)
 	done := make(chan error, 1)

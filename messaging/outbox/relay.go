@@ -117,13 +117,12 @@ func (r *Relay) Run(ctx context.Context) error {
 	wake := r.store.Wake(ctx)
 	for failures := 0; ctx.Err() == nil; {
 		n, err := r.batch(ctx, live)
-		pause := time.Duration(0)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			failures++
-			pause = backoff.Exponential{Max: 15 * time.Second}.Delay(failures)
+			pause := backoff.Exponential{Max: 15 * time.Second}.Delay(failures)
 			r.cfg.Logger.WarnContext(ctx, "outbox: the relay could not go on and will try again", "outbox", r.cfg.Name, "error", err, "next_try_in", pause)
 			_ = backoff.Sleep(ctx, pause)
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -21,7 +20,7 @@ import (
 
 var (
 	errBoom = errors.New("boom")
-	quiet   = slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet   = slog.New(slog.DiscardHandler)
 )
 
 // store is a Store that writes down what is done to it.

@@ -78,7 +78,7 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 			}
 			if !ok { // a quorum queue takes a moment to show what DeadLetters gave back
 				if empty++; empty > emptyTries || backoff.Sleep(ctx, emptyPause) != nil {
-					return moved, nil
+					return moved, nil //nolint:nilerr // nothing was there to be moved
 				}
 				continue
 			}

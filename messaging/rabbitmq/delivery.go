@@ -92,13 +92,13 @@ const movePause = time.Second
 
 // move publishes to a queue, and acknowledges when that was confirmed. A queue that is missing is made. Without a
 // confirm the delivery is given back: the attempt is made again.
-func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, make func() error) error {
+func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, declare func() error) error {
 	if err := d.claim(); err != nil {
 		return err
 	}
 	err := d.s.b.pub.one(ctx, "", queue, msg)
 	if errors.Is(err, messaging.ErrUnroutable) {
-		if err = make(); err == nil {
+		if err = declare(); err == nil {
 			err = d.s.b.pub.one(ctx, "", queue, msg)
 		}
 	}

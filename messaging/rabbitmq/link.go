@@ -57,7 +57,7 @@ func (l *link) note(err error) {
 }
 
 // state returns the live connection or nil, the reason why there is none, and a channel that ends with the next change.
-func (l *link) state() (*conn, error, <-chan struct{}) {
+func (l *link) state() (*conn, error, <-chan struct{}) { //nolint:staticcheck // the error belongs to the connection
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cur, l.err, l.changed

@@ -1,7 +1,6 @@
 package rabbitmq_test
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 
@@ -16,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

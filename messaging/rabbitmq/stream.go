@@ -156,14 +156,14 @@ func (s *stream) open(c *conn) (*generation, error) {
 						continue
 					}
 					cancelled = nil
-				case <-closed:
+				case <-closed: //nolint:errcheck // the reason is told by the link
 					close(g.gone)
 					for range cancelled { // to its end; nil when it has been there
 					}
 					return
 				}
 				if cancelled == nil {
-					<-closed
+					<-closed //nolint:errcheck // the reason is told by the link
 					close(g.gone)
 					return
 				}
@@ -258,7 +258,7 @@ func (s *stream) Stop() error {
 			if !ok {
 				return nil
 			}
-			g.put(settling{tag: d.DeliveryTag, requeue: true})
+			_ = g.put(settling{tag: d.DeliveryTag, requeue: true})
 			continue
 		case <-ctx.Done():
 			err = ctx.Err()

@@ -30,7 +30,7 @@ func step(d time.Duration) time.Duration {
 			return s
 		}
 	}
-	return min((d+day-1)/day*day, maxDelay)
+	return min((d+day-1)/day*day, maxDelay) //nolint:durationcheck // whole days, rounded up
 }
 
 // stepName is a step in its largest whole unit, such as 250ms, 10s, 2m, 1h, 3d.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -30,7 +29,7 @@ func ExampleRun() {
 	ctx, stop := context.WithCancel(context.Background())
 	h := health.Must(health.Config{})
 	stop() // a program of one service leaves this to SIGTERM
-	err := health.Run(ctx, health.Drain{Health: h, NoSignals: true, Grace: 20 * time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))},
+	err := health.Run(ctx, health.Drain{Health: h, NoSignals: true, Grace: 20 * time.Second, Logger: slog.New(slog.DiscardHandler)},
 		health.Phase{Name: "http", Bound: 10 * time.Second, Stop: func(context.Context) error { fmt.Println("server stopped"); return nil }},
 		health.Phase{Name: "telemetry", Stop: func(context.Context) error { fmt.Println("telemetry flushed"); return nil }},
 	)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -127,7 +126,7 @@ func TestChecksAreCachedAndBounded(t *testing.T) {
 	})
 }
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

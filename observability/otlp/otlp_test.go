@@ -13,21 +13,21 @@ import (
 	"github.com/sillar-go/sillar/observability/otlp"
 )
 
-func clear(t *testing.T) {
+func clearEnv(t *testing.T) {
 	for _, n := range []string{"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
 		t.Setenv(n, "")
 	}
 }
 
 func TestNothingSet(t *testing.T) {
-	clear(t)
+	clearEnv(t)
 	if e, err := otlp.FromEnv(t.Context()); e != nil || err != nil {
 		t.Errorf("%v, %v", e, err)
 	}
 }
 
 func TestExports(t *testing.T) {
-	clear(t)
+	clearEnv(t)
 	var posts atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/traces" {
@@ -51,7 +51,7 @@ func TestDeadEndpoint(t *testing.T) {
 	defer silent.Close()
 	for _, address := range []string{"127.0.0.1:1", silent.Addr().String()} {
 		for _, protocol := range []string{"grpc", "http/protobuf"} {
-			clear(t)
+			clearEnv(t)
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+address)
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
 			start := time.Now()

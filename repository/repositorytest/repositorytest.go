@@ -32,7 +32,7 @@ type Widget struct {
 	Blob    []byte
 	Tags    []string
 	Parts   map[string]int
-	private int
+	private int    //nolint:unused // adapters leave it alone
 	Skipped string `repo:"-"`
 	Renamed string `repo:"other_name"`
 }

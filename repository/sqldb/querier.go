@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -43,7 +44,7 @@ func (db *DB) Querier(ctx context.Context) Querier {
 	if err == nil {
 		return q
 	}
-	if err == ErrNoTx {
+	if errors.Is(err, ErrNoTx) {
 		return db.auto()
 	}
 	return failed{err}
@@ -88,7 +89,7 @@ func end(span trace.Span, err error) {
 	if span == nil {
 		return
 	}
-	if err != nil && err != ErrNoRows {
+	if err != nil && !errors.Is(err, ErrNoRows) {
 		span.SetStatus(codes.Error, "statement failed")
 	}
 	span.End()
@@ -211,7 +212,7 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 	ctx, span := q.db.start(ctx, query)
 	c := q.conn(query)
 	bounded, cancel := q.db.boundWriter(ctx, c)
-	rows, err := c.QueryContext(bounded, query, args...)
+	rows, err := c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
 	err = wrap(busy(ctx, err))
 	end(span, err)
 	if err != nil {

@@ -83,7 +83,7 @@ func TestAtOnce(t *testing.T) {
 		for range 20 {
 			var did, undid, late atomic.Int32
 			var wg sync.WaitGroup
-			key := "s" + string(rune('a'+did.Load())) + t.Name()
+			key := "s" + string('a'+did.Load()) + t.Name()
 			for i := range 8 {
 				wg.Go(func() {
 					op, n := "/x/do", &did

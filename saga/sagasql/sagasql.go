@@ -100,7 +100,10 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 }
 
 // InTx implements saga.Store.
-func (s *Store) InTx(ctx context.Context) bool { _, err := s.db.Tx(ctx); return err != sqldb.ErrNoTx }
+func (s *Store) InTx(ctx context.Context) bool {
+	_, err := s.db.Tx(ctx)
+	return !errors.Is(err, sqldb.ErrNoTx)
+}
 
 // AfterCommit implements saga.Store.
 func (s *Store) AfterCommit(ctx context.Context, fn func()) { s.db.AfterCommit(ctx, fn) }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -147,7 +146,7 @@ func open(t *testing.T, s *server, cfg vault.Config) *vault.Client {
 		cfg.Auth = vault.AppRole("r", "s-hush")
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	c, err := vault.New(cfg)
 	if err != nil {

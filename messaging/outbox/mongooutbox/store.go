@@ -94,7 +94,7 @@ func (o *Outbox) claim(ctx context.Context, name, owner string, limit int, lease
 func set(pairs ...any) bson.D {
 	var fields bson.D
 	for i := 0; i < len(pairs); i += 2 {
-		fields = append(fields, bson.E{Key: relay + "." + pairs[i].(string), Value: pairs[i+1]})
+		fields = append(fields, bson.E{Key: relay + "." + pairs[i].(string), Value: pairs[i+1]}) //nolint:gosec // pairs are pairs
 	}
 	return bson.D{{Key: "$set", Value: fields}}
 }

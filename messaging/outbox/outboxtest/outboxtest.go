@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -109,7 +108,7 @@ func (b *broker) ids(key string) (ids []string) {
 
 func (e *env) relay(b messaging.Publisher, cfg outbox.RelayConfig) (stop func()) {
 	e.t.Helper()
-	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	if cfg.Poll == 0 {
 		cfg.Poll = e.Poll
 	}

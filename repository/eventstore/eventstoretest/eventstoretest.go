@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
 	}
 	mustAppend(t, s, "b", eventstore.New, event(0))
 	second := mustAppend(t, s, "a", 2, event(1))
-	want := append(first, second...)
+	want := slices.Concat(first, second)
 	got := load(t, s, "a", 0)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("Append returned, Load found (-want +got):\n%s", d)

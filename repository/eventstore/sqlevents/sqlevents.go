@@ -120,7 +120,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		}
 		return s.cfg.OnAppend(ctx, out)
 	}
-	if _, terr := s.db.Tx(ctx); terr == sqldb.ErrNoTx && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
+	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
 		for n := 0; n < 10; n++ {
 			if err = whole(ctx); !errors.Is(err, errOvertaken) {
 				break
