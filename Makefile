@@ -1,15 +1,21 @@
-# make test   sets up the servers that the tests need, then runs all tests under the race detector
-# make lint   formatting, module files, vet
+# make test   brings up the servers that the tests need, then runs all tests under the race detector
+# make lint   everything that can be said without running the code
 # make help   lists the targets
 
 GO ?= go
 TIMEOUT ?= 15m
+BENCHTIME ?= 1s
+BENCHCOUNT ?= 5
+
+# Tools are built once, from the versions that tools/go.mod pins, into a folder that git ignores.
+BIN := $(CURDIR)/bin
+USERPB := examples/shop/users/userpb
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 .PHONY: services
 services: ## bring up RabbitMQ, PostgreSQL, Redis and MongoDB's protocol, where they do not answer
@@ -19,17 +25,68 @@ services: ## bring up RabbitMQ, PostgreSQL, Redis and MongoDB's protocol, where 
 services-down: ## stop the servers that `services` started
 	tools/services down
 
+# A server that does not come up stops nothing here: `tools/services env` leaves it out, and its tests are skipped and say
+# so, or fail where SILLAR_REQUIRE_SERVICES is set. Neither waits for it.
 .PHONY: test
 test: ## run all tests with -race against real servers
 	-tools/services up
 	eval "$$(tools/services env)" && $(GO) test -race -timeout $(TIMEOUT) ./...
 
+.PHONY: test-short
+test-short: ## run the tests once, without -race, with the servers that answer already
+	eval "$$(tools/services env)" && $(GO) test -short -timeout $(TIMEOUT) ./...
+
+.PHONY: cover
+cover: ## run all tests and show which lines no test reaches, in coverage.html
+	-tools/services up
+	eval "$$(tools/services env)" && $(GO) test -timeout $(TIMEOUT) -coverpkg=./... -coverprofile=coverage.out ./...
+	$(GO) tool cover -html=coverage.out -o coverage.html
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
 .PHONY: fmt
-fmt: ## format the code
-	gofmt -w .
+fmt: $(BIN)/golangci-lint ## format the code
+	$(BIN)/golangci-lint fmt ./...
 
 .PHONY: lint
-lint: ## formatting, module files, vet
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: make fmt"; exit 1; }
+lint: $(BIN)/golangci-lint docs generated ## formatting, module files, vet and linters, links, generated code
 	$(GO) mod tidy -diff
-	$(GO) vet ./...
+	$(GO) -C benchmarks mod tidy -diff
+	$(BIN)/golangci-lint run ./...
+	cd benchmarks && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+
+.PHONY: docs
+docs: ## check the links of all pages, and that the README's code is code that is tested
+	$(GO) test ./internal/docstest
+
+.PHONY: generate
+generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## write the generated code anew
+	cd $(USERPB) && PATH="$(BIN):$$PATH" buf lint && PATH="$(BIN):$$PATH" buf generate
+
+.PHONY: generated
+generated: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## check that the generated code is up to date
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cd $(USERPB) && PATH="$(BIN):$$PATH" buf generate -o "$$dir" && \
+		for f in "$$dir"/*.go; do diff -u "$${f##*/}" "$$f" || { echo "run: make generate"; exit 1; }; done
+
+.PHONY: bench
+bench: $(BIN)/benchstat ## measure ourselves beside our peers, into benchmarks/RESULTS.md
+	-tools/services up
+	eval "$$(tools/services env)" && GO="$(GO)" BIN="$(BIN)" BENCHTIME=$(BENCHTIME) BENCHCOUNT=$(BENCHCOUNT) tools/bench
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## known vulnerabilities in what is called
+	$(BIN)/govulncheck ./...
+
+$(BIN)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BIN)/govulncheck: PACKAGE := golang.org/x/vuln/cmd/govulncheck
+$(BIN)/buf: PACKAGE := github.com/bufbuild/buf/cmd/buf
+$(BIN)/protoc-gen-go-grpc: PACKAGE := google.golang.org/grpc/cmd/protoc-gen-go-grpc
+$(BIN)/benchstat: PACKAGE := golang.org/x/perf/cmd/benchstat
+
+$(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/buf $(BIN)/protoc-gen-go-grpc $(BIN)/benchstat: tools/go.mod
+	$(GO) -C tools build -o $@ $(PACKAGE)
+	@touch $@
+
+# Built from the library's own go.mod: the generator and the runtime are one version.
+$(BIN)/protoc-gen-go: go.mod
+	$(GO) build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+	@touch $@
