@@ -39,20 +39,19 @@ func Routes(p platform.Peers) []gateway.Route {
 // New makes the gateway.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	cfg.NoAPI = true
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	door, err := gateway.New(gateway.Config{Routes: Routes(cfg.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(),
+	return platform.Make(ctx, cfg, build)
+}
+
+func build(_ context.Context, s *platform.Service) error {
+	door, err := gateway.New(gateway.Config{Routes: Routes(s.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(),
 		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
-		s.Abandon(ctx)
-		return nil, err
+		return err
 	}
 	s.Mux.Handle("/", operatorsOnly(s.Guard.Users(), door))
 	s.Go("health", door.Run)
 	s.OnClose("connections", func(context.Context) error { door.CloseIdleConnections(); return nil })
-	return s, nil
+	return nil
 }
 
 // operatorsOnly keeps the services' metrics and readiness to administrators: they tell how the shop is built.

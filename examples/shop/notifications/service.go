@@ -11,20 +11,11 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/inbox/sqlinbox"
 	"github.com/sillar-go/sillar/repository"
-	"github.com/sillar-go/sillar/repository/sqlrepo"
 )
 
 // New makes the notifications service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := build(ctx, s); err != nil {
-		s.Abandon(ctx)
-		return nil, err
-	}
-	return s, nil
+	return platform.Make(ctx, cfg, build)
 }
 
 func build(ctx context.Context, s *platform.Service) error {
@@ -36,16 +27,11 @@ func build(ctx context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	contactsSQL, err1 := sqlrepo.Schema[Contact](db.Dialect(), "contacts")
-	notificationsSQL, err2 := sqlrepo.Schema[Notification](db.Dialect(), "notifications")
-	if err := errors.Join(err1, err2); err != nil {
+	if err := inbox.EnsureSchema(ctx); err != nil {
 		return err
 	}
-	if err := platform.Ensure(ctx, db, contactsSQL+notificationsSQL, inbox); err != nil {
-		return err
-	}
-	contacts, err1 := sqlrepo.New[Contact](db, sqlrepo.Config{Table: "contacts"})
-	notifications, err2 := sqlrepo.New[Notification](db, sqlrepo.Config{Table: "notifications"})
+	contacts, err1 := platform.Repo[Contact](ctx, db, "contacts")
+	notifications, err2 := platform.Repo[Notification](ctx, db, "notifications")
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
-	"github.com/sillar-go/sillar/repository/sqlrepo"
 	"github.com/sillar-go/sillar/saga"
 	"github.com/sillar-go/sillar/saga/sagasql"
 )
@@ -21,15 +20,7 @@ const requests = `CREATE TABLE IF NOT EXISTS order_requests (
 
 // New makes the orders service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := build(ctx, s); err != nil {
-		s.Abandon(ctx)
-		return nil, err
-	}
-	return s, nil
+	return platform.Make(ctx, cfg, build)
 }
 
 func build(ctx context.Context, s *platform.Service) error {
@@ -43,14 +34,13 @@ func build(ctx context.Context, s *platform.Service) error {
 	}
 	events, err1 := sqlevents.New(db, sqlevents.Config{OnAppend: tell(box), Propagator: s.Tel.Propagator})
 	sagas, err2 := sagasql.New(db, sagasql.Config{})
-	rowsSQL, err3 := sqlrepo.Schema[Row](db.Dialect(), "orders")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if err := platform.Ensure(ctx, db, rowsSQL+requests, events, sagas); err != nil {
+	if err := platform.Ensure(ctx, db, requests, events, sagas); err != nil {
 		return err
 	}
-	rows, err1 := sqlrepo.New[Row](db, sqlrepo.Config{Table: "orders"})
+	rows, err1 := platform.Repo[Row](ctx, db, "orders")
 	orders, err2 := eventstore.NewAggregate(events, eventstore.Decider[Order, Event]{Evolve: evolve}, types,
 		eventstore.AggregateConfig{Category: "order", Logger: s.Log})
 	peers, err3 := newPeers(s)

@@ -33,15 +33,7 @@ func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 		return nil, err
 	}
 	cfg.Tokens.Keys = keys
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := build(ctx, s, keys); err != nil {
-		s.Abandon(ctx)
-		return nil, err
-	}
-	return s, nil
+	return platform.Make(ctx, cfg, func(ctx context.Context, s *platform.Service) error { return build(ctx, s, keys) })
 }
 
 func build(ctx context.Context, s *platform.Service, keys *authn.KeySet) error {

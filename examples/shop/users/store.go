@@ -10,7 +10,6 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 	"github.com/sillar-go/sillar/repository/mongorepo"
-	"github.com/sillar-go/sillar/repository/sqlrepo"
 )
 
 // stores are the adapters that the DSN chose.
@@ -43,15 +42,11 @@ func (o *stores) openSQL(ctx context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	schema, err := sqlrepo.Schema[User](db.Dialect(), "users", unique...)
-	if err != nil {
-		return err
-	}
-	if err := platform.Ensure(ctx, db, schema, tokens); err != nil {
+	if err := tokens.EnsureSchema(ctx); err != nil {
 		return err
 	}
 	o.outbox, o.tokens = box, tokens
-	o.users, err = sqlrepo.New[User](db, sqlrepo.Config{Table: "users"})
+	o.users, err = platform.Repo[User](ctx, db, "users", unique...)
 	return err
 }
 

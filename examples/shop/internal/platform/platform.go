@@ -134,6 +134,19 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	return s, nil
 }
 
+// Make makes a frame and lets build hang everything into it. When build fails the frame is given back.
+func Make(ctx context.Context, cfg Config, build func(ctx context.Context, s *Service) error) (*Service, error) {
+	s, err := New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := build(ctx, s); err != nil {
+		s.Abandon(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
 // URL is the address of the service's own listener.
 func (s *Service) URL() string { return "http://" + s.listener.Addr().String() }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/outbox/sqloutbox"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite" // embedded default
+	"github.com/sillar-go/sillar/repository/sqlrepo"
 )
 
 // OpenSQL opens the service's database, and closes it at the end.
@@ -69,6 +70,19 @@ func Ensure(ctx context.Context, db *sqldb.DB, script string, parts ...Schema) e
 		return nil
 	}
 	return db.Exec(ctx, script)
+}
+
+// Repo makes the store of an entity, and its table where that does not exist. unique lists sets of columns whose values no
+// two entities share.
+func Repo[E any](ctx context.Context, db *sqldb.DB, table string, unique ...[]string) (*sqlrepo.Repo[E], error) {
+	schema, err := sqlrepo.Schema[E](db.Dialect(), table, unique...)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Exec(ctx, schema); err != nil {
+		return nil, fmt.Errorf("make the table %s: %w", table, err)
+	}
+	return sqlrepo.New[E](db, sqlrepo.Config{Table: table})
 }
 
 // Outbox makes the service's outbox in a SQL database, and relays what is in it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -132,105 +131,6 @@ func (p *play) signUp(ctx context.Context) error {
 	return err
 }
 
-type stock struct {
-	OnHand   int64 `json:"on_hand"`
-	Reserved int64 `json:"reserved"`
-}
-
-func (p *play) stock(ctx context.Context, productID string) (s stock, err error) {
-	a, err := p.admin.want(ctx, 200, "GET", "/inventory/api/v1/inventory/"+productID, nil)
-	if err == nil {
-		err = a.into(&s)
-	}
-	return s, err
-}
-
-// place posts an order for some of the product.
-func (p *play) place(ctx context.Context, quantity int64, method string, header ...string) (answer, order, error) {
-	var o order
-	a, err := p.customer.do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
-		"items": []map[string]any{{"product_id": p.product.ID, "quantity": quantity}}, "payment_method": method}, header...)
-	if err != nil {
-		return a, o, err
-	}
-	if a.status != 201 && a.status != 202 {
-		return a, o, fmt.Errorf("status %d: %.300s", a.status, a.body)
-	}
-	return a, o, a.into(&o)
-}
-
-// settled waits until an order is no longer pending.
-func (p *play) settled(ctx context.Context, id string) (order, error) {
-	return until(ctx, "order "+id+" settled", func() (o order, ok bool, err error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id, nil)
-		if err != nil {
-			return o, false, err
-		}
-		err = a.into(&o)
-		return o, o.Status != "pending", err
-	})
-}
-
-type sagaStep struct {
-	Name   string `json:"name"`
-	Status string `json:"status"`
-}
-
-// saga waits for the end of an order's saga, and shows its steps.
-func (p *play) saga(ctx context.Context, id, want string) ([]sagaStep, error) {
-	type view struct {
-		Status string     `json:"status"`
-		Steps  []sagaStep `json:"steps"`
-		Cause  string     `json:"cause"`
-	}
-	v, err := until(ctx, "saga of order "+id+" "+want, func() (v view, ok bool, err error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id+"/saga", nil)
-		if err != nil {
-			return v, false, err
-		}
-		err = a.into(&v)
-		return v, v.Status == want, err
-	})
-	for _, s := range v.Steps {
-		mark := map[string]string{"COMPLETED": "✓", "COMPENSATED": "↩", "FAILED": "✗", "STARTED": "…"}[s.Status]
-		p.say("     %1s %-20s %s", mark, s.Name, strings.ToLower(s.Status))
-	}
-	return v.Steps, err
-}
-
-// notified waits for the notification of an event about an order.
-func (p *play) notified(ctx context.Context, id, event string) error {
-	type note struct {
-		Event         string `json:"event"`
-		Subject       string `json:"subject"`
-		Status        string `json:"status"`
-		CorrelationID string `json:"correlation_id"`
-	}
-	n, err := until(ctx, "notification "+event+" of order "+id, func() (note, bool, error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/notifications/api/v1/notifications?order_id="+id, nil)
-		if err != nil {
-			return note{}, false, err
-		}
-		var list struct{ Items []note }
-		if err := a.into(&list); err != nil {
-			return note{}, false, err
-		}
-		i := slices.IndexFunc(list.Items, func(n note) bool { return n.Event == event })
-		if i < 0 {
-			return note{}, false, nil
-		}
-		return list.Items[i], list.Items[i].Status != "pending", nil
-	})
-	if err != nil {
-		return err
-	}
-	p.say("     ✉ %s (%s)", n.Subject, n.Status)
-	if n.CorrelationID != p.correlation {
-		return fmt.Errorf("the notification has the correlation id %q, want %q", n.CorrelationID, p.correlation)
-	}
-	return nil
-}
-
 func (p *play) happy(ctx context.Context) error {
 	before, err := p.stock(ctx, p.product.ID)
 	if err != nil {
@@ -336,38 +236,6 @@ func (p *play) outOfStock(ctx context.Context) error {
 	return nil
 }
 
-func (p *play) badInput(ctx context.Context) error {
-	for _, c := range []struct {
-		what, path string
-		body       any
-		status     int
-		field      string
-	}{
-		{"quantity 0", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": p.product.ID, "quantity": 0}}, "payment_method": "pm_card_visa"}, 422, "items[0].quantity"},
-		{"an unknown product", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": "none", "quantity": 1}}, "payment_method": "pm_card_visa"}, 422, "items[0].product_id"},
-		{"no items", "/orders/api/v1/orders", map[string]any{"items": []any{}, "payment_method": "pm_card_visa"}, 422, "items"},
-		{"a bad address", "/users/api/v1/users", map[string]any{"username": "abc", "email": "nobody", "password": "a fine password"}, 422, "email"},
-	} {
-		a, err := p.customer.want(ctx, c.status, "POST", c.path, c.body)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.what, err)
-		}
-		var problem struct {
-			Type          string `json:"type"`
-			CorrelationID string `json:"correlation_id"`
-			Errors        []struct{ Field, Detail string }
-		}
-		if err := a.into(&problem); err != nil {
-			return err
-		}
-		if a.header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation || len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
-			return fmt.Errorf("%s: %s: %s", c.what, a.header.Get("Content-Type"), a.body)
-		}
-		p.say("   %-20s %d %s: %s", c.what, a.status, problem.Errors[0].Field, problem.Errors[0].Detail)
-	}
-	return nil
-}
-
 func (p *play) cancelled(ctx context.Context) error {
 	before, err := p.stock(ctx, p.product.ID)
 	if err != nil {
@@ -400,76 +268,6 @@ func (p *play) cancelled(ctx context.Context) error {
 		return fmt.Errorf("payment %s, stock %+v, before %+v", pay.body, after, before)
 	}
 	return p.notified(ctx, o.ID, "orders.cancelled")
-}
-
-func (p *play) processor(ctx context.Context, mode string) error {
-	_, err := p.admin.want(ctx, 200, "PUT", "/payments/api/v1/processor", map[string]string{"mode": mode})
-	return err
-}
-
-// breakerState asks the orders service how it sees payments.
-func (p *play) breakerState(ctx context.Context) (string, error) {
-	a, err := p.admin.want(ctx, 200, "GET", "/orders/ready?verbose", nil)
-	if err != nil {
-		return "", err
-	}
-	var report struct {
-		Checks []struct{ Name, Status string } `json:"checks"`
-	}
-	if err := json.Unmarshal(a.body, &report); err != nil {
-		return "", err
-	}
-	for _, c := range report.Checks {
-		if c.Name == "payments" {
-			return c.Status, nil
-		}
-	}
-	return "", fmt.Errorf("no check of payments in %s", a.body)
-}
-
-func (p *play) broken(ctx context.Context) error {
-	if err := p.processor(ctx, "down"); err != nil {
-		return err
-	}
-	p.say("   the payment processor is down")
-	var ids []string
-	for range 2 {
-		_, o, err := p.place(ctx, 1, "pm_card_visa")
-		if err != nil {
-			return err
-		}
-		ids = append(ids, o.ID)
-	}
-	state, err := until(ctx, "breaker open", func() (string, bool, error) {
-		s, err := p.breakerState(ctx)
-		return s, s == "degraded", err
-	})
-	if err != nil {
-		return err
-	}
-	p.say("   the breaker is open: orders sees payments as %s, and stays ready", state)
-	if err := p.processor(ctx, "ok"); err != nil {
-		return err
-	}
-	for _, id := range ids {
-		o, err := p.settled(ctx, id)
-		if err != nil {
-			return err
-		}
-		p.say("   order %s…: %s %s", id[:8], o.Status, o.Reason)
-	}
-	if _, err := until(ctx, "breaker closed, order paid", func() (string, bool, error) {
-		_, o, err := p.place(ctx, 1, "pm_card_visa")
-		if err != nil {
-			return "", false, err
-		}
-		o, err = p.settled(ctx, o.ID)
-		return o.Status, o.Status == "paid", err
-	}); err != nil {
-		return err
-	}
-	p.say("   healed: an order is paid again")
-	return nil
 }
 
 func (p *play) traced(ctx context.Context) error {
