@@ -1,0 +1,8 @@
+// Package benchmarks sets packages of Sillar beside their peers. It is a module of its own, so that nobody who imports
+// Sillar pays for the peers.
+//
+//	go test -run - -bench Breaker -cpu 1,2 -count 6 . | tee new.txt
+//	go run golang.org/x/perf/cmd/benchstat@latest new.txt
+//
+// Compare numbers within one run only: the same machine is another one an hour later.
+package benchmarks
