@@ -1,0 +1,130 @@
+package payments
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/repository"
+)
+
+// view is a payment as clients see it.
+type view struct {
+	ID          string    `json:"id"`
+	OrderID     string    `json:"order_id"`
+	UserID      string    `json:"user_id"`
+	AmountCents int64     `json:"amount_cents"`
+	Method      string    `json:"payment_method"`
+	Status      Status    `json:"status" enum:"captured,refunded,declined"`
+	Reason      string    `json:"reason,omitempty" doc:"Why it was declined."`
+	CreatedAt   time.Time `json:"created_at"`
+	UpdatedAt   time.Time `json:"updated_at"`
+}
+
+func show(p Payment) view {
+	return view{p.ID, p.OrderID, p.UserID, p.AmountCents, p.Method, p.Status, p.Reason, p.CreatedAt, p.UpdatedAt}
+}
+
+type captureInput struct {
+	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/do$" doc:"The key of the saga's step."`
+	Body struct {
+		OrderID     string `json:"order_id" minLength:"1" maxLength:"60"`
+		UserID      string `json:"user_id" minLength:"1" maxLength:"64"`
+		AmountCents int64  `json:"amount_cents" minimum:"1" maximum:"100000000000"`
+		Method      string `json:"payment_method" minLength:"1" maxLength:"64" example:"pm_card_visa"`
+	}
+}
+
+type refundInput struct {
+	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/(do|undo)$" doc:"The key of the saga's step, or of the compensation of the payment's."`
+	ID  string `path:"id" maxLength:"64"`
+}
+
+type result struct {
+	PaymentID string `json:"payment_id"`
+	Status    Status `json:"status" enum:"captured,refunded,declined,none" doc:"none: there never was a payment, and there will be none."`
+}
+
+type listInput struct {
+	platform.Paging
+	OrderID string `query:"order_id" maxLength:"64"`
+}
+
+type idInput struct {
+	ID string `path:"id" maxLength:"64"`
+}
+
+// api hangs the HTTP operations into the frame.
+func api(s *platform.Service, svc *Service) {
+	inside := platform.Only(platform.RoleService, "admin")
+	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/payments", "Take the money of an order", inside)),
+		func(ctx context.Context, in *captureInput) (*platform.Body[result], error) {
+			b := in.Body
+			return reply(svc.Capture(ctx, Charge{Key: in.Key, OrderID: b.OrderID, UserID: b.UserID, AmountCents: b.AmountCents, Method: b.Method}))
+		})
+	huma.Register(s.API, platform.Op("POST", "/api/v1/payments/{id}/refund", "Give the money back", inside),
+		func(ctx context.Context, in *refundInput) (*platform.Body[result], error) {
+			return reply(svc.Refund(ctx, in.Key, in.ID))
+		})
+	huma.Register(s.API, platform.Op("GET", "/api/v1/payments", "List payments", inside),
+		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {
+			q := repository.Query[Payment]{Limit: in.Limit, After: in.After}
+			if in.OrderID != "" {
+				q.Where = byOrder.Eq(in.OrderID)
+			}
+			page, err := svc.payments.Find(ctx, q)
+			if err != nil {
+				return nil, err
+			}
+			return platform.Reply(platform.PageOf(page, show)), nil
+		})
+	huma.Register(s.API, platform.Op("GET", "/api/v1/payments/{id}", "Get a payment", platform.SignedIn),
+		func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
+			p, err := svc.payments.Get(ctx, in.ID)
+			if err == nil && !platform.MaySee(ctx, p.UserID) {
+				err = repository.ErrNotFound // another's payments are not there
+			}
+			if err != nil {
+				return nil, err
+			}
+			return platform.Reply(show(p)), nil
+		})
+}
+
+func reply(p Payment, err error) (*platform.Body[result], error) {
+	if err != nil {
+		return nil, err
+	}
+	return platform.Reply(result{p.ID, cmp.Or(p.Status, "none")}), nil
+}
+
+type processorView struct {
+	Mode      string `json:"mode" enum:"ok,slow,down"`
+	HeldCents int64  `json:"held_cents" doc:"What it has taken and not given back, by its own books."`
+}
+
+type modeInput struct {
+	Body struct {
+		Mode string `json:"mode" enum:"ok,slow,down"`
+	}
+}
+
+// faults lets administrators break the processor.
+func faults(s *platform.Service, p *simulator) {
+	look := func(ctx context.Context, _ *struct{}) (*platform.Body[processorView], error) {
+		held, err := p.Held(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return platform.Reply(processorView{p.Mode(), held}), nil
+	}
+	huma.Register(s.API, platform.Op("GET", "/api/v1/processor", "How the payment processor is", platform.Only("admin")), look)
+	huma.Register(s.API, platform.Op("PUT", "/api/v1/processor", "Break the payment processor, or make it well", platform.Only("admin")),
+		func(ctx context.Context, in *modeInput) (*platform.Body[processorView], error) {
+			p.SetMode(in.Body.Mode)
+			return look(ctx, nil)
+		})
+}
