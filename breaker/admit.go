@@ -14,9 +14,12 @@ type ticket struct {
 }
 
 // admit decides about a call. The path through a closed breaker reads one word of memory.
-func (b *Breaker) admit(ctx context.Context) (t ticket, err error) {
-	if ctx.Err() != nil {
-		return t, context.Cause(ctx)
+func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error) {
+	if err := ended(ctx); err != nil {
+		return t, err
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 { // its timer may be late
+		return t, context.DeadlineExceeded
 	}
 	t.era = b.era.Load()
 	if t.era.state != Closed {
@@ -31,7 +34,7 @@ func (b *Breaker) admit(ctx context.Context) (t ticket, err error) {
 	if b.limit != nil && !b.limit.allow() {
 		err = ErrLimited
 	} else if b.places != nil {
-		err = b.take(ctx)
+		err = b.take(ctx, end)
 		t.held = err == nil
 	}
 	if err == nil || b.cfg.ObserveOnly && Rejected(err) {
@@ -112,17 +115,21 @@ func (b *Breaker) settle(p *probe, result error) {
 	p.done(result)
 }
 
-// take takes a place in the bulkhead.
-func (b *Breaker) take(ctx context.Context) error {
+// take takes a place in the bulkhead. It does not wait beyond end.
+func (b *Breaker) take(ctx context.Context, end time.Time) error {
 	select {
 	case b.places <- struct{}{}:
 		return nil
 	default:
 	}
-	if b.cfg.BulkheadWait <= 0 {
+	wait := b.cfg.BulkheadWait
+	if !end.IsZero() {
+		wait = min(wait, time.Until(end))
+	}
+	if wait <= 0 {
 		return ErrFull
 	}
-	timer := time.NewTimer(b.cfg.BulkheadWait)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case b.places <- struct{}{}:
@@ -130,7 +137,7 @@ func (b *Breaker) take(ctx context.Context) error {
 	case <-timer.C:
 		return ErrFull
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ended(ctx)
 	}
 }
 

@@ -71,7 +71,7 @@ type Retry struct {
 	// Initial is the ceiling of the first pause. Default 100 ms. Pauses are drawn evenly from below the ceiling
 	// (full jitter).
 	Initial time.Duration
-	// Max bounds the ceiling. Default 10 s.
+	// Max bounds the ceiling. Default 10 s, or Initial when that is more.
 	Max time.Duration
 	// Multiplier is the growth of the ceiling. Default 2.
 	Multiplier float64
@@ -98,13 +98,14 @@ const (
 // String returns "success", "failure" or "ignore".
 func (o Outcome) String() string { return [...]string{"success", "failure", "ignore"}[o] }
 
-// DefaultClassify takes nil for Success, the end of ctx by cancellation for Ignore, and everything else for Failure: a
-// deadline of the caller's that passed in mid-flight too, for most slow dependencies are first seen that way.
+// DefaultClassify takes nil for Success, the end of ctx by cancellation and a rejection by another breaker for Ignore,
+// and everything else for Failure: a deadline of the caller's that passed in mid-flight too, for most slow dependencies
+// are first seen that way.
 func DefaultClassify(ctx context.Context, err error) Outcome {
 	switch {
 	case err == nil:
 		return Success
-	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
+	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled), Rejected(err):
 		return Ignore
 	}
 	return Failure
@@ -144,7 +145,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
 	def(&c.Burst, max(1, int(c.Rate)))
 	def(&c.Retry.Initial, 100*time.Millisecond)
-	def(&c.Retry.Max, 10*time.Second)
+	def(&c.Retry.Max, max(10*time.Second, c.Retry.Initial))
 	def(&c.Retry.Multiplier, 2)
 	def(&c.Retry.Budget, 0.1)
 	if c.Retry.Initial < 0 || c.Retry.Max < 0 {

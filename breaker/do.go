@@ -10,16 +10,15 @@ import (
 
 // Do runs fn guarded by b. Its error is fn's own, or one that says why fn was not run or ran too long.
 func Do[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, error)) (T, error) {
+	var end time.Time
 	if b.cfg.Deadline > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.cfg.Deadline)
-		defer cancel()
+		end = time.Now().Add(b.cfg.Deadline)
 	}
-	v, err := attempt(ctx, b, fn)
+	v, out, err := attempt(ctx, b, end, fn)
 	if b.cfg.Retry.Attempts > 1 {
 		b.budget.deposit()
 		if err != nil {
-			return retry(ctx, b, fn, v, err)
+			return retry(ctx, b, end, fn, v, out, err)
 		}
 	}
 	return v, err
@@ -43,7 +42,7 @@ func (b *Breaker) Run(ctx context.Context, fn func(context.Context) error) error
 // Allow is the breaker in two steps, for calls that are no function, such as streams: when it returns no error, done
 // must be called with the call's result; further calls of it do nothing. Retry and timeouts are the caller's.
 func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
-	t, err := b.admit(ctx)
+	t, err := b.admit(ctx, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -55,11 +54,15 @@ func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
 	}, nil
 }
 
-// attempt runs fn once.
-func attempt[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, error)) (v T, err error) {
-	t, err := b.admit(ctx)
+// untried is the outcome of an attempt that was not admitted.
+const untried Outcome = -1
+
+// attempt runs fn once. end is the total deadline, if there is one: it is no context of its own, so that an attempt
+// needs one context at most.
+func attempt[T any](ctx context.Context, b *Breaker, end time.Time, fn func(context.Context) (T, error)) (v T, out Outcome, err error) {
+	t, err := b.admit(ctx, end)
 	if err != nil {
-		return v, err
+		return v, untried, err
 	}
 	returned := false
 	defer func() {
@@ -74,34 +77,54 @@ func attempt[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T
 		b.finish(&t, Failure, fmt.Errorf("breaker: %s: the call panicked", b.cfg.Name))
 		panic(r)
 	}()
-	if b.bounded(ctx) {
-		v, err = timed(ctx, b.cfg.Timeout, fn)
-	} else {
+	if until, own := b.bound(ctx, end); until.IsZero() {
 		v, err = fn(ctx)
+	} else {
+		v, err = timed(ctx, until, own, fn)
 	}
-	out := b.cfg.Classify(ctx, err)
+	out = b.cfg.Classify(ctx, err)
 	returned = true
 	b.finish(&t, out, err)
-	return v, err
+	return v, out, err
 }
 
-// bounded says whether the attempt needs a timeout: not when the caller's deadline is earlier.
-func (b *Breaker) bounded(ctx context.Context) bool {
-	if b.cfg.Timeout <= 0 {
-		return false
+// bound says when an attempt must end, and whether Config.Timeout is why. It is the zero time when nothing of ours ends
+// it before the caller's own deadline.
+func (b *Breaker) bound(ctx context.Context, end time.Time) (until time.Time, own bool) {
+	if b.cfg.Timeout > 0 {
+		until, own = time.Now().Add(b.cfg.Timeout), true
 	}
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline) > b.cfg.Timeout
+	if !end.IsZero() && (until.IsZero() || end.Before(until)) {
+		until, own = end, false
+	}
+	if deadline, ok := ctx.Deadline(); ok && !deadline.After(until) {
+		return time.Time{}, false
+	}
+	return until, own
 }
 
-func timed[T any](ctx context.Context, timeout time.Duration, fn func(context.Context) (T, error)) (T, error) {
-	bounded, cancel := context.WithTimeout(ctx, timeout)
+func timed[T any](ctx context.Context, until time.Time, own bool, fn func(context.Context) (T, error)) (T, error) {
+	bounded, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	v, err := fn(bounded)
-	if err != nil && bounded.Err() == context.DeadlineExceeded && ctx.Err() == nil && !errors.Is(err, ErrTimeout) {
+	// By the clock, not by the context, whose timer may be late: who is called may know the deadline, and tell of its
+	// end first.
+	if err != nil && own && ctx.Err() == nil && time.Until(until) <= 0 && !errors.Is(err, ErrTimeout) {
 		err = &timeoutError{err}
 	}
 	return v, err
+}
+
+// ended is why ctx is done, nil when it is not: its error, and the cause when that is another.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != err {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 // timeoutError is ErrTimeout over what the function made of its context's end.

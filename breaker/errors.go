@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -25,12 +26,25 @@ var (
 	ErrBudget = errors.New("breaker: retry budget spent")
 )
 
-// Rejected reports whether err says that a call was not tried.
+// Rejected reports whether err says that a call was not tried. A *RetryError does not, also when a rejection is its
+// reason: attempts were made.
 func Rejected(err error) bool {
-	return errors.Is(err, ErrOpen) || errors.Is(err, ErrFull) || errors.Is(err, ErrLimited)
+	switch e := err.(type) {
+	case *OpenError:
+		return true
+	case *RetryError:
+		return false
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), Rejected)
+	}
+	if err == nil || err == ErrOpen || err == ErrFull || err == ErrLimited {
+		return err != nil
+	}
+	return Rejected(errors.Unwrap(err))
 }
 
-// OpenError says that the breaker is open, or half-open with all probes out. It matches ErrOpen.
+// OpenError says that the breaker is open, or half-open with all probes out. It matches ErrOpen. It does not match
+// LastErr: that another call timed out does not mean that this one did.
 type OpenError struct {
 	// Name is the breaker's.
 	Name string
@@ -52,9 +66,6 @@ func (e *OpenError) Error() string {
 func (e *OpenError) Is(target error) bool {
 	return target == ErrOpen || target == gobreaker.ErrOpenState
 }
-
-// Unwrap returns the failure that opened the breaker.
-func (e *OpenError) Unwrap() error { return e.LastErr }
 
 // RetryError says that no further attempt is made. It matches both the last error and the reason.
 type RetryError struct {

@@ -4,12 +4,15 @@ import (
 	"container/list"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Registry holds a breaker for each key, such as a host, in bounded memory. It is safe for concurrent use.
 type Registry struct {
 	cfg Config
 	max int
+	// idle is after how long without use a failure need not be remembered.
+	idle time.Duration
 
 	mu       sync.Mutex
 	byKey    map[string]*list.Element
@@ -18,13 +21,16 @@ type Registry struct {
 }
 
 type entry struct {
-	key string
-	b   *Breaker
+	key  string
+	b    *Breaker
+	used time.Time
 }
 
 // NewRegistry returns a registry that makes breakers from cfg, named cfg.Name/key, and holds at most max of them; 0
 // means 1,024. When it is full, the least recently used breaker without a failure to remember makes room; when there
-// is none, new keys share one breaker, so that junk keys never push out what is known about a failing one.
+// is none, new keys share one breaker, so that junk keys never push out what is known about a failing one. A failure
+// is forgotten when its key has not been used for ten times as long as it could matter, ten minutes at least: else keys
+// that failed once would fill the registry for good.
 func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
 	if maxKeys < 0 {
 		return nil, fmt.Errorf("breaker: a registry of %d keys", maxKeys)
@@ -38,7 +44,10 @@ func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{cfg: cfg, max: maxKeys, byKey: map[string]*list.Element{}, recent: list.New(), overflow: overflow}, nil
+	return &Registry{
+		cfg: cfg, max: maxKeys, byKey: map[string]*list.Element{}, recent: list.New(), overflow: overflow,
+		idle: max(10*time.Minute, 10*max(overflow.cfg.OpenFor, overflow.cfg.Window)),
+	}, nil
 }
 
 func named(name, key string) string {
@@ -52,11 +61,14 @@ func named(name, key string) string {
 func (r *Registry) Get(key string) *Breaker {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := time.Now()
 	if e, ok := r.byKey[key]; ok {
 		r.recent.MoveToFront(e)
-		return e.Value.(*entry).b
+		held := e.Value.(*entry)
+		held.used = now
+		return held.b
 	}
-	if len(r.byKey) >= r.max && !r.evict() {
+	if len(r.byKey) >= r.max && !r.evict(now) {
 		return r.overflow
 	}
 	cfg := r.cfg
@@ -65,21 +77,21 @@ func (r *Registry) Get(key string) *Breaker {
 	if err != nil { // the same Config was good in NewRegistry
 		return r.overflow
 	}
-	r.byKey[key] = r.recent.PushFront(&entry{key, b})
+	r.byKey[key] = r.recent.PushFront(&entry{key, b, now})
 	return b
 }
 
 // evictLook bounds how many breakers are looked at for one that may go.
 const evictLook = 64
 
-func (r *Registry) evict() bool {
+func (r *Registry) evict(now time.Time) bool {
 	e := r.recent.Back()
 	for range evictLook {
 		if e == nil {
 			return false
 		}
 		victim := e.Value.(*entry)
-		if victim.b.quiet() {
+		if victim.b.quiet() || now.Sub(victim.used) >= r.idle && !victim.b.era.Load().forced {
 			r.recent.Remove(e)
 			delete(r.byKey, victim.key)
 			return true

@@ -10,12 +10,18 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// retry makes the attempts after the first, which returned v and err.
-func retry[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, error), v T, err error) (T, error) {
+// retry makes the attempts after the first, which returned v and err and meant out.
+func retry[T any](ctx context.Context, b *Breaker, end time.Time, fn func(context.Context) (T, error), v T, out Outcome, err error) (T, error) {
 	var pauses *backoff.ExponentialBackOff
 	for n := 1; ; n++ {
-		if Rejected(err) && n == 1 || !b.worthAnother(ctx, err) {
+		if out != Failure || b.cfg.Retry.If != nil && !b.cfg.Retry.If(err) {
 			return v, err
+		}
+		if reason := ended(ctx); reason != nil {
+			if errors.Is(err, ctx.Err()) {
+				return v, err
+			}
+			return v, b.gaveUp(n, err, reason)
 		}
 		if n >= b.cfg.Retry.Attempts {
 			return v, b.gaveUp(n, err, ErrExhausted)
@@ -29,25 +35,18 @@ func retry[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, 
 		if pauses == nil {
 			pauses = b.pauses()
 		}
-		if reason := sleep(ctx, max(jitter(pauses.NextBackOff()), askedFor(err))); reason != nil {
+		if reason := sleep(ctx, end, max(jitter(pauses.NextBackOff()), askedFor(err))); reason != nil {
 			return v, b.gaveUp(n, err, reason)
 		}
-		nv, nerr := attempt(ctx, b, fn)
-		if Rejected(nerr) { // what the last real attempt said is worth more than that the next was not made
+		nv, nout, nerr := attempt(ctx, b, end, fn)
+		if nout == untried { // what the last real attempt said is worth more than that the next was not made
 			return v, b.gaveUp(n, err, nerr)
 		}
-		v, err = nv, nerr
+		v, out, err = nv, nout, nerr
 		if err == nil {
 			return v, nil
 		}
 	}
-}
-
-func (b *Breaker) worthAnother(ctx context.Context, err error) bool {
-	if b.cfg.Classify(ctx, err) != Failure || ctx.Err() != nil {
-		return false
-	}
-	return b.cfg.Retry.If == nil || b.cfg.Retry.If(err)
 }
 
 func (b *Breaker) gaveUp(attempts int, err, reason error) error {
@@ -81,16 +80,16 @@ func askedFor(err error) time.Duration {
 	return 0
 }
 
-// sleep pauses, or returns at once when the pause would pass the deadline.
-func sleep(ctx context.Context, d time.Duration) error {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
+// sleep pauses, or returns at once when the pause would pass the deadline of ctx, or end.
+func sleep(ctx context.Context, end time.Time, d time.Duration) error {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d || !end.IsZero() && time.Until(end) < d {
 		return context.DeadlineExceeded
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ended(ctx)
 	case <-timer.C:
 		return nil
 	}
@@ -98,36 +97,37 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // budget lets retries be a part of the calls: every call pays in, every retry draws a whole. It is nil when off.
 type budget struct {
-	millis *atomic.Int64
+	micros *atomic.Int64
 	share  int64
 }
 
 const (
-	budgetStart = 10_000 // ten retries, so that rare calls may be retried too
-	budgetMax   = 100_000
+	budgetRetry = 1_000_000
+	budgetStart = 10 * budgetRetry // so that rare calls may be retried too
+	budgetMax   = 100 * budgetRetry
 )
 
 func newBudget(part float64) budget {
 	if part < 0 {
 		return budget{}
 	}
-	b := budget{millis: new(atomic.Int64), share: int64(part * 1000)}
-	b.millis.Store(budgetStart)
+	b := budget{micros: new(atomic.Int64), share: int64(part * budgetRetry)}
+	b.micros.Store(budgetStart)
 	return b
 }
 
 func (b budget) deposit() {
-	if b.millis != nil && b.millis.Load() < budgetMax {
-		b.millis.Add(b.share)
+	if b.micros != nil && b.micros.Load() < budgetMax {
+		b.micros.Add(b.share)
 	}
 }
 
 func (b budget) withdraw() bool {
-	if b.millis == nil {
+	if b.micros == nil {
 		return true
 	}
-	if b.millis.Add(-1000) < 0 {
-		b.millis.Add(1000)
+	if b.micros.Add(-budgetRetry) < 0 {
+		b.micros.Add(budgetRetry)
 		return false
 	}
 	return true

@@ -8,6 +8,7 @@ import (
 // window counts calls over a rolling time, in buckets by their completion.
 type window struct {
 	bucket time.Duration
+	start  time.Time // monotonic: a clock that is set moves no bucket
 
 	mu      sync.Mutex
 	buckets [10]struct {
@@ -17,10 +18,10 @@ type window struct {
 }
 
 func newWindow(d time.Duration) *window {
-	return &window{bucket: max(1, d/10)}
+	return &window{bucket: max(1, d/10), start: time.Now()}
 }
 
-func (w *window) now() int64 { return time.Now().UnixNano() / int64(w.bucket) }
+func (w *window) now() int64 { return int64(time.Since(w.start) / w.bucket) }
 
 // add counts a call, and says that the rates may have risen: a call that is neither failed nor slow lowers them.
 func (w *window) add(slow, failed bool) bool {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/breaker/internal/spanevent"
 	"github.com/sillar-go/sillar/internal/correlation"
 )
 
@@ -95,20 +96,29 @@ func (g *Guard) Breaker(target string) *breaker.Breaker { return g.breakers.Get(
 // Unary is a grpc.UnaryClientInterceptor.
 func (g *Guard) Unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	ctx = g.inject(ctx)
-	err := g.breakers.Get(cc.Target()).Run(ctx, func(ctx context.Context) error {
-		if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
-			return &methodError{err, method}
+	b := g.breakers.Get(cc.Target())
+	attempts := 0
+	var last error
+	err := b.Run(ctx, func(actx context.Context) error {
+		if attempts++; attempts > 1 {
+			spanevent.Retry(ctx, b.Name(), attempts, status.Code(last).String())
+		}
+		if last = invoke(actx, method, req, reply, cc, opts...); last != nil {
+			return &methodError{last, method}
 		}
 		return nil
 	})
+	spanevent.End(ctx, b.Name(), err)
 	return plain(err)
 }
 
 // Stream is a grpc.StreamClientInterceptor.
 func (g *Guard) Stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	ctx = g.inject(ctx)
-	done, err := g.breakers.Get(cc.Target()).Allow(ctx)
+	b := g.breakers.Get(cc.Target())
+	done, err := b.Allow(ctx)
 	if err != nil {
+		spanevent.End(ctx, b.Name(), err)
 		return nil, plain(err)
 	}
 	s, err := open(ctx, desc, cc, method, opts...)

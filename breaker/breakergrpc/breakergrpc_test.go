@@ -53,6 +53,7 @@ func dial(t *testing.T, cfg breakergrpc.Config) (*server, grpc_health_v1.HealthC
 			if err := s.answer(ctx); err != nil {
 				if status.Code(err) == codes.Aborted {
 					<-ctx.Done()
+					err = status.FromContextError(ctx.Err()).Err()
 				}
 				return nil, err
 			}

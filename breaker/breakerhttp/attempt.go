@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/breaker/internal/spanevent"
 )
 
 // What is read of a response that is not returned, so that its connection can be used again: beyond that a new
@@ -27,8 +28,10 @@ type exchange struct {
 	t          *Transport
 	req        *http.Request
 	repeatable bool
+	breaker    string
 	attempts   int
 	last       *http.Response // of the attempt before
+	kind       string         // of the error of the attempt before
 }
 
 // attempt sends the request once. Its context outlives it, until the response's body is closed.
@@ -38,6 +41,9 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 		drain(e.last)
 		e.last = nil
 	}
+	if e.attempts > 1 {
+		spanevent.Retry(ctx, e.breaker, e.attempts, e.kind)
+	}
 	actx, cancel := context.WithCancelCause(ctx)
 	req, err := e.request(actx)
 	if err != nil {
@@ -46,22 +52,25 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	}
 	timer := e.t.startTimer(ctx, cancel)
 	res, err := e.t.base.RoundTrip(req)
-	if timer != nil {
-		timer.Stop()
+	late := timer != nil && !timer.Stop()
+	if late && err == nil { // the header came with the timeout, which has cut the body
+		_ = res.Body.Close()
+		res, err = nil, breaker.ErrTimeout
 	}
-	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(actx), breaker.ErrTimeout) {
+	if err != nil && late && ctx.Err() == nil {
 		err = fmt.Errorf("breakerhttp: %s %s: %w", req.Method, req.URL.Host, breaker.ErrTimeout)
 	}
 	out := e.t.cfg.Classify(ctx, res, err)
 	if err != nil {
 		cancel(nil)
+		e.kind = spanevent.Kind(err)
 		return nil, &attemptError{err: err, outcome: out, repeatable: e.repeatable}
 	}
 	res.Body = releasing(res.Body, func() { cancel(nil) })
 	if out == breaker.Success {
 		return res, nil
 	}
-	e.last = res
+	e.last, e.kind = res, strconv.Itoa(res.StatusCode)
 	return res, &attemptError{
 		res: res, outcome: out,
 		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented && res.StatusCode != http.StatusHTTPVersionNotSupported,

@@ -127,7 +127,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body any, opts ...
 		if errors.As(err, &u) { // its text has the query
 			err = u.Err
 		}
-		return nil, &RequestError{Method: method, URL: bare(req.URL), Err: err}
+		return nil, unanswered(ctx, method, bare(req.URL), err)
 	}
 	if c.maxBody > 0 {
 		res.Body = &bounded{res.Body, c.maxBody}
@@ -182,7 +182,7 @@ func into[T any](ctx context.Context, c *Client, method, path string, body any, 
 		return v, fmt.Errorf("%w: %s %s", ErrTooLarge, method, at)
 	}
 	if err != nil {
-		return v, &RequestError{Method: method, URL: at, Err: err}
+		return v, unanswered(ctx, method, at, err)
 	}
 	if len(text) == 0 {
 		return v, nil
@@ -192,6 +192,14 @@ func into[T any](ctx context.Context, c *Client, method, path string, body any, 
 		return zero, fmt.Errorf("breakerhttp: decode the answer to %s %s: %w", method, at, err)
 	}
 	return v, nil
+}
+
+// unanswered says that the caller cancelled, if so: with a cause, as errgroup has, net/http tells the cause alone.
+func unanswered(ctx context.Context, method, url string, err error) error {
+	if ctx.Err() == context.Canceled && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w: %w", context.Canceled, err)
+	}
+	return &RequestError{Method: method, URL: url, Err: err}
 }
 
 // problemOf reads a problem document, if the body is one.

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/breaker/internal/spanevent"
 	"github.com/sillar-go/sillar/internal/correlation"
 )
 
@@ -145,8 +146,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Response, error) {
-	e := &exchange{t: t, req: req, repeatable: repeatable(req)}
-	res, err := breaker.Do(ctx, t.breakers.Get(hostKey(req)), e.attempt)
+	b := t.breakers.Get(hostKey(req))
+	e := &exchange{t: t, req: req, repeatable: repeatable(req), breaker: b.Name()}
+	res, err := breaker.Do(ctx, b, e.attempt)
+	spanevent.End(ctx, b.Name(), err)
 	if e.attempts == 0 && req.Body != nil {
 		_ = req.Body.Close()
 	}
