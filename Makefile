@@ -53,6 +53,7 @@ lint: $(BIN)/golangci-lint docs generated ## formatting, module files, vet and l
 	$(GO) -C benchmarks mod tidy -diff
 	$(BIN)/golangci-lint run ./...
 	cd benchmarks && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
+	cd tools && $(BIN)/golangci-lint run --config ../.golangci.yml ./...
 
 .PHONY: docs
 docs: ## check the links of all pages, and that the README's code is code that is tested
@@ -68,9 +69,9 @@ generated: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## check th
 		for f in "$$dir"/*.go; do diff -u "$${f##*/}" "$$f" || { echo "run: make generate"; exit 1; }; done
 
 .PHONY: bench
-bench: $(BIN)/benchstat ## measure ourselves beside our peers, into benchmarks/RESULTS.md
+bench: ## measure ourselves beside our peers, into benchmarks/RESULTS.md
 	-tools/services up
-	eval "$$(tools/services env)" && GO="$(GO)" BIN="$(BIN)" BENCHTIME=$(BENCHTIME) BENCHCOUNT=$(BENCHCOUNT) tools/bench
+	eval "$$(tools/services env)" && $(GO) -C tools run ./bench -root .. -benchtime $(BENCHTIME) -count $(BENCHCOUNT)
 
 .PHONY: vuln
 vuln: $(BIN)/govulncheck ## known vulnerabilities in what is called
@@ -81,6 +82,9 @@ $(BIN)/govulncheck: PACKAGE := golang.org/x/vuln/cmd/govulncheck
 $(BIN)/buf: PACKAGE := github.com/bufbuild/buf/cmd/buf
 $(BIN)/protoc-gen-go-grpc: PACKAGE := google.golang.org/grpc/cmd/protoc-gen-go-grpc
 $(BIN)/benchstat: PACKAGE := golang.org/x/perf/cmd/benchstat
+
+.PHONY: benchstat
+benchstat: $(BIN)/benchstat ## build benchstat into bin, to compare two runs of one benchmark
 
 $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/buf $(BIN)/protoc-gen-go-grpc $(BIN)/benchstat: tools/go.mod
 	$(GO) -C tools build -o $@ $(PACKAGE)
