@@ -36,6 +36,19 @@ var grpc = []string{
 	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
 }
 
+var mongo = []string{
+	"go.mongodb.org/mongo-driver/v2", "github.com/klauspost/compress", "github.com/xdg-go/scram", "github.com/xdg-go/stringprep",
+	"github.com/youmark/pkcs8", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text",
+}
+
+var jwt = []string{"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys"}
+
+// prometheus is what a program pays for metrics: the SDK, the exporter and Prometheus' own client.
+var prometheus = []string{
+	"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters/prometheus", "github.com/prometheus", "github.com/beorn7/perks",
+	"github.com/munnerz/goautoneg", "golang.org/x/sys", "google.golang.org/protobuf",
+}
+
 var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4"}
 
 // TestPackages is the table of what each package may link.
@@ -48,11 +61,36 @@ func TestPackages(t *testing.T) {
 		"gateway":             slices.Concat(breaker, under("breaker"), otel, shared),
 		"gateway/gatewayyaml": slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/goccy/go-yaml"}),
 		"gateway/redislimit":  slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/redis/go-redis/v9", "github.com/cespare/xxhash/v2", "go.uber.org/atomic", "golang.org/x/sys/cpu"}),
-		"messaging":           slices.Concat(otel, shared),
-		"repository":          shared,
-		"repository/memrepo":  slices.Concat(shared, under("repository")),
-		"repository/sqldb":    slices.Concat(otel, shared, pgx),
-		"repository/sqlrepo":  slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+
+		"saga":          slices.Concat(otel, shared, under("saga")),
+		"saga/sagamem":  slices.Concat(otel, shared, under("saga")),
+		"saga/sagasql":  slices.Concat(otel, shared, pgx, under("saga", "repository/sqldb")),
+		"saga/barrier":  slices.Concat(otel, shared, pgx, under("repository/sqldb")),
+		"saga/sagatest": slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
+
+		"messaging":                    slices.Concat(otel, shared),
+		"messaging/cqrs":               slices.Concat(otel, shared),
+		"messaging/memory":             slices.Concat(otel, shared, under("messaging")),
+		"messaging/rabbitmq":           slices.Concat(otel, shared, under("messaging"), []string{"github.com/rabbitmq/amqp091-go"}),
+		"messaging/outbox":             slices.Concat(otel, shared, under("messaging")),
+		"messaging/outbox/sqloutbox":   slices.Concat(otel, shared, pgx, under("messaging", "messaging/outbox", "repository/sqldb")),
+		"messaging/outbox/mongooutbox": slices.Concat(otel, shared, mongo, under("messaging", "messaging/outbox", "repository")),
+		"messaging/inbox/sqlinbox":     slices.Concat(otel, shared, pgx, under("messaging", "repository/sqldb")),
+		"messaging/inbox/mongoinbox":   slices.Concat(otel, shared, mongo, under("messaging", "repository")),
+
+		"repository":                      shared,
+		"repository/memrepo":              slices.Concat(shared, under("repository")),
+		"repository/sqldb":                slices.Concat(otel, shared, pgx),
+		"repository/sqlrepo":              slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+		"repository/mongorepo":            slices.Concat(shared, mongo, under("repository")),
+		"repository/eventstore":           slices.Concat(otel, shared, under("repository")),
+		"repository/eventstore/memevents": slices.Concat(otel, shared, under("repository", "repository/eventstore")),
+		"repository/eventstore/sqlevents": slices.Concat(otel, shared, pgx, under("repository", "repository/eventstore", "repository/sqldb")),
+
+		"authn/sqltokens": slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/vaultkeys": slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
+
+		"observability": slices.Concat(otel, shared, prometheus),
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()
@@ -61,9 +99,10 @@ func TestPackages(t *testing.T) {
 	}
 }
 
+// under are packages of this module, and what is internal to them.
 func under(paths ...string) (out []string) {
 	for _, p := range paths {
-		out = append(out, module+p+"$")
+		out = append(out, module+p+"$", module+p+"/internal")
 	}
 	return out
 }

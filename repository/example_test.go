@@ -1,0 +1,47 @@
+package repository_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/memrepo"
+)
+
+type Product struct {
+	repository.Meta
+	Name  string
+	Price int64 // cents
+	Stock int64
+}
+
+var (
+	name  = repository.Text(func(p *Product) *string { return &p.Name })
+	price = repository.Ord(func(p *Product) *int64 { return &p.Price })
+)
+
+func Example() {
+	ctx := context.Background()
+	products := memrepo.Must(memrepo.New[Product](memrepo.Config{})) // or sqlrepo, or mongorepo
+	lamp, _ := products.Create(ctx, Product{Name: "Lamp", Price: 1990, Stock: 3})
+	_, _ = products.Create(ctx, Product{Name: "Desk", Price: 24900, Stock: 1})
+
+	page, err := products.Find(ctx, repository.Query[Product]{
+		Where: price.Gte(1000).And(name.HasPrefix("L")),
+		Sort:  []repository.Sort[Product]{price.Desc()},
+		Limit: 50,
+	})
+	fmt.Println(len(page.Items), page.Items[0].Name, err)
+
+	sold, err := products.Update(ctx, lamp.ID, func(_ context.Context, p *Product) error { p.Stock--; return nil })
+	fmt.Println(sold.Stock, sold.Version, err)
+
+	lamp.Stock = 100 // from what was read before the sale
+	_, err = products.Replace(ctx, lamp)
+	fmt.Println(errors.Is(err, repository.ErrConflict))
+	// Output:
+	// 1 Lamp <nil>
+	// 2 2 <nil>
+	// true
+}
