@@ -2,26 +2,16 @@ package inventory
 
 import (
 	"context"
-	"errors"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging/inbox/sqlinbox"
 	"github.com/sillar-go/sillar/repository/sqldb"
-	"github.com/sillar-go/sillar/repository/sqlrepo"
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
 // New makes the inventory service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := build(ctx, s); err != nil {
-		s.Abandon(ctx)
-		return nil, err
-	}
-	return s, nil
+	return platform.Make(ctx, cfg, build)
 }
 
 func build(ctx context.Context, s *platform.Service) error {
@@ -48,16 +38,19 @@ func build(ctx context.Context, s *platform.Service) error {
 
 // open makes the tables, and the service over them.
 func open(ctx context.Context, db *sqldb.DB, parts ...platform.Schema) (*Service, error) {
-	b, err1 := barrier.New(db, barrier.Config{})
-	stocksSQL, err2 := sqlrepo.Schema[Stock](db.Dialect(), "stocks")
-	reservationsSQL, err3 := sqlrepo.Schema[Reservation](db.Dialect(), "reservations")
-	if err := errors.Join(err1, err2, err3); err != nil {
+	b, err := barrier.New(db, barrier.Config{})
+	if err != nil {
 		return nil, err
 	}
-	if err := platform.Ensure(ctx, db, stocksSQL+reservationsSQL, append(parts, b)...); err != nil {
-		return nil, err
-	}
-	stocks, err1 := sqlrepo.New[Stock](db, sqlrepo.Config{Table: "stocks"})
-	reservations, err2 := sqlrepo.New[Reservation](db, sqlrepo.Config{Table: "reservations"})
-	return &Service{tx: db, stocks: stocks, reservations: reservations, barrier: b}, errors.Join(err1, err2)
+	s := &Service{tx: db, barrier: b}
+	err = platform.Tables(ctx, db, func(ctx context.Context) (err error) {
+		if s.stocks, err = platform.Repo[Stock](ctx, db, "stocks"); err != nil {
+			return err
+		}
+		if s.reservations, err = platform.Repo[Reservation](ctx, db, "reservations"); err != nil {
+			return err
+		}
+		return platform.Ensure(ctx, db, "", append(parts, b)...)
+	})
+	return s, err
 }

@@ -2,11 +2,9 @@ package payments
 
 import (
 	"context"
-	"errors"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/sqldb"
-	"github.com/sillar-go/sillar/repository/sqlrepo"
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
@@ -17,15 +15,7 @@ CREATE INDEX IF NOT EXISTS payments_refund_key ON payments (refund_key);
 
 // New makes the payments service. It publishes nothing: the orders tell what became of their payments.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	s, err := platform.New(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := build(ctx, s); err != nil {
-		s.Abandon(ctx)
-		return nil, err
-	}
-	return s, nil
+	return platform.Make(ctx, cfg, build)
 }
 
 func build(ctx context.Context, s *platform.Service) error {
@@ -48,14 +38,16 @@ func build(ctx context.Context, s *platform.Service) error {
 
 // open makes the tables, and the service over them, without a processor.
 func open(ctx context.Context, db *sqldb.DB) (*Service, error) {
-	b, err1 := barrier.New(db, barrier.Config{})
-	schema, err2 := sqlrepo.Schema[Payment](db.Dialect(), "payments", []string{"charge_key"})
-	if err := errors.Join(err1, err2); err != nil {
+	b, err := barrier.New(db, barrier.Config{})
+	if err != nil {
 		return nil, err
 	}
-	if err := platform.Ensure(ctx, db, schema+indexes+ledger, b); err != nil {
-		return nil, err
-	}
-	payments, err := sqlrepo.New[Payment](db, sqlrepo.Config{Table: "payments"})
-	return &Service{tx: db, payments: payments, barrier: b}, err
+	s := &Service{tx: db, barrier: b}
+	err = platform.Tables(ctx, db, func(ctx context.Context) (err error) {
+		if s.payments, err = platform.Repo[Payment](ctx, db, "payments", []string{"charge_key"}); err != nil {
+			return err
+		}
+		return platform.Ensure(ctx, db, indexes+ledger, b)
+	})
+	return s, err
 }

@@ -1,0 +1,39 @@
+package products
+
+import (
+	"context"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Told is the payload of products.updated and products.deleted.
+type Told struct {
+	ProductID  string `json:"product_id"`
+	SKU        string `json:"sku"`
+	Name       string `json:"name"`
+	PriceCents int64  `json:"price_cents"`
+	Active     bool   `json:"active"`
+}
+
+// ToldNew is the payload of products.created.
+type ToldNew struct {
+	Told
+	Stock int64 `json:"stock"`
+}
+
+func told(p *Product) Told { return Told{p.ID, p.SKU, p.Name, p.PriceCents, p.Active} }
+
+// events tells through an outbox: what is told is stored by the write that it is about.
+type events struct{ outbox messaging.Publisher }
+
+func (e events) ProductCreated(ctx context.Context, p *Product, stock int64) error {
+	return e.outbox.Publish(ctx, "products.created", ToldNew{told(p), stock}, messaging.WithKey(p.ID))
+}
+
+func (e events) ProductUpdated(ctx context.Context, p *Product) error {
+	return e.outbox.Publish(ctx, "products.updated", told(p), messaging.WithKey(p.ID))
+}
+
+func (e events) ProductDeleted(ctx context.Context, p *Product) error {
+	return e.outbox.Publish(ctx, "products.deleted", told(p), messaging.WithKey(p.ID))
+}
