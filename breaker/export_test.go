@@ -11,3 +11,15 @@ func Pause(r Retry, n int) time.Duration {
 	}
 	return jitter(p.NextBackOff())
 }
+
+// Window is a window for tests.
+type Window struct{ w *window }
+
+// NewWindow returns a window over d.
+func NewWindow(d time.Duration) Window { return Window{newWindow(d)} }
+
+// Add counts a call.
+func (w Window) Add(slow, failed bool) { w.w.add(slow, failed) }
+
+// Sum returns what is in the window.
+func (w Window) Sum() (calls, failed, slow int) { return w.w.sum() }

@@ -1,4 +1,4 @@
-// Package breakerotel counts what breakers do, as OpenTelemetry metrics.
+// Package breakerotel tells of what breakers do, as OpenTelemetry metrics and span events.
 //
 //	cfg, err := breakerotel.Instrument(breaker.Config{Name: "billing"}, breakerotel.Config{})
 //	...
@@ -8,6 +8,11 @@
 // limited), and the gauge sillar.breaker.state, by breaker.name (0 closed, 1 half-open, 2 open). A Config with which a
 // registry makes its breakers can be instrumented the same way; each key is a name of its own.
 //
+// Do guards a call as breaker.Do does, and adds events to the span that is in the context: breaker.retry (with
+// breaker.attempt and error.type, the type and never the text), breaker.rejected and breaker.gave_up (with breaker.reason:
+// open, full, limited, exhausted, budget, deadline, cancelled). They are added on the caller's goroutine, for a hook may
+// come when the span has ended. The packages breakerhttp and breakergrpc add them themselves.
+//
 // It guarantees that hooks that the Config had are still called, and that no call waits for a metric: breakers tell
-// their hooks outside every call.
+// their hooks outside every call. Without a recording span Do allocates nothing. It makes no spans of its own.
 package breakerotel
