@@ -32,3 +32,36 @@ func ExampleDoOr() {
 	fmt.Println(rate, err)
 	// Output: 1.08 <nil>
 }
+
+func ExampleRetry() {
+	stock := breaker.Must(breaker.New(breaker.Config{
+		Name:     "stock",
+		Deadline: 5 * time.Second, // for all attempts together
+		Retry:    breaker.Retry{Attempts: 3, Initial: time.Millisecond},
+	}))
+	n := 0
+	_, err := breaker.Do(context.Background(), stock, func(context.Context) (int, error) {
+		n++
+		return 0, errors.New("connection refused")
+	})
+	var gaveUp *breaker.RetryError
+	fmt.Println(n, errors.As(err, &gaveUp), errors.Is(err, breaker.ErrExhausted), gaveUp.Err)
+	// Output: 3 true true connection refused
+}
+
+func ExampleNew() {
+	b, err := breaker.New(breaker.Config{
+		Name: "reports", Timeout: 2 * time.Second,
+		Failures: -1, FailureRate: 0.5, Window: 30 * time.Second, // half of the calls, instead of some in a row
+		Bulkhead: 10, BulkheadWait: 100 * time.Millisecond,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(b.Name(), b.State())
+	_, err = breaker.New(breaker.Config{FailureRate: 50})
+	fmt.Println(err)
+	// Output:
+	// reports closed
+	// breaker: default: Config.FailureRate is 50, want at most 1
+}

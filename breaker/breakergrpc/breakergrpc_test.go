@@ -189,14 +189,3 @@ func TestStreams(t *testing.T) {
 		t.Fatalf("two broken streams: %v", b.State())
 	}
 }
-
-func ExampleDialOptions() {
-	opts := append(breakergrpc.DialOptions(breakergrpc.Config{Breaker: breaker.Config{Timeout: 2 * time.Second}}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	conn, err := grpc.NewClient("users:9000", opts...)
-	if err != nil {
-		panic(err)
-	}
-	defer conn.Close()
-	// Output:
-}
