@@ -43,10 +43,21 @@ func TestInventory(t *testing.T) {
 					time.Sleep(5 * time.Millisecond) // the router is not there yet
 				}
 			}
+			for topic, e := range map[string]productCreated{"products.updated": {"ghost", 1}, "products.deleted": {"ghost", 1}, "products.created": {"debt", -1}} {
+				if err := shop.Broker.Publish(t.Context(), topic, e); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := shop.Broker.Publish(t.Context(), "products.created", productCreated{"cup", 1}); err != nil {
 				t.Fatal(err)
 			}
 			stocked(t, base+"/cup", ana)
+			for _, product := range []string{"ghost", "debt"} {
+				shoptest.Call{Method: "GET", URL: base + "/" + product, Token: ana}.Do(t).Want(t, product, 404, "not-found")
+			}
+			if dead, err := shop.Broker.DeadLetters(t.Context(), "inventory", 10); err != nil || len(dead) != 1 {
+				t.Errorf("dead letters: %v, %v", dead, err)
+			}
 			is := func(when, product string, onHand, reserved float64) {
 				t.Helper()
 				a := shoptest.Call{Method: "GET", URL: base + "/" + product, Token: ana}.Do(t)
