@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -98,6 +97,11 @@ func (r *runner) intend() {
 // save stores the saga, and finds out what became of a write whose acknowledgement was lost. A signal that came
 // meanwhile is looked at first: a cancellation may forbid what the write intends.
 func (r *runner) save(ctx context.Context) error {
+	return r.saveUnless(ctx, func() bool { return false })
+}
+
+// saveUnless is save that returns ErrSignalled when a signal came after which the write must not be made.
+func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 	if errors.Is(context.Cause(ctx), ErrDraining) { // what has been done is still told, within bounds
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -127,6 +131,9 @@ func (r *runner) save(ctx context.Context) error {
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil {
 				r.rec.Signals, r.rec.SignalSeq = stored.Signals, stored.SignalSeq
+				if forbidden() {
+					return err
+				}
 				if r.atBoundary() {
 					r.heedCancel()
 				}
@@ -265,23 +272,12 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if time.Now().Before(st.Deadline) {
 		return r.parkUntil(ctx, st.Deadline)
 	}
-	before := r.rec
-	before.Steps = slices.Clone(r.rec.Steps)
 	st.Status, st.Error = Failed, ErrAwaitTimeout.Error()
 	r.turnBack(n.name, ErrAwaitTimeout.Error())
-	err := r.o.store.Save(ctx, r.rec)
-	switch {
-	case err == nil:
-		r.rec.Revision++
-		r.o.changed(ctx, r.rec)
-		return nil
-	case errors.Is(err, ErrSignalled):
-		stored, gerr := r.o.store.Get(ctx, r.rec.ID)
-		r.rec = before
-		if gerr != nil {
-			return gerr
-		}
-		r.rec.Signals, r.rec.SignalSeq = stored.Signals, stored.SignalSeq
+	err := r.saveUnless(ctx, func() bool { _, here := r.rec.Signals[n.name]; return here })
+	if errors.Is(err, ErrSignalled) {
+		st.Status, st.Error = Started, ""
+		r.rec.Status, r.rec.FailedStep, r.rec.Cause = Running, "", ""
 		return nil
 	}
 	return err

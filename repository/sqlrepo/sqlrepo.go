@@ -218,11 +218,7 @@ func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64
 // Update implements repository.Repository. The row is locked while change runs, so that it seldom runs twice.
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
 	var out, zero E
-	err := r.db.InTx(ctx, func(ctx context.Context) error {
-		before, err := r.one(ctx, "update in", r.sql.lock, id)
-		if err != nil {
-			return err
-		}
+	err := r.locked(ctx, "update in", id, func(ctx context.Context, before E) (err error) {
 		if out, err = r.life.Clone(&before); err != nil {
 			return err
 		}
@@ -236,6 +232,26 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[
 		return zero, err
 	}
 	return out, nil
+}
+
+// locked runs fn with a row that is locked, in a transaction. A row that is not there has changed nothing: inside a
+// transaction of the caller's, who may want to create it, that must not doom the whole.
+func (r *Repo[E]) locked(ctx context.Context, doing, id string, fn func(ctx context.Context, e E) error) error {
+	lock := func(ctx context.Context) (E, error) { return r.one(ctx, doing, r.sql.lock, id) }
+	if _, err := r.db.Tx(ctx); err == nil {
+		e, err := lock(ctx)
+		if err != nil {
+			return err
+		}
+		return r.db.InTx(ctx, func(ctx context.Context) error { return fn(ctx, e) })
+	}
+	return r.db.InTx(ctx, func(ctx context.Context) error {
+		e, err := lock(ctx)
+		if err != nil {
+			return err
+		}
+		return fn(ctx, e)
+	})
 }
 
 // Replace implements repository.Repository.
@@ -282,11 +298,7 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 	if len(then) == 0 {
 		return r.remove(ctx, id)
 	}
-	return r.db.InTx(ctx, func(ctx context.Context) error {
-		e, err := r.one(ctx, "delete from", r.sql.lock, id)
-		if err != nil {
-			return err
-		}
+	return r.locked(ctx, "delete from", id, func(ctx context.Context, e E) error {
 		if err := run(ctx, &e, then); err != nil {
 			return err
 		}

@@ -86,6 +86,43 @@ func TestJoinsTheTransaction(t *testing.T) {
 	}
 }
 
+// Update-or-create inside a transaction: that there was nothing to update does not undo the rest.
+func TestMissingRowDoomsNothing(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			db, r := open(t, dsn(t))
+			err := db.InTx(t.Context(), func(ctx context.Context) error {
+				none := func(context.Context, *widget) error { return nil }
+				if _, err := r.Update(ctx, "none", none); !errors.Is(err, repository.ErrNotFound) {
+					t.Errorf("Update: %v", err)
+				}
+				if err := r.Delete(ctx, "none", none); !errors.Is(err, repository.ErrNotFound) {
+					t.Errorf("Delete: %v", err)
+				}
+				_, err := r.Create(ctx, widget{SKU: "a"})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			boom := errors.New("boom")
+			err = db.InTx(t.Context(), func(ctx context.Context) error {
+				w, err := r.Create(ctx, widget{SKU: "b"})
+				if err != nil {
+					return err
+				}
+				if _, err := r.Update(ctx, w.ID, func(context.Context, *widget) error { return boom }); !errors.Is(err, boom) {
+					t.Errorf("a change that fails: %v", err)
+				}
+				return nil
+			})
+			if !errors.Is(err, sqldb.ErrDoomed) {
+				t.Errorf("a change that failed, swallowed: %v, want ErrDoomed", err)
+			}
+		})
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	db, _ := open(t, sqliteDSN(t))
 	for _, table := range []string{"", "Widgets", "w; DROP TABLE x", `"w"`, "a.b.c"} {

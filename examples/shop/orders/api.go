@@ -34,10 +34,7 @@ func show(o Order) view {
 type placeInput struct {
 	Key  string `header:"Idempotency-Key" maxLength:"128" doc:"Makes the request once: the same key gives the same order."`
 	Body struct {
-		Items []struct {
-			ProductID string `json:"product_id" minLength:"1" maxLength:"64"`
-			Quantity  int64  `json:"quantity" minimum:"1" maximum:"1000"`
-		} `json:"items" minItems:"1" maxItems:"50"`
+		Items         []line `json:"items" minItems:"1" maxItems:"50"`
 		PaymentMethod string `json:"payment_method" minLength:"1" maxLength:"64" example:"pm_card_visa"`
 	}
 }
@@ -64,14 +61,13 @@ func api(s *platform.Service, svc *service) {
 	place := platform.Created(platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn))
 	place.Description = "Answers 201 when the order is paid or refused within 5 s, else 202 and where to look."
 	huma.Register(s.API, place, func(ctx context.Context, in *placeInput) (*output, error) {
-		r := Request{UserID: platform.Caller(ctx).ID, PaymentMethod: in.Body.PaymentMethod, Key: in.Key}
+		r := Request{UserID: platform.Caller(ctx).ID, Lines: in.Body.Items, PaymentMethod: in.Body.PaymentMethod, Key: in.Key}
 		seen := map[string]bool{}
 		for _, it := range in.Body.Items {
 			if seen[it.ProductID] {
 				return nil, platform.Invalid("items", "a product is named twice: "+it.ProductID)
 			}
 			seen[it.ProductID] = true
-			r.Lines = append(r.Lines, line{it.ProductID, it.Quantity})
 		}
 		id, err := svc.Place(ctx, r)
 		if err != nil {

@@ -73,8 +73,8 @@ func errUnavailable(name string) error {
 
 // line is a product and how many of it.
 type line struct {
-	ProductID string `json:"product_id"`
-	Quantity  int64  `json:"quantity"`
+	ProductID string `json:"product_id" minLength:"1" maxLength:"64"`
+	Quantity  int64  `json:"quantity" minimum:"1" maximum:"1000"`
 }
 
 func lines(items []Item) []line {

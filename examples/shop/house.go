@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/sillar-go/sillar/examples/shop/gateway"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/examples/shop/inventory"
+	"github.com/sillar-go/sillar/examples/shop/notifications"
+	"github.com/sillar-go/sillar/examples/shop/orders"
+	"github.com/sillar-go/sillar/examples/shop/payments"
+	"github.com/sillar-go/sillar/examples/shop/products"
+	"github.com/sillar-go/sillar/examples/shop/users"
+)
+
+// build is how a service is made, and where its address belongs.
+type build struct {
+	name string
+	make func(context.Context, platform.Config) (*platform.Service, error)
+	at   func(*platform.Peers) *string
+}
+
+// services in the order in which they can be made: each knows those before it.
+var services = []build{
+	{"users", users.New, func(p *platform.Peers) *string { return &p.Users }},
+	{"inventory", inventory.New, func(p *platform.Peers) *string { return &p.Inventory }},
+	{"products", products.New, func(p *platform.Peers) *string { return &p.Products }},
+	{"payments", payments.New, func(p *platform.Peers) *string { return &p.Payments }},
+	{"notifications", notifications.New, func(p *platform.Peers) *string { return &p.Notifications }},
+	{"orders", orders.New, func(p *platform.Peers) *string { return &p.Orders }},
+	{"gateway", gateway.New, nil},
+}
+
+// Seeds are the users of a shop that is tried out.
+var seeds = []platform.SeedUser{
+	{Username: "admin", Email: "admin@example.com", Password: "admin-password", Roles: []string{"admin"}},
+	{Username: "ana", Email: "ana@example.com", Password: "ana-password", Roles: []string{"customer"}},
+}
+
+// config is that of one service.
+func (o *options) config(common platform.Config, name string) platform.Config {
+	cfg := common
+	cfg.Name, cfg.Addr, cfg.GRPCAddr = name, o.addr(name), o.addr("grpc")
+	cfg.DB = o.db
+	if cfg.DB == "" {
+		cfg.DB = "sqlite:" + filepath.Join(o.data, name+".db")
+	}
+	if o.seed && name == "users" {
+		cfg.Users = seeds
+	}
+	cfg.Peers = o.peers
+	cfg.Tokens.JWKS = o.peers.Users + "/.well-known/jwks.json"
+	return cfg
+}
+
+// house is all services in one process.
+type house struct {
+	services []*platform.Service
+	parts    *parts
+}
+
+// newHouse makes all services, on free ports or on those of the options.
+func newHouse(ctx context.Context, o *options) (h *house, err error) {
+	if o.db != "" {
+		return nil, errors.New("--db is for a single service: together, each has a SQLite file of its own in --data")
+	}
+	p, err := o.open(ctx, true, filepath.Join(o.data, "shop.log"))
+	if err != nil {
+		return nil, err
+	}
+	h = &house{parts: p}
+	defer func() {
+		if err != nil {
+			for _, s := range h.services {
+				s.Abandon(ctx)
+			}
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	for _, b := range services {
+		s, err := b.make(ctx, o.config(p.config, b.name))
+		if err != nil {
+			return h, fmt.Errorf("%s: %w", b.name, err)
+		}
+		h.services = append(h.services, s)
+		if b.at != nil {
+			*b.at(&o.peers) = s.URL()
+		}
+		if b.name == "users" {
+			o.peers.UsersGRPC = s.Peers.UsersGRPC
+		}
+	}
+	return h, nil
+}
+
+// URL is the gateway's address.
+func (h *house) URL() string { return h.services[len(h.services)-1].URL() }
+
+// Run runs all services until ctx ends, or one of them fails; then they end one after the other, the door first, so
+// that nobody is refused by a neighbour who has gone.
+func (h *house) Run(ctx context.Context) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	errs := make([]error, len(h.services))
+	stops := make([]context.CancelFunc, len(h.services))
+	ended := make([]chan struct{}, len(h.services))
+	var wg sync.WaitGroup
+	for i, s := range h.services {
+		own, stop := context.WithCancel(context.WithoutCancel(ctx))
+		stops[i], ended[i] = stop, make(chan struct{})
+		wg.Go(func() {
+			defer close(ended[i])
+			if errs[i] = s.Run(own); errs[i] != nil {
+				fail(errs[i])
+			}
+		})
+	}
+	<-ctx.Done()
+	for i := len(h.services) - 1; i >= 0; i-- {
+		stops[i]()
+		<-ended[i]
+	}
+	wg.Wait()
+	return errors.Join(errors.Join(errs...), h.parts.Close())
+}

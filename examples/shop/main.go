@@ -1,0 +1,30 @@
+// Command shop is the reference application: seven services that stand together, in one process or in seven.
+//
+//	go run ./examples/shop              everything in one process, on embedded defaults
+//	go run ./examples/shop demo         plays a scenario in the terminal, and fails when an invariant breaks
+//	go run ./examples/shop orders       one service, with its parts chosen by DSNs
+//	go run ./examples/shop help         all commands and flags
+//
+// Every flag can be given as an environment variable too: --port-offset as SHOP_PORT_OFFSET.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // from now on a second signal ends the process at once
+	}()
+	if err := root().ExecuteContext(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "shop:", err)
+		os.Exit(1)
+	}
+}

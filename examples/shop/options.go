@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/sillar-go/sillar/authn/secrets"
+	"github.com/sillar-go/sillar/authn/secrets/vault"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/memory"
+	"github.com/sillar-go/sillar/messaging/rabbitmq"
+	"github.com/sillar-go/sillar/observability/otlp"
+)
+
+// options are the flags.
+type options struct {
+	host       string
+	portOffset int
+	data       string
+	db         string
+	broker     string
+	log        string
+	logLevel   string
+	secret     string
+	smtp       string
+	drainDelay time.Duration
+	breaker    time.Duration
+	faults     bool
+	seed       bool
+	peers      platform.Peers
+}
+
+func (o *options) register(f *pflag.FlagSet) {
+	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
+	f.IntVar(&o.portOffset, "port-offset", 0, "is added to every port; -1 picks free ports")
+	f.StringVar(&o.data, "data", "", "folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
+	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., and for users mongodb://.../NAME (default: SQLite in --data)")
+	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, or amqp://...")
+	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
+	f.StringVar(&o.smtp, "smtp", "", "mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
+	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to serve on after saying that it goes down")
+	f.DurationVar(&o.breaker, "breaker-open", 30*time.Second, "how long breakers between services stay open")
+	f.BoolVar(&o.faults, "faults", true, "let administrators break the payment processor")
+	f.BoolVar(&o.seed, "seed", true, "make the users admin and ana, and a catalogue, where there is none")
+	for _, p := range []struct {
+		to         *string
+		name, port string
+	}{{&o.peers.Users, "users", "8000"}, {&o.peers.Products, "products", "8001"}, {&o.peers.Orders, "orders", "8002"},
+		{&o.peers.Inventory, "inventory", "8003"}, {&o.peers.Payments, "payments", "8004"}, {&o.peers.Notifications, "notifications", "8005"}} {
+		f.StringVar(p.to, p.name+"-url", "", "address of the "+p.name+" service (default: http://127.0.0.1:"+p.port+" and the offset)")
+	}
+	f.StringVar(&o.peers.UsersGRPC, "users-grpc", "", "address of the users service's gRPC (default: 127.0.0.1:50051 and the offset)")
+}
+
+// aliases are environment variables that tutorials of this architecture use.
+var aliases = map[string][]string{
+	"users-url": {"USER_SERVICE_URL"}, "products-url": {"PRODUCT_SERVICE_URL"}, "orders-url": {"ORDER_SERVICE_URL"},
+	"inventory-url": {"INVENTORY_SERVICE_URL"}, "payments-url": {"PAYMENT_SERVICE_URL"}, "notifications-url": {"NOTIFICATION_SERVICE_URL"},
+	"db": {"MONGODB_URI"}, "broker": {"RABBITMQ_URI"}, "service-secret": {"JWT_SECRET_KEY"},
+}
+
+// fromEnv sets what no flag has set and the environment has.
+func fromEnv(f *pflag.FlagSet) (err error) {
+	f.VisitAll(func(fl *pflag.Flag) {
+		if fl.Changed || fl.Name == "help" {
+			return
+		}
+		names := append([]string{"SHOP_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))}, aliases[fl.Name]...)
+		for _, name := range names {
+			if v := os.Getenv(name); v != "" {
+				if serr := f.Set(fl.Name, v); serr != nil {
+					err = errors.Join(err, fmt.Errorf("environment variable %s: %w", name, serr))
+				}
+				return
+			}
+		}
+	})
+	return err
+}
+
+// ports are those of the services. Number 50051 is gRPC's.
+var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003, "payments": 8004, "notifications": 8005, "grpc": 50051}
+
+func (o *options) addr(name string) string {
+	if o.portOffset < 0 {
+		return net.JoinHostPort(o.host, "0")
+	}
+	return net.JoinHostPort(o.host, strconv.Itoa(ports[name]+o.portOffset))
+}
+
+// fillPeers completes the addresses that were not given.
+func (o *options) fillPeers() {
+	def := func(to *string, name, scheme string) {
+		if *to == "" {
+			*to = scheme + net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[name]+max(o.portOffset, 0)))
+		}
+	}
+	p := &o.peers
+	def(&p.Users, "users", "http://")
+	def(&p.Products, "products", "http://")
+	def(&p.Orders, "orders", "http://")
+	def(&p.Inventory, "inventory", "http://")
+	def(&p.Payments, "payments", "http://")
+	def(&p.Notifications, "notifications", "http://")
+	def(&p.UsersGRPC, "grpc", "")
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// parts are what services have in common, and what must be closed after them.
+type parts struct {
+	config platform.Config
+	close  []func() error
+}
+
+// open makes the common parts. own says that all services live in this process, and may share a secret of its own.
+func (o *options) open(ctx context.Context, own bool, logDefault string) (p *parts, err error) {
+	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay, BreakerOpenFor: o.breaker, Faults: o.faults}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return p, fmt.Errorf("--log-level: %w", err)
+	}
+	p.config.LogLevel = level
+	if p.config.LogWriter, err = p.logWriter(o.log, logDefault); err != nil {
+		return p, err
+	}
+	resolver, err := newResolver()
+	if err != nil {
+		return p, err
+	}
+	resolve := func(flag, ref string) (string, error) {
+		s, err := resolver.Get(ctx, ref)
+		if err != nil {
+			return "", fmt.Errorf("--%s: %w", flag, err)
+		}
+		return s.Reveal(), nil
+	}
+	if o.db != "" {
+		if o.db, err = resolve("db", o.db); err != nil {
+			return p, err
+		}
+	}
+	if o.smtp != "" {
+		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil {
+			return p, err
+		}
+	}
+	switch {
+	case o.secret != "":
+		secret, err := resolve("service-secret", o.secret)
+		if err != nil {
+			return p, err
+		}
+		p.config.Tokens.Secret = []byte(secret)
+	case own:
+		p.config.Tokens.Secret = make([]byte, 32)
+		_, _ = rand.Read(p.config.Tokens.Secret) // never fails
+	default:
+		return p, errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), 32 bytes or more")
+	}
+	broker, err := resolve("broker", o.broker)
+	if err != nil {
+		return p, err
+	}
+	if p.config.Broker, err = openBroker(broker, own, level, p.config.LogWriter); err != nil {
+		return p, err
+	}
+	p.close = append(p.close, p.config.Broker.Close)
+	p.config.SpanExporters, err = otlp.FromEnv(ctx)
+	return p, err
+}
+
+func newResolver() (*secrets.Resolver, error) {
+	cfg := secrets.Config{AllowPlain: true, Sources: map[string]secrets.Source{"env": secrets.Env{}, "file": secrets.File{}}}
+	if addr := os.Getenv("VAULT_ADDR"); addr != "" {
+		v, err := vault.New(vault.Config{Address: addr, Auth: vault.Token(os.Getenv("VAULT_TOKEN"))})
+		if err != nil {
+			return nil, err
+		}
+		cfg.Sources["vault"] = v
+	}
+	return secrets.NewResolver(cfg)
+}
+
+func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messaging.Broker, error) {
+	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: level}))
+	switch {
+	case dsn == "memory:" && own:
+		return memory.New(memory.Config{Source: "shop", Logger: logger})
+	case dsn == "memory:":
+		return nil, errors.New("services in processes of their own need a broker between them: --broker amqp://...")
+	}
+	return rabbitmq.New(dsn, rabbitmq.Config{Source: "shop", Name: "shop", Logger: logger})
+}
+
+func (p *parts) logWriter(where, fallback string) (io.Writer, error) {
+	if where == "" {
+		where = fallback
+	}
+	switch where {
+	case "stdout":
+		return os.Stdout, nil
+	case "stderr":
+		return os.Stderr, nil
+	case "none":
+		return io.Discard, nil
+	}
+	f, err := os.OpenFile(filepath.Clean(where), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("--log: %w", err)
+	}
+	p.close = append(p.close, f.Close)
+	return f, nil
+}
+
+// Close closes what open has opened, the last one first.
+func (p *parts) Close() error {
+	var errs []error
+	for i := len(p.close) - 1; i >= 0; i-- {
+		errs = append(errs, p.close[i]())
+	}
+	return errors.Join(errs...)
+}

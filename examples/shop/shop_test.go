@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
+	"github.com/sillar-go/sillar/internal/testenv"
+)
+
+// The test binary is the shop, too: it runs as one when asked to.
+func TestMain(m *testing.M) {
+	if os.Getenv("SHOP_TEST_MAIN") == "1" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func TestDemoEmbedded(t *testing.T) {
+	var out bytes.Buffer
+	cmd := root()
+	cmd.SetArgs([]string{"demo", "--data", t.TempDir()})
+	cmd.SetOut(&out)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{"paid", "card was declined", "compensated", "✉", "breaker is open", "healed", "money captured"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the demonstration does not speak of %q:\n%s", want, out.String())
+		}
+	}
+}
+
+// process is the shop in a process of its own.
+type process struct {
+	t    *testing.T
+	name string
+	cmd  *exec.Cmd
+	log  string
+	done chan error
+	once sync.Once
+}
+
+func start(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, name: args[0], log: filepath.Join(dir, args[0]+".log"), done: make(chan error, 1)}
+	p.cmd = exec.Command(os.Args[0], args...)
+	p.cmd.Env = append(os.Environ(), "SHOP_TEST_MAIN=1")
+	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p.cmd.Stdout, p.cmd.Stderr = f, f
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		p.stop(syscall.SIGKILL)
+		if t.Failed() {
+			log, _ := os.ReadFile(p.log)
+			t.Logf("%s:\n%s", p.name, tail(log, 15))
+		}
+	})
+	return p
+}
+
+// stop sends a signal and waits for the end.
+func (p *process) stop(sig os.Signal) (err error) {
+	p.once.Do(func() {
+		_ = p.cmd.Process.Signal(sig)
+		select {
+		case err = <-p.done:
+		case <-time.After(40 * time.Second):
+			_ = p.cmd.Process.Kill()
+			err = fmt.Errorf("%s did not end within 40 s of %v", p.name, sig)
+		}
+	})
+	return err
+}
+
+// ready waits until a service says that it is.
+func ready(t *testing.T, p *process, url string) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); ; {
+		res, err := http.Get(url + "/ready")
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case err := <-p.done:
+			p.done <- err
+			t.Fatalf("%s ended: %v", p.name, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is not ready at %s: %v", p.name, url, err)
+		}
+	}
+}
+
+// freeOffset finds an offset at which all ports of the shop are free.
+func freeOffset(t *testing.T) int {
+	t.Helper()
+search:
+	for offset := 2000 + os.Getpid()%3000; offset < 14000; offset += 97 {
+		for _, port := range ports {
+			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+offset))
+			if err != nil {
+				continue search
+			}
+			_ = l.Close()
+		}
+		return offset
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB.
+func TestDemoProcesses(t *testing.T) {
+	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	dir, offset := t.TempDir(), freeOffset(t)
+	common := []string{"--port-offset", strconv.Itoa(offset), "--broker", broker, "--service-secret", strings.Repeat("s", 40), "--breaker-open", "1s"}
+	at := func(name string) string { return "http://127.0.0.1:" + strconv.Itoa(ports[name]+offset) }
+	var all []*process
+	for _, b := range services {
+		args := append([]string{b.name}, common...)
+		switch b.name {
+		case "gateway":
+		case "users":
+			args = append(args, "--db", mongo)
+		default:
+			args = append(args, "--db", testenv.Postgres(t))
+		}
+		all = append(all, start(t, dir, args...))
+	}
+	for _, p := range all {
+		ready(t, p, at(p.name))
+	}
+	var out bytes.Buffer
+	err := scenario.Run(t.Context(), scenario.Config{Gateway: at("gateway"), Admin: "admin", AdminPassword: "admin-password", Out: &out, Faults: true,
+		Logs: func() ([]byte, error) {
+			var logs []byte
+			for _, p := range all {
+				log, err := os.ReadFile(p.log)
+				if err != nil {
+					return nil, err
+				}
+				logs = append(logs, log...)
+			}
+			return logs, nil
+		}})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if err := all[i].stop(syscall.SIGTERM); err != nil {
+			t.Errorf("%s, told to end: %v", all[i].name, err)
+		}
+	}
+}
+
+// A shop is killed in the middle of an order, and goes on with it when it is back.
+func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
+	dir, offset := t.TempDir(), freeOffset(t)
+	args := []string{"--port-offset", strconv.Itoa(offset), "--data", filepath.Join(dir, "data")}
+	url := "http://127.0.0.1:" + strconv.Itoa(ports["gateway"]+offset)
+	p := start(t, dir, args...)
+	ready(t, p, url)
+	orders := "http://127.0.0.1:" + strconv.Itoa(ports["orders"]+offset)
+	ready(t, p, orders)
+
+	token := signIn(t, url)
+	ctx, giveUp := context.WithTimeout(t.Context(), 1200*time.Millisecond) // in the middle of a slow payment
+	defer giveUp()
+	for stocked := false; !stocked; {
+		_, body := ask(t, t.Context(), token, "GET", url+"/inventory/api/v1/inventory/prod-lamp", "")
+		stocked = body["on_hand"] != nil
+	}
+	_, _ = ask(t, ctx, token, "POST", url+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_slow"}`)
+	if err := p.stop(syscall.SIGKILL); err == nil {
+		t.Fatal("the shop was not killed")
+	}
+
+	p = start(t, dir, args...)
+	ready(t, p, url)
+	ready(t, p, orders)
+	token = signIn(t, url)
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		_, body := ask(t, t.Context(), token, "GET", url+"/orders/api/v1/orders", "")
+		items, _ := body["items"].([]any)
+		if len(items) == 1 && items[0].(map[string]any)["status"] == "paid" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the order was not gone on with: %v", body)
+		}
+	}
+	if err := p.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("told to end: %v", err)
+	}
+}
+
+func signIn(t *testing.T, gateway string) string {
+	t.Helper()
+	res, err := http.Post(gateway+"/users/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=password&username=ana&password=ana-password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&token); err != nil || token.AccessToken == "" {
+		t.Fatalf("sign in: %d %v", res.StatusCode, err)
+	}
+	return token.AccessToken
+}
+
+func ask(t *testing.T, ctx context.Context, token, method, url, body string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil
+	}
+	defer res.Body.Close()
+	raw, _ := io.ReadAll(res.Body)
+	out := map[string]any{}
+	_ = json.Unmarshal(raw, &out)
+	return res.StatusCode, out
+}
