@@ -56,11 +56,11 @@ type Reservation struct {
 // ReservationID is the id of an order's reservation.
 func ReservationID(orderID string) string { return "res-" + orderID }
 
-// Repositories are the ports of the stores.
-type (
-	Stocks       = repository.Repository[Stock]
-	Reservations = repository.Repository[Reservation]
-)
+// Stocks is the port of the store of stocks.
+type Stocks = repository.Repository[Stock]
+
+// Reservations is the port of the store of reservations.
+type Reservations = repository.Repository[Reservation]
 
 // take promises an item, or says why it cannot.
 func (s *Stock) take(n int64) error {

@@ -28,7 +28,7 @@ func TestNeverOversold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const workers, rounds, begin = 16, 6, 40
+			const workers, rounds, begin = 16, 4, 20
 			products := []string{"a", "b", "c"}
 			for _, p := range products {
 				if err := s.Add(t.Context(), p, begin); err != nil {

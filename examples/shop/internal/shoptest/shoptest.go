@@ -64,6 +64,7 @@ func Run(t testing.TB, s *platform.Service, err error) *platform.Service {
 		if err := <-done; err != nil {
 			t.Errorf("%s: Run: %v", s.Name, err)
 		}
+		http.DefaultClient.CloseIdleConnections()
 	})
 	return s
 }
