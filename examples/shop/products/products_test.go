@@ -94,6 +94,16 @@ func TestProducts(t *testing.T) {
 				return fmt.Sprintf(`{"order_id":"o1","items":[{"product_id":%q,"quantity":%d}]}`, id, n)
 			}
 			check := func(items string) string { return `{"items":[` + items + `]}` }
+			// What was told reaches inventory sooner or later.
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(`{"product_id":"prod-rug","quantity":15},{"product_id":"` + id + `","quantity":3}`)}.Do(t)
+				if a.Body["available"] == true {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("no stock: %d %s", a.Code, a.Raw)
+				}
+			}
 			for _, c := range []struct {
 				what, method, url, token, key, body string
 				code                                int
@@ -143,21 +153,15 @@ func TestProducts(t *testing.T) {
 			}
 			tell("products.updated", id, map[string]any{"price_cents": 2500.0}) // nothing of what was refused
 
-			// The stock of the new product has reached inventory, sooner or later.
-			want := check(`{"product_id":"` + id + `","quantity":2},{"product_id":"prod-rug","quantity":1}`)
-			for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: want}.Do(t)
-				if strings.Contains(a.Raw, `"available":true`) || time.Now().After(end) {
-					break
-				}
-			}
+			offered := `{"product_id":"` + id + `","quantity":2},{"product_id":"prod-rug","quantity":1}`
+			a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(offered)}.Do(t)
 			if a.Code != 200 || a.Body["available"] != false || a.Body["total_cents"] != 2*2500.0+32000 ||
 				!strings.Contains(a.Raw, `{"product_id":"`+id+`","name":"Xylophone","price_cents":2500,"quantity":2,"available":true}`) ||
 				!strings.Contains(a.Raw, `"product_id":"prod-rug","name":"Wool rug","price_cents":32000,"quantity":1,"available":false`) {
 				t.Errorf("check: %d %s", a.Code, a.Raw)
 			}
 			shoptest.Call{Method: "PUT", URL: one, Token: admin, Body: `{"active":false}`}.Do(t).Want(t, "take off sale", 200)
-			shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: want}.Do(t).Want(t, "check what is off sale", 422, "validation", "items[0].product_id")
+			shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(offered)}.Do(t).Want(t, "check what is off sale", 422, "validation", "items[0].product_id")
 			tell("products.updated", id, map[string]any{"active": false})
 			shoptest.Call{Method: "DELETE", URL: one, Token: admin}.Do(t).Want(t, "delete", 204)
 			tell("products.deleted", id, nil)
