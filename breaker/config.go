@@ -59,8 +59,8 @@ type Config struct {
 
 	// OnStateChange is told of every change of state.
 	OnStateChange func(StateChange)
-	// OnCall is told of every attempt and every rejection. When more than 65,536 wait to be told, further ones are
-	// dropped; changes of state never are.
+	// OnCall is told of every attempt and every rejection. At most 65,536 wait to be told, further ones are dropped, so
+	// that a stuck hook fills no memory; changes of state never are.
 	OnCall func(Call)
 }
 

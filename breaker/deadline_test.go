@@ -82,12 +82,18 @@ func TestTheCallersEarlierDeadlineNeedsNoTimeout(t *testing.T) {
 // A peer that knows the deadline may tell of its end before our own timer does.
 func TestATimeoutToldByThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Timeout: time.Second}))
-		err := b.Run(t.Context(), func(context.Context) error { time.Sleep(time.Second); return errDown })
-		if !errors.Is(err, breaker.ErrTimeout) || !errors.Is(err, errDown) {
-			t.Fatalf("at the timeout: %v", err)
+		b := breaker.Must(breaker.New(breaker.Config{Timeout: time.Second, Failures: -1}))
+		for range 100 { // which of the two timers is first is chance
+			told := time.After(time.Second)
+			err := b.Run(t.Context(), func(context.Context) error { <-told; return errDown })
+			if !errors.Is(err, breaker.ErrTimeout) || !errors.Is(err, errDown) {
+				t.Fatalf("at the timeout: %v", err)
+			}
 		}
-		if err = b.Run(t.Context(), func(context.Context) error { time.Sleep(time.Second - 1); return errDown }); err != errDown {
+		if !errors.Is(breaker.ErrTimeout, context.DeadlineExceeded) {
+			t.Fatal("ErrTimeout is not DeadlineExceeded")
+		}
+		if err := b.Run(t.Context(), func(context.Context) error { time.Sleep(time.Second - 1); return errDown }); err != errDown {
 			t.Fatalf("before the timeout: %v", err)
 		}
 	})
@@ -156,6 +162,7 @@ func TestRejected(t *testing.T) {
 func TestPausesOfARetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Budget: -1}}))
+		low, high := 0, 0
 		for range 50 {
 			start, last := time.Now(), time.Now()
 			var pauses []time.Duration
@@ -167,16 +174,26 @@ func TestPausesOfARetry(t *testing.T) {
 				if pauses[n] > ceiling {
 					t.Fatalf("pauses %v", pauses)
 				}
+				if pauses[n] < ceiling/2 {
+					low++
+				} else if n > 0 {
+					high++
+				}
 			}
 			if last.Sub(start) != time.Since(start) {
 				t.Fatal("a pause after the last attempt")
 			}
 		}
+		if low < 40 || high < 40 {
+			t.Fatalf("not evenly drawn: %d pauses below half of the ceiling, %d above", low, high)
+		}
 		// Initial above the default Max raises it.
-		for range 100 {
-			if d := breaker.Pause(breaker.Retry{Attempts: 2, Initial: time.Hour}, 3); d > time.Hour {
-				t.Fatal(d)
-			}
+		var longest time.Duration
+		for n := range 100 {
+			longest = max(longest, breaker.Pause(breaker.Retry{Attempts: 2, Initial: time.Hour}, n%4+1))
+		}
+		if longest > time.Hour || longest < time.Minute {
+			t.Fatal(longest)
 		}
 	})
 }

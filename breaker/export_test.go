@@ -23,3 +23,6 @@ func (w Window) Add(slow, failed bool) { w.w.add(slow, failed) }
 
 // Sum returns what is in the window.
 func (w Window) Sum() (calls, failed, slow int) { return w.w.sum() }
+
+// TripFor opens a closed breaker as a failure does.
+func TripFor(b *Breaker, err error) { b.trip(b.era.Load(), err) }

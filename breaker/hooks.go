@@ -35,8 +35,8 @@ type Call struct {
 	Duration time.Duration
 }
 
-// maxWaiting bounds the calls that wait to be told.
-const maxWaiting = 1 << 16
+// maxWaiting bounds the calls that wait to be told: so many in the queue, and so many that are being delivered.
+const maxWaiting = 1 << 15
 
 // hooks tells in order, on a goroutine that lives while there is something to tell.
 type hooks struct {

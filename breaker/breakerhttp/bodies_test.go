@@ -20,12 +20,14 @@ import (
 type base struct {
 	answer       func(req *http.Request) (*http.Response, error)
 	opened, shut atomic.Int32
+	contexts     []context.Context // of the attempts
 }
 
 func (b *base) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
 		defer req.Body.Close()
 	}
+	b.contexts = append(b.contexts, req.Context())
 	res, err := b.answer(req)
 	if res != nil {
 		b.opened.Add(1)
@@ -103,6 +105,10 @@ func TestBodiesAreClosedOnEveryPath(t *testing.T) {
 			<-req.Context().Done()
 			return nil, req.Context().Err()
 		}},
+		"the header with the caller's deadline": {within: time.Second, err: context.DeadlineExceeded, answer: func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return status(500)
+		}},
 		"the header with the timeout": {cfg: breaker.Config{Timeout: time.Second}, err: breaker.ErrTimeout, answer: func(req *http.Request) (*http.Response, error) {
 			<-req.Context().Done()
 			return status(200)
@@ -147,6 +153,11 @@ func TestBodiesAreClosedOnEveryPath(t *testing.T) {
 				for i, body := range bodies {
 					if !body.closed.Load() {
 						t.Errorf("body %d of the request is open", i)
+					}
+				}
+				for i, ctx := range b.contexts {
+					if ctx.Err() == nil {
+						t.Errorf("the context of attempt %d goes on", i+1)
 					}
 				}
 				if b.opened.Load() != b.shut.Load() {

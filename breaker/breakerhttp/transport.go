@@ -158,6 +158,9 @@ func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Res
 	}
 	if err != nil && ctx.Err() != nil { // its body could not be read
 		_ = res.Body.Close()
+		if !errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("breakerhttp: %w: %w", ctx.Err(), plain(err))
+		}
 		return nil, plain(err)
 	}
 	return res, nil // a response is the answer, whatever it meant to the breaker

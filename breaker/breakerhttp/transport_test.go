@@ -136,6 +136,7 @@ func TestRetryAfter(t *testing.T) {
 		"seconds":           {func() string { return "1" }, 0, time.Minute, time.Second, 2},
 		"a date":            {func() string { return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat) }, 0, time.Minute, 500 * time.Millisecond, 2},
 		"capped":            {func() string { return "999999999999" }, 50 * time.Millisecond, time.Minute, 50 * time.Millisecond, 2},
+		"a date, capped":    {func() string { return time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) }, 50 * time.Millisecond, time.Minute, 50 * time.Millisecond, 2},
 		"past the deadline": {func() string { return "20" }, 0, 10 * time.Second, 0, 1},
 		"nonsense":          {func() string { return "-5" }, 0, time.Minute, 0, 2},
 	} {

@@ -77,7 +77,7 @@ func TestDoTellsTheSpan(t *testing.T) {
 	})
 }
 
-func TestDoWithoutASpanCostsNothing(t *testing.T) {
+func TestASuccessAtOnceCostsNothing(t *testing.T) {
 	b := breaker.Must(breaker.New(breaker.Config{Timeout: -1}))
 	ctx := context.Background()
 	fn := func(context.Context) (int, error) { return 1, nil }

@@ -14,5 +14,5 @@
 // come when the span has ended. The packages breakerhttp and breakergrpc add them themselves.
 //
 // It guarantees that hooks that the Config had are still called, and that no call waits for a metric: breakers tell
-// their hooks outside every call. Without a recording span Do allocates nothing. It makes no spans of its own.
+// their hooks outside every call. Do allocates nothing when the first attempt succeeds. It makes no spans of its own.
 package breakerotel
