@@ -65,7 +65,7 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 		told = append(told, e.Name)
 		for _, a := range e.Attributes {
 			if a.Key != "breaker.name" {
-				told[len(told)-1] += fmt.Sprint(" ", a.Value.Emit())
+				told[len(told)-1] += fmt.Sprint(" ", a.Value.String())
 			} else if a.Value.AsString() != b.Name() {
 				t.Errorf("name %s", a.Value.AsString())
 			}

@@ -41,7 +41,7 @@ func TestSpanEvents(t *testing.T) {
 		for _, e := range rec.Ended()[0].Events() {
 			s := e.Name
 			for _, a := range e.Attributes {
-				s += fmt.Sprintf(" %s=%v", a.Key, a.Value.Emit())
+				s += fmt.Sprintf(" %s=%v", a.Key, a.Value.String())
 			}
 			told = append(told, s)
 		}
