@@ -4,69 +4,68 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
-	"sync"
 )
 
 // parallel runs the branches of n that have not been completed, and stores each result as it comes. It settles all of
 // them before it says how it went: no compensation may meet a running action.
 func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) result {
+	type ended struct {
+		branch int
+		st     StepState
+		res    result
+	}
 	base := r.rec.State
-	var (
-		mu    sync.Mutex // guards r.rec while branches run
-		wg    sync.WaitGroup
-		ends  = make([]result, len(n.branches))
-		saved error
-	)
-	for i, b := range n.branches {
-		if st.Branches[i].Status == StepCompleted || st.Branches[i].Status == Failed {
-			continue
+	results := make(chan ended, len(n.branches))
+	running := 0
+	for i := range n.branches {
+		if st.Branches[i].Status == Started {
+			running++
 		}
-		st.Branches[i].Status = Started
-		wg.Go(func() {
-			mu.Lock()
-			own := st.Branches[i]
-			br := &runner{o: r.o, def: r.def, rec: r.rec} // reads a record that the others do not change
-			br.rec.State = base
-			mu.Unlock()
-			res := br.attempts(ctx, stop, b, &own, nil, true)
-			mu.Lock()
-			defer mu.Unlock()
-			switch res.end {
-			case endDone:
-				merged, err := merge(base, r.rec.State, res.state)
-				if err != nil {
-					own.InDoubt = true
-					res = result{end: endExhausted, err: fmt.Errorf("%w: branch %s", err, b.name)}
-					own.Status, own.Error = Failed, res.err.Error()
-					break
-				}
-				own.Status, own.Error = StepCompleted, ""
-				r.rec.State = merged
-			case endRejected, endExhausted:
-				own.Status, own.Error = Failed, cut(res.err.Error())
-			}
-			ends[i] = res
-			st.Branches[i] = own
-			if res.end != endLost && res.end != endPark && saved == nil {
-				saved = r.save(ctx)
-			}
-		})
 	}
-	wg.Wait()
-	if saved != nil {
-		return result{end: endLost, err: saved}
+	for i, b := range n.branches {
+		if own := st.Branches[i]; own.Status == Started {
+			br := &runner{o: r.o, def: r.def, rec: r.rec} // of the record it only reads what does not change
+			go func() {
+				res := br.attempts(ctx, stop, b, &own, nil, true)
+				results <- ended{i, own, res}
+			}()
+		}
 	}
+	var lost error
 	out := result{end: endDone}
-	for i, res := range ends {
-		switch b := st.Branches[i]; {
-		case res.end == endLost:
-			return res
-		case b.Status == Failed && out.end != endPark:
-			out = result{end: endExhausted, step: b.Name, err: fmt.Errorf("%s", b.Error)}
-		case res.end == endPark:
-			out = res
+	for range running {
+		e := <-results
+		switch e.res.end {
+		case endDone:
+			merged, err := merge(base, r.rec.State, e.res.state)
+			if err != nil {
+				e.st.Status, e.st.InDoubt = Failed, true
+				e.st.Error = cut(fmt.Sprintf("%v: branch %s", err, e.st.Name))
+				break
+			}
+			e.st.Status, e.st.Error = StepCompleted, ""
+			r.rec.State = merged
+		case endRejected, endExhausted:
+			e.st.Status, e.st.Error = Failed, cut(e.res.err.Error())
+		case endPark:
+			out = e.res
+		case endLost:
+			lost = e.res.err
+		}
+		st.Branches[e.branch] = e.st
+		if lost == nil && e.res.end != endPark {
+			lost = r.save(ctx)
+		}
+	}
+	if lost != nil {
+		return result{end: endLost, err: lost}
+	}
+	for _, b := range st.Branches {
+		if b.Status == Failed && out.end != endPark {
+			out = result{end: endExhausted, step: b.Name, err: errors.New(b.Error)}
 		}
 	}
 	out.state = r.rec.State

@@ -88,6 +88,11 @@ func doubt(st *StepState) {
 func (r *runner) intend() {
 	st := &r.rec.Steps[r.rec.Cursor]
 	st.Status = Started
+	for i := range st.Branches {
+		if st.Branches[i].Status == NotStarted {
+			st.Branches[i].Status = Started
+		}
+	}
 	n := r.def.nodes[r.rec.Cursor]
 	if n.kind == kindAwait && n.wait > 0 && st.Deadline.IsZero() {
 		st.Deadline = time.Now().Add(n.wait).UTC()
@@ -158,7 +163,7 @@ func (r *runner) atBoundary() bool {
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
 	for _, b := range st.Branches {
-		if b.Status != NotStarted {
+		if b.Attempts > 0 || b.InDoubt {
 			return false
 		}
 	}
@@ -178,6 +183,9 @@ func (r *runner) heedCancel() {
 	st := &r.rec.Steps[r.rec.Cursor]
 	if fresh {
 		st.Status = NotStarted
+		for i := range st.Branches {
+			st.Branches[i].Status = NotStarted
+		}
 	}
 	r.turnBack(st.Name, ErrCancelled.Error())
 }

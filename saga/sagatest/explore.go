@@ -63,9 +63,11 @@ func parsePlan(s string) (p Plan, err error) {
 type ExploreConfig struct {
 	// Depth is how many faults a run has at most. 0 means 2. Each level multiplies the runs by some hundred.
 	Depth int
-	// NoBarrier takes the participants' barrier (package saga/barrier) away: to see what it is for.
+	// NoBarrier takes the participants' barrier (package saga/barrier) away: they still do nothing twice while it is
+	// there, and no longer remember what has been undone. It shows what the barrier is for.
 	NoBarrier bool
-	// Replay runs one plan, as a failure has printed it, and prints what happens.
+	// Replay runs one plan, as a failure has printed it, and prints what happens. What two nodes do at the same instant
+	// comes in any order, so it is tried up to 20 times.
 	Replay string
 	// Store makes the store of a run. Nil means sagamem. It must live in the bubble of testing/synctest: no network.
 	Store func() saga.Store
@@ -123,9 +125,14 @@ func Search(t *testing.T, def saga.Definition, cfg ExploreConfig) (r Report) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := play(t, def, cfg, plan)
-		t.Log(w.story())
-		return Report{Runs: 1, Violations: w.violations(plan)}
+		for r.Runs < 20 && len(r.Violations) == 0 {
+			r.Runs++
+			w := play(t, def, cfg, plan)
+			if r.Violations = w.violations(plan); len(r.Violations) > 0 || r.Runs == 20 {
+				t.Log(w.story())
+			}
+		}
+		return r
 	}
 	level := []Plan{nil}
 	for depth := 0; len(level) > 0; depth++ {

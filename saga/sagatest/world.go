@@ -74,6 +74,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 	for _, c := range plan {
 		w.plan[c.Point] = c.Fault
 	}
+	_, w.steps = bridge.Fake(def, nil)
 	synctest.Test(t, func(t *testing.T) {
 		w.over = make(chan struct{})
 		w.store = sagamem.New()
@@ -85,8 +86,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 		w.launch = func() {
 			w.nodes++
 			n := &node{Store: w.store, w: w, name: fmt.Sprintf("node%d", w.nodes)}
-			fake, steps := bridge.Fake(def, n.handle)
-			w.steps = steps
+			fake, _ := bridge.Fake(def, n.handle)
 			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, DrainTimeout: -1}, fake.(saga.Definition)))
 			running.Go(func() { _ = o.Run(ctx) })
 			if w.nodes == 1 {
@@ -319,7 +319,7 @@ func (w *world) apply(from string, c bridge.Call) error {
 		case !w.cfg.NoBarrier && e.shut:
 			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step)
 			return saga.Rejected(errors.New("too late"))
-		case !w.cfg.NoBarrier && e.applied > 0:
+		case alive, !w.cfg.NoBarrier && e.applied > 0:
 			return nil // a duplicate
 		}
 		e.applied++

@@ -49,7 +49,7 @@ type sagasInput struct {
 }
 
 type skipInput struct {
-	idInput
+	ID   string `path:"id" maxLength:"200"`
 	Body struct {
 		Step   string `json:"step" minLength:"1" maxLength:"100"`
 		Reason string `json:"reason" minLength:"1" maxLength:"500"`

@@ -69,7 +69,7 @@ func Ensure(ctx context.Context, db *sqldb.DB, script string, parts ...Schema) e
 	if script == "" {
 		return nil
 	}
-	return db.Exec(ctx, script)
+	return Tables(ctx, db, func(ctx context.Context) error { return db.Exec(ctx, script) })
 }
 
 // Repo makes the store of an entity, and its table where that does not exist. unique lists sets of columns whose values no
@@ -79,7 +79,7 @@ func Repo[E any](ctx context.Context, db *sqldb.DB, table string, unique ...[]st
 	if err != nil {
 		return nil, err
 	}
-	if err := db.Exec(ctx, schema); err != nil {
+	if err := Tables(ctx, db, func(ctx context.Context) error { return db.Exec(ctx, schema) }); err != nil {
 		return nil, fmt.Errorf("make the table %s: %w", table, err)
 	}
 	return sqlrepo.New[E](db, sqlrepo.Config{Table: table})
