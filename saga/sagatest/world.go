@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -64,7 +63,7 @@ type world struct {
 var (
 	errInjected = errors.New("sagatest: injected")
 	errDead     = errors.New("sagatest: the node is dead")
-	quiet       = slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet       = slog.New(slog.DiscardHandler)
 )
 
 // play runs the definition once.
