@@ -83,6 +83,9 @@ func landing() http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
-		_ = page.Execute(w, struct{ Services []string }{[]string{"users", "products", "orders", "inventory", "payments", "notifications"}})
+		_ = page.Execute(w, struct {
+			Host     string
+			Services []string
+		}{r.Host, []string{"users", "products", "orders", "inventory", "payments", "notifications"}})
 	})
 }

@@ -4,23 +4,25 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
 func (p *play) processor(ctx context.Context, mode string) error {
-	_, err := p.admin.want(ctx, 200, "PUT", "/payments/api/v1/processor", map[string]string{"mode": mode})
+	_, err := p.admin.Want(ctx, 200, "PUT", "/payments/api/v1/processor", map[string]string{"mode": mode})
 	return err
 }
 
 // breakerState asks the orders service how it sees payments.
 func (p *play) breakerState(ctx context.Context) (string, error) {
-	a, err := p.admin.want(ctx, 200, "GET", "/orders/ready?verbose", nil)
+	a, err := p.admin.Want(ctx, 200, "GET", "/orders/ready?verbose", nil)
 	if err != nil {
 		return "", err
 	}
 	var report struct {
 		Checks []struct{ Name, Status string } `json:"checks"`
 	}
-	if err := json.Unmarshal(a.body, &report); err != nil {
+	if err := json.Unmarshal(a.Body, &report); err != nil {
 		return "", err
 	}
 	for _, c := range report.Checks {
@@ -28,7 +30,7 @@ func (p *play) breakerState(ctx context.Context) (string, error) {
 			return c.Status, nil
 		}
 	}
-	return "", fmt.Errorf("no check of payments in %s", a.body)
+	return "", fmt.Errorf("no check of payments in %s", a.Body)
 }
 
 func (p *play) broken(ctx context.Context) error {
@@ -44,7 +46,7 @@ func (p *play) broken(ctx context.Context) error {
 		}
 		ids = append(ids, o.ID)
 	}
-	state, err := until(ctx, "breaker open", func() (string, bool, error) {
+	state, err := shopclient.Until(ctx, "breaker open", func() (string, bool, error) {
 		s, err := p.breakerState(ctx)
 		return s, s == "degraded", err
 	})
@@ -62,7 +64,7 @@ func (p *play) broken(ctx context.Context) error {
 		}
 		p.say("   order %s…: %s %s", id[:8], o.Status, o.Reason)
 	}
-	if _, err := until(ctx, "breaker closed, order paid", func() (string, bool, error) {
+	if _, err := shopclient.Until(ctx, "breaker closed, order paid", func() (string, bool, error) {
 		_, o, err := p.place(ctx, 1, "pm_card_visa")
 		if err != nil {
 			return "", false, err
@@ -88,7 +90,7 @@ func (p *play) badInput(ctx context.Context) error {
 		{"no items", "/orders/api/v1/orders", map[string]any{"items": []any{}, "payment_method": "pm_card_visa"}, 422, "items"},
 		{"a bad address", "/users/api/v1/users", map[string]any{"username": "abc", "email": "nobody", "password": "a fine password"}, 422, "email"},
 	} {
-		a, err := p.customer.want(ctx, c.status, "POST", c.path, c.body)
+		a, err := p.customer.Want(ctx, c.status, "POST", c.path, c.body)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.what, err)
 		}
@@ -97,13 +99,13 @@ func (p *play) badInput(ctx context.Context) error {
 			CorrelationID string `json:"correlation_id"`
 			Errors        []struct{ Field, Detail string }
 		}
-		if err := a.into(&problem); err != nil {
+		if err := a.Into(&problem); err != nil {
 			return err
 		}
-		if a.header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation || len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
-			return fmt.Errorf("%s: %s: %s", c.what, a.header.Get("Content-Type"), a.body)
+		if a.Header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation || len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
+			return fmt.Errorf("%s: %s: %s", c.what, a.Header.Get("Content-Type"), a.Body)
 		}
-		p.say("   %-20s %d %s: %s", c.what, a.status, problem.Errors[0].Field, problem.Errors[0].Detail)
+		p.say("   %-20s %d %s: %s", c.what, a.Status, problem.Errors[0].Field, problem.Errors[0].Detail)
 	}
 	return nil
 }

@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
 // all reads every page of a list.
-func all[T any](ctx context.Context, c *client, path string) ([]T, error) {
+func all[T any](ctx context.Context, c *shopclient.Client, path string) ([]T, error) {
 	var out []T
 	for after := ""; ; {
-		a, err := c.want(ctx, 200, "GET", path+"?limit=200&after="+url.QueryEscape(after), nil)
+		a, err := c.Want(ctx, 200, "GET", path+"?limit=200&after="+url.QueryEscape(after), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -18,7 +20,7 @@ func all[T any](ctx context.Context, c *client, path string) ([]T, error) {
 			Items []T    `json:"items"`
 			Next  string `json:"next"`
 		}
-		if err := a.into(&page); err != nil {
+		if err := a.Into(&page); err != nil {
 			return nil, err
 		}
 		out = append(out, page.Items...)
@@ -26,6 +28,15 @@ func all[T any](ctx context.Context, c *client, path string) ([]T, error) {
 			return out, nil
 		}
 	}
+}
+
+// Invariants checks what must always hold of a shop, once it is quiet.
+func Invariants(ctx context.Context, cfg Config) error {
+	admin, err := shopclient.Login(ctx, cfg.Gateway, cfg.Admin, cfg.AdminPassword, "invariants")
+	if err != nil {
+		return err
+	}
+	return (&play{Config: cfg, admin: admin}).invariants(ctx)
 }
 
 // invariants are about everything that the shop holds, not about this customer's orders alone. They are looked at
@@ -44,7 +55,7 @@ func (p *play) invariants(ctx context.Context) error {
 		ProductID string `json:"product_id"`
 		stock
 	}
-	lines, err := until(ctx, "the invariants hold", func() (lines []string, ok bool, err error) {
+	lines, err := shopclient.Until(ctx, "the invariants hold", func() (lines []string, ok bool, err error) {
 		sagas, err := all[sagaView](ctx, p.admin, "/orders/api/v1/sagas")
 		if err != nil {
 			return nil, false, err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
 type stock struct {
@@ -13,35 +15,35 @@ type stock struct {
 }
 
 func (p *play) stock(ctx context.Context, productID string) (s stock, err error) {
-	a, err := p.admin.want(ctx, 200, "GET", "/inventory/api/v1/inventory/"+productID, nil)
+	a, err := p.admin.Want(ctx, 200, "GET", "/inventory/api/v1/inventory/"+productID, nil)
 	if err == nil {
-		err = a.into(&s)
+		err = a.Into(&s)
 	}
 	return s, err
 }
 
 // place posts an order for some of the product.
-func (p *play) place(ctx context.Context, quantity int64, method string, header ...string) (answer, order, error) {
+func (p *play) place(ctx context.Context, quantity int64, method string, header ...string) (shopclient.Answer, order, error) {
 	var o order
-	a, err := p.customer.do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
+	a, err := p.customer.Do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
 		"items": []map[string]any{{"product_id": p.product.ID, "quantity": quantity}}, "payment_method": method}, header...)
 	if err != nil {
 		return a, o, err
 	}
-	if a.status != 201 && a.status != 202 {
-		return a, o, fmt.Errorf("status %d: %.300s", a.status, a.body)
+	if a.Status != 201 && a.Status != 202 {
+		return a, o, fmt.Errorf("status %d: %.300s", a.Status, a.Body)
 	}
-	return a, o, a.into(&o)
+	return a, o, a.Into(&o)
 }
 
 // settled waits until an order is no longer pending.
 func (p *play) settled(ctx context.Context, id string) (order, error) {
-	return until(ctx, "order "+id+" settled", func() (o order, ok bool, err error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id, nil)
+	return shopclient.Until(ctx, "order "+id+" settled", func() (o order, ok bool, err error) {
+		a, err := p.customer.Want(ctx, 200, "GET", "/orders/api/v1/orders/"+id, nil)
 		if err != nil {
 			return o, false, err
 		}
-		err = a.into(&o)
+		err = a.Into(&o)
 		return o, o.Status != "pending", err
 	})
 }
@@ -58,12 +60,12 @@ func (p *play) saga(ctx context.Context, id, want string) ([]sagaStep, error) {
 		Steps  []sagaStep `json:"steps"`
 		Cause  string     `json:"cause"`
 	}
-	v, err := until(ctx, "saga of order "+id+" "+want, func() (v view, ok bool, err error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/orders/api/v1/orders/"+id+"/saga", nil)
+	v, err := shopclient.Until(ctx, "saga of order "+id+" "+want, func() (v view, ok bool, err error) {
+		a, err := p.customer.Want(ctx, 200, "GET", "/orders/api/v1/orders/"+id+"/saga", nil)
 		if err != nil {
 			return v, false, err
 		}
-		err = a.into(&v)
+		err = a.Into(&v)
 		return v, v.Status == want, err
 	})
 	for _, s := range v.Steps {
@@ -81,13 +83,13 @@ func (p *play) notified(ctx context.Context, id, event string) error {
 		Status        string `json:"status"`
 		CorrelationID string `json:"correlation_id"`
 	}
-	n, err := until(ctx, "notification "+event+" of order "+id, func() (note, bool, error) {
-		a, err := p.customer.want(ctx, 200, "GET", "/notifications/api/v1/notifications?order_id="+id, nil)
+	n, err := shopclient.Until(ctx, "notification "+event+" of order "+id, func() (note, bool, error) {
+		a, err := p.customer.Want(ctx, 200, "GET", "/notifications/api/v1/notifications?order_id="+id, nil)
 		if err != nil {
 			return note{}, false, err
 		}
 		var list struct{ Items []note }
-		if err := a.into(&list); err != nil {
+		if err := a.Into(&list); err != nil {
 			return note{}, false, err
 		}
 		i := slices.IndexFunc(list.Items, func(n note) bool { return n.Event == event })

@@ -1,3 +1,5 @@
+// Package scenario plays what the shop can do against a running one, through its gateway and nothing else, and checks
+// what must hold.
 package scenario
 
 import (
@@ -5,11 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
 // Config says against which shop the scenario is played.
@@ -29,7 +32,7 @@ type Config struct {
 // play is a scenario under way.
 type play struct {
 	Config
-	customer, admin *client
+	customer, admin *shopclient.Client
 	correlation     string
 	step            int
 	product         product
@@ -87,38 +90,38 @@ func (p *play) say(format string, args ...any) { fmt.Fprintf(p.Out, format+"\n",
 func euros(cents int64) string { return fmt.Sprintf("%d.%02d €", cents/100, cents%100) }
 
 func (p *play) signUp(ctx context.Context) error {
-	anyone := &client{p.Gateway, &http.Client{Timeout: 30 * time.Second}, p.correlation}
+	anyone := shopclient.Anyone(p.Gateway, p.correlation)
 	name := "demo-" + uuid.NewString()[:8]
-	if _, err := anyone.want(ctx, 201, "POST", "/users/api/v1/users", map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
+	if _, err := anyone.Want(ctx, 201, "POST", "/users/api/v1/users", map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
 		return err
 	}
 	var err error
-	if p.customer, err = login(ctx, p.Gateway, name, "a fine password", p.correlation); err != nil {
+	if p.customer, err = shopclient.Login(ctx, p.Gateway, name, "a fine password", p.correlation); err != nil {
 		return err
 	}
-	if p.admin, err = login(ctx, p.Gateway, p.Admin, p.AdminPassword, "demo-admin"); err != nil {
+	if p.admin, err = shopclient.Login(ctx, p.Gateway, p.Admin, p.AdminPassword, "demo-admin"); err != nil {
 		return err
 	}
-	me, err := p.customer.want(ctx, 200, "GET", "/users/users/me", nil)
+	me, err := p.customer.Want(ctx, 200, "GET", "/users/users/me", nil)
 	if err != nil {
 		return err
 	}
-	p.say("   %s is in, as %s", me.field("username"), me.field("id"))
-	if _, err := anyone.want(ctx, 401, "GET", "/orders/api/v1/orders", nil); err != nil {
+	p.say("   %s is in, as %s", me.Field("username"), me.Field("id"))
+	if _, err := anyone.Want(ctx, 401, "GET", "/orders/api/v1/orders", nil); err != nil {
 		return err
 	}
-	if _, err := p.customer.want(ctx, 403, "GET", "/users/admin/users", nil); err != nil {
+	if _, err := p.customer.Want(ctx, 403, "GET", "/users/admin/users", nil); err != nil {
 		return err
 	}
 	p.say("   without a token: 401; without the role: 403")
 	// The catalogue reaches inventory as an event.
-	p.product, err = until(ctx, "a product in stock", func() (product, bool, error) {
-		a, err := anyone.want(ctx, 200, "GET", "/products/api/v1/products?limit=50", nil)
+	p.product, err = shopclient.Until(ctx, "a product in stock", func() (product, bool, error) {
+		a, err := anyone.Want(ctx, 200, "GET", "/products/api/v1/products?limit=50", nil)
 		if err != nil {
 			return product{}, false, err
 		}
 		var list struct{ Items []product }
-		if err := a.into(&list); err != nil {
+		if err := a.Into(&list); err != nil {
 			return product{}, false, err
 		}
 		for _, pr := range list.Items {
@@ -178,8 +181,8 @@ func (p *play) again(ctx context.Context) error {
 	}
 	p.say("   the same key: order %s, both times", first.ID)
 	a, _, err := p.place(ctx, 3, "pm_card_visa", "Idempotency-Key", p.correlation+"-1")
-	if a.status != 422 {
-		return fmt.Errorf("the same key with another body: status %d, want 422 (%v)", a.status, err)
+	if a.Status != 422 {
+		return fmt.Errorf("the same key with another body: status %d, want 422 (%v)", a.Status, err)
 	}
 	p.say("   the same key with another body: 422")
 	return nil
@@ -248,14 +251,14 @@ func (p *play) cancelled(ctx context.Context) error {
 	if _, err := p.saga(ctx, o.ID, "COMPLETED"); err != nil {
 		return err
 	}
-	a, err := p.customer.want(ctx, 200, "POST", "/orders/api/v1/orders/"+o.ID+"/cancel", nil)
+	a, err := p.customer.Want(ctx, 200, "POST", "/orders/api/v1/orders/"+o.ID+"/cancel", nil)
 	if err != nil {
 		return err
 	}
-	if a.field("status") != "cancelled" {
-		return fmt.Errorf("the order is %s", a.body)
+	if a.Field("status") != "cancelled" {
+		return fmt.Errorf("the order is %s", a.Body)
 	}
-	pay, err := p.admin.want(ctx, 200, "GET", "/payments/api/v1/payments/pay-"+o.ID, nil)
+	pay, err := p.admin.Want(ctx, 200, "GET", "/payments/api/v1/payments/pay-"+o.ID, nil)
 	if err != nil {
 		return err
 	}
@@ -263,16 +266,16 @@ func (p *play) cancelled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.say("   the payment is %s, the stock %d as before", pay.field("status"), after.OnHand)
-	if pay.field("status") != "refunded" || after != before {
-		return fmt.Errorf("payment %s, stock %+v, before %+v", pay.body, after, before)
+	p.say("   the payment is %s, the stock %d as before", pay.Field("status"), after.OnHand)
+	if pay.Field("status") != "refunded" || after != before {
+		return fmt.Errorf("payment %s, stock %+v, before %+v", pay.Body, after, before)
 	}
 	return p.notified(ctx, o.ID, "orders.cancelled")
 }
 
 func (p *play) traced(ctx context.Context) error {
 	want := []string{"gateway", "users", "products", "orders", "inventory", "payments", "notifications"}
-	found, err := until(ctx, "log lines of all services", func() (map[string]int, bool, error) {
+	found, err := shopclient.Until(ctx, "log lines of all services", func() (map[string]int, bool, error) {
 		logs, err := p.Logs()
 		if err != nil {
 			return nil, false, err

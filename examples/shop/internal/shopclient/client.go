@@ -1,6 +1,5 @@
-// Package scenario plays what the shop can do against a running one, through its gateway and nothing else, and checks
-// what must hold.
-package scenario
+// Package shopclient speaks to a running shop through its gateway, as somebody who has signed in.
+package shopclient
 
 import (
 	"bytes"
@@ -14,48 +13,55 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// client speaks to the gateway as somebody.
-type client struct {
+// Client speaks to the gateway as somebody.
+type Client struct {
 	base string
 	http *http.Client
 	// correlation is sent with every request.
 	correlation string
 }
 
-// answer is what came back.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
+// Anyone returns a client without a token. correlation is sent with every request.
+func Anyone(base, correlation string) *Client {
+	return &Client{base, &http.Client{Timeout: 30 * time.Second}, correlation}
 }
 
-// into decodes the body.
-func (a answer) into(v any) error {
-	if err := json.Unmarshal(a.body, v); err != nil {
-		return fmt.Errorf("status %d, body %.200s: %w", a.status, a.body, err)
+// Answer is what came back.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Into decodes the body.
+func (a Answer) Into(v any) error {
+	if err := json.Unmarshal(a.Body, v); err != nil {
+		return fmt.Errorf("status %d, body %.200s: %w", a.Status, a.Body, err)
 	}
 	return nil
 }
 
-func (a answer) field(name string) string {
+// Field returns a field of the body that holds text, or "".
+func (a Answer) Field(name string) string {
 	var m map[string]any
-	_ = json.Unmarshal(a.body, &m)
+	_ = json.Unmarshal(a.Body, &m)
 	s, _ := m[name].(string)
 	return s
 }
 
-func (c *client) do(ctx context.Context, method, path string, body any, header ...string) (answer, error) {
+// Do sends body as JSON, with headers given as names and values.
+func (c *Client) Do(ctx context.Context, method, path string, body any, header ...string) (Answer, error) {
 	var r io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
 		if err != nil {
-			return answer{}, err
+			return Answer{}, err
 		}
 		r = bytes.NewReader(raw)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, r)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Correlation-ID", c.correlation)
@@ -64,34 +70,34 @@ func (c *client) do(ctx context.Context, method, path string, body any, header .
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	return answer{res.StatusCode, res.Header, raw}, err
+	return Answer{res.StatusCode, res.Header, raw}, err
 }
 
-// want is do that accepts one status only.
-func (c *client) want(ctx context.Context, status int, method, path string, body any, header ...string) (answer, error) {
-	a, err := c.do(ctx, method, path, body, header...)
+// Want is Do that accepts one status only.
+func (c *Client) Want(ctx context.Context, status int, method, path string, body any, header ...string) (Answer, error) {
+	a, err := c.Do(ctx, method, path, body, header...)
 	if err != nil {
 		return a, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	if a.status != status {
-		return a, fmt.Errorf("%s %s: status %d, want %d: %.300s", method, path, a.status, status, a.body)
+	if a.Status != status {
+		return a, fmt.Errorf("%s %s: status %d, want %d: %.300s", method, path, a.Status, status, a.Body)
 	}
 	return a, nil
 }
 
-// login signs in with a real OAuth2 client.
-func login(ctx context.Context, base, name, password, correlation string) (*client, error) {
+// Login signs in with OAuth2.
+func Login(ctx context.Context, base, name, password, correlation string) (*Client, error) {
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: 30 * time.Second, Transport: withCorrelation{correlation}})
 	cfg := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: base + "/users/token", AuthStyle: oauth2.AuthStyleInParams}}
 	token, err := cfg.PasswordCredentialsToken(ctx, name, password)
 	if err != nil {
 		return nil, fmt.Errorf("sign in as %s: %w", name, err)
 	}
-	return &client{base, cfg.Client(ctx, token), correlation}, nil
+	return &Client{base, cfg.Client(ctx, token), correlation}, nil
 }
 
 type withCorrelation struct{ id string }
@@ -103,8 +109,8 @@ func (w withCorrelation) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// until asks again and again until the answer is right.
-func until[T any](ctx context.Context, what string, ask func() (T, bool, error)) (T, error) {
+// Until asks again and again until the answer is right.
+func Until[T any](ctx context.Context, what string, ask func() (T, bool, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var last T

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
+)
+
+// load drives a running shop.
+func load() *cobra.Command {
+	o := &operator{}
+	var orders, concurrency int
+	cmd := &cobra.Command{Use: "load", Short: "Place many orders at a running shop, and say how fast it was and whether the invariants hold", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if orders < 1 || concurrency < 1 {
+				return errors.New("--orders and --concurrency must be at least 1")
+			}
+			if err := drive(cmd.Context(), cmd.OutOrStdout(), o, orders, concurrency); err != nil {
+				return err
+			}
+			return scenario.Invariants(cmd.Context(), scenario.Config{Gateway: o.gateway, Admin: o.name, AdminPassword: o.password, Out: cmd.OutOrStdout()})
+		}}
+	o.register(cmd)
+	cmd.Flags().IntVar(&orders, "orders", 1000, "how many orders")
+	cmd.Flags().IntVar(&concurrency, "concurrency", 64, "how many at a time")
+	return cmd
+}
+
+// drive places orders; every tenth is declined.
+func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency int) error {
+	name := "load-" + uuid.NewString()[:8]
+	if _, err := shopclient.Anyone(o.gateway, name).Want(ctx, 201, "POST", "/users/api/v1/users",
+		map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
+		return err
+	}
+	admin, err := shopclient.Login(ctx, o.gateway, o.name, o.password, name)
+	if err != nil {
+		return err
+	}
+	customer, err := shopclient.Login(ctx, o.gateway, name, "a fine password", name)
+	if err != nil {
+		return err
+	}
+	if _, err := admin.Want(ctx, 200, "PUT", "/inventory/api/v1/inventory/prod-lamp", map[string]int{"on_hand": 10 * orders}); err != nil {
+		return fmt.Errorf("fill the stock: %w", err)
+	}
+	var (
+		next, limited, failed, open atomic.Int64
+		mu                          sync.Mutex
+		took                        []time.Duration
+		wg                          sync.WaitGroup
+		begin                       = time.Now()
+	)
+	for range concurrency {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				n := next.Add(1)
+				if n > int64(orders) {
+					return
+				}
+				method := "pm_card_visa"
+				if n%10 == 0 {
+					method = "pm_card_declined"
+				}
+				start := time.Now()
+				a, err := customer.Do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
+					"items": []map[string]any{{"product_id": "prod-lamp", "quantity": 1}}, "payment_method": method}, "Idempotency-Key", fmt.Sprint(name, "-", n))
+				switch {
+				case err != nil:
+					failed.Add(1)
+				case a.Status == 429:
+					limited.Add(1)
+				case a.Status == 202:
+					open.Add(1)
+				case a.Status != 201:
+					failed.Add(1)
+				}
+				mu.Lock()
+				took = append(took, time.Since(start))
+				mu.Unlock()
+				if n%500 == 0 {
+					fmt.Fprintf(out, "%d of %d orders, %.0f a second\n", n, orders, float64(n)/time.Since(begin).Seconds())
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	total := time.Since(begin)
+	slices.Sort(took)
+	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))].Round(time.Millisecond) }
+	fmt.Fprintf(out, "%d orders in %v: %.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v\n", orders, total.Round(time.Millisecond),
+		float64(orders)/total.Seconds(), at(0.5), at(0.95), at(0.99), at(1))
+	fmt.Fprintf(out, "%d still under way when answered, %d turned away by the rate limit, %d failed\n", open.Load(), limited.Load(), failed.Load())
+	if failed.Load() > 0 {
+		return fmt.Errorf("%d of %d orders failed", failed.Load(), orders)
+	}
+	return nil
+}

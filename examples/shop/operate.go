@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sillar-go/sillar/breaker/breakerhttp"
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
+)
+
+// operator is who gives commands to a running shop.
+type operator struct{ gateway, name, password string }
+
+func (o *operator) register(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&o.gateway, "gateway", "http://127.0.0.1:8080", "address of the running shop")
+	f.StringVar(&o.name, "admin", "admin", "its administrator")
+	f.StringVar(&o.password, "admin-password", "admin-password", "and the password")
+}
+
+func (o *operator) login(cmd *cobra.Command) (*shopclient.Client, error) {
+	return shopclient.Login(cmd.Context(), o.gateway, o.name, o.password, fmt.Sprintf("operator-%d", time.Now().UnixNano()))
+}
+
+// sagaView is what the orders service tells of a saga.
+type sagaView struct {
+	ID, Name, Status, Cause string
+	FailedStep              string `json:"failed_step"`
+	UpdatedAt               time.Time
+	Steps                   []struct {
+		Name, Status, Error string
+		UndoError           string `json:"undo_error"`
+		InDoubt             bool   `json:"in_doubt"`
+	}
+	Audit []struct {
+		At                          time.Time
+		Actor, Action, Step, Reason string
+	}
+}
+
+func (v sagaView) print(w io.Writer) {
+	fmt.Fprintf(w, "%s  %s  %s", v.ID, v.Name, v.Status)
+	if v.Cause != "" {
+		fmt.Fprintf(w, "  because %s said: %s", v.FailedStep, v.Cause)
+	}
+	fmt.Fprintln(w)
+	for _, s := range v.Steps {
+		fmt.Fprintf(w, "  %-20s %s", s.Name, s.Status)
+		if s.InDoubt {
+			fmt.Fprint(w, ", in doubt")
+		}
+		for what, text := range map[string]string{"": s.Error, "undo: ": s.UndoError} {
+			if text != "" {
+				fmt.Fprintf(w, "  %s%s", what, text)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	for _, a := range v.Audit {
+		fmt.Fprintf(w, "  %s  %s by %s %s %s\n", a.At.Format(time.RFC3339), a.Action, a.Actor, a.Step, a.Reason)
+	}
+}
+
+// sagas are the commands of operators.
+func sagas() *cobra.Command {
+	o := &operator{}
+	cmd := &cobra.Command{Use: "sagas", Short: "Look at the sagas of a running shop, and help those that are stuck"}
+	o.register(cmd)
+
+	var status string
+	list := &cobra.Command{Use: "list", Short: "List sagas", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := o.login(cmd)
+		if err != nil {
+			return err
+		}
+		for after := ""; ; {
+			a, err := c.Want(cmd.Context(), 200, "GET", "/orders/api/v1/sagas?limit=200&status="+strings.ToUpper(status)+"&after="+after, nil)
+			if err != nil {
+				return err
+			}
+			var page struct {
+				Items []sagaView
+				Next  string
+			}
+			if err := a.Into(&page); err != nil {
+				return err
+			}
+			for _, v := range page.Items {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-45s %-14s %-12s %s\n", v.ID, v.Name, strings.ToLower(v.Status), v.Cause)
+			}
+			if after = page.Next; after == "" {
+				return nil
+			}
+		}
+	}}
+	list.Flags().StringVar(&status, "status", "", "running, compensating, completed, compensated or stuck")
+
+	// one makes a command about one saga.
+	one := func(use, short, method, suffix string, body func() any) *cobra.Command {
+		return &cobra.Command{Use: use + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.login(cmd)
+			if err != nil {
+				return err
+			}
+			a, err := c.Do(cmd.Context(), method, "/"+breakerhttp.Path("orders/api/v1/sagas", args[0])+suffix, body())
+			if err != nil {
+				return err
+			}
+			if a.Status != 200 {
+				return fmt.Errorf("%s: %s", args[0], a.Field("detail"))
+			}
+			var v sagaView
+			if err := json.Unmarshal(a.Body, &v); err != nil {
+				return err
+			}
+			v.print(cmd.OutOrStdout())
+			return nil
+		}}
+	}
+	none := func() any { return nil }
+	var step, reason string
+	skip := one("skip", "Take a step of a stuck saga for done, because it was done by hand", "POST", "/skip",
+		func() any { return map[string]string{"step": step, "reason": reason} })
+	skip.Flags().StringVar(&step, "step", "", "the step")
+	skip.Flags().StringVar(&reason, "reason", "", "why; it is kept with the saga")
+	for _, f := range []string{"step", "reason"} {
+		if err := skip.MarkFlagRequired(f); err != nil {
+			panic(err) // the flags are those above
+		}
+	}
+	cmd.AddCommand(list, one("show", "Show a saga", "GET", "", none), one("retry", "Let a stuck saga go on, with fresh attempts", "POST", "/retry", none), skip)
+	return cmd
+}
