@@ -190,7 +190,7 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 	orders := "http://127.0.0.1:" + strconv.Itoa(ports["orders"]+offset)
 	ready(t, p, orders)
 
-	token := signIn(t, url)
+	token := signIn(t, url, "ana")
 	ctx, giveUp := context.WithTimeout(t.Context(), 1200*time.Millisecond) // in the middle of a slow payment
 	defer giveUp()
 	for stocked := false; !stocked; {
@@ -205,7 +205,7 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 	p = start(t, dir, args...)
 	ready(t, p, url)
 	ready(t, p, orders)
-	token = signIn(t, url)
+	token = signIn(t, url, "ana")
 	for end := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		_, body := ask(t, t.Context(), token, "GET", url+"/orders/api/v1/orders", "")
 		items, _ := body["items"].([]any)
@@ -221,9 +221,9 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 	}
 }
 
-func signIn(t *testing.T, gateway string) string {
+func signIn(t *testing.T, gateway, name string) string {
 	t.Helper()
-	res, err := http.Post(gateway+"/users/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=password&username=ana&password=ana-password"))
+	res, err := http.Post(gateway+"/users/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=password&username="+name+"&password="+name+"-password"))
 	if err != nil {
 		t.Fatal(err)
 	}
