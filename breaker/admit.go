@@ -76,8 +76,14 @@ func (b *Breaker) admitNotClosed(e *era) (ticket, error) {
 
 // rejection is the error of an open breaker whose time has not passed, made without a lock.
 func (b *Breaker) rejection(e *era) error {
-	if e.state == Open && !b.cfg.ObserveOnly && (e.forced || time.Until(e.until) > 0) {
-		return b.openError(e)
+	if e.state != Open || b.cfg.ObserveOnly {
+		return nil
+	}
+	if e.forced {
+		return &OpenError{Name: b.cfg.Name, LastErr: e.cause}
+	}
+	if left := time.Until(e.until); left > 0 {
+		return &OpenError{Name: b.cfg.Name, LastErr: e.cause, RetryAfter: left}
 	}
 	return nil
 }
