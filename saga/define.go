@@ -215,6 +215,7 @@ type definition struct {
 	pivot   int // place of the pivot; len(nodes) where there is none
 	shape   string
 	stop    bool
+	resumes []int // older versions whose sagas it finishes
 	err     error
 }
 
@@ -234,6 +235,14 @@ func Define[S any](name string, version int, nodes ...Node[S]) *Def[S] {
 
 // StopOnFailure leaves the remaining compensations undone when one keeps failing, in place of running them all.
 func (d *Def[S]) StopOnFailure() *Def[S] { d.d.stop = true; return d }
+
+// ResumesFrom lets this version finish sagas that older ones have begun. Steps are matched by name: those that a saga has
+// begun must still be there, in the same order. What this version has added before the place where a saga stands is not
+// run for it. The state must still decode.
+func (d *Def[S]) ResumesFrom(versions ...int) *Def[S] {
+	d.d.resumes = append(d.d.resumes, versions...)
+	return d
+}
 
 // Name returns the name.
 func (d *Def[S]) Name() string { return d.d.name }

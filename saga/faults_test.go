@@ -399,6 +399,60 @@ func TestShapes(t *testing.T) {
 	})
 }
 
+func TestResumesFrom(t *testing.T) {
+	for name, c := range map[string]struct {
+		v2    func(w *world) *saga.Def[trip]
+		saw   []string
+		ended bool
+	}{
+		"steps added and removed ahead": {func(w *world) *saga.Def[trip] {
+			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")), saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
+				saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", w.do("mail")))
+		}, []string{"hotel", "signalled", "pay", "mail"}, true},
+		"compensated by the new version": {func(w *world) *saga.Def[trip] {
+			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")).Compensate(w.undo("check")), saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
+				saga.Pivot("pay", w.fail("pay", saga.Rejected(errBoom))))
+		}, []string{"hotel", "signalled", "pay fails", "undo hotel"}, true},
+		"a step that has run is gone": {func(w *world) *saga.Def[trip] {
+			return saga.Define[trip]("trip", 2, wait(w), saga.Pivot("pay", w.do("pay")))
+		}, []string{"hotel"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &world{}
+				mem := sagamem.New()
+				v1 := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w), saga.Step("car", w.do("car")), saga.Pivot("pay", w.do("pay")))
+				a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v1))
+				stop := start(t, a)
+				if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				stop()
+				v2 := c.v2(w).ResumesFrom(1)
+				b := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v2))
+				start(t, b)
+				if err := v2.Signal(t.Context(), b, "t1", "go", 1); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				w.saw(t, c.saw...)
+				if r := status(t, b, "t1"); r.Status.Ended() != c.ended || c.ended != (r.Version == 2) {
+					t.Errorf("version %d, %s", r.Version, r.Status)
+				}
+			})
+		})
+	}
+	w := &world{}
+	if _, err := saga.New(sagamem.New(), saga.Config{}, saga.Define[trip]("trip", 2, saga.Pivot("pay", w.do("pay"))).ResumesFrom(3)); !errors.Is(err, saga.ErrDefinition) {
+		t.Errorf("resuming from a newer version: %v", err)
+	}
+}
+
+func wait(w *world) *saga.AwaitDef[trip] {
+	return saga.Await("go", func(context.Context, *saga.Call, *trip, int) error { w.note("signalled"); return nil })
+}
+
 func TestManySagasFewPlaces(t *testing.T) {
 	w := &world{}
 	def := saga.Define[trip]("trip", 1, saga.Step("hotel", func(context.Context, *saga.Call, *trip) error {

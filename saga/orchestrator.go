@@ -106,6 +106,16 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		o.defs[k] = def
 		o.kinds = append(o.kinds, k)
 	}
+	for _, d := range defs {
+		for _, v := range d.definition().resumes {
+			k := Kind{d.Name(), v}
+			if o.defs[k] != nil || v >= d.Version() {
+				return nil, fmt.Errorf("%w: %s version %d cannot resume from version %d: it is registered, or not older", ErrDefinition, d.Name(), d.Version(), v)
+			}
+			o.defs[k] = d.definition()
+			o.kinds = append(o.kinds, k)
+		}
+	}
 	return o, nil
 }
 
@@ -160,6 +170,9 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 
 func (o *Orchestrator) checkShapes(ctx context.Context) error {
 	for k, d := range o.defs {
+		if k.Version != d.version {
+			continue // one that it resumes from
+		}
 		shapes, err := o.store.Shapes(ctx, k)
 		if err != nil {
 			return fmt.Errorf("saga: look for unfinished sagas: %w", err)

@@ -31,9 +31,9 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) {
 	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
 	ctx, span := r.o.tel.saga(ctx, r.rec)
 	defer span.End()
-	if r.def == nil || r.def.shape != r.rec.Shape || len(r.rec.Steps) != len(r.def.nodes) {
-		r.o.cfg.Logger.ErrorContext(ctx, "saga: the stored saga has another shape than the registered definition",
-			"saga", r.rec.Name, "saga_id", r.rec.ID, "version", r.rec.Version)
+	if err := r.def.adopt(&r.rec); err != nil {
+		r.o.cfg.Logger.ErrorContext(ctx, "saga: the stored saga does not fit the registered definition, and is left alone",
+			"saga", r.rec.Name, "saga_id", r.rec.ID, "version", r.rec.Version, "error", err)
 		_ = r.park(ctx, time.Minute)
 		return
 	}

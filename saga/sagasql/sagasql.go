@@ -192,10 +192,10 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 		return err
 	}
 	n, err := s.db.Querier(ctx).Exec(ctx, s.sql(`UPDATE sillar_sagas SET status = $1, position = $2, state = $3, steps = $4, failed_step = $5,
-		cause = $6, audit = $7, owner = $8, wake_at = $9, revision = revision + 1, updated_at = @now
+		cause = $6, audit = $7, owner = $8, wake_at = $9, version = $14, shape = $15, revision = revision + 1, updated_at = @now
 		WHERE id = $10 AND fence = $11 AND revision = $12 AND signal_seq = $13`),
 		string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro(),
-		r.ID, r.Fence, r.Revision, r.SignalSeq)
+		r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape)
 	if err != nil {
 		return fmt.Errorf("sagasql: save %s: %w", r.ID, err)
 	}

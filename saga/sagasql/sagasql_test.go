@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
@@ -15,7 +16,7 @@ import (
 	"github.com/sillar-go/sillar/saga/sagatest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
 
 var databases = map[string]func(testing.TB) string{
 	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "s.db") },

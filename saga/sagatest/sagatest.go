@@ -121,6 +121,7 @@ func saveAndGet(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "n", time.Minute)
 	r := claim(t, s, "n", 1)[0].Record
+	r.Version, r.Shape = 2, "def" // an older one was adopted
 	r.Status, r.Cursor, r.State = saga.Compensating, 1, []byte(`{"n":7,"s":"zażółć \"q\""}`)
 	r.Steps[1] = saga.StepState{Name: "b", Status: saga.Failed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
 		Branches: []saga.StepState{{Name: "c", Status: saga.StepCompleted}}}
