@@ -71,7 +71,11 @@ func (b *Breaker) admitNotClosed(e *era) (ticket, error) {
 	if b.cfg.ObserveOnly {
 		return ticket{era: b.era.Load()}, nil
 	}
-	return ticket{}, b.openError(b.era.Load())
+	e = b.era.Load()
+	if err := b.rejection(e); err != nil { // opened meanwhile
+		return ticket{}, err
+	}
+	return ticket{}, &OpenError{Name: b.cfg.Name, LastErr: e.cause} // every probe is out
 }
 
 // rejection is the error of an open breaker whose time has not passed, made without a lock.
@@ -86,14 +90,6 @@ func (b *Breaker) rejection(e *era) error {
 		return &OpenError{Name: b.cfg.Name, LastErr: e.cause, RetryAfter: left}
 	}
 	return nil
-}
-
-func (b *Breaker) openError(e *era) error {
-	err := &OpenError{Name: b.cfg.Name, LastErr: e.cause}
-	if e.state == Open && !e.forced {
-		err.RetryAfter = max(0, time.Until(e.until))
-	}
-	return err
 }
 
 // reclaim gives back the places of probes that have not ended. mu is held.
