@@ -54,10 +54,11 @@ func (v sagaView) print(w io.Writer) {
 		if s.InDoubt {
 			fmt.Fprint(w, ", in doubt")
 		}
-		for what, text := range map[string]string{"": s.Error, "undo: ": s.UndoError} {
-			if text != "" {
-				fmt.Fprintf(w, "  %s%s", what, text)
-			}
+		if s.Error != "" {
+			fmt.Fprintf(w, "  %s", s.Error)
+		}
+		if s.UndoError != "" {
+			fmt.Fprintf(w, "  compensation: %s", s.UndoError)
 		}
 		fmt.Fprintln(w)
 	}

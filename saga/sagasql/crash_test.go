@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"testing"
@@ -56,7 +55,7 @@ func init() {
 		}
 		b := barrier.Must(barrier.New(db, barrier.Config{}))
 		o, err := saga.New(sagasql.Must(sagasql.New(db, sagasql.Config{})), saga.Config{Lease: 1500 * time.Millisecond, Poll: 100 * time.Millisecond,
-			Concurrency: 16, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}, bookings(db, b))
+			Concurrency: 16, Logger: slog.New(slog.DiscardHandler)}, bookings(db, b))
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,7 +123,7 @@ func Until[T any](ctx context.Context, what string, ask func() (T, bool, error))
 		last = v
 		select {
 		case <-ctx.Done():
-			return last, fmt.Errorf("%s: not within 30 s; last: %v %v", what, last, err)
+			return last, errors.Join(fmt.Errorf("%s: not within 30 s; last: %v", what, last), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
