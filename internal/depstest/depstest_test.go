@@ -62,11 +62,12 @@ func TestPackages(t *testing.T) {
 		"gateway/gatewayyaml": slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/goccy/go-yaml"}),
 		"gateway/redislimit":  slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/redis/go-redis/v9", "github.com/cespare/xxhash/v2", "go.uber.org/atomic", "golang.org/x/sys/cpu"}),
 
-		"saga":          slices.Concat(otel, shared, under("saga")),
-		"saga/sagamem":  slices.Concat(otel, shared, under("saga")),
-		"saga/sagasql":  slices.Concat(otel, shared, pgx, under("saga", "repository/sqldb")),
-		"saga/barrier":  slices.Concat(otel, shared, pgx, under("repository/sqldb")),
-		"saga/sagatest": slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
+		"saga":           slices.Concat(otel, shared, under("saga")),
+		"saga/sagamem":   slices.Concat(otel, shared, under("saga")),
+		"saga/sagasql":   slices.Concat(otel, shared, pgx, under("saga", "repository/sqldb")),
+		"saga/sagamongo": slices.Concat(otel, shared, mongo, under("saga")),
+		"saga/barrier":   slices.Concat(otel, shared, pgx, under("repository/sqldb")),
+		"saga/sagatest":  slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
 
 		"messaging":                    slices.Concat(otel, shared),
 		"messaging/cqrs":               slices.Concat(otel, shared),

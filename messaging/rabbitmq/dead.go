@@ -77,8 +77,11 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 				return moved, err
 			}
 			if !ok { // a quorum queue takes a moment to show what DeadLetters gave back
-				if empty++; empty > emptyTries || backoff.Sleep(ctx, emptyPause) != nil {
-					return moved, nil //nolint:nilerr // nothing was there to be moved
+				if empty++; empty > emptyTries {
+					return moved, nil
+				}
+				if err := backoff.Sleep(ctx, emptyPause); err != nil {
+					return moved, err
 				}
 				continue
 			}
