@@ -37,6 +37,9 @@ type Store struct {
 	prefix string
 	// now is the database's clock in microseconds, as SQL. SQLite has the machine's, which its processes share.
 	now string
+
+	inserts group[saga.Record]
+	saves   group[saga.Record]
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -54,7 +57,9 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if db.Dialect() == sqldb.SQLite {
 		now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
 	}
-	return &Store{db, prefix, now}, nil
+	s := &Store{db: db, prefix: prefix, now: now}
+	s.inserts.flush, s.saves.flush = s.insertAll, s.saveAll
+	return s, nil
 }
 
 // Must returns s or panics with err.
@@ -78,23 +83,21 @@ func (s *Store) sql(query string) string {
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,
 	revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at`
 
-// Insert implements saga.Store.
+// Insert implements saga.Store. Outside a transaction, sagas that are started at the same time share a commit.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
 	r.Revision = 1
-	e, err := encode(r)
-	if err != nil {
-		return r, false, err
+	var err error
+	if s.InTx(ctx) {
+		err = s.insertAll(ctx, []saga.Record{r})[0]
+	} else {
+		err = s.inserts.do(ctx, r)
 	}
-	n, err := s.db.Querier(ctx).Exec(ctx, s.sql(`INSERT INTO sillar_sagas (@columns)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14, $15, '{}', 0, @now, @now) ON CONFLICT (id) DO NOTHING`),
-		r.ID, r.Name, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.headers, e.audit,
-		r.Fence, r.Owner, r.WakeAt.UnixMicro())
-	if err != nil {
-		return r, false, fmt.Errorf("sagasql: insert %s: %w", r.ID, err)
-	}
-	if n == 0 {
+	if errors.Is(err, errMissed) {
 		stored, err := s.Get(ctx, r.ID)
 		return stored, false, err
+	}
+	if err != nil {
+		return r, false, fmt.Errorf("sagasql: insert %s: %w", r.ID, err)
 	}
 	return r, true, nil
 }
@@ -185,22 +188,19 @@ func kindsSQL(kinds []saga.Kind, first ...any) (string, []any) {
 	return strings.Join(parts, " OR "), args
 }
 
-// Save implements saga.Store.
+// Save implements saga.Store. Outside a transaction, writes that come at the same time share a commit.
 func (s *Store) Save(ctx context.Context, r saga.Record) error {
-	e, err := encode(r)
-	if err != nil {
-		return err
+	var err error
+	if s.InTx(ctx) {
+		err = s.saveAll(ctx, []saga.Record{r})[0]
+	} else {
+		err = s.saves.do(ctx, r)
 	}
-	n, err := s.db.Querier(ctx).Exec(ctx, s.sql(`UPDATE sillar_sagas SET status = $1, position = $2, state = $3, steps = $4, failed_step = $5,
-		cause = $6, audit = $7, owner = $8, wake_at = $9, version = $14, shape = $15, revision = revision + 1, updated_at = @now
-		WHERE id = $10 AND fence = $11 AND revision = $12 AND signal_seq = $13`),
-		string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro(),
-		r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape)
-	if err != nil {
-		return fmt.Errorf("sagasql: save %s: %w", r.ID, err)
-	}
-	if n == 1 {
+	if err == nil {
 		return nil
+	}
+	if !errors.Is(err, errMissed) {
+		return fmt.Errorf("sagasql: save %s: %w", r.ID, err)
 	}
 	stored, err := s.Get(ctx, r.ID)
 	switch {

@@ -34,6 +34,8 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		check func(*testing.T, saga.Store, Features)
 	}{
 		{"InsertOnce", insertOnce},
+		{"InsertAtOnce", insertAtOnce},
+		{"SaveAtOnce", saveAtOnce},
 		{"SaveAndGet", saveAndGet},
 		{"SaveIsFenced", saveIsFenced},
 		{"ClaimInOrder", claimInOrder},
@@ -114,6 +116,67 @@ func insertOnce(t *testing.T, s saga.Store, _ Features) {
 	}
 	if _, err := s.Get(t.Context(), "none"); !errors.Is(err, saga.ErrNotFound) {
 		t.Errorf("Get of none: %v", err)
+	}
+}
+
+func insertAtOnce(t *testing.T, s saga.Store, _ Features) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	won := map[string]int{}
+	for i := range 200 {
+		wg.Go(func() {
+			id := fmt.Sprint("s", i%20)
+			_, inserted, err := s.Insert(t.Context(), record(id))
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if inserted {
+				won[id]++
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 20 {
+		if n := won[fmt.Sprint("s", i)]; n != 1 {
+			t.Errorf("saga s%d was inserted %d times", i, n)
+		}
+	}
+}
+
+func saveAtOnce(t *testing.T, s saga.Store, _ Features) {
+	lease(t, s, "n", time.Minute)
+	for i := range 20 {
+		insert(t, s, record(fmt.Sprint("s", i)))
+	}
+	claimed := claim(t, s, "n", 20)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	won := map[string][]string{}
+	for _, c := range claimed {
+		for w := range 5 {
+			wg.Go(func() {
+				r := c.Clone()
+				r.State = fmt.Appendf(nil, `{"writer":%d}`, w)
+				err := s.Save(t.Context(), r)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					won[r.ID] = append(won[r.ID], string(r.State))
+				case !errors.Is(err, saga.ErrFenced):
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, c := range claimed {
+		got := get(t, s, c.ID)
+		if w := won[c.ID]; len(w) != 1 || w[0] != string(got.State) || got.Revision != c.Revision+1 {
+			t.Errorf("%s: %v were told that they had written, stored is %s at revision %d", c.ID, w, got.State, got.Revision)
+		}
 	}
 }
 

@@ -1,0 +1,131 @@
+package sagasql
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sillar-go/sillar/repository/sqldb"
+	"github.com/sillar-go/sillar/saga"
+)
+
+// A group of writes is one statement on PostgreSQL, a transaction of several on SQLite, where a statement is a call and
+// no round trip. A write whose row is not as expected is left out and gets errMissed; the others are made.
+
+// insertAll makes rows.
+func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
+	const fields = 15
+	rows := make([][]any, len(list))
+	for i, r := range list {
+		e, err := encode(r)
+		if err != nil {
+			return same(err, len(list))
+		}
+		rows[i] = []any{r.ID, r.Name, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.headers, e.audit,
+			r.Fence, r.Owner, r.WakeAt.UnixMicro()}
+	}
+	one := func(at int) string {
+		m := marks(at, fields)
+		return "(" + strings.Join(m[:12], ", ") + ", 1, " + strings.Join(m[12:], ", ") + ", '{}', 0, @now, @now)"
+	}
+	return s.each(ctx, list, rows, func(n int) string {
+		values := make([]string, n)
+		for i := range values {
+			values[i] = one(i * fields)
+		}
+		return "INSERT INTO sillar_sagas (@columns) VALUES " + strings.Join(values, ", ") + " ON CONFLICT (id) DO NOTHING RETURNING id"
+	})
+}
+
+// saveAll changes rows that have the fence, the revision and the signals that are expected.
+func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
+	const fields = 15
+	rows := make([][]any, len(list))
+	for i, r := range list {
+		e, err := encode(r)
+		if err != nil {
+			return same(err, len(list))
+		}
+		rows[i] = []any{r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep,
+			r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro()}
+	}
+	types := []string{"text", "bigint", "bigint", "bigint", "int", "text", "text", "int", "text", "text", "text", "text", "text", "text", "bigint"}
+	return s.each(ctx, list, rows, func(n int) string {
+		values := make([]string, n)
+		for i := range values {
+			m := marks(i*fields, fields)
+			for j := range m {
+				m[j] = "CAST(" + m[j] + " AS " + types[j] + ")"
+			}
+			values[i] = "(" + strings.Join(m, ", ") + ")"
+		}
+		return `WITH w (id, fence, revision, signal_seq, version, shape, status, position, state, steps, failed_step, cause, audit, owner, wake_at)
+			AS (VALUES ` + strings.Join(values, ", ") + `)
+			UPDATE sillar_sagas SET version = w.version, shape = w.shape, status = w.status, position = w.position, state = w.state, steps = w.steps,
+				failed_step = w.failed_step, cause = w.cause, audit = w.audit, owner = w.owner, wake_at = w.wake_at,
+				revision = sillar_sagas.revision + 1, updated_at = @now
+			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision
+				AND sillar_sagas.signal_seq = w.signal_seq RETURNING sillar_sagas.id`
+	})
+}
+
+func marks(from, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("$%d", from+i+1)
+	}
+	return out
+}
+
+// each makes the writes in one commit. statement makes n of them, and returns the ids of those that were made. Of several
+// writes to one saga the first is made: the others expect what can no longer be.
+func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, statement func(n int) string) []error {
+	done, first := map[string]bool{}, map[string]int{}
+	var rows [][]any
+	for i, r := range list {
+		if _, again := first[r.ID]; !again {
+			first[r.ID] = i
+			rows = append(rows, all[i])
+		}
+	}
+	run := func(ctx context.Context, n int, args []any) error {
+		found, err := s.db.Querier(ctx).Query(ctx, s.sql(statement(n)), args...)
+		if err != nil {
+			return err
+		}
+		for found.Next() {
+			var id string
+			if err := found.Scan(&id); err != nil {
+				_ = found.Close() // the scan's error says more
+				return err
+			}
+			done[id] = true
+		}
+		return found.Close()
+	}
+	var err error
+	if s.db.Dialect() == sqldb.PostgreSQL || len(rows) == 1 {
+		var args []any
+		for _, r := range rows {
+			args = append(args, r...)
+		}
+		err = run(ctx, len(rows), args)
+	} else {
+		err = s.db.InTx(ctx, func(ctx context.Context) error {
+			clear(done)
+			for _, r := range rows {
+				if err := run(ctx, 1, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	errs := same(err, len(list))
+	for i, r := range list {
+		if err == nil && (!done[r.ID] || first[r.ID] != i) {
+			errs[i] = errMissed
+		}
+	}
+	return errs
+}
