@@ -30,7 +30,7 @@ func root() *cobra.Command {
 		},
 	}
 	o.register(cmd.PersistentFlags())
-	cmd.AddCommand(demo(o), load(), sagas())
+	cmd.AddCommand(demo(o), load(), sagas(), healthcheck(o))
 	for _, b := range services {
 		cmd.AddCommand(one(o, b))
 	}

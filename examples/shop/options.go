@@ -121,7 +121,13 @@ func (o *options) fillPeers() {
 	def(&p.UsersGRPC, "grpc", "")
 }
 
+// release is set by the linker where a build knows its version and its source is no checkout: in the image.
+var release string
+
 func version() string {
+	if release != "" {
+		return release
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
