@@ -1,0 +1,294 @@
+package deploy
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+const getKustomize = "kustomize is not here: go install sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
+
+// kustomize builds an overlay, by kustomize or by kubectl, which has it inside.
+func kustomize(t *testing.T, dir string) []object {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "kustomize", "build", dir)
+	if cmd.Err != nil {
+		cmd = exec.CommandContext(t.Context(), "kubectl", "kustomize", dir)
+	}
+	if cmd.Err != nil {
+		t.Skip(getKustomize)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, stderr.String())
+	}
+	return decode(t, dir, out)
+}
+
+// cluster is what a build makes, by kind and name.
+type cluster map[string]object
+
+func load(t *testing.T, overlay string) cluster {
+	t.Helper()
+	c := cluster{}
+	for _, o := range kustomize(t, filepath.Join("kubernetes", overlay)) {
+		key := o.text("kind") + "/" + o.text("metadata", "name")
+		if c[key] != nil {
+			t.Errorf("%s: two of %s", overlay, key)
+		}
+		c[key] = o
+	}
+	return c
+}
+
+var hash = regexp.MustCompile(`-[0-9a-z]{10}$`)
+
+// config is a ConfigMap by its name without the hash.
+func (c cluster) config(name string) object {
+	for key, o := range c {
+		if hash.ReplaceAllString(key, "") == "ConfigMap/"+name {
+			return o
+		}
+	}
+	return nil
+}
+
+func TestKubernetes(t *testing.T) {
+	for _, overlay := range []string{"base", "overlays/dev", "overlays/prod", "overlays/gateway-api"} {
+		t.Run(filepath.Base(overlay), func(t *testing.T) {
+			c := load(t, overlay)
+			dev := filepath.Base(overlay) == "dev"
+			for name, port := range ports {
+				checkDeployment(t, c, name, port, dev)
+				checkAround(t, c, name, port, dev)
+			}
+			checkDoor(t, c)
+			checkPolicies(t, c)
+			for key := range c {
+				if strings.HasPrefix(key, "Secret/") {
+					t.Errorf("%s is made here; it should be named", key)
+				}
+			}
+		})
+	}
+}
+
+func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
+	t.Helper()
+	d := c["Deployment/shop-"+name]
+	if d == nil {
+		t.Errorf("%s has no Deployment", name)
+		return
+	}
+	pod := d.object("spec", "template", "spec")
+	box := object(pod.list("containers")[0].(map[string]any))
+	bad := func(format string, args ...any) {
+		t.Helper()
+		t.Errorf("%s: %s", name, fmt.Sprintf(format, args...))
+	}
+	if fmt.Sprint(box.at("args")) != "["+name+"]" {
+		bad("runs %v", box.at("args"))
+	}
+	if got := number(box.at("ports", 0, "containerPort")); got != port {
+		bad("listens on %d, not on %d", got, port)
+	}
+	for probe, path := range map[string]string{"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"} {
+		if box.text(probe, "httpGet", "path") != path || box.text(probe, "httpGet", "port") != "http" {
+			bad("the %s asks %v", probe, box.at(probe))
+		}
+	}
+	if box.at("resources", "requests", "cpu") == nil || box.at("resources", "requests", "memory") == nil {
+		bad("asks for no resources")
+	}
+	limit := size(t, box.text("resources", "limits", "memory"))
+	env := map[string]string{}
+	for _, e := range box.list("env") {
+		o := object(e.(map[string]any))
+		env[o.text("name")] = o.text("value")
+	}
+	if goes := size(t, env["GOMEMLIMIT"]); goes >= limit || goes < limit/2 {
+		bad("Go keeps to %d MiB of %d", goes, limit)
+	}
+	for _, key := range []string{"SHOP_BROKER", "SHOP_SERVICE_SECRET"} {
+		if !strings.HasPrefix(env[key], "file:/run/secrets/shop/") {
+			bad("%s is %q", key, env[key])
+		}
+	}
+	sources := fmt.Sprint(pod.at("volumes", 0, "projected", "sources"))
+	if needs := name != "gateway" && !dev; needs != (env["SHOP_DB"] == "file:/run/secrets/shop/db") || needs != strings.Contains(sources, "shop-"+name) || !strings.Contains(sources, "shop-common") {
+		bad("the DSN is %q, of the secrets %s", env["SHOP_DB"], sources)
+	}
+	if box.at("securityContext", "readOnlyRootFilesystem") != true || box.at("securityContext", "allowPrivilegeEscalation") != false ||
+		fmt.Sprint(box.at("securityContext", "capabilities", "drop")) != "[ALL]" || pod.at("securityContext", "runAsNonRoot") != true ||
+		pod.text("securityContext", "seccompProfile", "type") != "RuntimeDefault" || pod.at("automountServiceAccountToken") != false {
+		bad("may do more than it needs")
+	}
+	for _, ref := range box.list("envFrom") {
+		if m := object(ref.(map[string]any)).text("configMapRef", "name"); c["ConfigMap/"+m] == nil {
+			bad("the ConfigMap %s is not there", m)
+		}
+	}
+	common := c.config("shop-common")
+	delay, err := time.ParseDuration(common.text("data", "SHOP_DRAIN_DELAY"))
+	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil || grace < delay+drain(t) {
+		bad("it has %v to end (%v), and may need %v", grace, err, delay+drain(t))
+	}
+	if common.text("data", "SHOP_SEED") != strconv.FormatBool(dev) || common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
+		bad("users with known passwords, and faults, are for trying out alone")
+	}
+	if name == "users" && (number(d.at("spec", "replicas")) != 1 || d.text("spec", "strategy", "type") != "Recreate" || c["PersistentVolumeClaim/shop-users"] == nil) {
+		bad("the keys of users must be one process's alone, and last")
+	}
+}
+
+// checkAround checks what goes with a Deployment: that it is selected, scaled and guarded.
+func checkAround(t *testing.T, c cluster, name string, port int, dev bool) {
+	t.Helper()
+	service := c["Service/shop-"+name]
+	if got := number(service.at("spec", "ports", 0, "port")); got != port {
+		t.Errorf("%s: the Service is on %d", name, got)
+	}
+	if name == "users" && number(service.at("spec", "ports", 1, "port")) != grpcPort {
+		t.Errorf("the Service of users has no gRPC")
+	}
+	labels := c["Deployment/shop-"+name].object("spec", "template", "metadata", "labels")
+	for what, sel := range map[string]object{"Service": service.object("spec", "selector"), "PodDisruptionBudget": c["PodDisruptionBudget/shop-"+name].object("spec", "selector", "matchLabels"),
+		"Deployment": c["Deployment/shop-"+name].object("spec", "selector", "matchLabels")} {
+		if sel.text("app.kubernetes.io/name") != name {
+			t.Errorf("%s: the %s selects %v", name, what, sel)
+		}
+		for k, v := range sel {
+			if labels[k] != v {
+				t.Errorf("%s: the %s selects %s=%v, and the pods have %v", name, what, k, v, labels[k])
+			}
+		}
+	}
+	scaler := c["HorizontalPodAutoscaler/shop-"+name]
+	if one := dev || name == "users"; one != (scaler == nil) {
+		t.Errorf("%s: autoscaler %v", name, scaler)
+	} else if !one && (scaler.text("spec", "scaleTargetRef", "name") != "shop-"+name || number(scaler.at("spec", "minReplicas")) < 2) {
+		t.Errorf("%s: the autoscaler scales %v", name, scaler.at("spec"))
+	}
+	if name != "gateway" {
+		if at := c.config("shop-common").text("data", "SHOP_"+strings.ToUpper(name)+"_URL"); at != fmt.Sprintf("http://shop-%s:%d", name, port) {
+			t.Errorf("%s is looked for at %s", name, at)
+		}
+	}
+}
+
+// checkDoor checks that the world reaches every service by the gateway, and the gateway's own metrics not at all.
+func checkDoor(t *testing.T, c cluster) {
+	t.Helper()
+	var paths []string
+	if o := c["Ingress/shop"]; o != nil {
+		for _, p := range o.list("spec", "rules", 0, "http", "paths") {
+			p := object(p.(map[string]any))
+			paths = append(paths, p.text("pathType")+" "+p.text("path"))
+			if p.text("backend", "service", "name") != "shop-gateway" {
+				t.Errorf("the Ingress leads to %v", p.at("backend"))
+			}
+		}
+	} else if o := c["HTTPRoute/shop"]; o != nil {
+		for _, m := range o.list("spec", "rules", 0, "matches") {
+			m := object(m.(map[string]any))
+			paths = append(paths, strings.TrimPrefix(m.text("path", "type"), "Path")+" "+m.text("path", "value"))
+		}
+		if number(o.at("spec", "rules", 0, "backendRefs", 0, "port")) != ports["gateway"] {
+			t.Errorf("the HTTPRoute leads to %v", o.at("spec", "rules", 0, "backendRefs"))
+		}
+	}
+	want := []string{"Exact /"}
+	for name := range ports {
+		if name != "gateway" {
+			want = append(want, "Prefix /"+name)
+		}
+	}
+	slices.Sort(paths)
+	slices.Sort(want)
+	if !slices.Equal(paths, want) {
+		t.Errorf("the world reaches %v, want %v", paths, want)
+	}
+}
+
+// callers are who calls whom in the shop; nil is everybody.
+var callers = map[string][]string{"products": {"gateway", "orders"}, "orders": {"gateway"}, "inventory": {"gateway", "orders", "products"},
+	"payments": {"gateway", "orders"}, "notifications": {"gateway"}, "users": nil}
+
+func checkPolicies(t *testing.T, c cluster) {
+	t.Helper()
+	deny := c["NetworkPolicy/shop-default-deny"]
+	if deny == nil || len(deny.object("spec", "podSelector")) != 0 || fmt.Sprint(deny.at("spec", "policyTypes")) != "[Ingress Egress]" ||
+		deny.at("spec", "ingress") != nil || deny.at("spec", "egress") != nil {
+		t.Errorf("what is not allowed is not denied: %v", deny)
+	}
+	for name, who := range callers {
+		for _, caller := range append(slices.Clone(who), "gateway") {
+			if !opens(c["NetworkPolicy/shop-"+name].list("spec", "ingress"), "from", caller, ports[name]) {
+				t.Errorf("%s does not let %s in", name, caller)
+			}
+			if !opens(c["NetworkPolicy/shop-"+caller].list("spec", "egress"), "to", name, ports[name]) {
+				t.Errorf("%s is not let out to %s", caller, name)
+			}
+		}
+		for other := range ports {
+			if who != nil && !slices.Contains(who, other) && opens(c["NetworkPolicy/shop-"+name].list("spec", "ingress"), "from", other, ports[name]) {
+				t.Errorf("%s lets %s in, who has no business there", name, other)
+			}
+		}
+	}
+	if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", "orders", grpcPort) || !opens(c["NetworkPolicy/shop-orders"].list("spec", "egress"), "to", "users", grpcPort) {
+		t.Error("orders does not reach the gRPC of users")
+	}
+	for name := range ports { // everybody verifies tokens
+		if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", name, ports["users"]) || !opens(c["NetworkPolicy/shop-all"].list("spec", "egress"), "to", "users", ports["users"]) {
+			t.Errorf("%s does not reach the keys of users", name)
+		}
+	}
+}
+
+// opens says whether a list of rules has one between these pods on this port.
+func opens(rules []any, side, name string, port int) bool {
+	for _, r := range rules {
+		rule := object(r.(map[string]any))
+		there := slices.ContainsFunc(rule.list("ports"), func(p any) bool { return number(object(p.(map[string]any)).at("port")) == port })
+		for _, peer := range rule.list(side) {
+			sel := object(peer.(map[string]any)).object("podSelector")
+			if sel == nil || !there {
+				continue
+			}
+			if l := sel.text("matchLabels", "app.kubernetes.io/name"); l != "" && l != name {
+				continue
+			}
+			if e := sel.list("matchExpressions"); len(e) > 0 && !slices.Contains(object(e[0].(map[string]any)).list("values"), any(name)) {
+				continue
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// Every file is one that a build reads: what nobody refers to is not deployed.
+func TestEveryManifestIsUsed(t *testing.T) {
+	err := filepath.WalkDir("kubernetes", func(p string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Base(p) == "kustomization.yaml" {
+			return err
+		}
+		if k := string(read(t, filepath.Join(filepath.Dir(p), "kustomization.yaml"))); !strings.Contains(k, filepath.Base(p)) {
+			t.Errorf("%s is used by nobody", p)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
