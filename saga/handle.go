@@ -61,6 +61,7 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		return &Handle[S]{o, id}, nil
 	}
 	if own != nil {
+		o.begun(id)
 		go o.run(own, Claimed{Record: stored})
 	} else {
 		o.store.AfterCommit(ctx, o.poke)
@@ -77,29 +78,46 @@ const waitPoll = 250 * time.Millisecond
 // Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or ctx's.
 // A stuck saga counts as ended.
 func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
-	changed, cancel := h.o.subscribe(h.id)
+	changed, ended, here, cancel := h.o.subscribe(h.id)
 	defer cancel()
+	if ended != nil {
+		return h.end(*ended)
+	}
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
-	var state S
-	for {
-		r, err := h.o.store.Get(ctx, h.id)
-		if err != nil {
-			return state, fmt.Errorf("saga: wait for %s: %w", h.id, err)
-		}
-		if r.Status.Ended() {
-			if err := json.Unmarshal(r.State, &state); err != nil {
-				return state, fmt.Errorf("saga: decode the state of %s: %w", h.id, err)
+	for ask := !here; ; ask = true {
+		if ask {
+			r, err := h.o.store.Get(ctx, h.id)
+			if err != nil {
+				var none S
+				return none, fmt.Errorf("saga: wait for %s: %w", h.id, err)
 			}
-			return state, r.Err()
+			if r.Status.Ended() {
+				return h.end(r)
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return state, context.Cause(ctx)
-		case <-changed:
-		case <-ticker.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				var none S
+				return none, context.Cause(ctx)
+			case r := <-changed:
+				if r.Status.Ended() {
+					return h.end(r)
+				}
+			case <-ticker.C:
+				waiting = false
+			}
 		}
 	}
+}
+
+// end is what Wait returns for a saga that has ended.
+func (h *Handle[S]) end(r Record) (state S, err error) {
+	if err := json.Unmarshal(r.State, &state); err != nil {
+		return state, fmt.Errorf("saga: decode the state of %s: %w", h.id, err)
+	}
+	return state, r.Err()
 }
 
 // Err returns nil for a saga that has completed or is at work, else a *FailedError.

@@ -56,7 +56,9 @@ type Orchestrator struct {
 	self    *identity // nil while there is no lease, and when Run ends
 	running bool
 	busy    sync.WaitGroup
-	waiting map[string]map[chan struct{}]struct{} // by saga, who waits for its end
+	waiting map[string]map[chan Record]struct{} // by saga, who waits for its end
+	here    map[string]struct{}                 // sagas at work in this process
+	last    *recent
 }
 
 // New returns an orchestrator of the definitions. An invalid one is ErrDefinition.
@@ -93,7 +95,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		return nil, err
 	}
 	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wake: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan struct{}]struct{}{}}
+		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, last: newRecent(1024)}
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {
@@ -189,6 +191,7 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 // run drives a saga in a place that enter took.
 func (o *Orchestrator) run(self *identity, c Claimed) {
 	defer o.leave()
+	defer o.gone(c.ID)
 	newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver)
 }
 
@@ -279,39 +282,6 @@ func (o *Orchestrator) Get(ctx context.Context, id string) (Record, error) {
 // List returns sagas by id.
 func (o *Orchestrator) List(ctx context.Context, f Filter) ([]Record, error) {
 	return o.store.List(ctx, f)
-}
-
-// subscribe returns a channel that is poked when this process stores a change of the saga.
-func (o *Orchestrator) subscribe(id string) (changed chan struct{}, cancel func()) {
-	changed = make(chan struct{}, 1)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.waiting[id] == nil {
-		o.waiting[id] = map[chan struct{}]struct{}{}
-	}
-	o.waiting[id][changed] = struct{}{}
-	return changed, func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		delete(o.waiting[id], changed)
-		if len(o.waiting[id]) == 0 {
-			delete(o.waiting, id)
-		}
-	}
-}
-
-func (o *Orchestrator) changed(ctx context.Context, r Record) {
-	o.mu.Lock()
-	for c := range o.waiting[r.ID] {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-	o.mu.Unlock()
-	if o.cfg.OnChange != nil {
-		o.cfg.OnChange(ctx, r)
-	}
 }
 
 // errStop ends the drive of a saga that is not ours any more.

@@ -7,9 +7,14 @@ import (
 	"time"
 )
 
-// maxGroup bounds how many writes share a commit, and flushTimeout how long one may take.
 const (
-	maxGroup     = 128
+	// maxGroup bounds how many writes share a commit.
+	maxGroup = 128
+	// crowd is a group after which the next one is given gather to come together: under load that is shorter than what
+	// fewer commits save.
+	crowd  = 12
+	gather = time.Millisecond
+	// flushTimeout bounds a commit.
 	flushTimeout = 30 * time.Second
 )
 
@@ -63,6 +68,9 @@ func (g *group[T]) run(ctx context.Context) {
 		}
 		g.mu.Unlock()
 		g.one(ctx, now)
+		if len(now) >= crowd {
+			time.Sleep(gather)
+		}
 	}
 }
 

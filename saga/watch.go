@@ -1,0 +1,85 @@
+package saga
+
+import "context"
+
+// What happens to sagas in this process is told to those who wait for them here, so that they need not ask the store.
+
+// subscribe returns a channel that gets the record whenever this process stores a change of the saga; only the latest is
+// kept. ended is the record of one that has ended here a short while ago, and here says that it is at work.
+func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record, here bool, cancel func()) {
+	changed = make(chan Record, 1)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting[id] == nil {
+		o.waiting[id] = map[chan Record]struct{}{}
+	}
+	o.waiting[id][changed] = struct{}{}
+	_, here = o.here[id]
+	return changed, o.last.get(id), here, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		delete(o.waiting[id], changed)
+		if len(o.waiting[id]) == 0 {
+			delete(o.waiting, id)
+		}
+	}
+}
+
+// begun notes that a saga is at work here, gone that it is not any more.
+func (o *Orchestrator) begun(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.here[id] = struct{}{}
+}
+
+func (o *Orchestrator) gone(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.here, id)
+}
+
+// changed tells of a record that was stored.
+func (o *Orchestrator) changed(ctx context.Context, r Record) {
+	o.mu.Lock()
+	waiting := o.waiting[r.ID]
+	o.last.forget(r.ID) // an operator may have set going again what had ended
+	if r.Status.Ended() || len(waiting) > 0 {
+		kept := r.Clone()
+		if r.Status.Ended() {
+			o.last.put(&kept)
+		}
+		for c := range waiting {
+			select {
+			case <-c: // an older one that nobody has looked at
+			default:
+			}
+			c <- kept
+		}
+	}
+	o.mu.Unlock()
+	if o.cfg.OnChange != nil {
+		o.cfg.OnChange(ctx, r)
+	}
+}
+
+// recent holds the sagas that ended last, in bounded memory.
+type recent struct {
+	byID map[string]*Record
+	ring []string
+	next int
+}
+
+func newRecent(n int) *recent { return &recent{byID: map[string]*Record{}, ring: make([]string, n)} }
+
+func (r *recent) get(id string) *Record { return r.byID[id] }
+
+func (r *recent) forget(id string) { delete(r.byID, id) }
+
+func (r *recent) put(rec *Record) {
+	if r.byID[rec.ID] == nil {
+		delete(r.byID, r.ring[r.next])
+		r.ring[r.next] = rec.ID
+		r.next = (r.next + 1) % len(r.ring)
+	}
+	r.byID[rec.ID] = rec
+}
