@@ -53,7 +53,7 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 		cfg.Users = seeds
 	}
 	cfg.Peers = o.peers
-	cfg.Tokens.JWKS = o.peers.Users + "/.well-known/jwks.json"
+	cfg.Tokens.JWKS, cfg.Tokens.Insecure = o.peers.Users+"/.well-known/jwks.json", o.insecure
 	return cfg
 }
 

@@ -41,6 +41,7 @@ type options struct {
 	breaker    time.Duration
 	faults     bool
 	seed       bool
+	insecure   bool
 	peers      platform.Peers
 }
 
@@ -58,6 +59,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.DurationVar(&o.breaker, "breaker-open", 30*time.Second, "how long breakers between services stay open")
 	f.BoolVar(&o.faults, "faults", true, "let administrators break the payment processor")
 	f.BoolVar(&o.seed, "seed", true, "make the users admin and ana, and a catalogue, where there is none")
+	f.BoolVar(&o.insecure, "insecure", false, "read the keys of the users service by http from another machine too: only where nobody else is on the network between them")
 	for _, p := range []struct {
 		to         *string
 		name, port string

@@ -145,6 +145,9 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	if common.text("data", "SHOP_SEED") != strconv.FormatBool(dev) || common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
 		bad("users with known passwords, and faults, are for trying out alone")
 	}
+	if common.text("data", "SHOP_INSECURE") != "true" {
+		bad("it refuses to read keys by http from another machine, unless it is told")
+	}
 	if name == "users" && (number(d.at("spec", "replicas")) != 1 || d.text("spec", "strategy", "type") != "Recreate" || c["PersistentVolumeClaim/shop-users"] == nil) {
 		bad("the keys of users must be one process's alone, and last")
 	}

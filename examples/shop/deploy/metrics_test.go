@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -237,6 +238,7 @@ func startShop(t *testing.T) (offset int) {
 	offset = freeOffset(t)
 	cmd := exec.Command(bin, "--port-offset", strconv.Itoa(offset), "--data", t.TempDir())
 	var out strings.Builder
+	cmd.Env = append(os.Environ(), "SHOP_HOST=0.0.0.0", "SHOP_LOG=stdout") // as in the image
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

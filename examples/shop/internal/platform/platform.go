@@ -147,8 +147,14 @@ func Make(ctx context.Context, cfg Config, build func(ctx context.Context, s *Se
 	return s, nil
 }
 
-// URL is the address of the service's own listener.
-func (s *Service) URL() string { return "http://" + s.listener.Addr().String() }
+// URL is the address of the service's own listener, as this machine reaches it.
+func (s *Service) URL() string {
+	addr := s.listener.Addr()
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: tcp.Port}
+	}
+	return "http://" + addr.String()
+}
 
 // Go runs something beside the server, until its context ends. An error ends the service.
 func (s *Service) Go(name string, run func(ctx context.Context) error) {

@@ -27,6 +27,8 @@ type Tokens struct {
 	// JWKS is where the users service publishes its keys. Keys takes its place inside the users service.
 	JWKS string
 	Keys authn.Set
+	// Insecure allows to read JWKS by http from other machines: who is on the way may then replace the keys.
+	Insecure bool
 	// Secret is what the services sign their own tokens with, at least 32 bytes.
 	Secret []byte
 }
@@ -49,7 +51,7 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
 	g := &Guard{name: name}
 	keys := cfg.Keys
 	if keys == nil {
-		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second})
+		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second, Insecure: cfg.Insecure})
 		if err != nil {
 			return nil, err
 		}

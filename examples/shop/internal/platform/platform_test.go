@@ -1,0 +1,51 @@
+package platform_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/examples/shop/internal/shoptest"
+)
+
+// Keys come by http from another machine only where somebody has said that they may.
+func TestKeysFromAnotherMachine(t *testing.T) {
+	for _, c := range []struct {
+		url      string
+		insecure bool
+		ok       bool
+	}{
+		{"http://127.0.0.1:1/jwks.json", false, true},
+		{"https://users:8000/jwks.json", false, true},
+		{"http://users:8000/jwks.json", false, false},
+		{"http://users:8000/jwks.json", true, true},
+	} {
+		g, err := platform.NewGuard("orders", platform.Tokens{JWKS: c.url, Insecure: c.insecure, Secret: bytes.Repeat([]byte("s"), 32)}, slog.New(slog.DiscardHandler))
+		if (err == nil) != c.ok {
+			t.Errorf("%s, insecure %v: %v", c.url, c.insecure, err)
+		}
+		if err == nil {
+			if err := g.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A service that listens everywhere is reached at an address that is one.
+func TestURL(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "[::]"} {
+		cfg := shoptest.New(t).Config("users", "")
+		cfg.Addr = host + ":0"
+		s, err := platform.New(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if url := s.URL(); !strings.HasPrefix(url, "http://127.0.0.1:") || strings.HasSuffix(url, ":0") {
+			t.Errorf("%s: %s", host, url)
+		}
+		s.Abandon(t.Context())
+	}
+}
