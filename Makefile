@@ -28,9 +28,9 @@ services-down: ## stop the servers that `services` started
 # A server that does not come up stops nothing here: `tools/services env` leaves it out, and its tests are skipped and say
 # so, or fail where SILLAR_REQUIRE_SERVICES is set. Neither waits for it.
 .PHONY: test
-test: ## run all tests with -race against real servers
+test: $(BIN)/kustomize ## run all tests with -race against real servers
 	-tools/services up
-	eval "$$(tools/services env)" && $(GO) test -race -timeout $(TIMEOUT) ./...
+	eval "$$(tools/services env)" && PATH="$(BIN):$$PATH" $(GO) test -race -timeout $(TIMEOUT) ./...
 	$(GO) test -run 'Explore|Finds|Replay|EverySchedule' ./saga/sagatest ./examples/shop/orders # two faults a schedule: too slow under -race
 	$(GO) -C benchmarks test ./...
 	$(GO) -C tools test ./...
@@ -84,12 +84,13 @@ $(BIN)/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golang
 $(BIN)/govulncheck: PACKAGE := golang.org/x/vuln/cmd/govulncheck
 $(BIN)/buf: PACKAGE := github.com/bufbuild/buf/cmd/buf
 $(BIN)/protoc-gen-go-grpc: PACKAGE := google.golang.org/grpc/cmd/protoc-gen-go-grpc
+$(BIN)/kustomize: PACKAGE := sigs.k8s.io/kustomize/kustomize/v5
 $(BIN)/benchstat: PACKAGE := golang.org/x/perf/cmd/benchstat
 
 .PHONY: benchstat
 benchstat: $(BIN)/benchstat ## build benchstat into bin, to compare two runs of one benchmark
 
-$(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/buf $(BIN)/protoc-gen-go-grpc $(BIN)/benchstat: tools/go.mod
+$(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/buf $(BIN)/protoc-gen-go-grpc $(BIN)/benchstat $(BIN)/kustomize: tools/go.mod
 	$(GO) -C tools build -o $@ $(PACKAGE)
 	@touch $@
 

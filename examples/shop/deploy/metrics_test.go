@@ -21,13 +21,13 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
-const getPromtool = "promtool is not here: apt-get install prometheus"
+const getPromtool = "promtool is not here: apt-get install prometheus, or tools/services up as root"
 
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "promtool", args...)
 	if cmd.Err != nil {
-		t.Skip(getPromtool)
+		missing(t, getPromtool)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
