@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,8 +36,6 @@ type Config struct {
 type Store struct {
 	db     *sqldb.DB
 	prefix string
-	// now is the database's clock in microseconds, as SQL. SQLite has the machine's, which its processes share.
-	now string
 
 	inserts group[saga.Record]
 	saves   group[saga.Record]
@@ -53,11 +52,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
-	if db.Dialect() == sqldb.SQLite {
-		now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
-	}
-	s := &Store{db: db, prefix: prefix, now: now}
+	s := &Store{db: db, prefix: prefix}
 	s.inserts.flush, s.saves.flush = s.insertAll, s.saveAll
 	return s, nil
 }
@@ -75,9 +70,14 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-// sql puts the prefix and the clock into a statement.
+// sql puts the prefix and the database's clock, in microseconds, into a statement. All processes on a SQLite file share
+// the machine's clock; SQLite's own view of it is cut to milliseconds, by which what is due now would not be due yet.
 func (s *Store) sql(query string) string {
-	return strings.NewReplacer("sillar_", s.prefix, "@now", s.now, "@columns", columns).Replace(query)
+	now := "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+	if s.db.Dialect() == sqldb.SQLite {
+		now = strconv.FormatInt(time.Now().UnixMicro(), 10)
+	}
+	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns).Replace(query)
 }
 
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,

@@ -91,6 +91,16 @@ func claim(t *testing.T, s saga.Store, node string, limit int, kinds ...saga.Kin
 	return c
 }
 
+// first claims one saga, which must be due.
+func first(t *testing.T, s saga.Store, node string) saga.Record {
+	t.Helper()
+	c := claim(t, s, node, 1)
+	if len(c) != 1 {
+		t.Fatalf("%s claimed %d sagas, want the one that is due", node, len(c))
+	}
+	return c[0].Record
+}
+
 func lease(t *testing.T, s saga.Store, node string, d time.Duration) {
 	t.Helper()
 	if err := s.Heartbeat(t.Context(), node, d); err != nil {
@@ -183,7 +193,7 @@ func saveAtOnce(t *testing.T, s saga.Store, _ Features) {
 func saveAndGet(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "n", time.Minute)
-	r := claim(t, s, "n", 1)[0].Record
+	r := first(t, s, "n")
 	r.Version, r.Shape = 2, "def" // an older one was adopted
 	r.Status, r.Cursor, r.State = saga.Compensating, 1, []byte(`{"n":7,"s":"zażółć \"q\""}`)
 	r.Steps[1] = saga.StepState{Name: "b", Status: saga.Failed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
@@ -202,7 +212,7 @@ func saveAndGet(t *testing.T, s saga.Store, _ Features) {
 func saveIsFenced(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "n", time.Minute)
-	r := claim(t, s, "n", 1)[0].Record
+	r := first(t, s, "n")
 	for what, change := range map[string]func(*saga.Record){
 		"an older fence":    func(r *saga.Record) { r.Fence-- },
 		"an older revision": func(r *saga.Record) { r.Revision-- },
@@ -305,16 +315,16 @@ func takeover(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "a", time.Minute)
 	lease(t, s, "b", time.Minute)
-	first := claim(t, s, "a", 1)[0].Record
+	mine := first(t, s, "a")
 	if c := claim(t, s, "b", 1); len(c) != 0 {
 		t.Fatalf("b took a saga of a living owner: %v", c)
 	}
 	lease(t, s, "a", -time.Second) // the lease runs out
 	c := claim(t, s, "b", 1)
-	if len(c) != 1 || !c[0].TakenOver || c[0].Fence != first.Fence+1 {
+	if len(c) != 1 || !c[0].TakenOver || c[0].Fence != mine.Fence+1 {
 		t.Fatalf("b claimed %+v, want a takeover under a higher fence", c)
 	}
-	if err := s.Save(t.Context(), first); !errors.Is(err, saga.ErrFenced) {
+	if err := s.Save(t.Context(), mine); !errors.Is(err, saga.ErrFenced) {
 		t.Errorf("the zombie's write: %v, want ErrFenced", err)
 	}
 	released := c[0].Record
@@ -370,7 +380,7 @@ func signals(t *testing.T, s saga.Store, _ Features) {
 func signalAgainstSave(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "n", time.Minute)
-	r := claim(t, s, "n", 1)[0].Record
+	r := first(t, s, "n")
 	if _, err := s.Signal(t.Context(), "x", "go", []byte(`1`), pass); err != nil {
 		t.Fatal(err)
 	}
