@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -189,6 +190,25 @@ func (s *Store) find(ctx context.Context, filter bson.D, sort bson.D, limit int)
 
 var unfinished = bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: bson.A{saga.Running, saga.Compensating}}}}
 
+// alive returns the nodes that have a lease.
+func (s *Store) alive(ctx context.Context, now time.Time) (map[string]bool, error) {
+	cur, err := s.nodes.Find(ctx, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now.UnixMicro()}}}})
+	var leases []struct {
+		Node string `bson:"_id"`
+	}
+	if err == nil {
+		err = cur.All(ctx, &leases)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sagamongo: look at leases: %w", err)
+	}
+	nodes := map[string]bool{}
+	for _, l := range leases {
+		nodes[l.Node] = true
+	}
+	return nodes, nil
+}
+
 // Claim implements saga.Store. Each saga is taken by a compare-and-set of its own: of several nodes one gets it.
 func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
 	if len(kinds) == 0 || limit <= 0 {
@@ -198,19 +218,13 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 	if err != nil {
 		return nil, err
 	}
-	var leases []struct {
-		Node string `bson:"_id"`
-	}
-	cur, err := s.nodes.Find(ctx, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now.UnixMicro()}}}})
-	if err == nil {
-		err = cur.All(ctx, &leases)
-	}
+	leases, err := s.alive(ctx, now)
 	if err != nil {
-		return nil, fmt.Errorf("sagamongo: claim: %w", err)
+		return nil, err
 	}
 	alive, which := bson.A{""}, bson.A{}
-	for _, l := range leases {
-		alive = append(alive, l.Node)
+	for node := range leases {
+		alive = append(alive, node)
 	}
 	for _, k := range kinds {
 		which = append(which, bson.D{{Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}})
@@ -224,8 +238,17 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: claim: %w", err)
 	}
+	if slices.ContainsFunc(due, func(r saga.Record) bool { return r.Owner != "" }) {
+		// A node that has come since the first look, and has claimed, is alive: look again, after what it has written.
+		if leases, err = s.alive(ctx, now); err != nil {
+			return nil, err
+		}
+	}
 	var out []saga.Claimed
 	for _, r := range due {
+		if leases[r.Owner] {
+			continue
+		}
 		res, err := s.sagas.UpdateOne(ctx,
 			bson.D{{Key: "_id", Value: r.ID}, {Key: "fence", Value: r.Fence}, {Key: "revision", Value: r.Revision}, {Key: "owner", Value: r.Owner}},
 			bson.D{{Key: "$set", Value: bson.D{{Key: "owner", Value: node}}}, {Key: "$inc", Value: bson.D{{Key: "fence", Value: 1}, {Key: "revision", Value: 1}}}})

@@ -155,13 +155,28 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		ids, marks := []any{node}, make([]string, len(due))
-		for i, r := range due {
-			ids = append(ids, r.ID)
-			marks[i] = fmt.Sprintf("$%d", i+2)
+		ids, marks := []any{node}, []string(nil)
+		for _, r := range due {
 			taken := r.Owner != ""
+			if taken {
+				// The rows are locked, the look at the leases is as old as the statement: a node that has come and
+				// claimed since then is alive. A statement of its own sees it.
+				alive := 0
+				err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_orchestrators WHERE node = $1 AND expires_at > @now"), r.Owner).Scan(&alive)
+				if err != nil {
+					return err
+				}
+				if alive > 0 {
+					continue
+				}
+			}
+			ids = append(ids, r.ID)
+			marks = append(marks, fmt.Sprintf("$%d", len(ids)))
 			r.Owner, r.Fence, r.Revision = node, r.Fence+1, r.Revision+1
 			out = append(out, saga.Claimed{Record: r, TakenOver: taken})
+		}
+		if len(out) == 0 {
+			return nil
 		}
 		_, err = s.db.Querier(ctx).Exec(ctx, own+strings.Join(marks, ", ")+")", ids...)
 		return err
