@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -62,7 +63,7 @@ func ParseJWKS(data []byte) ([]VerifyKey, error) {
 }
 
 func (j jwk) key() (VerifyKey, bool) {
-	if j.Use != "" && j.Use != "sig" {
+	if j.Use != "" && j.Use != "sig" || j.Ops != nil && !slices.Contains(j.Ops, "verify") {
 		return VerifyKey{}, false
 	}
 	k := VerifyKey{ID: j.ID}
