@@ -11,8 +11,11 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/correlation"
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
 )
@@ -41,6 +44,10 @@ type RelayConfig struct {
 	Logger *slog.Logger
 	// MeterProvider takes sillar.outbox.relayed, sillar.outbox.pending and sillar.outbox.lag. Default the global one.
 	MeterProvider metric.MeterProvider
+	// TracerProvider takes a producer span for each event, in the trace it was made in. Default the global one.
+	TracerProvider trace.TracerProvider
+	// Propagator finds the trace in an event's headers. Default: W3C trace context and the correlation id.
+	Propagator propagation.TextMapPropagator
 }
 
 // Relay publishes what a store holds. Several may run at once, in one process or many.
@@ -52,6 +59,7 @@ type Relay struct {
 	running atomic.Bool
 	relayed metric.Int64Counter
 	meter   metric.Meter
+	tracer  trace.Tracer
 }
 
 // NewRelay makes a relay between a store and a broker.
@@ -80,7 +88,13 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = otel.GetMeterProvider()
 	}
-	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope)}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	if cfg.Propagator == nil {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope), tracer: cfg.TracerProvider.Tracer(scope)}
 	var err error
 	r.relayed, err = r.meter.Int64Counter("sillar.outbox.relayed", metric.WithUnit("{message}"),
 		metric.WithDescription("Events taken from the outbox, by outcome (published, failed, dropped)."))
@@ -242,6 +256,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	for i := range round {
 		events[i] = round[i].Envelope
 	}
+	spans := r.startSpans(ctx, events)
 	errs := make([]error, len(round))
 	if err := r.pub.PublishBatch(ctx, events); err != nil {
 		var b *messaging.BatchError
@@ -253,6 +268,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 			}
 		}
 	}
+	endSpans(spans, errs)
 	var done, away []Entry
 	var why error
 	for i, e := range round {

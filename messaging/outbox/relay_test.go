@@ -11,8 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox"
@@ -213,4 +217,48 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("metrics %v", got)
 		}
 	})
+}
+
+// An event is sent in the trace it was made in, and its consumers are children of the sending; one whose trace nobody
+// records is sent as it is.
+func TestProducerSpans(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	headers := func(traceparent string) map[string]string {
+		return map[string]string{"traceparent": traceparent, "x-correlation-id": "c-1"}
+	}
+	traced, failing, unsampled, plain := entry("traced", ""), entry("failing", ""), entry("unsampled", ""), entry("plain", "")
+	traced.Headers, failing.Headers = headers(parent), headers(parent)
+	unsampled.Headers = headers(parent[:53] + "00")
+	spans := tracetest.NewInMemoryExporter()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
+	sent := map[string]map[string]string{}
+	p := func(_ context.Context, events []messaging.Envelope) error {
+		for _, e := range events {
+			sent[e.ID] = e.Headers
+		}
+		return messaging.Batch([]error{nil, errBoom, nil, nil})
+	}
+	s := &store{entries: []outbox.Entry{traced, failing, unsampled, plain}}
+	run(t, s, p, outbox.RelayConfig{TracerProvider: tp}, func(func() error) { synctest.Wait() })
+	got := spans.GetSpans()
+	if len(got) != 2 {
+		t.Fatalf("%d spans, want 2", len(got))
+	}
+	for _, g := range got {
+		if g.SpanKind != trace.SpanKindProducer || g.Parent.SpanID().String() != "b7ad6b7169203331" || g.SpanContext.TraceID().String() != parent[3:35] {
+			t.Errorf("span %s: %v under %v", g.Name, g.SpanKind, g.Parent)
+		}
+	}
+	if want := "00-" + parent[3:35] + "-" + got[0].SpanContext.SpanID().String() + "-01"; sent["traced"]["traceparent"] != want || sent["traced"]["x-correlation-id"] != "c-1" {
+		t.Errorf("sent with %v, want traceparent %s", sent["traced"], want)
+	}
+	if got[0].Status.Code != codes.Unset || got[1].Status.Code != codes.Error {
+		t.Errorf("statuses %v and %v", got[0].Status, got[1].Status)
+	}
+	if traced.Headers["traceparent"] != parent {
+		t.Error("the entry itself was changed")
+	}
+	if sent["unsampled"]["traceparent"] != unsampled.Headers["traceparent"] || sent["plain"] != nil {
+		t.Errorf("changed on the way: %v, %v", sent["unsampled"], sent["plain"])
+	}
 }
