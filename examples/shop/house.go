@@ -15,6 +15,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/payments"
 	"github.com/sillar-go/sillar/examples/shop/products"
 	"github.com/sillar-go/sillar/examples/shop/users"
+	"github.com/sillar-go/sillar/observability/otlp"
 )
 
 // build is how a service is made, and where its address belongs.
@@ -82,7 +83,11 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 		}
 	}()
 	for _, b := range services {
-		s, err := b.make(ctx, o.config(p.config, b.name))
+		cfg := o.config(p.config, b.name)
+		if cfg.SpanExporters, err = otlp.FromEnv(ctx); err != nil {
+			return h, err
+		}
+		s, err := b.make(ctx, cfg)
 		if err != nil {
 			return h, fmt.Errorf("%s: %w", b.name, err)
 		}

@@ -200,7 +200,9 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		return p, err
 	}
 	p.close = append(p.close, p.config.Broker.Close)
-	p.config.SpanExporters, err = otlp.FromEnv(ctx)
+	if !own { // with several services, each has exporters of its own: it shuts them down when it ends
+		p.config.SpanExporters, err = otlp.FromEnv(ctx)
+	}
 	return p, err
 }
 
