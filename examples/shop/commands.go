@@ -30,7 +30,7 @@ func root() *cobra.Command {
 		},
 	}
 	o.register(cmd.PersistentFlags())
-	cmd.AddCommand(demo(o), load(), sagas(), healthcheck(o))
+	cmd.AddCommand(demo(o), load(), sagas(), healthcheck(o), certs(o))
 	for _, b := range services {
 		cmd.AddCommand(one(o, b))
 	}
@@ -57,7 +57,11 @@ func runAll(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf(`The shop is open at %[1]s  (data and shop.log in %[2]s)
+	secure := ""
+	if h.TLSURL() != "" {
+		secure = ", with TLS at " + h.TLSURL()
+	}
+	fmt.Printf(`The shop is open at %[1]s%[3]s  (data and shop.log in %[2]s)
 
   users ana / ana-password, admin / admin-password; all services below the gateway:
     /users  /products  /orders  /inventory  /payments  /notifications
@@ -66,7 +70,7 @@ func runAll(ctx context.Context, o *options) error {
   or:   go run ./examples/shop demo
 
 Ctrl-C ends it.
-`, h.URL(), o.data)
+`, h.URL(), o.data, secure)
 	err = h.Run(ctx)
 	if err == nil {
 		fmt.Println("The shop is closed.")
@@ -86,6 +90,12 @@ func one(o *options, b build) *cobra.Command {
 				p, err := o.open(ctx, false, "stdout")
 				if err != nil {
 					return err
+				}
+				if b.name == "gateway" {
+					err = o.openTLS(p)
+				}
+				if err != nil {
+					return errors.Join(err, p.Close())
 				}
 				s, err := b.make(ctx, o.config(p.config, b.name))
 				if err != nil {

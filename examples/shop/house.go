@@ -50,6 +50,9 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 	if cfg.DB == "" {
 		cfg.DB = "sqlite:" + filepath.Join(o.data, name+".db")
 	}
+	if name == "gateway" && cfg.TLS != nil {
+		cfg.TLSAddr = o.listen(tlsPort)
+	}
 	if o.seed && name == "users" {
 		cfg.Users = seeds
 	}
@@ -82,6 +85,9 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
+	if err := o.openTLS(p); err != nil {
+		return h, err
+	}
 	for _, b := range services {
 		cfg := o.config(p.config, b.name)
 		if cfg.SpanExporters, err = otlp.FromEnv(ctx); err != nil {
@@ -104,6 +110,9 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 
 // URL is the gateway's address.
 func (h *house) URL() string { return h.services[len(h.services)-1].URL() }
+
+// TLSURL is the gateway's address with TLS, "" without.
+func (h *house) TLSURL() string { return h.services[len(h.services)-1].TLSURL() }
 
 // Run runs all services until ctx ends, or one of them fails; then they end one after the other, the door first, so
 // that nobody is refused by a neighbour who has gone.

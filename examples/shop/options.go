@@ -42,7 +42,11 @@ type options struct {
 	faults     bool
 	seed       bool
 	insecure   bool
-	peers      platform.Peers
+
+	tlsCert, tlsKey, tlsClientCA string
+	tlsDev                       bool
+
+	peers platform.Peers
 }
 
 func (o *options) register(f *pflag.FlagSet) {
@@ -60,6 +64,10 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.faults, "faults", true, "let administrators break the payment processor")
 	f.BoolVar(&o.seed, "seed", true, "make the users admin and ana, and a catalogue, where there is none")
 	f.BoolVar(&o.insecure, "insecure", false, "read the keys of the users service by http from another machine too: only where nobody else is on the network between them")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate of the gateway, PEM: it listens on 8443 too, with TLS; a newer file is taken without a restart")
+	f.StringVar(&o.tlsKey, "tls-key", "", "its key")
+	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "let in on 8443 only clients whose certificate these authorities have signed")
+	f.BoolVar(&o.tlsDev, "tls-dev", false, "the same with a certificate of a new development authority, in the folder tls of --data")
 	for _, p := range []struct {
 		to         *string
 		name, port string
@@ -99,11 +107,16 @@ func fromEnv(f *pflag.FlagSet) (err error) {
 // ports are those of the services. Number 50051 is gRPC's.
 var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003, "payments": 8004, "notifications": 8005, "grpc": 50051}
 
-func (o *options) addr(name string) string {
+// tlsPort is the gateway's with TLS.
+const tlsPort = 8443
+
+func (o *options) addr(name string) string { return o.listen(ports[name]) }
+
+func (o *options) listen(port int) string {
 	if o.portOffset < 0 {
 		return net.JoinHostPort(o.host, "0")
 	}
-	return net.JoinHostPort(o.host, strconv.Itoa(ports[name]+o.portOffset))
+	return net.JoinHostPort(o.host, strconv.Itoa(port+o.portOffset))
 }
 
 // fillPeers completes the addresses that were not given.

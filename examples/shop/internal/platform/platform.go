@@ -11,6 +11,7 @@ package platform
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,9 @@ type Config struct {
 	Version string
 	// Addr is where HTTP listens; GRPCAddr is where gRPC does, for services that have it.
 	Addr, GRPCAddr string
+	// TLSAddr is where HTTPS listens too, with the certificate of TLS. Empty: nowhere.
+	TLSAddr string
+	TLS     *tls.Config
 	// DB is the DSN of the service's own database.
 	DB string
 	// Data is a folder for what is kept in files. Empty: nothing is.
@@ -91,9 +95,10 @@ type Service struct {
 	API    huma.API
 	Guard  *Guard
 
-	listener net.Listener
-	runners  []runner
-	closers  []runner
+	listener    net.Listener
+	tlsListener net.Listener // nil without TLS
+	runners     []runner
+	closers     []runner
 }
 
 type runner struct {
@@ -116,11 +121,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Addr)
-	if err != nil {
+	s := &Service{Config: cfg, Tel: tel, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard}
+	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("%s: listen: %w (is another shop running? try --port-offset 1000)", cfg.Name, err)
 	}
-	s := &Service{Config: cfg, Tel: tel, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard, listener: l}
 	h.Register(s.Mux)
 	s.Mux.Handle("GET /metrics", tel.MetricsHandler())
 	if cfg.Broker != nil {
@@ -132,6 +136,16 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s.OnClose("tokens", func(context.Context) error { return guard.Close() })
 	return s, nil
+}
+
+func (s *Service) listen() (err error) {
+	if s.listener, err = net.Listen("tcp", s.Addr); err != nil || s.TLSAddr == "" {
+		return err
+	}
+	if s.tlsListener, err = net.Listen("tcp", s.TLSAddr); err != nil {
+		return errors.Join(err, s.listener.Close())
+	}
+	return nil
 }
 
 // Make makes a frame and lets build hang everything into it. When build fails the frame is given back.
@@ -148,12 +162,21 @@ func Make(ctx context.Context, cfg Config, build func(ctx context.Context, s *Se
 }
 
 // URL is the address of the service's own listener, as this machine reaches it.
-func (s *Service) URL() string {
-	addr := s.listener.Addr()
+func (s *Service) URL() string { return "http://" + reachable(s.listener.Addr()) }
+
+// TLSURL is the address with TLS, "" without.
+func (s *Service) TLSURL() string {
+	if s.tlsListener == nil {
+		return ""
+	}
+	return "https://" + reachable(s.tlsListener.Addr())
+}
+
+func reachable(addr net.Addr) string {
 	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: tcp.Port}
 	}
-	return "http://" + addr.String()
+	return addr.String()
 }
 
 // Go runs something beside the server, until its context ends. An error ends the service.
@@ -171,8 +194,6 @@ func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
 func (s *Service) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	server := gateway.Server("", s.Tel.Middleware(s.Mux))
-	server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
@@ -185,28 +206,62 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		})
 	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		if err := server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			fail(fmt.Errorf("%s: serve: %w", s.Name, err))
-		}
-	}()
-	s.Log.InfoContext(ctx, "service started", "address", s.URL())
+	servers := s.serve(fail)
+	s.Log.InfoContext(ctx, "service started", "address", s.URL(), "tls", s.TLSURL())
 
 	err := health.Run(ctx, health.Drain{Health: s.Health, Delay: s.DrainDelay, NoSignals: true, Logger: s.Log},
-		health.Phase{Name: "requests", Bound: 8 * time.Second, Stop: server.Shutdown},
+		health.Phase{Name: "requests", Bound: 8 * time.Second, Stop: servers.shutdown},
 		health.Phase{Name: "background", Bound: 8 * time.Second, Stop: func(ctx context.Context) error {
 			stopWork()
 			return wait(ctx, &background)
 		}},
 		health.Phase{Name: "close", Bound: 4 * time.Second, Stop: s.close},
 		health.Phase{Name: "telemetry", Bound: 4 * time.Second, Stop: s.Tel.Shutdown})
-	<-served
+	servers.Wait()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// servers are those of a service: one for each listener.
+type servers struct {
+	sync.WaitGroup // until all have ended
+	all            []*http.Server
+}
+
+func (s *Service) serve(fail context.CancelCauseFunc) *servers {
+	handler := s.Tel.Middleware(s.Mux)
+	all := &servers{}
+	start := func(run func(*http.Server) error) {
+		server := gateway.Server("", handler)
+		server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+		all.all = append(all.all, server)
+		all.Go(func() {
+			if err := run(server); !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("%s: serve: %w", s.Name, err))
+			}
+		})
+	}
+	start(func(h *http.Server) error { return h.Serve(s.listener) })
+	if s.tlsListener != nil {
+		start(func(h *http.Server) error {
+			h.TLSConfig = s.TLS
+			return h.ServeTLS(s.tlsListener, "", "")
+		})
+	}
+	return all
+}
+
+// shutdown closes all doors at once, and waits for the requests behind them.
+func (s *servers) shutdown(ctx context.Context) error {
+	errs := make([]error, len(s.all))
+	var wg sync.WaitGroup
+	for i, server := range s.all {
+		wg.Go(func() { errs[i] = server.Shutdown(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func wait(ctx context.Context, wg *sync.WaitGroup) error {
@@ -233,6 +288,9 @@ func (s *Service) close(ctx context.Context) error {
 // Abandon gives back what New took, for a service that will not run.
 func (s *Service) Abandon(ctx context.Context) {
 	_ = s.listener.Close()
+	if s.tlsListener != nil {
+		_ = s.tlsListener.Close()
+	}
 	_ = s.close(ctx)
 	_ = s.Tel.Shutdown(ctx)
 }

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sillar-go/sillar/authn/tlsconfig"
+)
+
+// certsFor is how long certificates of the development authority are valid.
+const certsFor = 90 * 24 * time.Hour
+
+// certs writes what is needed to try TLS out.
+func certs(o *options) *cobra.Command {
+	var hosts []string
+	cmd := &cobra.Command{
+		Use:   "certs [FOLDER]",
+		Short: "Write the certificates of a development authority: for the gateway, and for a client (default: to tls in --data, or to data/tls)",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := filepath.Join(o.data, "tls")
+			switch {
+			case len(args) == 1:
+				dir = args[0]
+			case o.data == "":
+				dir = filepath.Join("data", "tls")
+			}
+			if err := writeCerts(dir, hosts); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), `%[1]s holds a new authority for development, ca.crt, and what it has signed:
+  gateway.crt and gateway.key for %[2]q
+  client.crt and client.key for clients, where --tls-client-ca asks for them
+The authority's own key is gone: when these expire, in %[3]d days, write new ones.
+
+  go run ./examples/shop --tls-cert %[1]s/gateway.crt --tls-key %[1]s/gateway.key
+  curl --cacert %[1]s/ca.crt https://localhost:8443/health
+`, dir, hosts, int(certsFor.Hours()/24))
+			return err
+		},
+	}
+	cmd.Flags().StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "names and addresses of the gateway")
+	return cmd
+}
+
+func writeCerts(dir string, hosts []string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("certs: %w", err)
+	}
+	ca, err := tlsconfig.NewDevCA("Sillar shop, development only")
+	if err != nil {
+		return err
+	}
+	if err := ca.WriteFiles(dir, "gateway", certsFor, hosts...); err != nil {
+		return err
+	}
+	return ca.WriteFiles(dir, "client", certsFor, "shop-client")
+}
+
+// openTLS gives the gateway its certificate, and looks for a newer one from time to time.
+func (o *options) openTLS(p *parts) error {
+	cfg := tlsconfig.Config{CertFile: o.tlsCert, KeyFile: o.tlsKey, ClientCAFile: o.tlsClientCA,
+		Logger: slog.New(slog.NewJSONHandler(p.config.LogWriter, &slog.HandlerOptions{Level: p.config.LogLevel}))}
+	switch {
+	case o.tlsDev && o.tlsCert != "":
+		return errors.New("--tls-dev makes a certificate of its own: leave out --tls-cert and --tls-key")
+	case o.tlsDev:
+		dir := filepath.Join(o.data, "tls")
+		if err := writeCerts(dir, []string{"localhost", "127.0.0.1", "::1"}); err != nil {
+			return err
+		}
+		cfg.CertFile, cfg.KeyFile = filepath.Join(dir, "gateway.crt"), filepath.Join(dir, "gateway.key")
+	case o.tlsCert == "" && o.tlsKey == "":
+		if o.tlsClientCA != "" {
+			return errors.New("--tls-client-ca needs --tls-cert and --tls-key")
+		}
+		return nil
+	}
+	files, err := tlsconfig.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.close = append(p.close, files.Close)
+	p.config.TLS = files.Server()
+	return nil
+}
