@@ -20,10 +20,14 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/observability"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	killtest.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // lines is a log writer that tests read.
 type lines struct {
