@@ -1,7 +1,9 @@
 package authn
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -52,3 +54,75 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseJWKS reads key documents: never a panic, and what is taken is a key that may verify, and comes out as it went
+// in.
+func FuzzParseJWKS(f *testing.F) {
+	for _, s := range []string{
+		`{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[7]}`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
+		`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
+		`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"]}]}`,
+		`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("v", 342) + `","e":"AQAB","use":"sig"}]}`, `{"keys":[{"kty":"RSA","n":"AAAA","e":"AAAAAAAA"}]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := ParseJWKS(data)
+		if err != nil && keys != nil || len(keys) > maxKeys {
+			t.Fatalf("%d keys, %v", len(keys), err)
+		}
+		for _, k := range keys {
+			if err := k.Check(); err != nil {
+				t.Fatal(err)
+			}
+			if k.Algorithm == HS256 {
+				t.Fatal("a secret was taken from a document")
+			}
+			j, ok := encode(k)
+			if !ok {
+				t.Fatalf("%T cannot be published", k.Public)
+			}
+			if back, ok := j.key(); !ok || back.ID != k.ID || back.Algorithm != k.Algorithm || !samePublic(back.Public, k.Public) {
+				t.Fatalf("%v became %v", k, back)
+			}
+		}
+	})
+}
+
+// FuzzBearer reads Authorization headers: what is found is the end of the only value, behind the scheme, and nothing in
+// front of it but spaces.
+func FuzzBearer(f *testing.F) {
+	for _, s := range []string{"", "Bearer", "Bearer ", "Bearer x", "bearer  x.y.z ", "Bearer\tx", "Basic YTpi", "Bearer a, Bearer b", "BEARER \x00"} {
+		f.Add(s, "")
+	}
+	f.Add("Bearer a", "Bearer b")
+	v := MustVerifier(noKeys{}, VerifierConfig{Unbound: true})
+	f.Fuzz(func(t *testing.T, one, two string) {
+		token, err := Bearer([]string{one})
+		if (err == nil) == (token == "") {
+			t.Fatalf("%q: %q, %v", one, token, err)
+		}
+		if err == nil {
+			scheme, found := strings.CutSuffix(one, token)
+			if !found || token[0] == ' ' || !strings.EqualFold(strings.TrimRight(scheme, " "), "bearer") || !strings.HasSuffix(scheme, " ") {
+				t.Fatalf("%q: %q behind %q", one, token, scheme)
+			}
+		}
+		if token, err := Bearer([]string{one, two}); err == nil {
+			t.Fatalf("two values gave %q", token)
+		}
+		if u, err := Check(t.Context(), v, []string{one}); err == nil {
+			t.Fatalf("%q lets in %v", one, u)
+		} else if c, ok := errors.AsType[interface {
+			error
+			Challenge() string
+		}](err); !ok || c.Challenge() != "Bearer" && c.Challenge() != `Bearer error="invalid_token"` {
+			t.Fatalf("%q: %v", one, err)
+		}
+	})
+}
+
+// noKeys is a Set without keys.
+type noKeys struct{}
+
+func (noKeys) Key(context.Context, string) (VerifyKey, error) { return VerifyKey{}, ErrUnknownKey }

@@ -102,10 +102,13 @@ func TestHostileTokens(t *testing.T) {
 		if u, err := v.Verify(t.Context(), token); err != nil || u.ID != "u1" {
 			t.Errorf("%s: refused: %v", name, err)
 		}
+		if h, g, err := atTheDoors(v, token); h != "u1" || g != "u1" {
+			t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
+		}
 	}
 
 	rsaPub := base64.RawURLEncoding.EncodeToString(rsaKey.N.Bytes())
-	for name, token := range map[string]string{
+	hostile := map[string]string{
 		"empty":                     "",
 		"one part":                  "abc",
 		"two parts":                 strings.TrimSuffix(good, "."+sig),
@@ -212,7 +215,13 @@ func TestHostileTokens(t *testing.T) {
 		"NUL":                          good[:20] + "\x00" + good[20:],
 		"non-canonical signature":      nonCanonical(good),
 		"JSON serialization":           `{"payload":"` + b64(body()) + `","signatures":[]}`,
-	} {
+	}
+	for name, token := range hostile {
+		if name != "space before" { // in a header it is a second space behind the scheme, which RFC 9110 allows
+			if h, g, err := atTheDoors(v, token); h != "" || g != "" || err != nil {
+				t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
+			}
+		}
 		u, err := v.Verify(t.Context(), token)
 		if err == nil {
 			t.Errorf("%s: accepted as %q", name, u.ID)
@@ -221,6 +230,9 @@ func TestHostileTokens(t *testing.T) {
 		} else if c, ok := errors.AsType[*authn.TokenError](err); !ok || c.Challenge() != `Bearer error="invalid_token"` {
 			t.Errorf("%s: challenge %v", name, err)
 		}
+	}
+	if len(hostile) < 60 {
+		t.Errorf("only %d hostile tokens", len(hostile))
 	}
 }
 
