@@ -87,7 +87,8 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	r.meters.handled, err1 = m.Int64Counter("sillar.messaging.handled", metric.WithUnit("{message}"),
 		metric.WithDescription("Messages handled, by group, topic and outcome (ack, retry, dead, requeue, duplicate)."))
 	r.meters.duration, err2 = m.Float64Histogram("sillar.messaging.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time that a handler took for one attempt."))
+		metric.WithDescription("Time that a handler took for one attempt."),
+		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 	return r, errors.Join(err1, err2)
 }
 

@@ -32,7 +32,8 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 	finished, err := m.Int64Counter("sillar.saga.finished", metric.WithUnit("{saga}"),
 		metric.WithDescription("Sagas that ended, by how they ended."))
 	steps, err2 := m.Float64Histogram("sillar.saga.step.duration", metric.WithUnit("s"),
-		metric.WithDescription("Attempts of actions and compensations."))
+		metric.WithDescription("Attempts of actions and compensations."),
+		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 	return &telemetry{tp.Tracer(scope), finished, steps}, errors.Join(err, err2)
 }
 

@@ -101,7 +101,8 @@ func Measured[C, R any](name string, cfg Config) Decorator[C, R] {
 		provider = otel.GetMeterProvider()
 	}
 	h, err := provider.Meter(scope).Float64Histogram("sillar.cqrs.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time that a command or query took, by handler and outcome (ok, error)."))
+		metric.WithDescription("Time that a command or query took, by handler and outcome (ok, error)."),
+		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
 	if err != nil {
 		cfg.logger().Warn("cqrs: no metrics", "handler", name, "error", err)
 	}
