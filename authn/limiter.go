@@ -28,9 +28,7 @@ func (l *limiter) take(key string) (wait time.Duration) {
 	if l == nil {
 		return 0
 	}
-	if len(key) > 256 {
-		key = hashRefresh(key)
-	}
+	key = bucket(key)
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -47,6 +45,27 @@ func (l *limiter) take(key string) (wait time.Duration) {
 	}
 	l.full[key] = at
 	return 0
+}
+
+// give returns a token that was taken.
+func (l *limiter) give(key string) {
+	if l == nil {
+		return
+	}
+	key = bucket(key)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, known := l.full[key]; known {
+		l.full[key] = at.Add(-l.every)
+	}
+}
+
+// bucket bounds the length of a key.
+func bucket(key string) string {
+	if len(key) > 256 {
+		return hashRefresh(key)
+	}
+	return key
 }
 
 // sweep makes room: first of the buckets that are full, then, under attack by many keys, of any.

@@ -155,6 +155,7 @@ func (p *Passwords) Verify(ctx context.Context, hash, password string) (upgraded
 
 func (p *Passwords) verifyBcrypt(hash, password string) (string, error) {
 	if len(password) > maxBcrypt {
+		_ = p.argon(password) // as long as it takes for a user who does not exist
 		return "", ErrPasswordTooLong
 	}
 	cost, err := bcrypt.Cost([]byte(hash))

@@ -19,8 +19,8 @@ type TokenEndpointConfig struct {
 	// Client checks the client's id and secret, from HTTP Basic or the form; an error refuses it. Nil: clients are
 	// public, and what they say about themselves is ignored.
 	Client func(ctx context.Context, id, secret string) error
-	// Attempts is how many password attempts a username may make from one address before it has to wait; they come
-	// back one by one, one each Every. One address may make ten times as many, ten times as often, for all usernames
+	// Attempts is how many wrong passwords a username may try from one address before it has to wait; they come back
+	// one by one, one each Every. A right password uses up none. One address may make ten times as many, ten times as often, for all usernames
 	// together, so that it cannot try one password on everybody. Default 10. Negative: no limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
@@ -149,9 +149,12 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 		return TokenPair{}, badRequest("username or password is missing")
 	}
 	address := t.cfg.Address(r)
-	wait := t.limit.take(strings.ToLower(username) + "\x00" + address)
+	account := strings.ToLower(username) + "\x00" + address
+	wait := t.limit.take(account)
 	if wait == 0 {
-		wait = t.spray.take(address)
+		if wait = t.spray.take(address); wait > 0 {
+			t.limit.give(account)
+		}
 	}
 	if wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
@@ -164,6 +167,9 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 	if err != nil {
 		return TokenPair{}, err
 	}
+	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts.
+	t.limit.give(account)
+	t.spray.give(address)
 	return t.issuer.Issue(r.Context(), s)
 }
 

@@ -136,8 +136,9 @@ func TestTokenEndpointErrors(t *testing.T) {
 func TestTokenEndpointLimit(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 3, Every: time.Hour})
+	password := "x"
 	try := func(user, addr string) int {
-		r := httptest.NewRequest("POST", "/token", strings.NewReader(url.Values{"grant_type": {"password"}, "username": {user}, "password": {"x"}}.Encode()))
+		r := httptest.NewRequest("POST", "/token", strings.NewReader(url.Values{"grant_type": {"password"}, "username": {user}, "password": {password}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.RemoteAddr = addr + ":1234"
 		rec := httptest.NewRecorder()
@@ -165,6 +166,24 @@ func TestTokenEndpointLimit(t *testing.T) {
 	if got := try("bob", "10.0.0.1"); got != 400 {
 		t.Errorf("another user: %d", got)
 	}
+	h = endpoint(w, authn.TokenEndpointConfig{Attempts: 3, Every: time.Hour})
+	password = "secret"
+	for i := range 50 { // more than the address may fail
+		if got := try("ana", "10.0.0.5"); got != 200 {
+			t.Fatalf("right password %d: %d", i, got)
+		}
+	}
+	password = "x"
+	for i, want := range []int{400, 400, 400, 429} {
+		if got := try("ana", "10.0.0.5"); got != want {
+			t.Errorf("wrong password %d after right ones: %d", i, got)
+		}
+	}
+	password = "secret"
+	if got := try("ana", "10.0.0.5"); got != 429 {
+		t.Errorf("the right password, found while waiting: %d", got)
+	}
+	password = "x"
 	limited := 0
 	for i := range 100 {
 		if try(fmt.Sprint("user", i), "10.0.0.9") == 429 {
