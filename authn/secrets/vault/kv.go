@@ -119,11 +119,12 @@ func (c *Client) Write(ctx context.Context, mount, path string, values map[strin
 			Version int `json:"version"`
 		} `json:"data"`
 	}
-	err = c.call(ctx, "write a secret", http.MethodPost, at, body, &a)
+	const op = "write a secret"
+	err = c.call(ctx, op, http.MethodPost, at, body, &a)
 	c.mu.Lock()
 	delete(c.cache, at)
 	c.mu.Unlock()
-	if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusBadRequest && version != AnyVersion {
+	if e, ok := errors.AsType[*Error](err); ok && e.Op == op && e.Status == http.StatusBadRequest && version != AnyVersion {
 		e.Err = ErrConflict // Vault has no status of its own for it
 	}
 	return a.Data.Version, err

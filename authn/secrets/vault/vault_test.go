@@ -202,6 +202,11 @@ func TestKV(t *testing.T) {
 	if _, err := c.Get(ctx, "vault://secret/orders/db#none"); !errors.Is(err, secrets.ErrNotFound) {
 		t.Errorf("no such key: %v", err)
 	}
+	stranger := open(t, s, vault.Config{Auth: vault.AppRole("r", "wrong-hush")})
+	defer stranger.Close()
+	if _, err := stranger.Write(ctx, "secret", "orders/db", map[string]any{"password": "x"}, 2); err == nil || errors.Is(err, vault.ErrConflict) {
+		t.Errorf("a login that is refused by a write: %v", err)
+	}
 	if _, err := c.Read(ctx, "denied", "x"); !errors.Is(err, vault.ErrDenied) || strings.Contains(err.Error(), "hush") {
 		t.Errorf("denied: %v", err)
 	}
