@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 
 	"github.com/sillar-go/sillar/authn"
 )
@@ -73,4 +74,37 @@ func ExampleTokenEndpoint() {
 	mux.Handle("GET /.well-known/jwks.json", keys.Handler())
 	fmt.Println(len(keys.JWKS()) > 0)
 	// Output: true
+}
+
+func ExampleKeySet_Rotate() {
+	ctx := context.Background()
+	store := authn.NewMemoryKeys() // replicas share a file, a database or a Vault
+	keys := authn.MustKeySet(store, authn.KeyConfig{PublishAhead: -1, Logger: quiet})
+	issuer := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"})
+	v := authn.MustVerifier(keys, authn.VerifierConfig{Issuer: "https://shop"})
+
+	before, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := keys.Rotate(ctx); err != nil { // by itself every 30 days; for a key that has leaked there is Remove
+		fmt.Println(err)
+		return
+	}
+	after, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	header := func(p authn.TokenPair) string { head, _, _ := strings.Cut(p.AccessToken, "."); return head }
+	fmt.Println("signed by the same key:", header(before) == header(after))
+	for _, p := range []authn.TokenPair{before, after} {
+		user, err := v.Verify(ctx, p.AccessToken)
+		fmt.Println(user.ID, err)
+	}
+	// Output:
+	// signed by the same key: false
+	// ana <nil>
+	// ana <nil>
 }

@@ -32,6 +32,8 @@ type endpoint struct {
 	body  string
 	calls atomic.Int64
 	takes atomic.Int64
+
+	handler http.Handler // answers, when there is one
 }
 
 func (e *endpoint) set(code int, body string) {
@@ -48,6 +50,11 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
 		}
+	}
+	if e.handler != nil {
+		rec := httptest.NewRecorder()
+		e.handler.ServeHTTP(rec, r)
+		return rec.Result(), nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -91,14 +98,69 @@ func TestStorm(t *testing.T) {
 			t.Errorf("%d requests for 100 waiters", n)
 		}
 		start := time.Now()
-		for i := range 1000 { // a minute of invented key ids
+		for i := range 10_000 { // a minute of invented key ids
 			if _, err := s.Key(t.Context(), fmt.Sprint("evil", i)); !errors.Is(err, authn.ErrUnknownKey) {
 				t.Fatal(err)
 			}
-			time.Sleep(60 * time.Millisecond)
+			time.Sleep(6 * time.Millisecond)
 		}
-		if n, d := e.calls.Load(), time.Since(start); n > 8 {
+		if n, d := e.calls.Load(), time.Since(start); n > 1+int64(d/(10*time.Second)) { // the first one was before start
 			t.Errorf("%d requests in %s", n, d)
+		}
+		time.Sleep(time.Minute)
+		before := e.calls.Load()
+		for i := range 10_000 { // all at once
+			wg.Go(func() {
+				if _, err := s.Key(t.Context(), fmt.Sprint("flood", i)); !errors.Is(err, authn.ErrUnknownKey) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := e.calls.Load() - before; n > 1 {
+			t.Errorf("%d requests for 10,000 key ids at once", n)
+		}
+	})
+}
+
+// TestRotation verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
+func TestRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet})
+		i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet})
+		e := &endpoint{handler: keys.Handler()}
+		s := open(t, e, jwks.Config{})
+		defer s.Close()
+		v := authn.MustVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet})
+		var wg sync.WaitGroup
+		kids := sync.Map{}
+		for n := range 2 {
+			wg.Go(func() {
+				var live []string
+				for range 10 * 60 { // ten hours, a token a minute, each verified as long as it lives
+					p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					kids.Store(strings.SplitN(p.AccessToken, ".", 2)[0], nil)
+					live = append(live, p.AccessToken)
+					live = live[max(0, len(live)-30):]
+					for _, token := range []string{live[0], live[len(live)/2], live[len(live)-1]} {
+						if _, err := v.Verify(t.Context(), token); err != nil {
+							t.Errorf("worker %d: %v", n, err)
+							return
+						}
+					}
+					time.Sleep(time.Minute)
+				}
+			})
+		}
+		wg.Wait()
+		signed := 0
+		kids.Range(func(any, any) bool { signed++; return true })
+		if signed < 10 || e.calls.Load() > 10*60/5+1+int64(signed) {
+			t.Errorf("%d keys have signed in ten hours, with %d requests for them", signed, e.calls.Load())
 		}
 	})
 }
