@@ -47,7 +47,9 @@ func (printing) Shutdown(context.Context) error { return nil }
 
 // runService is a service as its users write it: requests, a consumer, telemetry, and the order in which they end.
 func runService([]string) error {
-	_ = os.Setenv("OTEL_BSP_SCHEDULE_DELAY", "600000") // spans are exported by the end of the service, and not before
+	// Spans are exported by the end of the service, and not before: neither by time nor because there are many.
+	_ = os.Setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+	_ = os.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "65536")
 	ctx := context.Background()
 	tel := observability.Must(ctx, observability.Config{Service: "orders", LogWriter: io.Discard, SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16})
 	broker := memory.Must(memory.Config{Source: "orders", Logger: tel.Logger})
