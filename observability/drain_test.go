@@ -49,6 +49,7 @@ func (printing) Shutdown(context.Context) error { return nil }
 func runService([]string) error {
 	// Spans are exported by the end of the service, and not before: neither by time nor because there are many.
 	_ = os.Setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+	_ = os.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "65536") // a batch larger than this is not accepted
 	_ = os.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "65536")
 	ctx := context.Background()
 	tel := observability.Must(ctx, observability.Config{Service: "orders", LogWriter: io.Discard, SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16})

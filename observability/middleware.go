@@ -22,18 +22,20 @@ import (
 
 // request is what is noted about a request while it is served.
 type request struct {
-	tel       *Telemetry
-	w         writer
-	fhr       withFHR
-	f         withF
-	start     time.Time
-	method    string
-	route     string // joined pattern of the muxes that matched
-	routePath string // the path that the last of them saw
-	noted     bool   // a Mux is in the chain
-	silent    bool   // not counted, not logged
-	span      trace.Span
-	done      bool // the handler has returned
+	tel         *Telemetry
+	w           writer
+	fhr         withFHR
+	f           withF
+	start       time.Time
+	method      string
+	route       string // joined pattern of the muxes that matched
+	pattern     string // that of the last of them
+	patternPath string // the path that it saw
+	stripped    string // the patterns of what has been stripped before it
+	noted       bool   // a Mux is in the chain
+	silent      bool   // not counted, not logged
+	span        trace.Span
+	done        bool // the handler has returned
 }
 
 type requestKey struct{}

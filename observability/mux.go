@@ -47,22 +47,29 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // note joins a matched pattern to what outer muxes have matched. path is the path that this mux saw.
 func (q *request) note(pattern, path string) {
-	outer, outerPath := q.route, q.routePath
-	q.route, q.routePath = pattern, path
-	if outer == "" || len(path) >= len(outerPath) || !strings.HasSuffix(outerPath, path) {
-		return
+	outer, outerPath := q.pattern, q.patternPath
+	q.pattern, q.patternPath = pattern, path
+	switch {
+	case outer == "" || path == outerPath: // this mux saw what the outer one did: its pattern says more
+	case len(path) < len(outerPath) && strings.HasSuffix(outerPath, path):
+		q.stripped += leading(outer, strings.Count(outerPath[:len(outerPath)-len(path)], "/"))
+	default: // somebody has written another path: nothing is known of what it has to do with the outer one
+		q.stripped = ""
 	}
-	stripped := strings.Count(outerPath[:len(outerPath)-len(path)], "/") // so many segments are the outer mux's
+	q.route = q.stripped + pattern
+}
+
+// leading returns the first n segments of a pattern: those that the outer mux matched and the inner one does not see.
+func leading(pattern string, n int) string {
 	end := 0
-	for range stripped {
-		i := strings.IndexByte(outer[end+1:], '/')
+	for range n {
+		i := strings.IndexByte(pattern[end+1:], '/')
 		if i < 0 {
-			end = len(outer)
-			break
+			return strings.TrimSuffix(pattern, "/")
 		}
 		end += 1 + i
 	}
-	q.route = strings.TrimSuffix(outer[:end], "/") + pattern
+	return strings.TrimSuffix(pattern[:end], "/")
 }
 
 // patternPath returns the path of a pattern: [METHOD ][HOST]/PATH, without the {$} that ends it.
