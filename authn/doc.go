@@ -34,5 +34,7 @@
 // It keeps no users, speaks no OpenID Connect and offers no authorization-code flow. A revoked login's access tokens
 // live until they expire, unless they are revoked by id and verifiers know of it (VerifierConfig.Revocations).
 //
+// docs/threat-model.md says who is kept out by what and by which test, and who is not.
+//
 // Signatures are github.com/golang-jwt/jwt/v5's; what surrounds them is checked here first.
 package authn

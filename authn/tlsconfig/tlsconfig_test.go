@@ -169,3 +169,32 @@ func TestOptionalAndLoop(t *testing.T) {
 		}
 	}
 }
+
+// TestNoResumptionWithClientCertificates: a resumed session shows no certificate, so who was let in once would be for as
+// long as the ticket lives, whatever the authorities say by then.
+func TestNoResumptionWithClientCertificates(t *testing.T) {
+	dir := t.TempDir()
+	at := func(n string) string { return filepath.Join(dir, n) }
+	must(t, ca(t, "dev").WriteFiles(dir, "server", 0, "127.0.0.1"))
+	for clientCA, resumes := range map[string]bool{"": true, at("ca.crt"): false} {
+		files := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: clientCA, ReloadEvery: -1, Logger: quiet})
+		defer files.Close()
+		srv := start(t, files.Server())
+		own := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), RootCAFile: at("ca.crt"), ReloadEvery: -1, Logger: quiet})
+		defer own.Close()
+		cfg := own.Client()
+		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+		resumed := false
+		for range 3 {
+			tr := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}
+			res, err := (&http.Client{Transport: tr}).Get(srv.URL)
+			must(t, err)
+			_, _ = io.Copy(io.Discard, res.Body)
+			must(t, res.Body.Close())
+			resumed = resumed || res.TLS.DidResume
+		}
+		if resumed != resumes {
+			t.Errorf("client authority %q: resumed %v", clientCA, resumed)
+		}
+	}
+}
