@@ -1,7 +1,6 @@
 package observability_test
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,26 +22,13 @@ func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
 func (*nobody) WriteHeader(int)             {}
 func (*nobody) Flush()                      {}
 
-// BenchmarkMiddleware sets the middleware, with metrics, correlation id and access log, beside otelhttp with no-op
-// providers around promhttp's two instruments, which log nothing.
-func BenchmarkMiddleware(b *testing.B) {
+// contestants are the middleware, with metrics, correlation id and access log, and otelhttp with no-op providers around
+// promhttp's instruments, which log nothing.
+func contestants(t testing.TB) (ours, theirs http.Handler) {
 	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
-	run := func(b *testing.B, h http.Handler) {
-		b.ReportAllocs()
-		r := httptest.NewRequest("GET", "/users/7", nil)
-		w := &nobody{h: http.Header{}}
-		for b.Loop() {
-			h.ServeHTTP(w, r)
-		}
-	}
-	tel, err := observability.New(context.Background(), observability.Config{Service: "s", LogWriter: io.Discard})
-	if err != nil {
-		b.Fatal(err)
-	}
+	tel, _ := newTel(t, func(c *observability.Config) { c.LogWriter = io.Discard })
 	mux := tel.Mux()
 	mux.Handle("GET /users/{id}", ok)
-	b.Run("sillar", func(b *testing.B) { run(b, tel.Middleware(mux)) })
-
 	plain := http.NewServeMux()
 	plain.Handle("GET /users/{id}", ok)
 	reg := prometheus.NewRegistry()
@@ -50,7 +36,32 @@ func BenchmarkMiddleware(b *testing.B) {
 	dur := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "d"}, []string{"method", "code"})
 	inflight := prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"})
 	reg.MustRegister(count, dur, inflight)
-	peer := otelhttp.NewHandler(promhttp.InstrumentHandlerInFlight(inflight, promhttp.InstrumentHandlerDuration(dur, promhttp.InstrumentHandlerCounter(count, plain))),
+	return tel.Middleware(mux), otelhttp.NewHandler(promhttp.InstrumentHandlerInFlight(inflight, promhttp.InstrumentHandlerDuration(dur, promhttp.InstrumentHandlerCounter(count, plain))),
 		"s", otelhttp.WithTracerProvider(tracenoop.NewTracerProvider()), otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()))
-	b.Run("otelhttp+promhttp", func(b *testing.B) { run(b, peer) })
+}
+
+// TestMiddlewareAllocs holds the middleware to a third of its peers' allocations.
+func TestMiddlewareAllocs(t *testing.T) {
+	count := func(h http.Handler) float64 {
+		r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
+		return testing.AllocsPerRun(500, func() { h.ServeHTTP(w, r) })
+	}
+	a, b := contestants(t)
+	if ours, theirs := count(a), count(b); ours*3 > theirs {
+		t.Errorf("%v allocations a request, more than a third of otelhttp's and promhttp's %v", ours, theirs)
+	}
+}
+
+// BenchmarkMiddleware measures them one after the other.
+func BenchmarkMiddleware(b *testing.B) {
+	run := func(b *testing.B, h http.Handler) {
+		b.ReportAllocs()
+		r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
+		for b.Loop() {
+			h.ServeHTTP(w, r)
+		}
+	}
+	ours, theirs := contestants(b)
+	b.Run("sillar", func(b *testing.B) { run(b, ours) })
+	b.Run("otelhttp+promhttp", func(b *testing.B) { run(b, theirs) })
 }
