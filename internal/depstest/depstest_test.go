@@ -83,6 +83,7 @@ func TestPackages(t *testing.T) {
 		"repository/memrepo":              slices.Concat(shared, under("repository")),
 		"repository/sqldb":                slices.Concat(otel, shared, pgx),
 		"repository/sqlrepo":              slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+		"repository/mongorepo/mongootel":  slices.Concat(otel, mongo),
 		"repository/mongorepo":            slices.Concat(shared, mongo, under("repository")),
 		"repository/eventstore":           slices.Concat(otel, shared, under("repository")),
 		"repository/eventstore/memevents": slices.Concat(otel, shared, under("repository", "repository/eventstore")),

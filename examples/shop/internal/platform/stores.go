@@ -13,6 +13,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/messaging/outbox/sqloutbox"
+	"github.com/sillar-go/sillar/repository/mongorepo/mongootel"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite" // embedded default
 	"github.com/sillar-go/sillar/repository/sqlrepo"
@@ -42,7 +43,7 @@ func (s *Service) OpenMongo(ctx context.Context) (*mongo.Database, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: the DSN of MongoDB must name a database: mongodb://host/name", s.Name)
 	}
-	c, err := mongo.Connect(options.Client().ApplyURI(s.DB).SetServerSelectionTimeout(5 * time.Second))
+	c, err := mongo.Connect(options.Client().ApplyURI(s.DB).SetServerSelectionTimeout(5 * time.Second).SetMonitor(mongootel.Monitor(s.Tel.TracerProvider)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: MongoDB at %s: %w", s.Name, u.Host, err)
 	}
