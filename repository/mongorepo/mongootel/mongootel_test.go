@@ -2,6 +2,7 @@ package mongootel_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -51,7 +52,7 @@ func TestSpansOfAServer(t *testing.T) {
 		t.Errorf("%d spans without a trace", n)
 	}
 	ctx, root := tp.Tracer("test").Start(t.Context(), "root")
-	if err := users.FindOne(ctx, bson.M{"secret": "hunter2-hush"}).Err(); err != mongo.ErrNoDocuments { //nolint:errorlint // as it is
+	if err := users.FindOne(ctx, bson.M{"secret": "hunter2-hush"}).Err(); !errors.Is(err, mongo.ErrNoDocuments) {
 		t.Fatal(err)
 	}
 	if _, err := users.InsertOne(ctx, bson.M{"_id": 2, "secret": "hunter2-hush"}); err != nil {
