@@ -54,11 +54,6 @@ func prometheusMiddleware(next http.Handler) http.Handler {
 	return promhttp.InstrumentHandlerInFlight(inFlight, promhttp.InstrumentHandlerDuration(duration, promhttp.InstrumentHandlerCounter(count, next)))
 }
 
-// nowhere takes what the loggers write: it is their formatting that is measured.
-type nowhere struct{}
-
-func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
-
 // drops is an exporter that takes spans and does nothing.
 type drops struct{}
 
@@ -91,7 +86,7 @@ func BenchmarkMiddleware(b *testing.B) {
 	}
 	sdk := sdktrace.NewTracerProvider(sdktrace.WithBatcher(drops{}))
 	b.Cleanup(func() { _ = sdk.Shutdown(context.Background()) })
-	log := slog.New(slog.NewJSONHandler(nowhere{}, nil)) //nolint:sloglint // the encoding is what is measured
+	log := slog.New(slog.NewJSONHandler(io.Discard, nil)) //nolint:sloglint // the encoding is what is measured
 	serves(b, "no spans/sillar", ours())
 	serves(b, "no spans/otelhttp+promhttp", theirs(tracenoop.NewTracerProvider(), nil))
 	serves(b, "no spans/otelhttp+promhttp+slog", theirs(tracenoop.NewTracerProvider(), log))
@@ -118,7 +113,7 @@ func BenchmarkLog(b *testing.B) {
 	run("sillar", func() {
 		ours.LogAttrs(ctx, slog.LevelInfo, "order placed", slog.String("order", "o-1"), slog.Int("items", 3), slog.Bool("new", true), slog.Float64("total", 12.5), slog.Duration("took", took))
 	})
-	std := slog.New(slog.NewJSONHandler(nowhere{}, &slog.HandlerOptions{AddSource: true})).With("service", "orders") //nolint:sloglint // the encoding is what is measured
+	std := slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{AddSource: true})).With("service", "orders") //nolint:sloglint // the encoding is what is measured
 	run("slog", func() {
 		std.LogAttrs(ctx, slog.LevelInfo, "order placed", slog.String("correlation_id", observability.CorrelationID(ctx)),
 			slog.String("trace_id", ids.TraceID().String()), slog.String("span_id", ids.SpanID().String()),
