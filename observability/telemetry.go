@@ -46,7 +46,7 @@ type Config struct {
 	LogWriter io.Writer
 
 	// SpanExporters take the spans, package otlp makes them. None: tracing is off, and trace ids from outside are only
-	// passed on.
+	// passed on. They belong to this Telemetry, whose Shutdown ends them: several in one process need exporters of their own.
 	SpanExporters []sdktrace.SpanExporter
 	// SampleRatio is the part of traces, begun here, that is recorded. Default 1. Negative: none. Traces that were begun
 	// elsewhere follow the decision made there.
