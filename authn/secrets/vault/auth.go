@@ -185,9 +185,18 @@ func (c *Client) renew() (retry <-chan time.Time) {
 	l, err := c.renewed(ctx, old)
 	if err == nil {
 		c.turn <- struct{}{}
-		c.hold(l)
+		if c.lease.token.Reveal() == old.token.Reveal() { // else somebody has logged in meanwhile
+			c.hold(l)
+		}
 		<-c.turn
 		return nil
+	}
+	if errors.Is(err, ErrDenied) && c.cfg.Auth.again() { // revoked: callers see it too, and one of us logs in for all
+		if err = c.forget(ctx, old.token); err == nil {
+			if _, err = c.token(ctx); err == nil {
+				return nil
+			}
+		}
 	}
 	if c.ctx.Err() == nil {
 		c.cfg.Logger.Error("the Vault token could not be renewed", "error", err)
@@ -204,6 +213,9 @@ func (c *Client) renewed(ctx context.Context, old lease) (lease, error) {
 			if err == nil && (l.ttl > old.ttl/10 || !c.cfg.Auth.again()) { // near the end of its longest life each renewal is shorter
 				return l, nil
 			}
+		}
+		if errors.Is(err, ErrDenied) {
+			return lease{}, err
 		}
 	}
 	if c.cfg.Auth.again() {
