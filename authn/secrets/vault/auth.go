@@ -182,6 +182,9 @@ func (c *Client) renew() (retry <-chan time.Time) {
 	c.turn <- struct{}{} // a login under way ends by its context
 	old, expires := c.lease, c.expires
 	<-c.turn
+	if old.token.IsZero() { // a caller was refused with it, and is logging in
+		return nil
+	}
 	l, err := c.renewed(ctx, old)
 	if err == nil {
 		c.turn <- struct{}{}
