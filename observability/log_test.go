@@ -14,6 +14,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/sillar-go/sillar/observability"
 )
 
@@ -117,6 +119,9 @@ func TestSecretNeverPrints(t *testing.T) {
 		data, _ := json.Marshal(v)
 		buf.Write(data)
 		log.Info("x", "v", v, slog.Group("g", slog.Any("v", v)))
+	}
+	for _, kv := range []attribute.KeyValue{attribute.Stringer("k", s), attribute.String("k", fmt.Sprint(o)), attribute.StringSlice("k", []string{s.String()})} {
+		fmt.Fprint(&buf, kv.Value.Emit())
 	}
 	if out := buf.String(); strings.Contains(out, hush) || strings.Contains(out, fmt.Sprintf("%x", hush)) {
 		t.Errorf("printed: %s", out)
