@@ -1,0 +1,30 @@
+//go:build !linux
+
+package testenv
+
+import "testing"
+
+// Node is a RabbitMQ server of a test's own.
+type Node struct{}
+
+// RabbitMQNode skips the test: nodes are started on Linux only.
+func RabbitMQNode(t testing.TB) *Node {
+	t.Helper()
+	t.Skip("a RabbitMQ of the test's own is started on Linux only")
+	return nil
+}
+
+// URL returns where the node is reached.
+func (*Node) URL() string { return "" }
+
+// Start starts the node again.
+func (*Node) Start(testing.TB) {}
+
+// Stop ends the node in good order.
+func (*Node) Stop(testing.TB) {}
+
+// Kill ends the node with SIGKILL.
+func (*Node) Kill(testing.TB) {}
+
+// Control runs rabbitmqctl on the node.
+func (*Node) Control(testing.TB, ...string) string { return "" }
