@@ -58,7 +58,7 @@ var (
 	ErrCursor = errors.New("eventstore: not a cursor of this store")
 	// ErrType says that an event's type or schema version is unknown.
 	ErrType = errors.New("eventstore: unknown event type")
-	// ErrAppend says that an append makes no sense: no stream, or no type.
+	// ErrAppend says that an append makes no sense: no stream, no type, an id twice.
 	ErrAppend = errors.New("eventstore: malformed append")
 	// ErrCheckpoint says that another projector moved the checkpoint.
 	ErrCheckpoint = errors.New("eventstore: the checkpoint was moved by another")
@@ -66,7 +66,8 @@ var (
 
 // Event is an event to be appended.
 type Event struct {
-	// ID identifies it. Append sets a UUIDv7 where it is empty.
+	// ID identifies it in the whole store. Append sets a UUIDv7 where it is empty. One of the caller's own makes an
+	// append safe to repeat when its outcome is unknown: what is there already is refused.
 	ID string
 	// Type names what happened, such as "order_paid". Required.
 	Type string
@@ -103,8 +104,8 @@ type Snapshot struct {
 
 // Store is the port. Package eventstoretest checks that an adapter keeps the promises.
 type Store interface {
-	// Append appends events if the stream has the expected version, Any or New, and returns them as recorded. It
-	// joins the transaction that ctx carries.
+	// Append appends events if the stream has the expected version, Any or New, and returns them as recorded. An ID
+	// that the store holds already is a *repository.UniqueError. It joins the transaction that ctx carries.
 	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
 	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
 	// at most once, last. A stream that does not exist is empty.
@@ -180,6 +181,7 @@ func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string
 		p = correlation.DefaultPropagator()
 	}
 	out := make([]Event, len(events))
+	seen := make(map[string]bool, len(events))
 	for i, e := range events {
 		if e.Type == "" {
 			return nil, fmt.Errorf("%w: event %d of stream %s has no type", ErrAppend, i, stream)
@@ -193,6 +195,10 @@ func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string
 		if e.ID == "" {
 			e.ID = newID()
 		}
+		if seen[e.ID] {
+			return nil, fmt.Errorf("%w: the id of event %d of stream %s is there twice", ErrAppend, i, stream)
+		}
+		seen[e.ID] = true
 		if e.Schema == 0 {
 			e.Schema = 1
 		}

@@ -31,6 +31,7 @@ type Store struct {
 	mu          sync.Mutex
 	all         []eventstore.Recorded
 	streams     map[string][]int // places in all
+	ids         map[string]bool
 	snapshots   map[snapshotKey]eventstore.Snapshot
 	checkpoints map[string]string
 	changed     chan struct{}
@@ -45,7 +46,7 @@ var _ eventstore.Store = (*Store)(nil)
 
 // New returns an empty store.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, streams: map[string][]int{}, snapshots: map[snapshotKey]eventstore.Snapshot{}, checkpoints: map[string]string{}, changed: make(chan struct{})}
+	return &Store{cfg: cfg, streams: map[string][]int{}, ids: map[string]bool{}, snapshots: map[snapshotKey]eventstore.Snapshot{}, checkpoints: map[string]string{}, changed: make(chan struct{})}
 }
 
 // Append implements eventstore.Store.
@@ -60,6 +61,11 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	if expected != eventstore.Any && expected != version {
 		return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
 	}
+	for _, e := range events {
+		if s.ids[e.ID] {
+			return nil, &repository.UniqueError{Constraint: "id", Fields: []string{"id"}}
+		}
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	var out []eventstore.Recorded
 	for _, e := range events {
@@ -67,6 +73,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		r := eventstore.Recorded{Event: e, Stream: stream, Version: version, Position: int64(len(s.all)) + 1, Time: now}
 		s.streams[stream] = append(s.streams[stream], len(s.all))
 		s.all = append(s.all, clone(r))
+		s.ids[e.ID] = true
 		out = append(out, r)
 	}
 	close(s.changed)

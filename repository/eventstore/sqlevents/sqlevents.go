@@ -129,6 +129,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	} else {
 		err = s.db.InTx(ctx, whole)
 	}
+	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
+		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
 	}

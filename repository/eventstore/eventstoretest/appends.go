@@ -1,0 +1,176 @@
+package eventstoretest
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/eventstore"
+)
+
+func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
+	ctx := correlation.With(t.Context(), "c-42")
+	begin := time.Now().Add(-time.Second)
+	first, err := s.Append(ctx, "a", eventstore.New, eventstore.Event{ID: "own-id", Type: "made", Schema: 3, Data: json.RawMessage(`{"z":1,"a":"é","big":12345678901234567890}`),
+		Metadata: map[string]string{"who": "ana"}}, eventstore.Event{Type: "empty"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, s, "b", eventstore.New, event(0))
+	second := mustAppend(t, s, "a", 2, event(1))
+	want := slices.Concat(first, second)
+	got := load(t, s, "a", 0)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Append returned, Load found (-want +got):\n%s", d)
+	}
+	if len(got) != 3 {
+		t.Fatalf("%d events", len(got))
+	}
+	r := got[0]
+	if r.ID != "own-id" || r.Schema != 3 || string(r.Data) != `{"z":1,"a":"é","big":12345678901234567890}` || r.Metadata["who"] != "ana" || r.Metadata[correlation.Header] != "c-42" {
+		t.Errorf("the first event came back as %+v, data %s", r, r.Data)
+	}
+	if r.Time.Before(begin) || r.Time.After(time.Now().Add(time.Second)) || r.Time.Location() != time.UTC {
+		t.Errorf("its time is %v", r.Time)
+	}
+	if got[1].ID == "" || got[1].Schema != 1 || string(got[1].Data) != "null" {
+		t.Errorf("defaults: %+v", got[1])
+	}
+	for i, r := range got {
+		if r.Version != int64(i)+1 || i > 0 && r.Position <= got[i-1].Position {
+			t.Errorf("event %d has version %d and position %d", i, r.Version, r.Position)
+		}
+	}
+	if rest := load(t, s, "a", 2); len(rest) != 1 || rest[0].Version != 3 {
+		t.Errorf("LoadFrom 2: %v", rest)
+	}
+	if none := load(t, s, "none", 0); len(none) != 0 {
+		t.Errorf("a stream that does not exist holds %v", none)
+	}
+}
+
+func expectedVersion(t *testing.T, s eventstore.Store, _ Features) {
+	mustAppend(t, s, "a", eventstore.New, event(1), event(2))
+	for _, expected := range []int64{0, 1, 3, 99} {
+		_, err := s.Append(t.Context(), "a", expected, event(3), event(4))
+		var c *repository.ConflictError
+		if !errors.Is(err, repository.ErrConflict) || !errors.As(err, &c) || c.ID != "a" || c.Expected != expected || c.Actual != 2 {
+			t.Errorf("Append at version %d: %v", expected, err)
+		}
+	}
+	if _, err := s.Append(t.Context(), "none", 5, event(1)); !errors.Is(err, repository.ErrConflict) {
+		t.Errorf("Append at version 5 of a new stream: %v", err)
+	}
+	if n := len(load(t, s, "a", 0)) + len(load(t, s, "none", 0)); n != 2 {
+		t.Errorf("%d events after refused appends, want 2", n)
+	}
+}
+
+func refuses(t *testing.T, s eventstore.Store, _ Features) {
+	for what, try := range map[string]func() error{
+		"no events": func() error { _, err := s.Append(t.Context(), "a", 0); return err },
+		"no stream": func() error { _, err := s.Append(t.Context(), "", 0, event(1)); return err },
+		"no type":   func() error { _, err := s.Append(t.Context(), "a", 0, eventstore.Event{}); return err },
+		"no JSON": func() error {
+			_, err := s.Append(t.Context(), "a", 0, event(1), eventstore.Event{Type: "x", Data: json.RawMessage(`{`)})
+			return err
+		},
+		"version -2": func() error { _, err := s.Append(t.Context(), "a", -2, event(1)); return err },
+	} {
+		if err := try(); !errors.Is(err, eventstore.ErrAppend) {
+			t.Errorf("%s: %v, want ErrAppend", what, err)
+		}
+	}
+	if n := len(load(t, s, "a", 0)); n != 0 {
+		t.Errorf("%d events were stored all the same", n)
+	}
+	twice := event(1)
+	twice.ID = "same"
+	mustAppend(t, s, "a", 0, twice)
+}
+
+func oneWinner(t *testing.T, s eventstore.Store, _ Features) {
+	for round := range 5 {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		won := 0
+		for range 16 {
+			wg.Go(func() {
+				_, err := s.Append(t.Context(), "a", int64(round*2), event(1), event(2))
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					won++
+				case !errors.Is(err, repository.ErrConflict):
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if won != 1 {
+			t.Fatalf("%d of 16 writers won at version %d", won, round*2)
+		}
+	}
+	for i, r := range load(t, s, "a", 0) {
+		if r.Version != int64(i)+1 {
+			t.Fatalf("version %d at place %d", r.Version, i)
+		}
+	}
+}
+
+func anyVersion(t *testing.T, s eventstore.Store, _ Features) {
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 10 {
+				if _, err := s.Append(t.Context(), "a", eventstore.Any, event(i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(load(t, s, "a", 0)); n != 80 {
+		t.Errorf("%d events, want 80", n)
+	}
+}
+
+func uniqueIDs(t *testing.T, s eventstore.Store, _ Features) {
+	one := event(1)
+	one.ID = "one"
+	mustAppend(t, s, "a", eventstore.New, one)
+	for stream, expected := range map[string]int64{"a": 1, "b": eventstore.New, "c": eventstore.Any} {
+		if _, err := s.Append(t.Context(), stream, expected, event(2), one); !errors.Is(err, repository.ErrUnique) {
+			t.Errorf("an id again, in stream %s: %v, want ErrUnique", stream, err)
+		}
+	}
+	if _, err := s.Append(t.Context(), "d", eventstore.New, eventstore.Event{ID: "x", Type: "y"}, eventstore.Event{ID: "x", Type: "y"}); !errors.Is(err, eventstore.ErrAppend) {
+		t.Errorf("an id twice in one append: %v, want ErrAppend", err)
+	}
+	mustAppend(t, s, "b", eventstore.New, event(3)) // what was refused has left nothing
+	if n := len(load(t, s, "a", 0)) + len(load(t, s, "b", 0)) + len(load(t, s, "c", 0)) + len(load(t, s, "d", 0)); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}
+
+func longStream(t *testing.T, s eventstore.Store, _ Features) {
+	batch := make([]eventstore.Event, 300)
+	for i := range batch {
+		batch[i] = event(i)
+	}
+	for i := range 4 {
+		mustAppend(t, s, "a", int64(i*len(batch)), batch...)
+	}
+	got := load(t, s, "a", 0)
+	if inOrder(t, got); len(got) != 1200 {
+		t.Errorf("%d events, want 1200", len(got))
+	}
+}

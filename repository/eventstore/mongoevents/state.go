@@ -1,0 +1,92 @@
+package mongoevents
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/sillar-go/sillar/repository/eventstore"
+)
+
+// snapshot's id is schema/stream: one of each stream and schema.
+type snapshot struct {
+	ID      string `bson:"_id"`
+	Version int64  `bson:"version"`
+	State   string `bson:"state"`
+}
+
+func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", schema, stream) }
+
+// SaveSnapshot implements eventstore.Store.
+func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	older := bson.D{{Key: "_id", Value: snapshotID(snap.Stream, snap.Schema)}, {Key: "version", Value: bson.D{{Key: "$lt", Value: snap.Version}}}}
+	set := bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: snap.Version}, {Key: "state", Value: string(snap.State)}}}}
+	_, err := s.snapshots.UpdateOne(ctx, older, set, options.UpdateOne().SetUpsert(true))
+	if mongo.IsDuplicateKeyError(err) { // there is one, and it is as new; or another has just made the first
+		_, err = s.snapshots.UpdateOne(ctx, older, set)
+	}
+	if err != nil {
+		return fmt.Errorf("mongoevents: save a snapshot of %s: %w", snap.Stream, err)
+	}
+	return nil
+}
+
+// LoadSnapshot implements eventstore.Store.
+func (s *Store) LoadSnapshot(ctx context.Context, stream string, schema int) (eventstore.Snapshot, bool, error) {
+	out := eventstore.Snapshot{Stream: stream, Schema: schema}
+	var d snapshot
+	err := s.snapshots.FindOne(ctx, bson.D{{Key: "_id", Value: snapshotID(stream, schema)}}).Decode(&d)
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return out, false, nil
+	}
+	if err != nil {
+		return out, false, fmt.Errorf("mongoevents: load the snapshot of %s: %w", stream, err)
+	}
+	out.Version, out.State = d.Version, json.RawMessage(d.State)
+	return out, true, nil
+}
+
+type checkpoint struct {
+	Projection string `bson:"_id"`
+	Place      string `bson:"place"`
+}
+
+// Checkpoint implements eventstore.Store.
+func (s *Store) Checkpoint(ctx context.Context, projection string) (string, error) {
+	var d checkpoint
+	err := s.checkpoints.FindOne(ctx, bson.D{{Key: "_id", Value: projection}}).Decode(&d)
+	if err != nil && !errors.Is(err, mongo.ErrNoDocuments) {
+		return "", fmt.Errorf("mongoevents: checkpoint of %s: %w", projection, err)
+	}
+	return d.Place, nil
+}
+
+// MoveCheckpoint implements eventstore.Store.
+func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
+	moved := int64(1)
+	var err error
+	if from == "" {
+		if _, err = s.checkpoints.InsertOne(ctx, checkpoint{projection, to}); mongo.IsDuplicateKeyError(err) {
+			moved, err = 0, nil
+		}
+	} else {
+		var res *mongo.UpdateResult
+		res, err = s.checkpoints.UpdateOne(ctx, bson.D{{Key: "_id", Value: projection}, {Key: "place", Value: from}},
+			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}})
+		if err == nil {
+			moved = res.MatchedCount
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mongoevents: move the checkpoint of %s: %w", projection, err)
+	}
+	if moved == 0 {
+		return fmt.Errorf("%w: %s", eventstore.ErrCheckpoint, projection)
+	}
+	return nil
+}
