@@ -49,6 +49,7 @@ type node struct {
 
 	wait     time.Duration // of an await
 	branches []*node
+	merge    func(base, state, branch []byte) ([]byte, error) // of a parallel's results
 	err      error
 }
 
@@ -185,10 +186,11 @@ func (d *AwaitDef[S]) Compensate(undo Handler[S]) *AwaitDef[S] {
 type ParallelDef[S any] struct{ part[S] }
 
 // Parallel runs the branches at the same time, each on its own copy of the state. Their changes are merged by the
-// state's top-level JSON fields; two branches that change the same field are an ErrMerge. When one fails the others
-// are let finish, and then all are compensated, the last one first.
+// state's top-level JSON fields; two branches that change the same field are an ErrMerge, unless Merge says what to do.
+// When one fails the others are let finish, and then all are compensated, the last one first.
 func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
 	n := newNode[S](name, kindParallel, nil, 1)
+	n.merge = mergeFields
 	for _, b := range branches {
 		n.branches = append(n.branches, b.n)
 	}
@@ -196,6 +198,34 @@ func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
 		n.err = fmt.Errorf("%w: parallel %q has no branches", ErrDefinition, name)
 	}
 	return &ParallelDef[S]{part[S]{n}}
+}
+
+// Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made of
+// it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on it.
+// An error or a panic leaves the branch in doubt, and the saga turns back. Default: by top-level JSON fields.
+func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
+	if merge == nil {
+		return d
+	}
+	d.n.merge = func(base, state, branch []byte) (raw []byte, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("saga: the merge panicked: %v", p)
+			}
+		}()
+		var in [3]S
+		for i, raw := range [][]byte{base, state, branch} {
+			if err := json.Unmarshal(raw, &in[i]); err != nil {
+				return nil, fmt.Errorf("saga: decode the state: %w", err)
+			}
+		}
+		out, err := merge(in[0], in[1], in[2])
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(out)
+	}
+	return d
 }
 
 // Definition is a saga that New can register: a *Def.

@@ -26,6 +26,8 @@ var (
 	ErrFinished = errors.New("saga: finished")
 	// ErrNotStuck says that only a stuck saga can be retried or skipped.
 	ErrNotStuck = errors.New("saga: not stuck")
+	// ErrStep says that the saga is stuck, but not at the step that was to be skipped.
+	ErrStep = errors.New("saga: not stuck at that step")
 	// ErrBusy says that another operator, or an orchestrator, changed the saga at the same time: look again.
 	ErrBusy = errors.New("saga: changed by another")
 	// ErrCompensated is matched by a *FailedError of a saga whose effects have all been undone.

@@ -40,16 +40,17 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		Steps: def.freshSteps(), Headers: headers, WakeAt: now, CreatedAt: now, UpdatedAt: now}
 
 	var own *identity
+	places := 0
 	if !o.store.InTx(ctx) {
-		own = o.enter()
+		own, places = o.enter(1)
 	}
-	if own != nil { // owned from its first write on: nobody needs to claim it
+	if places > 0 { // owned from its first write on: nobody needs to claim it
 		r.Owner, r.Fence = own.node, 1
 		(&runner{o: o, def: def, rec: r}).intend()
 	}
 	stored, inserted, err := o.store.Insert(ctx, r)
 	if err != nil || !inserted {
-		if own != nil {
+		if places > 0 {
 			o.leave()
 		}
 		if err != nil {
@@ -60,7 +61,7 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		}
 		return &Handle[S]{o, id}, nil
 	}
-	if own != nil {
+	if places > 0 {
 		o.begun(id)
 		go o.run(own, Claimed{Record: stored})
 	} else {

@@ -87,21 +87,22 @@ func (o *Orchestrator) prolong(ctx context.Context, self *identity) {
 	self.mu.Unlock()
 }
 
-// enter takes a place under the present identity, or returns nil where there is none to be had. run or leave give it
-// back.
-func (o *Orchestrator) enter() *identity {
+// enter takes up to n places under the present identity, and returns how many it got. run or leave give each back.
+func (o *Orchestrator) enter(n int) (self *identity, places int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.self == nil || o.self.stop.Err() != nil || !o.self.alive(o.cfg.Lease) {
-		return nil
+		return nil, 0
 	}
-	select {
-	case o.slots <- struct{}{}:
-		o.busy.Add(1)
-		return o.self
-	default:
-		return nil
+	for ; places < n; places++ {
+		select {
+		case o.slots <- struct{}{}:
+			o.busy.Add(1)
+		default:
+			return o.self, places
+		}
 	}
+	return o.self, places
 }
 
 func (o *Orchestrator) leave() {

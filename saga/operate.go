@@ -85,7 +85,7 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 	return o.amend(ctx, id, Audit{Actor: actor, Action: "skip", Step: step, Reason: reason}, func(d *definition, r *Record) error {
 		if r.forwardStuck(d) {
 			if r.Steps[r.Cursor].Name != step {
-				return fmt.Errorf("saga: skip %s of %s: it is stuck at %s", step, id, r.Steps[r.Cursor].Name)
+				return fmt.Errorf("%w: %s is stuck at %s, not at %s", ErrStep, id, r.Steps[r.Cursor].Name, step)
 			}
 			r.Steps[r.Cursor].Status = StepCompleted
 			r.Status, r.FailedStep, r.Cause = Running, "", ""
@@ -107,7 +107,7 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 				}
 			}
 		}
-		return fmt.Errorf("saga: skip %s of %s: no compensation of that step has failed", step, id)
+		return fmt.Errorf("%w: no compensation of %s has failed in %s", ErrStep, step, id)
 	})
 }
 

@@ -205,32 +205,21 @@ func (o *Orchestrator) poke() {
 
 // claim takes what is due, as far as there are places, and reports whether there may be more.
 func (o *Orchestrator) claim(ctx context.Context) (more bool) {
-	var places []*identity
-	for range o.cfg.Concurrency {
-		self := o.enter()
-		if self == nil || len(places) > 0 && self != places[0] { // the identity has just changed
-			if self != nil {
-				o.leave()
-			}
-			break
-		}
-		places = append(places, self)
-	}
-	if len(places) == 0 {
+	self, places := o.enter(o.cfg.Concurrency)
+	if places == 0 {
 		return len(o.slots) == cap(o.slots)
 	}
-	claimed, err := o.store.Claim(ctx, places[0].node, o.kinds, len(places))
+	claimed, err := o.store.Claim(ctx, self.node, o.kinds, places)
 	if err != nil && ctx.Err() == nil {
 		o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
 	}
-	for i, self := range places {
-		if i < len(claimed) {
-			go o.run(self, claimed[i])
-		} else {
-			o.leave()
-		}
+	for _, c := range claimed {
+		go o.run(self, c)
 	}
-	return len(claimed) == len(places)
+	for range places - len(claimed) {
+		o.leave()
+	}
+	return len(claimed) == places
 }
 
 // drain waits for running handlers, under a lease that is kept alive, and ends the lease.

@@ -40,7 +40,7 @@ func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) res
 		e := <-results
 		switch e.res.end {
 		case endDone:
-			merged, err := merge(base, r.rec.State, e.res.state)
+			merged, err := n.merge(base, r.rec.State, e.res.state)
 			if err != nil {
 				e.st.Status, e.st.InDoubt = Failed, true
 				e.st.Error = cut(fmt.Sprintf("%v: branch %s", err, e.st.Name))
@@ -72,9 +72,9 @@ func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) res
 	return out
 }
 
-// merge puts what a branch changed between base and its result into state, by top-level fields. A field that another
+// mergeFields puts what a branch changed between base and its result into state, by top-level fields. A field that another
 // branch has changed too, and differently, is ErrMerge.
-func merge(base, state, branch []byte) ([]byte, error) {
+func mergeFields(base, state, branch []byte) ([]byte, error) {
 	var b, s, n map[string]json.RawMessage
 	for _, in := range []struct {
 		raw  []byte

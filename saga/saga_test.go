@@ -77,14 +77,15 @@ var errBoom = errors.New("boom")
 var quiet = slog.New(slog.DiscardHandler)
 
 // run runs a saga in a bubble of fake time to its end.
-func run(t *testing.T, def *saga.Def[trip], check func(t *testing.T, o *saga.Orchestrator, s trip, err error)) {
+func run[S any](t *testing.T, def *saga.Def[S], check func(t *testing.T, o *saga.Orchestrator, s S, err error)) {
 	t.Helper()
 	bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
-		h, err := def.Start(t.Context(), o, "t1", trip{})
+		var s S
+		h, err := def.Start(t.Context(), o, "t1", s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := h.Wait(t.Context())
+		s, err = h.Wait(t.Context())
 		check(t, o, s, err)
 	}, def)
 }

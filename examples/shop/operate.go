@@ -41,6 +41,10 @@ type sagaView struct {
 		At                          time.Time
 		Actor, Action, Step, Reason string
 	}
+	History []struct {
+		At                  time.Time
+		Status, Step, Owner string
+	}
 }
 
 func (v sagaView) print(w io.Writer) {
@@ -61,6 +65,9 @@ func (v sagaView) print(w io.Writer) {
 			fmt.Fprintf(w, "  compensation: %s", s.UndoError)
 		}
 		fmt.Fprintln(w)
+	}
+	for _, c := range v.History {
+		fmt.Fprintf(w, "  %s  %-12s %-20s %s\n", c.At.Format(time.RFC3339Nano), strings.ToLower(c.Status), c.Step, c.Owner)
 	}
 	for _, a := range v.Audit {
 		fmt.Fprintf(w, "  %s  %s by %s %s %s\n", a.At.Format(time.RFC3339), a.Action, a.Actor, a.Step, a.Reason)

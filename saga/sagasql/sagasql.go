@@ -21,7 +21,7 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
-// Migrations makes the tables sillar_sagas and sillar_orchestrators.
+// Migrations makes the tables sillar_sagas, sillar_saga_history and sillar_orchestrators.
 //
 //go:embed migrations
 var Migrations embed.FS
@@ -30,12 +30,17 @@ var Migrations embed.FS
 type Config struct {
 	// Prefix begins the tables' names. Empty means sqldb.DefaultPrefix.
 	Prefix string
+	// History keeps a row for each state that a saga has been in, in the commit that makes the state: who owned it, how far
+	// each step had come, what failed. It does not keep the saga's own state. Default off: it about doubles what is
+	// written, and the rows stay until Prune.
+	History bool
 }
 
 // Store is a saga.Store. It is safe for concurrent use.
 type Store struct {
-	db     *sqldb.DB
-	prefix string
+	db      *sqldb.DB
+	prefix  string
+	history bool
 
 	inserts group[saga.Record]
 	saves   group[saga.Record]
@@ -52,7 +57,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, prefix: prefix}
+	s := &Store{db: db, prefix: prefix, history: cfg.History}
 	s.inserts.flush, s.saves.flush = s.insertAll, s.saveAll
 	return s, nil
 }
@@ -141,7 +146,6 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		AND (owner = '' AND wake_at <= @now OR owner <> '' AND NOT EXISTS
 			(SELECT 1 FROM sillar_orchestrators o WHERE o.node = s.owner AND o.expires_at > @now))
 		ORDER BY wake_at, id LIMIT $1 ` + skip)
-	own := s.sql("UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN (")
 	// The look outside a transaction costs little and mostly finds nothing.
 	if skip == "" {
 		if due, err := s.read(ctx, find, args...); err != nil || len(due) == 0 {
@@ -178,8 +182,11 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		if len(out) == 0 {
 			return nil
 		}
-		_, err = s.db.Querier(ctx).Exec(ctx, own+strings.Join(marks, ", ")+")", ids...)
-		return err
+		own := s.returning("", "UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+strings.Join(marks, ", ")+")")
+		if _, err = s.db.Querier(ctx).Exec(ctx, s.sql(own), ids...); err != nil {
+			return err
+		}
+		return s.tell(ctx, ids[1:]...)
 	})
 	if err != nil {
 		return nil, claimErr(err)

@@ -23,7 +23,7 @@ var databases = map[string]func(testing.TB) string{
 	"postgresql": testenv.Postgres,
 }
 
-func open(t testing.TB, dsn string) (*sqldb.DB, *sagasql.Store) {
+func open(t testing.TB, dsn string, change ...func(*sagasql.Config)) (*sqldb.DB, *sagasql.Store) {
 	t.Helper()
 	db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{Synchronous: "NORMAL"})
 	if err != nil {
@@ -34,7 +34,11 @@ func open(t testing.TB, dsn string) (*sqldb.DB, *sagasql.Store) {
 			t.Error(err)
 		}
 	})
-	s := sagasql.Must(sagasql.New(db, sagasql.Config{Prefix: "own_"}))
+	cfg := sagasql.Config{Prefix: "own_"}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s := sagasql.Must(sagasql.New(db, cfg))
 	if err := s.EnsureSchema(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -43,16 +47,18 @@ func open(t testing.TB, dsn string) (*sqldb.DB, *sagasql.Store) {
 
 func TestConformance(t *testing.T) {
 	for name, dsn := range databases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dbs := map[saga.Store]*sqldb.DB{}
-			sagatest.Run(t, func(t testing.TB) saga.Store {
-				db, s := open(t, dsn(t))
-				dbs[s] = db
-				return s
-			}, sagatest.Features{InTx: func(ctx context.Context, s saga.Store, fn func(context.Context) error) error {
-				return dbs[s].InTx(ctx, fn)
-			}})
-		})
+		for what, config := range map[string]func(*sagasql.Config){"": func(*sagasql.Config) {}, ", history": history} {
+			t.Run(name+what, func(t *testing.T) {
+				t.Parallel()
+				dbs := map[saga.Store]*sqldb.DB{}
+				sagatest.Run(t, func(t testing.TB) saga.Store {
+					db, s := open(t, dsn(t), config)
+					dbs[s] = db
+					return s
+				}, sagatest.Features{InTx: func(ctx context.Context, s saga.Store, fn func(context.Context) error) error {
+					return dbs[s].InTx(ctx, fn)
+				}})
+			})
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 		for i := range values {
 			values[i] = one(i * fields)
 		}
-		return "INSERT INTO sillar_sagas (@columns) VALUES " + strings.Join(values, ", ") + " ON CONFLICT (id) DO NOTHING RETURNING id"
+		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING")
 	})
 }
 
@@ -59,13 +59,12 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 			}
 			values[i] = "(" + strings.Join(m, ", ") + ")"
 		}
-		return `WITH w (id, fence, revision, signal_seq, version, shape, status, position, state, steps, failed_step, cause, audit, owner, wake_at)
-			AS (VALUES ` + strings.Join(values, ", ") + `)
-			UPDATE sillar_sagas SET version = w.version, shape = w.shape, status = w.status, position = w.position, state = w.state, steps = w.steps,
+		return s.returning(`w (id, fence, revision, signal_seq, version, shape, status, position, state, steps, failed_step, cause, audit, owner, wake_at)
+			AS (VALUES `+strings.Join(values, ", ")+`)`, `UPDATE sillar_sagas SET version = w.version, shape = w.shape, status = w.status, position = w.position, state = w.state, steps = w.steps,
 				failed_step = w.failed_step, cause = w.cause, audit = w.audit, owner = w.owner, wake_at = w.wake_at,
 				revision = sillar_sagas.revision + 1, updated_at = @now
 			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision
-				AND sillar_sagas.signal_seq = w.signal_seq RETURNING sillar_sagas.id`
+				AND sillar_sagas.signal_seq = w.signal_seq`)
 	})
 }
 
@@ -104,7 +103,7 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 		return found.Close()
 	}
 	var err error
-	if s.db.Dialect() == sqldb.PostgreSQL || len(rows) == 1 {
+	if s.db.Dialect() == sqldb.PostgreSQL || len(rows) == 1 && !s.history {
 		var args []any
 		for _, r := range rows {
 			args = append(args, r...)
@@ -118,7 +117,14 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 					return err
 				}
 			}
-			return nil
+			if len(done) == 0 {
+				return nil
+			}
+			ids := make([]any, 0, len(done))
+			for id := range done {
+				ids = append(ids, id)
+			}
+			return s.tell(ctx, ids...)
 		})
 	}
 	errs := same(err, len(list))

@@ -29,6 +29,11 @@ var (
 		saga.Pivot("a", nothing).Retry(2, saga.Exponential(time.Second, time.Second)),
 		saga.Retriable("b", nothing),
 		saga.Retriable("c", nothing))
+	four = saga.Define[state]("four", 1,
+		saga.Step("a", nothing).Compensate(nothing),
+		saga.Step("b", nothing).Compensate(nothing),
+		saga.Step("c", nothing).Compensate(nothing),
+		saga.Pivot("d", nothing))
 	await = saga.Define[state]("await", 1,
 		saga.Step("a", nothing).Compensate(nothing),
 		saga.Await("approval", func(context.Context, *saga.Call, *state, any) error { return nil }).Timeout(time.Hour),
@@ -39,7 +44,7 @@ var (
 var depth = 2
 
 func TestExplore(t *testing.T) {
-	for _, def := range []saga.Definition{order, parallel, retriable, await} {
+	for _, def := range []saga.Definition{order, four, parallel, retriable, await} {
 		t.Run(def.Name(), func(t *testing.T) {
 			t.Parallel()
 			if r := sagatest.Explore(t, def, sagatest.ExploreConfig{Depth: depth}); r.Runs < 30 {

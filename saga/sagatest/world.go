@@ -18,8 +18,7 @@ import (
 
 const (
 	leaseTime = 15 * time.Second
-	// patience is how long a saga may take; late is when duplicates arrive, and how long the world is watched after
-	// the end.
+	// patience is how long a saga may take; late is when duplicates arrive.
 	patience = 7 * 24 * time.Hour
 	late     = 2 * time.Minute
 	sagaID   = "explored"
@@ -86,7 +85,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 			w.nodes++
 			n := &node{Store: w.store, w: w, name: fmt.Sprintf("node%d", w.nodes)}
 			fake, _ := bridge.Fake(def, n.handle)
-			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, DrainTimeout: -1}, fake.(saga.Definition)))
+			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, fake.(saga.Definition)))
 			running.Go(func() { _ = o.Run(ctx) })
 			if w.nodes == 1 {
 				synctest.Wait() // it has its lease
@@ -121,12 +120,26 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 			time.Sleep(pause)
 			pause = min(pause*5/4, 10*time.Minute)
 		}
-		time.Sleep(late + leaseTime) // what is still on its way arrives
+		time.Sleep(plan.onItsWay() + leaseTime)
 		stop()
 		close(w.over)
 		running.Wait()
 	})
 	return w
+}
+
+// onItsWay is how long after the end of a saga something can still arrive: a duplicate, or what a stalled node was about
+// to do.
+func (p Plan) onItsWay() (d time.Duration) {
+	for _, c := range p {
+		switch c.Fault {
+		case Duplicate:
+			d = max(d, late)
+		case Stall:
+			d = max(d, 2*leaseTime)
+		}
+	}
+	return d
 }
 
 func (w *world) breaks(format string, args ...any) {

@@ -33,7 +33,7 @@ func build(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	events, err1 := sqlevents.New(db, sqlevents.Config{OnAppend: tell(box), Propagator: s.Tel.Propagator})
-	sagas, err2 := sagasql.New(db, sagasql.Config{})
+	sagas, err2 := sagasql.New(db, sagasql.Config{History: true})
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
@@ -61,6 +61,6 @@ func build(ctx context.Context, s *platform.Service) error {
 	s.Go("sagas", svc.sagas.Run)
 	s.Go("projector", projector.Run)
 	api(s, svc)
-	operators(s, svc)
+	operators(s, svc, sagas.History)
 	return nil
 }

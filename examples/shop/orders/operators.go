@@ -11,6 +11,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/saga"
+	"github.com/sillar-go/sillar/saga/sagasql"
 )
 
 // sagaView is a saga as operators, and the owner of its order, see it.
@@ -23,6 +24,15 @@ type sagaView struct {
 	Cause      string       `json:"cause,omitempty"`
 	Audit      []saga.Audit `json:"audit,omitempty"`
 	UpdatedAt  time.Time    `json:"updated_at"`
+	History    []changeView `json:"history,omitempty"`
+}
+
+// changeView is a state that a saga has been in.
+type changeView struct {
+	At     time.Time   `json:"at"`
+	Status saga.Status `json:"status"`
+	Step   string      `json:"step"`
+	Owner  string      `json:"owner,omitempty"`
 }
 
 type stepView struct {
@@ -57,7 +67,7 @@ type skipInput struct {
 }
 
 // operators hangs in what operators do with sagas.
-func operators(s *platform.Service, svc *service) {
+func operators(s *platform.Service, svc *service, history func(context.Context, string) ([]sagasql.Change, error)) {
 	admin := platform.Only("admin")
 	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
 		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
@@ -85,8 +95,21 @@ func operators(s *platform.Service, svc *service) {
 			}
 			return svc.saga(ctx, in.ID)
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas/{id}", "Get a saga", admin),
-		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) { return svc.saga(ctx, in.ID) })
+	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas/{id}", "Get a saga, with the states that it has been in", admin),
+		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
+			v, err := svc.saga(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			list, err := history(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range list {
+				v.Body.History = append(v.Body.History, changeView{c.At, c.Status, c.Steps[min(c.Cursor, len(c.Steps)-1)].Name, c.Owner})
+			}
+			return v, nil
+		})
 	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/retry", "Let a stuck saga go on", admin),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
 			if err := svc.sagas.Retry(ctx, in.ID, platform.Caller(ctx).ID); err != nil {
@@ -117,6 +140,9 @@ func sagaProblem(err error) error {
 		return repository.ErrNotFound
 	case errors.Is(err, saga.ErrNotStuck), errors.Is(err, saga.ErrBusy):
 		return platform.Fail(http.StatusConflict, "not-stuck", "the saga is not stuck, or was changed meanwhile: look again")
+	}
+	if errors.Is(err, saga.ErrStep) {
+		return platform.Fail(http.StatusConflict, "not-stuck-there", "the saga is not stuck at that step: look where it is")
 	}
 	return err
 }
