@@ -25,6 +25,7 @@ type Proxy struct {
 	paused bool
 	refuse bool
 	delay  time.Duration
+	filter func(fromTarget bool) Filter
 	total  int
 	closed bool
 }
@@ -98,6 +99,18 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = d
 }
 
+// Filter looks at each piece of data that comes through one direction of one connection, lets so many of its bytes pass,
+// and says whether the connection is cut after them.
+type Filter func(piece []byte) (pass int, cut bool)
+
+// Filter makes filters for the connections that come: one for what clients send, and one for what the target does. A nil
+// filter lets all pass.
+func (p *Proxy) Filter(filterFor func(fromTarget bool) Filter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.filter = filterFor
+}
+
 func (p *Proxy) accept() {
 	for {
 		in, err := p.ln.Accept()
@@ -143,15 +156,19 @@ func (p *Proxy) forward(in net.Conn) {
 	}
 	p.mu.Lock()
 	p.total++
+	var asked, answered Filter
+	if p.filter != nil {
+		asked, answered = p.filter(false), p.filter(true)
+	}
 	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(out, in) })
-	p.pump(in, out)
+	both.Go(func() { p.pump(out, in, asked) })
+	p.pump(in, out, answered)
 	both.Wait()
 }
 
 // pump copies until an end; then it closes both ends.
-func (p *Proxy) pump(to, from net.Conn) {
+func (p *Proxy) pump(to, from net.Conn, filter Filter) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
@@ -164,6 +181,12 @@ func (p *Proxy) pump(to, from net.Conn) {
 			<-open
 			if delay > 0 {
 				time.Sleep(delay)
+			}
+			if filter != nil {
+				var cut bool
+				if n, cut = filter(buf[:n]); cut {
+					err = io.ErrClosedPipe
+				}
 			}
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				err = io.ErrClosedPipe

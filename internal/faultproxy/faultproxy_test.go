@@ -99,3 +99,32 @@ func TestFaults(t *testing.T) {
 		t.Fatalf("after refusing: %v, %d connections", err, p.Connections())
 	}
 }
+
+// A filter cuts where it says, in the direction that it watches.
+func TestFilter(t *testing.T) {
+	for _, fromTarget := range []bool{false, true} {
+		p := faultproxy.New(t, echo(t))
+		p.Filter(func(from bool) faultproxy.Filter {
+			if from != fromTarget {
+				return nil
+			}
+			seen := 0
+			return func(piece []byte) (int, bool) {
+				pass := min(len(piece), 3-seen)
+				seen += pass
+				return pass, seen == 3
+			}
+		})
+		c := dial(t, p)
+		if _, err := c.Write([]byte("abcdef")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c)
+		if errors.Is(err, os.ErrDeadlineExceeded) || len(got) > 3 || fromTarget && string(got) != "abc" {
+			t.Errorf("from the target %v: %q, %v", fromTarget, got, err)
+		}
+	}
+}

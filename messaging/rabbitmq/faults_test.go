@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -87,87 +86,6 @@ func receive(t *testing.T, s messaging.Stream) messaging.Delivery {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// Connections are cut ten times while messages are published and handled. Every publish that returned nil is handled,
-// the consumer goes on by itself, and no goroutine stays behind.
-func TestCutTenTimes(t *testing.T) {
-	via, _, p := through(t)
-	b := open(t, via, rabbitmq.Config{})
-	ctx, stop := context.WithCancel(within(t, time.Minute))
-	var mu sync.Mutex
-	handled := map[string]int{}
-	r := messaging.MustRouter(b, messaging.RouterConfig{Logger: quiet})
-	messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
-		mu.Lock()
-		defer mu.Unlock()
-		handled[m.ID]++
-		return nil
-	})
-	subscribe(t, b, "g", 1, "t").Close()
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-
-	var confirmed []string
-	publishing, halt := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	for w := range 8 {
-		wg.Go(func() {
-			for i := 0; publishing.Err() == nil; i++ {
-				id := fmt.Sprint(w, "-", i)
-				if err := b.Publish(ctx, "t", i, messaging.WithID(id)); err != nil {
-					t.Errorf("publish %s: %v", id, err)
-					return
-				}
-				mu.Lock()
-				confirmed = append(confirmed, id)
-				mu.Unlock()
-			}
-		})
-	}
-	time.Sleep(200 * time.Millisecond)
-	before := 0
-	for i := range 10 {
-		p.Cut()
-		n := p.Connections()
-		for end := time.Now().Add(20 * time.Second); p.Connections() < n+2 && time.Now().Before(end); { // both are back
-			time.Sleep(10 * time.Millisecond)
-		}
-		time.Sleep(100 * time.Millisecond)
-		if i == 1 {
-			before = runtime.NumGoroutine()
-		}
-	}
-	after := runtime.NumGoroutine()
-	halt()
-	wg.Wait()
-	all := func() (missing int) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, id := range confirmed {
-			if handled[id] == 0 {
-				missing++
-			}
-		}
-		return missing
-	}
-	for end := time.Now().Add(20 * time.Second); all() > 0 && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Errorf("Run: %v", err)
-	}
-	if n := all(); n > 0 || len(confirmed) < 100 {
-		t.Errorf("%d of %d confirmed messages were not handled", n, len(confirmed))
-	}
-	if after > before+10 {
-		t.Errorf("%d goroutines after two cuts, %d after ten", before, after)
-	}
-	if dead, err := b.DeadLetters(within(t, 10*time.Second), "g", 1); err != nil || len(dead) != 0 {
-		t.Errorf("dead letters: %v, %v", dead, err)
-	}
-	t.Logf("%d messages, goroutines %d then %d", len(confirmed), before, after)
 }
 
 // The acknowledgement of a delivery of an earlier channel fails, and settles nothing of the new one.

@@ -22,9 +22,6 @@ const (
 	bye         = 2 * time.Second // for an orderly end of a connection
 )
 
-// reconnect paces attempts to connect and to open channels.
-var reconnect = backoff.Exponential{Initial: 100 * time.Millisecond, Max: 15 * time.Second}
-
 // link keeps one connection up from its first use until the broker is closed.
 type link struct {
 	b    *Broker
@@ -99,7 +96,7 @@ func (l *link) run() {
 				return
 			}
 			l.set(nil, err)
-			pause := reconnect.Delay(attempt)
+			pause := l.b.cfg.Reconnect.Delay(attempt)
 			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "error", err, "next_try_in", pause)
 			if backoff.Sleep(l.b.ctx, pause) != nil {
 				return
@@ -114,7 +111,7 @@ func (l *link) run() {
 			l.b.meters.lost.Add(l.b.ctx, 1, metric.WithAttributes(attribute.String("connection", l.name)))
 			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "error", c.why())
 			c.kill()
-			if backoff.Sleep(l.b.ctx, reconnect.Delay(1)) != nil {
+			if backoff.Sleep(l.b.ctx, l.b.cfg.Reconnect.Delay(1)) != nil {
 				return
 			}
 		case <-l.b.ctx.Done():

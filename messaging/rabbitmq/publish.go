@@ -67,7 +67,7 @@ func (p *publisher) run() {
 			}
 			p.b.cfg.Logger.Error("rabbitmq: cannot open a channel for publishing", "error", err)
 			p.link.note(err)
-			if backoff.Sleep(ctx, reconnect.Delay(attempt)) != nil {
+			if backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(attempt)) != nil {
 				return
 			}
 			continue
@@ -217,7 +217,7 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		left[i] = i
 	}
 	for try := 1; len(left) > 0; try++ {
-		if try > 2 && backoff.Sleep(ctx, reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
+		if try > 2 && backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
 			return errs
 		}
 		var jobs []*job

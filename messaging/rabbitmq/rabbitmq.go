@@ -43,6 +43,9 @@ type Config struct {
 	TLS *tls.Config
 	// Heartbeat is how often both sides show that they live; a dead connection is noticed after three. Default 10s.
 	Heartbeat time.Duration
+	// Reconnect is the pause between attempts to connect and to open channels; there is no limit to their number.
+	// Default messaging.Exponential(100*time.Millisecond, 15*time.Second).
+	Reconnect messaging.Backoff
 	// PublishTimeout bounds Publish and PublishBatch beside their contexts, waits for a connection included.
 	// Default 30s; negative: only the context does.
 	PublishTimeout time.Duration
@@ -92,6 +95,9 @@ func New(url string, cfg Config) (*Broker, error) {
 	}
 	if cfg.Heartbeat <= 0 {
 		cfg.Heartbeat = 10 * time.Second
+	}
+	if cfg.Reconnect == (messaging.Backoff{}) {
+		cfg.Reconnect = messaging.Exponential(100*time.Millisecond, 15*time.Second)
 	}
 	if cfg.PublishTimeout == 0 {
 		cfg.PublishTimeout = 30 * time.Second

@@ -122,7 +122,7 @@ func (s *stream) run() {
 		default:
 			log.Warn("rabbitmq: cannot open a consumer", "error", err)
 		}
-		if backoff.Sleep(s.ctx, reconnect.Delay(attempt+1)) != nil {
+		if backoff.Sleep(s.ctx, s.b.cfg.Reconnect.Delay(attempt+1)) != nil {
 			return
 		}
 	}

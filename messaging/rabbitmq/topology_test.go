@@ -60,6 +60,29 @@ func TestTopologyDeletedLive(t *testing.T) {
 	}
 }
 
+// Exchange and queue are deleted ten times each while messages are published and handled: what is in flight is told as it
+// ends, consumers go on, and nothing that was confirmed is missing. A queue takes along what it holds, so it is deleted empty.
+func TestDeletedUnderLoad(t *testing.T) {
+	t.Parallel()
+	direct := testenv.RabbitMQ(t)
+	tr := flow(t, direct, rabbitmq.Config{}, messaging.ErrUnroutable) // until the binding is back
+	tr.alive("the start")
+	op := raw(t, direct)
+	for range 10 {
+		if err := op.ExchangeDelete("microservices", false, false); err != nil {
+			t.Fatal(err)
+		}
+		tr.alive("the exchange was deleted")
+		tr.still(func() {
+			if _, err := op.QueueDelete("g", false, false, false); err != nil {
+				t.Fatal(err)
+			}
+		})
+		tr.alive("the queue was deleted")
+	}
+	tr.finish()
+}
+
 // A queue that exists with other arguments is said clearly and at once.
 func TestTopologyMismatch(t *testing.T) {
 	direct := testenv.RabbitMQ(t)
