@@ -17,13 +17,14 @@ type Features struct {
 	InTx func(ctx context.Context, s eventstore.Store, fn func(ctx context.Context) error) error
 }
 
-// Run runs all checks, each on a store of its own.
-func Run(t *testing.T, factory func(t testing.TB) eventstore.Store, f Features) {
-	t.Helper()
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, eventstore.Store, Features)
-	}{
+type check struct {
+	name string
+	run  func(*testing.T, eventstore.Store, Features)
+}
+
+// all are the checks, in the order in which they run.
+func all() []check {
+	return []check{
 		{"AppendAndLoad", appendAndLoad},
 		{"ExpectedVersion", expectedVersion},
 		{"Refuses", refuses},
@@ -38,8 +39,14 @@ func Run(t *testing.T, factory func(t testing.TB) eventstore.Store, f Features) 
 		{"Snapshots", snapshots},
 		{"Checkpoints", checkpoints},
 		{"LongStream", longStream},
-	} {
-		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })
+	}
+}
+
+// Run runs all checks, each on a store of its own.
+func Run(t *testing.T, factory func(t testing.TB) eventstore.Store, f Features) {
+	t.Helper()
+	for _, c := range all() {
+		t.Run(c.name, func(t *testing.T) { c.run(t, factory(t), f) })
 	}
 }
 

@@ -11,13 +11,15 @@ import (
 	"github.com/sillar-go/sillar/repository/eventstore"
 )
 
-// patience bounds every wait of the suite.
-const patience = 30 * time.Second
+const (
+	patience = 30 * time.Second // bounds what a check does
+	quiet    = 10 * time.Second // after which nothing comes any more
+)
 
 // drain reads n events after a cursor, and looks once more. A store may hold back what has just been appended.
 func drain(t *testing.T, s eventstore.Store, cursor string, limit, n int) (out []eventstore.Recorded, next string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quiet)
 	defer cancel()
 	for done := false; !done; {
 		done = len(out) >= n || ctx.Err() != nil
@@ -116,17 +118,10 @@ func tailBesideWriters(t *testing.T, s eventstore.Store, f Features) {
 			}
 		})
 	}
-	var got []eventstore.Recorded
-	for d, err := range eventstore.Subscribe(ctx, s, "") {
-		if err != nil {
-			t.Error(err)
-			break
-		}
-		if got = append(got, d.Recorded); len(got) == total {
-			break
-		}
-	}
-	wg.Wait()
+	written := make(chan struct{})
+	go func() { defer close(written); wg.Wait() }()
+	got := follow(ctx, t, s, total, written)
+	<-written
 	if inOrder(t, got); len(got) != total {
 		t.Errorf("%d events, want %d", len(got), total)
 	}
@@ -135,43 +130,84 @@ func tailBesideWriters(t *testing.T, s eventstore.Store, f Features) {
 	}
 }
 
+// follow subscribes until n events have come, or nothing that was missed can come any more.
+func follow(ctx context.Context, t *testing.T, s eventstore.Store, n int, written <-chan struct{}) (got []eventstore.Recorded) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-written:
+		case <-ctx.Done():
+		}
+		select {
+		case <-time.After(quiet):
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for d, err := range eventstore.Subscribe(ctx, s, "") {
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if got = append(got, d.Recorded); len(got) == n {
+			break
+		}
+	}
+	return got
+}
+
 // lateCommit holds a transaction open that began early, while others append and are read.
 func lateCommit(t *testing.T, s eventstore.Store, f Features) {
 	if f.InTx == nil {
 		t.Skip("the store declares no transactions: nothing can commit late")
 	}
-	appended, release, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	appended, written := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	go func() {
-		done <- f.InTx(context.WithoutCancel(t.Context()), s, func(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := f.InTx(ctx, s, func(ctx context.Context) error {
 			if _, err := s.Append(ctx, "early", eventstore.Any, event(1)); err != nil {
 				return err
 			}
 			once.Do(func() { close(appended) })
-			<-release
+			time.Sleep(300 * time.Millisecond)
 			return nil
 		})
-	}()
-	<-appended
-	others := make(chan error, 1)
-	go func() {
-		_, err := s.Append(t.Context(), "late", eventstore.Any, event(2))
-		others <- err
-	}()
-	time.AfterFunc(300*time.Millisecond, func() { close(release) })
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-appended:
+	case <-ctx.Done():
+		t.Fatal("the transaction does not begin")
+	}
+	wg.Go(func() {
+		if _, err := s.Append(ctx, "late", eventstore.Any, event(2)); err != nil {
+			t.Error(err)
+		}
+	})
+	go func() { defer close(written); wg.Wait() }()
 	var got []eventstore.Recorded
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for d, err := range eventstore.Subscribe(ctx, s, "") {
+	for cursor, open := "", true; open; { // looks all the time: what is shown too early must be seen
+		select {
+		case <-written:
+			open = false
+		case <-time.After(time.Millisecond):
+		}
+		events, next, err := s.Read(t.Context(), cursor, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got = append(got, d.Recorded); len(got) == 2 {
-			break
+		got, cursor = append(got, events...), next
+		if !open {
+			more, _ := drain(t, s, cursor, 10, 2-len(got))
+			got = append(got, more...)
 		}
-	}
-	if err := errors.Join(<-done, <-others); err != nil {
-		t.Fatal(err)
 	}
 	if last := inOrder(t, got); last["early"] != 1 || last["late"] != 1 {
 		t.Errorf("read %v: the event that committed late was missed", last)
