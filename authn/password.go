@@ -24,7 +24,9 @@ type PasswordConfig struct {
 	Passes int
 	// Lanes of one hash. Default 1.
 	Lanes int
-	// MaxLength is the longest password, in bytes. Default 1024. Longer ones are refused, never cut.
+	// MaxLength is the longest password, in bytes. Longer ones are refused, never cut: when hashing and when comparing.
+	// Default 72, all that bcrypt reads, so that a password fits whatever its hash is made with, today or in a system
+	// that the users move to. Where there is nothing but argon2id, more lets long passphrases in; each byte is hashed.
 	MaxLength int
 	// Concurrency bounds the hashes at work at once; others wait, as long as their context lets them. Default one a
 	// core, so that logins take at most the machine's processors and MemoryKiB each.
@@ -64,7 +66,7 @@ func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
 	def(&cfg.MemoryKiB, 19456)
 	def(&cfg.Passes, 2)
 	def(&cfg.Lanes, 1)
-	def(&cfg.MaxLength, 1024)
+	def(&cfg.MaxLength, maxBcrypt)
 	def(&cfg.Concurrency, runtime.GOMAXPROCS(0))
 	if cfg.Passes < 1 || cfg.Passes > maxPasses || cfg.Lanes < 1 || cfg.Lanes > 255 || cfg.MaxLength < 1 || cfg.Concurrency < 1 ||
 		cfg.MemoryKiB < 8*cfg.Lanes || cfg.MemoryKiB > maxMemoryKiB {

@@ -55,23 +55,36 @@ func TestPasswords(t *testing.T) {
 }
 
 func TestPasswordsAreNeverCut(t *testing.T) {
-	p := authn.MustPasswords(cheap)
+	cfg := cheap
+	p := authn.MustPasswords(cfg)
+	cfg.MaxLength = 1024
+	long := authn.MustPasswords(cfg)
 	ctx := t.Context()
 	p72, p73 := strings.Repeat("a", 72), strings.Repeat("a", 73)
 	b, err := bcrypt.GenerateFromPassword([]byte(p72), bcrypt.MinCost)
 	must(t, err)
-	if _, err := p.Verify(ctx, string(b), p73); !errors.Is(err, authn.ErrPasswordTooLong) {
-		t.Errorf("bcrypt, 73 bytes: %v", err)
-	}
-	if _, err := p.Verify(ctx, string(b), p72); err != nil {
-		t.Errorf("bcrypt, 72 bytes: %v", err)
-	}
-	h, err := p.Hash(ctx, p73+"b")
+	argon, err := p.Hash(ctx, p72)
 	must(t, err)
-	if _, err := p.Verify(ctx, h, p73+"c"); !errors.Is(err, authn.ErrPassword) {
+	for _, hash := range []string{string(b), argon} {
+		if _, err := p.Verify(ctx, hash, p73); !errors.Is(err, authn.ErrPasswordTooLong) {
+			t.Errorf("%.8s, 73 bytes: %v", hash, err)
+		}
+		if _, err := p.Verify(ctx, hash, p72); err != nil {
+			t.Errorf("%.8s, 72 bytes: %v", hash, err)
+		}
+	}
+	if _, err := p.Hash(ctx, p73); !errors.Is(err, authn.ErrPasswordTooLong) {
+		t.Errorf("73 bytes are hashed: %v", err)
+	}
+	if _, err := long.Verify(ctx, string(b), p73); !errors.Is(err, authn.ErrPasswordTooLong) {
+		t.Errorf("bcrypt, 73 bytes, where more are allowed: %v", err)
+	}
+	h, err := long.Hash(ctx, p73+"b")
+	must(t, err)
+	if _, err := long.Verify(ctx, h, p73+"c"); !errors.Is(err, authn.ErrPassword) {
 		t.Errorf("argon2id differs behind 72 bytes: %v", err)
 	}
-	if _, err := p.Hash(ctx, strings.Repeat("a", 1025)); !errors.Is(err, authn.ErrPasswordTooLong) {
+	if _, err := long.Hash(ctx, strings.Repeat("a", 1025)); !errors.Is(err, authn.ErrPasswordTooLong) {
 		t.Errorf("1025 bytes: %v", err)
 	}
 }

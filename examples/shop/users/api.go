@@ -29,7 +29,7 @@ type createInput struct {
 	Body struct {
 		Username string `json:"username" minLength:"3" maxLength:"40" example:"ana"`
 		Email    string `json:"email" maxLength:"254" example:"ana@example.com"`
-		Password string `json:"password" minLength:"8" maxLength:"200"`
+		Password string `json:"password" minLength:"8" maxLength:"72"`
 	}
 }
 

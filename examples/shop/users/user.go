@@ -63,8 +63,8 @@ func checkEmail(s string) *platform.FieldError {
 }
 
 func checkPassword(s string) *platform.FieldError {
-	if len(s) < 8 || len(s) > 200 {
-		return &platform.FieldError{Field: "password", Detail: "want 8 to 200 bytes"}
+	if len(s) < 8 || len(s) > 72 {
+		return &platform.FieldError{Field: "password", Detail: "want 8 to 72 bytes"}
 	}
 	return nil
 }

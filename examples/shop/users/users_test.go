@@ -147,6 +147,7 @@ func TestUsers(t *testing.T) {
 				{"a cursor of nobody", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
 				{"a taken name", http.DefaultClient, "POST", "/api/v1/users", `{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
 				{"a bad address", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
+				{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
 				{"a short password", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"short"}`, 422, "password"},
 				{"a field too many", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"long enough","roles":["admin"]}`, 422, "roles"},
 				{"no JSON", http.DefaultClient, "POST", "/api/v1/users", `{`, 400, ""},
