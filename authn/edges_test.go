@@ -67,6 +67,20 @@ func TestParseJWKS(t *testing.T) {
 			t.Errorf("%.20q: accepted", doc)
 		}
 	}
+	ec, ed := `{"kty":"EC","crv":"P-256","kid":"KID","x":"`+x+`","y":"`+y+`"}`, `{"kty":"OKP","crv":"Ed25519","kid":"KID","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
+	for kid, want := range map[string]string{"one": "[ES256 EdDSA]", "": "[ES256 EdDSA ES256 EdDSA]"} {
+		unusable := `{"kty":"EC","crv":"P-384","kid":"` + kid + `"}`
+		doc := strings.ReplaceAll(strings.Join([]string{unusable, ec, strings.Replace(ed, "KID", "two", 1), ec, ed}, ","), "KID", kid)
+		keys, err := authn.ParseJWKS([]byte(`{"keys":[` + doc + `]}`))
+		must(t, err)
+		var got []authn.Algorithm
+		for _, k := range keys {
+			got = append(got, k.Algorithm)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("two keys with the kid %q: %v, want %s", kid, got, want)
+		}
+	}
 }
 
 // broken finds no key and knows no revocation, because it cannot.

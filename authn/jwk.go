@@ -40,7 +40,7 @@ type jwkSet struct {
 
 // ParseJWKS reads a JWK Set document. Keys of kinds that are not known here, for encryption, too short or damaged are
 // skipped, as RFC 7517 asks; symmetric keys are never taken from a document. An RSA key that names no algorithm
-// verifies RS256.
+// verifies RS256. Of usable keys with one kid the first one counts: a token's kid never leads to a choice.
 func ParseJWKS(data []byte) ([]VerifyKey, error) {
 	var doc jwkSet
 	if err := json.Unmarshal(data, &doc); err != nil || doc.Keys == nil {
@@ -50,13 +50,15 @@ func ParseJWKS(data []byte) ([]VerifyKey, error) {
 		return nil, fmt.Errorf("authn: a JWK Set of %d keys, at most %d are read", len(doc.Keys), maxKeys)
 	}
 	var keys []VerifyKey
+	taken := map[string]bool{}
 	for _, raw := range doc.Keys {
 		var j jwk
 		if json.Unmarshal(raw, &j) != nil {
 			continue
 		}
-		if k, ok := j.key(); ok && k.Check() == nil {
+		if k, ok := j.key(); ok && k.Check() == nil && !taken[k.ID] {
 			keys = append(keys, k)
+			taken[k.ID] = k.ID != ""
 		}
 	}
 	return keys, nil
