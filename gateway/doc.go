@@ -22,6 +22,8 @@
 //     encoded slashes get 400, before and after rewriting.
 //   - X-User-ID, X-User-Roles, the X-Forwarded headers and Config.Claims' are removed from every request, under every
 //     spelling that a service could read as them, and then set by the gateway alone. Request trailers are dropped.
+//   - Server's connections are guarded: a request with both Content-Length and Transfer-Encoding, and others that servers are
+//     known to read differently, get 400, and what follows a malformed body is never read as a request. See Guard.
 //   - What may not be processed twice is sent once: only idempotent requests, or such as no service has seen, are tried
 //     again, within a budget, and only while nothing of the body has been read.
 //   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
@@ -32,6 +34,7 @@
 // # What it does not do
 //
 // It makes no tokens, caches no answers and compresses nothing. It changes no Location and no cookie's path: services learn
-// their prefix from X-Forwarded-Prefix. It does not pass on request trailers. A request with both
-// Content-Length and Transfer-Encoding never reaches it with both: net/http drops the length and reads the body as chunked.
+// their prefix from X-Forwarded-Prefix. It does not pass on request trailers. Behind an http.Server without Guard, a request
+// with both Content-Length and Transfer-Encoding is not refused: net/http drops the length and reads the body as chunked, and
+// so it is passed on.
 package gateway

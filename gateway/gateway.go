@@ -163,19 +163,3 @@ func (t *table) instances() map[string]*instance {
 	}
 	return all
 }
-
-// Server returns an http.Server for h with limits that are safe for a door to the world: a slow header, a large header
-// and an idle connection end. It speaks HTTP/1.1 and HTTP/2, the latter without TLS too, for gRPC. Bodies have no limit
-// of time, for streams have none: Route.MaxBody and Route.TotalTimeout bound them.
-func Server(addr string, h http.Handler) *http.Server {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(true)
-	return &http.Server{
-		Addr: addr, Handler: h, Protocols: p,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-	}
-}

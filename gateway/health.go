@@ -57,14 +57,14 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 	case pathServices:
 		all, err := g.Services(ctx)
 		if err != nil {
-			w.status = statusGone
+			w.gone()
 			return true
 		}
 		doc = all
 	case pathOpenAPI:
 		text, err := g.openapi.get(ctx, openAPIFresh, g.mergeOpenAPI)
 		if err != nil {
-			w.status = statusGone
+			w.gone()
 			return true
 		}
 		doc = json.RawMessage(text)

@@ -20,6 +20,13 @@ type reply struct {
 	bytes  int64
 }
 
+// gone ends an answer that nobody waits for. Whoever does all the same, having closed one direction only, must not take
+// silence for success.
+func (w *reply) gone() {
+	w.Header().Set("Connection", "close")
+	w.WriteHeader(statusGone)
+}
+
 // Unwrap lets http.ResponseController flush and hijack.
 func (w *reply) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 

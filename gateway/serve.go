@@ -138,7 +138,7 @@ func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *excha
 // refuse answers a token that was not accepted.
 func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 	if ctx.Err() != nil {
-		w.status = statusGone
+		w.gone()
 		return
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of the authenticator's own, such as a key server that is silent
@@ -164,7 +164,7 @@ func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) b
 	}
 	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+"|"+key, rt.RateLimit.Rate, burst)
 	if ctx.Err() != nil {
-		w.status = statusGone
+		w.gone()
 		return false
 	}
 	if err != nil { // a door that is shut because its counter is broken helps nobody
@@ -197,8 +197,11 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	case x.body.stalled.Load():
 		w.Header().Set("Connection", "close")
 		problem.Write(ctx, w, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
+	case x.body.broken.Load() && ctx.Err() == nil && r.ProtoMajor == 1:
+		w.Header().Set("Connection", "close")
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The body is malformed.")
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
-		w.status = statusGone
+		w.gone()
 	case errors.As(err, &open):
 		retryAfter(w.Header(), open.after)
 		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")

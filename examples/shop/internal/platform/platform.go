@@ -227,13 +227,13 @@ func (s *Service) Run(ctx context.Context) error {
 // servers are those of a service: one for each listener.
 type servers struct {
 	sync.WaitGroup // until all have ended
-	all            []*http.Server
+	all            []*gateway.Door
 }
 
 func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 	handler := s.Tel.Middleware(s.Mux)
 	all := &servers{}
-	start := func(run func(*http.Server) error) {
+	start := func(run func(*gateway.Door) error) {
 		server := gateway.Server("", handler)
 		server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
 		all.all = append(all.all, server)
@@ -243,9 +243,9 @@ func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 			}
 		})
 	}
-	start(func(h *http.Server) error { return h.Serve(s.listener) })
+	start(func(h *gateway.Door) error { return h.Serve(s.listener) })
 	if s.tlsListener != nil {
-		start(func(h *http.Server) error {
+		start(func(h *gateway.Door) error {
 			h.TLSConfig = s.TLS
 			return h.ServeTLS(s.tlsListener, "", "")
 		})
