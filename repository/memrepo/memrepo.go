@@ -13,7 +13,6 @@ import (
 	"iter"
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 
@@ -30,7 +29,7 @@ type Config struct {
 type Repo[E any] struct {
 	m      *repository.Mapping
 	life   repository.Lifecycle[E]
-	unique [][]int
+	unique []uniqueSet
 
 	mu   sync.RWMutex
 	rows map[string]E
@@ -46,13 +45,13 @@ func New[E any](cfg Config) (*Repo[E], error) {
 	}
 	r := &Repo[E]{m: m, life: repository.NewLifecycle[E](m, repository.PrecisionSQL), rows: map[string]E{}}
 	for _, cols := range cfg.Unique {
-		var set []int
+		set := uniqueSet{holders: map[string]string{}}
 		for _, c := range cols {
 			i, ok := m.Column(c)
 			if !ok {
 				return nil, &repository.FieldError{Field: c, Reason: "is unknown"}
 			}
-			set = append(set, i)
+			set.columns = append(set.columns, i)
 		}
 		r.unique = append(r.unique, set)
 	}
@@ -99,44 +98,51 @@ func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
 	return nil
 }
 
-// put stores a copy and returns another.
+// put stores a copy in place of what was there, and returns another.
 func (r *Repo[E]) put(e *E) (E, error) {
 	kept, err := r.life.Clone(e)
 	if err != nil {
 		return kept, err
 	}
+	r.forget(r.life.ID(e))
 	r.rows[r.life.ID(e)] = kept
+	for _, set := range r.unique {
+		if k, ok := set.key(r.m, e); ok {
+			set.holders[k] = r.life.ID(e)
+		}
+	}
 	return *e, nil
 }
 
-func (r *Repo[E]) checkUnique(e *E) error {
-	v := reflect.ValueOf(e).Elem()
+// forget removes an entity.
+func (r *Repo[E]) forget(id string) {
+	old, ok := r.rows[id]
+	if !ok {
+		return
+	}
 	for _, set := range r.unique {
-		for id, other := range r.rows {
-			if id == r.life.ID(e) {
-				continue
+		if k, ok := set.key(r.m, &old); ok {
+			delete(set.holders, k)
+		}
+	}
+	delete(r.rows, id)
+}
+
+func (r *Repo[E]) checkUnique(e *E) error {
+	for _, set := range r.unique {
+		k, ok := set.key(r.m, e)
+		if !ok {
+			continue
+		}
+		if holder, taken := set.holders[k]; taken && holder != r.life.ID(e) {
+			var names []string
+			for _, c := range set.columns {
+				names = append(names, r.m.Columns[c].Name)
 			}
-			o := reflect.ValueOf(&other).Elem()
-			same := true
-			for _, c := range set {
-				a, b := r.m.Columns[c].Value(v), r.m.Columns[c].Value(o)
-				same = same && a != nil && b != nil && compare(a, b) == 0
-			}
-			if same {
-				names := r.names(set)
-				return &repository.UniqueError{Constraint: strings.Join(names, "_"), Fields: names}
-			}
+			return &repository.UniqueError{Constraint: strings.Join(names, "_"), Fields: names}
 		}
 	}
 	return nil
-}
-
-func (r *Repo[E]) names(columns []int) []string {
-	var names []string
-	for _, c := range columns {
-		names = append(names, r.m.Columns[c].Name)
-	}
-	return names
 }
 
 // Get implements repository.Repository.
@@ -176,19 +182,7 @@ func (r *Repo[E]) Find(_ context.Context, q repository.Query[E]) (repository.Pag
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	found := r.matching(p.Where)
-	sort.Slice(found, func(i, j int) bool {
-		a, b := reflect.ValueOf(&found[i]).Elem(), reflect.ValueOf(&found[j]).Elem()
-		for _, k := range p.Keys {
-			c := compare(r.m.Columns[k.Column].Value(a), r.m.Columns[k.Column].Value(b))
-			if k.Desc {
-				c = -c
-			}
-			if c != 0 {
-				return c < 0
-			}
-		}
-		return false
-	})
+	sortBy(r.m, p.Keys, found)
 	found = found[min(p.Offset, len(found)):]
 	found = found[:min(p.Limit+1, len(found))]
 	for i := range found {
@@ -283,7 +277,7 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 	if err := run(ctx, &e, then); err != nil {
 		return err
 	}
-	delete(r.rows, id)
+	r.forget(id)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +22,36 @@ func seed(t *testing.T, r repo, n int, set func(i int, w *Widget)) []Widget {
 		w := Widget{SKU: fmt.Sprintf("s-%05d", i)}
 		set(i, &w)
 		out[i] = must[Widget](t)(r.Create(t.Context(), w))
+	}
+	return out
+}
+
+// fill is seed for many: by several at once, or in few transactions.
+func fill(t *testing.T, r repo, f Features, n int, set func(i int, w *Widget)) []Widget {
+	t.Helper()
+	workers, inTx := 16, func(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
+	if f.InTx != nil {
+		workers, inTx = 1, func(ctx context.Context, fn func(context.Context) error) error { return f.InTx(ctx, r, fn) }
+	}
+	out := make([]Widget, n)
+	var wg sync.WaitGroup
+	for k := range workers {
+		wg.Go(func() {
+			err := inTx(t.Context(), func(ctx context.Context) (err error) {
+				for i := k; i < n && err == nil; i += workers {
+					w := Widget{SKU: fmt.Sprintf("s-%05d", i)}
+					set(i, &w)
+					out[i], err = r.Create(ctx, w)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if wg.Wait(); t.Failed() {
+		t.FailNow()
 	}
 	return out
 }
@@ -87,177 +116,6 @@ func filters(t *testing.T, r repo, _ Features) {
 			t.Errorf("%s: counted %d, found %d, want %d", c.what, n, len(page.Items), c.want)
 		}
 	}
-}
-
-// orders are the sort orders that paging is checked in, with the same order in Go.
-var orders = []struct {
-	name string
-	sort []repository.Sort[Widget]
-	less func(a, b Widget) int
-}{
-	{"by id", nil, func(a, b Widget) int { return strings.Compare(a.ID, b.ID) }},
-	{"by price, then id downwards", []repository.Sort[Widget]{Price.Asc(), ID.Desc()}, func(a, b Widget) int {
-		if a.Price != b.Price {
-			return int(a.Price - b.Price)
-		}
-		return -strings.Compare(a.ID, b.ID)
-	}},
-	{"by rank with NULLs", []repository.Sort[Widget]{Rank.Asc()}, func(a, b Widget) int {
-		if c := compareRank(a, b); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	}},
-	{"by rank downwards, then name", []repository.Sort[Widget]{Rank.Desc(), Name.Asc()}, func(a, b Widget) int {
-		if c := compareRank(a, b); c != 0 {
-			return -c
-		}
-		if c := strings.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	}},
-}
-
-func compareRank(a, b Widget) int {
-	switch {
-	case a.Rank == nil && b.Rank == nil:
-		return 0
-	case a.Rank == nil:
-		return -1
-	case b.Rank == nil:
-		return 1
-	}
-	return int(*a.Rank - *b.Rank)
-}
-
-func paging(t *testing.T, r repo, _ Features) {
-	all := seed(t, r, 57, func(i int, w *Widget) {
-		w.Price, w.Name = int64(i%5), string(rune('A'+i%7))
-		if i%4 != 0 {
-			w.Rank = ptr(int64(i % 3))
-		}
-	})
-	for _, o := range orders {
-		want := slices.Clone(all)
-		sort.Slice(want, func(i, j int) bool { return o.less(want[i], want[j]) < 0 })
-		for _, limit := range []int{1, 7, 57, 58} {
-			var got []string
-			q := repository.Query[Widget]{Sort: o.sort, Limit: limit}
-			for {
-				page := must[repository.Page[Widget]](t)(r.Find(t.Context(), q))
-				if len(page.Items) > limit {
-					t.Fatalf("%s: a page of %d, limit %d", o.name, len(page.Items), limit)
-				}
-				for _, w := range page.Items {
-					got = append(got, w.ID)
-				}
-				if page.Next == "" {
-					break
-				}
-				q.After = page.Next
-			}
-			if len(got) != len(want) {
-				t.Fatalf("%s, limit %d: walked %d of %d", o.name, limit, len(got), len(want))
-			}
-			for i := range want {
-				if got[i] != want[i].ID {
-					t.Fatalf("%s, limit %d: place %d holds another entity than it should", o.name, limit, i)
-				}
-			}
-		}
-	}
-	page := must[repository.Page[Widget]](t)(r.Find(t.Context(), repository.Query[Widget]{Offset: 50}))
-	if len(page.Items) != 7 {
-		t.Fatalf("from offset 50 on: %d entities, want 7", len(page.Items))
-	}
-	n := 0
-	for _, err := range r.Each(t.Context(), repository.Query[Widget]{Where: Price.Gt(0), Limit: 10}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n++; n == 30 {
-			break
-		}
-	}
-	if n != 30 {
-		t.Fatalf("Each yielded %d, want 30 before the break", n)
-	}
-	for _, q := range []repository.Query[Widget]{{Limit: -1}, {Limit: repository.MaxLimit + 1}, {Offset: -1}, {Offset: repository.MaxOffset + 1}} {
-		_, err := r.Find(t.Context(), q)
-		wantErr(t, fmt.Sprintf("%+v", q), err, repository.ErrQuery)
-	}
-}
-
-// pagingUnderWrites: what is there throughout a walk is seen exactly once, whatever comes and goes beside it.
-func pagingUnderWrites(t *testing.T, r repo, _ Features) {
-	stay := seed(t, r, 200, func(i int, w *Widget) {
-		w.Price = int64(i % 10)
-		if i%3 == 0 {
-			w.Rank = ptr(int64(i % 2))
-		}
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for i := 0; ctx.Err() == nil; i++ {
-			w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprintf("x-%d", i), Price: int64(i % 10), Rank: ptr(int64(i % 2))})
-			if err == nil && i%2 == 0 {
-				err = r.Delete(t.Context(), w.ID)
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	seen := map[string]int{}
-	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: 9}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen[w.ID]++
-	}
-	cancel()
-	wg.Wait()
-	for _, w := range stay {
-		if seen[w.ID] != 1 {
-			t.Fatalf("an entity that was there all the time was seen %d times", seen[w.ID])
-		}
-	}
-}
-
-func cursors(t *testing.T, r repo, _ Features) {
-	seed(t, r, 5, func(i int, w *Widget) { w.Price = int64(i) })
-	q := repository.Query[Widget]{Where: Price.Gte(0), Sort: []repository.Sort[Widget]{Price.Asc()}, Limit: 2}
-	next := must[repository.Page[Widget]](t)(r.Find(t.Context(), q)).Next
-	for what, bad := range map[string]repository.Query[Widget]{
-		"another filter":  {Where: Price.Gte(1), Sort: q.Sort, After: next},
-		"another sort":    {Where: q.Where, Sort: []repository.Sort[Widget]{Price.Desc()}, After: next},
-		"no sort":         {Where: q.Where, After: next},
-		"cut":             {Where: q.Where, Sort: q.Sort, After: next[:len(next)-2]},
-		"changed":         {Where: q.Where, Sort: q.Sort, After: flip(next)},
-		"not base64":      {Where: q.Where, Sort: q.Sort, After: "%%%"},
-		"long":            {Where: q.Where, Sort: q.Sort, After: strings.Repeat("A", 1<<20)},
-		"plain injection": {Where: q.Where, Sort: q.Sort, After: "' OR 1=1"},
-	} {
-		_, err := r.Find(t.Context(), bad)
-		wantErr(t, what, err, repository.ErrCursor)
-	}
-	q.After = next
-	if page := must[repository.Page[Widget]](t)(r.Find(t.Context(), q)); len(page.Items) != 2 || page.Items[0].Price != 2 {
-		t.Fatalf("the good cursor: %v", page.Items)
-	}
-}
-
-func flip(s string) string {
-	b := []byte(s)
-	if b[20] == 'A' {
-		b[20] = 'B'
-	} else {
-		b[20] = 'A'
-	}
-	return string(b)
 }
 
 func hostileFields(t *testing.T, r repo, _ Features) {

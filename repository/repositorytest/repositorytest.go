@@ -9,6 +9,7 @@
 package repositorytest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -63,21 +64,22 @@ var Unique = [][]string{{"sku"}}
 type Features struct {
 	// Precision is what times are cut to. 0 means a microsecond.
 	Precision time.Duration
+	// InTx runs a function in a transaction of the store's, which ctx carries: large stores are filled faster by it. Nil:
+	// there are none.
+	InTx func(ctx context.Context, r repository.Repository[Widget], fn func(ctx context.Context) error) error
 }
 
 // Factory makes an empty store that holds Unique.
 type Factory func(t testing.TB) repository.Repository[Widget]
 
-// Run runs all checks, each on a store of its own.
-func Run(t *testing.T, factory Factory, f Features) {
-	t.Helper()
-	if f.Precision == 0 {
-		f.Precision = time.Microsecond
-	}
-	for _, c := range []struct {
-		name  string
-		check func(*testing.T, repository.Repository[Widget], Features)
-	}{
+type check struct {
+	name string
+	run  func(*testing.T, repository.Repository[Widget], Features)
+}
+
+// all are the checks, in the order in which they run.
+func all() []check {
+	return []check{
 		{"CreateAndGet", createAndGet},
 		{"ZeroValues", zeroValues},
 		{"Times", times},
@@ -98,7 +100,16 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"Cursors", cursors},
 		{"HostileFields", hostileFields},
 		{"RandomQueries", randomQueries},
-	} {
-		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })
+	}
+}
+
+// Run runs all checks, each on a store of its own.
+func Run(t *testing.T, factory Factory, f Features) {
+	t.Helper()
+	if f.Precision == 0 {
+		f.Precision = time.Microsecond
+	}
+	for _, c := range all() {
+		t.Run(c.name, func(t *testing.T) { c.run(t, factory(t), f) })
 	}
 }

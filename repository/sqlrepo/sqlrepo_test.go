@@ -47,10 +47,14 @@ func TestConformance(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			dbs := map[repository.Repository[widget]]*sqldb.DB{}
 			repositorytest.Run(t, func(t testing.TB) repository.Repository[widget] {
-				_, r := open(t, dsn(t))
+				db, r := open(t, dsn(t))
+				dbs[r] = db
 				return r
-			}, repositorytest.Features{})
+			}, repositorytest.Features{InTx: func(ctx context.Context, r repository.Repository[widget], fn func(context.Context) error) error {
+				return dbs[r].InTx(ctx, fn)
+			}})
 		})
 	}
 }

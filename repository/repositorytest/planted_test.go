@@ -1,0 +1,327 @@
+package repositorytest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/memrepo"
+	"github.com/sillar-go/sillar/repository/repositorytest"
+)
+
+type widget = repositorytest.Widget
+
+// wrong is a repository in memory whose methods can be replaced.
+type wrong struct {
+	repository.Repository[widget]
+	create  func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error)
+	get     func(ctx context.Context, id string) (widget, error)
+	getMany func(ctx context.Context, ids []string) ([]widget, error)
+	find    func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error)
+	count   func(ctx context.Context, where repository.Filter[widget]) (int64, error)
+	update  func(ctx context.Context, id string, change repository.Then[widget]) (widget, error)
+	replace func(ctx context.Context, e widget) (widget, error)
+	remove  func(ctx context.Context, id string) error
+}
+
+func (w *wrong) Create(ctx context.Context, e widget, then ...repository.Then[widget]) (widget, error) {
+	if w.create == nil {
+		return w.Repository.Create(ctx, e, then...)
+	}
+	return w.create(ctx, e, then)
+}
+
+func (w *wrong) Get(ctx context.Context, id string) (widget, error) {
+	if w.get == nil {
+		return w.Repository.Get(ctx, id)
+	}
+	return w.get(ctx, id)
+}
+
+func (w *wrong) GetMany(ctx context.Context, ids []string) ([]widget, error) {
+	if w.getMany == nil {
+		return w.Repository.GetMany(ctx, ids)
+	}
+	return w.getMany(ctx, ids)
+}
+
+func (w *wrong) Find(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+	if w.find == nil {
+		return w.Repository.Find(ctx, q)
+	}
+	return w.find(ctx, q)
+}
+
+func (w *wrong) Each(ctx context.Context, q repository.Query[widget]) iter.Seq2[widget, error] {
+	return repository.Pages(ctx, w.Find, q)
+}
+
+func (w *wrong) Count(ctx context.Context, where repository.Filter[widget]) (int64, error) {
+	if w.count == nil {
+		return w.Repository.Count(ctx, where)
+	}
+	return w.count(ctx, where)
+}
+
+func (w *wrong) Update(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+	if w.update == nil {
+		return w.Repository.Update(ctx, id, change)
+	}
+	return w.update(ctx, id, change)
+}
+
+func (w *wrong) Replace(ctx context.Context, e widget) (widget, error) {
+	if w.replace == nil {
+		return w.Repository.Replace(ctx, e)
+	}
+	return w.replace(ctx, e)
+}
+
+func (w *wrong) Delete(ctx context.Context, id string, then ...repository.Then[widget]) error {
+	if w.remove == nil {
+		return w.Repository.Delete(ctx, id, then...)
+	}
+	return w.remove(ctx, id)
+}
+
+// overwrite stores e whatever is there.
+func (w *wrong) overwrite(ctx context.Context, e widget) (widget, error) {
+	return w.Repository.Update(ctx, e.ID, func(_ context.Context, x *widget) error { *x = e; return nil })
+}
+
+// inTwoSteps reads, changes, and writes after a while, whatever has come in between.
+func (w *wrong) inTwoSteps(ctx context.Context, id string, change repository.Then[widget], write func(context.Context, widget) (widget, error)) (widget, error) {
+	e, err := w.Repository.Get(ctx, id)
+	if err != nil {
+		return e, err
+	}
+	if err := change(ctx, &e); err != nil {
+		return e, err
+	}
+	time.Sleep(time.Millisecond)
+	return write(ctx, e)
+}
+
+// planted are repositories that are each wrong in one way, and the check that has to notice.
+var planted = map[string]struct {
+	check string
+	plant func(w *wrong)
+}{
+	"does not run the functions": {"CreateAndGet", func(w *wrong) {
+		w.create = func(ctx context.Context, e widget, _ []repository.Then[widget]) (widget, error) {
+			return w.Repository.Create(ctx, e)
+		}
+	}},
+	"leaves out what is zero": {"ZeroValues", func(w *wrong) {
+		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+			return w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error {
+				before := e.Price
+				err := change(ctx, e)
+				if e.Price == 0 {
+					e.Price = before
+				}
+				return err
+			})
+		}
+	}},
+	"reads times in the zone of the machine": {"Times", func(w *wrong) {
+		w.get = func(ctx context.Context, id string) (widget, error) {
+			e, err := w.Repository.Get(ctx, id)
+			e.Made = e.Made.In(time.FixedZone("here", 3600))
+			return e, err
+		}
+	}},
+	"deletes what is not there": {"NotFound", func(w *wrong) {
+		w.remove = func(ctx context.Context, id string) error { _ = w.Repository.Delete(ctx, id); return nil }
+	}},
+	"names no fields": {"Unique", func(w *wrong) {
+		w.create = func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error) {
+			e, err := w.Repository.Create(ctx, e, then...)
+			if errors.Is(err, repository.ErrUnique) {
+				err = &repository.UniqueError{Constraint: "x"}
+			}
+			return e, err
+		}
+	}},
+	"returns another version than it stores": {"Update", func(w *wrong) {
+		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+			e, err := w.Repository.Update(ctx, id, change)
+			e.Version--
+			return e, err
+		}
+	}},
+	"stores what failed": {"UpdateFails", func(w *wrong) {
+		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+			var failed error
+			e, err := w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error { failed = change(ctx, e); return nil })
+			return e, errors.Join(err, failed)
+		}
+	}},
+	"the last one wins": {"Replace", func(w *wrong) { w.replace = w.overwrite }},
+	"hides what it should delete": {"Delete", func(w *wrong) {
+		hidden := map[string]bool{}
+		w.remove = func(_ context.Context, id string) error { hidden[id] = true; return nil }
+		w.get = func(ctx context.Context, id string) (widget, error) {
+			if hidden[id] {
+				return widget{}, repository.ErrNotFound
+			}
+			return w.Repository.Get(ctx, id)
+		}
+	}},
+	"brings back what was deleted": {"DeleteAgainstUpdate", func(w *wrong) {
+		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+			return w.inTwoSteps(ctx, id, change, func(ctx context.Context, e widget) (widget, error) {
+				out, err := w.overwrite(ctx, e)
+				if errors.Is(err, repository.ErrNotFound) {
+					return w.Repository.Create(ctx, e)
+				}
+				return out, err
+			})
+		}
+	}},
+	"returns many in an order of its own": {"GetMany", func(w *wrong) {
+		w.getMany = func(ctx context.Context, ids []string) ([]widget, error) {
+			return w.Repository.GetMany(ctx, slices.Sorted(slices.Values(ids)))
+		}
+	}},
+	"hands out what it keeps": {"Isolation", func(w *wrong) {
+		kept := map[string]widget{}
+		w.get = func(ctx context.Context, id string) (widget, error) {
+			if e, ok := kept[id]; ok {
+				return e, nil
+			}
+			e, err := w.Repository.Get(ctx, id)
+			kept[id] = e
+			return e, err
+		}
+	}},
+	"loses updates": {"ConcurrentUpdates", func(w *wrong) {
+		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+			return w.inTwoSteps(ctx, id, change, w.overwrite)
+		}
+	}},
+	"compares, then writes": {"ConcurrentReplace", func(w *wrong) {
+		w.replace = func(ctx context.Context, e widget) (widget, error) {
+			now, err := w.Repository.Get(ctx, e.ID)
+			if err == nil && now.Version != e.Version {
+				err = &repository.ConflictError{ID: e.ID, Expected: e.Version, Actual: now.Version}
+			}
+			if err != nil {
+				return e, err
+			}
+			time.Sleep(5 * time.Millisecond)
+			return w.overwrite(ctx, e)
+		}
+	}},
+	"does not look at case": {"Filters", func(w *wrong) {
+		w.count = func(ctx context.Context, where repository.Filter[widget]) (n int64, err error) {
+			node, err := where.Node()
+			if err != nil || node.Op != repository.OpPrefix {
+				return w.Repository.Count(ctx, where)
+			}
+			for e, err := range w.Repository.Each(ctx, repository.Query[widget]{}) {
+				if err != nil {
+					return 0, err
+				}
+				if strings.HasPrefix(strings.ToLower(e.Name), strings.ToLower(node.Value.(string))) {
+					n++
+				}
+			}
+			return n, nil
+		}
+	}},
+	"reads one too many": {"Paging", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			if q.Limit > 0 && q.Limit < repository.MaxLimit {
+				q.Limit++
+			}
+			return w.Repository.Find(ctx, q)
+		}
+	}},
+	"counts to the next page": {"PagingUnderWrites", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			q.Limit = 50
+			q.Offset, _ = strconv.Atoi(q.After)
+			q.After = ""
+			page, err := w.Repository.Find(ctx, q)
+			if page.Next != "" {
+				page.Next = strconv.Itoa(q.Offset + len(page.Items))
+			}
+			return page, err
+		}
+	}},
+	"begins anew with a foreign cursor": {"Cursors", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			page, err := w.Repository.Find(ctx, q)
+			if errors.Is(err, repository.ErrCursor) {
+				q.After = ""
+				return w.Repository.Find(ctx, q)
+			}
+			return page, err
+		}
+	}},
+	"finds nothing by an unknown field": {"HostileFields", func(w *wrong) {
+		w.count = func(ctx context.Context, where repository.Filter[widget]) (int64, error) {
+			n, err := w.Repository.Count(ctx, where)
+			if errors.Is(err, repository.ErrQuery) {
+				return 0, nil
+			}
+			return n, err
+		}
+	}},
+	"forgets one of what a compound filter selects": {"RandomQueries", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			page, err := w.Repository.Find(ctx, q)
+			if node, _ := q.Where.Node(); node.Op >= repository.OpAnd && node.Op <= repository.OpNot && len(page.Items) > 1 {
+				page.Items = page.Items[1:]
+			}
+			return page, err
+		}
+	}},
+}
+
+const variable = "REPOSITORYTEST_PLANTED"
+
+var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestPlanted/(\w+)`)
+
+// TestPlanted runs the suite on wrong repositories, each in a process of its own, and expects the check to fail that is
+// there for it; and that there is a wrong repository for every check.
+func TestPlanted(t *testing.T) {
+	if name := os.Getenv(variable); name != "" {
+		repositorytest.Run(t, func(testing.TB) repository.Repository[widget] {
+			w := &wrong{Repository: memrepo.Must(memrepo.New[widget](memrepo.Config{Unique: repositorytest.Unique}))}
+			planted[name].plant(w)
+			return w
+		}, repositorytest.Features{})
+		return
+	}
+	looked := map[string]bool{}
+	for name, p := range planted {
+		looked[p.check] = true
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v", fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites")) //nolint:gosec // this very program
+			cmd.Env = append(os.Environ(), variable+"="+name)
+			cmd.Dir = t.TempDir() // for what rapid writes
+			out, err := cmd.CombinedOutput()
+			if m := failed.FindStringSubmatch(string(out)); err == nil || m == nil || m[1] != p.check {
+				t.Errorf("%s did not notice (%v):\n%s", p.check, err, out)
+			}
+		})
+	}
+	for _, check := range repositorytest.Checks() {
+		if !looked[check] {
+			t.Errorf("no repository is wrong in what %s looks at", check)
+		}
+	}
+}
