@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -136,9 +137,11 @@ search:
 	return 0
 }
 
-// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB.
+// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB. Each order that was paid is one
+// trace through all of them.
 func TestDemoProcesses(t *testing.T) {
 	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	c := collect(t)
 	dir, offset := t.TempDir(), freeOffset(t)
 	common := []string{"--port-offset", strconv.Itoa(offset), "--broker", broker, "--service-secret", strings.Repeat("s", 40), "--breaker-open", "1s"}
 	at := func(name string) string { return "http://127.0.0.1:" + strconv.Itoa(ports[name]+offset) }
@@ -178,6 +181,13 @@ func TestDemoProcesses(t *testing.T) {
 			t.Errorf("%s, told to end: %v", all[i].name, err)
 		}
 	}
+	paid := c.traces("notifications: consumer process orders.paid")
+	if len(paid) == 0 {
+		t.Fatal("no trace of an order that was paid")
+	}
+	c.check(t, paid[0], append(slices.Clone(orderEdges), "users: client find users < users: internal get_user",
+		"orders: client WITH < orders: internal saga place-order", "payments: client TRANSACTION < payments: server POST /api/v1/payments",
+		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
 }
 
 // A shop is killed in the middle of an order, and goes on with it when it is back.

@@ -82,10 +82,7 @@ func kind(k tracepb.Span_SpanKind) string {
 // the shop closes.
 func TestOneOrderIsOneTrace(t *testing.T) {
 	broker := testenv.RabbitMQ(t)
-	c := &collector{}
-	srv := httptest.NewServer(c)
-	defer srv.Close()
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+	c := collect(t)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "60000") // all that counts is what is flushed at the end
 
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: broker, log: "none", logLevel: "error", breaker: time.Second, seed: true}
@@ -123,12 +120,56 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 		t.Error(err)
 	}
 
-	id := ""
+	c.check(t, c.traces("orders: server POST /api/v1/orders")[0], append(slices.Clone(orderEdges),
+		"users: client SELECT < users: internal get_user",
+		"orders: client INSERT < orders: client TRANSACTION",
+		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
+		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
+}
+
+// orderEdges are what every trace of an order that is paid must have, whatever the databases are.
+var orderEdges = []string{
+	"orders: server POST /api/v1/orders < gateway: server POST /orders",
+	"orders: client user.v1.UserService/GetUser < orders: server POST /api/v1/orders",
+	"users: server user.v1.UserService/GetUser < orders: client user.v1.UserService/GetUser",
+	"orders: client HTTP POST < orders: server POST /api/v1/orders",
+	"products: server POST /api/v1/products/check < orders: client HTTP POST",
+	"inventory: server POST /api/v1/inventory/check < products: client HTTP POST",
+	"orders: internal saga place-order < orders: client TRANSACTION", // the one that began it
+	"orders: internal do reserve-inventory < orders: internal saga place-order",
+	"orders: client HTTP POST < orders: internal do process-payment",
+	"payments: server POST /api/v1/payments < orders: client HTTP POST",
+	"orders: producer send orders.paid < orders: client TRANSACTION", // the one that holds the outbox row
+	"notifications: consumer process orders.paid < orders: producer send orders.paid",
+}
+
+// collect starts a collector, to which the programs that this one starts, and this one, send.
+func collect(t *testing.T) *collector {
+	t.Helper()
+	c := &collector{}
+	srv := httptest.NewServer(c)
+	t.Cleanup(srv.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+	return c
+}
+
+// traces returns the ids of the traces that have a span, in the order in which they came.
+func (c *collector) traces(span string) (ids []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range c.spans {
-		if s.service == "orders" && s.kind == "server" && s.name == "POST /api/v1/orders" {
-			id = s.trace
+		if s.String() == span {
+			ids = append(ids, s.trace)
 		}
 	}
+	return ids
+}
+
+// check looks at one trace: one root, a parent for every other span, and the edges that are wanted.
+func (c *collector) check(t *testing.T, id string, want ...string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	trace := slices.DeleteFunc(slices.Clone(c.spans), func(s seenSpan) bool { return s.trace != id })
 	byID, roots := map[string]seenSpan{}, 0
 	for _, s := range trace {
@@ -148,24 +189,7 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 	for _, s := range trace {
 		edges[s.String()+" < "+byID[s.parent].String()] = true
 	}
-	for _, want := range []string{
-		"orders: server POST /api/v1/orders < gateway: server POST /orders",
-		"orders: client user.v1.UserService/GetUser < orders: server POST /api/v1/orders",
-		"users: server user.v1.UserService/GetUser < orders: client user.v1.UserService/GetUser",
-		"users: client SELECT < users: internal get_user",
-		"orders: client HTTP POST < orders: server POST /api/v1/orders",
-		"products: server POST /api/v1/products/check < orders: client HTTP POST",
-		"inventory: server POST /api/v1/inventory/check < products: client HTTP POST",
-		"orders: client INSERT < orders: client TRANSACTION",
-		"orders: internal saga place-order < orders: client TRANSACTION", // the one that began it
-		"orders: internal do reserve-inventory < orders: internal saga place-order",
-		"orders: client HTTP POST < orders: internal do process-payment",
-		"payments: server POST /api/v1/payments < orders: client HTTP POST",
-		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
-		"orders: producer send orders.paid < orders: client TRANSACTION", // the one that holds the outbox row
-		"notifications: consumer process orders.paid < orders: producer send orders.paid",
-		"notifications: client TRANSACTION < notifications: consumer process orders.paid",
-	} {
+	for _, want := range want {
 		if !edges[want] {
 			t.Errorf("the trace has no %s", want)
 		}
