@@ -26,7 +26,7 @@ var modules = []struct {
 	dir      string
 	packages []string
 }{
-	{".", []string{"./authn", "./gateway", "./messaging/rabbitmq", "./observability"}},
+	{".", []string{"./authn", "./gateway", "./observability"}},
 	{"benchmarks", []string{"./..."}},
 }
 
