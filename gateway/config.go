@@ -53,7 +53,12 @@ type Config struct {
 
 	// Logger is told of every request. Default: slog.Default().
 	Logger *slog.Logger
-	// TracerProvider makes a span of every request. Default: the global one.
+	// PublicEdge is for gateways that strangers call: a stranger's trace context becomes a link, not a parent, so that nobody
+	// outside decides what is sampled, and baggage is dropped. Where middleware around the gateway makes the request's span,
+	// that decides.
+	PublicEdge bool
+	// TracerProvider makes a server span of every request, where there is none yet, and a client span of every attempt.
+	// Default: the global one.
 	TracerProvider trace.TracerProvider
 	// MeterProvider makes the instruments. Default: the global one.
 	MeterProvider metric.MeterProvider

@@ -17,14 +17,16 @@ import (
 
 // Gateway is an http.Handler that sends requests to services. It is safe for concurrent use.
 type Gateway struct {
-	cfg       Config
-	cors      *CORS
-	owned     map[string]struct{}
-	plain     *http.Transport // HTTP/1.1, and HTTP/2 over TLS
-	h2c       *http.Transport
-	telemetry *telemetry
-	health    cache[map[string]ServiceHealth]
-	openapi   cache[[]byte]
+	cfg   Config
+	cors  *CORS
+	owned map[string]struct{}
+	// traceFields are the headers of the propagator, and baggage where it is dropped.
+	traceFields []string
+	plain       *http.Transport // HTTP/1.1, and HTTP/2 over TLS
+	h2c         *http.Transport
+	telemetry   *telemetry
+	health      cache[map[string]ServiceHealth]
+	openapi     cache[[]byte]
 
 	reload sync.Mutex
 	table  atomic.Pointer[table]
@@ -75,6 +77,12 @@ func New(cfg Config) (*Gateway, error) {
 			return nil, fmt.Errorf("gateway: Claims: header %q: want a name of 7 characters or more", name)
 		}
 		g.owned[folded(name)] = struct{}{}
+	}
+	for _, name := range cfg.Propagator.Fields() {
+		g.traceFields = append(g.traceFields, http.CanonicalHeaderKey(name))
+	}
+	if cfg.PublicEdge {
+		g.traceFields = append(g.traceFields, "Baggage")
 	}
 	if g.telemetry, err = newTelemetry(cfg); err != nil {
 		return nil, err

@@ -283,7 +283,7 @@ func TestIdentityHeadersAreTheGateways(t *testing.T) {
 				t.Errorf("%s: a forged %s arrived: %v", c.path, name, values)
 			}
 		}
-		if len(e.Trailer) > 0 || e.Header.Get("X-User-ID") != c.id || e.Header.Get("X-User-Email") != c.email || e.Body != "x" {
+		if len(e.Trailer) != 1 || e.Trailer.Get("X-Other") != "y" || e.Header.Get("X-User-ID") != c.id || e.Header.Get("X-User-Email") != c.email || e.Body != "x" {
 			t.Errorf("%s: %v", c.path, e)
 		}
 		if e.Header.Get("X-Forwarded-For") != "127.0.0.1" || e.Header.Get("X-Forwarded-Host") != "shop" || e.Header.Get("X-Forwarded-Proto") != "http" {

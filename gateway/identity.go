@@ -48,6 +48,29 @@ func (g *Gateway) removeOwned(h http.Header) {
 	}
 }
 
+// neverTrailers would steer a service that treats trailers as headers: RFC 9110, 6.5.1.
+var neverTrailers = map[string]bool{
+	"Authorization": true, "Cookie": true, "Cache-Control": true, "Connection": true, "Content-Encoding": true, "Content-Length": true,
+	"Content-Range": true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true, "Keep-Alive": true,
+	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy-Connection": true, "Range": true, "Te": true, "Trailer": true,
+	"Transfer-Encoding": true, "Upgrade": true, "Traceparent": true, "Tracestate": true, "Baggage": true,
+}
+
+// trailers are the names of declared, those that the client said would come after the body, that may pass.
+func (g *Gateway) trailers(declared http.Header) http.Header {
+	var pass http.Header
+	for name := range declared {
+		if _, ok := g.owned[folded(name)]; ok || neverTrailers[name] || strings.HasPrefix(name, "If-") {
+			continue
+		}
+		if pass == nil {
+			pass = http.Header{}
+		}
+		pass[name] = nil
+	}
+	return pass
+}
+
 // setIdentity tells the service who calls. The headers were removed before.
 func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	if who == nil {

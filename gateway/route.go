@@ -121,16 +121,19 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	out, ctx := pr.Out, pr.Out.Context()
 	x := exchangeOf(ctx)
 	out.Host = ""
-	out.Trailer = nil // whatever they are named, they come after every check
+	out.Trailer = r.g.trailers(pr.In.Trailer)
 	out.URL.RawPath = x.path
 	out.URL.Path, _ = url.PathUnescape(x.path)
 	r.g.removeOwned(out.Header)
 	r.g.setForwarded(out.Header, pr.In, r)
 	r.g.setIdentity(out.Header, x.who)
+	for _, name := range r.g.traceFields { // what the context says counts, and be it nothing
+		delete(out.Header, name)
+	}
 	r.g.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
 	out.Header[http.CanonicalHeaderKey(correlation.Header)] = []string{correlation.From(ctx)}
 	if out.Body != nil {
-		x.body.rc = out.Body
+		x.body.rc, x.body.trailer = out.Body, pr.In.Trailer
 	}
 }
 

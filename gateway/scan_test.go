@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -114,11 +112,11 @@ func serve(text string, from io.Reader) (targets []string, heads []string) {
 		}
 		if err == nil {
 			for name, vv := range req.Header {
-				if !httpguts.ValidHeaderFieldName(name) {
+				if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) }) {
 					err = http.ErrNotSupported
 				}
 				for _, v := range vv {
-					if !httpguts.ValidHeaderFieldValue(v) {
+					if strings.ContainsFunc(v, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
 						err = http.ErrNotSupported
 					}
 				}
@@ -145,7 +143,7 @@ func (c *counting) Read(p []byte) (int, error) {
 
 func TestScannerWhateverTheSplit(t *testing.T) {
 	for text, want := range scans {
-		for piece := 1; piece <= len(text)+1; piece++ {
+		for piece := 1; piece <= len(text)+1; piece += 1 + piece/100*20 {
 			got, _ := serve(text, &scanned{in: []byte(text), piece: piece})
 			if strings.Join(got, " ") != want {
 				t.Errorf("%q in pieces of %d: %v, want %q", text, piece, got, want)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -35,7 +36,7 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		res, err := r.send(out, x, inst, done)
+		res, err := r.send(out, x, inst, done, n-1)
 		if n >= r.Attempts || ctx.Err() != nil || x.body.failed() || !retriable(out, res, err) || !x.body.revoke() {
 			return res, err
 		}
@@ -86,11 +87,10 @@ func retriable(out *http.Request, res *http.Response, err error) bool {
 	return out.Header.Get("Idempotency-Key") != ""
 }
 
-// send tries one instance.
-func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(error)) (*http.Response, error) {
+// send tries one instance, after as many others as resend says.
+func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(error), resend int) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(out.Context())
 	inst.busy.Add(1)
-	release := sync.OnceFunc(func() { inst.busy.Add(-1); cancel(nil) })
 	timer := newProgress(r.Timeout, func() {
 		x.body.cutStalled()
 		cancel(errSilent)
@@ -107,16 +107,28 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		u.Path, u.RawPath = inst.url.Path+u.Path, inst.url.EscapedPath()+u.RawPath
 	}
 	req.URL = &u
+	req, span := r.g.telemetry.attempt(req, r.Name, resend)
+	release := sync.OnceFunc(func() {
+		inst.busy.Add(-1)
+		cancel(nil)
+		if span != nil {
+			span.End()
+		}
+	})
 	if out.Body != nil {
-		req.Body = x.body.attempt(timer)
+		if len(out.Trailer) > 0 {
+			req.Trailer = maps.Clone(out.Trailer)
+		}
+		req.Body = x.body.attempt(timer, req.Trailer)
 	}
 	res, err := inst.base.RoundTrip(req)
 	timer.stop()
 	if err != nil {
-		release()
 		if cause := context.Cause(ctx); errors.Is(cause, errSilent) && out.Context().Err() == nil {
 			err = errSilent
 		}
+		answered(span, 0, err)
+		release()
 		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() {
 			done(errNoVerdict)
 		} else {
@@ -124,6 +136,7 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		}
 		return nil, err
 	}
+	answered(span, res.StatusCode, nil)
 	if res.StatusCode >= 500 {
 		done(fmt.Errorf("gateway: %s answered %d", inst.url.Host, res.StatusCode))
 	} else {
@@ -209,6 +222,7 @@ type requestBody struct {
 	max      int64
 	cut      func()        // ends a Read that waits for the client
 	rc       io.ReadCloser // nil when there is none
+	trailer  http.Header   // the client's, complete at the end of rc
 	tooLarge atomic.Bool
 	broken   atomic.Bool // the client did not send what it announced
 	reading  atomic.Bool // somebody waits for the client
@@ -232,11 +246,11 @@ func (b *requestBody) cutStalled() {
 	}
 }
 
-// attempt returns the body for one attempt.
-func (b *requestBody) attempt(timer *progress) io.ReadCloser {
+// attempt returns the body for one attempt, at whose end trailer is filled.
+func (b *requestBody) attempt(timer *progress, trailer http.Header) io.ReadCloser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.current = &attemptBody{b: b, timer: timer}
+	b.current = &attemptBody{b: b, timer: timer, trailer: trailer}
 	return b.current
 }
 
@@ -250,8 +264,9 @@ func (b *requestBody) revoke() bool {
 
 // attemptBody is the body in the hands of a transport, which may hold on to it after its answer.
 type attemptBody struct {
-	b     *requestBody
-	timer *progress
+	b       *requestBody
+	timer   *progress
+	trailer http.Header // those that may be sent
 }
 
 func (a *attemptBody) Read(p []byte) (int, error) {
@@ -273,6 +288,13 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 	}
 	if err != nil && err != io.EOF {
 		b.broken.Store(true)
+	}
+	if err == io.EOF {
+		for name := range a.trailer {
+			if v := b.trailer[name]; len(v) > 0 {
+				a.trailer[name] = v
+			}
+		}
 	}
 	return n, err
 }

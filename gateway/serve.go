@@ -3,13 +3,12 @@ package gateway
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/internal/correlation"
 	"github.com/sillar-go/sillar/internal/problem"
@@ -36,10 +35,8 @@ func exchangeOf(ctx context.Context) *exchange {
 // ServeHTTP implements http.Handler. It sets r.Pattern to the prefix of the route.
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	ctx := g.cfg.Propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, id := correlation.Ensure(ctx)
+	ctx, id, span := g.telemetry.enter(r)
 	w := &reply{ResponseWriter: rw, id: id, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
-	ctx, span := g.telemetry.start(ctx, r)
 	defer func() { g.telemetry.end(ctx, span, w, r, time.Since(start)) }()
 	g.serve(ctx, w, r)
 }
@@ -142,7 +139,7 @@ func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 		return
 	}
 	if errors.Is(err, context.DeadlineExceeded) { // of the authenticator's own, such as a key server that is silent
-		g.cfg.Logger.ErrorContext(ctx, "gateway: the token could not be verified", "error", err, "correlation_id", w.id)
+		g.telemetry.log(ctx, slog.LevelError, "gateway: the token could not be verified", slog.Any("error", err))
 		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "Tokens cannot be verified at present.")
 		return
 	}
@@ -151,7 +148,7 @@ func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 	if errors.As(err, &c) && c.Challenge() != "" {
 		challenge = c.Challenge()
 	}
-	g.cfg.Logger.DebugContext(ctx, "gateway: token refused", "error", err, "correlation_id", w.id)
+	g.telemetry.log(ctx, slog.LevelDebug, "gateway: token refused", slog.Any("error", err))
 	w.Header().Set("WWW-Authenticate", challenge)
 	problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "The token is not accepted.")
 }
@@ -168,7 +165,7 @@ func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) b
 		return false
 	}
 	if err != nil { // a door that is shut because its counter is broken helps nobody
-		g.cfg.Logger.ErrorContext(ctx, "gateway: the rate limit cannot be counted, the request passes", "error", err, "route", rt.Name)
+		g.telemetry.log(ctx, slog.LevelError, "gateway: the rate limit cannot be counted, the request passes", slog.Any("error", err), slog.String("route", rt.Name))
 		return true
 	}
 	if !ok {
@@ -188,7 +185,7 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	ctx, w := r.Context(), rw.(*reply)
 	x := exchangeOf(ctx)
 	log := func(what string) {
-		g.cfg.Logger.WarnContext(ctx, "gateway: "+what, "route", x.route.Name, "error", err, "correlation_id", w.id)
+		g.telemetry.log(ctx, slog.LevelWarn, "gateway: "+what, slog.String("route", x.route.Name), slog.Any("error", err))
 	}
 	var open *noInstance
 	switch {

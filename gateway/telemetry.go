@@ -5,21 +5,29 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
 )
 
 const scope = "github.com/sillar-go/sillar/gateway"
 
 // telemetry is what the gateway tells of requests.
 type telemetry struct {
-	logger   *slog.Logger
-	tracer   trace.Tracer
-	duration metric.Float64Histogram
+	logger     *slog.Logger
+	tracer     trace.Tracer
+	propagator propagation.TextMapPropagator
+	duration   metric.Float64Histogram
+	publicEdge bool
+	ids        bool // the handler of logger does not add the correlation id
 }
 
 func newTelemetry(cfg Config) (*telemetry, error) {
@@ -29,11 +37,103 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &telemetry{logger: cfg.Logger, tracer: cfg.TracerProvider.Tracer(scope), duration: d}, nil
+	adds, _ := cfg.Logger.Handler().(interface{ AddsCorrelationID() bool })
+	return &telemetry{logger: cfg.Logger, tracer: cfg.TracerProvider.Tracer(scope), propagator: cfg.Propagator, duration: d,
+		publicEdge: cfg.PublicEdge, ids: adds == nil || !adds.AddsCorrelationID()}, nil
 }
 
-func (t *telemetry) start(ctx context.Context, r *http.Request) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, method(r.Method), trace.WithSpanKind(trace.SpanKindServer))
+// log tells something of a request, with its correlation id.
+func (t *telemetry) log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
+	if !t.logger.Enabled(ctx, level) {
+		return
+	}
+	if id := correlation.From(ctx); t.ids && id != "" {
+		attrs = append(attrs, slog.String("correlation_id", id))
+	}
+	t.logger.LogAttrs(ctx, level, msg, attrs...)
+}
+
+// enter makes the context of a request. When middleware around the gateway has made a span or a correlation id of it, then
+// it has read the headers, and may have had reasons not to believe them: they are not read again. Its span is the
+// request's, and the gateway makes no other; that is a nil one.
+func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span) {
+	ctx := r.Context()
+	around := trace.SpanContextFromContext(ctx)
+	spanned := around.IsValid() && !around.IsRemote()
+	switch id := correlation.From(ctx); {
+	case id == "" && !spanned:
+		ctx = t.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	case id == "":
+		ctx = correlation.Propagator{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
+	ctx, id := correlation.Ensure(ctx)
+	if spanned {
+		return ctx, id, nil
+	}
+	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	if t.publicEdge {
+		ctx = baggage.ContextWithoutBaggage(ctx)
+		if stranger := trace.SpanContextFromContext(ctx); stranger.IsValid() {
+			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: stranger}))
+		}
+	}
+	ctx, span := t.tracer.Start(ctx, method(r.Method), opts...)
+	return ctx, id, span
+}
+
+// attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is recorded
+// around it there is none: the instance is told of what is around.
+func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.Request, trace.Span) {
+	ctx := req.Context()
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return req, nil
+	}
+	ctx, span := t.tracer.Start(ctx, method(req.Method), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("http.request.method", method(req.Method)), attribute.String("server.address", req.URL.Hostname()),
+		attribute.String("url.scheme", req.URL.Scheme), attribute.String("url.path", clip(req.URL.Path)), attribute.String("peer.service", route)))
+	if port, err := strconv.Atoi(req.URL.Port()); err == nil {
+		span.SetAttributes(attribute.Int("server.port", port))
+	}
+	if resend > 0 {
+		span.SetAttributes(attribute.Int("http.request.resend_count", resend))
+	}
+	req = req.WithContext(ctx)
+	req.Header = req.Header.Clone() // another attempt may be at work on it
+	t.propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	return req, span
+}
+
+// answered tells how an attempt went. Its span ends with the answer's body.
+func answered(span trace.Span, status int, err error) {
+	switch {
+	case span == nil:
+	case err != nil:
+		kind := "_OTHER"
+		switch {
+		case errors.Is(err, errSilent), errors.Is(err, context.DeadlineExceeded):
+			kind = "timeout"
+		case errors.Is(err, context.Canceled):
+			kind = "canceled"
+		}
+		span.SetAttributes(attribute.String("error.type", kind))
+		span.SetStatus(codes.Error, "")
+	default:
+		span.SetAttributes(attribute.Int("http.response.status_code", status))
+		if status >= 400 {
+			span.SetAttributes(attribute.String("error.type", strconv.Itoa(status)))
+			span.SetStatus(codes.Error, "")
+		}
+	}
+}
+
+// clip bounds what a client can make attributes of.
+func clip(path string) string {
+	const most = 512
+	if len(path) > most {
+		return path[:most]
+	}
+	return path
 }
 
 // end tells of a request that is over, or about to panic because its answer was cut.
@@ -48,21 +148,23 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 	if w.status != 0 && errors.Is(r.Context().Err(), context.Canceled) { // it went away in the middle of the answer
 		status = statusGone
 	}
-	if span.IsRecording() {
+	if span != nil && span.IsRecording() {
 		span.SetName(method(r.Method) + " " + r.Pattern)
 		span.SetAttributes(attribute.String("http.request.method", method(r.Method)), attribute.String("http.route", r.Pattern),
-			attribute.Int("http.response.status_code", status))
+			attribute.Int("http.response.status_code", status), attribute.String("url.path", clip(r.URL.Path)))
 		if status >= 500 {
 			span.SetStatus(codes.Error, http.StatusText(status))
 		}
 	}
-	span.End()
+	if span != nil {
+		span.End()
+	}
 	t.duration.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("http.route", r.Pattern),
 		attribute.String("http.request.method", method(r.Method)), attribute.Int("http.response.status_code", status)))
 	if t.logger.Enabled(ctx, slog.LevelInfo) {
-		t.logger.LogAttrs(ctx, slog.LevelInfo, "gateway: request", slog.String("method", method(r.Method)), slog.String("path", r.URL.Path),
+		t.log(ctx, slog.LevelInfo, "gateway: request", slog.String("method", method(r.Method)), slog.String("path", clip(r.URL.Path)),
 			slog.String("route", r.Pattern), slog.Int("status", status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
-			slog.String("remote", r.RemoteAddr), slog.String("correlation_id", w.id))
+			slog.String("remote", r.RemoteAddr))
 	}
 }
 

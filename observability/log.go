@@ -57,6 +57,9 @@ func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
 // Enabled implements slog.Handler.
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
+// AddsCorrelationID tells packages that log that they need not: the line has the id of its context.
+func (h *logHandler) AddsCorrelationID() bool { return true }
+
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // maxKept bounds the buffers that wait for the next line.

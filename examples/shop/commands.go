@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
 )
@@ -101,6 +102,7 @@ func one(o *options, b build) *cobra.Command {
 				if err != nil {
 					return errors.Join(err, p.Close())
 				}
+				otel.SetMeterProvider(s.Tel.MeterProvider) // what was made before the service, the broker, counts there too
 				return errors.Join(s.Run(ctx), p.Close())
 			})
 		},

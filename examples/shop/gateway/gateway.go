@@ -38,17 +38,17 @@ func Routes(p platform.Peers) []gateway.Route {
 
 // New makes the gateway.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	cfg.NoAPI = true
+	cfg.NoAPI, cfg.PublicEdge = true, true
 	return platform.Make(ctx, cfg, build)
 }
 
 func build(_ context.Context, s *platform.Service) error {
-	door, err := gateway.New(gateway.Config{Routes: Routes(s.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(),
+	door, err := gateway.New(gateway.Config{Routes: Routes(s.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
 		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
-	s.Mux.Handle("/", operatorsOnly(s.Guard.Users(), door))
+	s.Door = operatorsOnly(s.Guard.Users(), door)
 	s.Go("health", door.Run)
 	s.OnClose("connections", func(context.Context) error { door.CloseIdleConnections(); return nil })
 	return nil

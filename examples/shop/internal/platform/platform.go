@@ -68,6 +68,8 @@ type Config struct {
 	// NoAPI leaves out the frame's own API and its answer to unknown paths: for the gateway, which has no other than those
 	// of the services.
 	NoAPI bool
+	// PublicEdge is for what strangers call: they decide nothing about traces.
+	PublicEdge bool
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
 }
@@ -94,6 +96,8 @@ type Service struct {
 	Mux    *observability.Mux
 	API    huma.API
 	Guard  *Guard
+	// Door serves what has no pattern in Mux, when it is set, and names routes by itself.
+	Door http.Handler
 
 	listener    net.Listener
 	tlsListener net.Listener // nil without TLS
@@ -109,7 +113,7 @@ type runner struct {
 // New makes the frame and begins to listen, so that its address is known; nothing is served before Run.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	tel, err := observability.New(ctx, observability.Config{Service: cfg.Name, Version: cfg.Version, LogWriter: cfg.LogWriter,
-		LogLevel: cfg.LogLevel, SpanExporters: cfg.SpanExporters})
+		LogLevel: cfg.LogLevel, SpanExporters: cfg.SpanExporters, PublicEdge: cfg.PublicEdge})
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +235,7 @@ type servers struct {
 }
 
 func (s *Service) serve(fail context.CancelCauseFunc) *servers {
-	handler := s.Tel.Middleware(s.Mux)
+	handler := s.Tel.Middleware(s.handler())
 	all := &servers{}
 	start := func(run func(*gateway.Door) error) {
 		server := gateway.Server("", handler)
@@ -251,6 +255,19 @@ func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 		})
 	}
 	return all
+}
+
+func (s *Service) handler() http.Handler {
+	if s.Door == nil {
+		return s.Mux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := s.Mux.Handler(r); pattern != "" {
+			s.Mux.ServeHTTP(w, r)
+			return
+		}
+		s.Door.ServeHTTP(w, r)
+	})
 }
 
 // shutdown closes all doors at once, and waits for the requests behind them.
