@@ -188,26 +188,28 @@ func (c *check) result(ctx context.Context, cacheFor time.Duration) error {
 func (c *check) run(ctx context.Context, running chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	settle := func(err error) {
+	over := false
+	settle := func(err error, returned bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.err, c.at = err, time.Now()
+		if over { // it returned at the moment at which it was given up
+			return
+		}
+		over = returned
+		c.err, c.at, c.busy = err, time.Now(), !returned
 		if c.running == running {
 			close(running)
 			c.running = nil
 		}
 	}
-	hung := time.AfterFunc(c.timeout+c.timeout/10, func() { settle(ErrHung) }) // a little later than the context's own end
+	hung := time.AfterFunc(c.timeout+c.timeout/10, func() { settle(ErrHung, false) }) // a little later than the context's own end
 	defer hung.Stop()
 	err := ErrPanicked
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", ErrPanicked, p)
 		}
-		settle(err)
-		c.mu.Lock()
-		c.busy = false
-		c.mu.Unlock()
+		settle(err, true)
 	}()
 	err = c.fn(ctx)
 }
