@@ -5,21 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/eventstore/memevents"
-	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
-	"github.com/sillar-go/sillar/repository/sqldb"
-	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	killtest.Main()
+	goleak.VerifyTestMain(m)
+}
 
 type account struct{ Balance int64 }
 
@@ -161,71 +161,6 @@ func TestTypesAreChecked(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s was accepted", name)
 		}
-	}
-}
-
-// A projection fails half-way: neither its read model nor its checkpoint has moved, and the next run applies all.
-func TestProjector(t *testing.T) {
-	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "p.db"), sqldb.Config{Synchronous: "NORMAL"}))
-	defer db.Close()
-	s := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
-	if err := errors.Join(s.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE totals (stream TEXT PRIMARY KEY, cents INTEGER NOT NULL)")); err != nil {
-		t.Fatal(err)
-	}
-	a := accounts(t, s, eventstore.AggregateConfig{})
-	for range 5 {
-		if _, err := a.Handle(t.Context(), "1", deposit(10)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	boom, broken := errors.New("boom"), true
-	p, err := eventstore.NewProjector(s, db, func(ctx context.Context, r eventstore.Recorded) error {
-		if broken && r.Version == 4 {
-			return boom
-		}
-		e, err := a.Decode(r)
-		if err != nil {
-			return err
-		}
-		_, err = db.Querier(ctx).Exec(ctx, `INSERT INTO totals VALUES ($1, $2) ON CONFLICT (stream) DO UPDATE SET cents = totals.cents + excluded.cents`, r.Stream, e.(deposited).Cents)
-		return err
-	}, eventstore.ProjectorConfig{Name: "totals", Batch: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	total := func() (n int64) {
-		_ = db.Querier(t.Context()).QueryRow(t.Context(), "SELECT coalesce(sum(cents), 0) FROM totals").Scan(&n)
-		return n
-	}
-	for _, step := range []struct {
-		err   error
-		n     int
-		total int64
-		lag   int64
-	}{{nil, 3, 30, 2}, {boom, 0, 30, 2}, {nil, 2, 50, 0}, {nil, 0, 50, 0}} {
-		n, err := p.Step(t.Context())
-		if !errors.Is(err, step.err) || n != step.n || total() != step.total {
-			t.Errorf("step: %d events, %v, total %d; want %+v", n, err, total(), step)
-		}
-		if lag, err := p.Lag(t.Context()); err != nil || lag != step.lag {
-			t.Errorf("lag %d, %v, want %d", lag, err, step.lag)
-		}
-		if err != nil {
-			broken = false
-		}
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- p.Run(ctx) }()
-	if _, err := a.Handle(t.Context(), "1", deposit(7)); err != nil {
-		t.Fatal(err)
-	}
-	for lag := int64(1); lag > 0; lag, _ = p.Lag(t.Context()) {
-		s.Wait(t.Context())
-	}
-	stop()
-	if err := <-done; err != nil || total() != 57 {
-		t.Errorf("Run: %v, total %d", err, total())
 	}
 }
 

@@ -72,28 +72,78 @@ func (p *Projector) Run(ctx context.Context) error {
 
 // Step applies one batch and returns how many events it held: for tests, and for catching up before serving.
 func (p *Projector) Step(ctx context.Context) (n int, err error) {
-	err = p.tx.InTx(ctx, func(ctx context.Context) error {
-		n = 0
-		from, err := p.store.Checkpoint(ctx, p.cfg.Name)
-		if err != nil {
-			return err
-		}
-		events, next, err := p.store.Read(ctx, from, p.cfg.Batch)
-		if err != nil || len(events) == 0 {
-			return err
-		}
-		for _, e := range events {
-			if err := p.apply(ctx, e); err != nil {
-				return fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
-			}
-		}
-		n = len(events)
-		return p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
+	err = p.tx.InTx(ctx, func(ctx context.Context) (err error) {
+		n, err = p.step(ctx)
+		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return n, nil
+}
+
+// step applies a batch in the transaction that ctx carries.
+func (p *Projector) step(ctx context.Context) (int, error) {
+	from, err := p.store.Checkpoint(ctx, p.cfg.Name)
+	if err != nil {
+		return 0, err
+	}
+	events, next, err := p.store.Read(ctx, from, p.cfg.Batch)
+	if err != nil || len(events) == 0 {
+		return 0, err
+	}
+	for _, e := range events {
+		if err := p.apply(ctx, e); err != nil {
+			return 0, fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
+		}
+	}
+	return len(events), p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
+}
+
+// Replace lets this projection, a rebuild under a new name, take the place of the projection old, while events are
+// appended and old goes on. It catches up, and then runs change, which turns readers to the new read model, in a
+// transaction in which old stands still and this one is at least as far: what readers see does not go back. Then run
+// this one, and stop old.
+func (p *Projector) Replace(ctx context.Context, old string, change func(ctx context.Context) error) error {
+	if old == "" || old == p.cfg.Name || change == nil {
+		return fmt.Errorf("eventstore: %s cannot replace the projection %q", p.cfg.Name, old)
+	}
+	pause := backoff.Exponential{Initial: 10 * time.Millisecond, Max: time.Second}
+	for attempt := 1; ; attempt++ {
+		err := p.replace(ctx, old, change)
+		if !errors.Is(err, ErrCheckpoint) { // old, or another of our name, moved just then
+			return err
+		}
+		if err := backoff.Sleep(ctx, pause.Delay(attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Projector) replace(ctx context.Context, old string, change func(ctx context.Context) error) error {
+	for n := 1; n > 0; { // most of it in transactions of their own
+		var err error
+		if n, err = p.Step(ctx); err != nil {
+			return err
+		}
+	}
+	return p.tx.InTx(ctx, func(ctx context.Context) error {
+		place, err := p.store.Checkpoint(ctx, old)
+		if err != nil {
+			return err
+		}
+		if place != "" { // a move to where it is holds it there until the commit
+			if err := p.store.MoveCheckpoint(ctx, old, place, place); err != nil {
+				return err
+			}
+		}
+		for n := 1; n > 0; {
+			if n, err = p.step(ctx); err != nil {
+				return err
+			}
+		}
+		return change(ctx)
+	})
 }
 
 // Lag returns how many events the projection has yet to apply.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/sqldb"
@@ -82,28 +81,6 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	return n, nil
-}
-
-// wake tells those who Wait that this process has appended.
-func (s *Store) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// Wait implements eventstore.Store.
-func (s *Store) Wait(ctx context.Context) {
-	s.mu.Lock()
-	changed := s.changed
-	s.mu.Unlock()
-	t := time.NewTimer(s.cfg.Poll)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-changed:
-	case <-t.C:
-	}
 }
 
 // SaveSnapshot implements eventstore.Store.

@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -47,8 +48,13 @@ type Config struct {
 	Prefix string
 	// OnAppend is called inside the transaction of every append, which ctx carries. Its error undoes the append.
 	OnAppend func(ctx context.Context, events []eventstore.Recorded) error
-	// Poll is how often Wait looks for what other processes append. 0 means 200 ms.
+	// Poll is how often Wait looks for what other processes append, at most a second. 0 means 200 ms.
 	Poll time.Duration
+	// Coalesce is how long appends are gathered on PostgreSQL before other processes, which Listen, are told of them all
+	// at once. 0 means 10 ms; negative never tells them.
+	Coalesce time.Duration
+	// Logger is told when Listen does not listen. Nil means slog.Default.
+	Logger *slog.Logger
 	// Propagator writes correlation id and trace into the metadata. Nil means both.
 	Propagator propagation.TextMapPropagator
 }
@@ -61,6 +67,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
+	telling *time.Timer // the next NOTIFY
 }
 
 var _ eventstore.Store = (*Store)(nil)
@@ -76,6 +83,13 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = 200 * time.Millisecond
+	}
+	cfg.Poll = min(cfg.Poll, time.Second)
+	if cfg.Coalesce == 0 {
+		cfg.Coalesce = 10 * time.Millisecond
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
 	}
 	return &Store{db: db, cfg: cfg, prefix: prefix, changed: make(chan struct{})}, nil
 }

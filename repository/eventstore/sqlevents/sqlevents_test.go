@@ -3,8 +3,11 @@ package sqlevents_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -112,5 +115,59 @@ func TestOvertaken(t *testing.T) {
 	events, _, err := s.Read(t.Context(), "", 10)
 	if err != nil || len(events) != 2 || events[0].Version != 1 || events[1].Version != 2 {
 		t.Fatalf("read %v, %v", events, err)
+	}
+}
+
+// What another process appends ends the wait of one that listens, long before it would have looked; and it still does
+// after the connection that listened was lost.
+func TestListen(t *testing.T) {
+	dsn := testenv.Postgres(t)
+	_, appends := open(t, dsn, sqlevents.Config{})
+	db, follows := open(t, dsn, sqlevents.Config{Poll: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- follows.Listen(ctx) }()
+	listening := func() (pid int64) {
+		for pid == 0 {
+			err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'").Scan(&pid)
+			if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
+				t.Fatal(err)
+			}
+		}
+		return pid
+	}
+	hears := func() {
+		t.Helper()
+		slow := 0
+		for range 5 {
+			begin := time.Now()
+			var appended sync.WaitGroup
+			appended.Go(func() {
+				time.Sleep(20 * time.Millisecond) // the other waits
+				if _, err := appends.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+					t.Error(err)
+				}
+			})
+			follows.Wait(t.Context())
+			if took := time.Since(begin); took > 900*time.Millisecond { // without NOTIFY it looks after a second
+				slow++
+			}
+			appended.Wait()
+		}
+		if slow > 2 {
+			t.Errorf("%d of 5 waits were not ended by an append of another process", slow)
+		}
+	}
+	pid := listening()
+	hears()
+	if _, err := db.Querier(t.Context()).Exec(t.Context(), "SELECT pg_terminate_backend($1)", pid); err != nil {
+		t.Fatal(err)
+	}
+	for listening() == pid {
+	}
+	hears()
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
