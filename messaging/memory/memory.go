@@ -18,9 +18,12 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
 )
+
+const scope = "github.com/sillar-go/sillar/messaging/memory"
 
 // Config tunes a Broker. The zero value is useful for a program of one service.
 type Config struct {
@@ -34,13 +37,16 @@ type Config struct {
 	MaxDeadLetters int
 	// Logger gets dead letters that are dropped (error). Default slog.Default().
 	Logger *slog.Logger
+	// TracerProvider makes a producer span for each event that is published. Default the global one.
+	TracerProvider trace.TracerProvider
 	// Propagator writes correlation id and trace into the headers. Default both.
 	Propagator propagation.TextMapPropagator
 }
 
 // Broker is the broker. It is safe for concurrent use.
 type Broker struct {
-	cfg Config
+	cfg      Config
+	producer messaging.Producer
 
 	mu     sync.Mutex
 	closed bool
@@ -91,7 +97,8 @@ func New(cfg Config) (*Broker, error) {
 	}
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
-	return &Broker{cfg: cfg, queues: map[string]*queue{}, changed: make(chan struct{}), timers: map[*time.Timer]struct{}{}}, nil
+	producer := messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
+	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}), timers: map[*time.Timer]struct{}{}}, nil
 }
 
 func limit(n int) int {
@@ -117,20 +124,24 @@ var _ messaging.Broker = (*Broker)(nil)
 
 // Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
-	e, err := messaging.NewEnvelope(ctx, b.cfg.Source, b.cfg.Propagator, topic, payload, opts...)
-	if err != nil {
-		return err
+	e, span, err := b.producer.New(ctx, topic, payload, opts...)
+	if err == nil {
+		err = b.publish(ctx, e)
 	}
-	return b.publish(ctx, e)
+	b.producer.End(span, err)
+	return err
 }
 
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
 	for i, e := range events {
-		if e, errs[i] = e.Fill(ctx, b.cfg.Source, b.cfg.Propagator); errs[i] == nil {
-			errs[i] = b.publish(ctx, e)
+		e, span, err := b.producer.Fill(ctx, e)
+		if err == nil {
+			err = b.publish(ctx, e)
 		}
+		b.producer.End(span, err)
+		errs[i] = err
 	}
 	return messaging.Batch(errs)
 }

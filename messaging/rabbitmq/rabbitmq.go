@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
 )
@@ -37,6 +38,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Propagator writes correlation id and trace into the headers. Default both.
 	Propagator propagation.TextMapPropagator
+	// TracerProvider makes a producer span for each event that is published. Default the global one.
+	TracerProvider trace.TracerProvider
 	// MeterProvider takes sillar.rabbitmq.published and sillar.rabbitmq.connections_lost. Default the global one.
 	MeterProvider metric.MeterProvider
 	// TLS is used with amqps://. Default: the system's roots.
@@ -62,11 +65,12 @@ type Config struct {
 
 // Broker is a messaging.Broker. It is safe for concurrent use.
 type Broker struct {
-	url    string
-	cfg    Config
-	meters meters
-	pub    *publisher
-	con    *link
+	url      string
+	cfg      Config
+	meters   meters
+	producer messaging.Producer
+	pub      *publisher
+	con      *link
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -106,7 +110,8 @@ func New(url string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{url: url, cfg: cfg, meters: m, streams: map[*stream]struct{}{}}
+	b := &Broker{url: url, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
+		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "rabbitmq", cfg.Source)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.con = newLink(b, "consume")
 	b.pub = &publisher{b: b, link: newLink(b, "publish"), jobs: make(chan *job)}
@@ -125,29 +130,31 @@ func Must(url string, cfg Config) *Broker {
 
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
-	e, err := messaging.NewEnvelope(ctx, b.cfg.Source, b.cfg.Propagator, topic, payload, opts...)
-	if err != nil {
-		return err
+	e, span, err := b.producer.New(ctx, topic, payload, opts...)
+	if err == nil {
+		err = b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
 	}
-	return b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
+	b.producer.End(span, err)
+	return err
 }
 
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
+	spans := make([]trace.Span, len(events))
 	out := make([]outgoing, 0, len(events))
 	at := make([]int, 0, len(events))
 	for i, e := range events {
-		e, err := e.Fill(ctx, b.cfg.Source, b.cfg.Propagator)
-		if err != nil {
-			errs[i] = err
-			continue
+		if e, spans[i], errs[i] = b.producer.Fill(ctx, e); errs[i] == nil {
+			out = append(out, outgoing{exchange: b.cfg.Exchange, key: e.Type, msg: encode(e)})
+			at = append(at, i)
 		}
-		out = append(out, outgoing{exchange: b.cfg.Exchange, key: e.Type, msg: encode(e)})
-		at = append(at, i)
 	}
 	for i, err := range b.pub.send(ctx, out) {
 		errs[at[i]] = err
+	}
+	for i, span := range spans {
+		b.producer.End(span, errs[i])
 	}
 	return messaging.Batch(errs)
 }

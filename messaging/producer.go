@@ -1,0 +1,76 @@
+package messaging
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/correlation"
+)
+
+// Producer makes the span of an event that is published, and the envelope that carries it: what its consumers do is a
+// child of that span. It is for adapters.
+type Producer struct {
+	tracer     trace.Tracer
+	propagator propagation.TextMapPropagator
+	system     string
+	source     string
+}
+
+// NewProducer makes a Producer of a broker's kind, such as "rabbitmq", whose events have that source when they name none.
+// A nil provider is the global one, a nil propagator trace context and correlation id.
+func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagator, scope, system, source string) Producer {
+	if tp == nil {
+		tp = otel.GetTracerProvider()
+	}
+	if propagator == nil {
+		propagator = correlation.DefaultPropagator()
+	}
+	return Producer{tp.Tracer(scope), propagator, system, source}
+}
+
+// New makes an event as NewEnvelope does, and begins its span. The span is to be ended with End.
+func (p Producer) New(ctx context.Context, topic string, payload any, opts ...Option) (Envelope, trace.Span, error) {
+	ctx, span := p.start(ctx, topic)
+	e, err := NewEnvelope(ctx, p.source, p.propagator, topic, payload, opts...)
+	return e, p.about(span, e), err
+}
+
+// Fill is Envelope.Fill, and begins a span unless the event carries a trace already: whoever gave it that one, such as an
+// outbox's relay, has made the span.
+func (p Producer) Fill(ctx context.Context, e Envelope) (Envelope, trace.Span, error) {
+	span := trace.SpanFromContext(context.Background()) // does nothing
+	if !p.traced(e) {
+		ctx, span = p.start(ctx, e.Type)
+	}
+	e, err := e.Fill(ctx, p.source, p.propagator)
+	return e, p.about(span, e), err
+}
+
+func (p Producer) traced(e Envelope) bool {
+	return len(e.Headers) > 0 && trace.SpanContextFromContext(p.propagator.Extract(context.Background(), Headers(e.Headers))).IsValid()
+}
+
+func (p Producer) start(ctx context.Context, topic string) (context.Context, trace.Span) {
+	return p.tracer.Start(ctx, "send "+topic, trace.WithSpanKind(trace.SpanKindProducer))
+}
+
+func (p Producer) about(span trace.Span, e Envelope) trace.Span {
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("messaging.system", p.system), attribute.String("messaging.operation.type", "send"),
+			attribute.String("messaging.destination.name", e.Type), attribute.String("messaging.message.id", e.ID))
+	}
+	return span
+}
+
+// End ends a span with what became of its event.
+func (Producer) End(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, "not published")
+	}
+	span.End()
+}
