@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -68,10 +67,4 @@ func Example() {
 	// Output:
 	// mail about order 42
 	// <nil>
-}
-
-func TestTracing(t *testing.T) {
-	messagingtest.RunTracing(t, func(_ *testing.T, tp trace.TracerProvider) messaging.Broker {
-		return memory.Must(memory.Config{TracerProvider: tp})
-	})
 }

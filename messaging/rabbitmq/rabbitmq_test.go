@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"testing"
 
-	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/internal/killtest"
@@ -30,10 +29,4 @@ func TestConformanceClassic(t *testing.T) {
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
 		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, Classic: true})
 	}, messagingtest.Features{})
-}
-
-func TestTracing(t *testing.T) {
-	messagingtest.RunTracing(t, func(t *testing.T, tp trace.TracerProvider) messaging.Broker {
-		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, TracerProvider: tp})
-	})
 }
