@@ -129,7 +129,8 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 
 // orderEdges are what every trace of an order that is paid must have, whatever the databases are.
 var orderEdges = []string{
-	"orders: server POST /api/v1/orders < gateway: server POST /orders",
+	"gateway: client POST < gateway: server POST /orders",
+	"orders: server POST /api/v1/orders < gateway: client POST",
 	"orders: client user.v1.UserService/GetUser < orders: server POST /api/v1/orders",
 	"users: server user.v1.UserService/GetUser < orders: client user.v1.UserService/GetUser",
 	"orders: client HTTP POST < orders: server POST /api/v1/orders",
