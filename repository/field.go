@@ -254,7 +254,7 @@ func Named[E any](name string) (NamedField[E], error) {
 
 // Eq selects entities whose field equals v, or gives a *FieldError where v has another type than the field.
 func (f NamedField[E]) Eq(v any) (Filter[E], error) {
-	if k := kindOf(reflect.TypeOf(v)); v == nil || k != f.kind {
+	if v == nil || kindOf(reflect.TypeOf(v)) != f.kind {
 		return Filter[E]{}, &FieldError{Reason: "the value has another type than the field"}
 	}
 	return f.c.node(OpEq, v), nil

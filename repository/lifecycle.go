@@ -20,11 +20,18 @@ const (
 type Lifecycle[E any] struct {
 	m         *Mapping
 	precision time.Duration
+	times     []Column
 }
 
 // NewLifecycle returns the Lifecycle of a mapping whose times are cut to precision.
 func NewLifecycle[E any](m *Mapping, precision time.Duration) Lifecycle[E] {
-	return Lifecycle[E]{m, precision}
+	l := Lifecycle[E]{m: m, precision: precision}
+	for _, c := range m.Columns {
+		if c.Kind == KindTime {
+			l.times = append(l.times, c)
+		}
+	}
+	return l
 }
 
 // Init makes e a new entity: ID where it is empty, Version 1, and the times.
@@ -34,9 +41,8 @@ func (l Lifecycle[E]) Init(e *E) {
 		l.field(v, l.m.ID).SetString(id.New())
 	}
 	l.field(v, l.m.Version).SetInt(1)
-	now := reflect.ValueOf(time.Now())
-	l.field(v, l.m.CreatedAt).Set(now)
-	l.field(v, l.m.UpdatedAt).Set(now)
+	now := time.Now()
+	*l.time(v, l.m.CreatedAt), *l.time(v, l.m.UpdatedAt) = now, now
 	l.Normalize(e)
 }
 
@@ -45,27 +51,23 @@ func (l Lifecycle[E]) Touch(e, before *E) {
 	v, b := reflect.ValueOf(e).Elem(), reflect.ValueOf(before).Elem()
 	l.field(v, l.m.ID).SetString(l.ID(before))
 	l.field(v, l.m.Version).SetInt(l.Version(before) + 1)
-	l.field(v, l.m.CreatedAt).Set(l.field(b, l.m.CreatedAt))
-	l.field(v, l.m.UpdatedAt).Set(reflect.ValueOf(time.Now()))
+	*l.time(v, l.m.CreatedAt), *l.time(v, l.m.UpdatedAt) = *l.time(b, l.m.CreatedAt), time.Now()
 	l.Normalize(e)
 }
 
 // Normalize brings every time to UTC and cuts it to the precision, without its monotonic part.
 func (l Lifecycle[E]) Normalize(e *E) {
 	v := reflect.ValueOf(e).Elem()
-	for _, c := range l.m.Columns {
-		if c.Kind != KindTime {
-			continue
-		}
-		f := v.FieldByIndex(c.Index)
-		if c.Nullable {
-			if !f.IsNil() {
-				t := l.cut(f.Elem().Interface().(time.Time))
-				f.Set(reflect.ValueOf(&t))
+	for _, c := range l.times {
+		switch t := v.FieldByIndex(c.Index).Addr().Interface().(type) {
+		case *time.Time:
+			*t = l.cut(*t)
+		case **time.Time:
+			if *t != nil {
+				cut := l.cut(**t)
+				*t = &cut
 			}
-			continue
 		}
-		f.Set(reflect.ValueOf(l.cut(f.Interface().(time.Time))))
 	}
 }
 
@@ -79,6 +81,10 @@ func (l Lifecycle[E]) ID(e *E) string {
 // Version returns the entity's version.
 func (l Lifecycle[E]) Version(e *E) int64 {
 	return l.field(reflect.ValueOf(e).Elem(), l.m.Version).Int()
+}
+
+func (l Lifecycle[E]) time(v reflect.Value, column int) *time.Time {
+	return l.field(v, column).Addr().Interface().(*time.Time)
 }
 
 func (l Lifecycle[E]) field(v reflect.Value, column int) reflect.Value {

@@ -55,7 +55,7 @@ func (db *DB) auto() Querier {
 	if db.pool != nil {
 		return pgxQuerier{db, db.pool}
 	}
-	return sqlQuerier{db, db.writer, db.reader}
+	return sqlQuerier{db: db, write: db.writer, reads: db.reader}
 }
 
 // Exec runs a script of one or several statements without arguments: for schemas.
@@ -177,18 +177,34 @@ type sqlConn interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
+// sqlQuerier runs statements on handles of database/sql, or in a transaction.
 type sqlQuerier struct {
 	db           *DB
 	write, reads sqlConn
+	own          bool // a transaction of ours, not the caller's
 }
 
-// conn picks the connection for a statement. Outside transactions the wait for SQLite's only writer is bounded, so
-// that a statement inside somebody's transaction but with another context ends in ErrBusy, not in a standstill.
+// conn picks the connection for a statement, and the statement where it is prepared.
 func (q sqlQuerier) conn(query string) sqlConn {
 	if operation(query) == "SELECT" {
 		return q.reads
 	}
 	return q.write
+}
+
+func (q sqlQuerier) prepared(ctx context.Context, c sqlConn, query string) *sql.Stmt {
+	switch c := c.(type) {
+	case *sql.Tx:
+		if q.own {
+			return q.db.writes.inTx(ctx, c, query)
+		}
+	case *sql.DB:
+		if c == q.db.writer {
+			return q.db.writes.prepared(ctx, query)
+		}
+		return q.db.reads.prepared(ctx, query)
+	}
+	return nil
 }
 
 func (q sqlQuerier) Exec(ctx context.Context, query string, args ...any) (int64, error) {
@@ -201,7 +217,13 @@ func (q sqlQuerier) Exec(ctx context.Context, query string, args ...any) (int64,
 func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, error) {
 	bounded, cancel := q.db.boundWriter(ctx, q.write)
 	defer cancel()
-	res, err := q.write.ExecContext(bounded, query, args...)
+	var res sql.Result
+	var err error
+	if stmt := q.prepared(bounded, q.write, query); stmt != nil {
+		res, err = stmt.ExecContext(bounded, args...)
+	} else {
+		res, err = q.write.ExecContext(bounded, query, args...)
+	}
 	if err != nil {
 		return 0, wrap(busy(ctx, err))
 	}
@@ -212,7 +234,13 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 	ctx, span := q.db.start(ctx, query)
 	c := q.conn(query)
 	bounded, cancel := q.db.boundWriter(ctx, c)
-	rows, err := c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
+	var rows *sql.Rows
+	var err error
+	if stmt := q.prepared(bounded, c, query); stmt != nil {
+		rows, err = stmt.QueryContext(bounded, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
+	} else {
+		rows, err = c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
+	}
 	err = wrap(busy(ctx, err))
 	end(span, err)
 	if err != nil {
@@ -227,7 +255,8 @@ func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row
 	return first{rows, err}
 }
 
-// boundWriter bounds the wait when c is the pool of the single writer; a transaction already has it.
+// boundWriter bounds the wait when c is the pool of SQLite's single writer, so that a statement inside somebody's
+// transaction but with another context ends in ErrBusy, not in a standstill; a transaction already has the writer.
 func (db *DB) boundWriter(ctx context.Context, c sqlConn) (context.Context, context.CancelFunc) {
 	if pool, ok := c.(*sql.DB); ok && db.dialect == SQLite && pool == db.writer {
 		return context.WithTimeout(ctx, db.cfg.BusyTimeout)

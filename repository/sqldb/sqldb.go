@@ -55,6 +55,8 @@ type DB struct {
 	writer *sql.DB       // SQLite, or a database/sql handle of the caller's
 	reader *sql.DB       // SQLite; equals writer where there is only one
 	owned  bool
+
+	writes, reads *statements // of SQLite that Open opened
 }
 
 // Open opens the database that dsn names and checks that it answers:
@@ -197,6 +199,7 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 		db.reader.SetMaxOpenConns(db.cfg.MaxConns)
 		db.reader.SetMaxIdleConns(db.cfg.MaxConns)
 	}
+	db.writes, db.reads = newStatements(db.writer), newStatements(db.reader)
 	if err := db.writer.PingContext(ctx); err != nil { // makes the file, in WAL mode, before a reader looks
 		return nil, errors.Join(fmt.Errorf("sqldb: open SQLite file %s: %w", path, err), db.Close())
 	}

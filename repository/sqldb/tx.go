@@ -66,7 +66,7 @@ func (db *DB) WithPgxTx(ctx context.Context, t pgx.Tx) context.Context {
 
 // WithSQLTx is WithPgxTx for a transaction of database/sql.
 func (db *DB) WithSQLTx(ctx context.Context, t *sql.Tx) context.Context {
-	return context.WithValue(ctx, txKey{db}, &tx{q: sqlQuerier{db, t, t}, foreign: true})
+	return context.WithValue(ctx, txKey{db}, &tx{q: sqlQuerier{db: db, write: t, reads: t}, foreign: true})
 }
 
 // WithoutTx returns a context that carries no transaction of this database: for work that must stand by itself, and
@@ -205,6 +205,7 @@ func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context
 	if db.dialect == SQLite {
 		wait, cancel = context.WithTimeout(ctx, db.cfg.BusyTimeout)
 	}
+	db.writes.prepareWanted(wait)
 	conn, err := db.writer.Conn(wait)
 	cancel()
 	if err != nil {
@@ -231,5 +232,5 @@ func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context
 		}
 		return err
 	}
-	return sqlQuerier{db, t, t}, commit, rollback, nil
+	return sqlQuerier{db: db, write: t, reads: t, own: true}, commit, rollback, nil
 }

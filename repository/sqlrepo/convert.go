@@ -90,7 +90,8 @@ func (t microsTarget) Scan(src any) error {
 	case **time.Time:
 		*p = nil
 		if src != nil {
-			*p = &at
+			own := at
+			*p = &own
 		}
 	}
 	return nil

@@ -165,9 +165,10 @@ func (r *Repo[E]) query(ctx context.Context, query string, args ...any) (found [
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var e E
-		if err := rows.Scan(r.targets(&e)...); err != nil {
+	var zero, e E
+	for targets := r.targets(&e); rows.Next(); {
+		e = zero // what was decoded for the row before must not be decoded into
+		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
 		r.life.Normalize(&e)

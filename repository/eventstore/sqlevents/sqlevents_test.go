@@ -127,8 +127,12 @@ func TestListen(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- follows.Listen(ctx) }()
-	listening := func() (pid int64) {
-		for pid == 0 {
+	listening := func(other int64) (pid int64) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); pid == 0 || pid == other; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("nobody listens")
+			}
 			err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'").Scan(&pid)
 			if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 				t.Fatal(err)
@@ -158,13 +162,12 @@ func TestListen(t *testing.T) {
 			t.Errorf("%d of 5 waits were not ended by an append of another process", slow)
 		}
 	}
-	pid := listening()
+	pid := listening(0)
 	hears()
 	if _, err := db.Querier(t.Context()).Exec(t.Context(), "SELECT pg_terminate_backend($1)", pid); err != nil {
 		t.Fatal(err)
 	}
-	for listening() == pid {
-	}
+	listening(pid)
 	hears()
 	stop()
 	if err := <-done; err != nil {
