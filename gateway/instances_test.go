@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -195,61 +194,6 @@ func TestFallback(t *testing.T) {
 	a := do(t, "GET", url+"/", "", "X-User-Id", "root")
 	if a.StatusCode != 200 || a.text != `/ ""` || a.Header.Get("X-Correlation-ID") == "" {
 		t.Fatalf("%d %s %v", a.StatusCode, a.text, a.Header)
-	}
-}
-
-func TestReloadUnderLoad(t *testing.T) {
-	serve := func(name string) string {
-		return upstream(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name+r.URL.Path) })
-	}
-	a, b := serve("a"), serve("b")
-	routes := [][]gateway.Route{
-		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}}},
-		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}}, {Prefix: "/z", Upstreams: []string{serve("c")}}},
-	}
-	gw, url := start(t, gateway.Config{Routes: routes[0]})
-	stop := make(chan struct{})
-	var all sync.WaitGroup
-	var count atomic.Int32
-	for n := range 4 {
-		all.Go(func() {
-			path, want := "/x/1", "a/1"
-			if n%2 == 1 {
-				path, want = "/y/1", "b/1"
-			}
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				res, err := http.Get(url + path)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				text, _ := io.ReadAll(res.Body)
-				res.Body.Close()
-				if count.Add(1); string(text) != want {
-					t.Errorf("%s: %d %s", path, res.StatusCode, text)
-					return
-				}
-			}
-		})
-	}
-	for n := range 100 {
-		if err := gw.Reload(routes[n%2]); err != nil {
-			t.Error(err)
-		}
-		if err := gw.Reload([]gateway.Route{{Prefix: "/x"}}); err == nil {
-			t.Error("an invalid configuration was taken")
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	close(stop)
-	all.Wait()
-	if count.Load() < 100 {
-		t.Fatalf("only %d requests", count.Load())
 	}
 }
 

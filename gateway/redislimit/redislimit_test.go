@@ -1,7 +1,12 @@
 package redislimit_test
 
 import (
+	"context"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,6 +63,55 @@ func TestLimiter(t *testing.T) {
 	time.Sleep(60 * time.Millisecond)
 	if ok, _, err := gateways[1].Allow(t.Context(), "fast", 20, 1); !ok || err != nil {
 		t.Fatalf("a token later: %v %v", ok, err)
+	}
+}
+
+// everybody is an authenticator: the token is the subject.
+type everybody struct{}
+
+func (everybody) Authenticate(_ context.Context, token string) (string, []string, map[string]any, error) {
+	return token, nil, nil, nil
+}
+
+// Two gateways, one limit for each subject.
+func TestGatewaysShareLimits(t *testing.T) {
+	dsn, prefix := testenv.Redis(t)
+	opt, err := redis.ParseURL(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.ContextTimeoutEnabled = true
+	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer up.Close()
+	var gateways [2]*gateway.Gateway
+	for n := range gateways {
+		client := redis.NewClient(opt)
+		t.Cleanup(func() { client.Close() })
+		limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second}))
+		gateways[n] = gateway.Must(gateway.New(gateway.Config{Auth: everybody{}, Limiter: limiter, Logger: slog.New(slog.DiscardHandler),
+			Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up.URL}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 3, BySubject: true}}}}))
+		t.Cleanup(gateways[n].CloseIdleConnections)
+	}
+	ask := func(n int, subject string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("GET", "/a", nil)
+		r.Header.Set("Authorization", "Bearer "+subject)
+		w := httptest.NewRecorder()
+		gateways[n%2].ServeHTTP(w, r)
+		return w
+	}
+	for n := range 3 {
+		if w := ask(n, "ana"); w.Code != 200 {
+			t.Fatalf("%d: %d", n, w.Code)
+		}
+	}
+	for n := range 2 {
+		w := ask(n, "ana")
+		if after, _ := strconv.Atoi(w.Header().Get("Retry-After")); w.Code != 429 || after < 90 || after > 100 {
+			t.Errorf("gateway %d lets a fourth request pass: %d, Retry-After %q", n, w.Code, w.Header().Get("Retry-After"))
+		}
+	}
+	if w := ask(0, "ben"); w.Code != 200 {
+		t.Errorf("another subject: %d", w.Code)
 	}
 }
 
