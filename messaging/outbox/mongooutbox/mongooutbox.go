@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
@@ -63,6 +64,8 @@ type Config struct {
 	Collections []string
 	// Propagator writes correlation id and trace of the write's context into the headers. Default both.
 	Propagator propagation.TextMapPropagator
+	// Logger is told (info) when a relay starts on a server without change streams, and so polls. Default slog.Default().
+	Logger *slog.Logger
 }
 
 // Outbox is a messaging.Publisher whose events are part of a document's write, and the store of a relay.
@@ -80,6 +83,9 @@ var (
 func New(db *mongo.Database, cfg Config) (*Outbox, error) {
 	if db == nil || len(cfg.Collections) == 0 {
 		return nil, errors.New("mongooutbox: New needs a database and Config.Collections")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
 	}
 	return &Outbox{db: db, cfg: cfg}, nil
 }

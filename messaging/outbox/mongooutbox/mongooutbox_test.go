@@ -3,7 +3,9 @@ package mongooutbox_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,15 +15,33 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/memory"
+	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 	"github.com/sillar-go/sillar/messaging/outbox/outboxtest"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/mongorepo"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
+
+func init() {
+	killtest.Register("relay", func(args []string) error {
+		client, err := mongo.Connect(options.Client().ApplyURI(args[0]))
+		if err != nil {
+			return err
+		}
+		u, err := url.Parse(args[0])
+		if err != nil {
+			return err
+		}
+		db := client.Database(strings.TrimPrefix(u.Path, "/"))
+		return outboxtest.RunRelay(mongooutbox.Must(db, mongooutbox.Config{Collections: []string{"others", "things"}}), args[1])
+	})
+}
 
 type thing struct {
 	repository.Meta
@@ -30,7 +50,11 @@ type thing struct {
 
 func open(t *testing.T) (*mongo.Database, *mongorepo.Repo[thing], *mongooutbox.Outbox) {
 	t.Helper()
-	dsn := testenv.Mongo(t)
+	return openAt(t, testenv.Mongo(t))
+}
+
+func openAt(t *testing.T, dsn string) (*mongo.Database, *mongorepo.Repo[thing], *mongooutbox.Outbox) {
+	t.Helper()
 	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
 	if err != nil {
 		t.Fatal(err)
@@ -55,18 +79,30 @@ func open(t *testing.T) (*mongo.Database, *mongorepo.Repo[thing], *mongooutbox.O
 func TestConformance(t *testing.T) {
 	outboxtest.Run(t, func(t *testing.T) outboxtest.Box {
 		_, r, o := open(t)
-		return outboxtest.Box{Store: o, Poll: 50 * time.Millisecond, Commit: func(ctx context.Context, fail error, events ...messaging.Envelope) error {
-			change := func(ctx context.Context, x *thing) error {
-				x.N++
-				return errors.Join(o.PublishBatch(ctx, events), fail)
-			}
-			_, err := r.Update(ctx, events[0].Key, change)
-			if errors.Is(err, repository.ErrNotFound) {
-				_, err = r.Create(ctx, thing{Meta: repository.Meta{ID: events[0].Key}}, change)
-			}
-			return err
-		}}
+		return box(r, o)
 	})
+}
+
+// box keeps the events of a key in the document of that id.
+func box(r *mongorepo.Repo[thing], o *mongooutbox.Outbox) outboxtest.Box {
+	return outboxtest.Box{Store: o, Poll: 50 * time.Millisecond, Commit: func(ctx context.Context, fail error, events ...messaging.Envelope) error {
+		change := func(ctx context.Context, x *thing) error {
+			x.N++
+			return errors.Join(o.PublishBatch(ctx, events), fail)
+		}
+		_, err := r.Update(ctx, events[0].Key, change)
+		if errors.Is(err, repository.ErrNotFound) {
+			_, err = r.Create(ctx, thing{Meta: repository.Meta{ID: events[0].Key}}, change)
+		}
+		return err
+	}}
+}
+
+// The write is one and does not wait, so that nothing commits late here.
+func TestKilledRelays(t *testing.T) {
+	dsn, file := testenv.Mongo(t), filepath.Join(t.TempDir(), "witness")
+	_, r, o := openAt(t, dsn)
+	outboxtest.RunKilled(t, box(r, o), file, false, func(t *testing.T) *killtest.Process { return killtest.Start(t, "relay", dsn, file) })
 }
 
 func TestPublishOutsideAWrite(t *testing.T) {
@@ -114,4 +150,57 @@ func TestTombstones(t *testing.T) {
 	if n, _, err := o.Pending(ctx); n != 0 || err != nil {
 		t.Fatalf("%d pending, %v", n, err)
 	}
+}
+
+// A server either tells of changes or is said to have no change streams; either way relays find what was committed.
+func TestWake(t *testing.T) {
+	db, r, _ := open(t)
+	told := make(chan string, 1)
+	o := mongooutbox.Must(db, mongooutbox.Config{Source: "test", Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))})
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	wake := o.Wake(ctx)
+	for n := 0; ; n++ { // the stream may not be open yet at the first
+		if _, err := r.Create(ctx, thing{}, func(ctx context.Context, x *thing) error { return o.Publish(ctx, "t", n) }); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-wake:
+			t.Log("woken by a change stream")
+		case line := <-told:
+			if !strings.Contains(line, "the relay polls") {
+				t.Errorf("logged %q", line)
+			}
+		case <-time.After(200 * time.Millisecond):
+			continue
+		case <-ctx.Done():
+			t.Fatal("neither woken nor told")
+		}
+		break
+	}
+	b := memory.Must(memory.Config{})
+	defer b.Close()
+	s, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- outbox.MustRelay(o, b, outbox.RelayConfig{Poll: 50 * time.Millisecond}).Run(ctx) }()
+	if _, err := s.Receive(ctx); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+type says chan string
+
+func (s says) Write(p []byte) (int, error) {
+	select {
+	case s <- string(p):
+	default:
+	}
+	return len(p), nil
 }

@@ -215,7 +215,8 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 			err := o.watch(ctx, c)
 			var refused mongo.ServerError
 			if errors.As(err, &refused) && !mongo.IsNetworkError(err) && !refused.HasErrorLabel("ResumableChangeStreamError") {
-				return // no replica set, or a server without change streams: the relay polls
+				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the server has no change streams, so the relay polls", "collections", o.cfg.Collections)
+				return // no replica set, or a server without change streams
 			}
 			_ = backoff.Sleep(ctx, pause.Delay(attempt))
 		}
