@@ -164,66 +164,6 @@ func (c *CORS) withDefaults() (*CORS, error) {
 	return &d, nil
 }
 
-// withDefaults checks a route and fills what it leaves out.
-func (r Route) withDefaults() (Route, error) {
-	bad := func(format string, a ...any) (Route, error) {
-		return r, fmt.Errorf("gateway: route %q: "+format, append([]any{r.Prefix}, a...)...)
-	}
-	if r.Prefix != "/" {
-		r.Prefix = strings.TrimSuffix(r.Prefix, "/")
-	}
-	if !strings.HasPrefix(r.Prefix, "/") || checkPath(r.Prefix, false) != nil {
-		return bad("the prefix must be a clean path that begins with /")
-	}
-	if r.Rewrite != "" && (!strings.HasPrefix(r.Rewrite, "/") || checkPath(r.Rewrite, false) != nil || r.KeepPrefix) {
-		return bad("Rewrite must be a clean path that begins with /, without KeepPrefix")
-	}
-	if r.Name == "" {
-		r.Name = strings.Trim(r.Prefix, "/")
-	}
-	if r.Name == "" {
-		r.Name = "root"
-	}
-	if len(r.Upstreams) == 0 {
-		return bad("no upstreams")
-	}
-	for _, u := range r.Upstreams {
-		if _, err := parseUpstream(u); err != nil {
-			return bad("%w", err)
-		}
-	}
-	if l := r.RateLimit; l != nil && (!(l.Rate > 0) || l.Burst < 0) {
-		return bad("RateLimit: want a rate above 0")
-	}
-	if !(r.RetryBudget <= 1) {
-		return bad("RetryBudget: want at most 1")
-	}
-	for _, p := range r.Public {
-		if _, err := parsePattern(p); err != nil {
-			return bad("%w", err)
-		}
-	}
-	if r.MaxBody == 0 {
-		r.MaxBody = 10 << 20
-	}
-	if r.Timeout == 0 {
-		r.Timeout = 30 * time.Second
-	}
-	if r.Attempts == 0 {
-		r.Attempts = 2
-	}
-	if r.RetryBudget == 0 {
-		r.RetryBudget = 0.1
-	}
-	if r.Health == "" {
-		r.Health = "/health"
-	}
-	if r.OpenAPI == "" {
-		r.OpenAPI = "/openapi.json"
-	}
-	return r, nil
-}
-
 func parseUpstream(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {

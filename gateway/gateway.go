@@ -142,11 +142,14 @@ func (g *Gateway) newTable(routes []Route, old *table) (*table, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t.byPrefix[cfg.Prefix] != nil || names[cfg.Name] {
-			return nil, fmt.Errorf("gateway: two routes with prefix %q or name %q", cfg.Prefix, cfg.Name)
+		if t.byPrefix[cfg.Prefix] != nil {
+			return nil, &RouteError{cfg.Prefix, "prefix", errors.New("another route has it")}
+		}
+		if names[cfg.Name] {
+			return nil, &RouteError{cfg.Prefix, "name", fmt.Errorf("another route is %q", cfg.Name)}
 		}
 		if g.cfg.Anonymous && len(cfg.Roles) > 0 {
-			return nil, fmt.Errorf("gateway: route %q wants roles, and Config.Anonymous has none", cfg.Prefix)
+			return nil, &RouteError{cfg.Prefix, "roles", errors.New("with Config.Anonymous nobody has any")}
 		}
 		r, err := g.newRoute(cfg, known)
 		if err != nil {

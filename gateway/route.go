@@ -71,17 +71,22 @@ func (g *Gateway) newRoute(cfg Route, known map[string]*instance) (*route, error
 	return r, nil
 }
 
+// breakerOf is the configuration of an instance's breaker, as far as it is data.
+func (r Route) breakerOf(host string) breaker.Config {
+	return breaker.Config{
+		Name: r.Name + "@" + host, Timeout: -1,
+		Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, SlowRate: r.Breaker.SlowRate, SlowCall: r.Breaker.SlowCall,
+		Window: r.Breaker.Window, MinCalls: r.Breaker.MinCalls, OpenFor: r.Breaker.OpenFor, Probes: r.Breaker.Probes,
+		ObserveOnly: r.Breaker.ObserveOnly,
+	}
+}
+
 func (g *Gateway) newInstance(cfg Route, upstream string, known map[string]*instance) (*instance, error) {
 	u, err := parseUpstream(upstream)
 	if err != nil {
 		return nil, err
 	}
-	b := breaker.Config{
-		Name: cfg.Name + "@" + u.Host, Timeout: -1,
-		Failures: cfg.Breaker.Failures, FailureRate: cfg.Breaker.FailureRate, SlowRate: cfg.Breaker.SlowRate, SlowCall: cfg.Breaker.SlowCall,
-		Window: cfg.Breaker.Window, MinCalls: cfg.Breaker.MinCalls, OpenFor: cfg.Breaker.OpenFor, Probes: cfg.Breaker.Probes,
-		ObserveOnly: cfg.Breaker.ObserveOnly,
-	}
+	b := cfg.breakerOf(u.Host)
 	key := fmt.Sprintf("%s %s %+v", cfg.Name, u, b)
 	if i, ok := known[key]; ok {
 		return i, nil
@@ -102,7 +107,7 @@ func (g *Gateway) newInstance(cfg Route, upstream string, known map[string]*inst
 		u.Scheme, i.base = "http", g.h2c
 	}
 	if i.breaker, err = breaker.New(b); err != nil {
-		return nil, fmt.Errorf("gateway: route %q: %w", cfg.Prefix, err)
+		return nil, &RouteError{cfg.Prefix, "breaker", err}
 	}
 	return i, nil
 }

@@ -12,18 +12,24 @@
 //	    breaker: {failures: 5, open_for: 30s}
 //
 // The keys are those of gateway.Route's JSON. A key that does not exist is an error: a misspelt "roles" must not open a
-// route to everybody. Nothing is read from the environment and no other file is included.
+// route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the environment
+// and no other file is included.
 package gatewayyaml
 
 import (
 	"bytes"
-	"context"
+	"errors"
 	"fmt"
-	"log/slog"
+	"io"
+	"iter"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/gateway"
@@ -37,26 +43,26 @@ type document struct {
 }
 
 type route struct {
-	Name           string        `yaml:"name"`
-	Prefix         string        `yaml:"prefix"`
-	Upstreams      []string      `yaml:"upstreams"`
-	KeepPrefix     bool          `yaml:"keep_prefix"`
-	Rewrite        string        `yaml:"rewrite"`
-	EncodedSlashes bool          `yaml:"encoded_slashes"`
-	Roles          []string      `yaml:"roles"`
-	Public         []string      `yaml:"public"`
-	RateLimit      *rateLimit    `yaml:"rate_limit"`
-	Upgrade        bool          `yaml:"upgrade"`
-	MaxBody        int64         `yaml:"max_body"`
-	Timeout        time.Duration `yaml:"timeout"`
-	IdleTimeout    time.Duration `yaml:"idle_timeout"`
-	TotalTimeout   time.Duration `yaml:"total_timeout"`
-	Attempts       int           `yaml:"attempts"`
-	RetryBudget    float64       `yaml:"retry_budget"`
-	RoundRobin     bool          `yaml:"round_robin"`
-	Health         string        `yaml:"health"`
-	OpenAPI        string        `yaml:"openapi"`
-	Breaker        trip          `yaml:"breaker"`
+	Name           string     `yaml:"name"`
+	Prefix         string     `yaml:"prefix"`
+	Upstreams      []string   `yaml:"upstreams"`
+	KeepPrefix     bool       `yaml:"keep_prefix"`
+	Rewrite        string     `yaml:"rewrite"`
+	EncodedSlashes bool       `yaml:"encoded_slashes"`
+	Roles          []string   `yaml:"roles"`
+	Public         []string   `yaml:"public"`
+	RateLimit      *rateLimit `yaml:"rate_limit"`
+	Upgrade        bool       `yaml:"upgrade"`
+	MaxBody        int64      `yaml:"max_body"`
+	Timeout        duration   `yaml:"timeout"`
+	IdleTimeout    duration   `yaml:"idle_timeout"`
+	TotalTimeout   duration   `yaml:"total_timeout"`
+	Attempts       int        `yaml:"attempts"`
+	RetryBudget    float64    `yaml:"retry_budget"`
+	RoundRobin     bool       `yaml:"round_robin"`
+	Health         string     `yaml:"health"`
+	OpenAPI        string     `yaml:"openapi"`
+	Breaker        trip       `yaml:"breaker"`
 }
 
 type rateLimit struct {
@@ -66,44 +72,248 @@ type rateLimit struct {
 }
 
 type trip struct {
-	Failures    int           `yaml:"failures"`
-	FailureRate float64       `yaml:"failure_rate"`
-	Window      time.Duration `yaml:"window"`
-	MinCalls    int           `yaml:"min_calls"`
-	OpenFor     time.Duration `yaml:"open_for"`
-	Probes      int           `yaml:"probes"`
-	ObserveOnly bool          `yaml:"observe_only"`
+	Failures    int      `yaml:"failures"`
+	FailureRate float64  `yaml:"failure_rate"`
+	Window      duration `yaml:"window"`
+	MinCalls    int      `yaml:"min_calls"`
+	OpenFor     duration `yaml:"open_for"`
+	Probes      int      `yaml:"probes"`
+	ObserveOnly bool     `yaml:"observe_only"`
 }
 
-// Parse reads routes. They are checked by gateway.New and Reload.
+// duration is one with a unit, such as 1.5s; -1 is off.
+type duration time.Duration
+
+// UnmarshalYAML implements yaml.NodeUnmarshaler.
+func (d *duration) UnmarshalYAML(n ast.Node) error {
+	t := plain(n).GetToken()
+	v, err := time.ParseDuration(t.Value)
+	if t.Value == "-1" {
+		v, err = -1, nil
+	}
+	if err != nil {
+		return &Error{Line: t.Position.Line, Column: t.Position.Column, Err: fmt.Errorf("%q is no duration such as 1.5s", t.Value)}
+	}
+	*d = duration(v)
+	return nil
+}
+
+// Error says what is wrong with the routes, and where.
+type Error struct {
+	// Line and Column are where, from 1.
+	Line, Column int
+	// Route is the prefix of the route that is concerned, "" when none is.
+	Route string
+	// Err says what is wrong.
+	Err error
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Route == "" {
+		return fmt.Sprintf("gatewayyaml: line %d, column %d: %v", e.Line, e.Column, e.Err)
+	}
+	return fmt.Sprintf("gatewayyaml: line %d, column %d: route %q: %v", e.Line, e.Column, e.Route, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// parsed is a file that was read, and where what stands in it.
+type parsed struct {
+	routes []gateway.Route
+	at     []place
+}
+
+// place is where a route stands.
+type place struct {
+	prefix string
+	begin  *token.Position
+	fields map[string]*token.Position
+}
+
+// Parse reads routes and checks them. With several errors, all are told.
 func Parse(text []byte) ([]gateway.Route, error) {
+	p, err := parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return p.routes, nil
+}
+
+func parse(text []byte) (*parsed, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("gatewayyaml: more than %d bytes", MaxSize)
 	}
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return nil, located(err, nil)
+	}
+	p := &parsed{at: places(file)}
+	if len(file.Docs) > 1 && file.Docs[1].Body != nil {
+		return nil, &Error{Line: line(file.Docs[1].Body), Column: 1, Err: errors.New("a second document: one file has one")}
+	}
 	var doc document
 	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("gatewayyaml: %w", err)
+		return nil, located(err, p.at)
 	}
 	if len(doc.Routes) == 0 {
-		return nil, fmt.Errorf("gatewayyaml: no routes")
+		return nil, &Error{Line: 1, Column: 1, Err: errors.New("no routes")}
 	}
-	routes := make([]gateway.Route, len(doc.Routes))
-	for n, r := range doc.Routes {
-		routes[n] = gateway.Route{
-			Name: r.Name, Prefix: r.Prefix, Upstreams: r.Upstreams, KeepPrefix: r.KeepPrefix, Rewrite: r.Rewrite,
-			EncodedSlashes: r.EncodedSlashes, Roles: r.Roles, Public: r.Public, Upgrade: r.Upgrade, MaxBody: r.MaxBody,
-			Timeout: r.Timeout, IdleTimeout: r.IdleTimeout, TotalTimeout: r.TotalTimeout, Attempts: r.Attempts,
-			RetryBudget: r.RetryBudget, RoundRobin: r.RoundRobin, Health: r.Health, OpenAPI: r.OpenAPI,
-			Breaker: breaker.Config{
-				Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, Window: r.Breaker.Window, MinCalls: r.Breaker.MinCalls,
-				OpenFor: r.Breaker.OpenFor, Probes: r.Breaker.Probes, ObserveOnly: r.Breaker.ObserveOnly,
-			},
+	var errs []error
+	prefixes, names := map[string]bool{}, map[string]bool{}
+	for _, r := range doc.Routes {
+		route := r.route()
+		p.routes = append(p.routes, route)
+		err := route.Validate()
+		if err == nil {
+			err = another(route, prefixes, names)
 		}
-		if r.RateLimit != nil {
-			routes[n].RateLimit = &gateway.RateLimit{Rate: r.RateLimit.Rate, Burst: r.RateLimit.Burst, BySubject: r.RateLimit.BySubject}
+		if err != nil {
+			errs = append(errs, p.locate(err, len(p.routes)-1))
 		}
 	}
-	return routes, nil
+	return p, errors.Join(errs...)
+}
+
+// another returns an error when a route before has the same prefix or name.
+func another(r gateway.Route, prefixes, names map[string]bool) error {
+	prefix := r.Prefix
+	if prefix != "/" {
+		prefix = strings.TrimSuffix(prefix, "/")
+	}
+	name := r.Name
+	if name == "" {
+		name = strings.Trim(prefix, "/")
+	}
+	switch {
+	case prefixes[prefix]:
+		return &gateway.RouteError{Prefix: r.Prefix, Field: "prefix", Err: errors.New("another route has it")}
+	case names[name]:
+		return &gateway.RouteError{Prefix: r.Prefix, Field: "name", Err: fmt.Errorf("another route is %q", name)}
+	}
+	prefixes[prefix], names[name] = true, true
+	return nil
+}
+
+// locate says where the error of the route with number n is.
+func (p *parsed) locate(err error, n int) error {
+	var wrong *gateway.RouteError
+	if !errors.As(err, &wrong) || n >= len(p.at) {
+		return err
+	}
+	at := p.at[n].begin
+	if field := p.at[n].fields[wrong.Field]; field != nil {
+		at = field
+	}
+	return &Error{Line: at.Line, Column: at.Column, Route: wrong.Prefix, Err: fmt.Errorf("%s: %w", wrong.Field, wrong.Err)}
+}
+
+// find says where an error is that the gateway has.
+func (p *parsed) find(err error) error {
+	var wrong *gateway.RouteError
+	if errors.As(err, &wrong) {
+		for n, r := range p.routes {
+			if r.Prefix == wrong.Prefix || strings.TrimSuffix(r.Prefix, "/") == wrong.Prefix {
+				return p.locate(err, n)
+			}
+		}
+	}
+	return err
+}
+
+// located makes an Error of one of the YAML package.
+func located(err error, at []place) error {
+	var y yaml.Error
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, io.EOF): // nothing but comments
+		return &Error{Line: 1, Column: 1, Err: errors.New("no routes")}
+	case !errors.As(err, &y) || y.GetToken() == nil:
+		return fmt.Errorf("gatewayyaml: %w", err)
+	default:
+		pos := y.GetToken().Position
+		e = &Error{Line: pos.Line, Column: pos.Column, Err: errors.New(y.GetMessage())}
+	}
+	for _, p := range at {
+		if p.begin.Line < e.Line || p.begin.Line == e.Line && p.begin.Column <= e.Column {
+			if e.Route = p.prefix; e.Route == "" {
+				e.Route = "?"
+			}
+		}
+	}
+	return e
+}
+
+func line(n ast.Node) int { return n.GetToken().Position.Line }
+
+// places finds the routes in a file.
+func places(file *ast.File) (all []place) {
+	if len(file.Docs) == 0 {
+		return nil
+	}
+	for key, list := range pairs(file.Docs[0].Body) {
+		routes, ok := plain(list).(*ast.SequenceNode)
+		if key.String() != "routes" || !ok {
+			continue
+		}
+		for _, r := range routes.Values {
+			p := place{begin: r.GetToken().Position, fields: map[string]*token.Position{}}
+			for key, value := range pairs(r) {
+				at := key.GetToken().Position
+				if len(p.fields) == 0 {
+					p.begin = at
+				}
+				if p.fields[key.String()] = at; key.String() == "prefix" {
+					p.prefix = value.GetToken().Value
+				}
+			}
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// pairs are those of a mapping.
+func pairs(n ast.Node) iter.Seq2[ast.MapKeyNode, ast.Node] {
+	return func(yield func(ast.MapKeyNode, ast.Node) bool) {
+		switch m := plain(n).(type) {
+		case *ast.MappingNode:
+			for _, v := range m.Values {
+				if !yield(v.Key, v.Value) {
+					return
+				}
+			}
+		case *ast.MappingValueNode:
+			yield(m.Key, m.Value)
+		}
+	}
+}
+
+// plain is what an anchor names.
+func plain(n ast.Node) ast.Node {
+	if a, ok := n.(*ast.AnchorNode); ok {
+		return a.Value
+	}
+	return n
+}
+
+func (r route) route() gateway.Route {
+	out := gateway.Route{
+		Name: r.Name, Prefix: r.Prefix, Upstreams: r.Upstreams, KeepPrefix: r.KeepPrefix, Rewrite: r.Rewrite,
+		EncodedSlashes: r.EncodedSlashes, Roles: r.Roles, Public: r.Public, Upgrade: r.Upgrade, MaxBody: r.MaxBody,
+		Timeout: time.Duration(r.Timeout), IdleTimeout: time.Duration(r.IdleTimeout), TotalTimeout: time.Duration(r.TotalTimeout), Attempts: r.Attempts,
+		RetryBudget: r.RetryBudget, RoundRobin: r.RoundRobin, Health: r.Health, OpenAPI: r.OpenAPI,
+		Breaker: breaker.Config{
+			Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, Window: time.Duration(r.Breaker.Window), MinCalls: r.Breaker.MinCalls,
+			OpenFor: time.Duration(r.Breaker.OpenFor), Probes: r.Breaker.Probes, ObserveOnly: r.Breaker.ObserveOnly,
+		},
+	}
+	if r.RateLimit != nil {
+		out.RateLimit = &gateway.RateLimit{Rate: r.RateLimit.Rate, Burst: r.RateLimit.Burst, BySubject: r.RateLimit.BySubject}
+	}
+	return out
 }
 
 // Load reads routes from a file.
@@ -112,40 +322,9 @@ func Load(path string) ([]gateway.Route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gatewayyaml: %w", err)
 	}
-	return Parse(text)
-}
-
-// Watch reloads gw whenever the content of the file at path has changed, which it looks for at every interval, until ctx
-// ends. A file that is not valid is logged, and what was there goes on serving.
-func Watch(ctx context.Context, path string, interval time.Duration, gw *gateway.Gateway, logger *slog.Logger) error {
-	if interval <= 0 {
-		interval = 5 * time.Second
+	routes, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if logger == nil {
-		logger = slog.Default()
-	}
-	last, _ := os.ReadFile(path) // what gw was made from
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		text, err := os.ReadFile(path)
-		if err != nil || bytes.Equal(text, last) { // files that are replaced are missing for a moment
-			continue
-		}
-		last = text
-		routes, err := Parse(text)
-		if err == nil {
-			err = gw.Reload(routes)
-		}
-		if err != nil {
-			logger.ErrorContext(ctx, "gatewayyaml: the routes are not valid, the old ones stay", "error", err)
-			continue
-		}
-		logger.InfoContext(ctx, "gatewayyaml: routes reloaded", "routes", len(routes))
-	}
+	return routes, nil
 }

@@ -2,11 +2,14 @@ package gatewayyaml_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,10 +48,76 @@ routes:
 	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Retry" }, cmp.Ignore())); d != "" {
 		t.Fatal(d)
 	}
-	for _, bad := range []string{"", "routes: []", "routes: [{prefix: /a, role: [x]}]", "router: []", "routes: [{prefix: /a, timeout: soon}]", ":", "routes: {a: b}"} {
-		if r, err := gatewayyaml.Parse([]byte(bad)); err == nil {
-			t.Errorf("%q: %+v and no error", bad, r)
+}
+
+// Every error says where, and in which route.
+func TestErrorsNameTheLine(t *testing.T) {
+	const head = "# routes\nroutes:\n  - prefix: /ok\n    upstreams: [http://ok]\n  - prefix: /a\n    upstreams: [http://a]\n"
+	for text, want := range map[string]string{
+		"":                                  "1:1 no routes",
+		"# nothing":                         "1:1 no routes",
+		"routes: []":                        "1:1 no routes",
+		"router: []":                        "1:1 unknown field",
+		":":                                 "1:1 unexpected",
+		"routes: {a: b}":                    "1:9 mapping was used",
+		"routes:\n\t- a":                    "2:1 cannot start",
+		head + "---\nroutes: []":            "8:1 second document",
+		head + "    role: [x]":              "7:5 /a unknown field \"role\"",
+		head + "    prefix: /b":             "7:5 already defined",
+		head + "    timeout: soon":          "7:14 /a \"soon\" is no duration",
+		head + "    timeout: 10":            "7:14 /a \"10\" is no duration",
+		head + "    max_body: much":         "7:15 /a ",
+		head + "    breaker: {open_for: x}": "7:25 /a \"x\" is no duration",
+		head + "    breaker: {probes: -1}":  "7:5 /a breaker: ",
+		head + "    breaker: {trips: 1}":    "7:15 /a unknown field",
+		head + "    rewrite: b":             "7:5 /a rewrite: ",
+		head + "    rate_limit: {rate: 0}":  "7:5 /a rate_limit: ",
+		head + "    retry_budget: 2":        "7:5 /a retry_budget: ",
+		head + "    public: [/x, GET y]":    "7:5 /a public: ",
+		head + "    health: up":             "7:5 /a health: ",
+		head + "    openapi: ../x":          "7:5 /a openapi: ",
+		head + "    name: ok":               "7:5 /a name: another",
+		head + "  - prefix: /a/\n    upstreams: [http://x]":                "7:5 /a/ prefix: another",
+		head + "  - upstreams: [http://x]":                                 "7:5 prefix: ",
+		head + "  - {prefix: /b, upstreams: ['ftp://x']}":                  "7:18 /b upstreams: ",
+		head + "  - {prefix: /b}":                                          "7:6 /b upstreams: there are none",
+		head + "  - prefix: /b\n    upstreams: [http://u:secret@x]":        "8:5 /b upstreams: ",
+		head + "  - prefix: b\n  - prefix: /c\n    upstreams: ['gopher:']": "7:5 b prefix: | 9:5 /c upstreams: ",
+	} {
+		routes, err := gatewayyaml.Parse([]byte(text))
+		if err == nil {
+			t.Errorf("%q: %+v and no error", text, routes)
+			continue
 		}
+		if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: a password in %v", text, err)
+		}
+		lines := strings.Split(err.Error(), "\n")
+		for n, want := range strings.Split(want, " | ") {
+			at, rest, _ := strings.Cut(want, " ")
+			row, column, _ := strings.Cut(at, ":")
+			if n >= len(lines) || !strings.HasPrefix(lines[n], "gatewayyaml: line "+row+", column "+column+": ") {
+				t.Errorf("%q: %v, want it at %s", text, err, at)
+				continue
+			}
+			if strings.HasPrefix(rest, "/") || strings.HasPrefix(rest, "b ") {
+				var route string
+				route, rest, _ = strings.Cut(rest, " ")
+				if !strings.Contains(lines[n], "route \""+route+"\": ") {
+					t.Errorf("%q: %v, want route %s", text, err, route)
+				}
+			}
+			if !strings.Contains(lines[n], rest) {
+				t.Errorf("%q: %v, want %q", text, err, rest)
+			}
+		}
+	}
+	var e *gatewayyaml.Error
+	if _, err := gatewayyaml.Parse([]byte(head + "    role: [x]")); !errors.As(err, &e) || e.Line != 7 || e.Column != 5 || e.Route != "/a" {
+		t.Errorf("%+v", e)
+	}
+	if _, err := gatewayyaml.Parse(make([]byte, gatewayyaml.MaxSize+1)); err == nil {
+		t.Error("a file without end was taken")
 	}
 }
 
@@ -57,49 +126,94 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, s string) { _, _ = gatewayyaml.Parse([]byte(s)) })
 }
 
+// Watch sees a file that is written, one that is moved to its place, and a link that is changed; not what is wrong.
 func TestWatch(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "routes.yaml")
-	write := func(text string) {
+	dir := t.TempDir()
+	one := func(prefix string) string {
+		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1']}]"
+	}
+	write := func(path, text string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write("routes: [{prefix: /a, upstreams: ['http://127.0.0.1:1']}]")
-	routes, err := gatewayyaml.Load(file)
-	if err != nil {
-		t.Fatal(err)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	quiet := slog.New(slog.DiscardHandler)
-	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Routes: routes, Logger: quiet}))
+	// As Kubernetes mounts a ConfigMap: routes.yaml -> ..data/routes.yaml, ..data -> ..1
+	for _, name := range []string{"..1", "..2"} {
+		must(os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	write("..1/routes.yaml", one("/a"))
+	must(os.Symlink("..1", filepath.Join(dir, "..data")))
+	file := filepath.Join(dir, "routes.yaml")
+	must(os.Symlink(filepath.Join("..data", "routes.yaml"), file))
+
+	routes, err := gatewayyaml.Load(file)
+	must(err)
+	var out lines
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Routes: routes, Logger: slog.New(slog.DiscardHandler)}))
+	write("..1/routes.yaml", one("/between")) // after it was loaded, and before it is watched
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
-	go func() { stopped <- gatewayyaml.Watch(ctx, file, 5*time.Millisecond, gw, quiet) }()
-	becomes := func(path string, want int) {
+	go func() {
+		stopped <- gatewayyaml.Watch(ctx, file, 5*time.Millisecond, gw, slog.New(slog.NewTextHandler(&out, nil)))
+	}()
+	until := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			w := httptest.NewRecorder()
-			gw.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-			if w.Code == want {
-				return
-			}
+		for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s is %d, want %d", path, w.Code, want)
+				t.Fatalf("in vain: %s\n%s", what, out.String())
 			}
 		}
 	}
-	becomes("/b", 404)
-	time.Sleep(20 * time.Millisecond)
-	write("routes: [{prefix: /b, upstreams: ['http://127.0.0.1:1']}]")
-	becomes("/b", 502)
-	write("routes: [{prefix: nonsense}]")
-	time.Sleep(30 * time.Millisecond)
-	becomes("/b", 502)
+	serves := func(path string) func() bool {
+		return func() bool {
+			w := httptest.NewRecorder()
+			gw.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			return w.Code == 502
+		}
+	}
+	until("what changed before", serves("/between"))
+	write("..1/routes.yaml", one("/written"))
+	until("written in place", serves("/written"))
+	write("..2/routes.yaml", one("/linked"))
+	must(os.Symlink("..2", filepath.Join(dir, "..new")))
+	must(os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")))
+	until("another link", serves("/linked"))
+	write("moved", one("/moved"))
+	must(os.Rename(filepath.Join(dir, "moved"), file))
+	until("moved to its place", serves("/moved"))
+
+	write("routes.yaml", one("/moved")+"\nmore: x")
+	until("an error with its line", func() bool { return strings.Contains(out.String(), "line 2, column 1") })
+	write("routes.yaml", "routes:\n  - prefix: /x\n    upstreams: ['http://127.0.0.1:1']\n    roles: [admin]")
+	until("an error of the gateway's with its line", func() bool { return strings.Contains(out.String(), "line 4, column 5: route \\\"/x\\\": roles") })
+	must(os.Remove(file))
+	until("a missing file", func() bool { return strings.Contains(out.String(), "cannot be read") })
+	if !serves("/moved")() {
+		t.Error("the old routes have gone")
+	}
+	write("routes.yaml", one("/back"))
+	until("back again", serves("/back"))
 	cancel()
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
 }
+
+// lines keeps what is logged.
+type lines struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.buf.Write(p) }
+func (l *lines) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.buf.String() }
 
 func ExampleParse() {
 	routes, err := gatewayyaml.Parse([]byte("routes: [{prefix: /users, upstreams: ['http://users:8000'], timeout: 5s}]"))
