@@ -254,6 +254,11 @@ func getMany(t *testing.T, r repo, _ Features) {
 	if len(got) != 2 || got[0].ID != b.ID || got[1].ID != a.ID {
 		t.Fatalf("GetMany: %v", got)
 	}
+	c := must[Widget](t)(r.Create(t.Context(), full()))
+	d := must[Widget](t)(r.Create(t.Context(), Widget{SKU: "d", Parts: map[string]int{"y": 2}}))
+	for i, w := range must[[]Widget](t)(r.GetMany(t.Context(), []string{c.ID, d.ID, a.ID})) { // nothing of one in another
+		same(t, "one of many", w, []Widget{c, d, a}[i])
+	}
 	if got := must[[]Widget](t)(r.GetMany(t.Context(), nil)); len(got) != 0 {
 		t.Fatalf("GetMany of none: %v", got)
 	}

@@ -283,7 +283,8 @@ func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.S
 
 func (s *Store) columns() string {
 	if s.db.Dialect() == sqldb.PostgreSQL {
-		return "xid::text, position, stream, version, id, type, schema, data::text, metadata::text, recorded_at"
+		// The name is another than the column's: ORDER BY xid would sort by the text, and 10 come before 9.
+		return "xid::text AS transaction, position, stream, version, id, type, schema, data::text, metadata::text, recorded_at"
 	}
 	return "'', position, stream, version, id, type, schema, data, metadata, recorded_at"
 }

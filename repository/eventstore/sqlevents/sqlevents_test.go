@@ -3,8 +3,10 @@ package sqlevents_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,6 +117,39 @@ func TestOvertaken(t *testing.T) {
 	events, _, err := s.Read(t.Context(), "", 10)
 	if err != nil || len(events) != 2 || events[0].Version != 1 || events[1].Version != 2 {
 		t.Fatalf("read %v, %v", events, err)
+	}
+}
+
+// The order of reading is that of transaction ids as numbers: at 10, at 1000000, nothing is reordered or passed over.
+func TestOrderIsNumeric(t *testing.T) {
+	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
+	xids := []string{"9", "10", "99", "100", "999", "1000"}
+	for i, xid := range xids {
+		if _, err := s.Append(t.Context(), fmt.Sprint(i), eventstore.New, eventstore.Event{Type: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Querier(t.Context()).Exec(t.Context(), "UPDATE sillar_events SET xid = $1::text::xid8 WHERE stream = $2", xid, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, limit := range []int{1, 2, 100} {
+		var got []string
+		for cursor := ""; ; {
+			events, next, err := s.Read(t.Context(), cursor, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(events) == 0 {
+				break
+			}
+			for _, e := range events {
+				got = append(got, e.Stream)
+			}
+			cursor = next
+		}
+		if want := "0 1 2 3 4 5"; strings.Join(got, " ") != want {
+			t.Errorf("in pages of %d: %v, want %s", limit, got, want)
+		}
 	}
 }
 
