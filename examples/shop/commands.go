@@ -88,7 +88,7 @@ func one(o *options, b build) *cobra.Command {
 			return o.withData(func() error {
 				ctx := cmd.Context()
 				o.fillPeers()
-				p, err := o.open(ctx, false, "stdout")
+				p, err := o.open(ctx, b.name == "gateway", "stdout") // which signs nothing and hears of no event
 				if err != nil {
 					return err
 				}
@@ -106,6 +106,9 @@ func one(o *options, b build) *cobra.Command {
 				return errors.Join(s.Run(ctx), p.Close())
 			})
 		},
+	}
+	if b.name == "gateway" {
+		cmd.Flags().StringVar(&o.routes, "config", "", "routes, as YAML: see examples/shop/gateway/routes.yaml; a new version of the file is taken without a restart (default: those of the shop)")
 	}
 	return cmd
 }

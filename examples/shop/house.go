@@ -53,6 +53,9 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 	if name == "gateway" && cfg.TLS != nil {
 		cfg.TLSAddr = o.listen(tlsPort)
 	}
+	if name == "gateway" {
+		cfg.Routes = o.routes
+	}
 	if o.seed && name == "users" {
 		cfg.Users = seeds
 	}

@@ -43,6 +43,8 @@ type options struct {
 	seed       bool
 	insecure   bool
 
+	routes string // of the gateway alone
+
 	tlsCert, tlsKey, tlsClientCA string
 	tlsDev                       bool
 

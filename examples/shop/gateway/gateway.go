@@ -13,6 +13,7 @@ import (
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/gateway"
+	"github.com/sillar-go/sillar/gateway/gatewayyaml"
 )
 
 // open are the paths of every service that need no token.
@@ -42,14 +43,26 @@ func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
 }
 
+// watchEvery is how often a file of routes is looked at.
+const watchEvery = time.Second
+
 func build(_ context.Context, s *platform.Service) error {
-	door, err := gateway.New(gateway.Config{Routes: Routes(s.Peers), Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
+	routes, err := Routes(s.Peers), error(nil)
+	if s.Routes != "" {
+		if routes, err = gatewayyaml.Load(s.Routes); err != nil {
+			return err
+		}
+	}
+	door, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
 		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
 	s.Door = operatorsOnly(s.Guard.Users(), door)
 	s.Go("health", door.Run)
+	if s.Routes != "" {
+		s.Go("routes", func(ctx context.Context) error { return gatewayyaml.Watch(ctx, s.Routes, watchEvery, door, s.Log) })
+	}
 	s.OnClose("connections", func(context.Context) error { door.CloseIdleConnections(); return nil })
 	return nil
 }

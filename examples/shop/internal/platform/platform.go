@@ -70,6 +70,8 @@ type Config struct {
 	NoAPI bool
 	// PublicEdge is for what strangers call: they decide nothing about traces.
 	PublicEdge bool
+	// Routes is a file of the gateway's routes, which is watched. Empty: those of the shop.
+	Routes string
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
 }
