@@ -43,8 +43,13 @@ type Message[T any] struct {
 	Attempt int
 }
 
-// MaxTopic is the length limit of a topic, in bytes: AMQP's for routing keys.
-const MaxTopic = 255
+// Limits, in bytes. They are AMQP's, whose server ends a connection that breaks them.
+const (
+	// MaxTopic bounds a topic, and an ID, Source, ContentType and the name of a header.
+	MaxTopic = 255
+	// MaxHeaders bounds names and values of all headers together, Key included.
+	MaxHeaders = 64 << 10
+)
 
 // Validate reports what keeps an envelope from being published, as an ErrMessage.
 func (e Envelope) Validate() error {
@@ -55,6 +60,18 @@ func (e Envelope) Validate() error {
 		return fmt.Errorf("%w: no ID", ErrMessage)
 	case e.Source == "":
 		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrMessage)
+	case max(len(e.ID), len(e.Source), len(e.ContentType)) > MaxTopic:
+		return fmt.Errorf("%w: ID, Source or ContentType: want at most %d bytes", ErrMessage, MaxTopic)
+	}
+	size := len(e.Key)
+	for name, value := range e.Headers {
+		if name == "" || len(name) > MaxTopic {
+			return fmt.Errorf("%w: name of a header: want 1 to %d bytes", ErrMessage, MaxTopic)
+		}
+		size += len(name) + len(value)
+	}
+	if size > MaxHeaders {
+		return fmt.Errorf("%w: %d bytes of headers: want at most %d", ErrMessage, size, MaxHeaders)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,17 +27,19 @@ type Features struct {
 	// MaxQueue is how many messages a queue of the factory's brokers holds before Publish waits. 0: it never waits,
 	// and back-pressure is not checked.
 	MaxQueue int
+	// Patience bounds every wait of the suite. Default 30s.
+	Patience time.Duration
 }
 
 // Factory makes an empty broker with a source. Run closes it.
 type Factory func(t *testing.T) messaging.Broker
 
-// patience bounds every wait of the suite.
-const patience = 30 * time.Second
-
 // Run runs all checks, each on a broker of its own.
 func Run(t *testing.T, factory Factory, f Features) {
 	t.Helper()
+	if f.Patience <= 0 {
+		f.Patience = 30 * time.Second
+	}
 	for _, c := range []struct {
 		name  string
 		check func(*env)
@@ -44,6 +47,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"PublishAndHandle", publishAndHandle},
 		{"Batch", batch},
 		{"EnvelopeSurvives", envelopeSurvives},
+		{"HostileHeaders", hostileHeaders},
 		{"Unroutable", unroutable},
 		{"GroupsEachGetAll", groups},
 		{"ConsumersCompete", compete},
@@ -61,6 +65,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"QueueOutlivesConsumers", outlives},
 		{"Prefetch", prefetch},
 		{"Drain", drain},
+		{"OrderPerKey", orderPerKey},
 		{"ManyNoneLost", many},
 		{"ReceiveHonoursContext", receiveContext},
 		{"Closed", closed},
@@ -69,7 +74,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		t.Run(c.name, func(t *testing.T) {
 			b := factory(t)
 			e := &env{T: t, Broker: b, f: f}
-			e.ctx, e.cancel = context.WithTimeout(t.Context(), 2*patience)
+			e.ctx, e.cancel = context.WithTimeout(t.Context(), 2*f.Patience)
 			defer e.cancel()
 			defer func() {
 				if err := b.Close(); err != nil {
@@ -117,7 +122,7 @@ func (e *env) subscribe(group string, prefetch int, patterns ...string) messagin
 
 func (e *env) receive(s messaging.Stream) messaging.Delivery {
 	e.Helper()
-	ctx, cancel := context.WithTimeout(e.ctx, patience)
+	ctx, cancel := context.WithTimeout(e.ctx, e.f.Patience)
 	defer cancel()
 	d, err := s.Receive(ctx)
 	e.must(err)
@@ -137,9 +142,9 @@ func (e *env) nothing(s messaging.Stream) {
 // until waits for a condition.
 func (e *env) until(what string, ok func() bool) {
 	e.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(e.f.Patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			e.Fatalf("waited %v for %s", patience, what)
+			e.Fatalf("waited %v for %s", e.f.Patience, what)
 		}
 	}
 }
@@ -188,6 +193,16 @@ type log struct {
 }
 
 func (l *log) add(s string) { l.mu.Lock(); defer l.mu.Unlock(); l.list = append(l.list, s) }
+func (l *log) of(prefix string) (list []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.list {
+		if strings.HasPrefix(s, prefix) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
 func (l *log) sorted() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

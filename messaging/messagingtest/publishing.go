@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ func publishAndHandle(e *env) {
 		if m.Data.ID != "42" || m.Type != "orders.created" || m.Attempt != 1 || m.Source == "" || cid != "c-1" {
 			e.Fatalf("got %+v, correlation id %q", m, cid)
 		}
-	case <-time.After(patience):
+	case <-time.After(e.f.Patience):
 		e.Fatal("the message did not arrive")
 	}
 	e.must(e.Health(e.ctx))
@@ -87,6 +88,46 @@ func envelopeSurvives(e *env) {
 	e.must(s.Close())
 }
 
+// Headers that pretend, that are odd, and that are too much.
+func hostileHeaders(e *env) {
+	s := e.subscribe("g", 1, "a")
+	odd := map[string]string{"empty": "", "control": "a\x00\r\nb", "bytes": "\xff\xfe", "long": strings.Repeat("x", 8<<10), "ünï": "ö", "x y=z": "1"}
+	headers := maps.Clone(odd)
+	for _, name := range []string{"cloudevents_id", "cloudEvents_type", "cloudEvents:source", "cloudevents_time", "x-sillar-attempts", "x-sillar-origin", "x-delivery-count", "x-death"} {
+		headers[name] = "99"
+	}
+	e.must(e.PublishBatch(e.ctx, []messaging.Envelope{{ID: "id-1", Type: "a", Source: "here", Headers: headers, Body: []byte("1")}}))
+	d := e.receive(s)
+	got := d.Envelope()
+	if got.ID != "id-1" || got.Type != "a" || got.Source != "here" || got.Time.Year() < 2000 || d.Attempt() != 1 {
+		e.Errorf("headers changed the event: %+v, attempt %d", got, d.Attempt())
+	}
+	for name, value := range odd {
+		if got.Headers[name] != value {
+			e.Errorf("header %q is %.20q, want %.20q", name, got.Headers[name], value)
+		}
+	}
+	e.must(d.Ack(e.ctx))
+	for what, bad := range map[string]messaging.Envelope{
+		"an empty name": {Headers: map[string]string{"": "x"}},
+		"a long name":   {Headers: map[string]string{strings.Repeat("n", 256): "x"}},
+		"too much":      {Headers: map[string]string{"a": strings.Repeat("x", messaging.MaxHeaders)}},
+		"a long id":     {ID: strings.Repeat("i", 256)},
+		"a long type":   {ContentType: strings.Repeat("c", 256)},
+		"a long source": {Source: strings.Repeat("s", 256)},
+		"a long key":    {Key: strings.Repeat("k", messaging.MaxHeaders+1)},
+	} {
+		bad.Type = "a"
+		if err := e.PublishBatch(e.ctx, []messaging.Envelope{bad}); !errors.Is(err, messaging.ErrMessage) {
+			e.Errorf("%s: %v", what, err)
+		}
+	}
+	largest := map[string]string{"a": strings.Repeat("x", messaging.MaxHeaders-1000)}
+	e.must(e.PublishBatch(e.ctx, []messaging.Envelope{{Type: "a", Headers: largest}}))
+	e.must(e.receive(s).Ack(e.ctx))
+	e.must(s.Close())
+}
+
 func unroutable(e *env) {
 	if err := e.Publish(e.ctx, "nobody.listens", 1); !errors.Is(err, messaging.ErrUnroutable) {
 		e.Fatalf("publishing what nobody takes: %v", err)
@@ -135,9 +176,39 @@ func patterns(e *env) {
 	}
 }
 
-// many publishes 2,000 messages from many goroutines; one in ten fails once. Every one is handled.
+// One publisher's messages of a key are handled in their order by an ordered group, each once.
+func orderPerKey(e *env) {
+	const keys, each = 10, 30
+	e.bind("g", "t")
+	done := &log{}
+	e.route(func(r *messaging.Router) {
+		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8, Ordered: true}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
+			done.add(m.ID)
+			return nil
+		})
+	})
+	var wg sync.WaitGroup
+	for k := range keys {
+		wg.Go(func() {
+			for i := range each {
+				if err := e.Publish(e.ctx, "t", i, messaging.WithKey(fmt.Sprint("k", k)), messaging.WithID(fmt.Sprintf("%d-%02d", k, i))); err != nil {
+					e.Errorf("publish: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	e.until("all of every key", func() bool { return done.len() >= keys*each })
+	for k := range keys {
+		if got := done.of(fmt.Sprint(k, "-")); !slices.IsSorted(got) || len(got) != each {
+			e.Errorf("key %d: %v", k, got)
+		}
+	}
+}
+
+// many publishes 10,000 messages from many goroutines; one in ten fails once. Every one is handled.
 func many(e *env) {
-	const n, publishers = 2000, 20
+	const n, publishers = 10_000, 20
 	e.bind("g", "many.*")
 	done := &log{}
 	e.route(func(r *messaging.Router) {
@@ -152,7 +223,7 @@ func many(e *env) {
 	})
 	var want []string
 	for i := range n {
-		want = append(want, fmt.Sprintf("m-%04d", i))
+		want = append(want, fmt.Sprintf("m-%05d", i))
 	}
 	var wg sync.WaitGroup
 	for p := range publishers {
@@ -165,7 +236,7 @@ func many(e *env) {
 		})
 	}
 	wg.Wait()
-	e.until("2000 messages", func() bool { return done.len() >= n })
+	e.until("10,000 messages", func() bool { return done.len() >= n })
 	if got := done.sorted(); !slices.Equal(got, want) {
 		e.Fatalf("handled %d messages, want each of %d once", len(got), n)
 	}
@@ -210,7 +281,7 @@ func backPressure(e *env) {
 	select {
 	case err := <-done:
 		e.must(err)
-	case <-time.After(patience):
+	case <-time.After(e.f.Patience):
 		e.Fatal("Publish still waits although there is room")
 	}
 	e.must(s.Close())

@@ -28,7 +28,9 @@ const maxReason = 4 << 10
 func encode(e messaging.Envelope) amqp.Publishing {
 	h := make(amqp.Table, len(e.Headers)+6)
 	for k, v := range e.Headers {
-		h[k] = v
+		if lower := strings.ToLower(k); !own(lower) && !isAttribute(lower) { // nobody speaks for the broker or the event
+			h[k] = v
+		}
 	}
 	stamp(h, e)
 	return amqp.Publishing{Headers: h, ContentType: e.ContentType, DeliveryMode: amqp.Persistent, MessageId: e.ID,
@@ -68,15 +70,25 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 		if !ok {
 			continue
 		}
-		attr, isEvent := strings.CutPrefix(lower, "cloudevents_")
-		if !isEvent {
-			attr, isEvent = strings.CutPrefix(lower, "cloudevents:")
-		}
-		if !isEvent || !setAttribute(&e, attr, s) {
+		if attr, isEvent := cutPrefix(lower); !isEvent || !setAttribute(&e, attr, s) {
 			e.Headers[lower] = s
 		}
 	}
 	return e, attempts
+}
+
+// cutPrefix cuts what begins CloudEvents' headers.
+func cutPrefix(lower string) (attr string, isEvent bool) {
+	if attr, isEvent = strings.CutPrefix(lower, "cloudevents_"); !isEvent {
+		attr, isEvent = strings.CutPrefix(lower, "cloudevents:")
+	}
+	return attr, isEvent
+}
+
+// isAttribute reports whether a header is an attribute that has a field.
+func isAttribute(lower string) bool {
+	attr, isEvent := cutPrefix(lower)
+	return isEvent && setAttribute(&messaging.Envelope{}, attr, "")
 }
 
 // setAttribute sets an attribute that has a field.
