@@ -42,6 +42,18 @@ var seeds = []platform.SeedUser{
 	{Username: "ana", Email: "ana@example.com", Password: "ana-password", Roles: []string{"customer"}},
 }
 
+// users are those to begin with.
+func (o *options) users() []platform.SeedUser {
+	var list []platform.SeedUser
+	if o.admin != "" {
+		list = append(list, platform.SeedUser{Username: "admin", Email: "admin@example.com", Password: o.admin, Roles: []string{"admin"}})
+	}
+	if o.seed { // who is there already stays
+		list = append(list, seeds...)
+	}
+	return list
+}
+
 // config is that of one service.
 func (o *options) config(common platform.Config, name string) platform.Config {
 	cfg := common
@@ -56,8 +68,8 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 	if name == "gateway" {
 		cfg.Routes = o.routes
 	}
-	if o.seed && name == "users" {
-		cfg.Users = seeds
+	if name == "users" {
+		cfg.Users = o.users()
 	}
 	cfg.Peers = o.peers
 	cfg.Tokens.JWKS, cfg.Tokens.Insecure = o.peers.Users+"/.well-known/jwks.json", o.insecure

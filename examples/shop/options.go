@@ -36,6 +36,7 @@ type options struct {
 	log        string
 	logLevel   string
 	secret     string
+	admin      string
 	smtp       string
 	drainDelay time.Duration
 	breaker    time.Duration
@@ -60,6 +61,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
+	f.StringVar(&o.admin, "first-admin-password", "", "make the user admin with this password, where there is none; a reference as --service-secret is")
 	f.StringVar(&o.smtp, "smtp", "", "mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
 	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to serve on after saying that it goes down")
 	f.DurationVar(&o.breaker, "breaker-open", 30*time.Second, "how long breakers between services stay open")
@@ -186,6 +188,11 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 	}
 	if o.db != "" {
 		if o.db, err = resolve("db", o.db); err != nil {
+			return p, err
+		}
+	}
+	if o.admin != "" {
+		if o.admin, err = resolve("first-admin-password", o.admin); err != nil {
 			return p, err
 		}
 	}

@@ -48,9 +48,19 @@ func (p *Problem) With(field, detail string) *Problem {
 	return p
 }
 
+// maxFields bounds how many fields Error names: the document may be somebody else's.
+const maxFields = 5
+
 // Error implements error.
 func (p *Problem) Error() string {
-	return "problem: " + strconv.Itoa(p.Status) + " " + p.Title + ": " + p.Detail
+	s := "problem: " + strconv.Itoa(p.Status) + " " + p.Title + ": " + p.Detail
+	for i, f := range p.Errors {
+		if i == maxFields {
+			return s + ", and more"
+		}
+		s += []string{": ", ", "}[min(i, 1)] + f.Field + ": " + f.Detail
+	}
+	return s
 }
 
 // GetStatus returns the HTTP status; huma asks for it.

@@ -2,8 +2,10 @@ package problem_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,5 +35,21 @@ func TestWrite(t *testing.T) {
 	}
 	if p.CorrelationID != "" {
 		t.Fatal("Write changed the problem, which may be shared")
+	}
+}
+
+func TestErrorNamesTheFields(t *testing.T) {
+	p := New(422, "validation", "the request is not valid")
+	for i, want := range []string{"", ": f0: no", ": f0: no, f1: no"} {
+		if got := p.Error(); got != "problem: 422 Unprocessable Entity: the request is not valid"+want {
+			t.Errorf("%d fields: %s", i, got)
+		}
+		p.With(fmt.Sprint("f", i), "no")
+	}
+	for range 1000 {
+		p.With("many", "no")
+	}
+	if got := p.Error(); !strings.HasSuffix(got, ", many: no, and more") || len(got) > 200 {
+		t.Errorf("many fields: %s", got)
 	}
 }

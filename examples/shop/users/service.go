@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -69,7 +70,7 @@ func seed(ctx context.Context, c *Commands, users []platform.SeedUser) error {
 	for _, u := range users {
 		_, err := c.Create.Handle(ctx, CreateUser{Username: u.Username, Email: u.Email, Password: u.Password, Roles: u.Roles})
 		if err != nil && !errors.Is(err, repository.ErrUnique) {
-			return err
+			return fmt.Errorf("make the user %s: %w", u.Username, err)
 		}
 	}
 	return nil
