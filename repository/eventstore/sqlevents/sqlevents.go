@@ -64,6 +64,8 @@ type Store struct {
 	db     *sqldb.DB
 	cfg    Config
 	prefix string
+	one    moves // of one event
+	many   moves
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -91,7 +93,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Store{db: db, cfg: cfg, prefix: prefix, changed: make(chan struct{})}, nil
+	return &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}, nil
 }
 
 // Must returns s or panics with err.
@@ -109,7 +111,8 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 
 func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sillar_", s.prefix) }
 
-// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement.
+// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one
+// statement.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
@@ -170,57 +173,6 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 		return errOvertaken
 	}
 	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
-}
-
-// insertPostgres moves the stream and adds the events in one statement.
-func (s *Store) insertPostgres(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
-	args := []any{stream, int64(len(out)), out[0].Time.UnixMicro()}
-	var move string
-	switch expected {
-	case eventstore.New:
-		move = `INSERT INTO sillar_streams (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id()) ON CONFLICT DO NOTHING RETURNING version`
-	case eventstore.Any:
-		move = `INSERT INTO sillar_streams AS s (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id())
-			ON CONFLICT (stream) DO UPDATE SET version = s.version + $2, last_xid = pg_current_xact_id()
-			WHERE s.last_xid <= pg_current_xact_id() RETURNING version`
-	default:
-		move = `UPDATE sillar_streams SET version = version + $2, last_xid = pg_current_xact_id()
-			WHERE stream = $1 AND version = $9 AND last_xid <= pg_current_xact_id() RETURNING version`
-	}
-	var ids, types, data, meta []string
-	var schemas []int64
-	for _, r := range out {
-		m, err := json.Marshal(r.Metadata)
-		if err != nil {
-			return fmt.Errorf("encode the metadata: %w", err)
-		}
-		ids, types, schemas, data, meta = append(ids, r.ID), append(types, r.Type), append(schemas, int64(r.Schema)), append(data, string(r.Data)), append(meta, string(m))
-	}
-	args = append(args, ids, types, schemas, data, meta)
-	if expected > 0 {
-		args = append(args, expected)
-	}
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`WITH moved AS (`+move+`)
-		INSERT INTO sillar_events (stream, version, xid, id, type, schema, data, metadata, recorded_at)
-		SELECT $1, moved.version - $2 + e.n, pg_current_xact_id(), e.id, e.type, e.schema, e.data::json, e.metadata::json, $3
-		FROM moved, unnest($4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[]) WITH ORDINALITY AS e (id, type, schema, data, metadata, n)
-		ORDER BY e.n RETURNING version, position`), args...)
-	if err != nil {
-		return err
-	}
-	n := 0
-	for ; rows.Next(); n++ {
-		if err := rows.Scan(&out[n].Version, &out[n].Position); err != nil {
-			return errors.Join(err, rows.Close())
-		}
-	}
-	if err := rows.Close(); err != nil {
-		return err
-	}
-	if n == 0 {
-		return s.conflict(ctx, stream, expected)
-	}
-	return nil
 }
 
 // insertSQLite runs in the transaction of the only writer.
