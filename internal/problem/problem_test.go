@@ -39,7 +39,7 @@ func TestWrite(t *testing.T) {
 }
 
 func TestErrorNamesTheFields(t *testing.T) {
-	p := New(422, "validation", "the request is not valid")
+	p := problem.New(422, "validation", "the request is not valid")
 	for i, want := range []string{"", ": f0: no", ": f0: no, f1: no"} {
 		if got := p.Error(); got != "problem: 422 Unprocessable Entity: the request is not valid"+want {
 			t.Errorf("%d fields: %s", i, got)
