@@ -11,7 +11,11 @@ func Match(pattern, topic string) bool {
 	if !isPattern(pattern) {
 		return pattern == topic
 	}
-	return matchWords(strings.Split(pattern, "."), strings.Split(topic, "."))
+	var words []string // of an empty topic there are none, as the server sees it
+	if topic != "" {
+		words = strings.Split(topic, ".")
+	}
+	return matchWords(strings.Split(pattern, "."), words)
 }
 
 // matchWords runs in time proportional to the product of the lengths, whatever the pattern: reach[i] says that the

@@ -152,7 +152,7 @@ func again(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
 	}
 	maps.DeleteFunc(h, func(name string, _ any) bool {
 		lower := strings.ToLower(name)
-		return own(lower) || strings.HasPrefix(lower, "cloudevents:")
+		return own(lower) || isAttribute(lower) // stamped anew
 	})
 	stamp(h, e)
 	return amqp.Publishing{Headers: h, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent,
