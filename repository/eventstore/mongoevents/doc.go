@@ -26,6 +26,6 @@
 //
 // # What it does not do
 //
-// An append joins no transaction: in the context of a session it is refused (ErrTransaction), because it would hold up
-// every other append until the commit. An append holds at most 15 MiB. Snapshots and checkpoints join the session of their context.
+// An append joins no transaction: in the context of one it is refused (ErrTransaction), because it would hold up every
+// other append until the commit. An append holds at most 15 MiB. Snapshots and checkpoints join the session of their context.
 package mongoevents

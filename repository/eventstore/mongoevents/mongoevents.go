@@ -26,7 +26,7 @@ import (
 
 // Errors of this package, to be compared with errors.Is.
 var (
-	// ErrTransaction says that an append was tried in the context of a session, which may have a transaction.
+	// ErrTransaction says that an append was tried in the context of a transaction.
 	ErrTransaction = errors.New("mongoevents: an append joins no transaction")
 	// ErrGap says that documents are missing: somebody removed events, and a reader would pass over them.
 	ErrGap = errors.New("mongoevents: events are missing")
@@ -146,7 +146,7 @@ func (b batch) recorded(skip int64) ([]eventstore.Recorded, error) {
 
 // Append implements eventstore.Store. It is one round trip for a new stream, and two for one that exists.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
-	if mongo.SessionFromContext(ctx) != nil {
+	if session := mongo.SessionFromContext(ctx); session != nil && session.TransactionRunning() {
 		return nil, fmt.Errorf("%w: %s", ErrTransaction, stream)
 	}
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)

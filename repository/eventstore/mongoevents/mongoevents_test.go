@@ -206,8 +206,11 @@ func TestRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer session.EndSession(context.Background())
+	if err := session.StartTransaction(); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.Append(mongo.NewSessionContext(t.Context(), session), "a", eventstore.New, event); !errors.Is(err, mongoevents.ErrTransaction) {
-		t.Errorf("in a session: %v", err)
+		t.Errorf("in a transaction: %v", err)
 	}
 	// Whoever waits for a turn does so no longer than its context lets it.
 	ctx, cancel := context.WithCancel(t.Context())
