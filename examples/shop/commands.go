@@ -31,7 +31,7 @@ func root() *cobra.Command {
 		},
 	}
 	o.register(cmd.PersistentFlags())
-	cmd.AddCommand(demo(o), load(), sagas(), healthcheck(o), certs(o))
+	cmd.AddCommand(demo(o), load(), sagas(), messages(), healthcheck(o), certs(o))
 	for _, b := range services {
 		cmd.AddCommand(one(o, b))
 	}

@@ -51,6 +51,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	in.subscribe(router.Group("notifications", messaging.GroupConfig{Concurrency: 4, Dedup: inbox,
 		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}}))
 	api(s, notifications)
+	operators(s, s.Broker)
 	return nil
 }
 

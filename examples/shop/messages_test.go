@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/rabbitmq"
+)
+
+// A message that nobody can decode is a dead letter that operators see, and give back: it is dead again, whole and once.
+func TestDeadLettersByCommand(t *testing.T) {
+	url := testenv.RabbitMQ(t)
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: url, log: "none", logLevel: "error", breaker: time.Second, seed: true}
+	h, err := newHouse(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	closed := make(chan error, 1)
+	go func() { closed <- h.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	}()
+	signIn(t, h.URL(), "ana") // it is open
+	run := func(args ...string) string {
+		t.Helper()
+		var out bytes.Buffer
+		cmd := root()
+		cmd.SetArgs(append(append([]string{"messages"}, args...), "--gateway", h.URL()))
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatalf("messages %v: %v", args, err)
+		}
+		return out.String()
+	}
+	broker := rabbitmq.Must(url, rabbitmq.Config{Source: "test"})
+	defer broker.Close()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := broker.Publish(t.Context(), "orders.paid", []byte("{not json"), messaging.WithID("broken-1"))
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	letter := regexp.MustCompile(`(?m)^\S+  broken-1  orders\.paid +attempts 1  .*does not decode.*$`)
+	once := func(what string) {
+		t.Helper()
+		var out string
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if out = run("dead", "--group", "notifications"); letter.MatchString(out) {
+				break
+			}
+		}
+		if n := len(letter.FindAllString(out, -1)); n != 1 {
+			t.Fatalf("%s: %d letters in %q", what, n, out)
+		}
+	}
+	once("at first")
+	if got := run("redrive", "--group", "notifications", "--limit", "10"); got != "1 messages go to notifications again\n" {
+		t.Errorf("redrive: %q", got)
+	}
+	once("after redrive")
+	if got := run("dead", "--group", "nobody"); got != "" {
+		t.Errorf("a group that is none: %q", got)
+	}
+}
