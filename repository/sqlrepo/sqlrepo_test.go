@@ -138,3 +138,39 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("an entity without an id was accepted")
 	}
 }
+
+// What cannot be a query is refused before anything is sent: on a database that is closed the error is the same.
+func TestNothingIsSent(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
+			r := sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			hostile := repository.Text(func(w *widget) *string { return &w.Skipped })
+			many := make([]string, 1001)
+			for what, c := range map[string]struct {
+				q    repository.Query[widget]
+				want error
+			}{
+				"an unmapped field":       {repository.Query[widget]{Where: hostile.Eq("x")}, repository.ErrQuery},
+				"an unmapped sort key":    {repository.Query[widget]{Sort: []repository.Sort[widget]{hostile.Asc()}}, repository.ErrQuery},
+				"a limit":                 {repository.Query[widget]{Limit: 1 << 30}, repository.ErrQuery},
+				"an offset":               {repository.Query[widget]{Offset: 1 << 30}, repository.ErrQuery},
+				"a cursor of another":     {repository.Query[widget]{After: "AAAAAAAAAAAAAAAAAAAA"}, repository.ErrCursor},
+				"more values than go in":  {repository.Query[widget]{Where: repositorytest.SKU.In(many...)}, repository.ErrQuery},
+				"nothing wrong, but sent": {repository.Query[widget]{}, nil},
+			} {
+				_, err := r.Find(t.Context(), c.q)
+				if c.want == nil {
+					if err == nil || errors.Is(err, repository.ErrQuery) {
+						t.Errorf("%s: %v, want the database's error", what, err)
+					}
+				} else if !errors.Is(err, c.want) {
+					t.Errorf("%s: %v, want %v", what, err, c.want)
+				}
+			}
+		})
+	}
+}

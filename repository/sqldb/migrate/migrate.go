@@ -3,8 +3,8 @@
 //
 //	err := migrate.Up(ctx, db, migrate.Set{Name: "outbox", FS: sqloutbox.Migrations})
 //
-// It works on databases that sqldb opened. It alone imports goose; programs with migration tools of their own print
-// the SQL with sqldb.SchemaSQL instead.
+// It works on databases that sqldb opened. It alone imports goose; programs with migration tools of their own Print the
+// SQL, or take it from sqldb.SchemaSQL, which links no goose.
 package migrate
 
 import (
@@ -14,11 +14,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/database"
+	"github.com/pressly/goose/v3/lock"
 
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
@@ -33,8 +35,10 @@ type Set struct {
 	Prefix string
 }
 
+var validName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
 // Up applies what is missing of each set, in order, each migration in a transaction of its own. It stops at the
-// first error.
+// first error. Processes that start together wait for each other on PostgreSQL, where it takes two connections.
 func Up(ctx context.Context, db *sqldb.DB, sets ...Set) error {
 	for _, s := range sets {
 		if err := s.each(db, func(p *goose.Provider) error { _, err := p.Up(ctx); return err }); err != nil {
@@ -61,9 +65,26 @@ func Version(ctx context.Context, db *sqldb.DB, s Set) (v int64, err error) {
 	return v, nil
 }
 
+// Print writes the SQL of the sets, for people and for migration tools of a program's own.
+func Print(w io.Writer, dialect sqldb.Dialect, sets ...Set) error {
+	for _, s := range sets {
+		if !validName.MatchString(s.Name) || s.FS == nil { // the name becomes a comment
+			return fmt.Errorf("migrate: a set needs FS, and a Name that matches %s", validName)
+		}
+		script, err := sqldb.SchemaSQL(s.FS, dialect, s.Prefix)
+		if err == nil {
+			_, err = fmt.Fprintf(w, "-- %s\n%s\n", s.Name, script)
+		}
+		if err != nil {
+			return fmt.Errorf("migrate: print %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
 func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
-	if s.Name == "" || s.FS == nil {
-		return errors.New("a set needs Name and FS")
+	if !validName.MatchString(s.Name) || s.FS == nil {
+		return fmt.Errorf("a set needs FS, and a Name that matches %s", validName)
 	}
 	prefix, err := sqldb.Prefix(s.Prefix)
 	if err != nil {
@@ -74,8 +95,14 @@ func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
 		return err
 	}
 	dialect := database.DialectSQLite3
-	if db.Dialect() == sqldb.PostgreSQL {
+	var options []goose.ProviderOption
+	if db.Dialect() == sqldb.PostgreSQL { // on SQLite there is one writer anyway
 		dialect = database.DialectPostgres
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks every second, five minutes long
+		if err != nil {
+			return err
+		}
+		options = append(options, goose.WithSessionLocker(locker))
 	}
 	store, err := database.NewStore(dialect, prefix+"migrations_"+s.Name)
 	if err != nil {
@@ -83,7 +110,7 @@ func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
 	}
 	handle, release := open(db)
 	defer func() { err = errors.Join(err, release()) }()
-	p, err := goose.NewProvider("", handle, prefixed{files, prefix}, goose.WithStore(store))
+	p, err := goose.NewProvider("", handle, prefixed{files, prefix}, append(options, goose.WithStore(store))...)
 	if err != nil {
 		return err
 	}
