@@ -90,8 +90,9 @@ func TestPackages(t *testing.T) {
 		"repository/eventstore/sqlevents":   slices.Concat(otel, shared, pgx, under("repository", "repository/eventstore", "repository/sqldb")),
 		"repository/eventstore/mongoevents": slices.Concat(otel, shared, mongo, under("repository", "repository/eventstore")),
 
-		"authn/sqltokens": slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
-		"authn/vaultkeys": slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
+		"authn/sqltokens":   slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/mongotokens": slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/vaultkeys":   slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 
 		"observability": slices.Concat(otel, shared, prometheus),
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/mongotokens"
 	"github.com/sillar-go/sillar/authn/sqltokens"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging"
@@ -50,7 +51,6 @@ func (o *stores) openSQL(ctx context.Context, s *platform.Service) error {
 	return err
 }
 
-// openMongo keeps sessions in memory: on MongoDB a restart of the service signs everybody out.
 func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {
 	db, err := s.OpenMongo(ctx)
 	if err != nil {
@@ -58,12 +58,13 @@ func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {
 	}
 	repo, err1 := mongorepo.New[User](ctx, db, mongorepo.Config{Collection: "users", Unique: unique})
 	box, err2 := mongooutbox.New(db, mongooutbox.Config{Source: s.Name, Collections: []string{"users"}, Propagator: s.Tel.Propagator})
-	if err := errors.Join(err1, err2); err != nil {
+	tokens, err3 := mongotokens.New(db, mongotokens.Config{})
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	if err := box.EnsureIndexes(ctx); err != nil {
+	if err := errors.Join(box.EnsureIndexes(ctx), tokens.EnsureIndexes(ctx)); err != nil {
 		return err
 	}
-	o.users, o.outbox, o.tokens = repo, box, authn.NewMemoryTokens()
+	o.users, o.outbox, o.tokens = repo, box, tokens
 	return s.Relay(box)
 }

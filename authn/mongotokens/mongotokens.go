@@ -1,0 +1,358 @@
+package mongotokens
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/sillar-go/sillar/authn"
+)
+
+// Config tunes a Store. The zero Config is useful.
+type Config struct {
+	// Prefix begins the collections' names. Default "sillar_".
+	Prefix string
+}
+
+// Store is an authn.TokenStore. It is safe for concurrent use.
+type Store struct {
+	families *mongo.Collection // one document a login
+	used     *mongo.Collection // tokens that were used longer ago than the grace
+	revoked  *mongo.Collection
+}
+
+var _ authn.TokenStore = (*Store)(nil)
+
+// New returns the store in db.
+func New(db *mongo.Database, cfg Config) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("mongotokens: a database is needed")
+	}
+	if cfg.Prefix == "" {
+		cfg.Prefix = "sillar_"
+	}
+	return &Store{db.Collection(cfg.Prefix + "refresh_tokens"), db.Collection(cfg.Prefix + "used_tokens"), db.Collection(cfg.Prefix + "revoked_tokens")}, nil
+}
+
+// Must returns s or panics with err.
+func Must(s *Store, err error) *Store {
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// EnsureIndexes makes the indexes where they do not exist yet. Without them everything works, slowly.
+func (s *Store) EnsureIndexes(ctx context.Context) error {
+	for _, i := range []struct {
+		c    *mongo.Collection
+		keys []string
+	}{
+		{s.families, []string{"grants.hash", "grants.expires", "subject"}}, {s.used, []string{"expires", "family", "subject"}}, {s.revoked, []string{"expires"}},
+	} {
+		var models []mongo.IndexModel
+		for _, k := range i.keys {
+			models = append(models, mongo.IndexModel{Keys: bson.D{{Key: k, Value: 1}}})
+		}
+		if _, err := i.c.Indexes().CreateMany(ctx, models); err != nil {
+			return fmt.Errorf("mongotokens: make the indexes of %s: %w", i.c.Name(), err)
+		}
+	}
+	return nil
+}
+
+// family is a login. Rev counts its writes.
+type family struct {
+	ID      string  `bson:"_id"`
+	Subject string  `bson:"subject"`
+	Rev     int64   `bson:"rev"`
+	Grants  []grant `bson:"grants"`
+}
+
+// grant is a token. Times are microseconds since 1970, 0 for none.
+type grant struct {
+	Hash    string `bson:"hash"`
+	Profile string `bson:"profile"`
+	Created int64  `bson:"created"`
+	Expires int64  `bson:"expires"`
+	Ends    int64  `bson:"ends"`
+	Used    int64  `bson:"used"`
+}
+
+// old is a token that was used long ago.
+type old struct {
+	Hash    string `bson:"_id"`
+	Family  string `bson:"family"`
+	Subject string `bson:"subject"`
+	Expires int64  `bson:"expires"`
+	Grant   grant  `bson:"grant"`
+}
+
+// profile is what a grant keeps of its subject beside the id.
+type profile struct {
+	Roles  []string       `json:"roles,omitempty"`
+	Claims map[string]any `json:"claims,omitempty"`
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+func encode(x authn.Grant) (grant, error) {
+	p, err := json.Marshal(profile{x.Subject.Roles, x.Subject.Claims})
+	if err != nil {
+		return grant{}, fmt.Errorf("mongotokens: the subject's claims: %w", err)
+	}
+	return grant{x.Hash, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt)}, nil
+}
+
+func (g grant) decode(family, subject string) (authn.Grant, error) {
+	var p profile
+	if err := json.Unmarshal([]byte(g.Profile), &p); err != nil {
+		return authn.Grant{}, fmt.Errorf("mongotokens: read a grant's profile: %w", err)
+	}
+	return authn.Grant{Hash: g.Hash, Family: family, Subject: authn.Subject{ID: subject, Roles: p.Roles, Claims: p.Claims},
+		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used)}, nil
+}
+
+// Create implements authn.TokenStore.
+func (s *Store) Create(ctx context.Context, x authn.Grant) error {
+	g, err := encode(x)
+	if err != nil {
+		return err
+	}
+	_, err = s.families.UpdateOne(ctx, bson.D{{Key: "_id", Value: x.Family}, {Key: "grants.hash", Value: bson.D{{Key: "$ne", Value: x.Hash}}}},
+		bson.D{{Key: "$setOnInsert", Value: bson.D{{Key: "subject", Value: x.Subject.ID}}}, {Key: "$push", Value: bson.D{{Key: "grants", Value: g}}},
+			{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}}}}, options.UpdateOne().SetUpsert(true))
+	if mongo.IsDuplicateKeyError(err) {
+		return errors.New("mongotokens: this refresh token exists")
+	}
+	if err != nil {
+		return fmt.Errorf("mongotokens: add a grant: %w", err)
+	}
+	return nil
+}
+
+// find returns the login that a hash belongs to, and the place of its grant: -1 for one that was used long ago.
+func (s *Store) find(ctx context.Context, hash string) (f family, at int, g grant, err error) {
+	err = s.families.FindOne(ctx, bson.D{{Key: "grants.hash", Value: hash}}).Decode(&f)
+	if err == nil {
+		at = slices.IndexFunc(f.Grants, func(g grant) bool { return g.Hash == hash })
+		return f, at, f.Grants[at], nil
+	}
+	if !errors.Is(err, mongo.ErrNoDocuments) {
+		return f, 0, g, fmt.Errorf("mongotokens: read a grant: %w", err)
+	}
+	var o old
+	err = s.used.FindOne(ctx, bson.D{{Key: "_id", Value: hash}}).Decode(&o)
+	if err == nil { // it counts as long as its login lives
+		err = s.families.FindOne(ctx, bson.D{{Key: "_id", Value: o.Family}}).Decode(&f)
+	}
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return f, 0, g, authn.ErrRefresh
+	}
+	if err != nil {
+		return f, 0, g, fmt.Errorf("mongotokens: read a grant: %w", err)
+	}
+	return f, -1, o.Grant, nil
+}
+
+// Lookup implements authn.TokenStore.
+func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
+	f, _, g, err := s.find(ctx, hash)
+	if err != nil {
+		return authn.Grant{}, err
+	}
+	return g.decode(f.ID, f.Subject)
+}
+
+// Rotate implements authn.TokenStore.
+func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
+	next, err := encode(r.Next)
+	if err != nil {
+		return err
+	}
+	now := micros(r.Now)
+	for {
+		f, at, g, err := s.find(ctx, r.Old)
+		if err != nil {
+			return err
+		}
+		if g.Expires <= now || f.Subject != r.Next.Subject.ID {
+			return authn.ErrRefresh
+		}
+		var changed bool
+		if at < 0 || g.Used != 0 && now-g.Used > r.Grace.Microseconds() {
+			if changed, err = s.write(ctx, f, nil); err == nil && changed {
+				return authn.ErrReused
+			}
+		} else {
+			var keep []grant
+			if keep, err = s.tidy(ctx, f, r.Old, now, r.Grace); err == nil {
+				changed, err = s.write(ctx, f, append(keep, next))
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("mongotokens: exchange a token: %w", err)
+		}
+		if changed {
+			return nil
+		}
+	}
+}
+
+// tidy returns the grants of f that stay: the first use of hash is noted, what has expired is left out, and so is, once it
+// is in the other collection, what was used longer ago than the grace.
+func (s *Store) tidy(ctx context.Context, f family, hash string, now int64, grace time.Duration) (keep []grant, err error) {
+	for _, g := range f.Grants {
+		if g.Hash == hash && g.Used == 0 {
+			g.Used = now
+		}
+		switch {
+		case g.Expires <= now:
+		case g.Used != 0 && now-g.Used > grace.Microseconds():
+			_, err := s.used.ReplaceOne(ctx, bson.D{{Key: "_id", Value: g.Hash}}, old{g.Hash, f.ID, f.Subject, g.Expires, g}, options.Replace().SetUpsert(true))
+			if err != nil && !mongo.IsDuplicateKeyError(err) { // another exchange has just written the same
+				return nil, err
+			}
+		default:
+			keep = append(keep, g)
+		}
+	}
+	return keep, nil
+}
+
+// write gives the login other grants, or deletes it where there are none. It reports false when somebody else has changed
+// it meanwhile.
+func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bool, err error) {
+	as := bson.D{{Key: "_id", Value: f.ID}, {Key: "rev", Value: f.Rev}}
+	if len(grants) == 0 {
+		res, err := s.families.DeleteOne(ctx, as)
+		if err != nil || res.DeletedCount == 0 {
+			return false, err
+		}
+		return true, s.forget(ctx, "family", f.ID)
+	}
+	f.Rev++
+	f.Grants = grants
+	res, err := s.families.ReplaceOne(ctx, as, f)
+	if err != nil {
+		return false, err
+	}
+	return res.MatchedCount > 0, nil
+}
+
+// forget deletes old tokens, which mean nothing without their login.
+func (s *Store) forget(ctx context.Context, field, value string) error {
+	_, err := s.used.DeleteMany(ctx, bson.D{{Key: field, Value: value}})
+	return err
+}
+
+// RevokeFamily implements authn.TokenStore.
+func (s *Store) RevokeFamily(ctx context.Context, id string) error {
+	// DeleteMany, because FerretDB's DeleteOne passes over a document that an exchange is just replacing.
+	_, err := s.families.DeleteMany(ctx, bson.D{{Key: "_id", Value: id}})
+	if err == nil {
+		err = s.forget(ctx, "family", id)
+	}
+	if err != nil {
+		return fmt.Errorf("mongotokens: revoke a family: %w", err)
+	}
+	return nil
+}
+
+// RevokeSubject implements authn.TokenStore.
+func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
+	_, err := s.families.DeleteMany(ctx, bson.D{{Key: "subject", Value: subject}})
+	if err == nil {
+		err = s.forget(ctx, "subject", subject)
+	}
+	if err != nil {
+		return fmt.Errorf("mongotokens: revoke a subject: %w", err)
+	}
+	return nil
+}
+
+// RevokeID implements authn.TokenStore.
+func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
+	change := bson.D{{Key: "$max", Value: bson.D{{Key: "expires", Value: micros(until)}}}}
+	for {
+		_, err := s.revoked.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, change, options.UpdateOne().SetUpsert(true))
+		if mongo.IsDuplicateKeyError(err) { // two upserts at once: the next try finds the document
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("mongotokens: revoke an id: %w", err)
+		}
+		return nil
+	}
+}
+
+// Revoked implements authn.Revocations.
+func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
+	err := s.revoked.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Err()
+	if errors.Is(err, mongo.ErrNoDocuments) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("mongotokens: look for a revocation: %w", err)
+	}
+	return true, nil
+}
+
+// Purge implements authn.TokenStore. A login that is changed at the same time is left for the next call.
+func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
+	at := micros(now)
+	total, err := s.purgeFamilies(ctx, at)
+	if err != nil {
+		return total, fmt.Errorf("mongotokens: purge: %w", err)
+	}
+	for _, c := range []*mongo.Collection{s.used, s.revoked} {
+		res, err := c.DeleteMany(ctx, bson.D{{Key: "expires", Value: bson.D{{Key: "$lte", Value: at}}}})
+		if err != nil {
+			return total, fmt.Errorf("mongotokens: purge: %w", err)
+		}
+		total += int(res.DeletedCount)
+	}
+	return total, nil
+}
+
+func (s *Store) purgeFamilies(ctx context.Context, at int64) (total int, err error) {
+	found, err := s.families.Find(ctx, bson.D{{Key: "grants.expires", Value: bson.D{{Key: "$lte", Value: at}}}})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, found.Close(context.WithoutCancel(ctx))) }()
+	for found.Next(ctx) {
+		var f family
+		if err := found.Decode(&f); err != nil {
+			return total, err
+		}
+		keep := slices.DeleteFunc(slices.Clone(f.Grants), func(g grant) bool { return g.Expires <= at })
+		changed, err := s.write(ctx, f, keep)
+		if err != nil {
+			return total, err
+		}
+		if changed {
+			total += len(f.Grants) - len(keep)
+		}
+	}
+	return total, found.Err()
+}
