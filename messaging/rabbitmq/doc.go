@@ -21,5 +21,5 @@
 // # What it does not do
 //
 // It removes no bindings: when a group stops handling a topic, unbind it, or its messages become dead letters. It
-// promises no order across a reconnection. Delays are rounded up to a step of a ladder , from 100ms to days.
+// promises no order across a reconnection. Delays are rounded up to a step of a ladder, from 100ms to days.
 package rabbitmq
