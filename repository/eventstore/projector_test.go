@@ -373,3 +373,31 @@ func TestReplaceIsNotBehind(t *testing.T) {
 type plain struct{}
 
 func (plain) InTx(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
+
+func ExampleProjector() {
+	ctx := context.Background()
+	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{}))
+	defer db.Close()
+	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
+	err := errors.Join(store.EnsureSchema(ctx), db.Exec(ctx, "CREATE TABLE streams (name TEXT PRIMARY KEY, events INTEGER NOT NULL)"))
+	for _, stream := range []string{"a", "b", "a"} {
+		_, aerr := store.Append(ctx, stream, eventstore.Any, eventstore.Event{Type: "counted"})
+		err = errors.Join(err, aerr)
+	}
+	counts, perr := eventstore.NewProjector(store, db, func(ctx context.Context, e eventstore.Recorded) error {
+		_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO streams VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET events = events + 1", e.Stream)
+		return err
+	}, eventstore.ProjectorConfig{Name: "counts"})
+	if err = errors.Join(err, perr); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(counts.Step(ctx)) // a program calls Run, which goes on
+	var events int
+	fmt.Println(db.Querier(ctx).QueryRow(ctx, "SELECT events FROM streams WHERE name = 'a'").Scan(&events), events)
+	fmt.Println(counts.Lag(ctx))
+	// Output:
+	// 3 <nil>
+	// <nil> 2
+	// 0 <nil>
+}

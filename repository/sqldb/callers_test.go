@@ -20,6 +20,7 @@ func joinsCallers(t *testing.T, db *sqldb.DB, begin func() (ctx context.Context,
 	table(t, db)
 	for _, commits := range []bool{false, true} {
 		ctx, commit, rollback := begin()
+		t.Cleanup(func() { _ = rollback() }) // else closing would wait for it
 		if _, err := db.Tx(ctx); err != nil {
 			t.Fatalf("the caller's transaction is not found: %v", err)
 		}
@@ -51,7 +52,7 @@ func TestCallersPgxTx(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pool.Close()
+	t.Cleanup(pool.Close)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
 	joinsCallers(t, db, func() (context.Context, func() error, func() error) {
 		tx, err := pool.Begin(t.Context())
