@@ -47,10 +47,16 @@ func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 const watchEvery = time.Second
 
 func build(_ context.Context, s *platform.Service) error {
-	routes, err := Routes(s.Peers), error(nil)
+	routes := Routes(s.Peers)
 	if s.Routes != "" {
+		var err error
 		if routes, err = gatewayyaml.Load(s.Routes); err != nil {
 			return err
+		}
+	}
+	for i := range routes {
+		if routes[i].Breaker.OpenFor == 0 {
+			routes[i].Breaker.OpenFor = s.BreakerOpenFor
 		}
 	}
 	door, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
