@@ -50,7 +50,8 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if cfg.Propagator == nil {
+	standard := cfg.Propagator == nil
+	if standard {
 		cfg.Propagator = correlation.DefaultPropagator()
 	}
 	if cfg.TracerProvider == nil {
@@ -84,7 +85,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.PublicEdge {
 		g.traceFields = append(g.traceFields, "Baggage")
 	}
-	if g.telemetry, err = newTelemetry(cfg); err != nil {
+	if g.telemetry, err = newTelemetry(cfg, standard); err != nil {
 		return nil, err
 	}
 	g.plain, g.h2c = newTransports(cfg.UpstreamTLS)

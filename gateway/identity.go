@@ -145,9 +145,8 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 			proto = v
 		}
 	}
-	out["X-Forwarded-For"] = []string{chain}
-	out["X-Forwarded-Host"] = []string{name}
-	out["X-Forwarded-Proto"] = []string{proto}
+	values := [...]string{chain, name, proto}
+	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if !rt.KeepPrefix && rt.Prefix != "/" {
 		out["X-Forwarded-Prefix"] = []string{rt.Prefix}
 	}

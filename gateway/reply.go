@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/sillar-go/sillar/internal/correlation"
 )
 
 // reply is the client's ResponseWriter. It sets the gateway's own headers at the last moment: the proxy clears the
@@ -58,7 +56,7 @@ func (w *reply) Write(p []byte) (int, error) {
 }
 
 func (w *reply) removeOwn(h http.Header) {
-	delete(h, "X-Correlation-Id")
+	delete(h, correlationKey)
 	if w.cors != nil {
 		for name := range h {
 			if strings.HasPrefix(name, "Access-Control-") {
@@ -70,7 +68,7 @@ func (w *reply) removeOwn(h http.Header) {
 
 func (w *reply) setOwn(h http.Header) {
 	w.removeOwn(h)
-	h[http.CanonicalHeaderKey(correlation.Header)] = []string{w.id}
+	h[correlationKey] = []string{w.id}
 	if w.cors == nil {
 		return
 	}

@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
-
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/internal/correlation"
 )
@@ -135,8 +133,8 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	for _, name := range r.g.traceFields { // what the context says counts, and be it nothing
 		delete(out.Header, name)
 	}
-	r.g.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(out.Header))
-	out.Header[http.CanonicalHeaderKey(correlation.Header)] = []string{correlation.From(ctx)}
+	r.g.telemetry.inject(ctx, out.Header)
+	out.Header[correlationKey] = []string{correlation.From(ctx)}
 	if out.Body != nil {
 		x.body.rc, x.body.trailer = out.Body, pr.In.Trailer
 	}

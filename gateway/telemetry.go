@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,6 +21,9 @@ import (
 
 const scope = "github.com/sillar-go/sillar/gateway"
 
+// correlationKey is the header's canonical name: maps are read and written without making it again.
+var correlationKey = http.CanonicalHeaderKey(correlation.Header)
+
 // telemetry is what the gateway tells of requests.
 type telemetry struct {
 	logger     *slog.Logger
@@ -28,9 +32,29 @@ type telemetry struct {
 	duration   metric.Float64Histogram
 	publicEdge bool
 	ids        bool // the handler of logger does not add the correlation id
+	standard   bool // the propagator is the default one
+
+	// marks are attributes that were made before. There are few: routes, methods that are known and statuses.
+	marks sync.Map // mark -> metric.MeasurementOption
 }
 
-func newTelemetry(cfg Config) (*telemetry, error) {
+// mark is what durations are told apart by.
+type mark struct {
+	route, method string
+	status        int
+}
+
+func (t *telemetry) attributes(m mark) metric.MeasurementOption {
+	if o, ok := t.marks.Load(m); ok {
+		return o.(metric.MeasurementOption)
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(attribute.String("http.route", m.route), attribute.String("http.request.method", m.method),
+		attribute.Int("http.response.status_code", m.status)))
+	t.marks.Store(m, o)
+	return o
+}
+
+func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
 	d, err := cfg.MeterProvider.Meter(scope).Float64Histogram("sillar.gateway.duration", metric.WithUnit("s"),
 		metric.WithDescription("How long requests took, by route, method and status."),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
@@ -39,7 +63,7 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 	}
 	adds, _ := cfg.Logger.Handler().(interface{ AddsCorrelationID() bool })
 	return &telemetry{logger: cfg.Logger, tracer: cfg.TracerProvider.Tracer(scope), propagator: cfg.Propagator, duration: d,
-		publicEdge: cfg.PublicEdge, ids: adds == nil || !adds.AddsCorrelationID()}, nil
+		publicEdge: cfg.PublicEdge, standard: standard, ids: adds == nil || !adds.AddsCorrelationID()}, nil
 }
 
 // log tells something of a request, with its correlation id.
@@ -62,9 +86,15 @@ func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span)
 	spanned := around.IsValid() && !around.IsRemote()
 	switch id := correlation.From(ctx); {
 	case id == "" && !spanned:
-		ctx = t.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+		if !t.standard || len(r.Header["Traceparent"]) > 0 { // else there is nothing but the id
+			ctx = t.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+			break
+		}
+		fallthrough
 	case id == "":
-		ctx = correlation.Propagator{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+		if v := r.Header[correlationKey]; len(v) > 0 {
+			ctx = correlation.With(ctx, v[0])
+		}
 	}
 	ctx, id := correlation.Ensure(ctx)
 	if spanned {
@@ -102,6 +132,14 @@ func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.
 	req.Header = req.Header.Clone() // another attempt may be at work on it
 	t.propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	return req, span
+}
+
+// inject tells a service of the trace in ctx. The id is in header already.
+func (t *telemetry) inject(ctx context.Context, header http.Header) {
+	if t.standard && !trace.SpanContextFromContext(ctx).IsValid() {
+		return
+	}
+	t.propagator.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
 // answered tells how an attempt went. Its span ends with the answer's body.
@@ -159,8 +197,7 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 	if span != nil {
 		span.End()
 	}
-	t.duration.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("http.route", r.Pattern),
-		attribute.String("http.request.method", method(r.Method)), attribute.Int("http.response.status_code", status)))
+	t.duration.Record(ctx, took.Seconds(), t.attributes(mark{r.Pattern, method(r.Method), status}))
 	if t.logger.Enabled(ctx, slog.LevelInfo) {
 		t.log(ctx, slog.LevelInfo, "gateway: request", slog.String("method", method(r.Method)), slog.String("path", clip(r.URL.Path)),
 			slog.String("route", r.Pattern), slog.Int("status", status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
