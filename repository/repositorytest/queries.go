@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -143,77 +144,101 @@ func hostileFields(t *testing.T, r repo, _ Features) {
 	}
 }
 
-// randomQueries compares the adapter with memrepo on random data and random filters.
+// randomQueries compares the adapter with memrepo on random data and random filters, page by page.
 func randomQueries(t *testing.T, r repo, f Features) {
 	model := memrepo.Must(memrepo.New[Widget](memrepo.Config{}))
-	words := []string{"", "a", "A", "ab", "a%", "a_", "ä", "Z", "z", "0"}
-	for i := range 40 {
-		w := Widget{SKU: fmt.Sprint(i), Name: words[i%len(words)], Price: int64(i%7 - 3), Weight: float64(i%5) / 4, Active: i%3 == 0,
-			Made: time.UnixMilli(int64(i % 6))}
-		if i%2 == 0 {
-			w.Rank = ptr(int64(i % 4))
+	words := []string{"", "a", "A", "ab", "a%", "a_", "ä", "Z", "z", "0", "é", "\U0001F600", "a\\", "'", "$a", "a.b"}
+	seed := time.Now().UnixNano()
+	t.Logf("data of seed %d", seed)
+	draw := rand.New(rand.NewPCG(uint64(seed), 1)) //nolint:gosec // data of a test
+	for i := range 60 {
+		w := Widget{SKU: fmt.Sprint(i), Name: words[draw.IntN(len(words))], Price: int64(draw.IntN(7) - 3), Small: draw.Uint32N(3), Weight: float64(draw.IntN(5)) / 4,
+			Active: draw.IntN(2) == 0, Color: Color(words[draw.IntN(3)]), Made: time.UnixMilli(int64(draw.IntN(9) - 4))}
+		if draw.IntN(2) == 0 {
+			w.Rank = ptr(int64(draw.IntN(4) - 1))
 		}
-		if i%5 != 0 {
-			w.Note = &words[(i*3)%len(words)]
+		if draw.IntN(3) > 0 {
+			w.Note = &words[draw.IntN(len(words))]
+		}
+		if draw.IntN(3) > 0 {
+			w.Sold = ptr(time.UnixMilli(int64(draw.IntN(9) - 4)))
 		}
 		w = must[Widget](t)(r.Create(t.Context(), w))
 		must[Widget](t)(model.Create(t.Context(), w))
 	}
-	word := rapid.SampledFrom(words)
-	number := rapid.Int64Range(-4, 4)
-	var filter func(depth int) *rapid.Generator[repository.Filter[Widget]]
-	filter = func(depth int) *rapid.Generator[repository.Filter[Widget]] {
-		return rapid.Custom(func(t *rapid.T) repository.Filter[Widget] {
-			kind := rapid.IntRange(0, 14).Draw(t, "kind")
-			if depth == 0 && kind > 10 {
-				kind -= 6
-			}
-			switch kind {
-			case 0:
-				return Name.Eq(word.Draw(t, "v"))
-			case 1:
-				return Name.HasPrefix(word.Draw(t, "v"))
-			case 2:
-				return Name.Gt(word.Draw(t, "v"))
-			case 3:
-				return Price.Lte(number.Draw(t, "v"))
-			case 4:
-				return Rank.Lt(number.Draw(t, "v"))
-			case 5:
-				return Rank.Eq(number.Draw(t, "v"))
-			case 6:
-				return Note.IsNull()
-			case 7:
-				return Note.Gt(word.Draw(t, "v"))
-			case 8:
-				return Made.Since(time.UnixMilli(number.Draw(t, "v")))
-			case 9:
-				return Price.In(rapid.SliceOfN(number, 0, 3).Draw(t, "v")...)
-			case 10:
-				return Name.Ne(word.Draw(t, "v"))
-			case 11, 12:
-				return filter(depth-1).Draw(t, "a").And(filter(depth-1).Draw(t, "b"))
-			case 13:
-				return filter(depth-1).Draw(t, "a").Or(filter(depth-1).Draw(t, "b"))
-			}
-			return repository.Not(filter(depth-1).Draw(t, "a"))
-		})
-	}
+	filter := randomFilter(words)
 	rapid.Check(t, func(rt *rapid.T) {
 		q := repository.Query[Widget]{Where: filter(3).Draw(rt, "filter"), Sort: rapid.SampledFrom(orders).Draw(rt, "order").sort, Limit: rapid.IntRange(1, 50).Draw(rt, "limit")}
-		ids := func(page repository.Page[Widget], err error) []string {
+		page := func(r repo, q repository.Query[Widget]) (ids []string, next string) {
+			page, err := r.Find(t.Context(), q)
 			if err != nil {
 				rt.Fatal(err)
 			}
-			var out []string
 			for _, w := range page.Items {
-				out = append(out, w.ID)
+				ids = append(ids, w.ID)
 			}
-			return out
+			return ids, page.Next
 		}
-		got, want := ids(r.Find(t.Context(), q)), ids(model.Find(t.Context(), q))
-		if !slices.Equal(got, want) {
-			rt.Fatalf("found %v, the model %v", got, want)
+		for range 2 {
+			got, next := page(r, q)
+			want, modelNext := page(model, q)
+			if !slices.Equal(got, want) || (next == "") != (modelNext == "") {
+				rt.Fatalf("found %v, the model %v; more: %v and %v", got, want, next != "", modelNext != "")
+			}
+			if next == "" {
+				break
+			}
+			q.After = next
+		}
+		if n, err := r.Count(t.Context(), q.Where); err != nil || n != must[int64](t)(model.Count(t.Context(), q.Where)) {
+			rt.Fatalf("counted %d, another number than the model (%v)", n, err)
 		}
 	})
+}
+
+// randomFilter generates filters, up to so many levels deep.
+func randomFilter(words []string) func(depth int) *rapid.Generator[repository.Filter[Widget]] {
+	word := rapid.SampledFrom(words)
+	number := rapid.Int64Range(-4, 4)
+	type filter = repository.Filter[Widget]
+	leaves := []func(t *rapid.T) filter{
+		func(t *rapid.T) filter { return Name.Eq(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Name.Ne(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Name.HasPrefix(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Name.Gt(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Name.Lte(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Name.In(rapid.SliceOfN(word, 0, 3).Draw(t, "v")...) },
+		func(t *rapid.T) filter { return Colors.Ne(Color(word.Draw(t, "v"))) },
+		func(t *rapid.T) filter { return Price.Lte(number.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Price.Ne(number.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Price.In(rapid.SliceOfN(number, 0, 3).Draw(t, "v")...) },
+		func(t *rapid.T) filter { return Small.Gt(rapid.Uint32Range(0, 3).Draw(t, "v")) },
+		func(t *rapid.T) filter { return Weight.Lt(float64(number.Draw(t, "v")) / 4) },
+		func(t *rapid.T) filter { return Active.Eq(rapid.Bool().Draw(t, "v")) },
+		func(t *rapid.T) filter { return Rank.Lt(number.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Rank.Eq(number.Draw(t, "v")) },
+		func(*rapid.T) filter { return Note.IsNull() },
+		func(t *rapid.T) filter { return Note.Gt(word.Draw(t, "v")) },
+		func(*rapid.T) filter { return Sold.NotNull() },
+		func(t *rapid.T) filter { return Sold.Lt(time.UnixMilli(number.Draw(t, "v"))) },
+		func(t *rapid.T) filter { return Made.Since(time.UnixMilli(number.Draw(t, "v"))) },
+		func(t *rapid.T) filter { return Made.Eq(time.UnixMilli(number.Draw(t, "v"))) },
+	}
+	var generate func(depth int) *rapid.Generator[filter]
+	generate = func(depth int) *rapid.Generator[filter] {
+		return rapid.Custom(func(t *rapid.T) filter {
+			if depth == 0 || rapid.Bool().Draw(t, "leaf") {
+				return rapid.SampledFrom(leaves).Draw(t, "kind")(t)
+			}
+			a := generate(depth-1).Draw(t, "a")
+			switch rapid.IntRange(0, 2).Draw(t, "op") {
+			case 0:
+				return a.And(generate(depth-1).Draw(t, "b"))
+			case 1:
+				return a.Or(generate(depth-1).Draw(t, "b"))
+			}
+			return repository.Not(a)
+		})
+	}
+	return generate
 }
