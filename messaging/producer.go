@@ -19,6 +19,7 @@ type Producer struct {
 	propagator propagation.TextMapPropagator
 	system     string
 	source     string
+	options    []trace.SpanStartOption
 }
 
 // NewProducer makes a Producer of a broker's kind, such as "rabbitmq", whose events have that source when they name none.
@@ -30,7 +31,7 @@ func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagat
 	if propagator == nil {
 		propagator = correlation.DefaultPropagator()
 	}
-	return Producer{tp.Tracer(scope), propagator, system, source}
+	return Producer{tp.Tracer(scope), propagator, system, source, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
 }
 
 // New makes an event as NewEnvelope does, and begins its span. The span is to be ended with End.
@@ -56,7 +57,7 @@ func (p Producer) traced(e Envelope) bool {
 }
 
 func (p Producer) start(ctx context.Context, topic string) (context.Context, trace.Span) {
-	return p.tracer.Start(ctx, "send "+topic, trace.WithSpanKind(trace.SpanKindProducer))
+	return p.tracer.Start(ctx, "send "+topic, p.options...)
 }
 
 func (p Producer) about(span trace.Span, e Envelope) trace.Span {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -171,15 +172,20 @@ const gather = 100
 func (g *pubGen) writeAll(j *job, jobs <-chan *job) {
 	g.c.raw.cork()
 	defer g.c.raw.uncork()
-	for range gather {
-		g.write(j)
+	g.write(j)
+	for waited, n := false, 1; n < gather; {
 		select {
 		case j = <-jobs:
+			g.write(j)
+			n, waited = n+1, false
 		default:
-			return
+			if waited {
+				return
+			}
+			runtime.Gosched() // one confirm often wakes many callers: let them come
+			waited = true
 		}
 	}
-	g.write(j)
 }
 
 func (g *pubGen) write(j *job) {
@@ -223,10 +229,7 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		var jobs []*job
 		for rest := left; len(rest) > 0; {
 			n := min(chunk, len(rest))
-			j := &job{ctx: ctx, out: make([]outgoing, n), sent: make([]sending, n), written: make(chan struct{})}
-			for i, at := range rest[:n] {
-				j.out[i] = out[at]
-			}
+			j := &job{ctx: ctx, out: pick(out, rest[:n]), sent: make([]sending, n), written: make(chan struct{})}
 			jobs, rest = append(jobs, j), rest[n:]
 		}
 		var again []int
@@ -254,6 +257,19 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		left = again
 	}
 	return errs
+}
+
+// pick takes messages out of all, without copying where they lie side by side.
+func pick(out []outgoing, at []int) []outgoing {
+	first, n := at[0], len(at)
+	if at[n-1]-first == n-1 {
+		return out[first : first+n]
+	}
+	picked := make([]outgoing, n)
+	for i, a := range at {
+		picked[i] = out[a]
+	}
+	return picked
 }
 
 // hand gives a job to the writer.

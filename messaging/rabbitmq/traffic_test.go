@@ -143,7 +143,7 @@ func (tr *traffic) alive(what string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if n > tr.before+4 {
-		tr.Errorf("after %s there are %d goroutines, after the first fault there were %d", what, n, tr.before)
+		tr.Fatalf("after %s there are %d goroutines, after the first fault there were %d", what, n, tr.before)
 	}
 }
 
