@@ -54,7 +54,7 @@ func proxyMain(name, upstream, addr string) error {
 	switch name {
 	case "upstream":
 		body := []byte(`{"id":"7","name":"Ana","email":"ana@example.com","roles":["customer"],"active":true}`)
-		return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // of a benchmark
+		return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(body)
@@ -66,9 +66,9 @@ func proxyMain(name, upstream, addr string) error {
 		if name == "bare-pool" { // without one it makes 32 KiB anew for each answer
 			bare.BufferPool = proxyBuffers{}
 		}
-		return http.ListenAndServe(addr, http.StripPrefix("/users", bare)) //nolint:gosec // of a benchmark
+		return http.ListenAndServe(addr, http.StripPrefix("/users", bare))
 	case "naive":
-		return http.ListenAndServe(addr, naiveProxy(upstream)) //nolint:gosec // of a benchmark
+		return http.ListenAndServe(addr, naiveProxy(upstream))
 	}
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry))

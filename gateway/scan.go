@@ -192,10 +192,10 @@ func (s *scanner) requestLine(part []byte) {
 func (s *scanner) headerName(p []byte, i int) int {
 	for ; i < len(p); i++ {
 		c := p[i]
-		switch {
-		case c == ':':
+		switch c {
+		case ':':
 			return s.header(p, i)
-		case c == '\n': // net/http refuses it
+		case '\n': // net/http refuses it
 			s.state = scanLineStart
 			return i + 1
 		}

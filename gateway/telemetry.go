@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
@@ -87,7 +87,7 @@ func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span)
 	switch id := correlation.From(ctx); {
 	case id == "" && !spanned:
 		if !t.standard || len(r.Header["Traceparent"]) > 0 { // else there is nothing but the id
-			ctx = t.propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+			ctx = t.propagator.Extract(ctx, t.carrier(r.Header))
 			break
 		}
 		fallthrough
@@ -102,7 +102,6 @@ func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span)
 	}
 	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	if t.publicEdge {
-		ctx = baggage.ContextWithoutBaggage(ctx)
 		if stranger := trace.SpanContextFromContext(ctx); stranger.IsValid() {
 			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: stranger}))
@@ -110,6 +109,31 @@ func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span)
 	}
 	ctx, span := t.tracer.Start(ctx, method(r.Method), opts...)
 	return ctx, id, span
+}
+
+// carrier is what a propagator may read.
+func (t *telemetry) carrier(h http.Header) propagation.TextMapCarrier {
+	if t.publicEdge {
+		return noBaggage{propagation.HeaderCarrier(h)}
+	}
+	return propagation.HeaderCarrier(h)
+}
+
+// noBaggage hides a stranger's.
+type noBaggage struct{ propagation.HeaderCarrier }
+
+func (c noBaggage) Get(key string) string {
+	if strings.EqualFold(key, "baggage") {
+		return ""
+	}
+	return c.HeaderCarrier.Get(key)
+}
+
+func (c noBaggage) Values(key string) []string {
+	if strings.EqualFold(key, "baggage") {
+		return nil
+	}
+	return c.HeaderCarrier.Values(key)
 }
 
 // attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is recorded
