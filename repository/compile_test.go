@@ -16,7 +16,7 @@ func TestWrongTypesDoNotCompile(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Below this folder, so that the program belongs to the module; tools pass over folders that begin with _.
-	dir, err := os.MkdirTemp(wd, "_compile")
+	dir, err := os.MkdirTemp(wd, "_compile") //nolint:usetesting // it must lie below this folder
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ var _ = %s
 		if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, file).CombinedOutput() //nolint:gosec // our own text
+		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, file).CombinedOutput()
 		if err == nil {
 			return ""
 		}

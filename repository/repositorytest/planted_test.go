@@ -310,7 +310,7 @@ func TestPlanted(t *testing.T) {
 		looked[p.check] = true
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v", fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites")) //nolint:gosec // this very program
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v", fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites"))
 			cmd.Env = append(os.Environ(), variable+"="+name)
 			cmd.Dir = t.TempDir() // for what rapid writes
 			out, err := cmd.CombinedOutput()

@@ -219,7 +219,7 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 	defer cancel()
 	var res sql.Result
 	var err error
-	if stmt := q.prepared(bounded, q.write, query); stmt != nil {
+	if stmt := q.prepared(bounded, q.write, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
 		res, err = stmt.ExecContext(bounded, args...)
 	} else {
 		res, err = q.write.ExecContext(bounded, query, args...)
@@ -236,7 +236,7 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 	bounded, cancel := q.db.boundWriter(ctx, c)
 	var rows *sql.Rows
 	var err error
-	if stmt := q.prepared(bounded, c, query); stmt != nil {
+	if stmt := q.prepared(bounded, c, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
 		rows, err = stmt.QueryContext(bounded, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
 	} else {
 		rows, err = c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err

@@ -102,7 +102,7 @@ func parse(text string) (cursor, error) {
 	if err1 != nil || err2 != nil || a == 0 || both && k == 0 {
 		return cursor{}, eventstore.ErrCursor
 	}
-	return cursor{int64(a), int64(k)}, nil //nolint:gosec // 63 bits
+	return cursor{int64(a), int64(k)}, nil
 }
 
 func (c cursor) String() string {

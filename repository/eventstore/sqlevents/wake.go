@@ -61,15 +61,13 @@ func (s *Store) Listen(ctx context.Context) error {
 	pause := backoff.Exponential{Initial: 100 * time.Millisecond, Max: 5 * time.Second}
 	for failed := 0; ctx.Err() == nil; {
 		listened, err := s.listenOnce(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if listened {
 			failed = 0
 		}
-		failed++
-		s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "failures", failed, "error", err)
-		_ = backoff.Sleep(ctx, pause.Delay(failed))
+		if failed++; ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "failures", failed, "error", err)
+			_ = backoff.Sleep(ctx, pause.Delay(failed))
+		}
 	}
 	return nil
 }
