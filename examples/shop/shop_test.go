@@ -137,17 +137,21 @@ search:
 	return 0
 }
 
-// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB. Each order that was paid is one
-// trace through all of them.
-func TestDemoProcesses(t *testing.T) {
-	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
-	c := collect(t)
-	dir, offset := t.TempDir(), freeOffset(t)
-	common := []string{"--port-offset", strconv.Itoa(offset), "--broker", broker, "--service-secret", strings.Repeat("s", 40), "--breaker-open", "1s"}
-	at := func(name string) string { return "http://127.0.0.1:" + strconv.Itoa(ports[name]+offset) }
-	var all []*process
+// fleet is the shop as seven processes.
+type fleet struct {
+	t         *testing.T
+	dir       string
+	offset    int
+	args      map[string][]string
+	processes map[string]*process
+}
+
+// startFleet starts the services, and waits until each is ready.
+func startFleet(t *testing.T, broker, mongo string) *fleet {
+	t.Helper()
+	f := &fleet{t, t.TempDir(), freeOffset(t), map[string][]string{}, map[string]*process{}}
 	for _, b := range services {
-		args := append([]string{b.name}, common...)
+		args := []string{b.name, "--port-offset", strconv.Itoa(f.offset), "--broker", broker, "--service-secret", strings.Repeat("s", 40), "--breaker-open", "1s", "--data", f.dir}
 		switch b.name {
 		case "gateway":
 		case "users":
@@ -155,11 +159,38 @@ func TestDemoProcesses(t *testing.T) {
 		default:
 			args = append(args, "--db", testenv.Postgres(t))
 		}
-		all = append(all, start(t, dir, args...))
+		f.args[b.name] = args
+		f.start(b.name)
 	}
-	for _, p := range all {
-		ready(t, p, at(p.name))
+	for _, p := range f.all() {
+		ready(t, p, f.at(p.name))
 	}
+	return f
+}
+
+func (f *fleet) start(name string) { f.processes[name] = start(f.t, f.dir, f.args[name]...) }
+
+func (f *fleet) at(name string) string {
+	return "http://127.0.0.1:" + strconv.Itoa(ports[name]+f.offset)
+}
+
+// all are the processes in the order in which they were started first.
+func (f *fleet) all() (list []*process) {
+	for _, b := range services {
+		if p := f.processes[b.name]; p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB. Each order that was paid is one
+// trace through all of them.
+func TestDemoProcesses(t *testing.T) {
+	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	c := collect(t)
+	f := startFleet(t, broker, mongo)
+	at, all := f.at, f.all()
 	var out bytes.Buffer
 	err := scenario.Run(t.Context(), scenario.Config{Gateway: at("gateway"), Admin: "admin", AdminPassword: "admin-password", Out: &out, Faults: true,
 		Logs: func() ([]byte, error) {
@@ -247,21 +278,33 @@ func signIn(t *testing.T, gateway, name string) string {
 	return token.AccessToken
 }
 
+// ask is send for tests in which every service answers; a request that gets no answer has the code 0.
 func ask(t *testing.T, ctx context.Context, token, method, url, body string) (int, map[string]any) {
 	t.Helper()
+	code, out, _ := send(ctx, token, method, url, body)
+	return code, out
+}
+
+func send(ctx context.Context, token, method, url, body string, header ...string) (int, map[string]any, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		return 0, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, nil
+		return 0, nil, err
 	}
 	defer res.Body.Close()
-	raw, _ := io.ReadAll(res.Body)
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, nil, err
+	}
 	out := map[string]any{}
-	_ = json.Unmarshal(raw, &out)
-	return res.StatusCode, out
+	_ = json.Unmarshal(raw, &out) // what is no JSON is empty here
+	return res.StatusCode, out, nil
 }

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
+	"github.com/sillar-go/sillar/internal/testenv"
+)
+
+// Orders go on while services are killed with SIGKILL, one after the other, anywhere in their work. A client that asks
+// again with the same Idempotency-Key gets one order; in the end money, stock and sagas agree, and every order has told
+// its customer each thing once.
+func TestKilledOverAndOver(t *testing.T) {
+	const orders, clients, kills = 120, 6, 20
+	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	f := startFleet(t, broker, mongo)
+	gateway := f.at("gateway")
+	token := signIn(t, gateway, "ana")
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+
+	var (
+		mu   sync.Mutex
+		ids  = map[string]int{}
+		next int
+		wg   sync.WaitGroup
+	)
+	for range clients {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				n := next
+				next++
+				mu.Unlock()
+				if n >= orders {
+					return
+				}
+				id, err := place(ctx, token, gateway, n)
+				if err != nil {
+					t.Errorf("order %d: %v", n, err)
+					return
+				}
+				mu.Lock()
+				ids[id]++
+				mu.Unlock()
+			}
+		})
+	}
+	placed := make(chan struct{})
+	go func() { wg.Wait(); close(placed) }()
+	victims := []string{"orders", "payments", "inventory", "notifications", "orders", "products", "users", "notifications", "gateway"}
+	killed := 0
+	for going := true; going || killed < kills; killed++ {
+		name := victims[rand.N(len(victims))]
+		if err := f.processes[name].stop(syscall.SIGKILL); err == nil {
+			t.Errorf("%s was not killed", name)
+		}
+		f.start(name)
+		select {
+		case <-placed:
+			going = false
+		case <-time.After(200*time.Millisecond + rand.N(time.Second)):
+		case <-ctx.Done():
+			t.Fatalf("the orders do not come to an end: %d of %d", len(ids), orders)
+		}
+	}
+	t.Logf("%d orders, %d kills", orders, killed)
+	for _, p := range f.all() {
+		ready(t, p, f.at(p.name))
+	}
+	<-placed
+	if len(ids) != orders {
+		t.Errorf("%d orders for %d keys", len(ids), orders)
+	}
+	time.Sleep(2 * time.Second) // breakers close
+	if err := scenario.Invariants(ctx, scenario.Config{Gateway: gateway, Admin: "admin", AdminPassword: "admin-password", Out: t.Output()}); err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]int{}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
+		told = toldTo(t, ctx, token, gateway)
+		missing := 0
+		for id := range ids {
+			if told[id+" orders.created"] == 0 || told[id+" orders.paid"]+told[id+" orders.cancelled"] == 0 {
+				missing++
+			}
+		}
+		if missing == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d orders have not told all", missing)
+		}
+	}
+	for what, n := range told {
+		if n != 1 {
+			t.Errorf("%s was told %d times", what, n)
+		}
+	}
+	for _, p := range f.all() {
+		if err := p.stop(syscall.SIGTERM); err != nil {
+			t.Errorf("%s, told to end: %v", p.name, err)
+		}
+	}
+}
+
+// place asks until there is an answer that is final. Every fifth card is declined.
+func place(ctx context.Context, token, gateway string, n int) (id string, err error) {
+	card := "pm_card_visa"
+	if n%5 == 0 {
+		card = "pm_card_declined"
+	}
+	body := fmt.Sprintf(`{"items":[{"product_id":"prod-mug","quantity":1}],"payment_method":%q}`, card)
+	for {
+		code, order, err := send(ctx, token, "POST", gateway+"/orders/api/v1/orders", body, "Idempotency-Key", fmt.Sprint("kill-", n))
+		switch {
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		case err == nil && (code == 200 || code == 201 || code == 202):
+			return fmt.Sprint(order["id"]), nil
+		case err == nil && code != 429 && code < 500:
+			return "", fmt.Errorf("%d %v", code, order)
+		}
+		time.Sleep(50*time.Millisecond + rand.N(300*time.Millisecond))
+	}
+}
+
+// toldTo counts what the customer was told of each order.
+func toldTo(t *testing.T, ctx context.Context, token, gateway string) map[string]int {
+	t.Helper()
+	told := map[string]int{}
+	for after := ""; ; {
+		code, page, err := send(ctx, token, "GET", gateway+"/notifications/api/v1/notifications?limit=100&after="+url.QueryEscape(after), "")
+		if err != nil || code != 200 {
+			t.Fatalf("notifications: %d %v %v", code, page, err)
+		}
+		items, _ := page["items"].([]any)
+		for _, i := range items {
+			n, _ := i.(map[string]any)
+			if id, _ := n["order_id"].(string); id != "" {
+				told[id+" "+strings.TrimSpace(fmt.Sprint(n["event"]))]++
+			}
+		}
+		if after, _ = page["next"].(string); after == "" {
+			return told
+		}
+	}
+}
