@@ -15,7 +15,7 @@ import (
 func TestRedriveIsCut(t *testing.T) {
 	t.Parallel()
 	via, _, p := through(t)
-	b := open(t, via, rabbitmq.Config{Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond)})
+	b := open(t, via, rabbitmq.Config{Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond), ReportUnknown: true})
 	const n = 200
 	s := subscribe(t, b, "g", n, "t")
 	events := make([]messaging.Envelope, n)
