@@ -7,13 +7,11 @@ import (
 	"iter"
 	"regexp"
 	"strings"
-	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
-	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/repository"
 )
 
@@ -44,6 +42,7 @@ type Repo[E any] struct {
 	m      *repository.Mapping
 	life   repository.Lifecycle[E]
 	unique map[string][]string // by the index's name
+	turns  turns
 }
 
 var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
@@ -66,7 +65,7 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 		cfg.MaxAttempts = 200
 	}
 	r := &Repo[E]{c: db.Collection(cfg.Collection), cfg: cfg, m: m,
-		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}}
+		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}, turns: newTurns()}
 	var indexes []mongo.IndexModel
 	for _, set := range cfg.Unique {
 		var keys bson.D
@@ -247,7 +246,7 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 // Update implements repository.Repository.
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
 	var zero E
-	e, err := again(ctx, r.cfg.MaxAttempts, func() (E, error) {
+	e, err := again(ctx, r, id, func(ctx context.Context) (E, error) {
 		before, err := r.one(ctx, "update in", id)
 		if err != nil {
 			return zero, err
@@ -267,21 +266,6 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[
 		return zero, err
 	}
 	return e, nil
-}
-
-// again runs write until it meets no conflict of its own making.
-func again[T any](ctx context.Context, attempts int, write func() (T, error)) (T, error) {
-	pause := backoff.Exponential{Initial: time.Millisecond, Max: 100 * time.Millisecond}
-	for n := 1; ; n++ {
-		v, err := write()
-		var stale *staleError
-		if !errors.As(err, &stale) || n >= attempts {
-			return v, err
-		}
-		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
-			return v, err
-		}
-	}
 }
 
 // staleError tells a conflict of compare-and-set from one that the caller's function returned.
@@ -348,7 +332,7 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 		}
 		// Not there, or with effects of earlier writes that have yet to be told.
 	}
-	_, err := again(ctx, r.cfg.MaxAttempts, func() (struct{}, error) { return struct{}{}, r.bury(ctx, id, then) })
+	_, err := again(ctx, r, id, func(ctx context.Context) (struct{}, error) { return struct{}{}, r.bury(ctx, id, then) })
 	return err
 }
 

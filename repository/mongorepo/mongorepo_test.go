@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,4 +93,69 @@ func TestEffects(t *testing.T) {
 	if err := repository.Collect(t.Context(), repository.Effect{}); !errors.Is(err, repository.ErrNoEffects) {
 		t.Fatalf("Collect outside a write: %v", err)
 	}
+}
+
+// Writers of several processes, who know nothing of each other's turns, lose no update.
+func TestSeveralProcesses(t *testing.T) {
+	db, r := open(t)
+	w, err := r.Create(t.Context(), widget{SKU: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 3 {
+		own := mongorepo.Must(mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets"}))
+		for range 5 {
+			wg.Go(func() {
+				for range 10 {
+					if _, err := own.Update(t.Context(), w.ID, func(_ context.Context, x *widget) error { x.Price++; return nil }); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if w, err = r.Get(t.Context(), w.ID); err != nil || w.Price != 150 || w.Version != 151 {
+		t.Errorf("after 150 increments the price is %d at version %d (%v)", w.Price, w.Version, err)
+	}
+}
+
+// A function that changes another document waits for no turn: two of them crosswise, each of whom has one, do not wait for
+// each other.
+func TestCrosswise(t *testing.T) {
+	db, r := open(t)
+	other := mongorepo.Must(mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets"}))
+	a, err1 := r.Create(t.Context(), widget{SKU: "a"})
+	b, err2 := r.Create(t.Context(), widget{SKU: "b"})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	add := func(_ context.Context, x *widget) error { x.Price++; return nil }
+	var both, wg sync.WaitGroup
+	both.Add(2)
+	for _, docs := range [][2]string{{a.ID, b.ID}, {b.ID, a.ID}} {
+		wg.Go(func() {
+			runs := 0
+			_, err := r.Update(ctx, docs[0], func(ctx context.Context, _ *widget) error {
+				switch runs++; runs {
+				case 1: // another process is faster, so that this one takes a turn
+					_, err := other.Update(t.Context(), docs[0], add)
+					return err
+				case 2:
+					both.Done()
+					both.Wait()
+					_, err := r.Update(ctx, docs[1], add)
+					return err
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,0 +1,74 @@
+package mongorepo
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+)
+
+// turns let writers of this process who have lost on a document take turns: they would only go on to beat each other.
+type turns struct {
+	seed maphash.Seed
+	held []chan struct{}
+}
+
+func newTurns() turns {
+	t := turns{maphash.MakeSeed(), make([]chan struct{}, 256)}
+	for i := range t.held {
+		t.held[i] = make(chan struct{}, 1)
+	}
+	return t
+}
+
+// turnKey marks the context of one who has a turn: what its function changes besides waits for no other, so that nobody
+// waits for himself.
+type turnKey struct{}
+
+func (t turns) of(id string) chan struct{} {
+	return t.held[maphash.String(t.seed, id)%uint64(len(t.held))]
+}
+
+// take waits for a turn on a document, and returns the context that holds it and how to give it back.
+func (t turns) take(ctx context.Context, id string) (context.Context, func()) {
+	if ctx.Value(turnKey{}) != nil {
+		return ctx, func() {}
+	}
+	turn := t.of(id)
+	select {
+	case turn <- struct{}{}:
+		return context.WithValue(ctx, turnKey{}, true), func() { <-turn }
+	case <-ctx.Done(): // the next call says so
+		return ctx, func() {}
+	}
+}
+
+// again runs write until it meets no conflict of its own making.
+func again[E, T any](ctx context.Context, r *Repo[E], id string, write func(ctx context.Context) (T, error)) (T, error) {
+	pause := backoff.Exponential{Initial: time.Millisecond, Max: 20 * time.Millisecond}
+	var release func()
+	defer func() {
+		if release != nil {
+			release()
+		}
+	}()
+	if len(r.turns.of(id)) > 0 { // others are at it
+		ctx, release = r.turns.take(ctx, id)
+	}
+	for n := 1; ; n++ {
+		v, err := write(ctx)
+		var stale *staleError
+		if !errors.As(err, &stale) || n >= r.cfg.MaxAttempts {
+			return v, err
+		}
+		if release == nil {
+			ctx, release = r.turns.take(ctx, id)
+			continue
+		}
+		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
+			return v, err
+		}
+	}
+}
