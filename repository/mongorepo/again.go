@@ -54,17 +54,18 @@ func again[E, T any](ctx context.Context, r *Repo[E], id string, write func(ctx 
 			release()
 		}
 	}()
+	own := ctx
 	if len(r.turns.of(id)) > 0 { // others are at it
-		ctx, release = r.turns.take(ctx, id)
+		own, release = r.turns.take(ctx, id)
 	}
 	for n := 1; ; n++ {
-		v, err := write(ctx)
+		v, err := write(own)
 		var stale *staleError
 		if !errors.As(err, &stale) || n >= r.cfg.MaxAttempts {
 			return v, err
 		}
 		if release == nil {
-			ctx, release = r.turns.take(ctx, id)
+			own, release = r.turns.take(ctx, id)
 			continue
 		}
 		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
