@@ -65,7 +65,7 @@ func again[E, T any](ctx context.Context, r *Repo[E], id string, write func(ctx 
 			return v, err
 		}
 		if release == nil {
-			own, release = r.turns.take(ctx, id)
+			own, release = r.turns.take(ctx, id) //nolint:fatcontext // once, and from the caller's
 			continue
 		}
 		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
