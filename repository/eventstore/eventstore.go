@@ -23,11 +23,16 @@
 //     began earlier commits later.
 //   - Correlation id and trace context are kept with each event, through OpenTelemetry's propagation API.
 //   - An event of an unknown type is an error, never skipped. Older schema versions are lifted by upcasters.
-//   - A projection's read model and checkpoint move in one transaction, by compare-and-set.
+//   - The id of an event is in a store once, so an append of unknown outcome can be repeated.
+//   - A projection's read model and checkpoint move in one transaction, by compare-and-set. A rebuild takes its place
+//     beside appends, without readers seeing it go back: see Projector.Replace.
 //
 // # What it does not do
 //
-// It gives no global order by time, and deletes nothing.
+// It gives no global order by time, and deletes nothing. A projection on a database without transactions applies events
+// at least once. What is promised on which database is in docs/ordering-and-isolation.md.
+//
+// The stores are sqlevents (PostgreSQL, SQLite), mongoevents (MongoDB) and memevents (tests).
 package eventstore
 
 import (

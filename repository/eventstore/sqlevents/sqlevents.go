@@ -31,7 +31,6 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
-	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/eventstore"
@@ -67,7 +66,6 @@ type Store struct {
 	prefix string
 	one    moves // of one event
 	many   moves
-	group  groupcommit.Group[*appending]
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -95,9 +93,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}
-	s.group.Flush = s.appendAll
-	return s, nil
+	return &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}, nil
 }
 
 // Must returns s or panics with err.
@@ -115,9 +111,8 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 
 func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sillar_", s.prefix) }
 
-// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement,
-// which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
-// known whether the events were appended.
+// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one
+// statement.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
@@ -143,7 +138,11 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		return s.cfg.OnAppend(ctx, out)
 	}
 	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
-		err = s.alone(ctx, stream, expected, out)
+		for n := 0; n < 10; n++ {
+			if err = whole(ctx); !errors.Is(err, errOvertaken) {
+				break
+			}
+		}
 	} else {
 		err = s.db.InTx(ctx, whole)
 	}
