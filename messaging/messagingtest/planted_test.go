@@ -64,8 +64,20 @@ var planted = map[string]func(b *broken){
 	"QueueOutlivesConsumers": func(b *broken) {
 		b.orphans = true
 	},
-	"Prefetch":    func(b *broken) { b.prefetch = 100 },
-	"Drain":       func(b *broken) { b.requeue = func(d messaging.Delivery) error { return d.Ack(b.ctx) } },
+	"Prefetch": func(b *broken) { b.prefetch = 100 },
+	"Drain": func(b *broken) { // what was handed out ahead is lost
+		b.stopping = func(s *stream) error {
+			for {
+				ctx, cancel := context.WithTimeout(b.ctx, 20*time.Millisecond)
+				d, err := s.Stream.Receive(ctx)
+				cancel()
+				if err != nil {
+					return s.Stream.Stop()
+				}
+				_ = d.Ack(b.ctx)
+			}
+		}
+	},
 	"OrderPerKey": func(b *broken) { b.swap = true },
 	"ManyNoneLost": func(b *broken) {
 		var n atomic.Int64
@@ -88,13 +100,17 @@ func TestSuite(t *testing.T) {
 	if name == "" {
 		t.Skip("a part of TestPlantedBugs")
 	}
+	f := messagingtest.Features{MaxQueue: room}
+	if planted[name] != nil {
+		f.Patience = time.Second // a check that fails by waiting
+	}
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
 		b := &broken{Broker: memory.Must(memory.Config{MaxQueue: room}), ctx: context.Background()}
 		if plant := planted[name]; plant != nil {
 			plant(b)
 		}
 		return b
-	}, messagingtest.Features{MaxQueue: room, Patience: time.Second})
+	}, f)
 }
 
 // Every check of the suite fails for a broker that breaks what it checks, and passes for one that only wraps.
@@ -226,6 +242,7 @@ type stream struct {
 	mu     sync.Mutex
 	held   []messaging.Delivery
 	second messaging.Delivery
+	lost   chan error // of a Receive that was given up
 }
 
 func (s *stream) ackAll() {
@@ -242,6 +259,13 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		return d, nil
 	}
 	if s.b.swallow {
+		if s.lost != nil { // it comes first, and what it gets is gone
+			select {
+			case <-s.lost:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 		come := make(chan error, 1)
 		var d messaging.Delivery
 		go func() { var err error; d, err = s.Stream.Receive(s.b.ctx); come <- err }()
@@ -249,6 +273,7 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		case err := <-come:
 			return s.wrap(d), err
 		case <-ctx.Done():
+			s.lost = come
 			return nil, ctx.Err()
 		}
 	}
