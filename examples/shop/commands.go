@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
+	"github.com/sillar-go/sillar/observability/otlp"
 )
 
 func root() *cobra.Command {
@@ -92,7 +93,8 @@ func one(o *options, b build) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if b.name == "gateway" {
+				p.config.SpanExporters, err = otlp.FromEnv(ctx)
+				if err == nil && b.name == "gateway" {
 					err = o.openTLS(p)
 				}
 				if err != nil {

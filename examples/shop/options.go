@@ -23,7 +23,6 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
-	"github.com/sillar-go/sillar/observability/otlp"
 )
 
 // options are the flags.
@@ -159,7 +158,7 @@ type parts struct {
 	close  []func() error
 }
 
-// open makes the common parts. own says that all services live in this process, and may share a secret of its own.
+// open makes the common parts. own says that there is nobody outside this process to share a secret and a broker with.
 func (o *options) open(ctx context.Context, own bool, logDefault string) (p *parts, err error) {
 	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay, BreakerOpenFor: o.breaker, Faults: o.faults}}
 	defer func() {
@@ -222,10 +221,7 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		return p, err
 	}
 	p.close = append(p.close, p.config.Broker.Close)
-	if !own { // with several services, each has exporters of its own: it shuts them down when it ends
-		p.config.SpanExporters, err = otlp.FromEnv(ctx)
-	}
-	return p, err
+	return p, nil
 }
 
 func newResolver() (*secrets.Resolver, error) {
