@@ -75,7 +75,11 @@ func RunKilled(t *testing.T, box Box, file string, late bool, start func(t *test
 		go func() {
 			latecomer <- e.Commit(context.WithValue(t.Context(), wait{}, func() { close(inside); <-goOn }), nil, event("late-0", lateKey))
 		}()
-		<-inside
+		select {
+		case <-inside:
+		case err := <-latecomer:
+			t.Fatalf("the late transaction did not wait: %v", err)
+		}
 	}
 	relays := make([]*killtest.Process, 3)
 	for i := range relays {
