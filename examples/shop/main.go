@@ -3,6 +3,7 @@
 //	go run ./examples/shop              everything in one process, on embedded defaults
 //	go run ./examples/shop demo         plays a scenario in the terminal, and fails when an invariant breaks
 //	go run ./examples/shop orders       one service, with its parts chosen by DSNs
+//	go run ./examples/shop gateway --config routes.yaml   the gateway alone, its routes from a file that is watched
 //	go run ./examples/shop certs        certificates of a development authority, to try TLS out
 //	go run ./examples/shop help         all commands and flags
 //
