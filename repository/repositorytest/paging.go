@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sillar-go/sillar/repository"
 )
@@ -130,6 +131,7 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 	for k := range 2 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
+				time.Sleep(time.Millisecond) // enough come and go, and the walk has the processor
 				w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprintf("x-%d-%d", k, i), Price: int64(i % 10), Rank: ptr(int64(i % 2))})
 				if err == nil && i%3 > 0 {
 					err = r.Delete(t.Context(), w.ID)
@@ -143,7 +145,7 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 	}
 	seen := map[string]int{}
 	var last Widget
-	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: 500}) {
+	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: 1000}) {
 		if err != nil {
 			t.Error(err)
 			break
