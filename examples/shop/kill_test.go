@@ -84,7 +84,7 @@ func TestKilledOverAndOver(t *testing.T) {
 	if err := scenario.Invariants(ctx, scenario.Config{Gateway: gateway, Admin: "admin", AdminPassword: "admin-password", Out: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
-	told := map[string]int{}
+	var told map[string]int
 	for end := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
 		told = toldTo(t, ctx, token, gateway)
 		missing := 0
