@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	"github.com/sillar-go/sillar/saga"
 )
@@ -36,14 +37,17 @@ type Config struct {
 	History bool
 }
 
+// gather bounds the wait for company under load: it is shorter than what fewer commits save.
+const gather = time.Millisecond
+
 // Store is a saga.Store. It is safe for concurrent use.
 type Store struct {
 	db      *sqldb.DB
 	prefix  string
 	history bool
 
-	inserts group[saga.Record]
-	saves   group[saga.Record]
+	inserts groupcommit.Group[saga.Record]
+	saves   groupcommit.Group[saga.Record]
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -58,7 +62,8 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{db: db, prefix: prefix, history: cfg.History}
-	s.inserts.flush, s.saves.flush = s.insertAll, s.saveAll
+	s.inserts = groupcommit.Group[saga.Record]{Flush: s.insertAll, Gather: gather}
+	s.saves = groupcommit.Group[saga.Record]{Flush: s.saveAll, Gather: gather}
 	return s, nil
 }
 
@@ -95,7 +100,7 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 	if s.InTx(ctx) {
 		err = s.insertAll(ctx, []saga.Record{r})[0]
 	} else {
-		err = s.inserts.do(ctx, r)
+		err = s.inserts.Do(ctx, r)
 	}
 	if errors.Is(err, errMissed) {
 		stored, err := s.Get(ctx, r.ID)
@@ -216,7 +221,7 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	if s.InTx(ctx) {
 		err = s.saveAll(ctx, []saga.Record{r})[0]
 	} else {
-		err = s.saves.do(ctx, r)
+		err = s.saves.Do(ctx, r)
 	}
 	if err == nil {
 		return nil

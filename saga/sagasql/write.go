@@ -2,15 +2,20 @@ package sagasql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	"github.com/sillar-go/sillar/saga"
 )
 
 // A group of writes is one statement on PostgreSQL, a transaction of several on SQLite, where a statement is a call and
 // no round trip. A write whose row is not as expected is left out and gets errMissed; the others are made.
+
+// errMissed says that a write found another row than it expected.
+var errMissed = errors.New("sagasql: the row is not as expected")
 
 // insertAll makes rows.
 func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
@@ -19,7 +24,7 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 	for i, r := range list {
 		e, err := encode(r)
 		if err != nil {
-			return same(err, len(list))
+			return groupcommit.Same(err, len(list))
 		}
 		rows[i] = []any{r.ID, r.Name, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.headers, e.audit,
 			r.Fence, r.Owner, r.WakeAt.UnixMicro()}
@@ -44,7 +49,7 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 	for i, r := range list {
 		e, err := encode(r)
 		if err != nil {
-			return same(err, len(list))
+			return groupcommit.Same(err, len(list))
 		}
 		rows[i] = []any{r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep,
 			r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro()}
@@ -127,7 +132,7 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 			return s.tell(ctx, ids...)
 		})
 	}
-	errs := same(err, len(list))
+	errs := groupcommit.Same(err, len(list))
 	for i, r := range list {
 		if err == nil && (!done[r.ID] || first[r.ID] != i) {
 			errs[i] = errMissed

@@ -12,6 +12,8 @@
 // transaction is older than the last one of the same stream is begun anew, by the outermost InTx, so that the order of
 // a stream's versions is the order of its transaction ids.
 //
+// Followers of other processes are woken where Store.Listen runs, and look every Config.Poll besides.
+//
 // Two consequences: a writing transaction that stays open holds readers up, in every database of the server; and a
 // dump restored into another server brings transaction ids that are ahead of that server's, so that its events are
 // read only when they have been passed. On SQLite there is one writer, and positions are the order of commits.
@@ -31,6 +33,7 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/eventstore"
@@ -66,6 +69,7 @@ type Store struct {
 	prefix string
 	one    moves // of one event
 	many   moves
+	group  groupcommit.Group[*appending]
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -93,7 +97,10 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}, nil
+	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}
+	s.group.Flush = s.appendAll
+	s.group.Parallel = 4
+	return s, nil
 }
 
 // Must returns s or panics with err.
@@ -111,8 +118,9 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 
 func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sillar_", s.prefix) }
 
-// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one
-// statement.
+// Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement,
+// which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
+// known whether the events were appended.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
@@ -138,11 +146,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		return s.cfg.OnAppend(ctx, out)
 	}
 	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
-		for n := 0; n < 10; n++ {
-			if err = whole(ctx); !errors.Is(err, errOvertaken) {
-				break
-			}
-		}
+		err = s.autocommit(ctx, stream, expected, out)
 	} else {
 		err = s.db.InTx(ctx, whole)
 	}
