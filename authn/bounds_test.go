@@ -75,13 +75,13 @@ func TestRotationUnderLoad(t *testing.T) {
 	cfg := KeyConfig{PublishAhead: -1, RefreshEvery: time.Millisecond, Logger: log}
 	var sets []*KeySet
 	for range 2 {
-		sets = append(sets, MustKeySet(NewFileKeys(path), cfg))
+		sets = append(sets, MustKeySet(NewKeySet(NewFileKeys(path), cfg)))
 	}
 	var wg sync.WaitGroup
 	for n := range 4 {
 		k := sets[n%2]
-		i := MustIssuer(k, NewMemoryTokens(), IssuerConfig{Issuer: "x", Logger: log})
-		v := MustVerifier(k, VerifierConfig{Issuer: "x", Logger: log})
+		i := MustIssuer(NewIssuer(k, NewMemoryTokens(), IssuerConfig{Issuer: "x", Logger: log}))
+		v := MustVerifier(NewVerifier(k, VerifierConfig{Issuer: "x", Logger: log}))
 		wg.Go(func() {
 			for range 50 {
 				p, err := i.Issue(t.Context(), Subject{ID: "u"})

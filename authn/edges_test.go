@@ -97,8 +97,8 @@ func TestUnavailableIsNot401(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	token := w.issue(t).AccessToken
 	for name, v := range map[string]*authn.Verifier{
-		"keys":        authn.MustVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet}),
-		"revocations": authn.MustVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}}),
+		"keys":        authn.MustVerifier(authn.NewVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})),
+		"revocations": authn.MustVerifier(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}})),
 	} {
 		_, _, _, err := v.Authenticate(t.Context(), token)
 		if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrToken) {
@@ -144,7 +144,7 @@ func TestTypesAndRolesClaim(t *testing.T) {
 	secret := []byte(strings.Repeat("k", 32))
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
-	v := authn.MustVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1})
+	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1}))
 	for head, ok := range map[string]bool{
 		`{"alg":"HS256","typ":"at+jwt"}`: true, `{"alg":"HS256","typ":"application/AT+JWT"}`: true, `{"alg":"HS256","typ":"JWT"}`: false, `{"alg":"HS256"}`: false,
 	} {

@@ -96,7 +96,7 @@ func FuzzBearer(f *testing.F) {
 		f.Add(s, "")
 	}
 	f.Add("Bearer a", "Bearer b")
-	v := MustVerifier(noKeys{}, VerifierConfig{Unbound: true})
+	v := MustVerifier(NewVerifier(noKeys{}, VerifierConfig{Unbound: true}))
 	f.Fuzz(func(t *testing.T, one, two string) {
 		token, err := Bearer([]string{one})
 		if (err == nil) == (token == "") {

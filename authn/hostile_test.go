@@ -50,8 +50,8 @@ func TestHostileTokens(t *testing.T) {
 	must(t, err)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
-	v := authn.MustVerifier(oneKey{authn.VerifyKey{ID: "k1", Algorithm: authn.EdDSA, Public: pub}},
-		authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop", "back"}, Logger: quiet, CacheSize: -1})
+	v := authn.MustVerifier(authn.NewVerifier(oneKey{authn.VerifyKey{ID: "k1", Algorithm: authn.EdDSA, Public: pub}},
+		authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop", "back"}, Logger: quiet, CacheSize: -1}))
 
 	now := time.Now().Unix()
 	const head = `{"alg":"EdDSA","kid":"k1"}`

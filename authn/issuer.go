@@ -114,9 +114,8 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 	return &Issuer{keys: keys, store: store, cfg: cfg, verify: v}, nil
 }
 
-// MustIssuer is NewIssuer for programs that cannot go on without; it panics on an error.
-func MustIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) *Issuer {
-	i, err := NewIssuer(keys, store, cfg)
+// MustIssuer returns i or panics with err.
+func MustIssuer(i *Issuer, err error) *Issuer {
 	if err != nil {
 		panic(err)
 	}

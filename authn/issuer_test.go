@@ -183,13 +183,13 @@ func TestRotationRefusesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := authn.NewMemoryKeys()
 		cfg := authn.KeyConfig{RotateEvery: 24 * time.Hour, PublishAhead: time.Hour, VerifyFor: 2 * time.Hour, Logger: quiet}
-		replicas := []*authn.KeySet{authn.MustKeySet(store, cfg), authn.MustKeySet(store, cfg)}
+		replicas := []*authn.KeySet{authn.MustKeySet(authn.NewKeySet(store, cfg)), authn.MustKeySet(authn.NewKeySet(store, cfg))}
 		var issuers []*authn.Issuer
 		for _, k := range replicas {
-			issuers = append(issuers, authn.MustIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet}))
+			issuers = append(issuers, authn.MustIssuer(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet})))
 		}
 		remote := &staticSet{}
-		v := authn.MustVerifier(remote, authn.VerifierConfig{Issuer: issuerName, CacheSize: -1, Logger: quiet})
+		v := authn.MustVerifier(authn.NewVerifier(remote, authn.VerifierConfig{Issuer: issuerName, CacheSize: -1, Logger: quiet}))
 		kids := map[string]bool{}
 		var live []string
 		for step := range 3*24*12 + 12 { // every 5 minutes
@@ -252,10 +252,10 @@ func (f *flaky) Load(ctx context.Context) ([]authn.Key, int64, error) {
 func TestKeysSurviveADeadStoreAndRemove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &flaky{KeyStore: authn.NewMemoryKeys()}
-		k := authn.MustKeySet(store, authn.KeyConfig{Logger: quiet})
-		other := authn.MustKeySet(store, authn.KeyConfig{Logger: quiet})
-		i := authn.MustIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, Logger: quiet})
-		v := authn.MustVerifier(other, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})
+		k := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+		other := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+		i := authn.MustIssuer(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, Logger: quiet}))
+		v := authn.MustVerifier(authn.NewVerifier(other, authn.VerifierConfig{Issuer: issuerName, Logger: quiet}))
 		store.down = true
 		time.Sleep(time.Hour)
 		p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
@@ -309,12 +309,12 @@ func TestSharedSecret(t *testing.T) {
 	secret := []byte(strings.Repeat("k", 40))
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
-	v := authn.MustVerifier(keys, authn.VerifierConfig{Unbound: true, Logger: quiet})
+	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Logger: quiet}))
 	token := hmacToken(secret, `{"alg":"HS256","typ":"JWT"}`, fmt.Sprintf(`{"sub":"u1","roles":["user"],"exp":%d}`, time.Now().Unix()+60))
 	if u, err := v.Verify(t.Context(), token); err != nil || u.ID != "u1" {
 		t.Errorf("%+v, %v", u, err)
 	}
-	i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"})
+	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
 	p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
 	must(t, err)
 	head, _, err := authn.VerifyJWS(p.AccessToken, authn.VerifyKey{Algorithm: authn.HS256, Public: secret})
@@ -325,7 +325,7 @@ func TestSharedSecret(t *testing.T) {
 
 func TestKeyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
-	authn.MustKeySet(authn.NewFileKeys(path), authn.KeyConfig{Logger: quiet})
+	authn.MustKeySet(authn.NewKeySet(authn.NewFileKeys(path), authn.KeyConfig{Logger: quiet}))
 	info, err := os.Stat(path)
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
@@ -349,7 +349,7 @@ func TestKeyFile(t *testing.T) {
 }
 
 func TestTTLMustFitTheKeys(t *testing.T) {
-	k := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{VerifyFor: time.Hour, Logger: quiet})
+	k := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{VerifyFor: time.Hour, Logger: quiet}))
 	if _, err := authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: time.Hour}); err == nil {
 		t.Error("tokens may outlive their keys")
 	}

@@ -101,9 +101,8 @@ func NewSecretKeySet(sharedSecret []byte) (*KeySet, error) {
 	return k, nil
 }
 
-// MustKeySet is NewKeySet for programs that cannot go on without; it panics on an error.
-func MustKeySet(store KeyStore, cfg KeyConfig) *KeySet {
-	k, err := NewKeySet(store, cfg)
+// MustKeySet returns k or panics with err.
+func MustKeySet(k *KeySet, err error) *KeySet {
 	if err != nil {
 		panic(err)
 	}

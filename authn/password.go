@@ -77,9 +77,8 @@ func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
 	return p, nil
 }
 
-// MustPasswords is NewPasswords for programs that cannot go on without; it panics on an error.
-func MustPasswords(cfg PasswordConfig) *Passwords {
-	p, err := NewPasswords(cfg)
+// MustPasswords returns p or panics with err.
+func MustPasswords(p *Passwords, err error) *Passwords {
 	if err != nil {
 		panic(err)
 	}

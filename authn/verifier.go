@@ -96,9 +96,8 @@ func NewVerifier(set Set, cfg VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// MustVerifier is NewVerifier for programs that cannot go on without; it panics on an error.
-func MustVerifier(set Set, cfg VerifierConfig) *Verifier {
-	v, err := NewVerifier(set, cfg)
+// MustVerifier returns v or panics with err.
+func MustVerifier(v *Verifier, err error) *Verifier {
 	if err != nil {
 		panic(err)
 	}

@@ -31,7 +31,7 @@ func BenchmarkAuthnVerify(b *testing.B) {
 		token, key := issueToken(b, alg)
 		ctx := context.Background()
 		verifier := func(cache int) *authn.Verifier {
-			return authn.MustVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache})
+			return authn.MustVerifier(authn.NewVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache}))
 		}
 		ours, cached := verifier(-1), verifier(0)
 		keyFunc := func(*jwt.Token) (any, error) { return key.Public, nil }
@@ -63,8 +63,8 @@ func BenchmarkAuthnVerify(b *testing.B) {
 // issueToken makes a token as the shop does, and the key that verifies it.
 func issueToken(b *testing.B, alg authn.Algorithm) (string, authn.VerifyKey) {
 	ctx := context.Background()
-	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)})
-	issuer := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour})
+	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}))
+	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001", Roles: []string{"customer", "admin"}})
 	if err != nil {
 		b.Fatal(err)

@@ -71,7 +71,7 @@ func (p place) bind(b *testing.B) place {
 // sillar makes a broker of this library, and the queue as it declares it.
 func (p place) sillar(b *testing.B) *rabbitmq.Broker {
 	b.Helper()
-	broker := rabbitmq.Must(p.url, rabbitmq.Config{Source: "bench", Exchange: p.exchange, Logger: slog.New(slog.DiscardHandler)})
+	broker := rabbitmq.Must(rabbitmq.New(p.url, rabbitmq.Config{Source: "bench", Exchange: p.exchange, Logger: slog.New(slog.DiscardHandler)}))
 	b.Cleanup(func() { _ = broker.Close() })
 	s, err := broker.Subscribe(context.Background(), messaging.Subscription{Group: p.queue, Patterns: []string{topic}})
 	if err != nil {
@@ -325,7 +325,7 @@ func BenchmarkMessagingConsume500(b *testing.B) {
 		broker := p.sillar(b)
 		p.fill(b, full(body))
 		ctx, stop := context.WithCancel(context.Background())
-		r := messaging.MustRouter(broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)})
+		r := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
 		n := 0
 		messaging.HandleRaw(r.Group(p.queue, messaging.GroupConfig{Prefetch: 500}), topic, func(context.Context, messaging.Message[[]byte]) error {
 			if n++; n == b.N {

@@ -64,7 +64,7 @@ func (drops) Shutdown(context.Context) error                             { retur
 // neither log nor know a correlation id, and the same with an access log by slog.
 func BenchmarkMiddleware(b *testing.B) {
 	ours := func(exporters ...sdktrace.SpanExporter) http.Handler {
-		tel := observability.Must(context.Background(), observability.Config{Service: "s", LogWriter: io.Discard, SpanExporters: exporters})
+		tel := observability.Must(observability.New(context.Background(), observability.Config{Service: "s", LogWriter: io.Discard, SpanExporters: exporters}))
 		b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
 		mux := tel.Mux()
 		mux.HandleFunc("GET /users/{id}", answer)

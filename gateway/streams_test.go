@@ -239,7 +239,7 @@ func TestWebSocketThroughAllMiddleware(t *testing.T) {
 			}
 		}
 	})
-	tel := observability.Must(t.Context(), observability.Config{Service: "edge", LogWriter: io.Discard})
+	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "edge", LogWriter: io.Discard}))
 	gw := gateway.Must(gateway.New(gateway.Config{Auth: auth, CORS: &gateway.CORS{Origins: []string{"https://shop.example"}}, Logger: tel.Logger,
 		TracerProvider: tel.TracerProvider, MeterProvider: tel.MeterProvider,
 		Routes: []gateway.Route{{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true, Roles: []string{"customer"}, RateLimit: &gateway.RateLimit{Rate: 100, BySubject: true},

@@ -142,7 +142,7 @@ func TestPublicEdge(t *testing.T) {
 // Where middleware has made a span of the request, that is the request's, and what it did not believe stays unbelieved.
 func TestSpanOfMiddleware(t *testing.T) {
 	exporter := &keeping{}
-	tel := observability.Must(t.Context(), observability.Config{Service: "edge", PublicEdge: true, SpanExporters: []sdktrace.SpanExporter{exporter}, LogWriter: io.Discard})
+	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "edge", PublicEdge: true, SpanExporters: []sdktrace.SpanExporter{exporter}, LogWriter: io.Discard}))
 	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Logger: tel.Logger, TracerProvider: tel.TracerProvider,
 		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}}))
 	srv := httptest.NewServer(tel.Middleware(gw))

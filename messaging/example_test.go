@@ -15,10 +15,10 @@ func ExampleRouter() {
 	type orderCreated struct{ ID string }
 	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
 	defer stop()
-	broker := memory.Must(memory.Config{Source: "orders"})
+	broker := memory.Must(memory.New(memory.Config{Source: "orders"}))
 	defer broker.Close()
 
-	router := messaging.MustRouter(broker, messaging.RouterConfig{Logger: quiet})
+	router := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{Logger: quiet}))
 	group := router.Group("billing", messaging.GroupConfig{
 		Concurrency: 4,
 		Retry:       messaging.Retry{Attempts: 3, Backoff: messaging.Exponential(10*time.Millisecond, time.Second)},

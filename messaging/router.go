@@ -92,9 +92,8 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	return r, errors.Join(err1, err2)
 }
 
-// MustRouter is NewRouter that panics.
-func MustRouter(sub Subscriber, cfg RouterConfig) *Router {
-	r, err := NewRouter(sub, cfg)
+// MustRouter returns r or panics with err.
+func MustRouter(r *Router, err error) *Router {
 	if err != nil {
 		panic(err)
 	}

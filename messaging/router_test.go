@@ -42,11 +42,11 @@ type world struct {
 func in(t *testing.T, cfg messaging.RouterConfig, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := memory.Must(memory.Config{Source: "test"})
+		b := memory.Must(memory.New(memory.Config{Source: "test"}))
 		if cfg.Logger == nil {
 			cfg.Logger = quiet
 		}
-		w := &world{Broker: b, r: messaging.MustRouter(b, cfg), t: t}
+		w := &world{Broker: b, r: messaging.MustRouter(messaging.NewRouter(b, cfg)), t: t}
 		test(w)
 		if w.stop != nil {
 			if err := w.end(); err != nil {
@@ -364,7 +364,7 @@ func TestMiddlewareOrder(t *testing.T) {
 }
 
 func TestMistakesPanic(t *testing.T) {
-	r := messaging.MustRouter(memory.Must(memory.Config{}), messaging.RouterConfig{})
+	r := messaging.MustRouter(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
 	g := r.Group("g", messaging.GroupConfig{})
 	h := func(context.Context, messaging.Message[[]byte]) error { return nil }
 	messaging.HandleRaw(g, "a.*", h)
@@ -374,7 +374,7 @@ func TestMistakesPanic(t *testing.T) {
 		"pattern taken":    func() { messaging.HandleRaw(g, "a.*", h) },
 		"malformed":        func() { messaging.HandleRaw(g, "a.b*", h) },
 		"empty pattern":    func() { messaging.HandleRaw(g, "", h) },
-		"no subscriber":    func() { messaging.MustRouter(nil, messaging.RouterConfig{}) },
+		"no subscriber":    func() { messaging.MustRouter(messaging.NewRouter(nil, messaging.RouterConfig{})) },
 		"pattern too long": func() { messaging.HandleRaw(g, strings.Repeat("a", 256), h) },
 	} {
 		func() {

@@ -52,8 +52,8 @@ func runService([]string) error {
 	_ = os.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "65536") // a batch larger than this is not accepted
 	_ = os.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "65536")
 	ctx := context.Background()
-	tel := observability.Must(ctx, observability.Config{Service: "orders", LogWriter: io.Discard, SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16})
-	broker := memory.Must(memory.Config{Source: "orders", Logger: tel.Logger})
+	tel := observability.Must(observability.New(ctx, observability.Config{Service: "orders", LogWriter: io.Discard, SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16}))
+	broker := memory.Must(memory.New(memory.Config{Source: "orders", Logger: tel.Logger}))
 	router, err := messaging.NewRouter(broker, messaging.RouterConfig{Logger: tel.Logger, TracerProvider: tel.TracerProvider})
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func runService([]string) error {
 		finished.Add(1)
 		return nil
 	})
-	h := health.Must(health.Config{})
+	h := health.Must(health.New(health.Config{}))
 	mux := tel.Mux()
 	h.Register(mux)
 	mux.HandleFunc("GET /work", func(w http.ResponseWriter, r *http.Request) {

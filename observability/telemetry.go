@@ -136,9 +136,8 @@ func New(_ context.Context, cfg Config) (*Telemetry, error) {
 	return t, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(ctx context.Context, cfg Config) *Telemetry {
-	t, err := New(ctx, cfg)
+// Must returns t or panics with err.
+func Must(t *Telemetry, err error) *Telemetry {
 	if err != nil {
 		panic(err)
 	}

@@ -71,10 +71,10 @@ func serve(t *testing.T, v *authn.Verifier, opts ...authngrpc.Option) (healthpb.
 type tokenKey struct{}
 
 func TestInterceptors(t *testing.T) {
-	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})
-	i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"})
-	v := authn.MustVerifier(keys, authn.VerifierConfig{Issuer: "x", Logger: quiet})
-	broken := authn.MustVerifier(brokenSet{}, authn.VerifierConfig{Issuer: "x", Logger: quiet})
+	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
+	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
+	broken := authn.MustVerifier(authn.NewVerifier(brokenSet{}, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 	token := func(roles ...string) string {
 		p, err := i.Issue(t.Context(), authn.Subject{ID: "u1", Roles: roles})
 		if err != nil {

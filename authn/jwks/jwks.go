@@ -100,9 +100,8 @@ func New(rawURL string, cfg Config) (*Set, error) {
 	return s, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(rawURL string, cfg Config) *Set {
-	s, err := New(rawURL, cfg)
+// Must returns s or panics with err.
+func Must(s *Set, err error) *Set {
 	if err != nil {
 		panic(err)
 	}

@@ -67,14 +67,14 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 func document(t *testing.T) (doc, kid string) {
 	t.Helper()
 	store := authn.NewMemoryKeys()
-	k := authn.MustKeySet(store, authn.KeyConfig{Logger: quiet})
+	k := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
 	keys, _, _ := store.Load(t.Context())
 	return string(k.JWKS()), keys[0].ID
 }
 
 func open(t *testing.T, e *endpoint, cfg jwks.Config) *jwks.Set {
 	cfg.Client, cfg.Logger = &http.Client{Transport: e}, quiet
-	return jwks.Must("https://users.test/jwks.json", cfg)
+	return jwks.Must(jwks.New("https://users.test/jwks.json", cfg))
 }
 
 func TestStorm(t *testing.T) {
@@ -126,12 +126,12 @@ func TestStorm(t *testing.T) {
 // TestRotation verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet})
-		i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet})
+		keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
+		i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet}))
 		e := &endpoint{handler: keys.Handler()}
 		s := open(t, e, jwks.Config{})
 		defer s.Close()
-		v := authn.MustVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet})
+		v := authn.MustVerifier(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 		var wg sync.WaitGroup
 		kids := sync.Map{}
 		for n := range 2 {
@@ -251,24 +251,24 @@ func TestURLs(t *testing.T) {
 
 // TestOverHTTP verifies a token with the set that the issuer's handler serves, and follows no redirect out of https.
 func TestOverHTTP(t *testing.T) {
-	keys := authn.MustKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})
+	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	mux := http.NewServeMux()
 	mux.Handle("/jwks.json", keys.Handler())
 	mux.Handle("/away", http.RedirectHandler("http://users.test/jwks.json", http.StatusFound))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	s := jwks.Must(srv.URL+"/jwks.json", jwks.Config{Logger: quiet})
+	s := jwks.Must(jwks.New(srv.URL+"/jwks.json", jwks.Config{Logger: quiet}))
 	defer s.Close()
-	i := authn.MustIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"})
+	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
 	p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := authn.MustVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet})
+	v := authn.MustVerifier(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 	if u, err := v.Verify(t.Context(), p.AccessToken); err != nil || u.ID != "u1" {
 		t.Errorf("%+v, %v", u, err)
 	}
-	away := jwks.Must(srv.URL+"/away", jwks.Config{Logger: quiet})
+	away := jwks.Must(jwks.New(srv.URL+"/away", jwks.Config{Logger: quiet}))
 	defer away.Close()
 	if _, err := away.Key(t.Context(), "x"); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("a redirect to http elsewhere: %v", err)

@@ -10,7 +10,7 @@ import (
 
 func ExampleResolver() {
 	os.Setenv("EXAMPLE_DSN", "postgres://app:hunter2@db/orders")
-	r := secrets.Must(secrets.Config{}) // with Sources: {"vault": client} also vault://mount/path#key
+	r := secrets.Must(secrets.NewResolver(secrets.Config{})) // with Sources: {"vault": client} also vault://mount/path#key
 	dsn, err := r.Get(context.Background(), "env:EXAMPLE_DSN")
 	fmt.Println(dsn, err)
 	fmt.Println(len(dsn.Reveal()))

@@ -111,9 +111,8 @@ func NewResolver(cfg Config) (*Resolver, error) {
 	return &Resolver{sources: sources, plain: cfg.AllowPlain}, nil
 }
 
-// Must is NewResolver for programs that cannot go on without; it panics on an error.
-func Must(cfg Config) *Resolver {
-	r, err := NewResolver(cfg)
+// Must returns r or panics with err.
+func Must(r *Resolver, err error) *Resolver {
 	if err != nil {
 		panic(err)
 	}

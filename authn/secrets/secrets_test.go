@@ -27,7 +27,7 @@ func TestResolver(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := secrets.Must(secrets.Config{Sources: map[string]secrets.Source{"vault": fixed{}}})
+	r := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"vault": fixed{}}}))
 	for ref, want := range map[string]string{
 		"env:SECRETS_TEST": "hush", "file:" + path: "two\nlines", "file://" + path: "two\nlines", "vault://a/b#c": "vault://a/b#c",
 	} {
@@ -52,10 +52,10 @@ func TestResolver(t *testing.T) {
 			t.Errorf("%q: the error shows the reference: %v", ref, err)
 		}
 	}
-	if _, err := secrets.Must(secrets.Config{Sources: map[string]secrets.Source{"env": nil}}).Get(t.Context(), "env:SECRETS_TEST"); !errors.Is(err, secrets.ErrReference) {
+	if _, err := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"env": nil}})).Get(t.Context(), "env:SECRETS_TEST"); !errors.Is(err, secrets.ErrReference) {
 		t.Errorf("a source that was taken away: %v", err)
 	}
-	if s, err := secrets.Must(secrets.Config{AllowPlain: true}).Get(t.Context(), "plain"); err != nil || s.Reveal() != "plain" {
+	if s, err := secrets.Must(secrets.NewResolver(secrets.Config{AllowPlain: true})).Get(t.Context(), "plain"); err != nil || s.Reveal() != "plain" {
 		t.Errorf("plain: %v", err)
 	}
 }

@@ -26,13 +26,13 @@ func Example() {
 		return
 	}
 	defer db.Close()
-	tokens := sqltokens.Must(db, sqltokens.Config{})
+	tokens := sqltokens.Must(sqltokens.New(db, sqltokens.Config{}))
 	if err := tokens.EnsureSchema(ctx); err != nil {
 		fmt.Println(err)
 		return
 	}
-	keys := authn.MustKeySet(authn.NewFileKeys(filepath.Join(dir, "keys.json")), authn.KeyConfig{})
-	issuer := authn.MustIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"})
+	keys := authn.MustKeySet(authn.NewKeySet(authn.NewFileKeys(filepath.Join(dir, "keys.json")), authn.KeyConfig{}))
+	issuer := authn.MustIssuer(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"}))
 
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
 	if err != nil {

@@ -44,9 +44,8 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	return &Store{db: db, prefix: p, grants: p + "refresh_tokens", revoked: p + "revoked_tokens"}, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(db *sqldb.DB, cfg Config) *Store {
-	s, err := New(db, cfg)
+// Must returns s or panics with err.
+func Must(s *Store, err error) *Store {
 	if err != nil {
 		panic(err)
 	}

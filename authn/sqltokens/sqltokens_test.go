@@ -24,7 +24,7 @@ func open(t *testing.T, dsn string) authn.TokenStore {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s := sqltokens.Must(db, sqltokens.Config{Prefix: "auth_"})
+	s := sqltokens.Must(sqltokens.New(db, sqltokens.Config{Prefix: "auth_"}))
 	for range 2 {
 		if err := s.EnsureSchema(t.Context()); err != nil {
 			t.Fatal(err)

@@ -76,9 +76,8 @@ func New(cfg Config) (*Files, error) {
 	return f, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(cfg Config) *Files {
-	f, err := New(cfg)
+// Must returns f or panics with err.
+func Must(f *Files, err error) *Files {
 	if err != nil {
 		panic(err)
 	}

@@ -77,13 +77,13 @@ func TestMutualAndReload(t *testing.T) {
 	must(t, stranger.WriteFiles(sdir, "evil", 0, "evil"))
 
 	var reloads []error
-	files := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ReloadEvery: -1,
-		Logger: quiet, OnReload: func(err error) { reloads = append(reloads, err) }})
+	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ReloadEvery: -1,
+		Logger: quiet, OnReload: func(err error) { reloads = append(reloads, err) }}))
 	defer files.Close()
 	srv := start(t, files.Server())
 	open := func(c tlsconfig.Config) *tlsconfig.Files {
 		c.RootCAFile, c.ReloadEvery, c.Logger = at("ca.crt"), -1, quiet
-		f := tlsconfig.Must(c)
+		f := tlsconfig.Must(tlsconfig.New(c))
 		t.Cleanup(func() { _ = f.Close() })
 		return f
 	}
@@ -140,16 +140,16 @@ func TestOptionalAndLoop(t *testing.T) {
 	authority := ca(t, "dev")
 	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
 	told := make(chan error, 1)
-	files := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ClientOptional: true,
+	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ClientOptional: true,
 		ReloadEvery: 10 * time.Millisecond, Logger: quiet, OnReload: func(err error) {
 			select {
 			case told <- err:
 			default:
 			}
-		}})
+		}}))
 	defer files.Close()
 	srv := start(t, files.Server())
-	f := tlsconfig.Must(tlsconfig.Config{RootCAFile: at("ca.crt"), ReloadEvery: -1})
+	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: at("ca.crt"), ReloadEvery: -1}))
 	defer f.Close()
 	if body, _, err := get(t, client(t, f), srv.URL); err != nil || body != "" {
 		t.Errorf("%q, %v", body, err)
@@ -177,10 +177,10 @@ func TestNoResumptionWithClientCertificates(t *testing.T) {
 	at := func(n string) string { return filepath.Join(dir, n) }
 	must(t, ca(t, "dev").WriteFiles(dir, "server", 0, "127.0.0.1"))
 	for clientCA, resumes := range map[string]bool{"": true, at("ca.crt"): false} {
-		files := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: clientCA, ReloadEvery: -1, Logger: quiet})
+		files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: clientCA, ReloadEvery: -1, Logger: quiet}))
 		defer files.Close()
 		srv := start(t, files.Server())
-		own := tlsconfig.Must(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), RootCAFile: at("ca.crt"), ReloadEvery: -1, Logger: quiet})
+		own := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), RootCAFile: at("ca.crt"), ReloadEvery: -1, Logger: quiet}))
 		defer own.Close()
 		cfg := own.Client()
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(4)

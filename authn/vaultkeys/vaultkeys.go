@@ -28,9 +28,8 @@ func New(client *vault.Client, mount, path string) (*Store, error) {
 	return &Store{client, mount, path}, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(client *vault.Client, mount, path string) *Store {
-	s, err := New(client, mount, path)
+// Must returns s or panics with err.
+func Must(s *Store, err error) *Store {
 	if err != nil {
 		panic(err)
 	}

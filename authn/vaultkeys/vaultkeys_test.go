@@ -58,9 +58,9 @@ func TestStore(t *testing.T) {
 		srv := httptest.NewServer(&kv{})
 		t.Cleanup(srv.Close)
 		open := func() authn.KeyStore {
-			c := vault.Must(vault.Config{Address: srv.URL, Auth: vault.Token("t")})
+			c := vault.Must(vault.New(vault.Config{Address: srv.URL, Auth: vault.Token("t")}))
 			t.Cleanup(func() { _ = c.Close() })
-			return vaultkeys.Must(c, "secret", "shop/keys")
+			return vaultkeys.Must(vaultkeys.New(c, "secret", "shop/keys"))
 		}
 		return open(), open
 	})

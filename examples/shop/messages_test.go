@@ -42,7 +42,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 		}
 		return out.String()
 	}
-	broker := rabbitmq.Must(url, rabbitmq.Config{Source: "test"})
+	broker := rabbitmq.Must(rabbitmq.New(url, rabbitmq.Config{Source: "test"}))
 	defer broker.Close()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err := broker.Publish(t.Context(), "orders.paid", []byte("{not json"), messaging.WithID("broken-1"))

@@ -39,7 +39,7 @@ func (w *written) Write(b []byte) (int, error) {
 
 func watched(t *testing.T, service string, log io.Writer) *observability.Telemetry {
 	t.Helper()
-	tel := observability.Must(t.Context(), observability.Config{Service: service, LogWriter: log})
+	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: service, LogWriter: log}))
 	t.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
 	return tel
 }

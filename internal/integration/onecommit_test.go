@@ -52,8 +52,8 @@ func open(t *testing.T, dsn string) *parts {
 			t.Error(err)
 		}
 	})
-	p := &parts{db: db, events: sqlevents.Must(sqlevents.New(db, sqlevents.Config{})), outbox: sqloutbox.Must(db, sqloutbox.Config{Source: "test"}),
-		inbox: sqlinbox.Must(db, sqlinbox.Config{}), barrier: barrier.Must(barrier.New(db, barrier.Config{}))}
+	p := &parts{db: db, events: sqlevents.Must(sqlevents.New(db, sqlevents.Config{})), outbox: sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})),
+		inbox: sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{})), barrier: barrier.Must(barrier.New(db, barrier.Config{}))}
 	store := sagasql.Must(sagasql.New(db, sagasql.Config{}))
 	schema, err := sqlrepo.Schema[product](db.Dialect(), "products")
 	if err == nil {

@@ -111,9 +111,8 @@ func limit(n int) int {
 	return n
 }
 
-// Must is New that panics.
-func Must(cfg Config) *Broker {
-	b, err := New(cfg)
+// Must returns b or panics with err.
+func Must(b *Broker, err error) *Broker {
 	if err != nil {
 		panic(err)
 	}

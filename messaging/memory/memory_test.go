@@ -17,13 +17,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
 	messagingtest.Run(t, func(*testing.T) messaging.Broker {
-		return memory.Must(memory.Config{Source: "test", MaxQueue: 3000})
+		return memory.Must(memory.New(memory.Config{Source: "test", MaxQueue: 3000}))
 	}, messagingtest.Features{MaxQueue: 3000})
 }
 
 // The oldest dead letter makes room for a new one.
 func TestDeadLettersAreBounded(t *testing.T) {
-	b := memory.Must(memory.Config{MaxDeadLetters: 2})
+	b := memory.Must(memory.New(memory.Config{MaxDeadLetters: 2}))
 	defer b.Close()
 	s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a"}, Prefetch: 1})
 	if err != nil {
@@ -46,10 +46,10 @@ func TestDeadLettersAreBounded(t *testing.T) {
 
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
-	broker := memory.Must(memory.Config{Source: "orders"})
+	broker := memory.Must(memory.New(memory.Config{Source: "orders"}))
 	defer broker.Close()
 
-	router := messaging.MustRouter(broker, messaging.RouterConfig{})
+	router := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{}))
 	group := router.Group("notifications", messaging.GroupConfig{})
 	type orderCreated struct{ ID string }
 	messaging.Handle(group, "orders.created", func(_ context.Context, m messaging.Message[orderCreated]) error {

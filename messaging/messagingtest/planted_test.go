@@ -87,7 +87,7 @@ var planted = map[string]func(b *broken){
 	"Closed": func(b *broken) {
 		b.publish = func(_ messaging.Envelope, err error) error { return unless(err, messaging.ErrClosed) }
 	},
-	"BackPressure": func(b *broken) { b.Broker = memory.Must(memory.Config{MaxQueue: -1}) },
+	"BackPressure": func(b *broken) { b.Broker = memory.Must(memory.New(memory.Config{MaxQueue: -1})) },
 }
 
 const variable = "SILLAR_PLANTED"
@@ -105,7 +105,7 @@ func TestSuite(t *testing.T) {
 		f.Patience = time.Second // a check that fails by waiting
 	}
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
-		b := &broken{Broker: memory.Must(memory.Config{MaxQueue: room}), ctx: context.Background()}
+		b := &broken{Broker: memory.Must(memory.New(memory.Config{MaxQueue: room})), ctx: context.Background()}
 		if plant := planted[name]; plant != nil {
 			plant(b)
 		}

@@ -101,9 +101,8 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	return r, err
 }
 
-// MustRelay is NewRelay that panics.
-func MustRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) *Relay {
-	r, err := NewRelay(store, publisher, cfg)
+// MustRelay returns r or panics with err.
+func MustRelay(r *Relay, err error) *Relay {
 	if err != nil {
 		panic(err)
 	}

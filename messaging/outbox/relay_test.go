@@ -105,7 +105,7 @@ func run(t *testing.T, s *store, p publisher, cfg outbox.RelayConfig, test func(
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Logger = quiet
-		r := outbox.MustRelay(s, p, cfg)
+		r := outbox.MustRelay(outbox.NewRelay(s, p, cfg))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()

@@ -26,7 +26,7 @@ func block(c *conn, on bool) {
 
 // While publishers are blocked Publish ends with its context, consumers go on, and what waited is sent afterwards.
 func TestBlocked(t *testing.T) {
-	b := Must(testenv.RabbitMQ(t), Config{Source: "test"})
+	b := Must(New(testenv.RabbitMQ(t), Config{Source: "test"}))
 	defer b.Close()
 	s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1})
 	if err != nil {

@@ -37,8 +37,8 @@ func init() {
 		if err != nil {
 			return err
 		}
-		r := messaging.MustRouter(rabbitmq.Must(args[0], rabbitmq.Config{}), messaging.RouterConfig{Logger: quiet})
-		g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Dedup: lingering{sqlinbox.Must(db, sqlinbox.Config{})},
+		r := messaging.MustRouter(messaging.NewRouter(rabbitmq.Must(rabbitmq.New(args[0], rabbitmq.Config{})), messaging.RouterConfig{Logger: quiet}))
+		g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Dedup: lingering{sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))},
 			Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(100 * time.Millisecond)}})
 		messaging.HandleRaw(g, "t", func(ctx context.Context, m messaging.Message[[]byte]) error {
 			if _, err := db.Querier(ctx).Exec(ctx, "INSERT INTO effects (id) VALUES ($1)", m.ID); err != nil {
@@ -64,7 +64,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	box, inbox := sqloutbox.Must(db, sqloutbox.Config{Source: "test"}), sqlinbox.Must(db, sqlinbox.Config{})
+	box, inbox := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})), sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))
 	if err := errors.Join(box.EnsureSchema(t.Context()), inbox.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE effects (id TEXT NOT NULL)")); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,9 @@ func TestEndToEnd(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	relayed := make(chan error, 1)
-	go func() { relayed <- outbox.MustRelay(box, b, outbox.RelayConfig{Logger: quiet, Batch: 20}).Run(ctx) }()
+	go func() {
+		relayed <- outbox.MustRelay(outbox.NewRelay(box, b, outbox.RelayConfig{Logger: quiet, Batch: 20})).Run(ctx)
+	}()
 	defer func() {
 		stop()
 		if err := <-relayed; err != nil {

@@ -39,7 +39,7 @@ func open(t *testing.T, url string, cfg rabbitmq.Config) *rabbitmq.Broker {
 	if cfg.Logger == nil {
 		cfg.Logger = quiet
 	}
-	b := rabbitmq.Must(url, cfg)
+	b := rabbitmq.Must(rabbitmq.New(url, cfg))
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Errorf("Close: %v", err)

@@ -119,9 +119,8 @@ func New(url string, cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// Must is New that panics.
-func Must(url string, cfg Config) *Broker {
-	b, err := New(url, cfg)
+// Must returns b or panics with err.
+func Must(b *Broker, err error) *Broker {
 	if err != nil {
 		panic(err)
 	}

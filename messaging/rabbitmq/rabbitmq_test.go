@@ -20,13 +20,13 @@ var quiet = slog.New(slog.DiscardHandler)
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
-		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet})
+		return rabbitmq.Must(rabbitmq.New(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet}))
 	}, messagingtest.Features{})
 }
 
 func TestConformanceClassic(t *testing.T) {
 	t.Parallel()
 	messagingtest.Run(t, func(t *testing.T) messaging.Broker {
-		return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, Classic: true})
+		return rabbitmq.Must(rabbitmq.New(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, Classic: true}))
 	}, messagingtest.Features{})
 }

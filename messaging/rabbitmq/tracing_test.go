@@ -23,10 +23,10 @@ import (
 func TestTracing(t *testing.T) {
 	for name, factory := range map[string]func(t *testing.T, tp trace.TracerProvider) messaging.Broker{
 		"memory": func(_ *testing.T, tp trace.TracerProvider) messaging.Broker {
-			return memory.Must(memory.Config{Source: "test", TracerProvider: tp})
+			return memory.Must(memory.New(memory.Config{Source: "test", TracerProvider: tp}))
 		},
 		"rabbitmq": func(t *testing.T, tp trace.TracerProvider) messaging.Broker {
-			return rabbitmq.Must(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, TracerProvider: tp})
+			return rabbitmq.Must(rabbitmq.New(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, TracerProvider: tp}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 )
 
 func Example() {
-	h := health.Must(health.Config{Service: "orders"})
+	h := health.Must(health.New(health.Config{Service: "orders"}))
 	h.Add("database", func(context.Context) error { return nil })
 	h.Add("payments", func(context.Context) error { return errors.New("the breaker is open") }, health.Degraded())
 	mux := http.NewServeMux()
@@ -27,7 +27,7 @@ func Example() {
 
 func ExampleRun() {
 	ctx, stop := context.WithCancel(context.Background())
-	h := health.Must(health.Config{})
+	h := health.Must(health.New(health.Config{}))
 	stop() // a program of one service leaves this to SIGTERM
 	err := health.Run(ctx, health.Drain{Health: h, NoSignals: true, Grace: 20 * time.Second, Logger: slog.New(slog.DiscardHandler)},
 		health.Phase{Name: "http", Bound: 10 * time.Second, Stop: func(context.Context) error { fmt.Println("server stopped"); return nil }},

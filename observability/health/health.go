@@ -78,9 +78,8 @@ func New(cfg Config) (*Health, error) {
 	return &Health{cfg: cfg}, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(cfg Config) *Health {
-	h, err := New(cfg)
+// Must returns h or panics with err.
+func Must(h *Health, err error) *Health {
 	if err != nil {
 		panic(err)
 	}

@@ -36,7 +36,7 @@ func ask(t *testing.T, h http.Handler, url string) (int, Report) {
 
 func TestStates(t *testing.T) {
 	var db, cache error
-	h := Must(Config{Service: "orders", CacheFor: -1, Details: true})
+	h := Must(New(Config{Service: "orders", CacheFor: -1, Details: true}))
 	h.Add("db", func(context.Context) error { return db })
 	h.Add("cache", func(context.Context) error { return cache }, Degraded())
 	boom := errors.New("boom")
@@ -67,7 +67,7 @@ func TestStates(t *testing.T) {
 }
 
 func TestErrorsStayInside(t *testing.T) {
-	h := Must(Config{})
+	h := Must(New(Config{}))
 	h.Add("db", func(context.Context) error { return errors.New("postgres://user:hush@db") })
 	h.Add("p", func(context.Context) error { panic("hush") })
 	rec := httptest.NewRecorder()
@@ -79,7 +79,7 @@ func TestErrorsStayInside(t *testing.T) {
 
 func TestChecksAreCachedAndBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := Must(Config{Timeout: time.Second, CacheFor: 5 * time.Second, Details: true})
+		h := Must(New(Config{Timeout: time.Second, CacheFor: 5 * time.Second, Details: true}))
 		var runs atomic.Int64
 		h.Add("slow", func(ctx context.Context) error {
 			runs.Add(1)
@@ -130,7 +130,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := Must(Config{})
+		h := Must(New(Config{}))
 		signals := make(chan os.Signal, 2)
 		start := time.Now()
 		var order []string
@@ -205,7 +205,7 @@ func TestRealSignal(t *testing.T) {
 	other := make(chan os.Signal, 1) // or an early signal would end the test's process
 	signal.Notify(other, syscall.SIGTERM)
 	defer signal.Stop(other)
-	h := Must(Config{})
+	h := Must(New(Config{}))
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for !h.Draining() {

@@ -106,7 +106,7 @@ func TestSpansArrive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tel := observability.Must(t.Context(), observability.Config{Service: "orders", LogWriter: discard{}, SpanExporters: e})
+		tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: discard{}, SpanExporters: e}))
 		mux := tel.Mux()
 		mux.HandleFunc("GET /orders/{id}", func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = observability.Trace(r.Context(), "read", func(context.Context) (int, error) { return 0, nil })
@@ -156,7 +156,7 @@ func TestDeadCollectorSlowsNothing(t *testing.T) {
 			if tel != nil {
 				_ = tel.Shutdown(t.Context())
 			}
-			tel = observability.Must(t.Context(), observability.Config{Service: "s", LogWriter: log, SpanExporters: e, QueueSize: 512, ShutdownTimeout: 300 * time.Millisecond})
+			tel = observability.Must(observability.New(t.Context(), observability.Config{Service: "s", LogWriter: log, SpanExporters: e, QueueSize: 512, ShutdownTimeout: 300 * time.Millisecond}))
 			start = min(start, time.Since(begun))
 		}
 		if start > 100*time.Millisecond {

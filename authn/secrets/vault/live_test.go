@@ -73,7 +73,7 @@ func TestLive(t *testing.T) {
 	secretID := call("POST", "auth/approle/role/"+name+"/secret-id", nil)["secret_id"].(string)
 
 	var log bytes.Buffer
-	c := vault.Must(vault.Config{Auth: vault.AppRole(role, secretID), CacheFor: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c := vault.Must(vault.New(vault.Config{Auth: vault.AppRole(role, secretID), CacheFor: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	ctx := t.Context()
 	if _, err := c.Read(ctx, name, "app/db"); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("nothing there: %v", err)
@@ -100,7 +100,7 @@ func TestLive(t *testing.T) {
 	if _, err := c.Read(ctx, name, "app/db"); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("deleted: %v", err)
 	}
-	wrong := vault.Must(vault.Config{Auth: vault.AppRole(role, "wrong-hush"), Attempts: -1})
+	wrong := vault.Must(vault.New(vault.Config{Auth: vault.AppRole(role, "wrong-hush"), Attempts: -1}))
 	defer wrong.Close()
 	if err := wrong.Check(ctx); err == nil || strings.Contains(err.Error(), "hush") {
 		t.Errorf("a wrong secret id: %v", err)

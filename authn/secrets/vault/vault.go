@@ -139,9 +139,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Must is New for programs that cannot go on without; it panics on an error.
-func Must(cfg Config) *Client {
-	c, err := New(cfg)
+// Must returns c or panics with err.
+func Must(c *Client, err error) *Client {
 	if err != nil {
 		panic(err)
 	}

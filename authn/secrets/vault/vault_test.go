@@ -337,9 +337,9 @@ func TestOverHTTP(t *testing.T) {
 	defer srv.Close()
 	t.Setenv("VAULT_ADDR", srv.URL)
 	t.Setenv("VAULT_TOKEN", "root-hush")
-	c := vault.Must(vault.Config{})
+	c := vault.Must(vault.New(vault.Config{}))
 	defer c.Close()
-	r := secrets.Must(secrets.Config{Sources: map[string]secrets.Source{"vault": c}})
+	r := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"vault": c}}))
 	if v, err := r.Get(t.Context(), "vault://secret/a b#k"); err != nil || v.Reveal() != "v" {
 		t.Errorf("%q, %v", v.Reveal(), err)
 	}

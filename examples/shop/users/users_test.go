@@ -30,7 +30,7 @@ import (
 // start runs a users service and a consumer of what it tells.
 func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 	t.Helper()
-	broker := memory.Must(memory.Config{Source: "test"})
+	broker := memory.Must(memory.New(memory.Config{Source: "test"}))
 	s, err := users.New(t.Context(), platform.Config{Name: "users", Version: "test", Addr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", DB: dsn,
 		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)},
 		Users: []platform.SeedUser{{Username: "admin", Email: "admin@example.com", Password: "correct horse", Roles: []string{"admin"}}}})

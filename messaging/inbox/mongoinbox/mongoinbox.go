@@ -90,9 +90,8 @@ func New(db *mongo.Database, cfg Config) (*Inbox, error) {
 	return &Inbox{db: db, cfg: cfg}, nil
 }
 
-// Must is New that panics.
-func Must(db *mongo.Database, cfg Config) *Inbox {
-	i, err := New(db, cfg)
+// Must returns i or panics with err.
+func Must(i *Inbox, err error) *Inbox {
 	if err != nil {
 		panic(err)
 	}

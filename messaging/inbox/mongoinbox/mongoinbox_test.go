@@ -47,7 +47,7 @@ func open(t *testing.T, keep time.Duration) (*mongo.Database, *mongorepo.Repo[st
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := mongoinbox.Must(db, mongoinbox.Config{Collections: []string{"stock"}, Keep: keep})
+	i := mongoinbox.Must(mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock"}, Keep: keep}))
 	if err := i.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}

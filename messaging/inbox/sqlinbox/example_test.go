@@ -14,7 +14,7 @@ func Example() {
 	ctx := context.Background()
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{}))
 	defer db.Close()
-	inbox := sqlinbox.Must(db, sqlinbox.Config{})
+	inbox := sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))
 	if err := inbox.EnsureSchema(ctx); err != nil {
 		fmt.Println(err)
 		return

@@ -79,9 +79,8 @@ func New(db *sqldb.DB, cfg Config) (*Inbox, error) {
 	return &Inbox{db: db, cfg: cfg, table: prefix + "inbox"}, nil
 }
 
-// Must is New that panics.
-func Must(db *sqldb.DB, cfg Config) *Inbox {
-	i, err := New(db, cfg)
+// Must returns i or panics with err.
+func Must(i *Inbox, err error) *Inbox {
 	if err != nil {
 		panic(err)
 	}

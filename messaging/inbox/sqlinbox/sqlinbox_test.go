@@ -52,7 +52,7 @@ func each(t *testing.T, test func(t *testing.T, db *sqldb.DB, effects func() int
 
 func inbox(t *testing.T, db *sqldb.DB, cfg sqlinbox.Config) *sqlinbox.Inbox {
 	t.Helper()
-	i := sqlinbox.Must(db, cfg)
+	i := sqlinbox.Must(sqlinbox.New(db, cfg))
 	if err := i.EnsureSchema(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestPurge(t *testing.T) {
 // Together with a router: a message that comes twice has one effect.
 func TestWithRouter(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
-		b := memory.Must(memory.Config{Source: "test"})
+		b := memory.Must(memory.New(memory.Config{Source: "test"}))
 		defer b.Close()
 		s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a"}})
 		if err != nil || s.Close() != nil {
@@ -175,7 +175,7 @@ func TestWithRouter(t *testing.T) {
 		}
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
-		r := messaging.MustRouter(b, messaging.RouterConfig{})
+		r := messaging.MustRouter(messaging.NewRouter(b, messaging.RouterConfig{}))
 		g := r.Group("g", messaging.GroupConfig{Dedup: inbox(t, db, sqlinbox.Config{})})
 		messaging.HandleRaw(g, "a", func(ctx context.Context, m messaging.Message[[]byte]) error {
 			if m.ID == "last" {

@@ -23,13 +23,13 @@ func Example() {
 	}
 	db := client.Database("shop")
 	things := mongorepo.Must(mongorepo.New[thing](ctx, db, mongorepo.Config{Collection: "things"}))
-	box := mongooutbox.Must(db, mongooutbox.Config{Source: "things", Collections: []string{"things"}})
+	box := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "things", Collections: []string{"things"}}))
 	if _, err := things.Create(ctx, thing{N: 1}, func(ctx context.Context, t *thing) error {
 		return box.Publish(ctx, "things.created", t)
 	}); err != nil {
 		fmt.Println(err)
 		return
 	}
-	relay := outbox.MustRelay(box, memory.Must(memory.Config{}), outbox.RelayConfig{})
+	relay := outbox.MustRelay(outbox.NewRelay(box, memory.Must(memory.New(memory.Config{})), outbox.RelayConfig{}))
 	fmt.Println(relay.Run(ctx))
 }

@@ -90,9 +90,8 @@ func New(db *mongo.Database, cfg Config) (*Outbox, error) {
 	return &Outbox{db: db, cfg: cfg}, nil
 }
 
-// Must is New that panics.
-func Must(db *mongo.Database, cfg Config) *Outbox {
-	o, err := New(db, cfg)
+// Must returns o or panics with err.
+func Must(o *Outbox, err error) *Outbox {
 	if err != nil {
 		panic(err)
 	}

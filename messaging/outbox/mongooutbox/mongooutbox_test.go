@@ -39,7 +39,7 @@ func init() {
 			return err
 		}
 		db := client.Database(strings.TrimPrefix(u.Path, "/"))
-		return outboxtest.RunRelay(mongooutbox.Must(db, mongooutbox.Config{Collections: []string{"others", "things"}}), args[1])
+		return outboxtest.RunRelay(mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"others", "things"}})), args[1])
 	})
 }
 
@@ -69,7 +69,7 @@ func openAt(t *testing.T, dsn string) (*mongo.Database, *mongorepo.Repo[thing], 
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := mongooutbox.Must(db, mongooutbox.Config{Source: "test", Collections: []string{"others", "things"}})
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"others", "things"}}))
 	if err := o.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestTombstones(t *testing.T) {
 func TestWake(t *testing.T) {
 	db, r, _ := open(t)
 	told := make(chan string, 1)
-	o := mongooutbox.Must(db, mongooutbox.Config{Source: "test", Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))})
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	wake := o.Wake(ctx)
@@ -178,14 +178,16 @@ func TestWake(t *testing.T) {
 		}
 		break
 	}
-	b := memory.Must(memory.Config{})
+	b := memory.Must(memory.New(memory.Config{}))
 	defer b.Close()
 	s, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- outbox.MustRelay(o, b, outbox.RelayConfig{Poll: 50 * time.Millisecond}).Run(ctx) }()
+	go func() {
+		done <- outbox.MustRelay(outbox.NewRelay(o, b, outbox.RelayConfig{Poll: 50 * time.Millisecond})).Run(ctx)
+	}()
 	if _, err := s.Receive(ctx); err != nil {
 		t.Error(err)
 	}

@@ -24,8 +24,8 @@ const (
 // RunRelay is what a process of RunKilled runs: a relay over a broker that writes what it confirms to a file, and pauses
 // between confirm and delete, which is when it is killed. Events of one key it refuses while a second file is not there.
 func RunRelay(store outbox.Store, file string) error {
-	return outbox.MustRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second, Poll: 20 * time.Millisecond,
-		Backoff: messaging.Constant(50 * time.Millisecond)}).Run(context.Background())
+	return outbox.MustRelay(outbox.NewRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second, Poll: 20 * time.Millisecond,
+		Backoff: messaging.Constant(50 * time.Millisecond)})).Run(context.Background())
 }
 
 // witness is a broker that appends the ids and keys that it confirms to a file.

@@ -19,19 +19,19 @@ func Example() {
 	defer stop()
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{}))
 	defer db.Close()
-	box := sqloutbox.Must(db, sqloutbox.Config{Source: "orders"})
+	box := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "orders"}))
 	if err := box.EnsureSchema(ctx); err != nil {
 		fmt.Println(err)
 		return
 	}
-	broker := memory.Must(memory.Config{})
+	broker := memory.Must(memory.New(memory.Config{}))
 	defer broker.Close()
 	stream, err := broker.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"orders.#"}})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	relay := outbox.MustRelay(box, broker, outbox.RelayConfig{})
+	relay := outbox.MustRelay(outbox.NewRelay(box, broker, outbox.RelayConfig{}))
 	done := make(chan error, 1)
 	go func() { done <- relay.Run(ctx) }()
 

@@ -19,7 +19,7 @@ func init() {
 		if err != nil {
 			return err
 		}
-		return outboxtest.RunRelay(sqloutbox.Must(db, sqloutbox.Config{}), args[1])
+		return outboxtest.RunRelay(sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{})), args[1])
 	})
 }
 

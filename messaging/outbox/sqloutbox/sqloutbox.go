@@ -77,9 +77,8 @@ func New(db *sqldb.DB, cfg Config) (*Outbox, error) {
 	return o, nil
 }
 
-// Must is New that panics.
-func Must(db *sqldb.DB, cfg Config) *Outbox {
-	o, err := New(db, cfg)
+// Must returns o or panics with err.
+func Must(o *Outbox, err error) *Outbox {
 	if err != nil {
 		panic(err)
 	}

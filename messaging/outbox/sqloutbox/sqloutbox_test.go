@@ -35,7 +35,7 @@ func open(t testing.TB, dsn string) (*sqldb.DB, *sqloutbox.Outbox) {
 			t.Error(err)
 		}
 	})
-	o := sqloutbox.Must(db, sqloutbox.Config{Source: "test"})
+	o := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"}))
 	if err := o.EnsureSchema(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestNotify(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	db, here := open(t, dsn)
 	_, there := open(t, dsn)
-	broker := memory.Must(memory.Config{})
+	broker := memory.Must(memory.New(memory.Config{}))
 	defer broker.Close()
 	s, err := broker.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"#"}, Prefetch: 10})
 	if err != nil {
@@ -104,7 +104,9 @@ func TestNotify(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- outbox.MustRelay(there, broker, outbox.RelayConfig{Poll: time.Hour}).Run(ctx) }()
+	go func() {
+		done <- outbox.MustRelay(outbox.NewRelay(there, broker, outbox.RelayConfig{Poll: time.Hour})).Run(ctx)
+	}()
 	defer func() {
 		stop()
 		if err := <-done; err != nil {

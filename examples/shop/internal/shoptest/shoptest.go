@@ -36,7 +36,7 @@ func New(t testing.TB) *Shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Shop{Broker: memory.Must(memory.Config{Source: "test"}), keys: keys, issuer: issuer}
+	s := &Shop{Broker: memory.Must(memory.New(memory.Config{Source: "test"})), keys: keys, issuer: issuer}
 	t.Cleanup(func() { _ = s.Broker.Close() })
 	return s
 }
