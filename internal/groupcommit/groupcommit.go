@@ -21,15 +21,13 @@ const (
 type Group[T any] struct {
 	// Flush makes the writes in one commit, and returns an error each.
 	Flush func(ctx context.Context, writes []T) []error
-	// Parallel is how many commits there may be at once. 0 means 1.
-	Parallel int
 	// Gather bounds the time that is given to the next group to come together after a large one, at most half of what
 	// the commit took.
 	Gather time.Duration
 
 	mu      sync.Mutex
 	waiting []pending[T]
-	busy    int
+	busy    bool
 }
 
 type pending[T any] struct {
@@ -45,8 +43,8 @@ func (g *Group[T]) Do(ctx context.Context, write T) error {
 	p := pending[T]{write, make(chan error, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, p)
-	if g.busy < max(g.Parallel, 1) {
-		g.busy++
+	if !g.busy {
+		g.busy = true
 		go g.run(context.WithoutCancel(ctx))
 	}
 	g.mu.Unlock()
@@ -65,8 +63,7 @@ func (g *Group[T]) run(ctx context.Context) {
 		now := g.waiting[:min(len(g.waiting), maxGroup)]
 		g.waiting = g.waiting[len(now):]
 		if len(now) == 0 {
-			g.waiting = nil
-			g.busy--
+			g.waiting, g.busy = nil, false
 			g.mu.Unlock()
 			return
 		}

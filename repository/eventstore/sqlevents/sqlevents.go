@@ -99,7 +99,6 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	}
 	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}
 	s.group.Flush = s.appendAll
-	s.group.Parallel = 4
 	return s, nil
 }
 
