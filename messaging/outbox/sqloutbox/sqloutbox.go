@@ -48,7 +48,7 @@ type Outbox struct {
 	cfg    Config
 	prefix string
 	table  string
-	now    string // SQL: the server's clock, in microseconds
+	now    string // SQL: the server's clock, in microseconds; on PostgreSQL the same all through a statement
 
 	mu      sync.Mutex
 	waiting map[chan struct{}]struct{} // relays of this process
@@ -72,7 +72,7 @@ func New(db *sqldb.DB, cfg Config) (*Outbox, error) {
 	o := &Outbox{db: db, cfg: cfg, prefix: prefix, table: prefix + "outbox", waiting: map[chan struct{}]struct{}{},
 		now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}
 	if db.Dialect() == sqldb.PostgreSQL {
-		o.now = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+		o.now = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
 	}
 	return o, nil
 }

@@ -53,10 +53,19 @@ func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.
 }
 
 func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, err error) {
+	// One moment for all rows: else a lease that ends meanwhile holds an event back, and not what follows it.
+	now, args := o.now, []any{limit}
+	if o.db.Dialect() == sqldb.SQLite {
+		var at int64
+		if err := o.db.Querier(ctx).QueryRow(ctx, "SELECT "+o.now).Scan(&at); err != nil {
+			return nil, err
+		}
+		now, args = "$2", append(args, at)
+	}
 	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
-		WHERE leased_until <= `+o.now+` AND due_at <= `+o.now+` AND (key = '' OR NOT EXISTS (
-			SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND (p.leased_until > `+o.now+` OR (p.seq < o.seq AND p.due_at > `+o.now+`))))
-		ORDER BY seq LIMIT $1`, limit)
+		WHERE leased_until <= `+now+` AND due_at <= `+now+` AND (key = '' OR NOT EXISTS (
+			SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND (p.leased_until > `+now+` OR (p.seq < o.seq AND p.due_at > `+now+`))))
+		ORDER BY seq LIMIT $1`, args...)
 	if err != nil {
 		return nil, err
 	}
