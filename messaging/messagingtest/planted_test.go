@@ -94,12 +94,10 @@ const variable = "SILLAR_PLANTED"
 
 const room = 3000
 
-// TestSuite runs in processes of TestPlantedBugs.
+// TestSuite passes for a broker that only wraps another. TestPlantedBugs runs it again, in processes of their own, with
+// a broken one.
 func TestSuite(t *testing.T) {
 	name := os.Getenv(variable)
-	if name == "" {
-		t.Skip("a part of TestPlantedBugs")
-	}
 	f := messagingtest.Features{MaxQueue: room}
 	if planted[name] != nil {
 		f.Patience = time.Second // a check that fails by waiting

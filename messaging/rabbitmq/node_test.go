@@ -14,7 +14,7 @@ import (
 // A server of the test's own is short of memory, closes connections, is stopped and killed while messages are published and handled.
 func TestServerRestartsAndBlocks(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a server is started three times")
+		t.Skip("a server is started three times: run without -short")
 	}
 	t.Parallel()
 	node := testenv.RabbitMQNode(t)

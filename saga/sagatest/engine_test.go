@@ -17,7 +17,7 @@ type edit struct{ file, old, with string }
 // Bugs that are planted in the engine are found: Explore is run once more, by a compiler that is shown another engine.
 func TestFindsBugsInTheEngine(t *testing.T) {
 	if testing.Short() {
-		t.Skip("compiles the engine several times; run without -short")
+		t.Skip("compiles the engine several times: run without -short")
 	}
 	for name, bug := range map[string]struct {
 		explore string
