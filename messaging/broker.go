@@ -40,7 +40,8 @@ type Broker interface {
 type Subscription struct {
 	// Group names the queue. Consumers of one group compete; every group gets every event.
 	Group string
-	// Patterns are topics in which * stands for one word and # for any number of words, words being separated by dots.
+	// Patterns are topics in which * stands for one word and # for any number of words, words being separated by dots;
+	// a pattern has # at most twice.
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int

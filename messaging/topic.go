@@ -45,12 +45,22 @@ func matchWords(pattern, topic []string) bool {
 	return reach[len(pattern)]
 }
 
+// maxHashes is RabbitMQ's limit since 4.3.
+const maxHashes = 2
+
 // ValidPattern reports what is wrong with a pattern, as an ErrMessage.
 func ValidPattern(pattern string) error {
+	hashes := 0
 	for w := range strings.SplitSeq(pattern, ".") {
 		if strings.ContainsAny(w, "*#") && len(w) > 1 {
 			return fmt.Errorf("%w: pattern %q: * and # stand for whole words", ErrMessage, pattern)
 		}
+		if w == "#" {
+			hashes++
+		}
+	}
+	if hashes > maxHashes {
+		return fmt.Errorf("%w: pattern %q: want at most %d times #", ErrMessage, pattern, maxHashes)
 	}
 	if pattern == "" || len(pattern) > MaxTopic || strings.ContainsAny(pattern, " \t\r\n") {
 		return fmt.Errorf("%w: pattern %q: want 1 to %d bytes without space", ErrMessage, pattern, MaxTopic)

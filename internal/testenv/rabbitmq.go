@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,31 +12,47 @@ import (
 	"testing"
 )
 
-// RabbitMQ returns the URL of a vhost of the test's own.
+// RabbitMQ returns the URL of a vhost and a user of the test's own.
 func RabbitMQ(t testing.TB) string {
 	t.Helper()
 	u := rabbitmq.url(t)
 	api := RabbitMQManagement(t)
 	name := unique()
-	if err := manage(api, http.MethodPut, "/api/vhosts/"+name, ""); err != nil {
-		t.Fatalf("testenv: make a vhost: %v", err)
+	for _, r := range []struct{ path, body string }{
+		{"/api/vhosts/" + name, ""},
+		{"/api/users/" + name, `{"password":"` + name + `","tags":""}`},
+		{"/api/permissions/" + name + "/" + name, `{"configure":".*","write":".*","read":".*"}`},
+	} {
+		if err := manage(api, http.MethodPut, r.path, r.body); err != nil {
+			t.Fatalf("testenv: make a vhost: %v", err)
+		}
 	}
 	t.Cleanup(func() {
-		if err := manage(api, http.MethodDelete, "/api/vhosts/"+name, ""); err != nil {
+		err := errors.Join(manage(api, http.MethodDelete, "/api/vhosts/"+name, ""), manage(api, http.MethodDelete, "/api/users/"+name, ""))
+		if err != nil {
 			t.Errorf("testenv: remove the vhost: %v", err)
 		}
 	})
-	user := "guest"
-	if u.User != nil {
-		user = u.User.Username()
-	}
-	rights := `{"configure":".*","write":".*","read":".*"}`
-	if err := manage(api, http.MethodPut, "/api/permissions/"+name+"/"+url.PathEscape(user), rights); err != nil {
-		t.Fatalf("testenv: permissions on the vhost: %v", err)
-	}
 	own := *u
-	own.Path = "/" + name
+	own.Path, own.User = "/"+name, url.UserPassword(name, name)
 	return own.String()
+}
+
+// CloseConnections closes through the management API, as an operator does, all connections of a URL that RabbitMQ
+// returned. It may be called from any goroutine.
+func CloseConnections(t testing.TB, own string) error {
+	t.Helper()
+	u, err := url.Parse(own)
+	if err != nil {
+		return err
+	}
+	api := RabbitMQManagement(t)
+	for try := 1; ; try++ { // the server trips over connections that end meanwhile
+		err = manage(api, http.MethodDelete, "/api/connections/username/"+u.User.Username(), "")
+		if err == nil || try == 10 {
+			return err
+		}
+	}
 }
 
 // RabbitMQManagement returns the base URL of the management API, with credentials and without a trailing slash.

@@ -171,8 +171,10 @@ func patterns(e *env) {
 		}
 		e.must(s.Close())
 	}
-	if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{"a.b*"}}); !errors.Is(err, messaging.ErrMessage) {
-		e.Errorf("a malformed pattern: %v", err)
+	for _, p := range []string{"a.b*", "#.a.#.b.#"} {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{p}}); !errors.Is(err, messaging.ErrMessage) {
+			e.Errorf("the pattern %s, which none may have: %v", p, err)
+		}
 	}
 }
 

@@ -57,9 +57,9 @@ type Config struct {
 	ReportUnknown bool
 	// Classic declares classic queues: faster on one node, not replicated. Default false: quorum queues.
 	Classic bool
-	// DeliveryLimit has a quorum queue dead-letter a message that was given back so often without being settled, such
-	// as one that kills its consumers. Giving back at a drain counts. Default 0: the server's own (RabbitMQ 3: none,
-	// 4: 20).
+	// DeliveryLimit has a quorum queue dead-letter a message whose consumer was lost so often, with its process, its
+	// connection or its channel, before it was settled: such as one that kills its consumers. Up to RabbitMQ 4.2 giving back
+	// at a drain counts too. Default 0: the server's own (RabbitMQ 3: none, 4: 20); negative: none.
 	DeliveryLimit int
 }
 

@@ -50,6 +50,9 @@ func deadQueue(group string) string { return group + ".dead" }
 
 func retryQueue(group string, s time.Duration) string { return group + ".retry." + stepName(s) }
 
+// unlimited is a delivery limit that is none: RabbitMQ 3 knows no other way to say so.
+const unlimited = math.MaxInt32
+
 // args are a queue's arguments. What leaves a quorum queue for its dead-letter queue is confirmed there first, which
 // asks for overflow=reject-publish.
 func (b *Broker) args(deadLetterTo string) amqp.Table {
@@ -59,7 +62,7 @@ func (b *Broker) args(deadLetterTo string) amqp.Table {
 	}
 	if deadLetterTo == "" {
 		if !b.cfg.Classic {
-			a["x-delivery-limit"] = int64(math.MaxInt32) // looking at dead letters counts; RabbitMQ 4 would drop them at 20
+			a["x-delivery-limit"] = int64(unlimited) // looking at dead letters counts; RabbitMQ 4 would drop them at 20
 		}
 		return a
 	}
@@ -88,8 +91,12 @@ func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string)
 		return err
 	}
 	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
-	if b.cfg.DeliveryLimit > 0 && !b.cfg.Classic {
-		args["x-delivery-limit"] = int64(b.cfg.DeliveryLimit)
+	switch limit := b.cfg.DeliveryLimit; {
+	case b.cfg.Classic || limit == 0:
+	case limit < 0:
+		args["x-delivery-limit"] = int64(unlimited)
+	default:
+		args["x-delivery-limit"] = int64(limit)
 	}
 	if err := declare(ch, group, args); err != nil {
 		return err
