@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -203,14 +204,22 @@ func (g *pubGen) write(j *job) {
 
 // one publishes one message.
 func (p *publisher) one(ctx context.Context, exchange, key string, msg amqp.Publishing) error {
-	return p.send(ctx, []outgoing{{exchange, key, msg}})[0]
+	return p.send(ctx, []outgoing{{exchange, key, msg}}, nil)[0]
 }
 
-// chunk bounds a job, so that a large batch does not keep others waiting long.
-const chunk = 500
+// chunk bounds a job: a large batch does not keep others waiting long, and its first messages are under way while the next
+// are made.
+const chunk = 100
 
-// send publishes and waits for the confirms; it returns an error for each message.
-func (p *publisher) send(ctx context.Context, out []outgoing) []error {
+// part is a job that was handed to the writer, with the places of its messages in the batch.
+type part struct {
+	*job
+	at []int
+}
+
+// send publishes and waits for the confirms; it returns an error for each message. Those that are not made yet are made by
+// prepare, which may be nil.
+func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int) error) []error {
 	errs := make([]error, len(out))
 	defer p.b.meters.count(ctx, errs)
 	if p.b.cfg.PublishTimeout > 0 {
@@ -226,31 +235,36 @@ func (p *publisher) send(ctx context.Context, out []outgoing) []error {
 		if try > 2 && backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
 			return errs
 		}
-		var jobs []*job
-		for rest := left; len(rest) > 0; {
-			n := min(chunk, len(rest))
-			j := &job{ctx: ctx, out: pick(out, rest[:n]), sent: make([]sending, n), written: make(chan struct{})}
-			jobs, rest = append(jobs, j), rest[n:]
+		var parts []part
+		var refusal error
+		for at := range slices.Chunk(left, chunk) {
+			if try == 1 && prepare != nil {
+				at = slices.DeleteFunc(at, func(i int) bool {
+					errs[i] = prepare(i)
+					return errs[i] != nil
+				})
+			}
+			if len(at) == 0 {
+				continue
+			}
+			j := &job{ctx: ctx, out: pick(out, at), sent: make([]sending, len(at)), written: make(chan struct{})}
+			if refusal == nil {
+				refusal = p.hand(j)
+			}
+			if refusal == nil {
+				parts = append(parts, part{j, at})
+				continue
+			}
+			for _, i := range at {
+				errs[i] = refusal
+			}
 		}
 		var again []int
-		accepted := 0
-		var refusal error
-		for _, j := range jobs {
-			if refusal = p.hand(j); refusal != nil {
-				break
-			}
-			accepted++
-		}
-		for n, j := range jobs {
-			for i := range j.out {
-				at := left[n*chunk+i]
-				if n >= accepted {
-					errs[at] = refusal
-				} else {
-					errs[at] = p.outcome(j, i)
-				}
-				if errors.Is(errs[at], messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
-					again = append(again, at)
+		for _, j := range parts {
+			for n, i := range j.at {
+				errs[i] = p.outcome(j.job, n)
+				if errors.Is(errs[i], messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
+					again = append(again, i)
 				}
 			}
 		}

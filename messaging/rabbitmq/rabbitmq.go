@@ -59,7 +59,8 @@ type Config struct {
 	Classic bool
 	// DeliveryLimit has a quorum queue dead-letter a message whose consumer was lost so often, with its process, its
 	// connection or its channel, before it was settled: such as one that kills its consumers. Up to RabbitMQ 4.2 giving back
-	// at a drain counts too. Default 0: the server's own (RabbitMQ 3: none, 4: 20); negative: none.
+	// at a drain counts too. A queue keeps the limit it was made with: another one is an ErrTopology. Default 0: the
+	// server's own (RabbitMQ 3: none, 4: 20); negative: none.
 	DeliveryLimit int
 }
 
@@ -132,6 +133,8 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)
 	if err == nil {
 		err = b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
+	} else {
+		b.meters.count(ctx, []error{err})
 	}
 	b.producer.End(span, err)
 	return err
@@ -139,19 +142,13 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
-	errs := make([]error, len(events))
 	spans := make([]trace.Span, len(events))
-	out := make([]outgoing, 0, len(events))
-	at := make([]int, 0, len(events))
-	for i, e := range events {
-		if e, spans[i], errs[i] = b.producer.Fill(ctx, e); errs[i] == nil {
-			out = append(out, outgoing{exchange: b.cfg.Exchange, key: e.Type, msg: encode(e)})
-			at = append(at, i)
-		}
-	}
-	for i, err := range b.pub.send(ctx, out) {
-		errs[at[i]] = err
-	}
+	out := make([]outgoing, len(events))
+	errs := b.pub.send(ctx, out, func(i int) error {
+		e, span, err := b.producer.Fill(ctx, events[i])
+		spans[i], out[i] = span, outgoing{b.cfg.Exchange, e.Type, encode(e)}
+		return err
+	})
 	for i, span := range spans {
 		b.producer.End(span, errs[i])
 	}
