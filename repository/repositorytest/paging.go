@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +129,7 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
+	var came atomic.Int64
 	for k := range 2 {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -140,12 +142,13 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 					t.Error(err)
 					return
 				}
+				came.Add(1)
 			}
 		})
 	}
 	seen := map[string]int{}
 	var last Widget
-	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: 1000}) {
+	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: rows / 10}) {
 		if err != nil {
 			t.Error(err)
 			break
@@ -155,6 +158,12 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 			break
 		}
 		last = w
+		if len(seen)%(rows/20) == 0 { // the walk does not outrun the writers
+			enough, end := came.Load()+6, time.Now().Add(2*time.Second)
+			for came.Load() < enough && time.Now().Before(end) {
+				time.Sleep(time.Millisecond)
+			}
+		}
 	}
 	cancel()
 	wg.Wait()

@@ -222,25 +222,32 @@ func remove(t *testing.T, r repo, _ Features) {
 }
 
 func deleteAgainstUpdate(t *testing.T, r repo, _ Features) {
-	for range 20 {
+	for round := range 20 {
 		w := must[Widget](t)(r.Create(t.Context(), Widget{SKU: "race"}))
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for range 5 {
-				if _, err := r.Update(t.Context(), w.ID, func(_ context.Context, x *Widget) error { x.Price++; return nil }); err != nil {
-					if !errors.Is(err, repository.ErrNotFound) {
-						t.Error(err)
-					}
-					return
+		deleted := make(chan error, 1)
+		remove := sync.OnceFunc(func() { deleted <- r.Delete(t.Context(), w.ID) })
+		if round%2 == 0 {
+			go remove() // somewhere
+		}
+		for range 5 {
+			_, err := r.Update(t.Context(), w.ID, func(_ context.Context, x *Widget) error {
+				if round%2 == 1 {
+					go remove() // in the midst, unless the update keeps it waiting
+					time.Sleep(3 * time.Millisecond)
 				}
+				x.Price++
+				return nil
+			})
+			if err != nil {
+				if !errors.Is(err, repository.ErrNotFound) {
+					t.Error(err)
+				}
+				break
 			}
-		})
-		wg.Go(func() {
-			if err := r.Delete(t.Context(), w.ID); err != nil {
-				t.Error(err)
-			}
-		})
-		wg.Wait()
+		}
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
 		if _, err := r.Get(t.Context(), w.ID); !errors.Is(err, repository.ErrNotFound) {
 			t.Fatalf("an update brought back what was deleted: %v", err)
 		}

@@ -17,9 +17,10 @@ var (
 	ErrNoTx = errors.New("sqldb: the context carries no transaction of this database")
 	// ErrTxDone is returned when the context's transaction has already been committed or rolled back.
 	ErrTxDone = errors.New("sqldb: the context's transaction has ended")
-	// ErrDoomed is returned by the outermost InTx when a nested one failed and the error was swallowed in between:
-	// nothing was committed.
-	ErrDoomed = errors.New("sqldb: a nested transaction failed, so the whole was rolled back")
+	// ErrDoomed is returned by the outermost InTx, with the cause, when something in the transaction failed and the error
+	// was swallowed: a nested InTx, or on SQLite a statement after which SQLite itself may have rolled back, such as one
+	// that was interrupted or met a full disk. Nothing was committed. In the latter case further statements return it too.
+	ErrDoomed = errors.New("sqldb: an error was swallowed after which the transaction can only be rolled back")
 	// ErrBusy is returned when SQLite's writer could not be had within Config.BusyTimeout.
 	ErrBusy = errors.New("sqldb: the writer is busy")
 	// ErrNoRows is returned by Row.Scan when there is no row.
@@ -101,6 +102,23 @@ func Retryable(err error) bool {
 	if errors.As(err, &coded) {
 		c := coded.Code() & 0xff
 		return c == 5 || c == 6
+	}
+	return false
+}
+
+// rollsBack reports whether SQLite may have ended the transaction by itself after an error of a statement; see "Response To
+// Errors Within A Transaction" in https://sqlite.org/lang_transaction.html.
+func rollsBack(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // how the driver tells SQLITE_INTERRUPT
+		return true
+	}
+	var coded interface{ Code() int }
+	if !errors.As(err, &coded) {
+		return false
+	}
+	switch coded.Code() & 0xff {
+	case 5, 7, 9, 10, 13: // SQLITE_BUSY, NOMEM, INTERRUPT, IOERR, FULL
+		return true
 	}
 	return false
 }

@@ -182,6 +182,23 @@ type sqlQuerier struct {
 	db           *DB
 	write, reads sqlConn
 	own          bool // a transaction of ours, not the caller's
+	tx           *tx  // nil outside transactions
+}
+
+// usable returns an error when the transaction has been lost.
+func (q sqlQuerier) usable() error {
+	if q.tx == nil {
+		return nil
+	}
+	return q.tx.alive()
+}
+
+// failed notes an error of a statement, and returns it with the names of this package.
+func (q sqlQuerier) failed(err error) error {
+	if err != nil && q.tx != nil && q.db.dialect == SQLite && rollsBack(err) {
+		q.tx.doom(err, true)
+	}
+	return wrap(err)
 }
 
 // conn picks the connection for a statement, and the statement where it is prepared.
@@ -215,6 +232,9 @@ func (q sqlQuerier) Exec(ctx context.Context, query string, args ...any) (int64,
 }
 
 func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, error) {
+	if err := q.usable(); err != nil {
+		return 0, err
+	}
 	bounded, cancel := q.db.boundWriter(ctx, q.write)
 	defer cancel()
 	var res sql.Result
@@ -225,12 +245,15 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 		res, err = q.write.ExecContext(bounded, query, args...)
 	}
 	if err != nil {
-		return 0, wrap(busy(ctx, err))
+		return 0, q.failed(busy(ctx, err))
 	}
 	return res.RowsAffected()
 }
 
 func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows, error) {
+	if err := q.usable(); err != nil {
+		return nil, err
+	}
 	ctx, span := q.db.start(ctx, query)
 	c := q.conn(query)
 	bounded, cancel := q.db.boundWriter(ctx, c)
@@ -241,13 +264,13 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 	} else {
 		rows, err = c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
 	}
-	err = wrap(busy(ctx, err))
+	err = q.failed(busy(ctx, err))
 	end(span, err)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	return sqlRows{rows, cancel}, nil
+	return sqlRows{rows, q, cancel}, nil
 }
 
 func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row {
@@ -266,10 +289,12 @@ func (db *DB) boundWriter(ctx context.Context, c sqlConn) (context.Context, cont
 
 type sqlRows struct {
 	*sql.Rows
+	q      sqlQuerier
 	cancel context.CancelFunc
 }
 
-func (r sqlRows) Close() error { defer r.cancel(); return wrap(r.Rows.Close()) }
+func (r sqlRows) Close() error { defer r.cancel(); return r.q.failed(r.Rows.Close()) }
+func (r sqlRows) Err() error   { return r.q.failed(r.Rows.Err()) }
 
 // failed answers every call with one error.
 type failed struct{ err error }

@@ -25,8 +25,29 @@ type tx struct {
 
 	mu     sync.Mutex
 	done   bool
-	doomed bool
+	doomed error // why it must not be committed
+	lost   bool  // SQLite has rolled it back, or may have: a further statement would stand alone
 	after  []func()
+}
+
+// doom has the transaction rolled back in the end.
+func (t *tx) doom(why error, lost bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.doomed == nil {
+		t.doomed = fmt.Errorf("%w: %w", ErrDoomed, why)
+	}
+	t.lost = t.lost || lost
+}
+
+// alive returns an error when no further statement may run.
+func (t *tx) alive() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lost {
+		return t.doomed
+	}
+	return nil
 }
 
 func (t *tx) end() []func() {
@@ -66,7 +87,9 @@ func (db *DB) WithPgxTx(ctx context.Context, t pgx.Tx) context.Context {
 
 // WithSQLTx is WithPgxTx for a transaction of database/sql.
 func (db *DB) WithSQLTx(ctx context.Context, t *sql.Tx) context.Context {
-	return context.WithValue(ctx, txKey{db}, &tx{q: sqlQuerier{db: db, write: t, reads: t}, foreign: true})
+	carried := &tx{foreign: true}
+	carried.q = sqlQuerier{db: db, write: t, reads: t, tx: carried}
+	return context.WithValue(ctx, txKey{db}, carried)
 }
 
 // WithoutTx returns a context that carries no transaction of this database: for work that must stand by itself, and
@@ -117,20 +140,17 @@ func (db *DB) join(ctx context.Context, t *tx, fn func(context.Context) error) e
 	if _, err := db.Tx(ctx); err != nil {
 		return err
 	}
-	ok := false
+	err := errUnwound // by a panic or Goexit
 	defer func() {
-		if !ok { // an error, a panic or Goexit
-			t.mu.Lock()
-			t.doomed = true
-			t.mu.Unlock()
+		if err != nil {
+			t.doom(err, false)
 		}
 	}()
-	if err := fn(ctx); err != nil {
-		return err
-	}
-	ok = true
-	return nil
+	err = fn(ctx)
+	return err
 }
+
+var errUnwound = errors.New("a nested one ended by a panic")
 
 // once runs fn in one new transaction.
 func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err error) {
@@ -140,32 +160,32 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 			trace.WithAttributes(attribute.String("db.system.name", string(db.dialect))))
 		defer func() { end(span, err) }()
 	}
-	q, commit, rollback, err := db.begin(ctx)
+	t := &tx{}
+	commit, rollback, err := db.begin(ctx, t)
 	if err != nil {
 		return err
 	}
-	t := &tx{q: q}
 	committed := false
 	defer func() {
 		if committed {
 			return
 		}
 		t.end()
-		if rerr := rollback(); rerr != nil && err != nil {
+		if rerr := rollback(); rerr != nil && err != nil && t.alive() == nil {
 			err = errors.Join(err, fmt.Errorf("sqldb: roll back: %w", rerr))
 		}
 	}()
 	if err := fn(context.WithValue(ctx, txKey{db}, t)); err != nil {
 		return err
 	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("sqldb: the context ended before the commit: %w", err)
+	}
 	t.mu.Lock()
 	doomed := t.doomed
 	t.mu.Unlock()
-	if doomed {
-		return ErrDoomed
-	}
-	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("sqldb: the context ended before the commit: %w", err)
+	if doomed != nil {
+		return doomed
 	}
 	after := t.end()
 	if err := commit(ctx); err != nil {
@@ -178,25 +198,27 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 	return nil
 }
 
-// begin starts a transaction. Rollback must work after the caller's context has ended, within a bound of its own.
-func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context) error, rollback func() error, err error) {
+// begin starts a transaction and gives t its Querier. Rollback must work after the caller's context has ended, within a
+// bound of its own.
+func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) error, rollback func() error, err error) {
 	detached := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	}
 	if db.pool != nil {
-		t, err := db.pool.Begin(ctx)
+		begun, err := db.pool.Begin(ctx)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
 		}
 		rollback := func() error {
 			ctx, cancel := detached()
 			defer cancel()
-			if err := t.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+			if err := begun.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
 				return err
 			}
 			return nil
 		}
-		return pgxQuerier{db, t}, t.Commit, rollback, nil
+		t.q = pgxQuerier{db, begun}
+		return begun.Commit, rollback, nil
 	}
 
 	// The connection is taken in two moves: the wait for it is bounded, while the transaction lives as long as the
@@ -209,11 +231,11 @@ func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context
 	conn, err := db.writer.Conn(wait)
 	cancel()
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("sqldb: begin: %w", busy(ctx, err))
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", busy(ctx, err))
 	}
-	t, err := conn.BeginTx(ctx, nil)
+	begun, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), conn.Close())
+		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), conn.Close())
 	}
 	done := func(err error) error {
 		if errors.Is(err, sql.ErrTxDone) { // database/sql rolled back when the context ended
@@ -222,15 +244,16 @@ func (db *DB) begin(ctx context.Context) (q Querier, commit func(context.Context
 		return errors.Join(err, conn.Close())
 	}
 	commit = func(context.Context) error {
-		err := t.Commit()
+		err := begun.Commit()
 		return errors.Join(err, conn.Close())
 	}
 	rollback = func() error {
-		err := done(t.Rollback())
+		err := done(begun.Rollback())
 		if errors.Is(err, sql.ErrConnDone) { // a failed commit has given the connection back
 			return nil
 		}
 		return err
 	}
-	return sqlQuerier{db: db, write: t, reads: t, own: true}, commit, rollback, nil
+	t.q = sqlQuerier{db: db, write: begun, reads: begun, own: true, tx: t}
+	return commit, rollback, nil
 }
