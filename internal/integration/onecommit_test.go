@@ -4,6 +4,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -24,6 +25,8 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 type product struct {
 	repository.Meta
@@ -66,7 +69,7 @@ func open(t *testing.T, dsn string) *parts {
 		t.Fatal(err)
 	}
 	p.products = sqlrepo.Must(sqlrepo.New[product](db, sqlrepo.Config{Table: "products"}))
-	p.sagas = saga.Must(saga.New(store, saga.Config{}, trip)) // it does not run: what is started waits
+	p.sagas = saga.Must(saga.New(store, saga.Config{Logger: quiet}, trip)) // it does not run by itself: what is started waits
 	return p
 }
 

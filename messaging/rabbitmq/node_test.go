@@ -11,7 +11,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// A server of the test's own is short of memory, closes connections, is stopped and killed while messages are published and handled.
+// A server of the test's own is short of disk and memory, closes connections, is stopped and killed while messages are published and
+// handled.
 func TestServerRestartsAndBlocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a server is started three times: run without -short")
@@ -22,8 +23,16 @@ func TestServerRestartsAndBlocks(t *testing.T) {
 	tr := flow(t, node.URL(), rabbitmq.Config{})
 	tr.alive("the start")
 
+	node.Control(t, "set_disk_free_limit", "1000000GB")
+	tr.until("an alarm of a full disk", func() bool { return errors.Is(tr.b.Health(t.Context()), messaging.ErrBlocked) })
+	if err := tr.b.Publish(within(t, 50*time.Millisecond), "t", 1); !errors.Is(err, messaging.ErrBlocked) {
+		t.Errorf("Publish to a full disk: %v", err)
+	}
+	node.Control(t, "set_disk_free_limit", "50MB")
+	tr.alive("a full disk")
+
 	node.Control(t, "set_vm_memory_high_watermark", "0.00001")
-	tr.until("an alarm", func() bool { return errors.Is(tr.b.Health(t.Context()), messaging.ErrBlocked) })
+	tr.until("an alarm of memory", func() bool { return errors.Is(tr.b.Health(t.Context()), messaging.ErrBlocked) })
 	if err := tr.b.Publish(within(t, 50*time.Millisecond), "t", 1); !errors.Is(err, messaging.ErrBlocked) {
 		t.Errorf("Publish under an alarm: %v", err)
 	}

@@ -109,7 +109,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 	if err != nil {
 		return false, err
 	}
-	i.purgeSometimes(ctx)
+	i.db.AfterCommit(ctx, func() { i.purgeSometimes(ctx) }) // inside a transaction it would wait for that one
 	return dup, nil
 }
 
@@ -130,7 +130,8 @@ func (i *Inbox) purgeSometimes(ctx context.Context) {
 const purgeChunk = 1000
 
 // Purge removes notes that are older than Config.Keep, at most some thousand at a time, and returns their number. Once
-// does it by itself now and then.
+// does it by itself now and then, but not inside a transaction that the caller has begun without InTx (sqldb.DB.WithPgxTx,
+// WithSQLTx).
 func (i *Inbox) Purge(ctx context.Context) (int64, error) {
 	if i.cfg.Keep < 0 {
 		return 0, nil

@@ -1,9 +1,11 @@
 package sqlinbox_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -132,28 +134,45 @@ func TestConcurrent(t *testing.T) {
 }
 
 func TestPurge(t *testing.T) {
-	each(t, func(t *testing.T, db *sqldb.DB, _ func() int) {
-		i := inbox(t, db, sqlinbox.Config{Keep: time.Hour})
-		old := time.Now().Add(-2 * time.Hour).UnixMicro()
-		for n := range 3 {
-			if _, err := db.Querier(t.Context()).Exec(t.Context(), "INSERT INTO sillar_inbox VALUES ('c', $1, $2)", fmt.Sprint("old", n), old); err != nil {
-				t.Fatal(err)
-			}
-		}
-		nothing := func(context.Context) error { return nil }
-		if dup, err := i.Once(t.Context(), "c", "new", nothing); dup || err != nil { // purges, too
-			t.Fatal(dup, err)
-		}
-		if n, err := i.Purge(t.Context()); n != 0 || err != nil {
-			t.Fatalf("%d left to purge, %v", n, err)
-		}
-		if dup, err := i.Once(t.Context(), "c", "new", nothing); !dup || err != nil {
-			t.Fatalf("a new note was purged: %v", err)
-		}
-		if dup, err := i.Once(t.Context(), "c", "old0", nothing); dup || err != nil {
-			t.Fatalf("an old note is still there: %v", err)
-		}
-	})
+	nothing := func(context.Context) error { return nil }
+	// Once purges, too; inside a transaction after that, for which it does not wait.
+	for name, once := range map[string]func(ctx context.Context, db *sqldb.DB, i *sqlinbox.Inbox) (bool, error){
+		"by itself": func(ctx context.Context, _ *sqldb.DB, i *sqlinbox.Inbox) (bool, error) {
+			return i.Once(ctx, "c", "new", nothing)
+		},
+		"inside a transaction": func(ctx context.Context, db *sqldb.DB, i *sqlinbox.Inbox) (dup bool, err error) {
+			err = db.InTx(ctx, func(ctx context.Context) error {
+				dup, err = i.Once(ctx, "c", "new", nothing)
+				return err
+			})
+			return dup, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqldb.DB, _ func() int) {
+				var warned bytes.Buffer
+				i := inbox(t, db, sqlinbox.Config{Keep: time.Hour, Logger: slog.New(slog.NewTextHandler(&warned, nil))})
+				old := time.Now().Add(-2 * time.Hour).UnixMicro()
+				for n := range 3 {
+					if _, err := db.Querier(t.Context()).Exec(t.Context(), "INSERT INTO sillar_inbox VALUES ('c', $1, $2)", fmt.Sprint("old", n), old); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if dup, err := once(t.Context(), db, i); dup || err != nil || warned.Len() > 0 {
+					t.Fatal(dup, err, warned.String())
+				}
+				if n, err := i.Purge(t.Context()); n != 0 || err != nil {
+					t.Fatalf("%d left to purge, %v", n, err)
+				}
+				if dup, err := i.Once(t.Context(), "c", "new", nothing); !dup || err != nil {
+					t.Fatalf("a new note was purged: %v", err)
+				}
+				if dup, err := i.Once(t.Context(), "c", "old0", nothing); dup || err != nil {
+					t.Fatalf("an old note is still there: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // Together with a router: a message that comes twice has one effect.
