@@ -243,3 +243,42 @@ type locked struct {
 }
 
 func (l *locked) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+
+// A Subscribe that is given up leaves no consumer behind, which would hold messages that nobody handles.
+func TestSubscribeGivenUp(t *testing.T) {
+	t.Parallel()
+	via, direct, p := through(t)
+	b := open(t, via, rabbitmq.Config{})
+	if err := subscribe(t, b, "g", 1, "t").Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.Delay(15 * time.Millisecond)
+	for wait := 10 * time.Millisecond; wait < 400*time.Millisecond; wait += 20 * time.Millisecond { // at every step of it
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		s, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 5})
+		cancel()
+		if err == nil {
+			if err = s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	p.Delay(0)
+	op := raw(t, direct)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		q, err := op.QueueDeclarePassive("g", true, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q.Consumers == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d consumers are left, and nobody receives", q.Consumers)
+		}
+	}
+}

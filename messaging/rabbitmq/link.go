@@ -216,19 +216,26 @@ func (c *conn) kill() {
 	}
 }
 
-// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it. A server that does not
-// answer loses the connection after rpcTimeout, so that f ends in any case.
-func rpc[T any](ctx context.Context, c *conn, f func() (T, error)) (T, error) {
+// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it. What f returns after that
+// goes to drop, which may be nil. A server that does not answer loses the connection after rpcTimeout, so that f ends in
+// any case.
+func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T)) (T, error) {
 	type result struct {
 		v   T
 		err error
 	}
-	done := make(chan result, 1)
+	done := make(chan result)
 	guard := time.AfterFunc(rpcTimeout, c.kill)
 	go func() {
 		defer guard.Stop()
 		v, err := f()
-		done <- result{v, err}
+		select {
+		case done <- result{v, err}:
+		case <-ctx.Done():
+			if err == nil && drop != nil {
+				drop(v)
+			}
+		}
 	}()
 	select {
 	case r := <-done:
@@ -253,5 +260,5 @@ func onChannel[T any](ctx context.Context, l *link, f func(ch *amqp.Channel) (T,
 		}
 		defer ch.Close() // the server closes it when it refuses something; that is in err already
 		return f(ch)
-	})
+	}, nil)
 }

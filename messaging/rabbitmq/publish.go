@@ -118,7 +118,7 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 			close(g.gone)
 		}()
 		return g, nil
-	})
+	}, nil) // the connection ends with this context
 }
 
 func returnKey(exchange, key, id string) string { return exchange + "\x00" + key + "\x00" + id }

@@ -171,7 +171,7 @@ func (s *stream) open(c *conn) (*generation, error) {
 		}()
 		go g.settle()
 		return g, nil
-	})
+	}, func(g *generation) { _ = g.ch.Close() }) // a consumer that nobody reads would hold messages
 }
 
 // watch waits for the end of a generation or of the stream, and declares the topology anew from time to time.
@@ -251,7 +251,7 @@ func (s *stream) Stop() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()
-	_, err := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Cancel(consumerTag, false) })
+	_, err := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Cancel(consumerTag, false) }, nil)
 	for err == nil { // amqp091 hands out what it holds and then closes
 		select {
 		case d, ok := <-g.deliveries:
@@ -286,7 +286,7 @@ func (s *stream) Close() error {
 	g.flush(bye)
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()
-	_, cerr := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() })
+	_, cerr := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() }, nil)
 	if cerr == nil || g.dead() || errors.Is(cerr, amqp.ErrClosed) {
 		return err
 	}
