@@ -2,6 +2,8 @@ package messaging
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -38,13 +40,34 @@ type Broker interface {
 
 // Subscription says what a group consumes.
 type Subscription struct {
-	// Group names the queue. Consumers of one group compete; every group gets every event.
+	// Group names the queue. Consumers of one group compete; every group gets every event. See Validate for the names.
 	Group string
 	// Patterns are topics in which * stands for one word and # for any number of words, words being separated by dots;
 	// a pattern has # at most twice.
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int
+}
+
+// maxGroup leaves room for the names of the queues that a group has beside its own.
+const maxGroup = 200
+
+// Validate reports what keeps a subscription from being made on any broker, as an ErrMessage: an empty or overlong group,
+// one whose name is that of another group's dead letters or retries (g.dead, g.retry.5s) or reserved by AMQP (amq.), and
+// malformed patterns. It is for adapters.
+func (s Subscription) Validate() error {
+	switch {
+	case s.Group == "" || len(s.Group) > maxGroup:
+		return fmt.Errorf("%w: group %q: want 1 to %d bytes", ErrMessage, s.Group, maxGroup)
+	case strings.HasSuffix(s.Group, ".dead"), strings.Contains(s.Group, ".retry."), strings.HasPrefix(s.Group, "amq."):
+		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken", ErrMessage, s.Group)
+	}
+	for _, p := range s.Patterns {
+		if err := ValidPattern(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stream is a running subscription. One goroutine receives; any may settle.

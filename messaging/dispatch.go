@@ -36,16 +36,25 @@ func (g *Group) run(ctx context.Context, s Stream) error {
 		lanes[i] = make(chan Delivery, g.cfg.Prefetch*min(len(lanes)-1, 1)) // unordered: hand over to a free worker
 	}
 	var wg sync.WaitGroup
-	for i := range g.cfg.Concurrency {
-		wg.Go(func() {
-			for d := range lanes[i%len(lanes)] {
-				if ctx.Err() != nil {
-					g.requeue(live, d)
-					continue
-				}
-				g.handle(live, d)
+	var work func(lane chan Delivery)
+	work = func(lane chan Delivery) {
+		ended := false
+		defer func() {
+			if !ended { // a handler has ended its goroutine
+				wg.Go(func() { work(lane) })
 			}
-		})
+		}()
+		for d := range lane {
+			if ctx.Err() != nil {
+				g.requeue(live, d)
+				continue
+			}
+			g.handle(live, d)
+		}
+		ended = true
+	}
+	for i := range g.cfg.Concurrency {
+		wg.Go(func() { work(lanes[i%len(lanes)]) })
 	}
 	seed := maphash.MakeSeed()
 	var err error
@@ -122,7 +131,8 @@ const settleTimeout = 30 * time.Second
 func (g *Group) requeue(ctx context.Context, d Delivery) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	g.settled(ctx, d, "requeue", d.Requeue(ctx))
+	_, pattern := g.handler(d.Envelope().Type)
+	g.settled(ctx, d, pattern, "requeue", d.Requeue(ctx))
 }
 
 // handle makes one attempt and settles it.
@@ -137,30 +147,36 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 		attribute.Int("sillar.messaging.attempt", d.Attempt())))
 	defer span.End()
 
+	h, pattern := g.handler(e.Type)
 	start := time.Now()
-	dup, err := g.attempt(ctx, d, e)
-	r.meters.duration.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(
-		attribute.String("group", g.name), attribute.String("topic", e.Type)))
-	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, "the handler failed")
-	}
-	outcome, settle := g.verdict(d, dup, err)
-	if err != nil && killed.Err() != nil { // cut short by the drain's deadline: no fault of the message
-		outcome, settle = "requeue", d.Requeue
-	}
-	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
-	switch outcome {
-	case "retry":
-		r.cfg.Logger.WarnContext(ctx, "messaging: a handler failed, the message will be tried again", "group", g.name,
-			"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
-	case "dead":
-		r.cfg.Logger.ErrorContext(ctx, "messaging: a message became a dead letter", "group", g.name,
-			"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
-	}
-	g.settled(ctx, d, outcome, settle(sctx))
+	dup, err := false, errGoexit
+	defer func() { // which comes also when the handler ends its goroutine
+		r.meters.duration.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(
+			attribute.String("group", g.name), attribute.String("topic", pattern)))
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, "the handler failed")
+		}
+		outcome, settle := g.verdict(d, dup, err)
+		if err != nil && killed.Err() != nil { // cut short by the drain's deadline: no fault of the message
+			outcome, settle = "requeue", d.Requeue
+		}
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		defer cancel()
+		switch outcome {
+		case "retry":
+			r.cfg.Logger.WarnContext(ctx, "messaging: a handler failed, the message will be tried again", "group", g.name,
+				"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
+		case "dead":
+			r.cfg.Logger.ErrorContext(ctx, "messaging: a message became a dead letter", "group", g.name,
+				"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
+		}
+		g.settled(ctx, d, pattern, outcome, settle(sctx))
+	}()
+	dup, err = g.attempt(ctx, h, d, e)
 }
+
+var errGoexit = fmt.Errorf("%w: it ended its goroutine", ErrPanic)
 
 // verdict says what becomes of a message.
 func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle func(context.Context) error) {
@@ -181,29 +197,36 @@ func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle
 	}
 }
 
-func (g *Group) attempt(ctx context.Context, d Delivery, e Envelope) (dup bool, err error) {
-	h := g.handler(e.Type)
+func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelope) (dup bool, err error) {
 	if h == nil {
 		return false, Permanent(fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type))
 	}
 	m := Message[[]byte]{Envelope: e, Data: e.Body, Attempt: d.Attempt()}
-	call := func(ctx context.Context) (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				g.router.cfg.Logger.ErrorContext(ctx, "messaging: a handler panicked", "group", g.name, "topic", e.Type,
-					"message_id", e.ID, "panic", p, "stack", string(debug.Stack()))
-				err = fmt.Errorf("%w: %v", ErrPanic, p)
-			}
-		}()
-		return h(ctx, m)
-	}
 	if g.cfg.Dedup == nil || e.ID == "" {
-		return false, call(ctx)
+		return false, g.guarded(ctx, e, func() error { return h(ctx, m) })
 	}
-	return g.cfg.Dedup.Once(ctx, g.name, e.ID, call)
+	err = g.guarded(ctx, e, func() (err error) {
+		dup, err = g.cfg.Dedup.Once(ctx, g.name, e.ID, func(ctx context.Context) error {
+			return g.guarded(ctx, e, func() error { return h(ctx, m) }) // a panic must not pass through a transaction
+		})
+		return err
+	})
+	return dup, err
 }
 
-func (g *Group) settled(ctx context.Context, d Delivery, outcome string, err error) {
+// guarded makes an error of a panic.
+func (g *Group) guarded(ctx context.Context, e Envelope, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.router.cfg.Logger.ErrorContext(ctx, "messaging: a handler panicked", "group", g.name, "topic", e.Type,
+				"message_id", e.ID, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", ErrPanic, p)
+		}
+	}()
+	return f()
+}
+
+func (g *Group) settled(ctx context.Context, d Delivery, pattern, outcome string, err error) {
 	e := d.Envelope()
 	if err != nil {
 		// The broker delivers it again: nothing is lost.
@@ -212,5 +235,5 @@ func (g *Group) settled(ctx context.Context, d Delivery, outcome string, err err
 		outcome = "unsettled"
 	}
 	g.router.meters.handled.Add(ctx, 1, metric.WithAttributes(attribute.String("group", g.name),
-		attribute.String("topic", e.Type), attribute.String("outcome", outcome)))
+		attribute.String("topic", pattern), attribute.String("outcome", outcome)))
 }

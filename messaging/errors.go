@@ -25,7 +25,7 @@ var (
 	ErrNoHandler = errors.New("messaging: no handler takes the message")
 	// ErrDecode is the reason of a dead letter whose body does not decode.
 	ErrDecode = errors.New("messaging: the body does not decode")
-	// ErrPanic is matched by the error of a handler that panicked.
+	// ErrPanic is matched by the error of a handler that panicked, or ended its goroutine (runtime.Goexit).
 	ErrPanic = errors.New("messaging: a handler panicked")
 	// ErrDrain is returned by Run when handlers went on after their context had been cancelled. Their messages are
 	// given back.

@@ -85,7 +85,7 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	m := cfg.MeterProvider.Meter(scope)
 	var err1, err2 error
 	r.meters.handled, err1 = m.Int64Counter("sillar.messaging.handled", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages handled, by group, topic and outcome (ack, retry, dead, requeue, duplicate)."))
+		metric.WithDescription("Messages handled, by group, topic (the handler's pattern) and outcome (ack, retry, dead, requeue, duplicate)."))
 	r.meters.duration, err2 = m.Float64Histogram("sillar.messaging.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time that a handler took for one attempt."),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
@@ -122,8 +122,7 @@ type Group struct {
 	cfg    GroupConfig
 	router *Router
 
-	mu       sync.Mutex
-	exact    map[string]HandlerFunc
+	exact    map[string]HandlerFunc // both are guarded by the router's mutex until it runs
 	patterns []patternHandler
 }
 
@@ -132,13 +131,16 @@ type patternHandler struct {
 	h       HandlerFunc
 }
 
-// Group adds a group. Its name is the queue's. It panics when the name is empty or taken, or when the router runs:
-// those are mistakes of the program.
+// Group adds a group. Its name is the queue's. It panics when no group may have the name (see Subscription.Validate) or
+// another one of this router has it, or when the router runs: those are mistakes of the program.
 func (r *Router) Group(name string, cfg GroupConfig) *Group {
+	if err := (Subscription{Group: name}).Validate(); err != nil {
+		panic(err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if name == "" || r.names[name] || r.running {
-		panic(fmt.Sprintf("messaging: group %q: the name is empty or taken, or the router runs", name))
+	if r.names[name] || r.running {
+		panic(fmt.Sprintf("messaging: group %q: the name is taken, or the router runs", name))
 	}
 	cfg.Concurrency = max(cfg.Concurrency, 1)
 	if cfg.Prefetch <= 0 {
@@ -154,13 +156,16 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 }
 
 // HandleRaw handles the bodies of a pattern's messages as bytes. An exact topic goes before a pattern, an earlier
-// pattern before a later one. It panics on a malformed or repeated pattern.
+// pattern before a later one. It panics on a malformed or repeated pattern, and when the router runs.
 func HandleRaw(g *Group, pattern string, h HandlerFunc) {
 	if err := ValidPattern(pattern); err != nil {
 		panic(err)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.router.mu.Lock()
+	defer g.router.mu.Unlock()
+	if g.router.running {
+		panic(fmt.Sprintf("messaging: group %s: a handler for %q comes too late, the router runs", g.name, pattern))
+	}
 	for i := len(g.router.cfg.Middleware) - 1; i >= 0; i-- {
 		h = g.router.cfg.Middleware[i](h)
 	}
@@ -190,17 +195,21 @@ func Handle[T any](g *Group, pattern string, h func(ctx context.Context, m Messa
 	})
 }
 
-func (g *Group) handler(topic string) HandlerFunc {
+// handler returns what handles a topic, and its pattern; nil and noHandler when nothing does.
+func (g *Group) handler(topic string) (HandlerFunc, string) {
 	if h := g.exact[topic]; h != nil {
-		return h
+		return h, topic
 	}
 	for _, p := range g.patterns {
 		if Match(p.pattern, topic) {
-			return p.h
+			return p.h, p.pattern
 		}
 	}
-	return nil
+	return nil, noHandler
 }
+
+// noHandler stands for a pattern in metrics: what others publish must not make series without number.
+const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
 	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch}

@@ -219,21 +219,6 @@ func TestPoison(t *testing.T) {
 	})
 }
 
-func TestPanicIsARetry(t *testing.T) {
-	in(t, messaging.RouterConfig{}, func(w *world) {
-		t := w.t
-		n := 0
-		g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}})
-		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { n++; panic("ouch") })
-		w.start()
-		w.publish("a", 1)
-		w.sleep(time.Hour)
-		if d := w.dead("g", 1)[0]; n != 2 || !strings.Contains(d.Reason, "ouch") {
-			t.Fatalf("%d attempts, reason %q", n, d.Reason)
-		}
-	})
-}
-
 // Ordered groups handle the messages of a key one at a time and in order, and those of other keys meanwhile.
 func TestOrdered(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
@@ -370,6 +355,7 @@ func TestMistakesPanic(t *testing.T) {
 	messaging.HandleRaw(g, "a.*", h)
 	for name, f := range map[string]func(){
 		"no name":          func() { r.Group("", messaging.GroupConfig{}) },
+		"a name of others": func() { r.Group("other.dead", messaging.GroupConfig{}) },
 		"name taken":       func() { r.Group("g", messaging.GroupConfig{}) },
 		"pattern taken":    func() { messaging.HandleRaw(g, "a.*", h) },
 		"malformed":        func() { messaging.HandleRaw(g, "a.b*", h) },

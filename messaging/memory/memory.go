@@ -206,10 +206,8 @@ func clone(e messaging.Envelope) messaging.Envelope {
 
 // Subscribe implements messaging.Subscriber. The queue outlives the stream, as a durable one does.
 func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messaging.Stream, error) {
-	for _, p := range s.Patterns {
-		if err := messaging.ValidPattern(p); err != nil {
-			return nil, err
-		}
+	if err := s.Validate(); err != nil {
+		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -198,6 +198,11 @@ func patterns(e *env) {
 			e.Errorf("the pattern %s, which none may have: %v", p, err)
 		}
 	}
+	for _, g := range []string{"", "g.dead", "g.retry.5s", "amq.g", strings.Repeat("g", 201)} {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: g, Patterns: []string{"a"}}); !errors.Is(err, messaging.ErrMessage) {
+			e.Errorf("the group %.20q, which none may be: %v", g, err)
+		}
+	}
 }
 
 // One publisher's messages of a key are handled in their order by an ordered group, each once.

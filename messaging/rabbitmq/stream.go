@@ -44,13 +44,8 @@ const consumerTag = "sillar"
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the server to be reachable.
 func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
-	if sub.Group == "" || len(sub.Group) > 200 {
-		return nil, fmt.Errorf("%w: group %q: want 1 to 200 bytes", messaging.ErrMessage, sub.Group)
-	}
-	for _, p := range sub.Patterns {
-		if err := messaging.ValidPattern(p); err != nil {
-			return nil, err
-		}
+	if err := sub.Validate(); err != nil {
+		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
 	s := &stream{b: b, sub: sub, done: make(chan struct{}), changed: make(chan struct{})}
