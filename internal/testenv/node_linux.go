@@ -41,8 +41,9 @@ func RabbitMQNode(t testing.TB) *Node {
 	epmdPort := freePort(t)
 	n.name = fmt.Sprintf("sillar-test-%d@localhost", n.port)
 	files := map[string]string{
-		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n", n.port),
-		"plugins":       "[].", "rabbitmq-env.conf": "",
+		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
+			"max_message_size = %d\n", n.port, NodeMaxBody),
+		"plugins": "[].", "rabbitmq-env.conf": "",
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {

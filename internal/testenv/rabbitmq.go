@@ -12,6 +12,9 @@ import (
 	"testing"
 )
 
+// NodeMaxBody is the largest body that a Node takes, in bytes.
+const NodeMaxBody = 1 << 20
+
 // RabbitMQ returns the URL of a vhost and a user of the test's own.
 func RabbitMQ(t testing.TB) string {
 	t.Helper()
@@ -65,6 +68,20 @@ func RabbitMQManagement(t testing.TB) string {
 		raw = u.String()
 	}
 	return strings.TrimSuffix(raw, "/")
+}
+
+// RestrictTopics lets the user of a URL that RabbitMQ returned publish only topics that match a regular expression, to any
+// exchange of the name.
+func RestrictTopics(t testing.TB, own, exchange, write string) {
+	t.Helper()
+	u, err := url.Parse(own)
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	rights := fmt.Sprintf(`{"exchange":%q,"write":%q,"read":".*"}`, exchange, write)
+	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/topic-permissions"+u.EscapedPath()+"/"+u.User.Username(), rights); err != nil {
+		t.Fatalf("testenv: topic permissions: %v", err)
+	}
 }
 
 func manage(api, method, path, body string) error {

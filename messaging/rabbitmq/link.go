@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -155,6 +156,8 @@ type conn struct {
 	*amqp.Connection
 	raw  *corkConn
 	gone chan struct{}
+
+	maxBody atomic.Int64 // bytes; 0 until the server refuses one
 
 	mu      sync.Mutex
 	lost    error

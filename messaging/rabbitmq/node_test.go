@@ -22,6 +22,7 @@ func TestServerRestartsAndBlocks(t *testing.T) {
 	held := held(t, open(t, node.URL(), rabbitmq.Config{}))
 	tr := flow(t, node.URL(), rabbitmq.Config{})
 	tr.alive("the start")
+	tr.tooLarge(testenv.NodeMaxBody)
 
 	node.Control(t, "set_disk_free_limit", "1000000GB")
 	tr.until("an alarm of a full disk", func() bool { return errors.Is(tr.b.Health(t.Context()), messaging.ErrBlocked) })

@@ -198,6 +198,9 @@ func (g *pubGen) write(j *job) {
 			continue
 		}
 		o := &j.out[i]
+		if s.err = g.c.tooLarge(o.msg.Body); s.err != nil {
+			continue
+		}
 		s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg)
 	}
 }
@@ -330,6 +333,8 @@ func (p *publisher) outcome(j *job, i int) error {
 		return p.refusal(s.err) // not sent
 	case errors.Is(s.err, amqp.ErrFieldType):
 		return fmt.Errorf("%w: a header's type", messaging.ErrMessage)
+	case errors.Is(s.err, messaging.ErrMessage):
+		return s.err
 	case s.err != nil:
 		return p.unknown(s.err)
 	}
@@ -346,7 +351,11 @@ func (p *publisher) outcome(j *job, i int) error {
 	case s.confirm.Acked():
 		return nil
 	case s.g.ch.IsClosed(): // amqp091 tells the end of a channel as nacks
-		return p.unknown(errors.New("the connection broke"))
+		<-s.g.gone
+		if err := s.g.blame(o); err != nil {
+			return err
+		}
+		return p.unknown(s.g.why())
 	}
 	return fmt.Errorf("%w: %s", messaging.ErrNacked, o.key)
 }
@@ -371,13 +380,4 @@ func (p *publisher) unknown(err error) error {
 		}
 	}
 	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
-}
-
-// topology names the refusal of a declaration that does not fit what exists.
-func topology(err error) error {
-	var e *amqp.Error
-	if errors.As(err, &e) && e.Code == amqp.PreconditionFailed {
-		return fmt.Errorf("%w: %s", ErrTopology, e.Reason)
-	}
-	return err
 }

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -44,6 +45,15 @@ func stepName(d time.Duration) string {
 		}
 	}
 	return fmt.Sprint(d.Milliseconds(), "ms")
+}
+
+// topology names the refusal of a declaration that does not fit what exists.
+func topology(err error) error {
+	var e *amqp.Error
+	if errors.As(err, &e) && e.Code == amqp.PreconditionFailed {
+		return fmt.Errorf("%w: %s", ErrTopology, e.Reason)
+	}
+	return err
 }
 
 func deadQueue(group string) string { return group + ".dead" }
