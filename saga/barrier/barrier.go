@@ -14,6 +14,8 @@
 //     arrive later, is refused with ErrTooLate.
 //   - The mark and what fn does are one transaction, which must be in ctx: else sqldb.ErrNoTx.
 //
+// Marks stay until Prune.
+//
 // The technique is known from DTM as the sub-transaction barrier (https://en.dtm.pub/practice/barrier.html).
 package barrier
 
