@@ -225,9 +225,11 @@ func deleteAgainstUpdate(t *testing.T, r repo, _ Features) {
 	for range 20 {
 		w := must[Widget](t)(r.Create(t.Context(), Widget{SKU: "race"}))
 		var wg sync.WaitGroup
+		begun := make(chan struct{}) // by an update, whose read the delete comes after
+		begin := sync.OnceFunc(func() { close(begun) })
 		wg.Go(func() {
 			for range 5 {
-				if _, err := r.Update(t.Context(), w.ID, func(_ context.Context, x *Widget) error { x.Price++; return nil }); err != nil {
+				if _, err := r.Update(t.Context(), w.ID, func(_ context.Context, x *Widget) error { begin(); x.Price++; return nil }); err != nil {
 					if !errors.Is(err, repository.ErrNotFound) {
 						t.Error(err)
 					}
@@ -236,6 +238,11 @@ func deleteAgainstUpdate(t *testing.T, r repo, _ Features) {
 			}
 		})
 		wg.Go(func() {
+			select {
+			case <-begun:
+			case <-time.After(10 * time.Second):
+				t.Error("no update has begun after 10 seconds")
+			}
 			if err := r.Delete(t.Context(), w.ID); err != nil {
 				t.Error(err)
 			}
