@@ -174,3 +174,38 @@ func TestNothingIsSent(t *testing.T) {
 		})
 	}
 }
+
+// GetMany does not read all of a table that has grown since it ran first.
+func TestPlans(t *testing.T) {
+	pool, plans := testenv.PostgresPlans(t)
+	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
+	schema, err := sqlrepo.Schema[widget](db.Dialect(), "widgets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Exec(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	plans.Unanalysed(t, pool, "widgets")
+	r := sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
+	get := func(want int) {
+		t.Helper()
+		if got, err := r.GetMany(t.Context(), []string{"w1", "w2", "w3"}); err != nil || len(got) != want {
+			t.Fatalf("%d entities, want %d, %v", len(got), want, err)
+		}
+	}
+	get(0)
+	const rows = 20_000
+	if _, err := r.Create(t.Context(), widget{Meta: repository.Meta{ID: "w"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `INSERT INTO widgets SELECT (json_populate_record(w, json_build_object('id', 'w' || i))).*
+		FROM widgets w, generate_series(1, $1) i`, rows); err != nil {
+		t.Fatal(err)
+	}
+	plans.Scans(rows)
+	get(3)
+	for _, scan := range plans.Scans(rows) {
+		t.Error(scan)
+	}
+}
