@@ -16,8 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/sillar-go/sillar/internal/id"
 )
@@ -99,29 +97,6 @@ func Postgres(t testing.TB) string {
 		ctx, cancel := context.WithTimeout(context.Background(), setup)
 		defer cancel()
 		if err := exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)"); err != nil {
-			t.Errorf("testenv: drop the database: %v", err)
-		}
-	})
-	own := *u
-	own.Path = "/" + name
-	return own.String()
-}
-
-// Mongo returns the URL of a database of the test's own; its path is the database's name.
-func Mongo(t testing.TB) string {
-	t.Helper()
-	u := mongodb.url(t)
-	name := unique()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), setup)
-		defer cancel()
-		c, err := mongo.Connect(options.Client().ApplyURI(u.String()))
-		if err != nil {
-			t.Errorf("testenv: connect to drop the database: %v", err)
-			return
-		}
-		defer func() { _ = c.Disconnect(ctx) }()
-		if err := c.Database(name).Drop(ctx); err != nil {
 			t.Errorf("testenv: drop the database: %v", err)
 		}
 	})

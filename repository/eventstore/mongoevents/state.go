@@ -22,8 +22,10 @@ type snapshot struct {
 
 func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", schema, stream) }
 
-// SaveSnapshot implements eventstore.Store.
+// SaveSnapshot implements eventstore.Store. It joins no transaction: its events have been committed, and a duplicate key,
+// which is how one learns of a newer snapshot, would end the transaction.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	ctx = mongo.NewSessionContext(ctx, nil)
 	older := bson.D{{Key: "_id", Value: snapshotID(snap.Stream, snap.Schema)}, {Key: "version", Value: bson.D{{Key: "$lt", Value: snap.Version}}}}
 	set := bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: snap.Version}, {Key: "state", Value: string(snap.State)}}}}
 	_, err := s.snapshots.UpdateOne(ctx, older, set, options.UpdateOne().SetUpsert(true))
