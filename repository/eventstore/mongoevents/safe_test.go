@@ -43,6 +43,21 @@ func TestWritesAreSafe(t *testing.T) {
 	}
 }
 
+// A move to where the checkpoint is holds it there until the commit, which takes a write: to MongoDB an update that changes
+// nothing is none, and no conflict of transactions.
+func TestHeldCheckpoint(t *testing.T) {
+	db, commands := mongofake.Start(t, nil)
+	s := open(t, db, mongoevents.Config{})
+	commands()
+	if err := s.MoveCheckpoint(t.Context(), "p", "7", "7"); err != nil {
+		t.Fatal(err)
+	}
+	list := commands()
+	if len(list) != 1 || list[0].Name != "update" || list[0].Lookup("updates", "0", "u", "$inc", "moves") != `{"$numberInt":"1"}` {
+		t.Errorf("%v", list)
+	}
+}
+
 // MongoDB quotes the values of a duplicate key: a stream that is named like an index is no event that is there twice.
 func TestDuplicateKeys(t *testing.T) {
 	for message, unique := range map[string]bool{

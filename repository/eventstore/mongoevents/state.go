@@ -79,7 +79,7 @@ func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string)
 	} else {
 		var res *mongo.UpdateResult
 		res, err = s.checkpoints.UpdateOne(ctx, bson.D{{Key: "_id", Value: projection}, {Key: "place", Value: from}},
-			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}})
+			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}, {Key: "$inc", Value: bson.D{{Key: "moves", Value: 1}}}}) // a write, also where it stays
 		if err == nil {
 			moved = res.MatchedCount
 		}
