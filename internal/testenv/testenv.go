@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,18 @@ func Postgres(t testing.TB) string {
 	own := *u
 	own.Path = "/" + name
 	return own.String()
+}
+
+// SQLite returns the DSN of a SQLite file of the test's own, as package sqldb reads it.
+func SQLite(t testing.TB) string {
+	t.Helper()
+	return "sqlite:" + filepath.Join(t.TempDir(), "test.db")
+}
+
+// SQL returns the SQL databases by their dialects, each as a function that makes one of the test's own and returns its
+// DSN.
+func SQL() map[string]func(testing.TB) string {
+	return map[string]func(testing.TB) string{"sqlite": SQLite, "postgresql": Postgres}
 }
 
 // Redis returns the URL of a Redis server and a prefix for the test's own keys, which are removed when it ends.
