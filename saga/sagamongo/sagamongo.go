@@ -374,7 +374,11 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 	if len(f.Statuses) > 0 {
 		filter = append(filter, bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: f.Statuses}}})
 	}
-	out, err := s.find(ctx, filter, bson.D{{Key: "_id", Value: 1}}, cmp.Or(f.Limit, 100))
+	limit := f.Limit
+	if limit <= 0 { // MongoDB takes a negative one for its amount, in one batch
+		limit = 100
+	}
+	out, err := s.find(ctx, filter, bson.D{{Key: "_id", Value: 1}}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: list: %w", err)
 	}
