@@ -51,9 +51,12 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 	stored, inserted, err := o.store.Insert(ctx, r)
 	if err != nil || !inserted {
 		if places > 0 {
-			o.leave()
+			o.leave(own)
 		}
 		if err != nil {
+			if places > 0 { // it may have been stored all the same, also where ctx has ended
+				own.unsure.Store(true)
+			}
 			return nil, fmt.Errorf("saga: start %s %s: %w", d.d.name, id, err)
 		}
 		if stored.Name != d.d.name {

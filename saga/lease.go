@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/backoff"
@@ -11,10 +12,15 @@ import (
 
 // identity is the name under which an orchestrator owns sagas. It dies with its lease.
 type identity struct {
-	node string
-	life context.Context // ends with the lease: what handlers run under
-	kill context.CancelCauseFunc
-	stop context.Context // Run's: when it ends nothing new begins
+	node  string
+	life  context.Context // ends with the lease: what handlers run under
+	kill  context.CancelCauseFunc
+	stop  context.Context // when it ends nothing new begins: with Run's, or by yield
+	yield context.CancelFunc
+
+	places int           // taken under it; guarded by the orchestrator's mu
+	idle   chan struct{} // told when none is any more
+	unsure atomic.Bool   // it may own sagas that do not run here
 
 	mu    sync.Mutex
 	until time.Time // when the lease ends, by this process's clock, unless a heartbeat prolongs it
@@ -34,7 +40,7 @@ func (i *identity) alive(lease time.Duration) bool { return time.Now().Before(i.
 func (o *Orchestrator) heart(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
-		self := &identity{node: o.cfg.Name + "-" + id.New(), stop: ctx, until: began.Add(o.cfg.Lease)}
+		self := &identity{node: o.cfg.Name + "-" + id.New(), idle: make(chan struct{}, 1), until: began.Add(o.cfg.Lease)}
 		if err := o.store.Heartbeat(ctx, self.node, o.cfg.Lease); err != nil {
 			if ctx.Err() == nil {
 				o.cfg.Logger.ErrorContext(ctx, "saga: no lease from the store, no saga runs here", "error", err)
@@ -43,25 +49,85 @@ func (o *Orchestrator) heart(ctx context.Context) {
 			continue
 		}
 		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx)) //nolint:fatcontext // each lease has a life of its own
+		self.stop, self.yield = context.WithCancel(ctx)                            // and an end of its own
 		o.setSelf(self)
 		o.poke()
-		for alive := true; alive && ctx.Err() == nil; {
-			// The next look is due after a quarter of the lease, or at its end: no zombie may work on beyond that.
-			timer := time.NewTimer(min(o.cfg.Lease/4, time.Until(self.end(o.cfg.Lease))))
-			select {
-			case <-ctx.Done(): // drain goes on under the lease, and prolongs it
-			case <-timer.C:
-				if alive = self.alive(o.cfg.Lease); alive {
-					o.prolong(ctx, self)
-				}
-			}
-			timer.Stop()
+		for ctx.Err() == nil && !self.unsure.Load() && o.hold(ctx, self, ctx.Done()) {
 		}
-		if ctx.Err() == nil {
-			o.cfg.Logger.ErrorContext(ctx, "saga: lease lost, running sagas are left to others", "node", self.node)
+		switch {
+		case ctx.Err() != nil: // drain goes on under the lease, and prolongs it
+		case self.alive(o.cfg.Lease):
+			o.retire(ctx, self)
+		default:
 			o.setSelf(nil)
-			self.kill(ErrLostLease)
+			o.lost(ctx, self)
 		}
+	}
+}
+
+// hold waits for the next look at a lease, or until it is told, and prolongs the lease. It reports false when that has
+// ended. The next look is due after a quarter of the lease, or at its end: no zombie may work on beyond that.
+func (o *Orchestrator) hold(ctx context.Context, self *identity, told <-chan struct{}) bool {
+	timer := time.NewTimer(min(o.cfg.Lease/4, time.Until(self.end(o.cfg.Lease))))
+	defer timer.Stop()
+	select {
+	case <-told:
+		return true
+	case <-timer.C:
+	}
+	if !self.alive(o.cfg.Lease) {
+		return false
+	}
+	o.prolong(ctx, self)
+	return true
+}
+
+func (o *Orchestrator) lost(ctx context.Context, self *identity) {
+	o.cfg.Logger.ErrorContext(ctx, "saga: lease lost, running sagas are left to others", "node", self.node)
+	self.kill(ErrLostLease)
+}
+
+// retire makes room for a new identity, where the store's answer to a write was lost: the saga may be owned by this one, and
+// is not run by it. It goes on until the steps that run under it have ended, and then leaves, so that all that it still
+// owns is free. It counts as work, for which drain waits.
+func (o *Orchestrator) retire(ctx context.Context, self *identity) {
+	o.mu.Lock()
+	o.self = nil
+	o.retired[self] = struct{}{}
+	o.busy.Add(1)
+	o.mu.Unlock()
+	self.yield()
+	ctx = context.WithoutCancel(ctx)
+	working := func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return self.places > 0
+	}
+	go func() {
+		defer o.busy.Done()
+		defer func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			delete(o.retired, self)
+		}()
+		for working() {
+			if !o.hold(ctx, self, self.idle) {
+				o.lost(ctx, self)
+				return
+			}
+		}
+		self.kill(ErrLostLease)
+		o.leaveStore(ctx, self)
+		o.poke()
+	}()
+}
+
+// leaveStore ends a lease.
+func (o *Orchestrator) leaveStore(ctx context.Context, self *identity) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := o.store.Leave(ctx, self.node); err != nil {
+		o.cfg.Logger.WarnContext(ctx, "saga: could not end the lease, it runs out by itself", "node", self.node, "error", err)
 	}
 }
 
@@ -98,6 +164,7 @@ func (o *Orchestrator) enter(n int) (self *identity, places int) {
 		select {
 		case o.slots <- struct{}{}:
 			o.busy.Add(1)
+			o.self.places++
 		default:
 			return o.self, places
 		}
@@ -105,7 +172,18 @@ func (o *Orchestrator) enter(n int) (self *identity, places int) {
 	return o.self, places
 }
 
-func (o *Orchestrator) leave() {
+func (o *Orchestrator) leave(self *identity) {
+	o.mu.Lock()
+	if self.places--; self.places == 0 {
+		if self.life.Err() != nil { // nothing begins under it any more
+			self.yield()
+		}
+		select {
+		case self.idle <- struct{}{}:
+		default:
+		}
+	}
+	o.mu.Unlock()
 	<-o.slots
 	o.busy.Done()
 }

@@ -54,6 +54,7 @@ type Orchestrator struct {
 
 	mu      sync.Mutex
 	self    *identity // nil while there is no lease, and when Run ends
+	retired map[*identity]struct{}
 	running bool
 	busy    sync.WaitGroup
 	waiting map[string]map[chan Record]struct{} // by saga, who waits for its end
@@ -95,7 +96,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		return nil, err
 	}
 	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wake: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, last: newRecent(1024)}
+		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, retired: map[*identity]struct{}{}, last: newRecent(1024)}
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {
@@ -190,9 +191,11 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 
 // run drives a saga in a place that enter took.
 func (o *Orchestrator) run(self *identity, c Claimed) {
-	defer o.leave()
+	defer o.leave(self)
 	defer o.gone(c.ID)
-	newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver)
+	if !newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver) {
+		self.unsure.Store(true)
+	}
 }
 
 // poke makes Run look for work now.
@@ -212,12 +215,13 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 	claimed, err := o.store.Claim(ctx, self.node, o.kinds, places)
 	if err != nil && ctx.Err() == nil {
 		o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
+		self.unsure.Store(true) // it may have been done all the same
 	}
 	for _, c := range claimed {
 		go o.run(self, c)
 	}
 	for range places - len(claimed) {
-		o.leave()
+		o.leave(self)
 	}
 	return len(claimed) == places
 }
@@ -244,6 +248,11 @@ func (o *Orchestrator) drain() error {
 				o.prolong(ctx, self)
 			}
 		case <-soft:
+			o.mu.Lock()
+			for r := range o.retired {
+				r.kill(ErrDraining)
+			}
+			o.mu.Unlock()
 			if self != nil {
 				self.kill(ErrDraining)
 			}
@@ -254,12 +263,9 @@ func (o *Orchestrator) drain() error {
 	if self == nil {
 		return nil
 	}
+	self.yield()
 	self.kill(ErrDraining)
-	leave, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := o.store.Leave(leave, self.node); err != nil {
-		o.cfg.Logger.Warn("saga: could not end the lease, it runs out by itself", "node", self.node, "error", err)
-	}
+	o.leaveStore(ctx, self)
 	return nil
 }
 

@@ -25,22 +25,21 @@ func newRunner(o *Orchestrator, r Record) *runner {
 // cancelSignal is the name under which a cancellation is kept. No step can have it.
 const cancelSignal = "$cancel"
 
-// drive goes on until the saga ends, parks, or is not ours any more. life ends with the lease, and is what handlers
-// run under; when stop ends, nothing new is begun.
-func (r *runner) drive(life, stop context.Context, takenOver bool) {
+// drive goes on until the saga ends, parks, or is not ours any more, and reports false when it may still be ours. life ends
+// with the lease, and is what handlers run under; when stop ends, nothing new is begun.
+func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
 	ctx, span := r.o.tel.saga(ctx, r.rec)
 	defer span.End()
 	if err := r.def.adopt(&r.rec); err != nil {
 		r.o.cfg.Logger.ErrorContext(ctx, "saga: the stored saga does not fit the registered definition, and is left alone",
 			"saga", r.rec.Name, "saga_id", r.rec.ID, "version", r.rec.Version, "error", err)
-		_ = r.park(ctx, time.Minute)
-		return
+		return errors.Is(r.park(ctx, time.Minute), errStop)
 	}
 	err := r.begin(ctx, takenOver)
 	for err == nil {
 		if r.rec.Status.Ended() {
-			return
+			return true
 		}
 		if stop.Err() != nil {
 			err = r.park(ctx, 0)
@@ -53,10 +52,11 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) {
 		}
 	}
 	if errors.Is(err, errStop) {
-		return
+		return true
 	}
 	span.RecordError(err)
 	r.o.cfg.Logger.WarnContext(ctx, "saga: left to others", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err)
+	return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound)
 }
 
 // begin notes what a takeover means: the attempt that the last owner was at may have had its effect.

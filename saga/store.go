@@ -127,7 +127,7 @@ type Filter struct {
 	Name string
 	// Statuses selects; empty selects all.
 	Statuses []Status
-	// Limit bounds the result. 0 means 100.
+	// Limit bounds the result. 0 and less mean 100.
 	Limit int
 	// After is the id that the page before ended with. Sagas are listed by id.
 	After string

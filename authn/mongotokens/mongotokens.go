@@ -11,6 +11,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/authn"
 )
@@ -38,7 +40,9 @@ func New(db *mongo.Database, cfg Config) (*Store, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "sillar_"
 	}
-	return &Store{db.Collection(cfg.Prefix + "refresh_tokens"), db.Collection(cfg.Prefix + "used_tokens"), db.Collection(cfg.Prefix + "revoked_tokens")}, nil
+	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
+	c := func(name string) *mongo.Collection { return db.Collection(cfg.Prefix+name, safe) }
+	return &Store{c("refresh_tokens"), c("used_tokens"), c("revoked_tokens")}, nil
 }
 
 // Must returns s or panics with err.
@@ -132,8 +136,12 @@ func (g grant) decode(family, subject string) (authn.Grant, error) {
 		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used)}, nil
 }
 
+// alone returns a context that carries no session, and so no transaction.
+func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
+
 // Create implements authn.TokenStore.
 func (s *Store) Create(ctx context.Context, x authn.Grant) error {
+	ctx = alone(ctx)
 	g, err := encode(x)
 	if err != nil {
 		return err
@@ -176,6 +184,7 @@ func (s *Store) find(ctx context.Context, hash string) (f family, at int, g gran
 
 // Lookup implements authn.TokenStore.
 func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
+	ctx = alone(ctx)
 	f, _, g, err := s.find(ctx, hash)
 	if err != nil {
 		return authn.Grant{}, err
@@ -185,6 +194,7 @@ func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
 
 // Rotate implements authn.TokenStore.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
+	ctx = alone(ctx)
 	next, err := encode(r.Next)
 	if err != nil {
 		return err
@@ -267,6 +277,7 @@ func (s *Store) forget(ctx context.Context, field, value string) error {
 
 // RevokeFamily implements authn.TokenStore.
 func (s *Store) RevokeFamily(ctx context.Context, id string) error {
+	ctx = alone(ctx)
 	// DeleteMany, because FerretDB's DeleteOne passes over a document that an exchange is just replacing.
 	_, err := s.families.DeleteMany(ctx, bson.D{{Key: "_id", Value: id}})
 	if err == nil {
@@ -280,6 +291,7 @@ func (s *Store) RevokeFamily(ctx context.Context, id string) error {
 
 // RevokeSubject implements authn.TokenStore.
 func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
+	ctx = alone(ctx)
 	_, err := s.families.DeleteMany(ctx, bson.D{{Key: "subject", Value: subject}})
 	if err == nil {
 		err = s.forget(ctx, "subject", subject)
@@ -292,6 +304,7 @@ func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
 
 // RevokeID implements authn.TokenStore.
 func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
+	ctx = alone(ctx)
 	change := bson.D{{Key: "$max", Value: bson.D{{Key: "expires", Value: micros(until)}}}}
 	for {
 		_, err := s.revoked.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, change, options.UpdateOne().SetUpsert(true))
@@ -307,6 +320,7 @@ func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error 
 
 // Revoked implements authn.Revocations.
 func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
+	ctx = alone(ctx)
 	err := s.revoked.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Err()
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return false, nil
@@ -319,6 +333,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 
 // Purge implements authn.TokenStore. A login that is changed at the same time is left for the next call.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
+	ctx = alone(ctx)
 	at := micros(now)
 	total, err := s.purgeFamilies(ctx, at)
 	if err != nil {

@@ -1,17 +1,13 @@
 package mongotokens_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/authn"
@@ -24,17 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T) (*mongo.Database, *mongotokens.Store) {
 	t.Helper()
-	dsn := testenv.Mongo(t)
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := client.Database(strings.TrimPrefix(u.Path, "/"))
+	db := testenv.MongoDatabase(t, testenv.Mongo(t))
 	s := mongotokens.Must(mongotokens.New(db, mongotokens.Config{}))
 	for range 2 {
 		if err := s.EnsureIndexes(t.Context()); err != nil {

@@ -1,7 +1,6 @@
 package sqltokens_test
 
 import (
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -35,7 +34,7 @@ func open(t *testing.T, dsn string) authn.TokenStore {
 
 func TestSQLite(t *testing.T) {
 	authntest.RunTokens(t, func(t *testing.T) authn.TokenStore {
-		return open(t, "sqlite:"+filepath.Join(t.TempDir(), "t.db"))
+		return open(t, testenv.SQLite(t))
 	})
 }
 
@@ -44,7 +43,7 @@ func TestPostgreSQL(t *testing.T) {
 }
 
 func TestMigrations(t *testing.T) {
-	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "t.db"), sqldb.Config{})
+	db, err := sqldb.Open(t.Context(), testenv.SQLite(t), sqldb.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -115,10 +114,7 @@ func (p *parts) traces(t *testing.T) (n int64) {
 // One commit covers the repository, the event store, a saga's start, the outbox, the inbox and the barrier; and when it
 // does not come, whatever the reason, none of them has left a trace.
 func TestOneCommit(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{
-		"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "all.db") },
-		"postgresql": testenv.Postgres,
-	} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			p := open(t, dsn(t))
 			boom := errors.New("boom")

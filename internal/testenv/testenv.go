@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +17,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/sillar-go/sillar/internal/id"
 )
@@ -107,27 +106,16 @@ func Postgres(t testing.TB) string {
 	return own.String()
 }
 
-// Mongo returns the URL of a database of the test's own; its path is the database's name.
-func Mongo(t testing.TB) string {
+// SQLite returns the DSN of a SQLite file of the test's own, as package sqldb reads it.
+func SQLite(t testing.TB) string {
 	t.Helper()
-	u := mongodb.url(t)
-	name := unique()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), setup)
-		defer cancel()
-		c, err := mongo.Connect(options.Client().ApplyURI(u.String()))
-		if err != nil {
-			t.Errorf("testenv: connect to drop the database: %v", err)
-			return
-		}
-		defer func() { _ = c.Disconnect(ctx) }()
-		if err := c.Database(name).Drop(ctx); err != nil {
-			t.Errorf("testenv: drop the database: %v", err)
-		}
-	})
-	own := *u
-	own.Path = "/" + name
-	return own.String()
+	return "sqlite:" + filepath.Join(t.TempDir(), "test.db")
+}
+
+// SQL returns the SQL databases by their dialects, each as a function that makes one of the test's own and returns its
+// DSN.
+func SQL() map[string]func(testing.TB) string {
+	return map[string]func(testing.TB) string{"sqlite": SQLite, "postgresql": Postgres}
 }
 
 // Redis returns the URL of a Redis server and a prefix for the test's own keys, which are removed when it ends.

@@ -84,11 +84,6 @@ func TestProjector(t *testing.T) {
 	}
 }
 
-var databases = map[string]func(testing.TB) string{
-	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "p.db") },
-	"postgresql": testenv.Postgres,
-}
-
 // open opens a store with two read models, and which of them serves.
 func open(ctx context.Context, dsn string, cfg sqlevents.Config) (*sqldb.DB, *sqlevents.Store, error) {
 	db, err := sqldb.Open(ctx, dsn, sqldb.Config{Synchronous: "NORMAL", MaxConns: 8})
@@ -142,7 +137,7 @@ func init() {
 // A projector is killed between its read model and its checkpoint, again and again: every event counts once.
 func TestProjectorKilled(t *testing.T) {
 	const events = 60
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			url := dsn(t)
 			db, s, err := open(t.Context(), url, sqlevents.Config{})
@@ -196,7 +191,7 @@ func TestProjectorKilled(t *testing.T) {
 // A read model is rebuilt under another name while events are appended and the old one serves; then readers are turned
 // to it. What they see never goes back, nothing is missing or counted twice, and nothing is told to others again.
 func TestReplaceBesideAppends(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			told := 0
 			var mu sync.Mutex

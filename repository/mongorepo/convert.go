@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -98,7 +99,7 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 	case repository.OpNe:
 		return on(bson.D{{Key: "$nin", Value: bson.A{nil, value(n.Value)}}})
 	case repository.OpPrefix:
-		pattern := "^" + regexp.QuoteMeta(n.Value.(string))
+		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`) // a pattern ends with a zero byte
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
 	case repository.OpIn:
 		list := bson.A{}

@@ -11,8 +11,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/internal/mongoerror"
 )
 
 // Fields of a document that are not the entity's.
@@ -37,7 +40,8 @@ type Config struct {
 
 // Repo is a repository.Repository over a collection. It is safe for concurrent use.
 type Repo[E any] struct {
-	c      *mongo.Collection
+	c      *mongo.Collection // writes go to the majority
+	latest *mongo.Collection // the same, read where it is written: another node may not know yet
 	cfg    Config
 	m      *repository.Mapping
 	life   repository.Lifecycle[E]
@@ -64,7 +68,8 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 	if cfg.MaxAttempts <= 0 {
 		cfg.MaxAttempts = 200
 	}
-	r := &Repo[E]{c: db.Collection(cfg.Collection), cfg: cfg, m: m,
+	safe := options.Collection().SetWriteConcern(writeconcern.Majority())
+	r := &Repo[E]{c: db.Collection(cfg.Collection, safe), latest: db.Collection(cfg.Collection, safe, options.Collection().SetReadPreference(readpref.Primary())), cfg: cfg, m: m,
 		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}, turns: newTurns()}
 	var indexes []mongo.IndexModel
 	for _, set := range cfg.Unique {
@@ -102,11 +107,10 @@ func (r *Repo[E]) fail(doing string, err error) error {
 		return nil
 	}
 	if mongo.IsDuplicateKeyError(err) {
-		u := &repository.UniqueError{Constraint: "_id_", Fields: []string{r.m.Columns[r.m.ID].Name}, Err: err}
-		for name, set := range r.unique {
-			if strings.Contains(err.Error(), name) {
-				u.Constraint, u.Fields = name, set
-			}
+		name := mongoerror.Index(err)
+		u := &repository.UniqueError{Constraint: name, Fields: r.unique[name], Err: err}
+		if name == "_id_" {
+			u.Fields = []string{r.m.Columns[r.m.ID].Name}
 		}
 		err = u
 	}
@@ -154,10 +158,12 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (
 }
 
 // Get implements repository.Repository.
-func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) { return r.one(ctx, "get from", id) }
+func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
+	return r.one(ctx, r.c, "get from", id)
+}
 
-func (r *Repo[E]) one(ctx context.Context, doing, id string) (e E, err error) {
-	raw, err := r.c.FindOne(ctx, live(bson.E{Key: "_id", Value: id})).Raw()
+func (r *Repo[E]) one(ctx context.Context, c *mongo.Collection, doing, id string) (e E, err error) {
+	raw, err := c.FindOne(ctx, live(bson.E{Key: "_id", Value: id})).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return e, r.missing(doing, id)
 	}
@@ -247,7 +253,7 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
 	var zero E
 	e, err := again(ctx, r, id, func(ctx context.Context) (E, error) {
-		before, err := r.one(ctx, "update in", id)
+		before, err := r.one(ctx, r.latest, "update in", id)
 		if err != nil {
 			return zero, err
 		}
@@ -291,7 +297,7 @@ func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64,
 	if res.MatchedCount == 1 {
 		return nil
 	}
-	now, err := r.one(ctx, doing, id)
+	now, err := r.one(ctx, r.latest, doing, id)
 	if err != nil {
 		return err
 	}
@@ -305,7 +311,7 @@ func push(effects []repository.Effect) bson.E {
 // Replace implements repository.Repository.
 func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 	var zero E
-	stored, err := r.one(ctx, "replace in", r.life.ID(&e))
+	stored, err := r.one(ctx, r.latest, "replace in", r.life.ID(&e))
 	if err != nil {
 		return zero, err
 	}
@@ -338,7 +344,7 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 
 // bury removes the document, or makes a tombstone of it while there are effects to be told.
 func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.Then[E]) error {
-	e, err := r.one(ctx, "delete from", id)
+	e, err := r.one(ctx, r.latest, "delete from", id)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package mongorepo_test
 import (
 	"context"
 	"errors"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/repository"
@@ -23,17 +21,7 @@ type widget = repositorytest.Widget
 
 func open(t testing.TB) (*mongo.Database, *mongorepo.Repo[widget]) {
 	t.Helper()
-	dsn := testenv.Mongo(t)
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := client.Database(strings.TrimPrefix(u.Path, "/"))
+	db := testenv.MongoDatabase(t, testenv.Mongo(t))
 	r, err := mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets", Unique: repositorytest.Unique})
 	if err != nil {
 		t.Fatal(err)
@@ -158,4 +146,34 @@ func TestCrosswise(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A violated index is named, whatever the values look like that the server quotes.
+func TestViolatedIndex(t *testing.T) {
+	_, r := open(t)
+	w := widget{SKU: " index: other_key dup key: Index '_id_'"}
+	if _, err := r.Create(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Create(t.Context(), w)
+	var unique *repository.UniqueError
+	if !errors.As(err, &unique) || strings.Join(unique.Fields, ",") != "sku" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A prefix may hold what ends a pattern, and what means something in one.
+func TestPrefixes(t *testing.T) {
+	_, r := open(t)
+	for _, name := range []string{"a\x00b", "a\x00c", "a.b", "ab"} {
+		if _, err := r.Create(t.Context(), widget{SKU: name, Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for prefix, want := range map[string]int64{"a\x00": 2, "a\x00b": 1, "a.": 1, "a": 4} {
+		n, err := r.Count(t.Context(), repository.Text(func(w *widget) *string { return &w.Name }).HasPrefix(prefix))
+		if err != nil || n != want {
+			t.Errorf("%q: %d, want %d (%v)", prefix, n, want, err)
+		}
+	}
 }

@@ -13,7 +13,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Querier runs statements, inside a transaction or each on its own. Placeholders are $1, $2, ... on both dialects.
+// Querier runs statements, inside a transaction or each on its own. Placeholders are $1, $2, ... on both dialects. The
+// first argument may be Replan.
 type Querier interface {
 	// Exec runs a statement and returns how many rows it touched.
 	Exec(ctx context.Context, query string, args ...any) (int64, error)
@@ -119,7 +120,7 @@ type pgxQuerier struct {
 
 func (q pgxQuerier) Exec(ctx context.Context, query string, args ...any) (int64, error) {
 	ctx, span := q.db.start(ctx, query)
-	tag, err := q.c.Exec(ctx, query, args...)
+	tag, err := q.c.Exec(ctx, query, q.arguments(args)...)
 	err = wrap(err)
 	end(span, err)
 	return tag.RowsAffected(), err
@@ -127,7 +128,7 @@ func (q pgxQuerier) Exec(ctx context.Context, query string, args ...any) (int64,
 
 func (q pgxQuerier) Query(ctx context.Context, query string, args ...any) (Rows, error) {
 	ctx, span := q.db.start(ctx, query)
-	rows, err := q.c.Query(ctx, query, args...)
+	rows, err := q.c.Query(ctx, query, q.arguments(args)...)
 	err = wrap(err)
 	end(span, err)
 	if err != nil {
@@ -235,6 +236,7 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 	if err := q.usable(); err != nil {
 		return 0, err
 	}
+	args, _ = parameters(args)
 	bounded, cancel := q.db.boundWriter(ctx, q.write)
 	defer cancel()
 	var res sql.Result
@@ -255,6 +257,7 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 		return nil, err
 	}
 	ctx, span := q.db.start(ctx, query)
+	args, _ = parameters(args)
 	c := q.conn(query)
 	bounded, cancel := q.db.boundWriter(ctx, c)
 	var rows *sql.Rows

@@ -52,6 +52,7 @@ type DB struct {
 	tracer  trace.Tracer
 
 	pool   *pgxpool.Pool // PostgreSQL, native
+	keeps  bool          // statements: see Replan
 	writer *sql.DB       // SQLite, or a database/sql handle of the caller's
 	reader *sql.DB       // SQLite; equals writer where there is only one
 	owned  bool
@@ -93,7 +94,7 @@ func FromPool(pool *pgxpool.Pool, cfg Config) (*DB, error) {
 	if pool == nil {
 		return nil, errors.New("sqldb: FromPool needs a pool")
 	}
-	return newDB(PostgreSQL, cfg, func(db *DB) { db.pool = pool }), nil
+	return newDB(PostgreSQL, cfg, func(db *DB) { db.pool, db.keeps = pool, keeps(pool) }), nil
 }
 
 // FromSQL uses a database/sql handle of the caller's, who also closes it. For SQLite the handle should hold one
@@ -143,7 +144,7 @@ func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port, err)
 	}
-	db.pool = pool
+	db.pool, db.keeps = pool, keeps(pool)
 	return db, nil
 }
 

@@ -142,7 +142,7 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlrepo: get many from %s: %w", r.table, err)
 	}
-	found, err := r.query(ctx, r.sql.getMany, string(list))
+	found, err := r.query(ctx, r.sql.getMany, sqldb.Replan, string(list))
 	if err != nil {
 		return nil, r.fail("get many from", err)
 	}

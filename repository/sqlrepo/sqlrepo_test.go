@@ -3,7 +3,6 @@ package sqlrepo_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -41,10 +40,8 @@ func open(t testing.TB, dsn string) (*sqldb.DB, *sqlrepo.Repo[widget]) {
 	return db, sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
 }
 
-func sqliteDSN(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "w.db") }
-
 func TestConformance(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dbs := map[repository.Repository[widget]]*sqldb.DB{}
@@ -60,7 +57,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestJoinsTheTransaction(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db, r := open(t, dsn(t))
 			boom := errors.New("boom")
@@ -92,7 +89,7 @@ func TestJoinsTheTransaction(t *testing.T) {
 
 // Update-or-create inside a transaction: that there was nothing to update does not undo the rest.
 func TestMissingRowDoomsNothing(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db, r := open(t, dsn(t))
 			err := db.InTx(t.Context(), func(ctx context.Context) error {
@@ -128,7 +125,7 @@ func TestMissingRowDoomsNothing(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	db, _ := open(t, sqliteDSN(t))
+	db, _ := open(t, testenv.SQLite(t))
 	for _, table := range []string{"", "Widgets", "w; DROP TABLE x", `"w"`, "a.b.c"} {
 		if _, err := sqlrepo.New[widget](db, sqlrepo.Config{Table: table}); err == nil {
 			t.Errorf("table %q was accepted", table)
@@ -141,7 +138,7 @@ func TestNewRefuses(t *testing.T) {
 
 // What cannot be a query is refused before anything is sent: on a database that is closed the error is the same.
 func TestNothingIsSent(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{"sqlite": sqliteDSN, "postgresql": testenv.Postgres} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
 			r := sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
@@ -172,5 +169,40 @@ func TestNothingIsSent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// GetMany does not read all of a table that has grown since it ran first.
+func TestPlans(t *testing.T) {
+	pool, plans := testenv.PostgresPlans(t)
+	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
+	schema, err := sqlrepo.Schema[widget](db.Dialect(), "widgets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Exec(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	plans.Unanalysed(t, pool, "widgets")
+	r := sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "widgets"}))
+	get := func(want int) {
+		t.Helper()
+		if got, err := r.GetMany(t.Context(), []string{"w1", "w2", "w3"}); err != nil || len(got) != want {
+			t.Fatalf("%d entities, want %d, %v", len(got), want, err)
+		}
+	}
+	get(0)
+	const rows = 20_000
+	if _, err := r.Create(t.Context(), widget{Meta: repository.Meta{ID: "w"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `INSERT INTO widgets SELECT (json_populate_record(w, json_build_object('id', 'w' || i))).*
+		FROM widgets w, generate_series(1, $1) i`, rows); err != nil {
+		t.Fatal(err)
+	}
+	plans.Scans(rows)
+	get(3)
+	for _, scan := range plans.Scans(rows) {
+		t.Error(scan)
 	}
 }

@@ -3,7 +3,6 @@ package barrier_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,10 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func each(t *testing.T, test func(t *testing.T, db *sqldb.DB, b *barrier.Barrier)) {
-	for name, dsn := range map[string]func(testing.TB) string{
-		"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "b.db") },
-		"postgresql": testenv.Postgres,
-	} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{Synchronous: "NORMAL"}))
 			defer db.Close()

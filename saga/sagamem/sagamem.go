@@ -160,7 +160,11 @@ func (s *Store) List(_ context.Context, f saga.Filter) ([]saga.Record, error) {
 		}
 	}
 	slices.SortFunc(out, func(a, b saga.Record) int { return cmp.Compare(a.ID, b.ID) })
-	return out[:min(len(out), cmp.Or(f.Limit, 100))], nil
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	return out[:min(len(out), limit)], nil
 }
 
 // Shapes implements saga.Store.

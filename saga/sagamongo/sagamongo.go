@@ -4,7 +4,8 @@
 //	store, err := sagamongo.New(ctx, db, sagamongo.Config{})
 //	o, err := saga.New(store, saga.Config{}, PlaceOrder)
 //
-// It joins no transaction: a saga begins when Start returns.
+// It joins no transaction: a saga begins when Start returns, also in the context of one. Writes are acknowledged by the
+// majority where there is a replica set, and reads are the primary's, whatever the client's defaults are.
 package sagamongo
 
 import (
@@ -19,6 +20,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/saga"
 )
@@ -43,7 +46,8 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 		return nil, errors.New("sagamongo: New needs a database")
 	}
 	prefix := cmp.Or(cfg.Prefix, "sillar_")
-	s := &Store{db, db.Collection(prefix + "sagas"), db.Collection(prefix + "orchestrators")}
+	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
+	s := &Store{db, db.Collection(prefix+"sagas", safe), db.Collection(prefix+"orchestrators", safe)}
 	_, err := s.sagas.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "status", Value: 1}, {Key: "wake_at", Value: 1}}})
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: make the index: %w", err)
@@ -116,6 +120,9 @@ func decode(d document) (saga.Record, error) {
 	return r, nil
 }
 
+// alone returns a context that carries no session, and so no transaction.
+func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
+
 // now is the server's clock, by which leases are judged.
 func (s *Store) now(ctx context.Context) (time.Time, error) {
 	var hello struct {
@@ -132,6 +139,7 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 
 // Insert implements saga.Store.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
+	ctx = alone(ctx)
 	r.Revision = 1
 	d, err := encode(r)
 	if err != nil {
@@ -158,6 +166,7 @@ func (s *Store) AfterCommit(_ context.Context, fn func()) { fn() }
 
 // Get implements saga.Store.
 func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
+	ctx = alone(ctx)
 	var d document
 	err := s.sagas.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&d)
 	if errors.Is(err, mongo.ErrNoDocuments) {
@@ -211,6 +220,7 @@ func (s *Store) alive(ctx context.Context, now time.Time) (map[string]bool, erro
 
 // Claim implements saga.Store. Each saga is taken by a compare-and-set of its own: of several nodes one gets it.
 func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
+	ctx = alone(ctx)
 	if len(kinds) == 0 || limit <= 0 {
 		return nil, nil
 	}
@@ -266,6 +276,7 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 
 // Save implements saga.Store.
 func (s *Store) Save(ctx context.Context, r saga.Record) error {
+	ctx = alone(ctx)
 	d, err := encode(r)
 	if err != nil {
 		return err
@@ -294,6 +305,7 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.
 func (s *Store) Signal(ctx context.Context, id, name string, payload []byte, check func(saga.Record) error) (bool, error) {
+	ctx = alone(ctx)
 	for {
 		r, err := s.Get(ctx, id)
 		if err != nil {
@@ -327,6 +339,7 @@ func (s *Store) Signal(ctx context.Context, id, name string, payload []byte, che
 
 // Heartbeat implements saga.Store.
 func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration) error {
+	ctx = alone(ctx)
 	now, err := s.now(ctx)
 	if err != nil {
 		return err
@@ -341,6 +354,7 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
+	ctx = alone(ctx)
 	dayAgo := time.Now().Add(-24 * time.Hour).UnixMicro()
 	_, err := s.nodes.DeleteMany(ctx, bson.D{{Key: "$or", Value: bson.A{bson.D{{Key: "_id", Value: node}},
 		bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}}}})
@@ -352,6 +366,7 @@ func (s *Store) Leave(ctx context.Context, node string) error {
 
 // List implements saga.Store.
 func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
+	ctx = alone(ctx)
 	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: f.After}}}}
 	if f.Name != "" {
 		filter = append(filter, bson.E{Key: "name", Value: f.Name})
@@ -359,7 +374,11 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 	if len(f.Statuses) > 0 {
 		filter = append(filter, bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: f.Statuses}}})
 	}
-	out, err := s.find(ctx, filter, bson.D{{Key: "_id", Value: 1}}, cmp.Or(f.Limit, 100))
+	limit := f.Limit
+	if limit <= 0 { // MongoDB takes a negative one for its amount, in one batch
+		limit = 100
+	}
+	out, err := s.find(ctx, filter, bson.D{{Key: "_id", Value: 1}}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: list: %w", err)
 	}
@@ -368,6 +387,7 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 
 // Shapes implements saga.Store.
 func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
+	ctx = alone(ctx)
 	err = s.sagas.Distinct(ctx, "shape", bson.D{unfinished, {Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}}).Decode(&shapes)
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: shapes: %w", err)

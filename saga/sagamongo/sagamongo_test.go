@@ -3,13 +3,8 @@ package sagamongo_test
 import (
 	"context"
 	"log/slog"
-	"net/url"
-	"strings"
 	"testing"
 	"time"
-
-	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/saga"
@@ -19,17 +14,7 @@ import (
 
 func open(t testing.TB) *sagamongo.Store {
 	t.Helper()
-	dsn := testenv.Mongo(t)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Disconnect(context.Background()) })
-	return sagamongo.Must(sagamongo.New(t.Context(), c.Database(strings.Trim(u.Path, "/")), sagamongo.Config{Prefix: "own_"}))
+	return sagamongo.Must(sagamongo.New(t.Context(), testenv.MongoDatabase(t, testenv.Mongo(t)), sagamongo.Config{Prefix: "own_"}))
 }
 
 func TestConformance(t *testing.T) {

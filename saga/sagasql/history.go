@@ -99,7 +99,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (pruned int64, err 
 			if err != nil {
 				return err
 			}
-			var ids []any
+			ids := []any{sqldb.Replan}
 			for rows.Next() {
 				var id string
 				if err := rows.Scan(&id); err != nil {
@@ -110,7 +110,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (pruned int64, err 
 			if err := rows.Close(); err != nil {
 				return err
 			}
-			if n = len(ids); n == 0 {
+			if n = len(ids) - 1; n == 0 {
 				return nil
 			}
 			in := " IN (" + strings.Join(marks(0, n), ", ") + ")"

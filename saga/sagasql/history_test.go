@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/saga"
 	"github.com/sillar-go/sillar/saga/sagasql"
 )
@@ -31,7 +32,7 @@ var tripDef = saga.Define[trip]("trip", 1,
 // Forty sagas at once, every other one of them refused: each has all its states in its history, none twice, and the
 // states of one that nobody saw are not there.
 func TestHistory(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db, store := open(t, dsn(t), history)
@@ -95,7 +96,7 @@ func TestHistory(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, store := open(t, dsn(t), history)

@@ -48,6 +48,7 @@ type Store struct {
 
 	inserts groupcommit.Group[saga.Record]
 	saves   groupcommit.Group[saga.Record]
+	plan    groupcommit.Plan // of several saves
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -164,7 +165,7 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		ids, marks := []any{node}, []string(nil)
+		ids := []any{sqldb.Replan, node}
 		for _, r := range due {
 			taken := r.Owner != ""
 			if taken {
@@ -180,18 +181,17 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 				}
 			}
 			ids = append(ids, r.ID)
-			marks = append(marks, fmt.Sprintf("$%d", len(ids)))
 			r.Owner, r.Fence, r.Revision = node, r.Fence+1, r.Revision+1
 			out = append(out, saga.Claimed{Record: r, TakenOver: taken})
 		}
 		if len(out) == 0 {
 			return nil
 		}
-		own := s.returning("", "UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+strings.Join(marks, ", ")+")")
+		own := s.returning("", "UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+strings.Join(marks(1, len(out)), ", ")+")")
 		if _, err = s.db.Querier(ctx).Exec(ctx, s.sql(own), ids...); err != nil {
 			return err
 		}
-		return s.tell(ctx, ids[1:]...)
+		return s.tell(ctx, ids[2:]...)
 	})
 	if err != nil {
 		return nil, claimErr(err)

@@ -2,7 +2,6 @@ package sagasql_test
 
 import (
 	"context"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,11 +16,6 @@ import (
 )
 
 func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
-
-var databases = map[string]func(testing.TB) string{
-	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "s.db") },
-	"postgresql": testenv.Postgres,
-}
 
 func open(t testing.TB, dsn string, change ...func(*sagasql.Config)) (*sqldb.DB, *sagasql.Store) {
 	t.Helper()
@@ -46,7 +40,7 @@ func open(t testing.TB, dsn string, change ...func(*sagasql.Config)) (*sqldb.DB,
 }
 
 func TestConformance(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		for what, config := range map[string]func(*sagasql.Config){"": func(*sagasql.Config) {}, ", history": history} {
 			t.Run(name+what, func(t *testing.T) {
 				t.Parallel()

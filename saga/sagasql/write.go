@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sillar-go/sillar/internal/groupcommit"
@@ -33,18 +34,23 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 		m := marks(at, fields)
 		return "(" + strings.Join(m[:12], ", ") + ", 1, " + strings.Join(m[12:], ", ") + ", '{}', 0, @now, @now)"
 	}
-	return s.each(ctx, list, rows, func(n int) string {
-		values := make([]string, n)
+	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
+		values := make([]string, len(rows))
 		for i := range values {
 			values[i] = one(i * fields)
 		}
-		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING")
+		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING"), slices.Concat(rows...)
 	})
 }
 
+// saved are the columns of a save, as PostgreSQL has them: what is expected of the row, and what it gets.
+var (
+	saved      = []string{"id", "fence", "revision", "signal_seq", "version", "shape", "status", "position", "state", "steps", "failed_step", "cause", "audit", "owner", "wake_at"}
+	savedTypes = []string{"text", "bigint", "bigint", "bigint", "int", "text", "text", "int", "text", "text", "text", "text", "text", "text", "bigint"}
+)
+
 // saveAll changes rows that have the fence, the revision and the signals that are expected.
 func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
-	const fields = 15
 	rows := make([][]any, len(list))
 	for i, r := range list {
 		e, err := encode(r)
@@ -54,23 +60,38 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 		rows[i] = []any{r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep,
 			r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro()}
 	}
-	types := []string{"text", "bigint", "bigint", "bigint", "int", "text", "text", "int", "text", "text", "text", "text", "text", "text", "bigint"}
-	return s.each(ctx, list, rows, func(n int) string {
-		values := make([]string, n)
-		for i := range values {
-			m := marks(i*fields, fields)
-			for j := range m {
-				m[j] = "CAST(" + m[j] + " AS " + types[j] + ")"
-			}
-			values[i] = "(" + strings.Join(m, ", ") + ")"
-		}
-		return s.returning(`w (id, fence, revision, signal_seq, version, shape, status, position, state, steps, failed_step, cause, audit, owner, wake_at)
-			AS (VALUES `+strings.Join(values, ", ")+`)`, `UPDATE sillar_sagas SET version = w.version, shape = w.shape, status = w.status, position = w.position, state = w.state, steps = w.steps,
-				failed_step = w.failed_step, cause = w.cause, audit = w.audit, owner = w.owner, wake_at = w.wake_at,
-				revision = sillar_sagas.revision + 1, updated_at = @now
+	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
+		from, args := source(rows)
+		query := s.returning("w ("+strings.Join(saved, ", ")+") AS ("+from+")", `UPDATE sillar_sagas SET version = w.version, shape = w.shape,
+				status = w.status, position = w.position, state = w.state, steps = w.steps, failed_step = w.failed_step, cause = w.cause, audit = w.audit,
+				owner = w.owner, wake_at = w.wake_at, revision = sillar_sagas.revision + 1, updated_at = @now
 			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision
 				AND sillar_sagas.signal_seq = w.signal_seq`)
+		if len(rows) > 1 { // a join, that is best made by reading the table as long as that is small
+			query = s.plan.SQL(query)
+		}
+		return query, args
 	})
+}
+
+// source returns the rows of a save as a query and its arguments: several, which only PostgreSQL gets at once, as arrays.
+func source(rows [][]any) (query string, args []any) {
+	m := marks(0, len(saved))
+	if len(rows) == 1 {
+		for i := range m {
+			m[i] = "CAST(" + m[i] + " AS " + savedTypes[i] + ")"
+		}
+		return "VALUES (" + strings.Join(m, ", ") + ")", rows[0]
+	}
+	for i := range m {
+		m[i] += "::" + savedTypes[i] + "[]"
+		column := make([]any, len(rows))
+		for k, row := range rows {
+			column[k] = row[i]
+		}
+		args = append(args, column)
+	}
+	return "SELECT * FROM unnest(" + strings.Join(m, ", ") + ")", args
 }
 
 func marks(from, n int) []string {
@@ -81,9 +102,9 @@ func marks(from, n int) []string {
 	return out
 }
 
-// each makes the writes in one commit. statement makes n of them, and returns the ids of those that were made. Of several
-// writes to one saga the first is made: the others expect what can no longer be.
-func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, statement func(n int) string) []error {
+// each makes the writes in one commit. statement makes those of rows, and returns the ids of those that were made. Of
+// several writes to one saga the first is made: the others expect what can no longer be.
+func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, statement func(rows [][]any) (string, []any)) []error {
 	done, first := map[string]bool{}, map[string]int{}
 	var rows [][]any
 	for i, r := range list {
@@ -92,8 +113,9 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 			rows = append(rows, all[i])
 		}
 	}
-	run := func(ctx context.Context, n int, args []any) error {
-		found, err := s.db.Querier(ctx).Query(ctx, s.sql(statement(n)), args...)
+	run := func(ctx context.Context, rows [][]any) error {
+		query, args := statement(rows)
+		found, err := s.db.Querier(ctx).Query(ctx, s.sql(query), args...)
 		if err != nil {
 			return err
 		}
@@ -109,16 +131,12 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 	}
 	var err error
 	if s.db.Dialect() == sqldb.PostgreSQL || len(rows) == 1 && !s.history {
-		var args []any
-		for _, r := range rows {
-			args = append(args, r...)
-		}
-		err = run(ctx, len(rows), args)
+		err = run(ctx, rows)
 	} else {
 		err = s.db.InTx(ctx, func(ctx context.Context) error {
 			clear(done)
-			for _, r := range rows {
-				if err := run(ctx, 1, r); err != nil {
+			for i := range rows {
+				if err := run(ctx, rows[i:i+1]); err != nil {
 					return err
 				}
 			}

@@ -420,6 +420,7 @@ func list(t *testing.T, s saga.Store, _ Features) {
 		{saga.Filter{}, []string{"s0", "s1", "s2", "s3"}},
 		{saga.Filter{Statuses: []saga.Status{saga.Stuck}}, []string{"s1", "s3"}},
 		{saga.Filter{Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2}, []string{"s0", "s1"}},
+		{saga.Filter{Limit: -1}, []string{"s0", "s1", "s2", "s3"}},
 		{saga.Filter{After: "s1"}, []string{"s2", "s3"}},
 		{saga.Filter{Name: "other"}, nil},
 	} {

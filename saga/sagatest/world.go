@@ -253,7 +253,11 @@ func (n *node) Claim(ctx context.Context, owner string, kinds []saga.Kind, limit
 	n.w.maxFence = max(n.w.maxFence, got[0].Fence)
 	n.w.tell("%s->>store: claim, fence %d", n.name, got[0].Fence)
 	n.w.mu.Unlock()
-	if err := n.hit(n.w.at("claim after", Crash, Stall)); err != nil {
+	f := n.w.at("claim after", Crash, Stall, Error)
+	if f == Error {
+		return nil, errInjected // the answer is lost: the node does not know what it owns
+	}
+	if err := n.hit(f); err != nil {
 		return nil, err
 	}
 	return got, nil

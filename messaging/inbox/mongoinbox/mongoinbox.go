@@ -18,6 +18,8 @@
 //
 //   - A write whose function calls Apply happens once for each message and consumer, also when two deliveries of one
 //     message are handled at the same time, and when a handler fails after the write.
+//   - Where there is a replica set a duplicate is one when the majority has the note, whatever the client's defaults are:
+//     no failover takes back a write whose message has been let go.
 //   - Notes are kept for Config.Keep. A document that was deleted stays as a tombstone as long as it holds one.
 //
 // # What it does not do
@@ -38,7 +40,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
+	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/repository"
 )
@@ -115,17 +121,41 @@ type key struct{ inbox *Inbox }
 // Once implements messaging.Dedup. fn has to call Apply in the write that is to happen once.
 func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
 	note := consumer + "/" + id
-	if dup, err = i.applied(ctx, note); dup || err != nil {
-		return dup, err
+	if dup, err = i.applied(ctx, note); err != nil {
+		return false, err
 	}
-	err = fn(context.WithValue(ctx, key{i}, note))
-	if errors.Is(err, ErrApplied) {
-		return true, nil
+	if !dup {
+		err = fn(context.WithValue(ctx, key{i}, note))
+		if dup = errors.Is(err, ErrApplied); !dup {
+			if err == nil {
+				i.purgeSometimes(ctx)
+			}
+			return false, err
+		}
 	}
-	if err == nil {
-		i.purgeSometimes(ctx)
+	if err := i.kept(ctx, note); err != nil {
+		return false, err
 	}
-	return false, err
+	return true, nil
+}
+
+// kept waits until the majority has a note that is there. Before, a failover can take it back with its write, and whoever
+// has let go of the message by then has lost it.
+func (i *Inbox) kept(ctx context.Context, note string) error {
+	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
+	pause := backoff.Exponential{Initial: 2 * time.Millisecond, Max: 200 * time.Millisecond}
+	for n := 1; ; n++ {
+		kept, err := i.find(ctx, note, options.Collection().SetReadConcern(readconcern.Majority()))
+		if kept || err != nil {
+			return err
+		}
+		if there, err := i.applied(ctx, note); err != nil || !there {
+			return errors.Join(fmt.Errorf("mongoinbox: the note of %s was taken back", note), err)
+		}
+		if err := backoff.Sleep(ctx, pause.Delay(n)); err != nil {
+			return fmt.Errorf("mongoinbox: wait until the majority has the note of %s: %w", note, err)
+		}
+	}
 }
 
 // Apply notes in the write that ctx belongs to that its message is applied, or returns ErrApplied. The write is compared
@@ -149,9 +179,14 @@ func (i *Inbox) Apply(ctx context.Context) error {
 }
 
 func (i *Inbox) applied(ctx context.Context, note string) (bool, error) {
+	return i.find(ctx, note, options.Collection())
+}
+
+// find looks where it is written: another node may not have the note yet.
+func (i *Inbox) find(ctx context.Context, note string, as *options.CollectionOptionsBuilder) (bool, error) {
 	filter := bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
 	for _, name := range i.cfg.Collections {
-		err := i.db.Collection(name).FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+		err := i.db.Collection(name, as.SetReadPreference(readpref.Primary())).FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
 		if err == nil {
 			return true, nil
 		}
@@ -183,7 +218,7 @@ func (i *Inbox) Purge(ctx context.Context) error {
 	}
 	old := bson.D{{Key: "kind", Value: Kind}, {Key: "created_at", Value: bson.D{{Key: "$lt", Value: time.Now().Add(-i.cfg.Keep)}}}}
 	for _, name := range i.cfg.Collections {
-		c := i.db.Collection(name)
+		c := i.db.Collection(name, options.Collection().SetWriteConcern(writeconcern.Majority()))
 		_, err := c.UpdateMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},
 			bson.D{{Key: "$pull", Value: bson.D{{Key: field, Value: old}}}})
 		if err == nil {

@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/internal/testenv"
@@ -32,17 +29,7 @@ var errBoom = errors.New("boom")
 
 func open(t *testing.T, keep time.Duration) (*mongo.Database, *mongorepo.Repo[stock], *mongoinbox.Inbox) {
 	t.Helper()
-	dsn := testenv.Mongo(t)
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := client.Database(strings.TrimPrefix(u.Path, "/"))
+	db := testenv.MongoDatabase(t, testenv.Mongo(t))
 	r, err := mongorepo.New[stock](t.Context(), db, mongorepo.Config{Collection: "stock"})
 	if err != nil {
 		t.Fatal(err)

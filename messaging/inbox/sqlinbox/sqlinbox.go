@@ -140,7 +140,7 @@ func (i *Inbox) Purge(ctx context.Context) (int64, error) {
 	var sum int64
 	for range 10 {
 		n, err := i.db.Querier(ctx).Exec(ctx, "DELETE FROM "+i.table+" WHERE (consumer, id) IN (SELECT consumer, id FROM "+i.table+
-			" WHERE applied_at < $1 LIMIT $2)", time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
+			" WHERE applied_at < $1 LIMIT $2)", sqldb.Replan, time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
 		sum += n
 		if err != nil {
 			return sum, fmt.Errorf("sqlinbox: purge: %w", err)

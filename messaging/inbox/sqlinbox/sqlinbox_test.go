@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,10 +28,7 @@ var errBoom = errors.New("boom")
 // each runs a test on both dialects, with a table of effects.
 func each(t *testing.T, test func(t *testing.T, db *sqldb.DB, effects func() int)) {
 	t.Helper()
-	for name, dsn := range map[string]func(*testing.T) string{
-		"sqlite":     func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "i.db") },
-		"postgresql": func(t *testing.T) string { return testenv.Postgres(t) },
-	} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db, err := sqldb.Open(t.Context(), dsn(t), sqldb.Config{})
 			if err != nil {

@@ -12,7 +12,8 @@
 //
 // Those of package outbox, with the document in place of the key: the events of one document are published one after the
 // other where they have one key, and one that fails holds back its document's. A document that was deleted stays as a
-// tombstone until its events are confirmed; the relay removes it then.
+// tombstone until its events are confirmed; the relay removes it then. Where there is a replica set an event is published
+// when the majority has its write, whatever the client's defaults are.
 //
 // # What it does not do
 //
@@ -32,6 +33,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
+	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -64,7 +67,8 @@ type Config struct {
 	Collections []string
 	// Propagator writes correlation id and trace of the write's context into the headers. Default both.
 	Propagator propagation.TextMapPropagator
-	// Logger is told (info) when a relay starts on a server without change streams, and so polls. Default slog.Default().
+	// Logger is told (info) when a relay starts on a server without change streams, and so polls, and when a change stream
+	// cannot be opened again and again. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -72,6 +76,12 @@ type Config struct {
 type Outbox struct {
 	db  *mongo.Database
 	cfg Config
+}
+
+// collection returns a collection as relays use it. The majority has a claim before it is returned, and so what it claims:
+// else a failover could take back a write whose events have been published.
+func (o *Outbox) collection(name string) *mongo.Collection {
+	return o.db.Collection(name, options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
 }
 
 var (

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,7 +11,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/internal/killtest"
@@ -30,15 +28,10 @@ func TestMain(m *testing.M) { killtest.Main(); goleak.VerifyTestMain(m) }
 
 func init() {
 	killtest.Register("relay", func(args []string) error {
-		client, err := mongo.Connect(options.Client().ApplyURI(args[0]))
+		db, err := testenv.OpenMongo(args[0])
 		if err != nil {
 			return err
 		}
-		u, err := url.Parse(args[0])
-		if err != nil {
-			return err
-		}
-		db := client.Database(strings.TrimPrefix(u.Path, "/"))
 		return outboxtest.RunRelay(mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"others", "things"}})), args[1])
 	})
 }
@@ -55,16 +48,7 @@ func open(t *testing.T) (*mongo.Database, *mongorepo.Repo[thing], *mongooutbox.O
 
 func openAt(t *testing.T, dsn string) (*mongo.Database, *mongorepo.Repo[thing], *mongooutbox.Outbox) {
 	t.Helper()
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db := client.Database(strings.TrimPrefix(u.Path, "/"))
+	db := testenv.MongoDatabase(t, dsn)
 	r, err := mongorepo.New[thing](t.Context(), db, mongorepo.Config{Collection: "things"})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -47,7 +48,7 @@ func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.
 }
 
 func (o *Outbox) claim(ctx context.Context, name, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
-	c := o.db.Collection(name)
+	c := o.collection(name)
 	cur, err := c.Find(ctx, free(time.Now()), options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
 	if err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func each(entries []outbox.Entry, f func(t target, ids []string) error) error {
 
 // settled counts entries as settled; with the last one the lease ends, unless the document is held back.
 func (o *Outbox) settled(ctx context.Context, t target, owner string, n int, change ...bson.E) error {
-	c := o.db.Collection(t.Collection)
+	c := o.collection(t.Collection)
 	change = append(change, bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -n}}})
 	res, err := c.UpdateOne(ctx, leased(t.ID, owner), bson.D(change))
 	if err != nil || res.MatchedCount == 0 {
@@ -159,7 +160,7 @@ func (o *Outbox) Done(ctx context.Context, owner string, entries []outbox.Entry)
 		if err != nil {
 			return err
 		}
-		_, err = o.db.Collection(t.Collection).DeleteOne(ctx, bson.D{{Key: "_id", Value: t.ID}, {Key: deleted, Value: true},
+		_, err = o.collection(t.Collection).DeleteOne(ctx, bson.D{{Key: "_id", Value: t.ID}, {Key: deleted, Value: true},
 			{Key: effects + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
 		return err
 	})
@@ -173,7 +174,7 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 // Hold implements outbox.Store. It holds back the document; the owner can still settle what else it has of it.
 func (o *Outbox) Hold(ctx context.Context, owner string, entry outbox.Entry, pause time.Duration) error {
 	return each([]outbox.Entry{entry}, func(t target, _ []string) error {
-		_, err := o.db.Collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(pause), "held", true),
+		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(pause), "held", true),
 			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -1}, {Key: relay + ".attempts", Value: 1}}}))
 		return err
 	})
@@ -183,7 +184,7 @@ func (o *Outbox) Hold(ctx context.Context, owner string, entry outbox.Entry, pau
 func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, err error) {
 	kind := bson.D{{Key: "$match", Value: bson.D{{Key: effects + ".kind", Value: Kind}}}}
 	for _, name := range o.cfg.Collections {
-		cur, err := o.db.Collection(name).Aggregate(ctx, bson.A{kind, bson.D{{Key: "$unwind", Value: "$" + effects}}, kind,
+		cur, err := o.collection(name).Aggregate(ctx, bson.A{kind, bson.D{{Key: "$unwind", Value: "$" + effects}}, kind,
 			bson.D{{Key: "$group", Value: bson.D{{Key: "_id", Value: nil}, {Key: "n", Value: bson.D{{Key: "$sum", Value: 1}}},
 				{Key: "oldest", Value: bson.D{{Key: "$min", Value: "$" + effects + ".created_at"}}}}}}})
 		var sums []struct {
@@ -212,11 +213,16 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	go func() {
 		pause := backoff.Exponential{Initial: time.Second}
 		for attempt := 1; ctx.Err() == nil; attempt++ {
-			err := o.watch(ctx, c)
-			var refused mongo.ServerError
-			if errors.As(err, &refused) && !mongo.IsNetworkError(err) && !refused.HasErrorLabel("ResumableChangeStreamError") {
+			opened, err := o.watch(ctx, c)
+			if unsupported(err) {
 				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the server has no change streams, so the relay polls", "collections", o.cfg.Collections)
-				return // no replica set, or a server without change streams
+				return
+			}
+			if opened {
+				attempt = 1
+			}
+			if attempt == 3 && ctx.Err() == nil { // no failover takes as long
+				o.cfg.Logger.InfoContext(ctx, "mongooutbox: no change stream can be opened; until one can the relay polls", "collections", o.cfg.Collections, "error", err)
 			}
 			_ = backoff.Sleep(ctx, pause.Delay(attempt))
 		}
@@ -224,12 +230,25 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-func (o *Outbox) watch(ctx context.Context, c chan<- struct{}) error {
+// unsupported reports whether a server will never have a change stream: it is no replica set, or of another make. Whatever
+// else it refuses, as while it elects a primary, may be otherwise the next time.
+func unsupported(err error) bool {
+	var refused mongo.CommandError
+	return errors.As(err, &refused) && slices.Contains([]int32{
+		40573, // "The $changeStream stage is only supported on replica sets"
+		40324, // "Unrecognized pipeline stage name"
+		59,    // CommandNotFound
+		115,   // CommandNotSupported: FerretDB
+		238,   // NotImplemented
+	}, refused.Code)
+}
+
+func (o *Outbox) watch(ctx context.Context, c chan<- struct{}) (opened bool, err error) {
 	match := bson.D{{Key: "$match", Value: bson.D{{Key: "ns.coll", Value: bson.D{{Key: "$in", Value: o.cfg.Collections}}},
 		{Key: "operationType", Value: bson.D{{Key: "$in", Value: bson.A{"insert", "update", "replace"}}}}}}}
 	s, err := o.db.Watch(ctx, mongo.Pipeline{match, {{Key: "$project", Value: bson.D{{Key: "_id", Value: 1}}}}})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -242,5 +261,5 @@ func (o *Outbox) watch(ctx context.Context, c chan<- struct{}) error {
 		default:
 		}
 	}
-	return s.Err()
+	return true, s.Err()
 }

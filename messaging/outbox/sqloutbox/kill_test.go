@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sillar-go/sillar/internal/killtest"
+	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox/outboxtest"
 	"github.com/sillar-go/sillar/messaging/outbox/sqloutbox"
@@ -24,7 +25,7 @@ func init() {
 }
 
 func TestKilledRelays(t *testing.T) {
-	for name, dsn := range dsns {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			at, file := dsn(t), filepath.Join(t.TempDir(), "witness")

@@ -6,12 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
 )
 
 // Leases end while a claim is looking at the rows: what follows an event must not be claimed without it.
 func TestLeaseEndsDuringAClaim(t *testing.T) {
-	for name, dsn := range dsns {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const keys = 300

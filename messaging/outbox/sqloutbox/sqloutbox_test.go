@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -42,13 +41,8 @@ func open(t testing.TB, dsn string) (*sqldb.DB, *sqloutbox.Outbox) {
 	return db, o
 }
 
-var dsns = map[string]func(testing.TB) string{
-	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "o.db") },
-	"postgresql": func(t testing.TB) string { return testenv.Postgres(t) },
-}
-
 func TestConformance(t *testing.T) {
-	for name, dsn := range dsns {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			outboxtest.Run(t, func(t *testing.T) outboxtest.Box {
@@ -65,7 +59,7 @@ func TestConformance(t *testing.T) {
 
 // Outside a transaction nothing is stored, and what an event carries is of the transaction's context.
 func TestPublish(t *testing.T) {
-	for name, dsn := range dsns {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db, o := open(t, dsn(t))
 			ctx := correlation.With(t.Context(), "c-1")

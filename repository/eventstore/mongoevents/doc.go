@@ -27,5 +27,5 @@
 // # What it does not do
 //
 // An append joins no transaction: in the context of one it is refused (ErrTransaction), because it would hold up every
-// other append until the commit. An append holds at most 15 MiB. Snapshots and checkpoints join the session of their context.
+// other append until the commit. An append holds at most 15 MiB. A snapshot joins none either. Checkpoints do.
 package mongoevents

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/internal/mongoerror"
 )
 
 // Errors of this package, to be compared with errors.Is.
@@ -241,7 +241,7 @@ func (s *Store) insert(ctx context.Context, stream string, expected int64, event
 
 // taken says what an append that met another one has come to.
 func (s *Store) taken(ctx context.Context, stream string, expected int64, err error) error {
-	if strings.Contains(err.Error(), idIndex) {
+	if mongoerror.Index(err) == idIndex {
 		return &repository.UniqueError{Constraint: idIndex, Fields: []string{"id"}, Err: err}
 	}
 	if expected == eventstore.Any {

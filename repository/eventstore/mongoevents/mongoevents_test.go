@@ -3,7 +3,6 @@ package mongoevents_test
 import (
 	"context"
 	"errors"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -11,7 +10,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/repository"
@@ -23,17 +21,7 @@ import (
 // database is one of the test's own.
 func database(t testing.TB) *mongo.Database {
 	t.Helper()
-	dsn := testenv.Mongo(t)
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client.Database(strings.TrimPrefix(u.Path, "/"))
+	return testenv.MongoDatabase(t, testenv.Mongo(t))
 }
 
 func open(t testing.TB, db *mongo.Database, cfg mongoevents.Config) *mongoevents.Store {

@@ -22,8 +22,10 @@ type snapshot struct {
 
 func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", schema, stream) }
 
-// SaveSnapshot implements eventstore.Store.
+// SaveSnapshot implements eventstore.Store. It joins no transaction: its events have been committed, and a duplicate key,
+// which is how one learns of a newer snapshot, would end the transaction.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	ctx = mongo.NewSessionContext(ctx, nil)
 	older := bson.D{{Key: "_id", Value: snapshotID(snap.Stream, snap.Schema)}, {Key: "version", Value: bson.D{{Key: "$lt", Value: snap.Version}}}}
 	set := bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: snap.Version}, {Key: "state", Value: string(snap.State)}}}}
 	_, err := s.snapshots.UpdateOne(ctx, older, set, options.UpdateOne().SetUpsert(true))
@@ -77,7 +79,7 @@ func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string)
 	} else {
 		var res *mongo.UpdateResult
 		res, err = s.checkpoints.UpdateOne(ctx, bson.D{{Key: "_id", Value: projection}, {Key: "place", Value: from}},
-			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}})
+			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}, {Key: "$inc", Value: bson.D{{Key: "moves", Value: 1}}}}) // a write, also where it stays
 		if err == nil {
 			moved = res.MatchedCount
 		}

@@ -111,7 +111,7 @@ func (s *Store) together(ctx context.Context, list []*appending) (done map[strin
 			ids, types, data, meta = append(ids, r.ID), append(types, r.Type), append(data, string(r.Data)), append(meta, string(m))
 		}
 	}
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql(sharedSQL), streams, expected, counts, at, of, ns, schemas, ids, types, data, meta)
+	rows, err := s.db.Querier(ctx).Query(ctx, s.plan.SQL(s.sql(sharedSQL)), streams, expected, counts, at, of, ns, schemas, ids, types, data, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +131,8 @@ func (s *Store) together(ctx context.Context, list []*appending) (done map[strin
 }
 
 // sharedSQL moves the streams that are at the version that is expected, passes over those that are locked, and adds the
-// events. Streams are looked up one by one, and moved by what ON CONFLICT finds, not by a join: a plan that was made while
-// the table was small must not read all of it later.
+// events. Streams are looked up one by one, and moved by what ON CONFLICT finds, not by a join, which reads all of a table
+// that was small when it was planned.
 const sharedSQL = `WITH a AS MATERIALIZED (
 		SELECT a.* FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS a (stream, expected, count, at, k)
 		CROSS JOIN LATERAL (SELECT FROM sillar_streams s WHERE s.stream = a.stream AND s.version = a.expected FOR UPDATE SKIP LOCKED) AS free

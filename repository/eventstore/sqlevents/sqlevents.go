@@ -70,6 +70,7 @@ type Store struct {
 	one    moves // of one event
 	many   moves
 	group  groupcommit.Group[*appending]
+	plan   groupcommit.Plan // of what the group runs
 
 	mu      sync.Mutex
 	changed chan struct{}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,11 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var databases = map[string]func(testing.TB) string{
-	"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "e.db") },
-	"postgresql": testenv.Postgres,
-}
 
 func open(t testing.TB, dsn string, cfg sqlevents.Config) (*sqldb.DB, *sqlevents.Store) {
 	t.Helper()
@@ -47,7 +41,7 @@ func open(t testing.TB, dsn string, cfg sqlevents.Config) (*sqldb.DB, *sqlevents
 }
 
 func TestConformance(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dbs := map[eventstore.Store]*sqldb.DB{}
@@ -63,7 +57,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestOnAppend(t *testing.T) {
-	for name, dsn := range databases {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			boom := errors.New("boom")
 			var db *sqldb.DB

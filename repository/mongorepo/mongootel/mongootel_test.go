@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -32,19 +31,9 @@ func Example() {
 }
 
 func TestSpansOfAServer(t *testing.T) {
-	dsn := testenv.Mongo(t)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
 	spans := tracetest.NewInMemoryExporter()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
-	client, err := mongo.Connect(options.Client().ApplyURI(dsn).SetMonitor(mongootel.Monitor(tp)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
-	users := client.Database(strings.TrimPrefix(u.Path, "/")).Collection("users")
+	users := testenv.MongoDatabase(t, testenv.Mongo(t), options.Client().SetMonitor(mongootel.Monitor(tp))).Collection("users")
 	if _, err := users.InsertOne(t.Context(), bson.M{"_id": 1}); err != nil { // outside of every trace
 		t.Fatal(err)
 	}
@@ -58,7 +47,7 @@ func TestSpansOfAServer(t *testing.T) {
 	if _, err := users.InsertOne(ctx, bson.M{"_id": 2, "secret": "hunter2-hush"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Database("admin").RunCommand(ctx, bson.D{{Key: "noSuchCommand", Value: "hunter2-hush"}}).Err(); err == nil {
+	if err := users.Database().Client().Database("admin").RunCommand(ctx, bson.D{{Key: "noSuchCommand", Value: "hunter2-hush"}}).Err(); err == nil {
 		t.Fatal("an unknown command went well")
 	}
 	var names []string

@@ -22,10 +22,7 @@ import (
 
 // Up makes the tables of a package under its prefix, again and again without harm, and Down takes them back.
 func TestUpAndDown(t *testing.T) {
-	for name, dsn := range map[string]func(testing.TB) string{
-		"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "m.db") },
-		"postgresql": testenv.Postgres,
-	} {
+	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
 			db := sqldb.Must(sqldb.Open(ctx, dsn(t), sqldb.Config{}))

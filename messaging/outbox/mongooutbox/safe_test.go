@@ -1,0 +1,93 @@
+package mongooutbox_test
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/sillar-go/sillar/internal/mongofake"
+	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
+)
+
+// Whatever the client's defaults are, a claim is the majority's before its events are published, and so is what settles it.
+func TestClaimsAreSafe(t *testing.T) {
+	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
+		switch c.Name {
+		case "find":
+			return mongofake.Found(bson.D{{Key: "_id", Value: "a"}})
+		case "findAndModify":
+			return bson.D{{Key: "ok", Value: 1.0}, {Key: "value", Value: bson.D{{Key: "_id", Value: "a"},
+				{Key: "_effects", Value: bson.A{bson.D{{Key: "id", Value: "e"}, {Key: "kind", Value: mongooutbox.Kind}}}}}}}
+		}
+		return nil
+	}, mongofake.Lax())
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"}}))
+	ctx := t.Context()
+	entries, err := o.Claim(ctx, "me", 1, time.Minute)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	_, _, err = o.Pending(ctx)
+	if err := errors.Join(err, o.Hold(ctx, "me", entries[0], time.Minute), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
+		t.Fatal(err)
+	}
+	list := commands()
+	if lapses := mongofake.Lapses(list); len(list) < 8 || lapses != nil {
+		t.Errorf("of %d commands: %q", len(list), lapses)
+	}
+}
+
+// What a replica set refuses for the moment is tried again; what a server does not have is not.
+func TestWakeAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		refusal bson.D
+		polls   bool
+	}{
+		"a standalone server":     {mongofake.Error(40573, "Location40573", "The $changeStream stage is only supported on replica sets"), true},
+		"another server":          {mongofake.Error(115, "CommandNotSupported", "Stage $changeStream is not supported yet in native pipeline"), true},
+		"a step-down":             {mongofake.Error(189, "PrimarySteppedDown", "stepped down"), false},
+		"a stop":                  {mongofake.Error(11602, "InterruptedDueToReplStateChange", "interrupted"), false},
+		"a history that is gone":  {mongofake.Error(286, "ChangeStreamHistoryLost", "the history is lost", "NonResumableChangeStreamError"), false},
+		"a server that is loaded": {mongofake.Error(50, "MaxTimeMSExpired", "operation exceeded time limit"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked := 0
+			db, _ := mongofake.Start(t, func(m mongofake.Command) bson.D {
+				switch m.Name {
+				case "aggregate":
+					if asked++; asked <= 2 { // the driver asks twice by itself
+						return c.refusal
+					}
+					event := bson.D{{Key: "_id", Value: bson.D{{Key: "_data", Value: "1"}}}}
+					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)}, {Key: "ns", Value: "fake.$cmd.aggregate"},
+						{Key: "firstBatch", Value: bson.A{event}}}}}
+				case "getMore":
+					time.Sleep(10 * time.Millisecond) // as a server waits for events
+					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)}, {Key: "ns", Value: "fake.$cmd.aggregate"},
+						{Key: "nextBatch", Value: bson.A{}}}}}
+				}
+				return nil
+			})
+			told := make(chan string, 8)
+			o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
+			wake := o.Wake(t.Context())
+			select {
+			case <-wake:
+				if c.polls {
+					t.Error("woken, after a refusal that stays")
+				}
+			case line := <-told:
+				if !c.polls || !strings.Contains(line, "the relay polls") {
+					t.Errorf("logged %q", line)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("neither woken nor told")
+			}
+		})
+	}
+}
