@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging/inbox/sqlinbox"
@@ -32,6 +33,9 @@ func build(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	subscribe(router, inbox, svc)
+	s.Hourly("barrier marks", func(ctx context.Context) (int64, error) {
+		return svc.barrier.Prune(ctx, time.Now().Add(-platform.KeepMarks))
+	})
 	api(s, svc)
 	return nil
 }

@@ -108,6 +108,11 @@ func (s *service) known(ctx context.Context, r Request) (id string, err error) {
 	return id, nil
 }
 
+// forgetRequests forgets idempotency keys that nobody repeats any more.
+func (s *service) forgetRequests(ctx context.Context) (int64, error) {
+	return s.db.Querier(ctx).Exec(ctx, "DELETE FROM order_requests WHERE created_at < $1", time.Now().Add(-platform.KeepRequests).UnixMicro())
+}
+
 // Settle waits a while for the end of a saga, and reports whether it has ended.
 func settle[S any](ctx context.Context, h *saga.Handle[S]) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, waitFor)
@@ -164,7 +169,7 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (ended bool, er
 	if errors.Is(err, saga.ErrPastPivot) {
 		return false, platform.Fail(http.StatusConflict, "busy", "the order is being paid right now: try again in a moment")
 	}
-	if !errors.Is(err, saga.ErrFinished) {
+	if !errors.Is(err, saga.ErrFinished) && !errors.Is(err, saga.ErrNotFound) { // of an old order the saga is forgotten
 		return false, err
 	}
 	h, err := s.cancel.Start(ctx, s.sagas, "cancel-"+id, Cancelling{OrderID: id, Reason: reason})

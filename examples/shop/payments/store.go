@@ -2,6 +2,7 @@ package payments
 
 import (
 	"context"
+	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/sqldb"
@@ -29,6 +30,9 @@ func build(ctx context.Context, s *platform.Service) error {
 	}
 	processor := newSimulator(db)
 	svc.processor, svc.log = processor, s.Log
+	s.Hourly("barrier marks", func(ctx context.Context) (int64, error) {
+		return svc.barrier.Prune(ctx, time.Now().Add(-platform.KeepMarks))
+	})
 	api(s, svc)
 	if s.Faults {
 		faults(s, processor)

@@ -55,7 +55,10 @@ func build(ctx context.Context, s *platform.Service, keys *authn.KeySet) error {
 	if err != nil {
 		return err
 	}
-	s.Go("purge", func(ctx context.Context) error { purge(ctx, st.tokens, s.Log); return nil })
+	s.Hourly("expired logins", func(ctx context.Context) (int64, error) {
+		n, err := st.tokens.Purge(ctx, time.Now())
+		return int64(n), err
+	})
 	s.Mux.Handle("POST /token", authn.TokenEndpoint(issuer, login(queries, st.users, passwords),
 		authn.TokenEndpointConfig{Address: clientAddress, Logger: s.Log}))
 	s.Mux.Handle("GET /.well-known/jwks.json", keys.Handler())
@@ -75,24 +78,6 @@ func seed(ctx context.Context, c *Commands, users []platform.SeedUser) error {
 		}
 	}
 	return nil
-}
-
-// purge forgets logins that have expired, until ctx ends.
-func purge(ctx context.Context, tokens authn.TokenStore, log *slog.Logger) {
-	for tick := time.NewTicker(time.Hour); ; {
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return
-		case <-tick.C:
-		}
-		n, err := tokens.Purge(ctx, time.Now())
-		if err != nil && ctx.Err() == nil {
-			log.WarnContext(ctx, "expired logins could not be purged", "error", err)
-		} else if n > 0 {
-			log.InfoContext(ctx, "expired logins purged", "count", n)
-		}
-	}
 }
 
 // clientAddress is the address that login attempts are counted by. The gateway, which is near, says whose they are.
