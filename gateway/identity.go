@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -83,10 +85,33 @@ func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	}
 	h.Set("X-User-Roles", strings.Join(roles, ","))
 	for claim, header := range g.cfg.Claims {
-		if v, ok := who.claims[claim]; ok {
-			h.Set(header, headerValue(fmt.Sprint(v)))
+		if v, ok := who.claims[claim]; ok && v != nil {
+			h.Set(header, headerValue(claimText(v)))
 		}
 	}
+}
+
+// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: an id is no measurement.
+func claimText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	text, err := json.Marshal(v)
+	if err != nil { // an authenticator's own type
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}
+
+// passes says whether a header of the name reaches a service as it was set, and means nothing to the way there.
+func passes(name string) bool {
+	key := http.CanonicalHeaderKey(name)
+	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) && !strings.ContainsFunc(name, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+	})
 }
 
 // headerValue escapes what would end the value or divide it.
