@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sillar-go/sillar/authn"
 )
@@ -110,6 +111,12 @@ func TestUnavailableIsNot401(t *testing.T) {
 		}](err); ok {
 			t.Errorf("%s: it challenges the caller", name)
 		}
+		if says, ok := errors.AsType[interface {
+			error
+			Temporary() bool
+		}](err); !ok || !says.Temporary() { // who does not import this package, as a gateway, asks so
+			t.Errorf("%s: it does not say that it will pass", name)
+		}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", "Bearer "+token)
 		rec := httptest.NewRecorder()
@@ -179,5 +186,19 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 	_, err := w.v.Verify(t.Context(), a.AccessToken+"x")
 	if strings.Contains(fmt.Sprint(err), a.AccessToken[:20]) || !strings.HasPrefix(fmt.Sprint(err), "authn: ") {
 		t.Errorf("error: %v", err)
+	}
+}
+
+// A clock that was set back does not keep a set from learning what has happened to its keys.
+func TestClockThatWasSetBack(t *testing.T) {
+	store := authn.NewMemoryKeys()
+	cfg := authn.KeyConfig{Logger: quiet}
+	k := authn.MustKeySet(authn.NewKeySet(store, cfg))
+	old, _, err := store.Load(t.Context())
+	must(t, err)
+	must(t, authn.MustKeySet(authn.NewKeySet(store, cfg)).Remove(t.Context(), old[0].ID)) // by another replica
+	authn.SetDue(k, time.Now().Add(24*time.Hour))
+	if _, err := k.Key(t.Context(), old[0].ID); !errors.Is(err, authn.ErrUnknownKey) {
+		t.Errorf("a key that was removed still verifies: %v", err)
 	}
 }

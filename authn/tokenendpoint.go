@@ -20,7 +20,7 @@ type TokenEndpointConfig struct {
 	// public, and what they say about themselves is ignored.
 	Client func(ctx context.Context, id, secret string) error
 	// Attempts is how many wrong passwords a username may try from one address before it has to wait; they come back
-	// one by one, one each Every. A right password uses up none. One address may make ten times as many, ten times as often, for all usernames
+	// one by one, one each Every. A right password uses up none, nor does an outage. One address may make ten times as many, ten times as often, for all usernames
 	// together, so that it cannot try one password on everybody. Default 10. Negative: no limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
@@ -102,7 +102,9 @@ func (t *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e, ok := errors.AsType[*oauthError](err)
 	if !ok {
-		t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		if r.Context().Err() == nil { // else the client has gone, and waits for no answer
+			t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		}
 		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
 	}
 	t.send(w, e.status, e)
@@ -164,12 +166,13 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 	if errors.Is(err, ErrPassword) || errors.Is(err, ErrPasswordTooLong) {
 		return TokenPair{}, invalidGrant
 	}
+	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts. Nor does
+	// one guess who is not told whether it was right.
+	t.limit.give(account)
+	t.spray.give(address)
 	if err != nil {
 		return TokenPair{}, err
 	}
-	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts.
-	t.limit.give(account)
-	t.spray.give(address)
 	return t.issuer.Issue(r.Context(), s)
 }
 

@@ -194,3 +194,25 @@ func TestTokenEndpointLimit(t *testing.T) {
 		t.Errorf("one password for a hundred users: %d of 100 were limited", limited)
 	}
 }
+
+// Attempts are wrong passwords: an outage uses up none.
+func TestTokenEndpointLimitDuringAnOutage(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 2, Every: time.Hour})
+	post := func(username string) int {
+		form := url.Values{"grant_type": {"password"}, "username": {username}, "password": {"x"}}
+		r := httptest.NewRequest("POST", "/token", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		return rec.Code
+	}
+	for range 100 {
+		if code := post("broken"); code != 500 {
+			t.Fatal(code)
+		}
+	}
+	if a, b, c := post("ana"), post("ana"), post("ana"); a != 400 || b != 400 || c != 429 {
+		t.Errorf("wrong passwords after an outage: %d %d %d", a, b, c)
+	}
+}
