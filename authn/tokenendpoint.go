@@ -6,8 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -25,7 +25,7 @@ type TokenEndpointConfig struct {
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
 	Every time.Duration
-	// Address tells clients apart. Default: the IP address of the connection. Behind a proxy, a function that reads what
+	// Address tells clients apart. Default: the IP address of the connection, of IPv6 its /64 network. Behind a proxy, a function that reads what
 	// the proxy, and nobody else, has written.
 	Address func(*http.Request) string
 	// Logger is told of failures that are not the client's. Default slog.Default().
@@ -50,19 +50,26 @@ func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, userna
 		cfg.Every = 6 * time.Second
 	}
 	if cfg.Address == nil {
-		cfg.Address = func(r *http.Request) string {
-			host, _, err := net.SplitHostPort(r.RemoteAddr)
-			if err != nil {
-				return r.RemoteAddr
-			}
-			return host
-		}
+		cfg.Address = address
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg,
 		limit: newLimiter(cfg.Attempts, cfg.Every), spray: newLimiter(10*cfg.Attempts, cfg.Every/10)}
+}
+
+// address is that of the connection, of IPv6 the /64 network: whoever has an address there has 2^64 of them.
+func address(r *http.Request) string {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	ip := from.Addr().Unmap()
+	if network, err := ip.Prefix(64); err == nil && ip.Is6() {
+		return network.String()
+	}
+	return ip.String()
 }
 
 type tokenEndpoint struct {

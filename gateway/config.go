@@ -124,7 +124,8 @@ type RateLimit struct {
 	Rate float64 `json:"rate"`
 	// Burst is how many may come at once. Default: Rate, at least 1.
 	Burst int `json:"burst,omitempty"`
-	// BySubject counts by the token's subject, where there is one. Default: by the client's address.
+	// BySubject counts by the token's subject, where there is one. Default: by the client's address, of IPv6 by the /64
+	// network that it is in.
 	BySubject bool `json:"by_subject,omitempty"`
 }
 

@@ -122,14 +122,26 @@ func headerValue(s string) string {
 	return s
 }
 
+// clientKey is under what a client's requests are counted. Whoever has an IPv6 address has 2^64 of them, so the network
+// counts.
+func (g *Gateway) clientKey(r *http.Request) string {
+	addr := g.client(r)
+	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
+		if network, err := ip.Prefix(64); err == nil {
+			addr = network.String()
+		}
+	}
+	return "client:" + addr
+}
+
 // client is the address that the request came from, past trusted proxies.
-func (g *Gateway) client(r *http.Request) (addr string, trusted bool) {
+func (g *Gateway) client(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr, false
+		return r.RemoteAddr
 	}
 	if len(g.cfg.TrustedProxies) == 0 || !g.trusts(host) {
-		return host, false
+		return host
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
@@ -141,7 +153,7 @@ func (g *Gateway) client(r *http.Request) (addr string, trusted bool) {
 			break
 		}
 	}
-	return host, true
+	return host
 }
 
 func (g *Gateway) trusts(host string) bool {

@@ -113,8 +113,7 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 // admit says whether the caller may pass: rate limit, token, roles.
 func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	limit := x.route.RateLimit
-	client, _ := g.client(r)
-	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "client:"+client) {
+	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, g.clientKey(r)) {
 		return false
 	}
 	if !g.cfg.Anonymous && !x.route.public(r.Method, x.path) {
@@ -136,11 +135,10 @@ func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *excha
 		x.who = &identity{subject, roles, claims}
 	}
 	if limit != nil && limit.BySubject {
-		key := "client:" + client
 		if x.who != nil {
-			key = "subject:" + x.who.subject
+			return g.within(ctx, w, x.route, "subject:"+x.who.subject)
 		}
-		return g.within(ctx, w, x.route, key)
+		return g.within(ctx, w, x.route, g.clientKey(r))
 	}
 	return true
 }
