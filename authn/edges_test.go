@@ -132,6 +132,25 @@ func TestUnavailableIsNot401(t *testing.T) {
 	}
 }
 
+// All that could tell a handler who calls is removed, whichever of it a client sends.
+func TestRequireRemovesIdentity(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	for _, name := range []string{"X-User-ID", "x-user-roles", "X-User-Email"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+w.issue(t).AccessToken)
+		r.Header.Set(name, "root")
+		r.Header.Set("X-Other", "kept")
+		authn.Require(w.v)(http.HandlerFunc(func(_ http.ResponseWriter, in *http.Request) {
+			if in.Header.Get(name) != "" || in.Header.Get("X-Other") != "kept" {
+				t.Errorf("%s: %v", name, in.Header)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		if r.Header.Get(name) != "root" {
+			t.Errorf("%s: the caller's own request has changed", name)
+		}
+	}
+}
+
 func TestAuthenticate(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	id, roles, claims, err := w.v.Authenticate(t.Context(), w.issue(t, "admin").AccessToken)
