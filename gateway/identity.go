@@ -122,16 +122,16 @@ func headerValue(s string) string {
 	return s
 }
 
-// clientKey is under what a client's requests are counted. Whoever has an IPv6 address has 2^64 of them, so the network
-// counts.
-func (g *Gateway) clientKey(r *http.Request) string {
+// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there has
+// 2^64 of them.
+func (g *Gateway) network(r *http.Request) string {
 	addr := g.client(r)
 	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
 		if network, err := ip.Prefix(64); err == nil {
-			addr = network.String()
+			return network.String()
 		}
 	}
-	return "client:" + addr
+	return addr
 }
 
 // client is the address that the request came from, past trusted proxies.

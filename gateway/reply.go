@@ -63,6 +63,9 @@ func (w *reply) FlushError() error {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
+	if f, ok := w.ResponseWriter.(interface{ FlushError() error }); ok { // the server's own: without a controller
+		return f.FlushError()
+	}
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 

@@ -113,7 +113,7 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 // admit says whether the caller may pass: rate limit, token, roles.
 func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	limit := x.route.RateLimit
-	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, g.clientKey(r)) {
+	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "|client:", g.network(r)) {
 		return false
 	}
 	if !g.cfg.Anonymous && !x.route.public(r.Method, x.path) {
@@ -136,9 +136,9 @@ func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *excha
 	}
 	if limit != nil && limit.BySubject {
 		if x.who != nil {
-			return g.within(ctx, w, x.route, "subject:"+x.who.subject)
+			return g.within(ctx, w, x.route, "|subject:", x.who.subject)
 		}
-		return g.within(ctx, w, x.route, g.clientKey(r))
+		return g.within(ctx, w, x.route, "|client:", g.network(r))
 	}
 	return true
 }
@@ -173,12 +173,12 @@ func cannotTell(err error) bool {
 }
 
 // within counts a request, and answers it when it is one too many.
-func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) bool {
+func (g *Gateway) within(ctx context.Context, w *reply, rt *route, kind, who string) bool {
 	burst := rt.RateLimit.Burst
 	if burst == 0 {
 		burst = max(1, int(rt.RateLimit.Rate))
 	}
-	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+"|"+key, rt.RateLimit.Rate, burst)
+	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+kind+who, rt.RateLimit.Rate, burst)
 	if ctx.Err() != nil {
 		w.gone()
 		return false
