@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sillar-go/sillar/authn"
 )
@@ -110,6 +111,12 @@ func TestUnavailableIsNot401(t *testing.T) {
 		}](err); ok {
 			t.Errorf("%s: it challenges the caller", name)
 		}
+		if says, ok := errors.AsType[interface {
+			error
+			Temporary() bool
+		}](err); !ok || !says.Temporary() { // who does not import this package, as a gateway, asks so
+			t.Errorf("%s: it does not say that it will pass", name)
+		}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", "Bearer "+token)
 		rec := httptest.NewRecorder()
@@ -122,6 +129,25 @@ func TestUnavailableIsNot401(t *testing.T) {
 	authn.WriteError(t.Context(), rec, errors.New("hush"))
 	if rec.Code != 500 || strings.Contains(rec.Body.String(), "hush") {
 		t.Errorf("another error: %d %s", rec.Code, rec.Body)
+	}
+}
+
+// All that could tell a handler who calls is removed, whichever of it a client sends.
+func TestRequireRemovesIdentity(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	for _, name := range []string{"X-User-ID", "x-user-roles", "X-User-Email"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer "+w.issue(t).AccessToken)
+		r.Header.Set(name, "root")
+		r.Header.Set("X-Other", "kept")
+		authn.Require(w.v)(http.HandlerFunc(func(_ http.ResponseWriter, in *http.Request) {
+			if in.Header.Get(name) != "" || in.Header.Get("X-Other") != "kept" {
+				t.Errorf("%s: %v", name, in.Header)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		if r.Header.Get(name) != "root" {
+			t.Errorf("%s: the caller's own request has changed", name)
+		}
 	}
 }
 
@@ -179,5 +205,19 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 	_, err := w.v.Verify(t.Context(), a.AccessToken+"x")
 	if strings.Contains(fmt.Sprint(err), a.AccessToken[:20]) || !strings.HasPrefix(fmt.Sprint(err), "authn: ") {
 		t.Errorf("error: %v", err)
+	}
+}
+
+// A clock that was set back does not keep a set from learning what has happened to its keys.
+func TestClockThatWasSetBack(t *testing.T) {
+	store := authn.NewMemoryKeys()
+	cfg := authn.KeyConfig{Logger: quiet}
+	k := authn.MustKeySet(authn.NewKeySet(store, cfg))
+	old, _, err := store.Load(t.Context())
+	must(t, err)
+	must(t, authn.MustKeySet(authn.NewKeySet(store, cfg)).Remove(t.Context(), old[0].ID)) // by another replica
+	authn.SetDue(k, time.Now().Add(24*time.Hour))
+	if _, err := k.Key(t.Context(), old[0].ID); !errors.Is(err, authn.ErrUnknownKey) {
+		t.Errorf("a key that was removed still verifies: %v", err)
 	}
 }

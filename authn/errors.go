@@ -20,8 +20,8 @@ var (
 	// ErrUnknownKey is returned by a Set that has no key of the asked id.
 	ErrUnknownKey = errors.New("authn: unknown key")
 	// ErrUnavailable is matched when whether a token is good cannot be told now: keys or revocations are out of reach.
-	// It is not the caller's fault, and becomes a 503.
-	ErrUnavailable = errors.New("authn: cannot be verified now")
+	// It is not the caller's fault, and becomes a 503. Such errors have a Temporary() bool, which is true.
+	ErrUnavailable error = temporary{}
 	// ErrKeyConflict is returned by KeyStore.Save when somebody else saved first.
 	ErrKeyConflict = errors.New("authn: the keys have been changed by another")
 	// ErrWeakKey is matched when a key is too short for its algorithm.
@@ -60,6 +60,12 @@ func (e *TokenError) Unwrap() error { return e.Err }
 func (e *TokenError) Challenge() string { return `Bearer error="invalid_token"` }
 
 func refuse(reason string) error { return &TokenError{Reason: reason} }
+
+// temporary tells packages that do not import this one that the token is not at fault.
+type temporary struct{}
+
+func (temporary) Error() string   { return "authn: cannot be verified now" }
+func (temporary) Temporary() bool { return true }
 
 // challenged is an error with a challenge that is not about a bad token.
 type challenged struct {

@@ -160,12 +160,11 @@ func (k *KeySet) signing(now time.Time) *ready {
 // refresh lets one caller per RefreshEvery read the store and rotate; the others go on with what is there. When the
 // store fails, the keys of before serve on.
 func (k *KeySet) refresh(ctx context.Context) {
-	now := time.Now()
-	if k.store == nil || now.UnixNano() < k.due.Load() || !k.mu.TryLock() {
+	if k.store == nil || !k.isDue() || !k.mu.TryLock() {
 		return
 	}
 	defer k.mu.Unlock()
-	if now.UnixNano() < k.due.Load() {
+	if !k.isDue() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
@@ -173,6 +172,12 @@ func (k *KeySet) refresh(ctx context.Context) {
 	if err := k.syncLocked(ctx, k.planned); err != nil {
 		k.cfg.Logger.ErrorContext(ctx, "signing keys could not be refreshed, the known ones serve on", "error", err)
 	}
+}
+
+// isDue says whether the store is to be read. A time that is too far away is that of a clock that has been set back.
+func (k *KeySet) isDue() bool {
+	wait := k.due.Load() - time.Now().UnixNano()
+	return wait <= 0 || wait > int64(k.cfg.RefreshEvery)
 }
 
 // Rotate makes a new key, as when RotateEvery has passed: it signs after PublishAhead.

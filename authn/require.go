@@ -56,9 +56,12 @@ func Require(v *Verifier, opts ...Option) func(http.Handler) http.Handler {
 				ctx = WithUser(ctx, nil)
 			}
 			r = r.WithContext(ctx)
-			if r.Header["X-User-Id"] != nil || r.Header["X-User-Roles"] != nil {
-				r.Header = r.Header.Clone()
-				StripIdentity(r.Header)
+			for name := range r.Header {
+				if isIdentity(name) {
+					r.Header = r.Header.Clone() // around us somebody may look at it yet
+					StripIdentity(r.Header)
+					break
+				}
 			}
 			next.ServeHTTP(w, r)
 		})
@@ -134,12 +137,18 @@ func WriteError(ctx context.Context, w http.ResponseWriter, err error) {
 	problem.Write(ctx, w, http.StatusInternalServerError, "internal", "")
 }
 
-// StripIdentity removes the headers in which a gateway tells services who calls. An edge does so with every request
+// StripIdentity removes the headers in which a gateway tells services who calls: X-User-ID and all others that begin with
+// X-User-. An edge does so with every request
 // from outside.
 func StripIdentity(h http.Header) {
 	for name := range h {
-		if strings.HasPrefix(http.CanonicalHeaderKey(name), "X-User-") {
+		if isIdentity(name) {
 			delete(h, name)
 		}
 	}
+}
+
+func isIdentity(name string) bool {
+	const prefix = "X-User-"
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -20,12 +20,12 @@ type TokenEndpointConfig struct {
 	// public, and what they say about themselves is ignored.
 	Client func(ctx context.Context, id, secret string) error
 	// Attempts is how many wrong passwords a username may try from one address before it has to wait; they come back
-	// one by one, one each Every. A right password uses up none. One address may make ten times as many, ten times as often, for all usernames
+	// one by one, one each Every. A right password uses up none, nor does an outage. One address may make ten times as many, ten times as often, for all usernames
 	// together, so that it cannot try one password on everybody. Default 10. Negative: no limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
 	Every time.Duration
-	// Address tells clients apart. Default: the IP address of the connection. Behind a proxy, a function that reads what
+	// Address tells clients apart. Default: the IP address of the connection, of IPv6 its /64 network. Behind a proxy, a function that reads what
 	// the proxy, and nobody else, has written.
 	Address func(*http.Request) string
 	// Logger is told of failures that are not the client's. Default slog.Default().
@@ -50,19 +50,26 @@ func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, userna
 		cfg.Every = 6 * time.Second
 	}
 	if cfg.Address == nil {
-		cfg.Address = func(r *http.Request) string {
-			host, _, err := net.SplitHostPort(r.RemoteAddr)
-			if err != nil {
-				return r.RemoteAddr
-			}
-			return host
-		}
+		cfg.Address = address
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg,
 		limit: newLimiter(cfg.Attempts, cfg.Every), spray: newLimiter(10*cfg.Attempts, cfg.Every/10)}
+}
+
+// address is that of the connection, of IPv6 the /64 network: whoever has an address there has 2^64 of them.
+func address(r *http.Request) string {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	ip := from.Addr().Unmap()
+	if network, err := ip.Prefix(64); err == nil && ip.Is6() {
+		return network.String()
+	}
+	return ip.String()
 }
 
 type tokenEndpoint struct {
@@ -102,7 +109,9 @@ func (t *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e, ok := errors.AsType[*oauthError](err)
 	if !ok {
-		t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		if r.Context().Err() == nil { // else the client has gone, and waits for no answer
+			t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		}
 		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
 	}
 	t.send(w, e.status, e)
@@ -164,12 +173,13 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 	if errors.Is(err, ErrPassword) || errors.Is(err, ErrPasswordTooLong) {
 		return TokenPair{}, invalidGrant
 	}
+	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts. Nor does
+	// one guess who is not told whether it was right.
+	t.limit.give(account)
+	t.spray.give(address)
 	if err != nil {
 		return TokenPair{}, err
 	}
-	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts.
-	t.limit.give(account)
-	t.spray.give(address)
 	return t.issuer.Issue(r.Context(), s)
 }
 

@@ -194,3 +194,45 @@ func TestTokenEndpointLimit(t *testing.T) {
 		t.Errorf("one password for a hundred users: %d of 100 were limited", limited)
 	}
 }
+
+// Attempts are wrong passwords: an outage uses up none.
+func TestTokenEndpointLimitDuringAnOutage(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 2, Every: time.Hour})
+	post := func(username string) int {
+		form := url.Values{"grant_type": {"password"}, "username": {username}, "password": {"x"}}
+		r := httptest.NewRequest("POST", "/token", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		return rec.Code
+	}
+	for range 100 {
+		if code := post("broken"); code != 500 {
+			t.Fatal(code)
+		}
+	}
+	if a, b, c := post("ana"), post("ana"), post("ana"); a != 400 || b != 400 || c != 429 {
+		t.Errorf("wrong passwords after an outage: %d %d %d", a, b, c)
+	}
+}
+
+// Whoever has an IPv6 address has a whole network of them.
+func TestTokenEndpointLimitOfANetwork(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 1, Every: time.Hour})
+	for _, c := range []struct {
+		from string
+		want int
+	}{{"[2001:db8::1]:1", 400}, {"[2001:db8::2]:2", 429}, {"[2001:db8:0:1::1]:1", 400}, {"192.0.2.1:1", 400}, {"[::ffff:192.0.2.1]:1", 429}, {"192.0.2.2:1", 400}, {"@", 400}, {"@", 429}} {
+		form := url.Values{"grant_type": {"password"}, "username": {"ana"}, "password": {"x"}}
+		r := httptest.NewRequest("POST", "/token", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.RemoteAddr = c.from
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		if rec.Code != c.want {
+			t.Errorf("%s: %d, want %d", c.from, rec.Code, c.want)
+		}
+	}
+}

@@ -115,7 +115,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 }
 
 // Authenticate is Verify in builtin types, for packages that do not import this one. bearer is the token without its
-// scheme. Errors that are the caller's have a Challenge() string.
+// scheme. Errors that are the caller's have a Challenge() string; those that match ErrUnavailable have a Temporary() bool.
 func (v *Verifier) Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error) {
 	if bearer == "" {
 		return "", nil, nil, missing

@@ -37,11 +37,14 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 		err = b.take(ctx, end)
 		t.held = err == nil
 	}
-	if err == nil || b.cfg.ObserveOnly && Rejected(err) {
+	if err == nil {
+		return t, nil
+	}
+	b.hooks.rejected(b.cfg.Name, err)
+	if b.cfg.ObserveOnly && Rejected(err) {
 		return t, nil
 	}
 	b.release(&t)
-	b.hooks.rejected(b.cfg.Name, err)
 	return t, err
 }
 
@@ -68,14 +71,16 @@ func (b *Breaker) admitNotClosed(e *era) (ticket, error) {
 			return t, nil
 		}
 	}
-	if b.cfg.ObserveOnly {
-		return ticket{era: b.era.Load()}, nil
-	}
 	e = b.era.Load()
-	if err := b.rejection(e); err != nil { // opened meanwhile
-		return ticket{}, err
+	err := b.rejection(e) // opened meanwhile
+	if err == nil {       // every probe is out
+		err = &OpenError{Name: b.cfg.Name, LastErr: e.cause}
 	}
-	return ticket{}, &OpenError{Name: b.cfg.Name, LastErr: e.cause} // every probe is out
+	if b.cfg.ObserveOnly {
+		b.hooks.rejected(b.cfg.Name, err)
+		return ticket{era: e}, nil
+	}
+	return ticket{}, err
 }
 
 // rejection is the error of an open breaker whose time has not passed, made without a lock.
@@ -128,7 +133,7 @@ func (b *Breaker) take(ctx context.Context, end time.Time) error {
 	if !end.IsZero() {
 		wait = min(wait, time.Until(end))
 	}
-	if wait <= 0 {
+	if wait <= 0 || b.cfg.ObserveOnly {
 		return ErrFull
 	}
 	timer := time.NewTimer(wait)

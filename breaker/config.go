@@ -9,7 +9,8 @@ import (
 )
 
 // Config says how calls are guarded. The zero Config is useful: a timeout and a breaker. In every field 0 is the
-// default and a negative value is off.
+// default and a negative value is off; New refuses it where nothing can be off: Window, OpenFor, Probes, Burst, and of
+// Retry Initial, Max and Multiplier.
 type Config struct {
 	// Name tells breakers apart in errors and hooks. Default "default".
 	Name string
@@ -39,7 +40,8 @@ type Config struct {
 	// ProbeTimeout is after how long a probe that has not ended gives its place back. Default twice Timeout, at least
 	// 30 s.
 	ProbeTimeout time.Duration
-	// ObserveOnly counts, changes state and tells the hooks, but never rejects: to try limits on live traffic.
+	// ObserveOnly counts, changes state and tells the hooks, but never rejects and lets no call wait for a place: to try
+	// limits on live traffic. OnCall is told of a rejection that would have been, and then of the attempt.
 	ObserveOnly bool
 
 	// Bulkhead bounds the calls at work at once. Default off.
@@ -76,7 +78,7 @@ type Retry struct {
 	// Multiplier is the growth of the ceiling. Default 2.
 	Multiplier float64
 	// Budget is the part of calls that may be retries, so that an outage is not amplified. Default 0.1; some retries
-	// are always allowed to begin with.
+	// are always allowed to begin with. Negative: no bound.
 	Budget float64
 	// If says whether an error is worth another attempt. Default: all failures are.
 	If func(err error) bool
@@ -112,28 +114,9 @@ func DefaultClassify(ctx context.Context, err error) Outcome {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Name == "" {
-		c.Name = "default"
-	}
-	bad := func(field string, v any, want string) error {
-		return fmt.Errorf("breaker: %s: Config.%s is %v, want %s", c.Name, field, v, want)
-	}
-	for field, r := range map[string]float64{"FailureRate": c.FailureRate, "SlowRate": c.SlowRate, "Retry.Budget": c.Retry.Budget} {
-		if !(r <= 1) {
-			return c, bad(field, r, "at most 1")
-		}
-	}
-	if c.Rate != c.Rate || c.Retry.Multiplier != c.Retry.Multiplier || c.Retry.Multiplier < 0 || 0 < c.Retry.Multiplier && c.Retry.Multiplier < 1 {
-		return c, bad("Rate or Retry.Multiplier", c.Retry.Multiplier, "a number, the multiplier at least 1")
-	}
-	if math.IsInf(c.Rate, 0) || c.Burst < 0 {
-		return c, bad("Rate or Burst", c.Rate, "finite, the burst at least 0")
-	}
-	if c.Retry.Max > 0 && c.Retry.Initial > c.Retry.Max {
-		return c, bad("Retry.Initial", c.Retry.Initial, "at most Retry.Max")
-	}
-	if c.OpenFor < 0 || c.Probes < 0 || c.Window < 0 {
-		return c, bad("OpenFor, Probes or Window", "negative", "at least 0: use ObserveOnly to never reject")
+	def(&c.Name, "default")
+	if err := c.check(); err != nil {
+		return c, err
 	}
 	def(&c.Timeout, 10*time.Second)
 	def(&c.Failures, 5)
@@ -143,22 +126,47 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.OpenFor, 30*time.Second)
 	def(&c.Probes, 1)
 	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
-	def(&c.Burst, max(1, int(c.Rate)))
+	def(&c.Burst, int(max(1, min(c.Rate, 1<<30))))
 	def(&c.Retry.Initial, 100*time.Millisecond)
 	def(&c.Retry.Max, max(10*time.Second, c.Retry.Initial))
 	def(&c.Retry.Multiplier, 2)
 	def(&c.Retry.Budget, 0.1)
-	if c.Retry.Initial < 0 || c.Retry.Max < 0 {
-		return c, bad("Retry.Initial or Retry.Max", "negative", "more than 0")
-	}
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
 	}
 	return c, nil
 }
 
-func def[T int | float64 | time.Duration](field *T, value T) {
-	if *field == 0 {
+// check returns an error that names the first field that makes no sense.
+func (c Config) check() error {
+	for _, f := range []struct {
+		name  string
+		value any
+		fits  bool // false for NaN
+		want  string
+	}{
+		{"FailureRate", c.FailureRate, c.FailureRate <= 1, "at most 1"},
+		{"SlowRate", c.SlowRate, c.SlowRate <= 1, "at most 1"},
+		{"Window", c.Window, c.Window >= 0, "at least 0"},
+		{"OpenFor", c.OpenFor, c.OpenFor >= 0, "at least 0; ObserveOnly never rejects"},
+		{"Probes", c.Probes, c.Probes >= 0, "at least 0"},
+		{"Rate", c.Rate, math.Abs(c.Rate) <= math.MaxFloat64, "a finite number"},
+		{"Burst", c.Burst, c.Burst >= 0, "at least 0"},
+		{"Retry.Initial", c.Retry.Initial, c.Retry.Initial >= 0 && (c.Retry.Max <= 0 || c.Retry.Initial <= c.Retry.Max), "at least 0 and at most Retry.Max"},
+		{"Retry.Max", c.Retry.Max, c.Retry.Max >= 0, "at least 0"},
+		{"Retry.Multiplier", c.Retry.Multiplier, c.Retry.Multiplier == 0 || c.Retry.Multiplier >= 1, "at least 1"},
+		{"Retry.Budget", c.Retry.Budget, c.Retry.Budget <= 1, "at most 1"},
+	} {
+		if !f.fits {
+			return fmt.Errorf("breaker: %s: Config.%s is %v, want %s", c.Name, f.name, f.value, f.want)
+		}
+	}
+	return nil
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
 		*field = value
 	}
 }

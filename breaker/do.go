@@ -15,7 +15,7 @@ func Do[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, err
 		end = time.Now().Add(b.cfg.Deadline)
 	}
 	v, out, err := attempt(ctx, b, end, fn)
-	if b.cfg.Retry.Attempts > 1 {
+	if b.cfg.Retry.Attempts > 1 && out != untried {
 		b.budget.deposit()
 		if err != nil {
 			return retry(ctx, b, end, fn, v, out, err)
@@ -48,9 +48,12 @@ func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
 	}
 	var ended atomic.Bool
 	return func(err error) {
-		if ended.CompareAndSwap(false, true) {
-			b.finish(&t, b.cfg.Classify(ctx, err), err)
+		if !ended.CompareAndSwap(false, true) {
+			return
 		}
+		out := Failure // when Classify panics
+		defer func() { b.finish(&t, out, err) }()
+		out = b.cfg.Classify(ctx, err)
 	}, nil
 }
 

@@ -19,8 +19,9 @@ import (
 	"github.com/sillar-go/sillar/breaker"
 )
 
-// Authenticator tells who a bearer token stands for. An error that has a Challenge() string names the WWW-Authenticate
-// header of the answer.
+// Authenticator tells who a bearer token stands for. An error that has a Challenge() string is a 401, and names its
+// WWW-Authenticate header. A net.Error, such as context.DeadlineExceeded, and an error whose Temporary() bool is true say
+// that the token cannot be verified now: 503. Every other one is a 401.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error)
 }
@@ -34,7 +35,8 @@ type Config struct {
 	// Anonymous makes every route public. It excludes Auth.
 	Anonymous bool
 	// Claims are passed to the services: claim name to header name, such as {"email": "X-User-Email"}. The gateway owns
-	// these headers: what a client sends in them is removed.
+	// these headers: what a client sends in them is removed. A text is passed as it is, everything else as JSON, a claim
+	// that is null not at all.
 	Claims map[string]string
 	// CORS answers browsers of other origins. Default: none is allowed, and headers of services pass as they are.
 	CORS *CORS
@@ -103,7 +105,7 @@ type Route struct {
 	// Attempts is how often a request is tried, the first included, as long as nothing of it can have been processed
 	// twice: idempotent methods, or no connection. Default 2.
 	Attempts int `json:"attempts,omitempty"`
-	// RetryBudget is the part of requests that may be retries. Default 0.1.
+	// RetryBudget is the part of requests that may be retries. Default 0.1; negative: no bound.
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// RoundRobin takes instances in turn. Default: the less busy of two drawn at random.
 	RoundRobin bool `json:"round_robin,omitempty"`
@@ -122,7 +124,8 @@ type RateLimit struct {
 	Rate float64 `json:"rate"`
 	// Burst is how many may come at once. Default: Rate, at least 1.
 	Burst int `json:"burst,omitempty"`
-	// BySubject counts by the token's subject, where there is one. Default: by the client's address.
+	// BySubject counts by the token's subject, where there is one. Default: by the client's address, of IPv6 by the /64
+	// network that it is in.
 	BySubject bool `json:"by_subject,omitempty"`
 }
 
@@ -149,6 +152,12 @@ func (c *CORS) withDefaults() (*CORS, error) {
 	d := *c
 	if len(d.Origins) == 0 || d.Credentials && slices.Contains(d.Origins, "*") {
 		return nil, fmt.Errorf("gateway: CORS: want origins, and no * with Credentials")
+	}
+	for _, o := range d.Origins {
+		u, err := url.Parse(o)
+		if o != "*" && o != "null" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+strings.ToLower(u.Host)) {
+			return nil, fmt.Errorf("gateway: CORS: origin %q: want one as browsers send it, such as https://shop.example", o)
+		}
 	}
 	fill := func(s *[]string, v ...string) {
 		if len(*s) == 0 {

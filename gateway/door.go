@@ -9,7 +9,9 @@ import (
 	"time"
 )
 
-// Door is an http.Server whose listeners are guarded: see Guard.
+// Door is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees them,
+// malformed or ambiguous ones, are told to ErrorLog, or else to package log's standard logger: one line a second at most,
+// with nothing of the request.
 type Door struct {
 	*http.Server
 }
@@ -31,7 +33,9 @@ func Server(addr string, h http.Handler) *Door {
 }
 
 // Serve is http.Server.Serve over a guarded l.
-func (d *Door) Serve(l net.Listener) error { return d.Server.Serve(Guard(l)) }
+func (d *Door) Serve(l net.Listener) error {
+	return d.Server.Serve(newGuard(l, &refusals{log: d.ErrorLog}))
+}
 
 // ListenAndServe is that of http.Server, guarded.
 func (d *Door) ListenAndServe() error {

@@ -36,6 +36,7 @@ type Gateway struct {
 type table struct {
 	routes   []*route
 	byPrefix map[string]*route
+	byPlain  map[string]*route // by plainPath of the prefix
 }
 
 // New returns a gateway, or an error when the Config makes no sense or leaves out what is unsafe to leave out.
@@ -73,11 +74,16 @@ func New(cfg Config) (*Gateway, error) {
 	for _, name := range owned {
 		g.owned[name] = struct{}{}
 	}
-	for _, name := range cfg.Claims {
-		if len(name) < 7 {
-			return nil, fmt.Errorf("gateway: Claims: header %q: want a name of 7 characters or more", name)
+	for claim, name := range cfg.Claims {
+		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
+			return nil, fmt.Errorf("gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name)
 		}
 		g.owned[folded(name)] = struct{}{}
+	}
+	for _, p := range cfg.TrustedProxies {
+		if !p.IsValid() {
+			return nil, errors.New("gateway: TrustedProxies: a prefix that is not valid")
+		}
 	}
 	for _, name := range cfg.Propagator.Fields() {
 		g.traceFields = append(g.traceFields, http.CanonicalHeaderKey(name))
@@ -135,7 +141,7 @@ func (g *Gateway) CloseIdleConnections() {
 }
 
 func (g *Gateway) newTable(routes []Route, old *table) (*table, error) {
-	t := &table{byPrefix: map[string]*route{}}
+	t := &table{byPrefix: map[string]*route{}, byPlain: map[string]*route{}}
 	names := map[string]bool{}
 	known := old.instances()
 	for _, cfg := range routes {
@@ -143,7 +149,8 @@ func (g *Gateway) newTable(routes []Route, old *table) (*table, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t.byPrefix[cfg.Prefix] != nil {
+		plain := plainPath(cfg.Prefix)
+		if t.byPlain[plain] != nil {
 			return nil, &RouteError{cfg.Prefix, "prefix", errors.New("another route has it")}
 		}
 		if names[cfg.Name] {
@@ -157,7 +164,7 @@ func (g *Gateway) newTable(routes []Route, old *table) (*table, error) {
 			return nil, err
 		}
 		names[cfg.Name] = true
-		t.byPrefix[cfg.Prefix] = r
+		t.byPrefix[cfg.Prefix], t.byPlain[plain] = r, r
 		t.routes = append(t.routes, r)
 	}
 	return t, nil

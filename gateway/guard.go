@@ -20,17 +20,20 @@ const handshakeTimeout = 10 * time.Second
 // and a body whose chunks are malformed ends the connection. A service behind a proxy that mends otherwise would take a
 // part of such a request for another one. HTTP/2 and what follows an upgrade pass unseen.
 //
-// Door's methods use it; it is for programs that have an http.Server of their own. When connections of l are *tls.Conn,
+// Door's methods use it, and tell of what is refused; it is for programs that have an http.Server of their own. When connections of l are *tls.Conn,
 // Guard does their handshakes, so l must come from tls.NewListener, with "h2" and "http/1.1" as NextProtos where HTTP/2 is
 // wanted. To be handed such connections, the server must serve HTTP/2 (the default).
-func Guard(l net.Listener) net.Listener {
+func Guard(l net.Listener) net.Listener { return newGuard(l, nil) }
+
+func newGuard(l net.Listener, told *refusals) *guard {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &guard{Listener: l, ready: make(chan accepted), ctx: ctx, cancel: cancel}
+	return &guard{Listener: l, told: told, ready: make(chan accepted), ctx: ctx, cancel: cancel}
 }
 
 // guard accepts for the server, and does handshakes meanwhile: what is spoken is known after them.
 type guard struct {
 	net.Listener
+	told   *refusals
 	begin  sync.Once
 	ready  chan accepted
 	ctx    context.Context //nolint:containedctx // it ends what Close ends
@@ -67,7 +70,7 @@ func (g *guard) run() {
 			continue
 		}
 		if err == nil {
-			c = &guarded{Conn: c}
+			c = &guarded{Conn: c, told: g.told}
 		}
 		if !g.hand(accepted{c, err}) || errors.Is(err, net.ErrClosed) {
 			return
@@ -105,7 +108,7 @@ func (g *guard) shake(c *tls.Conn) {
 		g.hand(accepted{conn: c})
 		return
 	}
-	g.hand(accepted{conn: &guardedTLS{guarded{Conn: c}, c}})
+	g.hand(accepted{conn: &guardedTLS{guarded{Conn: c, told: g.told}, c}})
 }
 
 var errFraming = errors.New("gateway: the body's chunks are malformed")
@@ -117,6 +120,7 @@ const nonsense = "\x00\n\r\n\r\n"
 // guarded is a connection that a scanner looks at.
 type guarded struct {
 	net.Conn
+	told     *refusals // nil when nobody is
 	scan     scanner
 	nonsense string
 	upgrade  atomic.Bool // another protocol is asked for
@@ -163,6 +167,11 @@ func (c *guarded) Read(p []byte) (int, error) {
 func (c *guarded) Write(p []byte) (int, error) {
 	if c.upgrade.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 101 ")) || c.connect.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 2")) {
 		c.raw.Store(true)
+	}
+	if c.told != nil {
+		if answer, ok := ownAnswer(p); ok {
+			c.told.tell(c.RemoteAddr(), answer, c.scan.why) // nobody reads: net/http has just done so, and ends
+		}
 	}
 	return c.Conn.Write(p)
 }

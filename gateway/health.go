@@ -50,32 +50,33 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 		return false
 	}
 	r.Pattern = r.URL.Path
-	var doc any
-	switch r.URL.Path {
-	case pathHealth:
-		doc = map[string]string{"status": "ok"}
-	case pathServices:
-		all, err := g.Services(ctx)
-		if err != nil {
-			w.gone()
-			return true
-		}
-		doc = all
-	case pathOpenAPI:
-		text, err := g.openapi.get(ctx, openAPIFresh, g.mergeOpenAPI)
-		if err != nil {
-			w.gone()
-			return true
-		}
-		doc = json.RawMessage(text)
+	doc, err := g.own(ctx, r.URL.Path)
+	if err != nil {
+		w.gone()
+		return true
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodGet {
-		_ = json.NewEncoder(w).Encode(doc)
+		_, _ = w.Write(doc)
 	}
 	return true
+}
+
+// own is the document at one of the gateway's paths. The error is that the client has gone.
+func (g *Gateway) own(ctx context.Context, path string) ([]byte, error) {
+	switch path {
+	case pathServices:
+		all, err := g.Services(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(all)
+	case pathOpenAPI:
+		return g.openapi.get(ctx, openAPIFresh, g.mergeOpenAPI)
+	}
+	return []byte(`{"status":"ok"}`), nil
 }
 
 // Services looks at all instances at once, or returns what a look within the last two seconds saw.
@@ -185,10 +186,11 @@ type cache[T any] struct {
 	mu    sync.Mutex
 	value T
 	until time.Time
+	epoch int // how often it was forgotten
 }
 
 func (c *cache[T]) get(ctx context.Context, fresh time.Duration, renew func(context.Context) T) (T, error) {
-	c.once.Do(func() { c.turn = newTurn() })
+	c.once.Do(func() { c.turn = make(chan struct{}, 1) })
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -197,15 +199,17 @@ func (c *cache[T]) get(ctx context.Context, fresh time.Duration, renew func(cont
 	}
 	defer func() { <-c.turn }()
 	c.mu.Lock()
-	v, until := c.value, c.until
+	v, until, epoch := c.value, c.until, c.epoch
 	c.mu.Unlock()
 	if time.Now().Before(until) {
 		return v, nil
 	}
 	v = renew(context.WithoutCancel(ctx)) // the next caller wants it too
 	c.mu.Lock()
-	c.value, c.until = v, time.Now().Add(fresh)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.epoch == epoch { // else it is of the routes before a reload
+		c.value, c.until = v, time.Now().Add(fresh)
+	}
 	return v, nil
 }
 
@@ -214,6 +218,5 @@ func (c *cache[T]) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.until = time.Time{}
+	c.epoch++
 }
-
-func newTurn() chan struct{} { return make(chan struct{}, 1) }

@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -83,10 +85,33 @@ func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	}
 	h.Set("X-User-Roles", strings.Join(roles, ","))
 	for claim, header := range g.cfg.Claims {
-		if v, ok := who.claims[claim]; ok {
-			h.Set(header, headerValue(fmt.Sprint(v)))
+		if v, ok := who.claims[claim]; ok && v != nil {
+			h.Set(header, headerValue(claimText(v)))
 		}
 	}
+}
+
+// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: an id is no measurement.
+func claimText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	text, err := json.Marshal(v)
+	if err != nil { // an authenticator's own type
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}
+
+// passes says whether a header of the name reaches a service as it was set, and means nothing to the way there.
+func passes(name string) bool {
+	key := http.CanonicalHeaderKey(name)
+	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) && !strings.ContainsFunc(name, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+	})
 }
 
 // headerValue escapes what would end the value or divide it.
@@ -97,14 +122,26 @@ func headerValue(s string) string {
 	return s
 }
 
+// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there has
+// 2^64 of them.
+func (g *Gateway) network(r *http.Request) string {
+	addr := g.client(r)
+	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
+		if network, err := ip.Prefix(64); err == nil {
+			return network.String()
+		}
+	}
+	return addr
+}
+
 // client is the address that the request came from, past trusted proxies.
-func (g *Gateway) client(r *http.Request) (addr string, trusted bool) {
+func (g *Gateway) client(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr, false
+		return r.RemoteAddr
 	}
 	if len(g.cfg.TrustedProxies) == 0 || !g.trusts(host) {
-		return host, false
+		return host
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
@@ -116,7 +153,7 @@ func (g *Gateway) client(r *http.Request) (addr string, trusted bool) {
 			break
 		}
 	}
-	return host, true
+	return host
 }
 
 func (g *Gateway) trusts(host string) bool {

@@ -276,6 +276,14 @@ func TestRateLimit(t *testing.T) {
 		t.Fatalf("another client: %d %s", a.StatusCode, a.text)
 	}
 	for n, c := range []struct {
+		from string
+		want int
+	}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}} { // one network is one client
+		if a := do(t, "GET", url+"/a", "", "X-Forwarded-For", c.from); a.StatusCode != c.want {
+			t.Fatalf("%d: %s is %d", n, c.from, a.StatusCode)
+		}
+	}
+	for n, c := range []struct {
 		token string
 		want  int
 	}{{"ana", 200}, {"ana", 429}, {"root", 200}} {
@@ -293,6 +301,10 @@ func TestMemoryLimiter(t *testing.T) {
 			if !take("a") {
 				t.Fatal("within the burst")
 			}
+		}
+		_, _, _ = l.Allow(t.Context(), "rare", 1e-20, 1)
+		if ok, after, _ := l.Allow(t.Context(), "rare", 1e-20, 1); ok || after < time.Hour {
+			t.Fatalf("%v %v", ok, after)
 		}
 		ok, after, _ := l.Allow(t.Context(), "a", 2, 4)
 		if ok || after != 500*time.Millisecond {

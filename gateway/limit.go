@@ -57,7 +57,7 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, rate float64, burst
 	t.left = min(float64(burst), t.left+now.Sub(t.last).Seconds()*rate)
 	t.last = now
 	if t.left < 1 {
-		return false, time.Duration((1 - t.left) / rate * float64(time.Second)), nil
+		return false, time.Duration(min((1-t.left)/rate*float64(time.Second), 1<<62)), nil
 	}
 	t.left--
 	return true, 0, nil

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -9,7 +10,8 @@ import (
 
 var errPath = errors.New("gateway: the path has dot segments, encoded slashes, backslashes or control characters")
 
-// checkPath refuses escaped paths that services and gateways are known to read differently.
+// checkPath refuses escaped paths that services and gateways are known to read differently: some take what follows a ; in
+// a segment for a parameter, and see two dots before it.
 func checkPath(escaped string, slashes bool) error {
 	if escaped == "" {
 		return nil
@@ -19,7 +21,7 @@ func checkPath(escaped string, slashes bool) error {
 	}
 	for segment := range strings.SplitSeq(escaped, "/") {
 		s, err := url.PathUnescape(segment)
-		if err != nil || s == "." || s == ".." || strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) {
+		if name, _, _ := strings.Cut(s, ";"); err != nil || name == "." || name == ".." || strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) {
 			return errPath
 		}
 		if i := strings.IndexByte(s, '/'); i >= 0 {
@@ -27,7 +29,7 @@ func checkPath(escaped string, slashes bool) error {
 				return errPath
 			}
 			for part := range strings.SplitSeq(s, "/") { // a service that decodes would see them
-				if part == "." || part == ".." {
+				if part, _, _ = strings.Cut(part, ";"); part == "." || part == ".." {
 					return errPath
 				}
 			}
@@ -46,9 +48,14 @@ func under(path, prefix string) (rest string, ok bool) {
 }
 
 // find returns the route with the longest prefix that matches.
-func (t *table) find(path string) *route {
+func (t *table) find(path string) *route { return longest(t.byPrefix, path) }
+
+// findPlain is find by plainPath.
+func (t *table) findPlain(path string) *route { return longest(t.byPlain, plainPath(path)) }
+
+func longest(routes map[string]*route, path string) *route {
 	for p := path; p != ""; {
-		if r, ok := t.byPrefix[p]; ok {
+		if r, ok := routes[p]; ok {
 			return r
 		}
 		i := strings.LastIndexByte(p, '/')
@@ -57,7 +64,28 @@ func (t *table) find(path string) *route {
 		}
 		p = p[:i]
 	}
-	return t.byPrefix["/"]
+	return routes["/"]
+}
+
+// respelled says whether plainPath changes a path.
+func respelled(path string) bool {
+	return strings.ContainsAny(path, "%;") || strings.Contains(path, "//")
+}
+
+// plainPath is an escaped path as most services read it: decoded, without parameters and without empty segments.
+func plainPath(escaped string) string {
+	decoded, err := url.PathUnescape(escaped)
+	if err != nil { // net/url made it
+		return escaped
+	}
+	var plain strings.Builder
+	for segment := range strings.SplitSeq(decoded, "/") {
+		if segment, _, _ = strings.Cut(segment, ";"); segment != "" {
+			plain.WriteByte('/')
+			plain.WriteString(segment)
+		}
+	}
+	return cmp.Or(plain.String(), "/")
 }
 
 // upstreamPath is the escaped path that the service sees.

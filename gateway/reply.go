@@ -55,6 +55,20 @@ func (w *reply) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Flush implements http.Flusher, for a Fallback that looks for it.
+func (w *reply) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController calls.
+func (w *reply) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if f, ok := w.ResponseWriter.(interface{ FlushError() error }); ok { // the server's own: without a controller
+		return f.FlushError()
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
 func (w *reply) removeOwn(h http.Header) {
 	delete(h, correlationKey)
 	if w.cors != nil {

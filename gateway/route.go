@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,14 +112,16 @@ func (g *Gateway) newInstance(cfg Route, upstream string, known map[string]*inst
 	return i, nil
 }
 
+// public says whether a request needs no token: as its path is escaped, and as a service reads it that takes encoded
+// slashes for slashes.
 func (r *route) public(method, path string) bool {
-	for _, p := range r.patterns {
-		if p.match(method, path) {
-			return true
-		}
+	matches := func(path string) bool {
+		return slices.ContainsFunc(r.patterns, func(p pattern) bool { return p.match(method, path) })
 	}
-	return false
+	return matches(path) && (!r.EncodedSlashes || matches(slashes.Replace(path)))
 }
+
+var slashes = strings.NewReplacer("%2F", "/", "%2f", "/")
 
 // rewrite makes the request that the service gets. The address is set when an instance is picked.
 func (r *route) rewrite(pr *httputil.ProxyRequest) {
@@ -127,6 +131,7 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	out.Trailer = r.g.trailers(pr.In.Trailer)
 	out.URL.RawPath = x.path
 	out.URL.Path, _ = url.PathUnescape(x.path)
+	out.URL.RawQuery = pr.In.URL.RawQuery // the proxy has dropped what it cannot parse; here nothing is read of it
 	r.g.removeOwned(out.Header)
 	r.g.setForwarded(out.Header, pr.In, r)
 	r.g.setIdentity(out.Header, x.who)

@@ -24,7 +24,8 @@ type scanner struct {
 	digits   int
 	chunked  bool // has Transfer-Encoding
 	left     int64
-	overhead int64 // of chunks, as net/http counts it
+	overhead int64  // of chunks, as net/http counts it
+	why      string // what was refused
 }
 
 type scanState uint8
@@ -62,6 +63,11 @@ const (
 	maxChunkLine = 1 << 10
 	maxTrailer   = 2 << 10 // net/http takes 4 KiB
 	maxOverhead  = 8 << 10 // net/http takes 16 KiB
+)
+
+const (
+	framedTwice = "both Content-Length and Transfer-Encoding, or one of them twice"
+	noLength    = "a Content-Length that is no number"
 )
 
 // scan looks at what was read, may change a byte of it, and returns how much of it may be passed on. Less than all is
@@ -111,10 +117,10 @@ func (s *scanner) scan(p []byte) int {
 // next expects another request.
 func (s *scanner) next() { *s = scanner{state: scanBetween} }
 
-// refuse makes p[i] what net/http answers with 400.
-func (s *scanner) refuse(p []byte, i int) int {
+// refuse makes p[i] what net/http answers with 400, and keeps why.
+func (s *scanner) refuse(p []byte, i int, why string) int {
 	p[i] = 0
-	s.state = scanNothing
+	s.state, s.why = scanNothing, why
 	return i + 1
 }
 
@@ -148,15 +154,15 @@ func (s *scanner) head(p []byte, i int) int {
 			s.endHead()
 		case '\r':
 			s.state = scanHeadCR
-		case ' ', '\t': // a folded line: RFC 9112 wants them refused or replaced
-			return s.refuse(p, i)
+		case ' ', '\t': // RFC 9112 wants them refused or replaced
+			return s.refuse(p, i, "a folded header line")
 		default:
 			s.state, s.line = scanName, 0
 			return i
 		}
 	case scanHeadCR:
 		if c != '\n' {
-			return s.refuse(p, i)
+			return s.refuse(p, i, "a CR without LF")
 		}
 		s.endHead()
 	case scanName:
@@ -219,12 +225,15 @@ func (s *scanner) header(p []byte, i int) int {
 	switch string(s.name[:s.line]) {
 	case "content-length":
 		if s.sized || s.chunked {
-			return s.refuse(p, i)
+			return s.refuse(p, i, framedTwice)
 		}
 		s.sized, s.state = true, scanLength
 	case "transfer-encoding": // net/http takes no other value than "chunked"
-		if s.sized || s.chunked || !s.modern {
-			return s.refuse(p, i)
+		if s.sized || s.chunked {
+			return s.refuse(p, i, framedTwice)
+		}
+		if !s.modern {
+			return s.refuse(p, i, "Transfer-Encoding before HTTP/1.1")
 		}
 		s.chunked = true
 	case "upgrade":
@@ -240,7 +249,7 @@ func (s *scanner) contentLength(p []byte, i int) int {
 	case c == '\n': // an empty length is refused by net/http
 		s.state = scanLineStart
 	case s.state == scanLengthCR:
-		return s.refuse(p, i)
+		return s.refuse(p, i, noLength)
 	case c == '\r':
 		s.state = scanLengthCR
 	case c == ' ' || c == '\t':
@@ -251,7 +260,7 @@ func (s *scanner) contentLength(p []byte, i int) int {
 		s.left = s.left*10 + int64(c-'0')
 		s.digits++
 	default:
-		return s.refuse(p, i)
+		return s.refuse(p, i, noLength)
 	}
 	return i + 1
 }

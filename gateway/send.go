@@ -20,6 +20,7 @@ import (
 var (
 	errSilent    = errors.New("gateway: the service did not begin its answer in time")
 	errIdle      = errors.New("gateway: the service paused too long in its answer")
+	errStatus    = errors.New("gateway: the service answered with a status that is none")
 	errNoVerdict = errors.New("gateway: the client ended the request")
 	errTooLarge  = errors.New("gateway: the body is too large")
 	errRevoked   = errors.New("gateway: another attempt has the body")
@@ -40,22 +41,27 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 		if n >= r.Attempts || ctx.Err() != nil || x.body.failed() || !retriable(out, res, err) || !x.body.revoke() {
 			return res, err
 		}
-		if res != nil && !r.another(append(tried, inst)) { // nobody else to ask: its answer stands
-			return res, err
-		}
-		if !r.budget.withdraw(false) {
+		tried = append(tried, inst)
+		others := r.another(tried)
+		if res != nil && !others || !r.budget.withdraw(false) { // nobody else to ask, or too often: its answer stands
 			return res, err
 		}
 		if res != nil {
-			_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
-			_ = res.Body.Close()
+			drain(res.Body)
 		}
-		if tried = append(tried, inst); !r.another(tried) {
-			if backoff.Sleep(ctx, 10*time.Millisecond+rand.N(40*time.Millisecond)) != nil {
-				return nil, err
-			}
+		if !others && backoff.Sleep(ctx, 10*time.Millisecond+rand.N(40*time.Millisecond)) != nil {
+			return nil, err
 		}
 	}
+}
+
+// drain reads the rest of an answer that is not passed on, so that its connection can be used again, but no more and for
+// no longer than a new connection costs.
+func drain(body io.ReadCloser) {
+	stop := time.AfterFunc(100*time.Millisecond, func() { _ = body.Close() })
+	defer stop.Stop()
+	_, _ = io.CopyN(io.Discard, body, 64<<10)
+	_ = body.Close()
 }
 
 // another says whether there is an instance that was not tried and would take a call.
@@ -122,7 +128,12 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		req.Body = x.body.attempt(timer, req.Trailer)
 	}
 	res, err := inst.base.RoundTrip(req)
-	timer.stop()
+	if late := !timer.stop(); err == nil && (late || res.StatusCode < 100) {
+		_ = res.Body.Close()
+		if err = errStatus; late { // its body is cut already
+			err = errSilent
+		}
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errSilent) && out.Context().Err() == nil {
 			err = errSilent
@@ -207,14 +218,15 @@ func (p *progress) touch() {
 	}
 }
 
-func (p *progress) stop() {
+// stop stops the timer for good, and says whether it came before the timer's end.
+func (p *progress) stop() bool {
 	if p == nil {
-		return
+		return true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
-	p.timer.Stop()
+	return p.timer.Stop()
 }
 
 // requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.

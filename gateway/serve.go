@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -37,8 +38,15 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	ctx, id, span := g.telemetry.enter(r)
 	w := &reply{ResponseWriter: rw, id: id, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
-	defer func() { g.telemetry.end(ctx, span, w, r, time.Since(start)) }()
+	panics := true
+	defer func() {
+		if panics && w.status == 0 { // of the Fallback, the Authenticator or the Limiter; net/http cuts the connection
+			w.status = http.StatusInternalServerError
+		}
+		g.telemetry.end(ctx, span, w, r, time.Since(start))
+	}()
 	g.serve(ctx, w, r)
+	panics = false
 }
 
 func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
@@ -54,7 +62,12 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}
-	rt := g.table.Load().find(path)
+	table := g.table.Load()
+	rt := table.find(path)
+	if respelled(path) && table.findPlain(path) != rt { // another route's rules may be meant for what the service sees
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
+		return
+	}
 	if rt == nil {
 		if g.cfg.Fallback != nil {
 			own := r.WithContext(ctx)
@@ -100,8 +113,7 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 // admit says whether the caller may pass: rate limit, token, roles.
 func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	limit := x.route.RateLimit
-	client, _ := g.client(r)
-	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "client:"+client) {
+	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "|client:", g.network(r)) {
 		return false
 	}
 	if !g.cfg.Anonymous && !x.route.public(r.Method, x.path) {
@@ -123,11 +135,10 @@ func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *excha
 		x.who = &identity{subject, roles, claims}
 	}
 	if limit != nil && limit.BySubject {
-		key := "client:" + client
 		if x.who != nil {
-			key = "subject:" + x.who.subject
+			return g.within(ctx, w, x.route, "|subject:", x.who.subject)
 		}
-		return g.within(ctx, w, x.route, key)
+		return g.within(ctx, w, x.route, "|client:", g.network(r))
 	}
 	return true
 }
@@ -138,28 +149,36 @@ func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 		w.gone()
 		return
 	}
-	if errors.Is(err, context.DeadlineExceeded) { // of the authenticator's own, such as a key server that is silent
-		g.telemetry.log(ctx, slog.LevelError, "gateway: the token could not be verified", slog.Any("error", err))
-		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "Tokens cannot be verified at present.")
-		return
-	}
 	challenge := `Bearer error="invalid_token"`
 	var c interface{ Challenge() string }
-	if errors.As(err, &c) && c.Challenge() != "" {
+	switch {
+	case errors.As(err, &c) && c.Challenge() != "":
 		challenge = c.Challenge()
+	case cannotTell(err):
+		g.telemetry.log(ctx, slog.LevelError, "gateway: the token could not be verified", slog.Any("error", err))
+		retryAfter(w.Header(), 0)
+		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "Tokens cannot be verified at present.")
+		return
 	}
 	g.telemetry.log(ctx, slog.LevelDebug, "gateway: token refused", slog.Any("error", err))
 	w.Header().Set("WWW-Authenticate", challenge)
 	problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "The token is not accepted.")
 }
 
+// cannotTell says that an authenticator's error is about its own neighbours, such as a key server, not about the token.
+func cannotTell(err error) bool {
+	var network net.Error // context.DeadlineExceeded is one
+	var says interface{ Temporary() bool }
+	return errors.As(err, &network) || errors.As(err, &says) && says.Temporary()
+}
+
 // within counts a request, and answers it when it is one too many.
-func (g *Gateway) within(ctx context.Context, w *reply, rt *route, key string) bool {
+func (g *Gateway) within(ctx context.Context, w *reply, rt *route, kind, who string) bool {
 	burst := rt.RateLimit.Burst
 	if burst == 0 {
 		burst = max(1, int(rt.RateLimit.Rate))
 	}
-	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+"|"+key, rt.RateLimit.Rate, burst)
+	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+kind+who, rt.RateLimit.Rate, burst)
 	if ctx.Err() != nil {
 		w.gone()
 		return false

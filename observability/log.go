@@ -40,6 +40,14 @@ type output struct {
 	w  io.Writer
 }
 
+// write writes a line. A writer that panics keeps no lock.
+func (o *output) write(line []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err := o.w.Write(line)
+	return err
+}
+
 // NewLogHandler returns a slog.Handler that writes JSON lines with the fields timestamp, level, message, service,
 // correlation_id, trace_id, span_id, source, and then the rest. An attribute at the root with one of these names gets
 // a _ behind it.
@@ -86,9 +94,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	b = appendClose(b, h.open)
 	b = append(b, '}', '\n')
-	h.out.mu.Lock()
-	_, err := h.out.w.Write(b)
-	h.out.mu.Unlock()
+	err := h.out.write(b)
 	if cap(b) <= maxKept {
 		*buf = b
 		buffers.Put(buf)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/slogtest"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -94,6 +95,40 @@ func TestLogSurvivesOddValues(t *testing.T) {
 	log.Info("\xff\x00", "bad", bad{}, "chan", make(chan int), "nil", nil, "err", errors.New("e"), "f", 1.5, "typed nil", (*bytes.Buffer)(nil), "k\n", "v")
 	if !json.Valid(buf.Bytes()) {
 		t.Errorf("not JSON: %s", buf.Bytes())
+	}
+}
+
+// once is a writer that panics the first time.
+type once struct {
+	bytes.Buffer
+	panicked bool
+}
+
+func (o *once) Write(p []byte) (int, error) {
+	if !o.panicked {
+		o.panicked = true
+		panic("disk")
+	}
+	return o.Buffer.Write(p)
+}
+
+// A writer that panics once does not keep everybody from logging for ever.
+func TestLogSurvivesItsWriter(t *testing.T) {
+	out := &once{}
+	log := slog.New(observability.NewLogHandler(out, observability.LogConfig{}))
+	func() {
+		defer func() { _ = recover() }()
+		log.Info("first")
+	}()
+	told := make(chan struct{})
+	go func() { defer close(told); log.Info("second") }()
+	select {
+	case <-told:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the second line waits for the first")
+	}
+	if !strings.Contains(out.String(), "second") {
+		t.Error(out.String())
 	}
 }
 

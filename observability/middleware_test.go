@@ -406,3 +406,18 @@ func TestPublicEdge(t *testing.T) {
 		t.Errorf("spans: %+v", got)
 	}
 }
+
+// A status that is none makes net/http panic: nothing has been answered then, and the answer is a 500 like any other.
+func TestStatusThatIsNone(t *testing.T) {
+	tel, _ := newTel(t, nil)
+	srv := httptest.NewServer(tel.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(1000) })))
+	defer srv.Close()
+	res, err := http.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if v := metric(t, tel, `http_requests_total{endpoint="unmatched",method="GET",status="500"}`); res.StatusCode != 500 || v != "1" {
+		t.Errorf("%d, metric %q", res.StatusCode, v)
+	}
+}

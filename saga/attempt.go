@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -110,4 +111,7 @@ func (r *runner) attempt(ctx context.Context, h func(context.Context, *Call, []b
 	return state, err
 }
 
-func cut(s string) string { return s[:min(len(s), 1000)] }
+// cut makes a text of somebody else's, such as an error's, one that every store takes: of bounded length, UTF-8, without NUL.
+func cut(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), 1000)], "\x00", "\uFFFD"), "\uFFFD")
+}

@@ -3,6 +3,8 @@ package saga
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -74,7 +76,7 @@ type FailedError struct {
 	ID, Name string
 	// Status is Compensated or Stuck.
 	Status Status
-	// Step is the step that failed, and Cause what it said.
+	// Step is the step that failed, and Cause what it said, up to 1,000 bytes of it.
 	Step, Cause string
 	// Compensations holds what failing compensations said, by step.
 	Compensations map[string]string
@@ -84,8 +86,8 @@ type FailedError struct {
 func (e *FailedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "saga: %s %s is %s: step %s: %s", e.Name, e.ID, strings.ToLower(string(e.Status)), e.Step, e.Cause)
-	for step, what := range e.Compensations {
-		fmt.Fprintf(&b, "; compensation of %s: %s", step, what)
+	for _, step := range slices.Sorted(maps.Keys(e.Compensations)) {
+		fmt.Fprintf(&b, "; compensation of %s: %s", step, e.Compensations[step])
 	}
 	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/internal/correlation"
 )
 
@@ -141,11 +142,19 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 	}
 	o.running = true
 	o.mu.Unlock()
-	if err := o.checkShapes(ctx); err != nil {
+	for {
+		err := o.checkShapes(ctx)
+		if err == nil {
+			break
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		if errors.Is(err, ErrShape) {
+			return err
+		}
+		o.cfg.Logger.ErrorContext(ctx, "saga: the store does not answer, no saga runs here", "error", err)
+		_ = backoff.Sleep(ctx, o.cfg.Poll)
 	}
 	beats := make(chan struct{})
 	go func() { defer close(beats); o.heart(ctx) }()

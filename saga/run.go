@@ -132,6 +132,8 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 			if gerr == nil || errors.Is(gerr, ErrNotFound) {
 				return err
 			}
+		case errors.Is(err, ErrNotFound): // somebody has deleted it
+			return err
 		case errors.Is(err, ErrSignalled):
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil {
@@ -250,7 +252,7 @@ func (r *runner) forward(ctx, stop context.Context) error {
 			r.intend()
 		}
 	case endRejected, endExhausted:
-		st.Status, st.Error = Failed, res.err.Error()
+		st.Status, st.Error = Failed, cut(res.err.Error())
 		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt
 		if forward {
 			r.rec.FailedStep, r.rec.Cause = st.Name, st.Error

@@ -149,7 +149,7 @@ type Store interface {
 	// time has come, and whose owner is nobody, or an orchestrator without a lease. It raises Fence and Revision.
 	Claim(ctx context.Context, node string, kinds []Kind, limit int) ([]Claimed, error)
 	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq
-	// (else ErrSignalled). The stored Revision is then r.Revision + 1.
+	// (else ErrSignalled). The stored Revision is then r.Revision + 1. A saga that is gone is ErrNotFound, or ErrFenced.
 	Save(ctx context.Context, r Record) error
 	// Signal keeps a payload under a name, once: the first one stays. It returns whether this was the first, sets
 	// WakeAt to now, and ErrNotFound or ErrFinished. check sees the saga first, in the same transaction, and can

@@ -41,6 +41,7 @@ type Config struct {
 // Set is an authn.Set. It is safe for concurrent use.
 type Set struct {
 	url   string
+	shown string // url for logs
 	cfg   Config
 	own   *http.Transport // to be closed with the set, or nil
 	ctx   context.Context // ends with Close
@@ -52,6 +53,7 @@ type Set struct {
 	readAt  time.Time     // when keys were read
 	triedAt time.Time     // when the last request began
 	running chan struct{} // closed when the request under way ends; nil when none is
+	failed  bool          // the last request that ended
 	toldAt  time.Time     // when the log was last told of a failure
 }
 
@@ -77,7 +79,7 @@ func New(rawURL string, cfg Config) (*Set, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Set{url: rawURL, cfg: cfg}
+	s := &Set{url: rawURL, shown: u.Redacted(), cfg: cfg}
 	client := http.Client{}
 	if cfg.Client != nil {
 		client = *cfg.Client
@@ -172,6 +174,9 @@ func (s *Set) find(id string) (k authn.VerifyKey, ok bool, err error) {
 			return k, true, nil
 		}
 	}
+	if s.failed { // there may be such a key by now
+		return authn.VerifyKey{}, false, fmt.Errorf("%w: the key is not among the known ones, and the set cannot be read again", authn.ErrUnavailable)
+	}
 	return authn.VerifyKey{}, false, authn.ErrUnknownKey
 }
 
@@ -186,11 +191,11 @@ func (s *Set) start() {
 		keys, err := s.fetch()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if err == nil {
+		if s.failed = err != nil; !s.failed {
 			s.keys, s.readAt = keys, time.Now()
 		} else if s.ctx.Err() == nil && (s.toldAt.IsZero() || time.Since(s.toldAt) >= time.Minute) {
 			s.toldAt = time.Now()
-			s.cfg.Logger.Error("the key set could not be read", "url", s.url, "error", err, "keys", len(s.keys))
+			s.cfg.Logger.Error("the key set could not be read", "url", s.shown, "error", err, "keys", len(s.keys))
 		}
 		s.running = nil
 		close(done)

@@ -185,7 +185,7 @@ func TestStaleServes(t *testing.T) {
 			if _, err := s.Key(t.Context(), kid); err != nil {
 				t.Errorf("%d %.20q: %v", bad.code, bad.body, err)
 			}
-			if _, err := s.Key(t.Context(), nextID); !errors.Is(err, authn.ErrUnknownKey) {
+			if _, err := s.Key(t.Context(), nextID); !errors.Is(err, authn.ErrUnavailable) {
 				t.Errorf("%d %.20q: unknown: %v", bad.code, bad.body, err)
 			}
 		}
@@ -273,4 +273,36 @@ func TestOverHTTP(t *testing.T) {
 	if _, err := away.Key(t.Context(), "x"); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("a redirect to http elsewhere: %v", err)
 	}
+}
+
+// A key that was made during an outage of the endpoint is not known to be unknown: its tokens are not refused for good.
+func TestUnknownKeyDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doc, kid := document(t)
+		e := &endpoint{code: 200, body: doc}
+		s := open(t, e, jwks.Config{})
+		defer s.Close()
+		if _, err := s.Key(t.Context(), kid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnknownKey) {
+			t.Errorf("before: %v", err)
+		}
+		e.set(0, "")
+		time.Sleep(11 * time.Second)
+		for range 3 {
+			if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+				t.Errorf("during it: %v", err)
+			}
+			if _, err := s.Key(t.Context(), kid); err != nil {
+				t.Errorf("the known key: %v", err)
+			}
+			time.Sleep(time.Minute)
+		}
+		e.set(200, doc)
+		time.Sleep(time.Minute)
+		if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnknownKey) {
+			t.Errorf("after it: %v", err)
+		}
+	})
 }

@@ -174,22 +174,27 @@ func pool(name string, pem []byte) (*x509.CertPool, error) {
 	return p, nil
 }
 
-// Server returns a configuration for servers, HTTP and gRPC. It needs a CertFile. Changes of the files reach it.
+// Server returns a configuration for servers, HTTP and gRPC. It needs a CertFile. Changes of the files reach it. It may be
+// changed before it is used; certificates and client authorities stay those of the files.
 func (f *Files) Server() *tls.Config {
-	base := f.server(f.now.Load())
-	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.server(f.now.Load()), nil }
+	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	f.serve(base, f.now.Load())
+	base.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := base.Clone() // with what the program has changed
+		c.GetConfigForClient = nil
+		f.serve(c, f.now.Load())
+		return c, nil
+	}
 	return base
 }
 
-func (f *Files) server(l *loaded) *tls.Config {
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if l.cert == nil {
-				return nil, errors.New("tlsconfig: a server needs a CertFile")
-			}
-			return l.cert, nil
-		},
+// serve puts the files' content into a server's configuration.
+func (f *Files) serve(c *tls.Config, l *loaded) {
+	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if l.cert == nil {
+			return nil, errors.New("tlsconfig: a server needs a CertFile")
+		}
+		return l.cert, nil
 	}
 	if l.clients != nil {
 		// Tickets would let a client resume that a changed ClientCAFile no longer lets in.
@@ -198,7 +203,6 @@ func (f *Files) server(l *loaded) *tls.Config {
 			c.ClientAuth = tls.VerifyClientCertIfGiven
 		}
 	}
-	return c
 }
 
 // Client returns a configuration for clients. A changed certificate is shown from the next connection on; a changed

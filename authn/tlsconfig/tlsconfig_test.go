@@ -198,3 +198,30 @@ func TestNoResumptionWithClientCertificates(t *testing.T) {
 		}
 	}
 }
+
+// What a program changes in the configuration holds for every connection, and after a reload.
+func TestServerThatIsChanged(t *testing.T) {
+	dir := t.TempDir()
+	authority := ca(t, "dev")
+	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
+	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key"),
+		RootCAFile: filepath.Join(dir, "ca.crt"), ReloadEvery: -1, Logger: quiet}))
+	defer f.Close()
+	c := f.Server()
+	c.MinVersion = tls.VersionTLS13
+	srv := start(t, c)
+	for range 2 {
+		old := f.Client()
+		old.MaxVersion = tls.VersionTLS12
+		tr := &http.Transport{TLSClientConfig: old}
+		if _, _, err := get(t, &http.Client{Transport: tr}, srv.URL); err == nil {
+			t.Error("TLS 1.2 passes where the program wants 1.3")
+		}
+		tr.CloseIdleConnections()
+		if _, _, err := get(t, client(t, f), srv.URL); err != nil {
+			t.Error(err)
+		}
+		must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
+		must(t, f.Reload())
+	}
+}

@@ -132,8 +132,10 @@ func (g *Guard) Stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clie
 }
 
 func (g *Guard) inject(ctx context.Context) context.Context {
-	md, _ := metadata.FromOutgoingContext(ctx)
-	md = md.Copy()
+	md, ok := metadata.FromOutgoingContext(ctx) // a copy already
+	if !ok {
+		md = metadata.MD{}
+	}
 	g.cfg.Propagator.Inject(ctx, carrier(md))
 	return metadata.NewOutgoingContext(ctx, md)
 }

@@ -51,7 +51,7 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	timer := e.t.startTimer(ctx, cancel)
-	res, err := e.t.base.RoundTrip(req)
+	res, err := e.send(req)
 	late := timer != nil && !timer.Stop()
 	if late && err == nil { // the header came with the timeout, which has cut the body
 		_ = res.Body.Close()
@@ -64,7 +64,7 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	if err != nil {
 		cancel(nil)
 		e.kind = spanevent.Kind(err)
-		return nil, &attemptError{err: err, outcome: out, repeatable: e.repeatable}
+		return nil, &attemptError{error: err, outcome: out, repeatable: e.repeatable}
 	}
 	res.Body = releasing(res.Body, func() { cancel(nil) })
 	if out == breaker.Success {
@@ -72,10 +72,28 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	}
 	e.last, e.kind = res, strconv.Itoa(res.StatusCode)
 	return res, &attemptError{
-		res: res, outcome: out,
+		error: &StatusError{Host: req.URL.Host, Status: res.StatusCode}, outcome: out,
 		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented && res.StatusCode != http.StatusHTTPVersionNotSupported,
 		pause:      retryAfter(res.Header.Get("Retry-After"), e.t.cfg.MaxRetryAfter),
 	}
+}
+
+// send sends req, and fills in what a base transport may leave out and http.Client forgives: those of tests often do.
+func (e *exchange) send(req *http.Request) (*http.Response, error) {
+	res, err := e.t.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if res == nil {
+		return nil, errors.New("breakerhttp: the base transport returned neither a response nor an error")
+	}
+	if res.Body == nil {
+		res.Body = http.NoBody
+	}
+	if res.Request == nil {
+		res.Request = e.req
+	}
+	return res, nil
 }
 
 // request returns the request of this attempt: a copy, for a RoundTripper must not change what it is given.
@@ -84,7 +102,7 @@ func (e *exchange) request(ctx context.Context) (*http.Request, error) {
 	if e.attempts > 1 && e.req.GetBody != nil {
 		body, err := e.req.GetBody()
 		if err != nil {
-			return nil, &attemptError{err: fmt.Errorf("breakerhttp: replay the request's body: %w", err), outcome: breaker.Ignore}
+			return nil, &attemptError{error: fmt.Errorf("breakerhttp: replay the request's body: %w", err), outcome: breaker.Ignore}
 		}
 		req.Body = body
 	}
@@ -106,27 +124,16 @@ func (t *Transport) startTimer(ctx context.Context, cancel context.CancelCauseFu
 	return time.AfterFunc(t.timeout, func() { cancel(breaker.ErrTimeout) })
 }
 
-// attemptError carries what an attempt meant through the breaker.
+// attemptError carries what an attempt meant through the breaker. It holds no response: a breaker remembers it.
 type attemptError struct {
-	err        error
-	res        *http.Response
+	error
 	outcome    breaker.Outcome
 	repeatable bool
 	pause      time.Duration
 }
 
-func (e *attemptError) cause() error {
-	if e.err != nil {
-		return e.err
-	}
-	return &StatusError{Host: e.res.Request.URL.Host, Status: e.res.StatusCode}
-}
-
-// Error implements error.
-func (e *attemptError) Error() string { return e.cause().Error() }
-
 // Unwrap returns what the attempt ended with.
-func (e *attemptError) Unwrap() error { return e.cause() }
+func (e *attemptError) Unwrap() error { return e.error }
 
 // RetryAfter is the pause that the service asked for; package breaker looks for it.
 func (e *attemptError) RetryAfter() time.Duration { return e.pause }
@@ -157,10 +164,11 @@ func retryAfter(header string, limit time.Duration) time.Duration {
 	if header == "" || limit <= 0 {
 		return 0
 	}
-	if seconds, err := strconv.ParseUint(header, 10, 63); err == nil {
-		if seconds > uint64(limit/time.Second) {
-			return limit
-		}
+	seconds, err := strconv.ParseUint(header, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && seconds > uint64(limit/time.Second):
+		return limit
+	case err == nil:
 		return time.Duration(seconds) * time.Second
 	}
 	if at, err := http.ParseTime(header); err == nil {

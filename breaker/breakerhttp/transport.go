@@ -17,18 +17,18 @@ import (
 )
 
 // Config says how requests are guarded. The zero Config is useful. In every field 0 is the default and a negative value
-// is off.
+// is off, save where a field says that it is refused.
 type Config struct {
 	// Breaker is the configuration of the breaker of each host; its Name is their prefix, default "http". Its zero value
 	// is a timeout of 10 s for an attempt and a breaker; retries are on when Retry.Attempts is more than 1. Its Classify
 	// is not used: see Classify here.
 	Breaker breaker.Config
-	// MaxHosts bounds the hosts that have a breaker of their own. Default 1,024.
+	// MaxHosts bounds the hosts that have a breaker of their own. Default 1,024. A negative one is refused.
 	MaxHosts int
 	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
 	// DefaultClassify.
 	Classify func(ctx context.Context, res *http.Response, err error) breaker.Outcome
-	// MaxRetryAfter bounds the pause that a Retry-After header asks for. Default 30 s.
+	// MaxRetryAfter bounds the pause that a Retry-After header asks for. Default 30 s. Negative: the header is not heeded.
 	MaxRetryAfter time.Duration
 	// Propagator writes trace and correlation id into the header. Default: W3C trace context and X-Correlation-ID.
 	Propagator propagation.TextMapPropagator
@@ -89,7 +89,7 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	worth := cfg.Breaker.Retry.If
 	inner.Retry.If = func(err error) bool {
 		var a *attemptError
-		return errors.As(err, &a) && a.repeatable && (worth == nil || worth(a.cause()))
+		return errors.As(err, &a) && a.repeatable && (worth == nil || worth(a.error))
 	}
 	var err error
 	t.breakers, err = breaker.NewRegistry(inner, cfg.MaxHosts)
@@ -169,7 +169,7 @@ func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Res
 // plain takes the wrapping that was only for the breaker off an error.
 func plain(err error) error {
 	if a, ok := err.(*attemptError); ok { //nolint:errorlint // only our own, outermost wrapping comes off
-		return a.cause()
+		return a.error
 	}
 	return err
 }

@@ -11,7 +11,8 @@
 //	    rate_limit: {rate: 20, by_subject: true}
 //	    breaker: {failures: 5, open_for: 30s}
 //
-// The keys are those of gateway.Route's JSON. A key that does not exist is an error: a misspelt "roles" must not open a
+// The keys are those of gateway.Route's JSON, and of breaker failures, failure_rate, slow_rate, slow_call, window, min_calls,
+// open_for, probes and observe_only. A key that does not exist is an error: a misspelt "roles" must not open a
 // route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the environment
 // and no other file is included.
 package gatewayyaml
@@ -37,6 +38,9 @@ import (
 
 // MaxSize is the largest file that is read, in bytes.
 const MaxSize = 1 << 20
+
+// maxNodes is how many values a file may have once its aliases are replaced: aliases of aliases grow without bound.
+const maxNodes = MaxSize / 4
 
 type document struct {
 	Routes []route `yaml:"routes"`
@@ -74,6 +78,8 @@ type rateLimit struct {
 type trip struct {
 	Failures    int      `yaml:"failures"`
 	FailureRate float64  `yaml:"failure_rate"`
+	SlowRate    float64  `yaml:"slow_rate"`
+	SlowCall    duration `yaml:"slow_call"`
 	Window      duration `yaml:"window"`
 	MinCalls    int      `yaml:"min_calls"`
 	OpenFor     duration `yaml:"open_for"`
@@ -148,6 +154,9 @@ func parse(text []byte) (*parsed, error) {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return nil, located(err, nil)
+	}
+	if file.Docs != nil && expanded(file.Docs[0].Body, map[string]int{}) > maxNodes {
+		return nil, &Error{Line: 1, Column: 1, Err: fmt.Errorf("with its aliases the file has more than %d values", maxNodes)}
 	}
 	p := &parsed{at: places(file)}
 	if len(file.Docs) > 1 && file.Docs[1].Body != nil {
@@ -291,6 +300,31 @@ func pairs(n ast.Node) iter.Seq2[ast.MapKeyNode, ast.Node] {
 	}
 }
 
+// expanded counts the values below n, those that aliases stand for as often as they do; a little above maxNodes it is
+// enough. anchors holds what was counted before.
+func expanded(n ast.Node, anchors map[string]int) (count int) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		for _, v := range n.Values {
+			count = min(count+expanded(v, anchors), maxNodes+1)
+		}
+	case *ast.MappingValueNode:
+		count = expanded(n.Key, anchors) + expanded(n.Value, anchors)
+	case *ast.SequenceNode:
+		for _, v := range n.Values {
+			count = min(count+expanded(v, anchors), maxNodes+1)
+		}
+	case *ast.AnchorNode:
+		count = expanded(n.Value, anchors)
+		anchors[n.Name.String()] = count
+	case *ast.AliasNode:
+		return max(1, anchors[n.Value.String()])
+	case *ast.TagNode:
+		return expanded(n.Value, anchors)
+	}
+	return min(count+1, maxNodes+1)
+}
+
 // plain is what an anchor names.
 func plain(n ast.Node) ast.Node {
 	if a, ok := n.(*ast.AnchorNode); ok {
@@ -306,7 +340,8 @@ func (r route) route() gateway.Route {
 		Timeout: time.Duration(r.Timeout), IdleTimeout: time.Duration(r.IdleTimeout), TotalTimeout: time.Duration(r.TotalTimeout), Attempts: r.Attempts,
 		RetryBudget: r.RetryBudget, RoundRobin: r.RoundRobin, Health: r.Health, OpenAPI: r.OpenAPI,
 		Breaker: breaker.Config{
-			Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, Window: time.Duration(r.Breaker.Window), MinCalls: r.Breaker.MinCalls,
+			Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, SlowRate: r.Breaker.SlowRate, SlowCall: time.Duration(r.Breaker.SlowCall),
+			Window: time.Duration(r.Breaker.Window), MinCalls: r.Breaker.MinCalls,
 			OpenFor: time.Duration(r.Breaker.OpenFor), Probes: r.Breaker.Probes, ObserveOnly: r.Breaker.ObserveOnly,
 		},
 	}

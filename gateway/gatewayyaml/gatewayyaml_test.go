@@ -34,7 +34,7 @@ routes:
     max_body: -1
     upgrade: true
     rate_limit: {rate: 0.5, burst: 3, by_subject: true}
-    breaker: {failures: 2, open_for: 1m}
+    breaker: {failures: 2, failure_rate: 0.5, slow_rate: 0.25, slow_call: 2s, window: 30s, min_calls: 9, open_for: 1m, probes: 3, observe_only: true}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -43,10 +43,34 @@ routes:
 		{Prefix: "/users", Upstreams: []string{"http://users:8000"}, Public: []string{"POST /token", "/docs/**"}},
 		{Name: "orders", Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"}, Roles: []string{"customer"},
 			Timeout: 10 * time.Second, MaxBody: -1, Upgrade: true, RateLimit: &gateway.RateLimit{Rate: 0.5, Burst: 3, BySubject: true},
-			Breaker: breaker.Config{Failures: 2, OpenFor: time.Minute}},
+			Breaker: breaker.Config{Failures: 2, FailureRate: 0.5, SlowRate: 0.25, SlowCall: 2 * time.Second, Window: 30 * time.Second,
+				MinCalls: 9, OpenFor: time.Minute, Probes: 3, ObserveOnly: true}},
 	}
 	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Retry" }, cmp.Ignore())); d != "" {
 		t.Fatal(d)
+	}
+}
+
+// A few aliases of aliases stand for more than any memory holds: the file is refused, and the gateway lives.
+func TestAliasesThatGrow(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n")
+	for i := 1; i < 12; i++ {
+		fmt.Fprintf(&b, "a%d: &a%d [%s*a%d]\n", i, i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9), i-1)
+	}
+	b.WriteString("routes:\n  - prefix: /a\n    upstreams: *a11\n")
+	var e *gatewayyaml.Error
+	if _, err := gatewayyaml.Parse([]byte(b.String())); !errors.As(err, &e) || !strings.Contains(err.Error(), "aliases") {
+		t.Errorf("%.200v", err)
+	}
+	for _, text := range []string{"routes: &a [*a]", "routes: " + strings.Repeat("[", 10_000)} {
+		if _, err := gatewayyaml.Parse([]byte(text)); err == nil {
+			t.Errorf("%.50s: no error", text)
+		}
+	}
+	got, err := gatewayyaml.Parse([]byte("routes:\n  - prefix: /a\n    upstreams: &u [http://a]\n    timeout: &t 5s\n  - prefix: /b\n    upstreams: *u\n    timeout: *t\n"))
+	if err != nil || len(got) != 2 || got[1].Timeout != 5*time.Second || got[1].Upstreams[0] != "http://a" {
+		t.Errorf("%v %v", got, err)
 	}
 }
 

@@ -42,7 +42,7 @@ func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("redislimit: no client")
 	}
-	if c, ok := client.(*redis.Client); ok && !c.Options().ContextTimeoutEnabled {
+	if !heedsDeadlines(client) {
 		return nil, errors.New("redislimit: the client must have Options.ContextTimeoutEnabled, or Config.Timeout would bound nothing")
 	}
 	if cfg.Prefix == "" {
@@ -52,6 +52,19 @@ func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 		cfg.Timeout = 100 * time.Millisecond
 	}
 	return &Limiter{client: client, cfg: cfg}, nil
+}
+
+// heedsDeadlines says whether a client does, as far as its options can be seen.
+func heedsDeadlines(client redis.Scripter) bool {
+	switch c := client.(type) {
+	case *redis.Client:
+		return c.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		return c.Options().ContextTimeoutEnabled
+	case *redis.Ring:
+		return c.Options().ContextTimeoutEnabled
+	}
+	return true
 }
 
 // Must returns l or panics with err.

@@ -151,3 +151,19 @@ func ExampleNew() {
 	}
 	defer gw.CloseIdleConnections()
 }
+
+// Every kind of client must heed deadlines, or a Redis that is silent stops the gateway.
+func TestClientsThatHeedNoDeadline(t *testing.T) {
+	for _, heeds := range []bool{false, true} {
+		for name, client := range map[string]redis.UniversalClient{
+			"single":  redis.NewClient(&redis.Options{ContextTimeoutEnabled: heeds}),
+			"cluster": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ContextTimeoutEnabled: heeds}),
+			"ring":    redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: heeds}),
+		} {
+			if _, err := redislimit.New(client, redislimit.Config{}); (err == nil) != heeds {
+				t.Errorf("%s, heeding %t: %v", name, heeds, err)
+			}
+			_ = client.Close()
+		}
+	}
+}

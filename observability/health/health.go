@@ -61,8 +61,14 @@ type Option func(*check)
 // service can do without for a while: an open breaker, a cache.
 func Degraded() Option { return func(c *check) { c.degraded = true } }
 
-// Timeout bounds the check in place of Config.Timeout.
-func Timeout(d time.Duration) Option { return func(c *check) { c.timeout = d } }
+// Timeout bounds the check in place of Config.Timeout, when d is more than 0.
+func Timeout(d time.Duration) Option {
+	return func(c *check) {
+		if d > 0 {
+			c.timeout = d
+		}
+	}
+}
 
 // New returns a Health without checks: alive and ready.
 func New(cfg Config) (*Health, error) {

@@ -128,6 +128,25 @@ func TestChecksAreCachedAndBounded(t *testing.T) {
 
 var quiet = slog.New(slog.DiscardHandler)
 
+// A bound of 0 is the default here as everywhere.
+func TestTimeoutOfACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := Must(New(Config{Timeout: time.Second, CacheFor: -1}))
+		for bound, want := range map[time.Duration]string{0: "up", -1: "up", time.Millisecond: "down", time.Minute: "up"} {
+			h.Add("slow", func(ctx context.Context) error {
+				select {
+				case <-time.After(500 * time.Millisecond):
+				case <-ctx.Done():
+				}
+				return ctx.Err()
+			}, Timeout(bound))
+			if rep := h.Report(t.Context()); rep.Status != want {
+				t.Errorf("%s: %s, want %s", bound, rep.Status, want)
+			}
+		}
+	})
+}
+
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := Must(New(Config{}))

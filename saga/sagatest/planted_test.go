@@ -94,7 +94,7 @@ func TestFindsPlantedBugs(t *testing.T) {
 			return s.Save(ctx, r)
 		}},
 		"compensation cut short": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
-			if r.Status == saga.Compensating && r.Cursor == 1 {
+			if r.Status == saga.Compensating && r.Cursor == 2 {
 				r = r.Clone()
 				r.Cursor = 0
 			}

@@ -224,12 +224,15 @@ func (n *node) Save(ctx context.Context, r saga.Record) error {
 	if err := n.hit(f); err != nil {
 		return err
 	}
+	n.w.mu.Lock()
+	given := n.w.maxFence // before the write: who claims while it is under way may well come after it
+	n.w.mu.Unlock()
 	if err := n.Store.Save(ctx, r); err != nil {
 		return err
 	}
 	n.w.mu.Lock()
-	if r.Fence < n.w.maxFence {
-		n.w.broken = append(n.w.broken, fmt.Sprintf("a write under fence %d succeeded after fence %d was given out", r.Fence, n.w.maxFence))
+	if r.Fence < given {
+		n.w.broken = append(n.w.broken, fmt.Sprintf("a write under fence %d succeeded after fence %d was given out", r.Fence, given))
 	}
 	n.w.tell("%s->>store: %s, step %d", n.name, strings.ToLower(string(r.Status)), r.Cursor)
 	n.w.mu.Unlock()

@@ -111,12 +111,10 @@ func Kubernetes(role, tokenFile string) Auth {
 
 // token returns a token that lives, logging in if need be. One caller logs in, the others wait.
 func (c *Client) token(ctx context.Context) (secret.Value[string], error) {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return secret.Value[string]{}, context.Cause(ctx)
+	if err := c.take(ctx); err != nil {
+		return secret.Value[string]{}, err
 	}
+	defer c.give()
 	if !c.lease.token.IsZero() && (c.lease.ttl == 0 || time.Now().Before(c.expires)) {
 		return c.lease.token, nil
 	}
@@ -127,6 +125,18 @@ func (c *Client) token(ctx context.Context) (secret.Value[string], error) {
 	c.hold(l)
 	return l.token, nil
 }
+
+// take waits for the turn, which give passes on.
+func (c *Client) take(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Client) give() { <-c.turn }
 
 // hold takes a lease, and tells the renewing goroutine. c.turn must be held.
 func (c *Client) hold(l lease) {
@@ -144,12 +154,10 @@ func (c *Client) hold(l lease) {
 
 // forget drops a token that the server refused, so that the next call logs in.
 func (c *Client) forget(ctx context.Context, token secret.Value[string]) error {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := c.take(ctx); err != nil {
+		return err
 	}
+	defer c.give()
 	if c.lease.token.Reveal() == token.Reveal() {
 		c.lease = lease{}
 	}
@@ -179,19 +187,23 @@ func (c *Client) keep() {
 func (c *Client) renew() (retry <-chan time.Time) {
 	ctx, cancel := context.WithTimeout(c.ctx, 30*time.Second)
 	defer cancel()
-	c.turn <- struct{}{} // a login under way ends by its context
+	if c.take(ctx) != nil { // a caller's login takes long, or the client is closed
+		return time.After(5 * time.Second)
+	}
 	old, expires := c.lease, c.expires
-	<-c.turn
+	c.give()
 	if old.token.IsZero() { // a caller was refused with it, and is logging in
 		return nil
 	}
 	l, err := c.renewed(ctx, old)
 	if err == nil {
-		c.turn <- struct{}{}
+		err = c.take(ctx)
+	}
+	if err == nil {
 		if c.lease.token.Reveal() == old.token.Reveal() { // else somebody has logged in meanwhile
 			c.hold(l)
 		}
-		<-c.turn
+		c.give()
 		return nil
 	}
 	if errors.Is(err, ErrDenied) && c.cfg.Auth.again() { // revoked: callers see it too, and one of us logs in for all

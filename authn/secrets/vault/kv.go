@@ -104,7 +104,8 @@ func (c *Client) read(ctx context.Context, at string, version int) (*Data, error
 const AnyVersion = -1
 
 // Write makes a new version of a secret and returns its number. It must follow the given version, 0 for a secret that
-// does not exist; otherwise nothing changes and the error matches ErrConflict.
+// does not exist; otherwise nothing changes and the error matches ErrConflict. When the answer to a try was lost, the next
+// try may meet this very write: read again before you take ErrConflict for somebody else's.
 func (c *Client) Write(ctx context.Context, mount, path string, values map[string]any, version int) (int, error) {
 	at, err := location(mount, path)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -351,4 +352,42 @@ func TestOverHTTP(t *testing.T) {
 	if _, err := vault.New(vault.Config{Auth: vault.Token("x")}); err == nil {
 		t.Error("no URL, accepted")
 	}
+}
+
+// hanging answers the first login, and nothing after it.
+type hanging struct {
+	*server
+	silent atomic.Bool
+}
+
+func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	if h.silent.Load() {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	return h.server.RoundTrip(r)
+}
+
+// Close waits for nobody's login.
+func TestCloseDuringALogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hanging{server: newServer()}
+		h.ttl = 10 * time.Second
+		c := vault.Must(vault.New(vault.Config{Address: "http://vault.test", Auth: vault.AppRole("r", "s-hush"), Transport: h, Logger: slog.New(slog.DiscardHandler)}))
+		if err := c.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.silent.Store(true)
+		time.Sleep(11 * time.Second) // the token is over, and its renewal tries in vain
+		ended := make(chan error, 1)
+		go func() { ended <- c.Check(context.Background()) }()
+		time.Sleep(33 * time.Second) // it tries again, while the login is under way
+		began := time.Now()
+		if err := c.Close(); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v, after %s", err, time.Since(began))
+		}
+		if err := <-ended; !errors.Is(err, vault.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
 }

@@ -1,0 +1,141 @@
+package saga_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sillar-go/sillar/saga"
+	"github.com/sillar-go/sillar/saga/sagamem"
+)
+
+// strict refuses what PostgreSQL does: text that is not UTF-8, or holds a NUL.
+type strict struct{ saga.Store }
+
+func (s strict) Save(ctx context.Context, r saga.Record) error {
+	if !utf8.ValidString(r.Cause) || strings.ContainsRune(r.Cause, 0) {
+		return errors.New("invalid byte sequence for encoding UTF8")
+	}
+	return s.Store.Save(ctx, r)
+}
+
+// What a service says when it refuses is somebody else's text: whatever it is, the saga ends, and is not too large to store.
+func TestErrorsOfAnyText(t *testing.T) {
+	for name, text := range map[string]string{
+		"a NUL":                    "declined\x00",
+		"not UTF-8":                "declined \xff\xfe",
+		"cut within a character":   strings.Repeat("a", 999) + "é",
+		"longer than any database": strings.Repeat("x", 20<<20),
+	} {
+		for kind, step := range map[string]func(err error) saga.Node[trip]{
+			"a step": func(err error) saga.Node[trip] { return saga.Step("car", (&world{}).fail("car", saga.Rejected(err))) },
+			"a branch": func(err error) saga.Node[trip] {
+				return saga.Parallel("both", saga.Step("car", (&world{}).fail("car", saga.Rejected(err))))
+			},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				def := saga.Define("trip", 1, step(errors.New(text)))
+				o := saga.Must(saga.New(strict{sagamem.New()}, saga.Config{Logger: quiet}, def))
+				defer start(t, o)()
+				h, err := def.Start(t.Context(), o, "1", trip{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, err = h.Wait(ctx)
+				var failed *saga.FailedError
+				if !errors.As(err, &failed) || !errors.Is(err, saga.ErrCompensated) || len(failed.Cause) > 2000 || len(failed.Cause) < 8 {
+					t.Errorf("%s, in %s: %.100v", name, kind, err)
+				}
+			})
+		}
+	}
+}
+
+// late is a store that is not there yet.
+type late struct {
+	saga.Store
+	asked atomic.Int32
+}
+
+func (l *late) Shapes(ctx context.Context, k saga.Kind) ([]string, error) {
+	if l.asked.Add(1) < 5 {
+		return nil, errDown
+	}
+	return l.Store.Shapes(ctx, k)
+}
+
+// Services start in any order: an orchestrator waits for its store.
+func TestStoreThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		def := saga.Define("trip", 1, saga.Step("car", w.do("car")))
+		store := &late{Store: sagamem.New()}
+		o := saga.Must(saga.New(store, saga.Config{Logger: quiet}, def))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- o.Run(ctx) }()
+		h, err := def.Start(t.Context(), o, "1", trip{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if _, err := h.Wait(wctx); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// forgetful has lost the saga "gone", as when somebody has deleted its row.
+type forgetful struct{ saga.Store }
+
+func (f forgetful) Save(ctx context.Context, r saga.Record) error {
+	if r.ID == "gone" {
+		return saga.ErrNotFound
+	}
+	return f.Store.Save(ctx, r)
+}
+
+func TestSagaThatIsDeletedMeanwhile(t *testing.T) {
+	w := &world{}
+	def := saga.Define("trip", 1, saga.Step("car", w.do("car")), saga.Step("hotel", w.do("hotel")))
+	synctest.Test(t, func(t *testing.T) {
+		o := saga.Must(saga.New(forgetful{sagamem.New()}, saga.Config{Logger: quiet, Concurrency: 1}, def))
+		defer start(t, o)()
+		var h *saga.Handle[trip]
+		for _, id := range []string{"gone", "here"} {
+			var err error
+			if h, err = def.Start(t.Context(), o, id, trip{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := h.Wait(ctx); err != nil {
+			t.Errorf("its place was not given to the next: %v", err)
+		}
+	})
+}
+
+func TestFailedErrorIsOneText(t *testing.T) {
+	e := &saga.FailedError{ID: "1", Name: "trip", Status: saga.Stuck, Step: "pay", Cause: "declined",
+		Compensations: map[string]string{"a": "1", "b": "2", "c": "3", "d": "4"}}
+	const want = "saga: trip 1 is stuck: step pay: declined; compensation of a: 1; compensation of b: 2; compensation of c: 3; compensation of d: 4"
+	for range 20 {
+		if got := e.Error(); got != want {
+			t.Fatal(got)
+		}
+	}
+}
