@@ -48,6 +48,7 @@ type node struct {
 	undoPause    Backoff
 
 	wait     time.Duration // of an await
+	reads    func(payload []byte) error
 	branches []*node
 	merge    func(base, state, branch []byte) ([]byte, error) // of a parallel's results
 	err      error
@@ -168,6 +169,7 @@ func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S
 		}
 	}
 	n := newNode(name, kindAwait, h, 3)
+	n.reads = func(payload []byte) error { return json.Unmarshal(payload, new(P)) }
 	return &AwaitDef[S]{part[S]{n}}
 }
 

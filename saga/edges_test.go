@@ -139,3 +139,32 @@ func TestFailedErrorIsOneText(t *testing.T) {
 		}
 	}
 }
+
+// The first signal stays, so one that the saga could not read must not become it.
+func TestSignalOfAnotherType(t *testing.T) {
+	type approval struct{ By int }
+	w := &world{}
+	on := func(_ context.Context, _ *saga.Call, _ *trip, a approval) error {
+		w.note("approved by %d", a.By)
+		return nil
+	}
+	def := saga.Define("trip", 1, saga.Step("car", w.do("car")), saga.Await("approval", on))
+	bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
+		h, err := def.Start(t.Context(), o, "1", trip{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wrong := range []any{"yes", map[string]string{"By": "ana"}} {
+			if err := def.Signal(t.Context(), o, "1", "approval", wrong); err == nil {
+				t.Errorf("%v was taken for an approval", wrong)
+			}
+		}
+		if err := def.Signal(t.Context(), o, "1", "approval", map[string]any{"By": 7, "note": "fine"}); err != nil {
+			t.Error(err)
+		}
+		if _, err := h.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.saw(t, "car", "approved by 7")
+	}, def)
+}

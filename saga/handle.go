@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -133,18 +134,18 @@ func (r Record) Err() error {
 }
 
 // Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
-// changes nothing. It joins the transaction in ctx.
+// changes nothing, so a payload that is not the Await's is an error, and is not kept. It joins the transaction in ctx.
 func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
-	found := false
-	for _, n := range d.d.nodes {
-		found = found || n.kind == kindAwait && n.name == name
-	}
-	if !found {
+	i := slices.IndexFunc(d.d.nodes, func(n *node) bool { return n.kind == kindAwait && n.name == name })
+	if i < 0 {
 		return fmt.Errorf("saga: signal %s of %s: no step awaits it", name, d.d.name)
 	}
 	raw, err := json.Marshal(payload)
 	if err != nil {
 		return fmt.Errorf("saga: signal %s of %s: encode the payload: %w", name, id, err)
+	}
+	if err := d.d.nodes[i].reads(raw); err != nil {
+		return fmt.Errorf("saga: signal %s of %s: the payload is not what is awaited: %w", name, id, err)
 	}
 	_, err = o.store.Signal(ctx, id, name, raw, func(r Record) error {
 		if r.Name != d.d.name {

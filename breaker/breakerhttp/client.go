@@ -11,6 +11,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
+
+	"github.com/sillar-go/sillar/breaker"
 )
 
 // Client calls one JSON service. It is safe for concurrent use.
@@ -115,7 +118,7 @@ func Delete[T any](ctx context.Context, c *Client, path string, opts ...Option) 
 }
 
 // Do sends body, nil for none, as JSON and returns the answer whatever its status. The caller closes its body, of which
-// no more than Config.MaxBody can be read.
+// no more than Config.MaxBody can be read. How long that takes is the caller's affair.
 func (c *Client) Do(ctx context.Context, method, path string, body any, opts ...Option) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, body, opts)
 	if err != nil {
@@ -165,11 +168,16 @@ func (c *Client) request(ctx context.Context, method, path string, body any, opt
 }
 
 func into[T any](ctx context.Context, c *Client, method, path string, body any, opts []Option) (v T, err error) {
-	res, err := c.Do(ctx, method, path, body, opts...)
+	reading, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	res, err := c.Do(reading, method, path, body, opts...)
 	if err != nil {
 		return v, err
 	}
 	defer drain(res)
+	if c.tr.timeout > 0 {
+		res.Body = newPatient(res.Body, c.tr.timeout, func() { cancel(breaker.ErrTimeout) })
+	}
 	at := bare(res.Request.URL)
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		return v, &ResponseError{Method: method, URL: at, Status: res.StatusCode, Problem: problemOf(res)}
@@ -180,6 +188,9 @@ func into[T any](ctx context.Context, c *Client, method, path string, body any, 
 	text, err := io.ReadAll(res.Body)
 	if errors.Is(err, ErrTooLarge) {
 		return v, fmt.Errorf("%w: %s %s", ErrTooLarge, method, at)
+	}
+	if err != nil && ctx.Err() == nil && context.Cause(reading) != nil {
+		err = fmt.Errorf("the answer's body stopped: %w", context.Cause(reading))
 	}
 	if err != nil {
 		return v, unanswered(ctx, method, at, err)
@@ -220,6 +231,25 @@ func problemOf(res *http.Response) *Problem {
 func bare(u *url.URL) string {
 	b := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
 	return b.String()
+}
+
+// patient bounds each read of a body.
+type patient struct {
+	io.ReadCloser
+	wait  time.Duration
+	timer *time.Timer
+}
+
+func newPatient(body io.ReadCloser, wait time.Duration, end func()) *patient {
+	p := &patient{body, wait, time.AfterFunc(wait, end)}
+	p.timer.Stop()
+	return p
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	p.timer.Reset(p.wait)
+	defer p.timer.Stop()
+	return p.ReadCloser.Read(b)
 }
 
 // bounded fails a read beyond the bound.

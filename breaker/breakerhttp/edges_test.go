@@ -97,3 +97,44 @@ func TestAbsurdRetryAfter(t *testing.T) {
 		})
 	}
 }
+
+// stalling is a body that begins and does not go on.
+type stalling struct {
+	ctx   context.Context //nolint:containedctx // net/http's bodies end with the request's
+	parts []string
+	every time.Duration
+}
+
+func (s *stalling) Read(p []byte) (int, error) {
+	if len(s.parts) == 0 {
+		<-s.ctx.Done()
+		return 0, s.ctx.Err()
+	}
+	time.Sleep(s.every)
+	n := copy(p, s.parts[0])
+	s.parts = s.parts[1:]
+	return n, nil
+}
+func (s *stalling) Close() error { return nil }
+
+// Whoever asks for a T, and sees no body, does not wait for ever for the end of one.
+func TestBodyThatStalls(t *testing.T) {
+	for status, parts := range map[int][]string{200: {`{"name":`, `"a`, `n`}, 409: {`{"title":`, `"con`}} {
+		synctest.Test(t, func(t *testing.T) {
+			base := tripper(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/problem+json"}},
+					Body: &stalling{r.Context(), parts, 4 * time.Second}}, nil
+			})
+			tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Timeout: 5 * time.Second}}))
+			c := breakerhttp.MustClient(breakerhttp.NewClientOver(tr, "http://users"))
+			began := time.Now()
+			_, err := breakerhttp.Get[map[string]string](context.Background(), c, "1")
+			if took := time.Since(began).Truncate(time.Second); took != time.Duration(len(parts))*4*time.Second+5*time.Second {
+				t.Errorf("%d: after %s", status, took)
+			}
+			if status == 200 && !(errors.Is(err, breaker.ErrTimeout) && errors.Is(err, breakerhttp.ErrUnavailable)) || status == 409 && !errors.Is(err, breakerhttp.ErrConflict) {
+				t.Errorf("%d: %v", status, err)
+			}
+		})
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -118,7 +117,8 @@ func newBase() http.RoundTripper {
 	return tuned
 }
 
-// Breaker returns the breaker of a host, "example.com" or "example.com:8080".
+// Breaker returns the breaker of a host, "example.com", "example.com:8080" or "[::1]", without the port that the scheme
+// implies.
 func (t *Transport) Breaker(host string) *breaker.Breaker {
 	return t.breakers.Get(strings.ToLower(host))
 }
@@ -177,9 +177,11 @@ func plain(err error) error {
 // hostKey is the name of the breaker: the host, without the port that the scheme implies.
 func hostKey(req *http.Request) string {
 	host := strings.ToLower(req.URL.Host)
-	if h, port, err := net.SplitHostPort(host); err == nil &&
-		(req.URL.Scheme == "http" && port == "80" || req.URL.Scheme == "https" && port == "443") {
-		return h
+	switch req.URL.Scheme { // what an IPv6 address ends with stands before a ]
+	case "http":
+		return strings.TrimSuffix(host, ":80")
+	case "https":
+		return strings.TrimSuffix(host, ":443")
 	}
 	return host
 }
