@@ -1,0 +1,28 @@
+package memrepo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/memrepo"
+)
+
+type Account struct {
+	repository.Meta
+	Email string
+}
+
+// A service's tests need no database: the repository in memory keeps the same promises.
+func Example() {
+	ctx := context.Background()
+	accounts := memrepo.Must(memrepo.New[Account](memrepo.Config{Unique: [][]string{{"email"}}}))
+	ana, err := accounts.Create(ctx, Account{Email: "ana@example.com"})
+	fmt.Println(ana.Version, err)
+	_, err = accounts.Create(ctx, Account{Email: "ana@example.com"})
+	fmt.Println(errors.Is(err, repository.ErrUnique))
+	// Output:
+	// 1 <nil>
+	// true
+}
