@@ -14,14 +14,17 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// A relay does not read all of an outbox that has filled up since its statements came first, nor since it was analysed.
+// A relay does not read all of an outbox that has filled up since its statements came first, or since it was analysed,
+// nor, for each event, all of its key.
 func TestPlans(t *testing.T) {
 	for _, analysed := range []bool{false, true} {
-		t.Run(fmt.Sprintf("analysed %v", analysed), func(t *testing.T) { plansOf(t, analysed) })
+		for _, keys := range []int{1, 1000} {
+			t.Run(fmt.Sprintf("analysed %v, keys %d", analysed, keys), func(t *testing.T) { plansOf(t, analysed, keys) })
+		}
 	}
 }
 
-func plansOf(t *testing.T, analysed bool) {
+func plansOf(t *testing.T, analysed bool, keys int) {
 	t.Helper()
 	pool, plans := testenv.PostgresPlans(t)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
@@ -33,9 +36,9 @@ func plansOf(t *testing.T, analysed bool) {
 	}
 	plans.Unanalysed(t, pool, "sillar_outbox")
 	const fill = `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
-		SELECT i::text, 't', 's', $3 || i % 1000, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`
+		SELECT i::text, 't', 's', $3 || i % $4, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`
 	if analysed {
-		_, err1 := pool.Exec(ctx, fill, 3, int64(1)<<60, "later")
+		_, err1 := pool.Exec(ctx, fill, 3, int64(1)<<60, "later", 3)
 		_, err2 := pool.Exec(ctx, "ANALYZE sillar_outbox")
 		if err := errors.Join(err1, err2); err != nil {
 			t.Fatal(err)
@@ -68,7 +71,7 @@ func plansOf(t *testing.T, analysed bool) {
 	}
 	work()
 	const rows = 20_000
-	if _, err := pool.Exec(ctx, fill, rows, 0, "k"); err != nil {
+	if _, err := pool.Exec(ctx, fill, rows, 0, "k", keys); err != nil {
 		t.Fatal(err)
 	}
 	plans.Scans(rows)
