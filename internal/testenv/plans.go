@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -60,22 +61,31 @@ func (p *Plans) Unanalysed(t testing.TB, pool *pgxpool.Pool, tables ...string) {
 	}
 }
 
-// scan is a part of a plan that has read a table from its beginning, and how much of it.
-var scan = regexp.MustCompile(`Seq Scan on \S+ .*\(actual rows=([0-9.]+) loops=([0-9]+)\)(?:\n\s+Filter: .*\n\s+Rows Removed by Filter: ([0-9]+))?`)
+var (
+	// scan is the part of a plan that has read a table, by an index or from its beginning.
+	scan    = regexp.MustCompile(`Scan (?:using \S+ )?on \S+ .*\(actual rows=([0-9.]+) loops=([0-9]+)\)`)
+	removed = regexp.MustCompile(`Rows Removed by Filter: ([0-9]+)`)
+)
 
-// Scans returns the statements since the last call that have read as many rows of a table from its beginning, with their
-// plans.
+// Scans returns the statements since the last call that have looked at as many rows of a table, with their plans.
 func (p *Plans) Scans(rows float64) (scans []string) {
 	p.mu.Lock()
 	seen := p.seen
 	p.seen = nil
 	p.mu.Unlock()
 	for _, plan := range seen {
-		for _, m := range scan.FindAllStringSubmatch(plan, -1) {
-			found, _ := strconv.ParseFloat(m[1], 64)
+		for node := range strings.SplitSeq(plan, "->") {
+			m := scan.FindStringSubmatch(node)
+			if m == nil {
+				continue
+			}
+			looked, _ := strconv.ParseFloat(m[1], 64)
 			loops, _ := strconv.ParseFloat(m[2], 64)
-			removed, _ := strconv.ParseFloat(m[3], 64)
-			if (found+removed)*loops >= rows {
+			if r := removed.FindStringSubmatch(node); r != nil {
+				n, _ := strconv.ParseFloat(r[1], 64)
+				looked += n
+			}
+			if looked*loops >= rows {
 				scans = append(scans, plan)
 				break
 			}

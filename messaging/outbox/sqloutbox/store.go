@@ -63,9 +63,13 @@ func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, er
 		}
 		now, args = "$2", append(args, at)
 	}
+	// The sums keep PostgreSQL from what it knows of the columns: where all that there was when it was analysed was held back,
+	// it thinks that next to nothing is due, and reads and sorts everything. What stops a key has indexes, which say > 0 too:
+	// a key may have all of a backlog.
 	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
-		WHERE leased_until <= `+now+` AND due_at <= `+now+` AND (key = '' OR NOT EXISTS (
-			SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND (p.leased_until > `+now+` OR (p.seq < o.seq AND p.due_at > `+now+`))))
+		WHERE leased_until + 0 <= `+now+` AND due_at + 0 <= `+now+` AND (key = ''
+			OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.leased_until > 0 AND p.leased_until > `+now+`)
+			AND NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.due_at > `+now+` AND p.seq < o.seq))
 		ORDER BY seq LIMIT $1`, replan(args)...)
 	if err != nil {
 		return nil, err
