@@ -10,6 +10,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/gateway"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/inventory"
+	"github.com/sillar-go/sillar/examples/shop/live"
 	"github.com/sillar-go/sillar/examples/shop/notifications"
 	"github.com/sillar-go/sillar/examples/shop/orders"
 	"github.com/sillar-go/sillar/examples/shop/payments"
@@ -92,6 +93,11 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 		return nil, err
 	}
 	h = &house{parts: p}
+	var page *live.Page
+	if o.broker == "memory:" && live.Loopback(o.host) { // else others could reach what only an operator may see and do
+		page = live.New(p.config.Broker, o.faults)
+		p.config.Broker, p.config.LogWriter, p.config.OnSaga = page.Broker(), page.LogWriter(p.config.LogWriter), page.OnSaga
+	}
 	defer func() {
 		if err != nil {
 			for _, s := range h.services {
@@ -119,6 +125,9 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 		if b.name == "users" {
 			o.peers.UsersGRPC = s.Peers.UsersGRPC
 		}
+	}
+	if page != nil {
+		page.Attach(h.services)
 	}
 	return h, nil
 }

@@ -30,6 +30,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	processor := newSimulator(db)
 	svc.processor, svc.log = processor, s.Log
 	api(s, svc)
+	totals(s, db)
 	if s.Faults {
 		faults(s, processor)
 	}
