@@ -15,7 +15,7 @@ type audit struct {
 	at                    time.Time
 	held, standing        int64 // cents that were captured, and those of orders that stand
 	open, stuck           int   // sagas
-	products, reserved    int64
+	reserved              int64
 	shortest              int64 // what can be promised of the product of which there is least
 	dead                  int
 	wrongMoney, badMoney  bool // the sums differ and nothing explains it: now, and the time before too
@@ -133,7 +133,6 @@ func (p *Page) stocks(ctx context.Context, a *audit) error {
 			if s.OnHand < 0 || s.Available < 0 {
 				a.negative++
 			}
-			a.products++
 			a.reserved += s.Reserved
 		}
 		after = page.Next
@@ -152,29 +151,29 @@ func (a audit) tiles() []tile {
 	if a.at.IsZero() || a.unknown != nil {
 		return []tile{{"Invariants", "not known", "a service does not answer", "moving"}}
 	}
-	money := tile{"Money captured", euros(a.held), fmt.Sprintf("equals %d confirmed orders", a.standingOrders), "ok"}
+	money := tile{"Money captured", euros(a.held), "equals " + plural(a.standingOrders, "confirmed order"), "ok"}
 	switch {
 	case a.badMoney:
 		money.State, money.Note = "bad", "confirmed orders are worth "+euros(a.standing)
 	case a.held != a.standing:
 		money.State, money.Note = "moving", "confirmed "+euros(a.standing)+", "+euros(a.held-a.standing)+" on its way"
 	}
-	stock := tile{"Stock", fmt.Sprintf("never below %d", a.shortest), fmt.Sprintf("%d products, %d reserved", a.products, a.reserved), "ok"}
+	stock := tile{"Stock", fmt.Sprintf("%d at least", a.shortest), fmt.Sprintf("never negative; %d reserved", a.reserved), "ok"}
 	if a.negative > 0 {
-		stock.State, stock.Value = "bad", fmt.Sprintf("%d below zero", a.negative)
+		stock.State, stock.Value = "bad", fmt.Sprintf("%d negative", a.negative)
 	}
-	sagas := tile{"Sagas", "all ended", fmt.Sprintf("%d orders in all", a.total), "ok"}
+	sagas := tile{"Sagas", "all ended", plural(a.total, "order") + " in all", "ok"}
 	switch {
 	case a.stuck > 0:
 		sagas.State, sagas.Value, sagas.Note = "bad", fmt.Sprintf("%d stuck", a.stuck), "shop sagas retry, or skip"
 	case a.open > 0:
 		sagas.State, sagas.Value = "moving", fmt.Sprintf("%d under way", a.open)
 	}
-	lag := tile{"Outbox lag", fmt.Sprintf("%.1f s", a.lag), fmt.Sprintf("%.0f events wait", a.pending), "ok"}
+	lag := tile{"Outbox lag", fmt.Sprintf("%.1f s", a.lag), plural(int64(a.pending), "event") + " in outboxes", "ok"}
 	if a.pending > 0 && a.lag > 1 {
 		lag.State = "moving"
 	}
-	dead := tile{"Dead letters", fmt.Sprint(a.dead), fmt.Sprintf("%.0f duplicates ignored", a.duplicates), "ok"}
+	dead := tile{"Dead letters", fmt.Sprint(a.dead), plural(int64(a.duplicates), "duplicate") + " ignored", "ok"}
 	if a.dead > 0 {
 		dead.State = "bad"
 		dead.Note = "shop messages dead"

@@ -92,7 +92,7 @@ func (p *Page) Attach(services []*platform.Service) {
 	p.inside = inside{byName, door.Guard}
 	p.figures = newFigures(services)
 	p.nodes = layout(services)
-	p.traffic = &traffic{inside: p.inside, gateway: door.URL(), note: p.note, slots: make(chan struct{}, maxUnderWay)}
+	p.traffic = newTraffic(p.inside, door.URL(), p.note)
 
 	plain := door.Door
 	door.Mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
@@ -118,7 +118,6 @@ func (p *Page) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { p.traffic.run(ctx) })
 	wg.Go(func() { p.audits(ctx) })
 	wg.Go(func() {
 		select {
@@ -126,6 +125,7 @@ func (p *Page) Run(ctx context.Context) error {
 			stop()
 		case <-ctx.Done():
 		}
+		p.traffic.close()
 	})
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

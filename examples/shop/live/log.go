@@ -71,9 +71,6 @@ type entry struct {
 // detail are the fields that are shown, in this order.
 var detail = []string{"method", "path", "status", "duration_ms", "saga", "step", "attempt", "topic", "event", "breaker", "from", "to", "peer", "group", "outbox", "outcome", "cause", "error"}
 
-// quiet are messages that say what another line of the same request says already.
-var quiet = []string{"gateway: request"}
-
 // readEntry understands a line, or says that there is nothing to show.
 func readEntry(line []byte) (e entry, ok bool) {
 	var fields map[string]any
@@ -82,8 +79,8 @@ func readEntry(line []byte) (e entry, ok bool) {
 	}
 	text := func(name string) string { s, _ := fields[name].(string); return s }
 	e = entry{Level: text("level"), Service: text("service"), Message: text("message"), Correlation: text("correlation_id")}
-	if slices.Contains(quiet, e.Message) {
-		return e, false
+	if e.Message == "gateway: request" || e.Message == "request" && (text("path") == "/" || strings.HasPrefix(text("path"), "/live/")) {
+		return e, false // another line says the same, or it is about this page
 	}
 	if at, err := time.Parse(time.RFC3339Nano, text("timestamp")); err == nil {
 		e.Time = at.Local().Format("15:04:05.000")

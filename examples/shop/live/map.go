@@ -3,6 +3,7 @@ package live
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
@@ -92,7 +93,7 @@ type card struct {
 	Failing             bool
 	RateLine, ErrorLine string // paths of the sparklines
 	P95Line             string
-	CenterX, NumY       int
+	CenterX             int
 }
 
 // cards are those of all services of the map, and of the gateway, which comes first.
@@ -104,7 +105,7 @@ func (f *figures) cards(nodes []node) []card {
 		c := card{node: n, Health: f.health[n.Name], StoreHealth: f.checks[n.Name]["database"], CenterX: n.X + cardWidth/2}
 		c.Rate, c.RateLine = number(lately(s.rate), "/s"), spark(s.rate)
 		c.Errors, c.ErrorLine = number(lately(s.errors), "/s"), spark(s.errors)
-		c.P95, c.P95Line = number(lastKnown(s.p95), " ms"), spark(s.p95)
+		c.P95, c.P95Line = duration(lastKnown(s.p95)), spark(s.p95)
 		c.Failing = lately(s.errors) > 0
 		for e, state := range open {
 			if e.To == n.Name && c.Badge != "breaker open" {
@@ -112,11 +113,29 @@ func (f *figures) cards(nodes []node) []card {
 			}
 		}
 		if c.Badge == "" && c.Health != "up" {
-			c.Badge = c.Health
+			c.Badge = ails(c.Health, f.checks[n.Name])
 		}
 		out = append(out, c)
 	}
 	return out
+}
+
+// ails says what is wrong with a service that is not well: which of the parts that it needs.
+func ails(health string, checks map[string]string) string {
+	var bad []string
+	for name, status := range checks {
+		if status != "up" {
+			bad = append(bad, name)
+		}
+	}
+	slices.Sort(bad)
+	switch len(bad) {
+	case 0:
+		return health
+	case 1:
+		return "without " + bad[0]
+	}
+	return fmt.Sprintf("without %s, %d more", bad[0], len(bad)-1)
 }
 
 // lately is the mean of the newest points: one alone is a matter of chance.
@@ -149,6 +168,13 @@ func number(v float64, unit string) string {
 		return fmt.Sprintf("%.1f%s", v, unit)
 	}
 	return fmt.Sprintf("%.0f%s", v, unit)
+}
+
+func duration(ms float64) string {
+	if ms >= 1000 {
+		return number(ms/1000, " s")
+	}
+	return number(ms, " ms")
 }
 
 // Size of a sparkline.

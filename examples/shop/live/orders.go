@@ -138,10 +138,10 @@ func stepsOf(r saga.Record) []stepRow {
 		if s.Name == "" {
 			s.Name = st.Name
 		}
-		why := st.Error
+		why, attempts := st.Error, st.Attempts
 		switch {
-		case r.Status == saga.Compensating && i == r.Cursor && st.Status != saga.StepCompensated && st.Status != saga.NotStarted && st.Status != saga.Failed:
-			s.State, s.Mark, why = "undoing", "↩", st.UndoError
+		case r.Status == saga.Compensating && i == r.Cursor && (st.Status == saga.StepCompleted || st.Status == saga.Started || st.InDoubt):
+			s.State, s.Mark, why, attempts = "undoing", "↩", st.UndoError, st.UndoAttempts
 		case st.Status == saga.NotStarted:
 			s.State, s.Mark = "waiting", "·"
 		case st.Status == saga.Started:
@@ -151,11 +151,11 @@ func stepsOf(r saga.Record) []stepRow {
 		case st.Status == saga.Failed:
 			s.State, s.Mark = "failed", "✗"
 		case st.Status == saga.StepCompensated:
-			s.State, s.Mark = "undone", "↩"
+			s.State, s.Mark, why, attempts = "undone", "↩", "", st.UndoAttempts
 		}
 		s.Title = st.Name + ": " + s.State
-		if n := st.Attempts + st.UndoAttempts; n > 1 {
-			s.Title += fmt.Sprintf(", %d attempts", n)
+		if attempts > 1 {
+			s.Title += fmt.Sprintf(", %d attempts", attempts)
 		}
 		if why != "" && s.State != "done" {
 			s.Title += ": " + why

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,7 +36,8 @@ type traffic struct {
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex
-	ctx      context.Context // of the page's Run; nil before and after it
+	ctx      context.Context // until close
+	cancel   context.CancelFunc
 	stopLoad context.CancelFunc
 
 	signing  sync.Mutex // one at a time signs up
@@ -46,17 +46,19 @@ type traffic struct {
 
 var (
 	errBusy   = platform.Fail(http.StatusTooManyRequests, "busy", "as many requests as this page makes at once are under way already")
-	errClosed = platform.Fail(http.StatusServiceUnavailable, "closed", "the shop opens or closes at this moment")
+	errClosed = platform.Fail(http.StatusServiceUnavailable, "closed", "the shop closes at this moment")
 )
 
-// run lets the customer act until ctx ends, and waits for what he has begun.
-func (t *traffic) run(ctx context.Context) {
+func newTraffic(in inside, gateway string, note func(format string, args ...any)) *traffic {
+	t := &traffic{inside: in, gateway: gateway, note: note, slots: make(chan struct{}, maxUnderWay)}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+// close ends what has been begun, and waits for it. Nothing begins after it.
+func (t *traffic) close() {
 	t.mu.Lock()
-	t.ctx = ctx
-	t.mu.Unlock()
-	<-ctx.Done()
-	t.mu.Lock()
-	t.ctx = nil
+	t.cancel()
 	t.mu.Unlock()
 	t.wg.Wait()
 }
@@ -70,7 +72,7 @@ func (t *traffic) start(do func(ctx context.Context) error) error {
 
 func (t *traffic) startLocked(do func(ctx context.Context) error) error {
 	ctx := t.ctx
-	if ctx == nil || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return errClosed
 	}
 	select {
@@ -130,9 +132,12 @@ type stockView struct {
 	Available int64 `json:"available"`
 }
 
-func (t *traffic) stock(ctx context.Context, productID string) (s stockView, err error) {
-	err = t.inside.get(ctx, "inventory", "/api/v1/inventory/"+url.PathEscape(productID), &s)
-	return s, err
+// stock is that of a product. In a shop that has just opened it is told of a little later than the product.
+func (t *traffic) stock(ctx context.Context, productID string) (stockView, error) {
+	return shopclient.Until(ctx, "stock of "+productID, func() (s stockView, _ bool, err error) {
+		err = t.inside.get(ctx, "inventory", "/api/v1/inventory/"+url.PathEscape(productID), &s)
+		return s, err == nil, err
+	})
 }
 
 // shelve sets how many of a product may be promised.
@@ -194,9 +199,6 @@ func (t *traffic) load() (running bool, err error) {
 	if t.stopLoad != nil {
 		t.stopLoad()
 		return false, nil
-	}
-	if t.ctx == nil {
-		return false, errClosed
 	}
 	ctx, stop := context.WithTimeout(t.ctx, loadFor)
 	if err := t.startLocked(func(context.Context) error { t.orders(ctx); return nil }); err != nil {
@@ -307,9 +309,9 @@ func (t *traffic) repeat(ctx context.Context) error {
 	return nil
 }
 
-func plural(n int, what string) string {
+func plural[N int | int64](n N, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return fmt.Sprint(n, " ", strings.TrimSuffix(what, "s"), "s")
+	return fmt.Sprint(n, " ", what, "s")
 }
