@@ -72,7 +72,7 @@ func request(t *testing.T, method, url, body string, header ...string) fetched {
 			req.Host = header[i+1]
 		}
 	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func (w *watch) tile(name, state string) {
 func TestLivePage(t *testing.T) {
 	h, data, stop := liveHouse(t, nil)
 	page := request(t, "GET", h.URL()+"/", "")
-	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `aria-live`, "inventory"} {
+	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`, "inventory"} {
 		if !strings.Contains(page.body, want) {
 			t.Errorf("the page has no %s", want)
 		}
@@ -252,6 +252,7 @@ func TestLivePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.tile("Money captured", "bad")
+	w.until("that it is said", func(frame) bool { return strings.Contains(w.html["notes"], "does not: money captured") })
 
 	// Viewers who stay do not hold the end up: a drain that waited for them would take its full 8 seconds.
 	if took := stop(); took > 5*time.Second {

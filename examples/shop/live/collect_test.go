@@ -100,11 +100,12 @@ func TestOrderBook(t *testing.T) {
 	}
 	b.told(t.Context(), record("cancel-unknown", saga.Completed, 0, d))
 	for i := range 3 * keptOrders {
-		b.told(t.Context(), record(fmt.Sprint("many-", i), saga.Running, 0, s))
+		b.told(t.Context(), record(fmt.Sprintf("order-%03d", i), saga.Running, 0, s))
 	}
+	b.told(t.Context(), record("o1", saga.Compensated, 0, c)) // an old one does not take the place of a new one
 	rows, _ := b.since(0)
-	if len(rows) != keptOrders || rows[keptOrders-1].ID != fmt.Sprint("many-", 3*keptOrders-1) {
-		t.Fatalf("%d rows, the last is %s", len(rows), rows[len(rows)-1].ID)
+	if len(rows) != keptOrders || rows[0].ID != fmt.Sprintf("order-%03d", 2*keptOrders) || rows[keptOrders-1].ID != fmt.Sprintf("order-%03d", 3*keptOrders-1) {
+		t.Fatalf("%d rows, from %s to %s", len(rows), rows[0].ID, rows[len(rows)-1].ID)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
@@ -144,6 +145,17 @@ func (p *Page) stocks(ctx context.Context, a *audit) error {
 type tile struct {
 	Name, Value, Note string
 	State             string // ok, moving, bad
+}
+
+// broken are the names of the invariants that do not hold.
+func (a audit) broken() string {
+	var names []string
+	for _, t := range a.tiles() {
+		if t.State == "bad" {
+			names = append(names, strings.ToLower(t.Name))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // tiles are the invariants strip.

@@ -196,6 +196,9 @@ func (p *Page) check(ctx context.Context) {
 		load = "on"
 	}
 	p.set(func(v *view) {
+		if broken := now.broken(); broken != "" && broken != before.broken() {
+			v.say("What must hold does not: " + broken + ".")
+		}
 		v.audit = now
 		v.state["load"] = load
 		if mode != "" {
@@ -219,10 +222,12 @@ func (p *Page) note(format string, args ...any) {
 
 // set changes what is seen, and tells the viewers.
 func (p *Page) set(change func(*view)) {
-	p.vmu.Lock()
-	change(&p.view)
-	p.view.render()
-	p.vmu.Unlock()
+	func() {
+		p.vmu.Lock()
+		defer p.vmu.Unlock()
+		change(&p.view)
+		p.view.render()
+	}()
 	p.tell()
 }
 

@@ -126,4 +126,6 @@ document.addEventListener('click', (e) => {
   follow(b.value);
   byId('h-log').scrollIntoView({ block: 'nearest' });
 });
+// A page that nobody sees listens to nothing: browsers open six connections to one place, and this is one of them.
+document.addEventListener('visibilitychange', () => (document.hidden ? source.close() : listen()));
 listen();

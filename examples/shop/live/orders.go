@@ -59,6 +59,9 @@ func (b *orderBook) told(_ context.Context, r saga.Record) {
 		if cancelling {
 			return // an order from before
 		}
+		if len(b.rows) == keptOrders && id < b.rows[0].ID {
+			return // it has made room for newer ones: ids are in the order of time
+		}
 		var p placing
 		if json.Unmarshal(r.State, &p) != nil || p.OrderID != id {
 			return

@@ -67,7 +67,7 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	idle := time.NewTicker(keepAlive)
 	defer idle.Stop()
 	for {
-		if f, any := p.frame(&at); any {
+		if f, news := p.frame(&at); news {
 			var data bytes.Buffer
 			enc := json.NewEncoder(&data) // ends with a newline
 			enc.SetEscapeHTML(false)      // no HTML document is what this stands in

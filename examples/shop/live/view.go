@@ -99,11 +99,11 @@ func (v *view) measured(f *figures, nodes []node) {
 }
 
 // frame is what a viewer has not been told yet, and whether that is anything.
-func (p *Page) frame(at *seen) (f frame, any bool) {
+func (p *Page) frame(at *seen) (f frame, news bool) {
 	p.vmu.Lock()
 	v := &p.view
 	if v.seq > at.state {
-		any = true
+		news = true
 		f.HTML = map[string]string{}
 		for id, part := range v.html {
 			if part.seq > at.state {
@@ -137,9 +137,9 @@ func (p *Page) frame(at *seen) (f frame, any bool) {
 	}
 	at.lines = number
 	f.Fresh = !at.told
-	any = any || f.Fresh || len(f.Orders) > 0 || len(f.Log) > 0
-	at.told = at.told || any
-	return f, any
+	news = news || f.Fresh || len(f.Orders) > 0 || len(f.Log) > 0
+	at.told = at.told || news
+	return f, news
 }
 
 // serve answers with the page, as it is at this moment.
