@@ -81,6 +81,7 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 type house struct {
 	services []*platform.Service
 	parts    *parts
+	page     bool // the gateway has the live page
 }
 
 // newHouse makes all services, on free ports or on those of the options.
@@ -128,6 +129,7 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 	}
 	if page != nil {
 		page.Attach(h.services)
+		h.page = true
 	}
 	return h, nil
 }

@@ -133,9 +133,9 @@ func ails(health string, checks map[string]string) string {
 	case 0:
 		return health
 	case 1:
-		return "without " + bad[0]
+		return "no " + bad[0]
 	}
-	return fmt.Sprintf("without %s, %d more", bad[0], len(bad)-1)
+	return fmt.Sprintf("no %s, %d more", bad[0], len(bad)-1)
 }
 
 // lately is the mean of the newest points: one alone is a matter of chance.
