@@ -77,7 +77,7 @@ func (p *Page) doLoad(*http.Request) (string, error) {
 }
 
 func (p *Page) doPayments(r *http.Request) (string, error) {
-	if !p.cfg.Faults {
+	if !p.faults {
 		return "", platform.Fail(http.StatusNotFound, "not-found", "faults are off: see --faults")
 	}
 	mode, err := choice(r, "mode", "ok", "slow", "down")
@@ -104,21 +104,21 @@ func (p *Page) doBroker(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	p.cfg.Broker.set(mode)
+	p.broker.set(mode)
 	p.set(func(v *view) { v.state["broker"] = mode })
 	return map[string]string{brokerUp: "The broker is up: outboxes try again within 15 seconds.", brokerTwice: "The broker delivers every event twice.",
 		brokerDown: "The broker is down: events wait in the outboxes."}[mode], nil
 }
 
 func (p *Page) doHeal(r *http.Request) (string, error) {
-	p.cfg.Broker.set(brokerUp)
+	p.broker.set(brokerUp)
 	p.set(func(v *view) { v.state["broker"] = brokerUp })
 	if p.traffic.loading() {
 		if _, err := p.traffic.load(); err != nil {
 			return "", err
 		}
 	}
-	if p.cfg.Faults {
+	if p.faults {
 		if err := p.setPayments(r.Context(), "ok"); err != nil {
 			return "", err
 		}
@@ -135,7 +135,7 @@ func (p *Page) control(do func(*http.Request) (string, error)) http.Handler {
 			p.refused(w, r, err)
 			return
 		}
-		p.cfg.Logger.InfoContext(r.Context(), "a control of the page was used", "path", r.URL.Path, "outcome", said)
+		p.log.InfoContext(r.Context(), "a control of the page was used", "path", r.URL.Path, "outcome", said)
 		p.note("%s", said)
 		if strings.Contains(r.Header.Get("Accept"), "text/html") {
 			http.Redirect(w, r, "/", http.StatusSeeOther)

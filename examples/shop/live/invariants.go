@@ -107,7 +107,7 @@ func (p *Page) look(ctx context.Context, before audit) (a audit) {
 		return fail(err)
 	}
 	for _, g := range a.groups {
-		dead, err := p.cfg.Broker.DeadLetters(ctx, g, 100)
+		dead, err := p.broker.DeadLetters(ctx, g, 100)
 		if err != nil {
 			return fail(err)
 		}
@@ -167,6 +167,8 @@ func (a audit) tiles() []tile {
 	switch {
 	case a.badMoney:
 		money.State, money.Note = "bad", "confirmed orders are worth "+euros(a.standing)
+	case a.wrongMoney:
+		money.State, money.Note = "moving", "confirmed "+euros(a.standing)+", looking again"
 	case a.held != a.standing:
 		money.State, money.Note = "moving", "confirmed "+euros(a.standing)+", "+euros(a.held-a.standing)+" on its way"
 	}

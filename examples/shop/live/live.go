@@ -4,9 +4,10 @@
 // It tells and does what only an operator may. So it exists only in a shop that runs in one process on embedded
 // defaults, and only for requests from the machine on which that runs; no other shop has it.
 //
-// What is seen is collected in figures.go (meters), orders.go (sagas), invariants.go and log.go, and sent by stream.go;
-// controls.go and traffic.go are what can be done, broker.go a broker that can be broken; guard.go says who may; the
-// page itself is page.html with its style and its script.
+// What is seen is collected in figures.go (meters), orders.go (sagas), invariants.go and log.go, made into pieces of the
+// page by map.go and view.go, and sent by stream.go; controls.go and traffic.go are what can be done, broker.go a broker
+// that can be broken, inside.go how the services are asked; guard.go says who may. The page itself is page.html with its
+// style and its script.
 package live
 
 import (
@@ -32,19 +33,11 @@ const (
 	auditBound = 5 * time.Second
 )
 
-// Config says what the page is about.
-type Config struct {
-	// Broker is the one that all services have.
-	Broker *Broker
-	// Faults says that the payment processor may be broken.
-	Faults bool
-	// Logger is told of what the controls do. Set by Attach.
-	Logger *slog.Logger
-}
-
 // Page is the page. Its parts are given to the services when they are made; Attach, then, hangs it into the gateway.
 type Page struct {
-	cfg     Config
+	broker  *Broker
+	faults  bool // the payment processor may be broken
+	log     *slog.Logger
 	journal journal
 	orders  orderBook
 	inside  inside
@@ -63,9 +56,10 @@ type Page struct {
 	view   view
 }
 
-// New makes a page over the broker, which the services are given as Broker.
+// New makes a page over the broker, which the services are given as Broker. faults says that the payment processor may be
+// broken.
 func New(broker messaging.Broker, faults bool) *Page {
-	p := &Page{cfg: Config{Broker: NewBroker(broker), Faults: faults}, viewers: map[chan struct{}]struct{}{},
+	p := &Page{broker: NewBroker(broker), faults: faults, viewers: map[chan struct{}]struct{}{},
 		wake: make(chan struct{}, 1), closing: make(chan struct{})}
 	p.close = sync.OnceFunc(func() { close(p.closing) })
 	p.view = newView(faults)
@@ -73,7 +67,7 @@ func New(broker messaging.Broker, faults bool) *Page {
 }
 
 // Broker is the broker that the services are to have.
-func (p *Page) Broker() *Broker { return p.cfg.Broker }
+func (p *Page) Broker() *Broker { return p.broker }
 
 // LogWriter writes the log to out, and keeps the last lines for the page.
 func (p *Page) LogWriter(out io.Writer) io.Writer { return teeWriter{out, &p.journal} }
@@ -88,7 +82,7 @@ func (p *Page) Attach(services []*platform.Service) {
 	for _, s := range services {
 		byName[s.Name] = s
 	}
-	p.cfg.Logger = door.Log
+	p.log = door.Log
 	p.inside = inside{byName, door.Guard}
 	p.figures = newFigures(services)
 	p.nodes = layout(services)
@@ -182,10 +176,10 @@ func (p *Page) check(ctx context.Context) {
 	p.vmu.Unlock()
 	now := p.look(ctx, before)
 	if now.unknown != nil && ctx.Err() == nil {
-		p.cfg.Logger.WarnContext(ctx, "the invariants cannot be looked at", "error", now.unknown)
+		p.log.WarnContext(ctx, "the invariants cannot be looked at", "error", now.unknown)
 	}
 	mode := ""
-	if p.cfg.Faults {
+	if p.faults {
 		var processor struct{ Mode string }
 		if err := p.inside.get(ctx, "payments", "/api/v1/processor", &processor); err == nil {
 			mode = processor.Mode
@@ -235,7 +229,7 @@ func (p *Page) set(change func(*view)) {
 func (p *Page) refused(w http.ResponseWriter, r *http.Request, err error) {
 	var problem *platform.Problem
 	if !errors.As(err, &problem) {
-		p.cfg.Logger.ErrorContext(r.Context(), "a control of the page failed", "path", r.URL.Path, "error", err)
+		p.log.ErrorContext(r.Context(), "a control of the page failed", "path", r.URL.Path, "error", err)
 		problem = platform.Fail(http.StatusInternalServerError, "internal", "that did not work; the log says why")
 	}
 	problem.Write(r.Context(), w)

@@ -46,15 +46,13 @@ func TestSlowViewers(t *testing.T) {
 		}
 		close(slow.release)
 		synctest.Wait()
-		close(slow.writes)
 		var got []string
-		for text := range slow.writes {
-			got = append(got, text)
+		for len(slow.writes) > 0 {
+			got = append(got, <-slow.writes)
 		}
 		if len(got) > 4 || !strings.Contains(got[len(got)-1], "note 999.") {
 			t.Fatalf("%d writes, the last: %s", len(got), got[len(got)-1])
 		}
-		slow.writes = make(chan string, 100)
 		for range maxViewers - 1 {
 			ended = append(ended, serve(httptest.NewRecorder()))
 		}
