@@ -59,12 +59,15 @@ func runAll(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	secure := ""
+	secure, page := "", ""
 	if h.TLSURL() != "" {
 		secure = ", with TLS at " + h.TLSURL()
 	}
+	if h.page {
+		page = "\n  open that address in a browser: it shows what goes on, and lets you place orders and break things\n"
+	}
 	fmt.Printf(`The shop is open at %[1]s%[3]s  (data and shop.log in %[2]s)
-
+%[4]s
   users ana / ana-password, admin / admin-password; all services below the gateway:
     /users  /products  /orders  /inventory  /payments  /notifications
 
@@ -72,7 +75,7 @@ func runAll(ctx context.Context, o *options) error {
   or:   go run ./examples/shop demo
 
 Ctrl-C ends it.
-`, h.URL(), o.data, secure)
+`, h.URL(), o.data, secure, page)
 	err = h.Run(ctx)
 	if err == nil {
 		fmt.Println("The shop is closed.")

@@ -111,6 +111,9 @@ func TestGatewayAlone(t *testing.T) {
 	if got := get("/a/x"); got != "200 from the service: /x" {
 		t.Fatal(got)
 	}
+	if got := get("/"); !strings.HasPrefix(got, "200") || strings.Contains(got, "/live/") || !strings.HasPrefix(get("/live/stream"), "404") {
+		t.Fatalf("a gateway alone has the page of a whole shop: %.200s", got)
+	}
 	replace(route("/b"))
 	until("routes reloaded")
 	if got := get("/b/x"); got != "200 from the service: /x" || !strings.HasPrefix(get("/a/x"), "404") {

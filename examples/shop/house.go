@@ -10,6 +10,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/gateway"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/inventory"
+	"github.com/sillar-go/sillar/examples/shop/live"
 	"github.com/sillar-go/sillar/examples/shop/notifications"
 	"github.com/sillar-go/sillar/examples/shop/orders"
 	"github.com/sillar-go/sillar/examples/shop/payments"
@@ -80,6 +81,7 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 type house struct {
 	services []*platform.Service
 	parts    *parts
+	page     bool // the gateway has the live page
 }
 
 // newHouse makes all services, on free ports or on those of the options.
@@ -92,6 +94,11 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 		return nil, err
 	}
 	h = &house{parts: p}
+	var page *live.Page
+	if o.broker == "memory:" && live.Loopback(o.host) { // else others could reach what only an operator may see and do
+		page = live.New(p.config.Broker, o.faults)
+		p.config.Broker, p.config.LogWriter, p.config.OnSaga = page.Broker(), page.LogWriter(p.config.LogWriter), page.OnSaga
+	}
 	defer func() {
 		if err != nil {
 			for _, s := range h.services {
@@ -119,6 +126,10 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 		if b.name == "users" {
 			o.peers.UsersGRPC = s.Peers.UsersGRPC
 		}
+	}
+	if page != nil {
+		page.Attach(h.services)
+		h.page = true
 	}
 	return h, nil
 }

@@ -1,6 +1,7 @@
 // Command shop is the reference application: seven services that stand together, in one process or in seven.
 //
-//	go run ./examples/shop              everything in one process, on embedded defaults
+//	go run ./examples/shop              everything in one process, on embedded defaults; open the address that it prints
+//	                                    in a browser to see what goes on, to place orders and to break things
 //	go run ./examples/shop demo         plays a scenario in the terminal, and fails when an invariant breaks
 //	go run ./examples/shop orders       one service, with its parts chosen by DSNs
 //	go run ./examples/shop gateway --config routes.yaml   the gateway alone, its routes from a file that is watched

@@ -50,7 +50,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	h := &steps{orders, peers, s.Log}
 	svc := &service{db: db, orders: orders, store: events, rows: rows, peers: peers, place: placeOrder(h), cancel: cancelOrder(h)}
 	svc.sagas, err = saga.New(sagas, saga.Config{Name: s.Name, Logger: s.Log, TracerProvider: s.Tel.TracerProvider,
-		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second}, svc.place, svc.cancel)
+		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second, OnChange: s.OnSaga}, svc.place, svc.cancel)
 	if err != nil {
 		return err
 	}

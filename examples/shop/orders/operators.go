@@ -69,6 +69,11 @@ type skipInput struct {
 // operators hangs in what operators do with sagas.
 func operators(s *platform.Service, svc *service, history func(context.Context, string) ([]sagasql.Change, error)) {
 	admin := platform.Only("admin")
+	huma.Register(s.API, platform.Op("GET", "/api/v1/totals", "How many orders there are of each status, and their worth", admin),
+		func(ctx context.Context, _ *struct{}) (*platform.Body[platform.List[platform.Total]], error) {
+			list, err := platform.Totals(ctx, svc.db, "orders", "total_cents")
+			return platform.Reply(platform.List[platform.Total]{Items: list}), err
+		})
 	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
 		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
 			f := saga.Filter{Limit: in.Limit, After: in.After}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // view is a payment as clients see it.
@@ -99,6 +100,15 @@ func reply(p Payment, err error) (*platform.Body[result], error) {
 		return nil, err
 	}
 	return platform.Reply(result{p.ID, cmp.Or(p.Status, "none")}), nil
+}
+
+// totals is for operators.
+func totals(s *platform.Service, db *sqldb.DB) {
+	huma.Register(s.API, platform.Op("GET", "/api/v1/totals", "How many payments there are of each status, and their worth", platform.Only("admin")),
+		func(ctx context.Context, _ *struct{}) (*platform.Body[platform.List[platform.Total]], error) {
+			list, err := platform.Totals(ctx, db, "payments", "amount_cents")
+			return platform.Reply(platform.List[platform.Total]{Items: list}), err
+		})
 }
 
 type processorView struct {

@@ -34,6 +34,7 @@ func build(ctx context.Context, s *platform.Service) error {
 		return svc.barrier.Prune(ctx, time.Now().Add(-platform.KeepMarks))
 	})
 	api(s, svc)
+	totals(s, db)
 	if s.Faults {
 		faults(s, processor)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/observability/health"
+	"github.com/sillar-go/sillar/saga"
 )
 
 // Config is what a service is started with.
@@ -74,6 +75,8 @@ type Config struct {
 	Routes string
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
+	// OnSaga is told of every change of a saga, on the goroutine that runs it. Nil: nobody is.
+	OnSaga func(ctx context.Context, r saga.Record)
 }
 
 // SeedUser is a user to begin with.
@@ -105,6 +108,7 @@ type Service struct {
 	tlsListener net.Listener // nil without TLS
 	runners     []runner
 	closers     []runner
+	shutdowns   []func()
 }
 
 type runner struct {
@@ -195,6 +199,10 @@ func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
 	s.closers = append(s.closers, runner{name, fn})
 }
 
+// OnShutdown does something when the doors close, before the requests behind them are waited for: it ends those that
+// have no end of their own.
+func (s *Service) OnShutdown(fn func()) { s.shutdowns = append(s.shutdowns, fn) }
+
 // Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,
 // databases closed, telemetry flushed.
 func (s *Service) Run(ctx context.Context) error {
@@ -242,6 +250,9 @@ func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 	start := func(run func(*gateway.Door) error) {
 		server := gateway.Server("", handler)
 		server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+		for _, fn := range s.shutdowns {
+			server.RegisterOnShutdown(fn)
+		}
 		all.all = append(all.all, server)
 		all.Go(func() {
 			if err := run(server); !errors.Is(err, http.ErrServerClosed) {

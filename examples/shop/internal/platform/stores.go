@@ -2,6 +2,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -84,6 +85,31 @@ func Repo[E any](ctx context.Context, db *sqldb.DB, table string, unique ...[]st
 		return nil, fmt.Errorf("make the table %s: %w", table, err)
 	}
 	return sqlrepo.New[E](db, sqlrepo.Config{Table: table})
+}
+
+// Total is how many there are of a status, and their worth.
+type Total struct {
+	Status string `json:"status"`
+	Count  int64  `json:"count"`
+	Cents  int64  `json:"cents"`
+}
+
+// Totals adds up a table by its column status, for operators. The names are the program's own.
+func Totals(ctx context.Context, db *sqldb.DB, table, cents string) (out []Total, err error) {
+	out = []Total{}
+	rows, err := db.Querier(ctx).Query(ctx, "SELECT status, count(*), CAST(coalesce(sum("+cents+"), 0) AS BIGINT) FROM "+table+" GROUP BY status ORDER BY status")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var t Total
+		if err := rows.Scan(&t.Status, &t.Count, &t.Cents); err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, rows.Err()
 }
 
 // Outbox makes the service's outbox in a SQL database, and relays what is in it.

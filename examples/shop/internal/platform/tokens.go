@@ -41,14 +41,18 @@ type Guard struct {
 	issuer   *authn.Issuer
 	set      *jwks.Set
 
-	mu      sync.Mutex
+	mu     sync.Mutex
+	tokens map[string]ownToken // by role
+}
+
+type ownToken struct {
 	token   string
 	renewAt time.Time
 }
 
 // NewGuard returns the guard of a service.
 func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
-	g := &Guard{name: name}
+	g := &Guard{name: name, tokens: map[string]ownToken{}}
 	keys := cfg.Keys
 	if keys == nil {
 		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second, Insecure: cfg.Insecure})
@@ -87,18 +91,24 @@ func (g *Guard) Check(ctx context.Context, authorization []string, opts ...authn
 }
 
 // Token returns the service's own token, renewed in time.
-func (g *Guard) Token(ctx context.Context) (string, error) {
+func (g *Guard) Token(ctx context.Context) (string, error) { return g.own(ctx, RoleService) }
+
+// OperatorToken returns a token with which the service acts as an administrator towards the other services. The gateway
+// accepts it as little as any other token of a service.
+func (g *Guard) OperatorToken(ctx context.Context) (string, error) { return g.own(ctx, "admin") }
+
+func (g *Guard) own(ctx context.Context, role string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if time.Now().Before(g.renewAt) {
-		return g.token, nil
+	if t := g.tokens[role]; time.Now().Before(t.renewAt) {
+		return t.token, nil
 	}
-	pair, err := g.issuer.Issue(ctx, authn.Subject{ID: "service:" + g.name, Roles: []string{RoleService}})
+	pair, err := g.issuer.Issue(ctx, authn.Subject{ID: "service:" + g.name, Roles: []string{role}})
 	if err != nil {
 		return "", err
 	}
-	g.token, g.renewAt = pair.AccessToken, time.Now().Add(5*time.Minute)
-	return g.token, nil
+	g.tokens[role] = ownToken{pair.AccessToken, time.Now().Add(5 * time.Minute)}
+	return pair.AccessToken, nil
 }
 
 // Close ends the reading of keys.

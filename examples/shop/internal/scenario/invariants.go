@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
@@ -100,6 +101,9 @@ func (p *play) invariants(ctx context.Context) error {
 				}
 			}
 		}
+		if err := p.totals(ctx, money, sold); err != nil {
+			return nil, false, err
+		}
 		for _, s := range stocks {
 			if s.OnHand < 0 || s.Reserved != 0 {
 				return nil, false, fmt.Errorf("stock of %s: %d on hand, %d reserved", s.ProductID, s.OnHand, s.Reserved)
@@ -115,4 +119,33 @@ func (p *play) invariants(ctx context.Context) error {
 		p.say("   %s", l)
 	}
 	return err
+}
+
+// totals compares what the services add up with what the lists add up to.
+func (p *play) totals(ctx context.Context, captured, standing int64) error {
+	for path, want := range map[string]int64{"/payments/api/v1/totals": captured, "/orders/api/v1/totals": standing} {
+		a, err := p.admin.Want(ctx, 200, "GET", path, nil)
+		if err != nil {
+			return err
+		}
+		var list struct {
+			Items []struct {
+				Status string `json:"status"`
+				Cents  int64  `json:"cents"`
+			} `json:"items"`
+		}
+		if err := a.Into(&list); err != nil {
+			return err
+		}
+		var sum int64
+		for _, t := range list.Items {
+			if slices.Contains([]string{"captured", "paid", "shipped", "delivered"}, t.Status) {
+				sum += t.Cents
+			}
+		}
+		if sum != want {
+			return fmt.Errorf("%s says %d cents, the list %d", path, sum, want)
+		}
+	}
+	return nil
 }

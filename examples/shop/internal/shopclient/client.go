@@ -105,8 +105,10 @@ type withCorrelation struct{ id string }
 
 // RoundTrip implements http.RoundTripper.
 func (w withCorrelation) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("X-Correlation-ID", w.id)
+	if r.Header.Get("X-Correlation-ID") == "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("X-Correlation-ID", w.id)
+	}
 	return http.DefaultTransport.RoundTrip(r)
 }
 
