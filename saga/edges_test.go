@@ -168,3 +168,32 @@ func TestSignalOfAnotherType(t *testing.T) {
 		w.saw(t, "car", "approved by 7")
 	}, def)
 }
+
+// A hook that panics, or does what it likes with what it is told, is no part of the saga.
+func TestOnChangeIsNoPartOfTheSaga(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		def := saga.Define("trip", 1, saga.Step("car", (&world{}).do("car")), saga.Step("hotel", (&world{}).do("hotel")))
+		var told atomic.Int32
+		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: quiet, OnChange: func(_ context.Context, r saga.Record) {
+			told.Add(1)
+			for i := range r.Steps {
+				r.Steps[i] = saga.StepState{}
+			}
+			panic("ouch")
+		}}, def))
+		defer start(t, o)()
+		h, err := def.Start(t.Context(), o, "1", trip{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := h.Wait(ctx); err != nil || told.Load() < 2 {
+			t.Errorf("Wait: %v, after %d changes", err, told.Load())
+		}
+		r, err := o.Get(t.Context(), "1")
+		if err != nil || r.Steps[0].Status != saga.StepCompleted || r.Steps[1].Status != saga.StepCompleted {
+			t.Errorf("the saga: %+v, %v", r, err)
+		}
+	})
+}

@@ -38,7 +38,8 @@ type Config struct {
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 	Propagator     propagation.TextMapPropagator
-	// OnChange is told of every saga that was stored with a change, on the goroutine that runs the saga.
+	// OnChange is told of every saga that was stored with a change, on the goroutine that runs the saga: a slow one makes
+	// sagas slow. One that panics is logged. r is its own copy.
 	OnChange func(ctx context.Context, r Record)
 }
 

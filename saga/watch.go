@@ -1,6 +1,9 @@
 package saga
 
-import "context"
+import (
+	"context"
+	"runtime/debug"
+)
 
 // What happens to sagas in this process is told to those who wait for them here, so that they need not ask the store.
 
@@ -58,8 +61,17 @@ func (o *Orchestrator) changed(ctx context.Context, r Record) {
 	}
 	o.mu.Unlock()
 	if o.cfg.OnChange != nil {
-		o.cfg.OnChange(ctx, r)
+		o.tell(ctx, r.Clone())
 	}
+}
+
+func (o *Orchestrator) tell(ctx context.Context, r Record) {
+	defer func() {
+		if p := recover(); p != nil { // the saga is none the worse
+			o.cfg.Logger.ErrorContext(ctx, "saga: OnChange panicked", "saga", r.Name, "saga_id", r.ID, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	o.cfg.OnChange(ctx, r)
 }
 
 // recent holds the sagas that ended last, in bounded memory.
