@@ -63,9 +63,12 @@ func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, er
 		}
 		now, args = "$2", append(args, at)
 	}
+	// What is leased or held back is few, and has indexes of its own (WHERE leased_until > 0, due_at > 0): a key with a
+	// million events that wait is not read through for each of them.
 	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
-		WHERE leased_until <= `+now+` AND due_at <= `+now+` AND (key = '' OR NOT EXISTS (
-			SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND (p.leased_until > `+now+` OR (p.seq < o.seq AND p.due_at > `+now+`))))
+		WHERE leased_until <= `+now+` AND due_at <= `+now+` AND (key = '' OR (
+			NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.leased_until > 0 AND p.leased_until > `+now+`) AND
+			NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.seq < o.seq AND p.due_at > 0 AND p.due_at > `+now+`)))
 		ORDER BY seq LIMIT $1`, replan(args)...)
 	if err != nil {
 		return nil, err
