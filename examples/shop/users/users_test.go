@@ -43,7 +43,12 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messaging.HandleRaw(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[[]byte]) error {
+	versions := map[string]int64{}
+	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[users.Told]) error {
+		if m.Data.Version != versions[m.Data.UserID]+1 {
+			t.Errorf("%s tells version %d after %d", m.Type, m.Data.Version, versions[m.Data.UserID])
+		}
+		versions[m.Data.UserID] = m.Data.Version
 		topics <- m.Type
 		return nil
 	})
