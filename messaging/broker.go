@@ -108,7 +108,8 @@ type DeadLetter struct {
 	Origin string
 }
 
-// Dedup applies a message once. The inboxes implement it.
+// Dedup applies a message once. The inboxes implement it. A router calls it with the group's name, and with source and ID
+// of the event: events of two sources are two, whatever their IDs.
 type Dedup interface {
 	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup tells that it had
 	// been seen. When fn fails nothing is noted.

@@ -206,12 +206,20 @@ func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelo
 		return false, g.guarded(ctx, e, func() error { return h(ctx, m) })
 	}
 	err = g.guarded(ctx, e, func() (err error) {
-		dup, err = g.cfg.Dedup.Once(ctx, g.name, e.ID, func(ctx context.Context) error {
+		dup, err = g.cfg.Dedup.Once(ctx, g.name, identity(e), func(ctx context.Context) error {
 			return g.guarded(ctx, e, func() error { return h(ctx, m) }) // a panic must not pass through a transaction
 		})
 		return err
 	})
 	return dup, err
+}
+
+// identity names an event among those of all sources: an id is unique within its source only, and many count from 1.
+func identity(e Envelope) string {
+	if e.Source == "" {
+		return e.ID
+	}
+	return e.Source + " " + e.ID
 }
 
 // guarded makes an error of a panic.

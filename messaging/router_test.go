@@ -323,6 +323,12 @@ func TestDedup(t *testing.T) {
 		if n != 3 {
 			t.Fatalf("the handler ran %d times, want 3", n)
 		}
+		// The id of an event is unique within its source.
+		err := w.PublishBatch(t.Context(), []messaging.Envelope{{Type: "a", ID: "x", Source: "another"}, {Type: "a", ID: "x", Source: "another"}})
+		w.sleep(time.Hour)
+		if err != nil || n != 4 {
+			t.Fatalf("the handler ran %d times, want 4 after the event of another source, %v", n, err)
+		}
 		w.dead("g", 0)
 	})
 }

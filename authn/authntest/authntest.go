@@ -100,7 +100,7 @@ func RunKeys(t *testing.T, open func(t *testing.T) (store authn.KeyStore, reopen
 // RunTokens checks a TokenStore. open returns a store on a fresh, empty place.
 func RunTokens(t *testing.T, open func(t *testing.T) authn.TokenStore) {
 	for name, test := range map[string]func(*testing.T, authn.TokenStore){
-		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "expiry": expiry, "revocation": revocation,
+		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "no grace": noGrace, "expiry": expiry, "revocation": revocation,
 		"revoked ids": revokedIDs, "purge": purge, "two at once": twoAtOnce, "revoke against rotate": revokeAgainstRotate,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
@@ -192,6 +192,18 @@ func reuse(t *testing.T, s authn.TokenStore) {
 	has(t, s, map[string]bool{"h1": false, "h2": false, "h3": false, "h4": false, "h5": false, "h6": false, "other": true})
 	if err := rotate("h5", "h7", 11*time.Second); !errors.Is(err, authn.ErrRefresh) {
 		t.Errorf("a token of a revoked family: %v", err)
+	}
+}
+
+// noGrace exchanges at a moment that no database stores in full: the first use of a token is no second one.
+func noGrace(t *testing.T, s authn.TokenStore) {
+	now := start().Add(987654321 * time.Nanosecond)
+	create(t, s, grant("h1", "f1", "u1", start()))
+	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: grant("h2", "f1", "u1", start()), Now: now}); err != nil {
+		t.Fatalf("the first use, without grace: %v", err)
+	}
+	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: grant("h3", "f1", "u1", start()), Now: now.Add(time.Millisecond)}); !errors.Is(err, authn.ErrReused) {
+		t.Errorf("the second use, without grace: %v", err)
 	}
 }
 

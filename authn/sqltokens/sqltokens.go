@@ -125,6 +125,7 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 
 // Rotate implements authn.TokenStore.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
+	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		reused = false

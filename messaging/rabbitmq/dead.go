@@ -90,7 +90,11 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 				return moved, ch.Nack(d.DeliveryTag, false, true)
 			}
 			seen[e.ID] = true
-			if err := b.pub.one(ctx, "", group, again(&d, e)); err != nil {
+			msg := again(&d, e)
+			if c, _, _ := b.con.state(); c != nil && c.lacks(&msg) > 0 {
+				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrMessage, e.ID)
+			}
+			if err := b.pub.one(ctx, "", group, msg); err != nil {
 				return moved, err
 			}
 			if err := ch.Ack(d.DeliveryTag, false); err != nil {

@@ -62,11 +62,14 @@ func (d *delivery) Requeue(context.Context) error {
 	return d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true})
 }
 
-// Retry implements messaging.Delivery.
-func (d *delivery) Retry(ctx context.Context, delay time.Duration, _ error) error {
+// Retry implements messaging.Delivery. A message whose headers leave no room to count the attempt becomes a dead letter.
+func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
 	msg := again(&d.raw, d.e)
 	msg.Headers[headerAttempts] = int64(d.attempt)
 	group := d.s.sub.Group
+	if d.g.c.lacks(&msg) > 0 {
+		return d.DeadLetter(ctx, errors.Join(errors.New("rabbitmq: its headers leave no room for another attempt"), reason))
+	}
 	if delay <= 0 {
 		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
 	}
@@ -83,6 +86,9 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 	if reason != nil {
 		r := reason.Error()
 		msg.Headers[headerReason] = r[:min(len(r), maxReason)]
+	}
+	if dropped := d.g.c.makeRoom(&msg); len(dropped) > 0 {
+		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a dead letter loses headers that fill a frame", "group", group, "message_id", d.e.ID, "headers", dropped)
 	}
 	return d.move(ctx, deadQueue(group), msg, func() error { return d.s.redeclare(ctx) })
 }

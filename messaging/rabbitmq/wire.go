@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -140,7 +141,7 @@ func number(v any) int {
 	if err != nil || n < 0 {
 		return 0
 	}
-	return n
+	return min(n, math.MaxInt32) // it is counted on from
 }
 
 // again makes the message that goes to another queue in place of a delivery: whole, with the sender's headers as they

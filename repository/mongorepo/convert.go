@@ -7,10 +7,12 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/internal/prefix"
 )
 
 // key is the name of a column in documents.
@@ -99,6 +101,13 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 	case repository.OpNe:
 		return on(bson.D{{Key: "$nin", Value: bson.A{nil, value(n.Value)}}})
 	case repository.OpPrefix:
+		if p := n.Value.(string); !utf8.ValidString(p) { // no regular expression holds it
+			bounds := bson.D{{Key: "$gte", Value: p}}
+			if end, ok := prefix.End(p); ok {
+				bounds = append(bounds, bson.E{Key: "$lt", Value: end})
+			}
+			return on(bounds)
+		}
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`) // a pattern ends with a zero byte
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
 	case repository.OpIn:

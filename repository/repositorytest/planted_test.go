@@ -279,6 +279,14 @@ var planted = map[string]struct {
 			return n, err
 		}
 	}},
+	"fails where it cannot ask": {"StrangeText", func(w *wrong) {
+		w.count = func(ctx context.Context, where repository.Filter[widget]) (int64, error) {
+			if node, _ := where.Node(); strings.Contains(fmt.Sprint(node.Value), "\x00") {
+				return 0, errors.New("invalid byte sequence")
+			}
+			return w.Repository.Count(ctx, where)
+		}
+	}},
 	"forgets one of what a compound filter selects": {"RandomQueries", func(w *wrong) {
 		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
 			page, err := w.Repository.Find(ctx, q)

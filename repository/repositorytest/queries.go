@@ -144,6 +144,57 @@ func hostileFields(t *testing.T, r repo, _ Features) {
 	}
 }
 
+// strangeText asks for, and stores, text that not every database can hold. Where one cannot, there is none of it, and
+// storing it is refused by name.
+func strangeText(t *testing.T, r repo, _ Features) {
+	must[Widget](t)(r.Create(t.Context(), Widget{Meta: repository.Meta{ID: "lamp"}, SKU: "lamp", Name: "lamp"}))
+	for _, s := range []string{"la\x00mp", "\x00", "la\xff", "\xff\xff", "\xed\xa0\x80"} {
+		for what, err := range map[string]error{
+			"Get":     second(r.Get(t.Context(), s)),
+			"Update":  second(r.Update(t.Context(), s, func(context.Context, *Widget) error { return nil })),
+			"Replace": second(r.Replace(t.Context(), Widget{Meta: repository.Meta{ID: s, Version: 1}})),
+			"Delete":  r.Delete(t.Context(), s),
+		} {
+			wantErr(t, fmt.Sprintf("%s of %q", what, s), err, repository.ErrNotFound)
+		}
+		if got := must[[]Widget](t)(r.GetMany(t.Context(), []string{s, "lamp", s})); len(got) != 1 || got[0].ID != "lamp" {
+			t.Errorf("GetMany with %q found %d", s, len(got))
+		}
+		for i, c := range []struct {
+			f    repository.Filter[Widget]
+			want int64
+		}{
+			{Name.Eq(s), 0}, {Name.Ne(s), 1}, {repository.Not(Name.Eq(s)), 1}, {Name.In(s), 0}, {Name.In(s, "lamp"), 1}, {Name.HasPrefix(s), 0},
+			{Note.Eq(s), 0}, {Name.Eq(s).Or(Name.HasPrefix("la")), 1},
+		} {
+			if n := must[int64](t)(r.Count(t.Context(), c.f)); n != c.want {
+				t.Errorf("filter %d with %q counts %d, want %d", i, s, n, c.want)
+			}
+		}
+		if _, err := r.Count(t.Context(), Name.Gt(s)); err != nil {
+			wantErr(t, fmt.Sprintf("Gt of %q", s), err, repository.ErrQuery)
+		}
+		w, err := r.Create(t.Context(), Widget{SKU: s, Name: s + "!", Tags: []string{"a\x00b"}})
+		if err != nil {
+			wantErr(t, fmt.Sprintf("Create with %q", s), err, repository.ErrValue)
+			_, err = r.Update(t.Context(), "lamp", func(_ context.Context, w *Widget) error { w.Name = s; return nil })
+			wantErr(t, fmt.Sprintf("Update to %q", s), err, repository.ErrValue)
+			continue
+		}
+		if got := must[Widget](t)(r.Get(t.Context(), w.ID)); got.Name != s+"!" {
+			t.Errorf("%q came back as %q", s+"!", got.Name)
+		}
+		if n := must[int64](t)(r.Count(t.Context(), Name.HasPrefix(s))); n != 1 {
+			t.Errorf("%d begin with %q, want 1", n, s)
+		}
+		if err := r.Delete(t.Context(), w.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 // randomQueries compares the adapter with memrepo on random data and random filters, page by page.
 func randomQueries(t *testing.T, r repo, f Features) {
 	model := memrepo.Must(memrepo.New[Widget](memrepo.Config{}))

@@ -99,6 +99,7 @@ func all() []check {
 		{"PagingUnderWrites", pagingUnderWrites},
 		{"Cursors", cursors},
 		{"HostileFields", hostileFields},
+		{"StrangeText", strangeText},
 		{"RandomQueries", randomQueries},
 	}
 }

@@ -50,6 +50,13 @@ func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
 	return "", nil, false
 }
 
+// Unstorable reports whether err says that PostgreSQL cannot hold a text: one with NUL, or that is no UTF-8. SQLite holds
+// any.
+func Unstorable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "22021" || pg.Code == "22P05")
+}
+
 // detailColumns reads `Key (a, b)=(1, 2) already exists.`
 func detailColumns(detail string) []string {
 	_, rest, ok := strings.Cut(detail, "Key (")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"slices"
 
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/sqldb"
@@ -65,6 +66,8 @@ func (r *Repo[E]) fail(doing string, err error) error {
 	}
 	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
 		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}
+	} else if sqldb.Unstorable(err) {
+		err = fmt.Errorf("%w: %w", repository.ErrValue, err)
 	}
 	return fmt.Errorf("sqlrepo: %s %s: %w", doing, r.table, err)
 }
@@ -118,10 +121,13 @@ func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
 }
 
 func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (e E, err error) {
+	if !r.possible(id) {
+		return e, r.missing(doing, id)
+	}
 	err = r.db.Querier(ctx).QueryRow(ctx, query, id).Scan(r.targets(&e)...)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		var zero E
-		return zero, fmt.Errorf("sqlrepo: %s %s %q: %w", doing, r.table, cut(id), repository.ErrNotFound)
+		return zero, r.missing(doing, id)
 	}
 	if err != nil {
 		var zero E
@@ -131,14 +137,27 @@ func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (e E, err er
 	return e, nil
 }
 
+// possible reports whether there can be an entity with the id: PostgreSQL must not be asked for what it cannot hold.
+func (r *Repo[E]) possible(id string) bool {
+	return r.db.Dialect() != sqldb.PostgreSQL || holds(id)
+}
+
+func (r *Repo[E]) missing(doing, id string) error {
+	return fmt.Errorf("sqlrepo: %s %s %q: %w", doing, r.table, cut(id), repository.ErrNotFound)
+}
+
 func cut(id string) string { return id[:min(len(id), 64)] }
 
 // GetMany implements repository.Repository.
 func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
-	if len(ids) == 0 {
+	ask := ids
+	if slices.ContainsFunc(ids, func(id string) bool { return !r.possible(id) }) {
+		ask = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !r.possible(id) })
+	}
+	if len(ask) == 0 {
 		return nil, nil
 	}
-	list, err := json.Marshal(ids)
+	list, err := json.Marshal(ask)
 	if err != nil {
 		return nil, fmt.Errorf("sqlrepo: get many from %s: %w", r.table, err)
 	}
@@ -308,12 +327,15 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 }
 
 func (r *Repo[E]) remove(ctx context.Context, id string) error {
+	if !r.possible(id) {
+		return r.missing("delete from", id)
+	}
 	n, err := r.db.Querier(ctx).Exec(ctx, r.sql.delete, id)
 	if err != nil {
 		return r.fail("delete from", err)
 	}
 	if n == 0 {
-		return fmt.Errorf("sqlrepo: delete from %s %q: %w", r.table, cut(id), repository.ErrNotFound)
+		return r.missing("delete from", id)
 	}
 	return nil
 }

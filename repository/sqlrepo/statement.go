@@ -2,9 +2,12 @@ package sqlrepo
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/internal/prefix"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -77,6 +80,9 @@ func (w *where) render(n repository.Node) string {
 		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
 	}
 	name := w.m.Columns[n.Column].Name
+	if sql, decided := w.foreign(name, n); decided {
+		return sql
+	}
 	switch n.Op {
 	case repository.OpEq:
 		return name + " = " + w.arg(n.Value)
@@ -96,8 +102,7 @@ func (w *where) render(n repository.Node) string {
 		if w.dialect == sqldb.PostgreSQL {
 			return "starts_with(" + name + ", " + w.arg(n.Value) + ")"
 		}
-		a := w.arg(n.Value)
-		return fmt.Sprintf("substr(%s, 1, length(%s)) = %s", name, a, a)
+		return w.between(name, n.Value.(string))
 	case repository.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
@@ -115,6 +120,43 @@ func (w *where) render(n repository.Node) string {
 	w.err = &repository.QueryError{Reason: fmt.Sprintf("unknown operator %d", n.Op)}
 	return ""
 }
+
+// foreign decides comparisons with text that PostgreSQL refuses to hear of, since it cannot hold it: nothing there equals
+// it. Other databases are asked.
+func (w *where) foreign(name string, n repository.Node) (sql string, decided bool) {
+	if w.dialect != sqldb.PostgreSQL {
+		return "", false
+	}
+	if s, ok := n.Value.(string); ok && !holds(s) {
+		switch n.Op {
+		case repository.OpEq, repository.OpPrefix:
+			return "1 = 0", true
+		case repository.OpNe:
+			return name + " IS NOT NULL", true
+		}
+		w.err = &repository.QueryError{Reason: "text with NUL, or that is no UTF-8, has no place in PostgreSQL's order"}
+		return "", true
+	}
+	foreign := func(v any) bool { s, ok := v.(string); return ok && !holds(s) }
+	if n.Op == repository.OpIn && slices.ContainsFunc(n.Values, foreign) {
+		n.Values = slices.DeleteFunc(slices.Clone(n.Values), foreign)
+		return w.render(n), true
+	}
+	return "", false
+}
+
+// between selects what begins with a text as SQLite compares it, by its bytes: so an index serves.
+func (w *where) between(name, begin string) string {
+	name += " COLLATE BINARY"
+	sql := name + " >= " + w.arg(begin)
+	if end, ok := prefix.End(begin); ok {
+		return "(" + sql + " AND " + name + " < " + w.arg(end) + ")"
+	}
+	return sql
+}
+
+// holds reports whether PostgreSQL can hold a text.
+func holds(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 func (w *where) join(kids []repository.Node, op, empty string) string {
 	if len(kids) == 0 {

@@ -44,7 +44,7 @@ type checked struct {
 }
 
 type reserveInput struct {
-	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/do$" doc:"The key of the saga's step."`
+	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/do$" doc:"The key of the saga's step."`
 	Body struct {
 		OrderID string `json:"order_id" minLength:"1" maxLength:"60"`
 		Items   []Item `json:"items" minItems:"1" maxItems:"50"`
@@ -52,12 +52,12 @@ type reserveInput struct {
 }
 
 type releaseInput struct {
-	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/undo$" doc:"The key of the saga's compensation."`
+	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/undo$" doc:"The key of the saga's compensation."`
 	ID  string `path:"id" maxLength:"64"`
 }
 
 type endInput struct {
-	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/do$" doc:"The key of the saga's step."`
+	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/do$" doc:"The key of the saga's step."`
 	ID  string `path:"id" maxLength:"64"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/observability"
@@ -16,6 +17,7 @@ type userEvent struct {
 	UserID   string `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
+	Version  int64  `json:"version"` // 0 where an older users service told it
 }
 
 // orderEvent is the payload of orders.*.
@@ -46,18 +48,30 @@ func (in *inbound) subscribe(g *messaging.Group) {
 }
 
 func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) error {
-	c := Contact{Meta: repository.Meta{ID: m.Data.UserID}, Username: m.Data.Username, Email: m.Data.Email, Gone: m.Type == "users.deleted"}
+	c := Contact{Meta: repository.Meta{ID: m.Data.UserID}}
 	_, err := in.contacts.Update(ctx, c.ID, func(_ context.Context, old *Contact) error {
-		old.Username, old.Email, old.Gone = c.Username, c.Email, c.Gone
+		old.learn(m.Type, m.Data)
 		return nil
 	})
 	if errors.Is(err, repository.ErrNotFound) {
+		c.learn(m.Type, m.Data)
 		_, err = in.contacts.Create(ctx, c)
 	}
 	if err != nil {
 		return err
 	}
-	return in.store(ctx, m.Envelope, c, "", data{Username: c.Username})
+	return in.store(ctx, m.Envelope, c.ID, m.Data.Email, "", data{Username: m.Data.Username})
+}
+
+// learn takes over what is told of a user, unless something later is known. Who is gone stays gone, and is forgotten.
+func (c *Contact) learn(topic string, u userEvent) {
+	if c.Gone || u.Version < c.Told {
+		return
+	}
+	c.Username, c.Email, c.Told = u.Username, u.Email, u.Version
+	if topic == "users.deleted" {
+		c.Username, c.Email, c.Gone = "", "", true
+	}
 }
 
 func (in *inbound) order(ctx context.Context, m messaging.Message[orderEvent]) error {
@@ -72,10 +86,10 @@ func (in *inbound) order(ctx context.Context, m messaging.Message[orderEvent]) e
 		return nil
 	}
 	total := fmt.Sprintf("%d.%02d €", m.Data.TotalCents/100, m.Data.TotalCents%100)
-	return in.store(ctx, m.Envelope, c, m.Data.OrderID, data{c.Username, m.Data.OrderID, total, m.Data.Reason})
+	return in.store(ctx, m.Envelope, c.ID, c.Email, m.Data.OrderID, data{c.Username, m.Data.OrderID, total, m.Data.Reason})
 }
 
-func (in *inbound) store(ctx context.Context, e messaging.Envelope, c Contact, orderID string, d data) error {
+func (in *inbound) store(ctx context.Context, e messaging.Envelope, userID, email, orderID string, d data) error {
 	l, ok := letters[e.Type]
 	if !ok {
 		return nil // an event that nobody needs to be written about
@@ -84,8 +98,8 @@ func (in *inbound) store(ctx context.Context, e messaging.Envelope, c Contact, o
 	if err != nil {
 		return messaging.Permanent(err)
 	}
-	n, err := in.notifications.Create(ctx, Notification{UserID: c.ID, OrderID: orderID, Event: e.Type, Recipient: c.Email,
-		Subject: subject, Text: text, Status: in.status, CorrelationID: observability.CorrelationID(ctx)})
+	n, err := in.notifications.Create(ctx, Notification{UserID: userID, OrderID: orderID, Event: e.Type, Recipient: email,
+		Subject: subject, Text: text, Status: in.status, DueAt: time.Now(), CorrelationID: observability.CorrelationID(ctx)})
 	if err == nil {
 		in.log.InfoContext(ctx, "notification written", "notification", n.ID, "event", e.Type, "order_id", orderID)
 	}

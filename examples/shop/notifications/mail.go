@@ -2,6 +2,7 @@ package notifications
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -59,19 +60,42 @@ func (s *smtp) Send(ctx context.Context, to, subject, text string) error {
 		return err
 	}
 	if err := m.To(to); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	m.Subject(subject)
 	m.SetBodyString(mail.TypeTextPlain, text)
-	return s.client.DialAndSendWithContext(ctx, m)
+	err := s.client.DialAndSendWithContext(ctx, m)
+	var answer *mail.SendError
+	if !errors.As(err, &answer) {
+		return err
+	}
+	switch answer.Reason {
+	case mail.ErrSMTPRcptTo, mail.ErrSMTPData, mail.ErrSMTPDataClose, mail.ErrNoUnencoded:
+		switch code := answer.ErrorCode(); {
+		case code >= 500:
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		case code >= 400:
+			return fmt.Errorf("%w: %w", ErrLater, err)
+		}
+	}
+	return err
 }
 
-// sender sends what is pending, again and again until it is sent: an e-mail may arrive twice, and is never lost.
+// sender sends what is pending, again and again until it is sent or refused for good: an e-mail may arrive twice, and is
+// never lost. Each is sent by one process at a time.
 type sender struct {
 	notifications repository.Repository[Notification]
 	mailer        Mailer
 	log           *slog.Logger
 	every         time.Duration
+}
+
+// lease is how long a process has for an e-mail before another one may send it: longer than the mail server may take.
+const lease = time.Minute
+
+// pause is how long an e-mail waits after an attempt.
+func pause(attempts int64) time.Duration {
+	return min(time.Second<<min(attempts, 10), 10*time.Minute)
 }
 
 // Run sends until ctx ends.
@@ -89,29 +113,58 @@ func (s *sender) Run(ctx context.Context) error {
 }
 
 func (s *sender) sweep(ctx context.Context) {
-	for n, err := range s.notifications.Each(ctx, repository.Query[Notification]{Where: byStatus.Eq(Pending)}) {
+	due := byStatus.Eq(Pending).And(byDue.Before(time.Now()))
+	for n, err := range s.notifications.Each(ctx, repository.Query[Notification]{Where: due, Sort: []repository.Sort[Notification]{byDue.Asc()}}) {
 		if err != nil {
 			if ctx.Err() == nil {
 				s.log.ErrorContext(ctx, "pending notifications cannot be read", "error", err)
 			}
 			return
 		}
-		ctx := observability.WithCorrelationID(ctx, n.CorrelationID)
-		failed := s.mailer.Send(ctx, n.Recipient, n.Subject, n.Text)
-		if ctx.Err() != nil {
+		if !s.one(observability.WithCorrelationID(ctx, n.CorrelationID), n.ID) {
 			return
 		}
-		_, err := s.notifications.Update(ctx, n.ID, func(_ context.Context, n *Notification) error {
-			n.Attempts++
-			if failed == nil {
-				n.Status = Sent
-			}
-			return nil
-		})
-		if failed != nil || err != nil {
-			s.log.WarnContext(ctx, "a notification was not sent, it will be tried again", "notification", n.ID, "attempt", n.Attempts+1, "error", failed, "store", err)
-			return // the mail server is down, most likely: do not hammer it with the rest
-		}
-		s.log.InfoContext(ctx, "notification sent", "notification", n.ID, "event", n.Event, "order_id", n.OrderID)
 	}
+}
+
+// one sends one e-mail, unless another process does. It reports whether there is a mail server, so that an outage is not
+// asked about for each e-mail that waits.
+func (s *sender) one(ctx context.Context, id string) (goOn bool) {
+	n, err := s.notifications.Update(ctx, id, func(_ context.Context, n *Notification) error { return n.claim(time.Now(), lease) })
+	if errors.Is(err, errTaken) {
+		return true
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "a notification cannot be claimed", "notification", id, "error", err)
+		return false
+	}
+	bounded, cancel := context.WithTimeout(ctx, lease/2)
+	failed := s.mailer.Send(bounded, n.Recipient, n.Subject, n.Text)
+	cancel()
+	if failed != nil && ctx.Err() != nil {
+		return false // the service ends; the next one goes on when the lease is over
+	}
+	_, err = s.notifications.Update(context.WithoutCancel(ctx), id, func(_ context.Context, n *Notification) error {
+		switch {
+		case failed == nil:
+			n.Status = Sent
+		case errors.Is(failed, ErrRefused):
+			n.Status = Refused
+		default:
+			n.DueAt = time.Now().Add(pause(n.Attempts))
+		}
+		return nil
+	})
+	log := s.log.With("notification", id, "attempt", n.Attempts)
+	switch {
+	case err != nil:
+		log.WarnContext(ctx, "it cannot be noted what became of a notification", "sent", failed == nil, "error", err)
+	case errors.Is(failed, ErrRefused):
+		log.WarnContext(ctx, "a notification was refused for good", "error", failed)
+	case failed != nil:
+		log.WarnContext(ctx, "a notification was not sent, it will be tried again", "error", failed)
+	default:
+		log.InfoContext(ctx, "notification sent", "event", n.Event, "order_id", n.OrderID)
+	}
+	return failed == nil || errors.Is(failed, ErrRefused) || errors.Is(failed, ErrLater)
 }

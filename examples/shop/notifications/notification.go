@@ -8,7 +8,9 @@ package notifications
 import (
 	"bytes"
 	"context"
+	"errors"
 	"text/template"
+	"time"
 
 	"github.com/sillar-go/sillar/repository"
 )
@@ -19,6 +21,8 @@ const (
 	Sent    = "sent"
 	// Kept says that there is nowhere to send to: the notification can be read, and nothing more.
 	Kept = "kept"
+	// Refused says that the mail server will not take it, however often it is asked.
+	Refused = "refused"
 )
 
 // Notification is one e-mail to one user.
@@ -32,6 +36,7 @@ type Notification struct {
 	Text          string
 	Status        string
 	Attempts      int64
+	DueAt         time.Time // when to send it, if it is pending
 	CorrelationID string
 }
 
@@ -39,19 +44,41 @@ var (
 	byUser   = repository.Text(func(n *Notification) *string { return &n.UserID })
 	byOrder  = repository.Text(func(n *Notification) *string { return &n.OrderID })
 	byStatus = repository.Text(func(n *Notification) *string { return &n.Status })
+	byDue    = repository.Time(func(n *Notification) *time.Time { return &n.DueAt })
 )
+
+// claim makes the caller the one who sends the notification, for as long as the lease lasts.
+func (n *Notification) claim(now time.Time, lease time.Duration) error {
+	if n.Status != Pending || n.DueAt.After(now) {
+		return errTaken
+	}
+	n.Attempts++
+	n.DueAt = now.Add(lease)
+	return nil
+}
+
+var errTaken = errors.New("notifications: another process sends it, or has")
 
 // Contact is how a user is reached. Its id is the user's.
 type Contact struct {
 	repository.Meta
 	Username, Email string
+	Told            int64 // the version of the user that this is of
 	Gone            bool
 }
 
-// Mailer is the port by which e-mail leaves.
+// Mailer is the port by which e-mail leaves. An error is one of the two below, or else says that there is no server.
 type Mailer interface {
 	Send(ctx context.Context, to, subject, text string) error
 }
+
+// Errors of a Mailer about the e-mail itself, to be compared with errors.Is.
+var (
+	// ErrRefused says that it will never be taken, such as for an address that does not exist.
+	ErrRefused = errors.New("notifications: the e-mail is refused")
+	// ErrLater says that it may be taken later.
+	ErrLater = errors.New("notifications: the e-mail is not taken now")
+)
 
 // letter is what an event is told with.
 type letter struct{ subject, text *template.Template }

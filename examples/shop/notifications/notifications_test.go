@@ -3,12 +3,14 @@ package notifications_test
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/internal/shoptest"
 	"github.com/sillar-go/sillar/examples/shop/notifications"
 	"github.com/sillar-go/sillar/internal/testenv"
@@ -16,7 +18,8 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-// mailServer takes e-mail by SMTP (RFC 5321), as much of it as is needed. The first mails are refused.
+// mailServer takes e-mail by SMTP (RFC 5321), as much of it as is needed. The first mails are refused, and so is always
+// what goes to nobody@ (for good) or busy@ (for now).
 type mailServer struct {
 	addr string
 
@@ -59,7 +62,14 @@ func (s *mailServer) serve(c net.Conn) {
 			say("250 test")
 		case "RCPT":
 			to = in.Text()
-			say("250 ok")
+			switch {
+			case strings.Contains(to, "nobody@"):
+				say("550 5.1.1 no such user")
+			case strings.Contains(to, "busy@"):
+				say("450 4.2.1 mailbox busy")
+			default:
+				say("250 ok")
+			}
 		case "DATA":
 			say("354 go on")
 			var text strings.Builder
@@ -94,6 +104,117 @@ func (s *mailServer) taken() []string {
 	return append([]string(nil), s.mails...)
 }
 
+// tell publishes an event as soon as the service has subscribed.
+func tell(t *testing.T, shop *shoptest.Shop, topic, id string, payload map[string]any) {
+	t.Helper()
+	ctx := observability.WithCorrelationID(t.Context(), "c-7")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := shop.Broker.Publish(ctx, topic, payload, messaging.WithID(id))
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func user(id, email string, version int) map[string]any {
+	return map[string]any{"user_id": id, "username": "user-" + id, "email": email, "version": version}
+}
+
+// list returns what an administrator sees, by recipient and event, and how often.
+func list(t *testing.T, s *platform.Service, admin string) (status map[string]string, n int) {
+	t.Helper()
+	a := shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/notifications?limit=200", Token: admin}.Do(t)
+	a.Want(t, "list", 200)
+	items, _ := a.Body["items"].([]any)
+	status = map[string]string{}
+	for _, it := range items {
+		n := it.(map[string]any)
+		status[fmt.Sprint(n["recipient"], " ", n["event"])] = n["status"].(string)
+	}
+	return status, len(items)
+}
+
+// Two processes send each e-mail once; one that is refused, now or for good, keeps no other waiting.
+func TestSenders(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shop, mail, at := shoptest.New(t), newMailServer(t, 0), dsn(t)
+			var services []*platform.Service
+			for range 2 {
+				cfg := shop.Config("notifications", at)
+				cfg.SMTP = "smtp://" + mail.addr + "?tls=off"
+				s, err := notifications.New(t.Context(), cfg)
+				services = append(services, shoptest.Run(t, s, err))
+			}
+			admin := shop.User(t, "u0", "admin")
+			want := map[string]string{}
+			for i, to := range []string{"nobody@example.com", "busy@example.com"} {
+				tell(t, shop, "users.created", to, user(fmt.Sprint("first", i), to, 1))
+			}
+			for i := range 30 {
+				to := fmt.Sprintf("u%d@example.com", i)
+				tell(t, shop, "users.created", to, user(fmt.Sprint("u", i), to, 1))
+				want[to+" users.created"] = "sent"
+			}
+			want["nobody@example.com users.created"], want["busy@example.com users.created"] = "refused", "pending"
+			var got map[string]string
+			for end := time.Now().Add(20 * time.Second); !maps.Equal(got, want); time.Sleep(50 * time.Millisecond) {
+				if got, _ = list(t, services[0], admin); time.Now().After(end) {
+					t.Fatalf("got  %v\nwant %v", got, want)
+				}
+			}
+			if n := len(mail.taken()); n != 30 {
+				t.Errorf("%d e-mails came, want 30", n)
+			}
+		})
+	}
+}
+
+// What is told of a user comes in any order: the latest address stays, and who is gone stays gone.
+func TestUsersInAnyOrder(t *testing.T) {
+	shop := shoptest.New(t)
+	s, err := notifications.New(t.Context(), shop.Config("notifications", shoptest.SQLite(t)))
+	shoptest.Run(t, s, err)
+	admin := shop.User(t, "u0", "admin")
+	handled := 0
+	tell := func(topic string, payload map[string]any) {
+		t.Helper()
+		handled++
+		tell(t, shop, topic, fmt.Sprint("m", handled), payload)
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if _, n := list(t, s, admin); n == handled {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s was not handled", topic)
+			}
+		}
+	}
+	order := map[string]any{"order_id": "o1", "user_id": "a", "total_cents": 100}
+	tell("users.updated", user("a", "new@example.com", 3))
+	tell("users.updated", user("a", "old@example.com", 2))
+	tell("users.created", user("a", "oldest@example.com", 1))
+	tell("orders.created", order)
+	if got, _ := list(t, s, admin); got["new@example.com orders.created"] == "" {
+		t.Errorf("the order's letter went elsewhere: %v", got)
+	}
+	tell("users.deleted", user("a", "new@example.com", 4))
+	tell("users.updated", user("a", "new@example.com", 3))
+	order["order_id"] = "o2"
+	if err := shop.Broker.Publish(t.Context(), "orders.created", order); err != nil {
+		t.Fatal(err)
+	}
+	tell("users.created", user("b", "b@example.com", 1)) // comes after the order
+	time.Sleep(100 * time.Millisecond)
+	if got, n := list(t, s, admin); n != handled {
+		t.Errorf("somebody who is gone is written to: %v", got)
+	}
+}
+
 func TestNotifications(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
@@ -104,19 +225,7 @@ func TestNotifications(t *testing.T) {
 			s, err := notifications.New(t.Context(), cfg)
 			shoptest.Run(t, s, err)
 
-			ctx := observability.WithCorrelationID(t.Context(), "c-7")
-			tell := func(topic, id string, payload map[string]any) {
-				t.Helper()
-				for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-					err := shop.Broker.Publish(ctx, topic, payload, messaging.WithID(id))
-					if err == nil {
-						return
-					}
-					if time.Now().After(end) { // the queue is there once the service has subscribed
-						t.Fatal(err)
-					}
-				}
-			}
+			tell := func(topic, id string, payload map[string]any) { tell(t, shop, topic, id, payload) }
 			order := map[string]any{"order_id": "o1", "user_id": "u1", "total_cents": 1990, "reason": "your card was declined"}
 			tell("orders.created", "m1", order) // comes before its user is known: it is tried again
 			tell("users.created", "m0", map[string]any{"user_id": "u1", "username": "ana", "email": "ana@example.com"})

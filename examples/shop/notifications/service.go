@@ -13,6 +13,12 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
+// indexes are what notifications are looked up by.
+const indexes = `CREATE INDEX IF NOT EXISTS notifications_user ON notifications (user_id, id);
+CREATE INDEX IF NOT EXISTS notifications_order ON notifications (order_id, id);
+CREATE INDEX IF NOT EXISTS notifications_due ON notifications (status, due_at, id);
+`
+
 // New makes the notifications service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
@@ -33,6 +39,9 @@ func build(ctx context.Context, s *platform.Service) error {
 	contacts, err1 := platform.Repo[Contact](ctx, db, "contacts")
 	notifications, err2 := platform.Repo[Notification](ctx, db, "notifications")
 	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if err := platform.Ensure(ctx, db, indexes); err != nil {
 		return err
 	}
 	in := &inbound{contacts, notifications, Kept, s.Log}
@@ -63,7 +72,7 @@ type view struct {
 	Recipient     string    `json:"recipient"`
 	Subject       string    `json:"subject"`
 	Text          string    `json:"text"`
-	Status        string    `json:"status" enum:"pending,sent,kept"`
+	Status        string    `json:"status" enum:"pending,sent,kept,refused"`
 	CorrelationID string    `json:"correlation_id,omitempty"`
 	CreatedAt     time.Time `json:"created_at"`
 }

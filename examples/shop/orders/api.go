@@ -32,7 +32,7 @@ func show(o Order) view {
 }
 
 type placeInput struct {
-	Key  string `header:"Idempotency-Key" maxLength:"128" doc:"Makes the request once: the same key gives the same order."`
+	Key  string `header:"Idempotency-Key" maxLength:"128" pattern:"^[ -~]*$" doc:"Makes the request once: the same key gives the same order."`
 	Body struct {
 		Items         []line `json:"items" minItems:"1" maxItems:"50"`
 		PaymentMethod string `json:"payment_method" minLength:"1" maxLength:"64" example:"pm_card_visa"`
@@ -107,7 +107,8 @@ func api(s *platform.Service, svc *service) {
 			return svc.answer(ctx, in.ID, http.StatusOK, ended)
 		})
 	for verb, decide := range map[string]func(Order) ([]Event, error){"ship": Order.ship, "deliver": Order.deliver} {
-		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Say that an order was "+verb+"ed", platform.Only("admin")),
+		past := map[string]string{"ship": "shipped", "deliver": "delivered"}[verb]
+		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Say that an order was "+past, platform.Only("admin")),
 			func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
 				o, err := svc.advance(ctx, in.ID, decide)
 				if err != nil {

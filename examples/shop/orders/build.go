@@ -18,6 +18,12 @@ const requests = `CREATE TABLE IF NOT EXISTS order_requests (
 	PRIMARY KEY (subject, request_key));
 `
 
+// indexes are what lists are sorted by.
+const indexes = `CREATE INDEX IF NOT EXISTS orders_placed ON orders (placed_at DESC, id);
+CREATE INDEX IF NOT EXISTS orders_user ON orders (user_id, placed_at DESC, id);
+CREATE INDEX IF NOT EXISTS orders_status ON orders (status, placed_at DESC, id);
+`
+
 // New makes the orders service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
@@ -45,6 +51,9 @@ func build(ctx context.Context, s *platform.Service) error {
 		eventstore.AggregateConfig{Category: "order", Logger: s.Log})
 	peers, err3 := newPeers(s)
 	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	if err := platform.Ensure(ctx, db, indexes); err != nil {
 		return err
 	}
 	h := &steps{orders, peers, s.Log}

@@ -61,12 +61,17 @@ func (h *steps) create(ctx context.Context, _ *saga.Call, p *Placing) error {
 }
 
 func (h *steps) cancel(ctx context.Context, c *saga.Call, p *Placing) error {
-	_, reason := c.Cause()
-	if reason == saga.ErrCancelled.Error() {
-		reason = "cancelled by the customer"
-	}
-	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPending(reason) })
+	_, cause := c.Cause()
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPending(reason(cause)) })
 	return err
+}
+
+// reason is what the customer reads of why a saga was turned back.
+func reason(cause string) string {
+	if cause == saga.ErrCancelled.Error() {
+		return "cancelled by the customer"
+	}
+	return cause
 }
 
 func (h *steps) check(ctx context.Context, _ *saga.Call, p *Placing) error {

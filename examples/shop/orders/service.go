@@ -130,7 +130,7 @@ func settle[S any](ctx context.Context, h *saga.Handle[S]) (ended bool, err erro
 	return false, err
 }
 
-// Get returns an order. One whose saga has not come to its first step is pending.
+// Get returns an order. One whose saga has not come to its first step is pending, or cancelled if it never will.
 func (s *service) Get(ctx context.Context, id string) (Order, error) {
 	o, _, err := s.orders.Load(ctx, id)
 	if !errors.Is(err, repository.ErrNotFound) {
@@ -147,7 +147,11 @@ func (s *service) Get(ctx context.Context, id string) (Order, error) {
 	if err := json.Unmarshal(r.State, &p); err != nil {
 		return o, fmt.Errorf("orders: state of saga %s: %w", id, err)
 	}
-	return Order{ID: id, UserID: p.UserID, Items: p.Items, TotalCents: p.TotalCents, Status: Pending, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}, nil
+	o = Order{ID: id, UserID: p.UserID, Items: p.Items, TotalCents: p.TotalCents, Status: Pending, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
+	if r.Status == saga.Compensated { // it was turned back before it began
+		o.Status, o.Reason = Cancelled, reason(r.Cause)
+	}
+	return o, nil
 }
 
 // Cancel takes an order back: before it is paid by turning its saga, after that by a saga of its own that returns money
@@ -171,6 +175,14 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (ended bool, er
 	}
 	if !errors.Is(err, saga.ErrFinished) && !errors.Is(err, saga.ErrNotFound) { // of an old order the saga is forgotten
 		return false, err
+	}
+	// What the saga ended with may not have been there yet when we looked: an order that it has cancelled has nothing to
+	// give back.
+	switch o, err = s.Get(ctx, id); {
+	case err != nil:
+		return false, err
+	case o.Status == Cancelled:
+		return true, nil
 	}
 	h, err := s.cancel.Start(ctx, s.sagas, "cancel-"+id, Cancelling{OrderID: id, Reason: reason})
 	if err != nil {

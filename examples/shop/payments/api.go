@@ -30,7 +30,7 @@ func show(p Payment) view {
 }
 
 type captureInput struct {
-	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/do$" doc:"The key of the saga's step."`
+	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/do$" doc:"The key of the saga's step."`
 	Body struct {
 		OrderID     string `json:"order_id" minLength:"1" maxLength:"60"`
 		UserID      string `json:"user_id" minLength:"1" maxLength:"64"`
@@ -40,7 +40,7 @@ type captureInput struct {
 }
 
 type refundInput struct {
-	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/(do|undo)$" doc:"The key of the saga's step, or of the compensation of the payment's."`
+	Key string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/(do|undo)$" doc:"The key of the saga's step, or of the compensation of the payment's."`
 	ID  string `path:"id" maxLength:"64"`
 }
 

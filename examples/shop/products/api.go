@@ -68,7 +68,7 @@ type checkInput struct {
 }
 
 type reserveInput struct {
-	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^.+/do$" doc:"The key of the saga's step."`
+	Key  string `header:"Idempotency-Key" required:"true" maxLength:"400" pattern:"^[ -~]+/do$" doc:"The key of the saga's step."`
 	Body struct {
 		OrderID string `json:"order_id" minLength:"1" maxLength:"60"`
 		Items   []Item `json:"items" minItems:"1" maxItems:"50"`

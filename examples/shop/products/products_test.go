@@ -173,6 +173,33 @@ func TestProducts(t *testing.T) {
 	}
 }
 
+// What is no text is the client's mistake on every database, wherever it stands.
+func TestNoText(t *testing.T) {
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shop := shoptest.New(t)
+			s, _ := start(t, shop, dsn(t))
+			base, admin := s.URL()+"/api/v1/products", shop.User(t, "u-admin", "admin")
+			for _, bad := range []string{"%00", "%ff", "a%00b", "%ed%a0%80"} {
+				shoptest.Call{Method: "GET", URL: base + "/" + bad}.Do(t).Want(t, "an id "+bad, 400, "bad-request")
+				shoptest.Call{Method: "GET", URL: base + "?name=" + bad}.Do(t).Want(t, "a name "+bad, 400, "bad-request")
+				shoptest.Call{Method: "DELETE", URL: base + "/" + bad, Token: admin}.Do(t).Want(t, "delete "+bad, 400, "bad-request")
+			}
+			shoptest.Call{Method: "POST", URL: base + "/check", Token: admin, Body: `{"items":[{"product_id":"a\u0000b","quantity":1}]}`}.Do(t).
+				Want(t, "check", 422, "validation", "items[0].product_id")
+			a := shoptest.Call{Method: "POST", URL: base, Token: admin, Body: `{"sku":"N-1","name":"a\u0000b","price_cents":1}`}.Do(t)
+			if a.Code != 201 && a.Code != 422 {
+				t.Errorf("a name with NUL: %d %s", a.Code, a.Raw)
+			}
+			a = shoptest.Call{Method: "PUT", URL: base + "/prod-mug", Token: admin, Body: `{"description":"a\u0000b"}`}.Do(t)
+			if a.Code != 200 && a.Code != 422 {
+				t.Errorf("a description with NUL: %d %s", a.Code, a.Raw)
+			}
+		})
+	}
+}
+
 func TestList(t *testing.T) {
 	s, _ := start(t, shoptest.New(t), shoptest.SQLite(t))
 	list := func(query string) (ids []string, next string) {

@@ -11,21 +11,24 @@ type Told struct {
 	UserID   string `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
+	// Version is the user's after the change, and one more than the last when the user is gone: whoever keeps a copy tells
+	// by it what is older.
+	Version int64 `json:"version"`
 }
 
 // events tells through an outbox: what is told is stored by the write that it is about.
 type events struct{ outbox messaging.Publisher }
 
-func (e events) tell(ctx context.Context, topic string, u *User) error {
-	return e.outbox.Publish(ctx, topic, Told{u.ID, u.Username, u.Email}, messaging.WithKey(u.ID))
+func (e events) tell(ctx context.Context, topic string, u *User, version int64) error {
+	return e.outbox.Publish(ctx, topic, Told{u.ID, u.Username, u.Email, version}, messaging.WithKey(u.ID))
 }
 
 func (e events) UserCreated(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.created", u)
+	return e.tell(ctx, "users.created", u, u.Version)
 }
 func (e events) UserUpdated(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.updated", u)
+	return e.tell(ctx, "users.updated", u, u.Version+1) // the write that counts it is to come
 }
 func (e events) UserDeleted(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.deleted", u)
+	return e.tell(ctx, "users.deleted", u, u.Version+1)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -42,7 +43,12 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messaging.HandleRaw(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[[]byte]) error {
+	versions := map[string]int64{}
+	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[users.Told]) error {
+		if m.Data.Version != versions[m.Data.UserID]+1 {
+			t.Errorf("%s tells version %d after %d", m.Type, m.Data.Version, versions[m.Data.UserID])
+		}
+		versions[m.Data.UserID] = m.Data.Version
 		topics <- m.Type
 		return nil
 	})
@@ -186,12 +192,25 @@ func must(b []byte, err error) []byte {
 }
 
 func TestRefreshAndWrongPassword(t *testing.T) {
-	s, _ := start(t, "sqlite:"+filepath.Join(t.TempDir(), "users.db"))
+	for name, dsn := range map[string]func(testing.TB) string{
+		"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "users.db") },
+		"postgresql": testenv.Postgres,
+	} {
+		t.Run(name, func(t *testing.T) { refreshAndWrongPassword(t, dsn(t)) })
+	}
+}
+
+func refreshAndWrongPassword(t *testing.T, dsn string) {
+	s, _ := start(t, dsn)
 	cfg := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: s.URL() + "/token"}}
-	for _, c := range [][2]string{{"admin", "wrong"}, {"nobody", "correct horse"}, {"", ""}} {
-		if _, err := cfg.PasswordCredentialsToken(t.Context(), c[0], c[1]); err == nil {
-			t.Errorf("login as %v", c)
+	for _, c := range [][2]string{{"admin", "wrong"}, {"nobody", "correct horse"}, {"ad\x00min", "correct horse"}, {"\xff", "correct horse"}} {
+		_, err := cfg.PasswordCredentialsToken(t.Context(), c[0], c[1])
+		if refused := (*oauth2.RetrieveError)(nil); !errors.As(err, &refused) || refused.ErrorCode != "invalid_grant" {
+			t.Errorf("login as %q: %v", c, err)
 		}
+	}
+	if _, err := cfg.PasswordCredentialsToken(t.Context(), "", ""); err == nil {
+		t.Error("login as nobody")
 	}
 	token, err := cfg.PasswordCredentialsToken(t.Context(), "admin", "correct horse")
 	if err != nil {

@@ -113,23 +113,34 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 	return dup, nil
 }
 
-// purgeEvery is how often old notes are looked for, by each process.
-const purgeEvery = 10 * time.Minute
+// How often each process looks for old notes; and how soon again where there were more than it removes at a time, which
+// a consumer of many messages is never done with else.
+const (
+	purgeEvery = 10 * time.Minute
+	purgeNext  = time.Second
+)
 
 func (i *Inbox) purgeSometimes(ctx context.Context) {
 	now, last := time.Now().UnixMicro(), i.purged.Load()
 	if i.cfg.Keep < 0 || now-last < purgeEvery.Microseconds() || !i.purged.CompareAndSwap(last, now) {
 		return
 	}
-	if _, err := i.Purge(ctx); err != nil && ctx.Err() == nil {
+	n, err := i.Purge(ctx)
+	if err != nil && ctx.Err() == nil {
 		i.cfg.Logger.WarnContext(ctx, "sqlinbox: old notes could not be removed", "error", err)
+	}
+	if n >= purgeMost {
+		i.purged.CompareAndSwap(now, now-(purgeEvery-purgeNext).Microseconds())
 	}
 }
 
-// purgeChunk bounds a statement, so that it keeps nobody waiting.
-const purgeChunk = 1000
+// purgeChunk bounds a statement, so that it keeps nobody waiting, and purgeMost all of a call's.
+const (
+	purgeChunk = 1000
+	purgeMost  = 10 * purgeChunk
+)
 
-// Purge removes notes that are older than Config.Keep, at most some thousand at a time, and returns their number. Once
+// Purge removes notes that are older than Config.Keep, at most 10,000 at a time, and returns their number. Once
 // does it by itself now and then, but not inside a transaction that the caller has begun without InTx (sqldb.DB.WithPgxTx,
 // WithSQLTx).
 func (i *Inbox) Purge(ctx context.Context) (int64, error) {
@@ -138,7 +149,7 @@ func (i *Inbox) Purge(ctx context.Context) (int64, error) {
 	}
 	ctx = i.db.WithoutTx(ctx)
 	var sum int64
-	for range 10 {
+	for sum < purgeMost {
 		n, err := i.db.Querier(ctx).Exec(ctx, "DELETE FROM "+i.table+" WHERE (consumer, id) IN (SELECT consumer, id FROM "+i.table+
 			" WHERE applied_at < $1 LIMIT $2)", sqldb.Replan, time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
 		sum += n

@@ -171,6 +171,38 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+// What is more than one purge removes is not left for ten minutes, in which more may come than that: the next ones follow
+// a second apart, until nothing is left.
+func TestPurgeKeepsUp(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, _ func() int) {
+		i := inbox(t, db, sqlinbox.Config{Keep: time.Hour})
+		if _, err := db.Querier(t.Context()).Exec(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000)
+			INSERT INTO sillar_inbox SELECT 'old', CAST(i AS TEXT), 1 FROM n`); err != nil {
+			t.Fatal(err)
+		}
+		left := func() (n int) {
+			t.Helper()
+			if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM sillar_inbox WHERE consumer = 'old'").Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		n := 0
+		for end := time.Now().Add(20 * time.Second); left() > 0; n++ {
+			if time.Now().After(end) {
+				t.Fatalf("%d are left", left())
+			}
+			if _, err := i.Once(t.Context(), "c", fmt.Sprint(n), func(context.Context) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n < 20 {
+			t.Errorf("all at once, in %d messages: none should wait for so much", n)
+		}
+	})
+}
+
 // Together with a router: a message that comes twice has one effect.
 func TestWithRouter(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {

@@ -120,7 +120,7 @@ func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sil
 
 // Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement,
 // which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
-// known whether the events were appended.
+// known whether the events were appended. A conflict leaves the transaction that ctx carries as it was.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
@@ -135,8 +135,12 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		insert = s.insertPostgres
 	}
+	var stale *repository.ConflictError
 	whole := func(ctx context.Context) error {
-		if err := insert(ctx, stream, expected, out); err != nil {
+		stale = nil
+		if err := insert(ctx, stream, expected, out); errors.As(err, &stale) {
+			return nil // it has changed nothing, and must not doom a transaction of the caller's, who may look again
+		} else if err != nil {
 			return err
 		}
 		s.db.AfterCommit(ctx, s.wake)
@@ -148,7 +152,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
 		err = s.autocommit(ctx, stream, expected, out)
 	} else {
-		err = s.db.InTx(ctx, whole)
+		if err = s.db.InTx(ctx, whole); err == nil && stale != nil {
+			err = stale
+		}
 	}
 	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
 		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}

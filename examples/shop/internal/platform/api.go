@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -52,6 +54,8 @@ func describe(err error) (p *Problem, known bool) {
 		return Fail(http.StatusConflict, "conflict", "it was changed by another meanwhile: read it again"), true
 	case errors.Is(err, repository.ErrCursor), errors.Is(err, repository.ErrQuery):
 		return Fail(http.StatusBadRequest, "query", "the query or its cursor is not valid"), true
+	case errors.Is(err, repository.ErrValue):
+		return Fail(http.StatusUnprocessableEntity, "validation", "the request holds text that cannot be stored"), true
 	case errors.Is(err, cqrs.ErrInvalid):
 		return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid"), true
 	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
@@ -127,8 +131,20 @@ type serviceKey struct{}
 func newAPI(s *Service, api huma.API) huma.API {
 	api.UseMiddleware(func(c huma.Context, next func(huma.Context)) {
 		next(huma.WithValue(c, serviceKey{}, s))
-	}, s.authorize)
+	}, plainText, s.authorize)
 	return api
+}
+
+// plainText refuses addresses with what is no text: no id, and nothing that is searched for, is like that, and
+// databases that are asked for it fail.
+func plainText(c huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(c)
+	query, err := url.QueryUnescape(r.URL.RawQuery)
+	if text := r.URL.Path + query; err != nil || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		complete(r.Context(), Fail(http.StatusBadRequest, "bad-request", "the address holds what is no text")).Write(r.Context(), w)
+		return
+	}
+	next(c)
 }
 
 // Access is who may call an operation.
