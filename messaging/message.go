@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -62,6 +63,8 @@ func (e Envelope) Validate() error {
 		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrMessage)
 	case max(len(e.ID), len(e.Source), len(e.ContentType)) > MaxTopic:
 		return fmt.Errorf("%w: ID, Source or ContentType: want at most %d bytes", ErrMessage, MaxTopic)
+	case !isText(e.Type) || !isText(e.ID) || !isText(e.Source) || !isText(e.ContentType) || !isText(e.Key):
+		return fmt.Errorf("%w: topic, ID, Source, ContentType and Key: want UTF-8 without NUL", ErrMessage)
 	}
 	size := len(e.Key)
 	for name, value := range e.Headers {
@@ -75,6 +78,9 @@ func (e Envelope) Validate() error {
 	}
 	return nil
 }
+
+// isText reports whether every broker and outbox keeps a text as it is.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // Option changes what Publish sends.
 type Option func(*Envelope)

@@ -31,6 +31,7 @@ func TestEnvelope(t *testing.T) {
 		payload       any
 	}{
 		"no topic": {"s", "", 1}, "no source": {"", "a", 1}, "wildcard": {"s", "a.*", 1}, "space": {"s", "a b", 1},
+		"no UTF-8": {"s", "a\xff", 1}, "NUL": {"s", "a\x00", 1}, "a source of no text": {"\xff", "a", 1},
 		"too long": {"s", strings.Repeat("a", 256), 1}, "not JSON": {"s", "a", func() {}},
 	} {
 		if _, err := messaging.NewEnvelope(t.Context(), bad.source, nil, bad.topic, bad.payload); !errors.Is(err, messaging.ErrMessage) {

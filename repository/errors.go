@@ -17,7 +17,7 @@ var (
 	// ErrCursor says that a cursor was changed, or belongs to another query.
 	ErrCursor = errors.New("repository: cursor does not belong to this query")
 	// ErrValue says that the database cannot hold a value that was to be stored: on PostgreSQL text with NUL, or that is no
-	// UTF-8. Such text is found nowhere there, without an error.
+	// UTF-8, on SQLite a number that is none (NaN). Such text is found nowhere there, without an error.
 	ErrValue = errors.New("repository: the database cannot hold the value")
 	// ErrQuery is matched by every *FieldError and *QueryError.
 	ErrQuery = errors.New("repository: unusable query")

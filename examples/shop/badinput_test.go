@@ -48,11 +48,11 @@ func TestBadInputEverywhere(t *testing.T) {
 				operations++
 				for _, base := range []string{url, h.URL() + "/" + name} {
 					for who, token := range tokens {
-						for _, id := range []string{"none", "%27%3B%20DROP%20TABLE%20users%3B--", "..%2F..%2Fetc%2Fpasswd", strings.Repeat("x", 300)} {
+						for _, id := range []string{"none", "%00", "a%ff", "%27%3B%20DROP%20TABLE%20users%3B--", "..%2F..%2Fetc%2Fpasswd", strings.Repeat("x", 300)} {
 							for _, body := range []string{"", "{", `{"items":"none","password":7}`, `[]`, `{"a":` + strings.Repeat("[", 2000)} {
 								target := base + strings.NewReplacer("{id}", id, "{product_id}", id).Replace(path)
 								if strings.ToUpper(method) == http.MethodGet {
-									target += "?limit=-1&after=%00&order_id=" + strings.Repeat("y", 100)
+									target += "?limit=-1&after=none&order_id=" + strings.Repeat("y", 100)
 								}
 								badCall(t, who, token, strings.ToUpper(method), target, body)
 							}

@@ -26,7 +26,7 @@ const scope = "github.com/sillar-go/sillar/messaging/outbox"
 type RelayConfig struct {
 	// Name tells outboxes apart in metrics and logs. Default "outbox".
 	Name string
-	// Batch is how many entries are claimed at a time. Default 200.
+	// Batch is how many entries are claimed at a time. Default 200, at most 10,000: a statement has no room for more.
 	Batch int
 	// Lease is how long a claim lasts when its relay dies. Default 30s: longer delays what a dead relay held, shorter
 	// than a slow broker's confirms has events published twice.
@@ -62,6 +62,9 @@ type Relay struct {
 	tracer  trace.Tracer
 }
 
+// maxBatch keeps a claim below the parameters that a statement can have: 32,766 on SQLite, 65,535 on PostgreSQL.
+const maxBatch = 10_000
+
 // NewRelay makes a relay between a store and a broker.
 func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Relay, error) {
 	if store == nil || publisher == nil {
@@ -73,6 +76,7 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	if cfg.Batch <= 0 {
 		cfg.Batch = 200
 	}
+	cfg.Batch = min(cfg.Batch, maxBatch)
 	if cfg.Lease <= 0 {
 		cfg.Lease = 30 * time.Second
 	}
@@ -307,8 +311,13 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	return stuck, nil
 }
 
-// noBroker reports whether an error says nothing about the event itself.
+// noBroker reports whether an error says nothing about the event itself. A broker that has taken the event and does not
+// confirm it in all the time there was may do so with this one only, as where its queue has lost its majority: if that
+// counted as no broker, as many of them as make a batch would keep all others from their turn.
 func noBroker(err error) bool {
+	if errors.Is(err, messaging.ErrUnknownOutcome) && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, messaging.ErrBlocked) {
+		return false
+	}
 	for _, e := range []error{messaging.ErrBlocked, messaging.ErrClosed, messaging.ErrUnknownOutcome, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, e) {
 			return true

@@ -33,6 +33,7 @@ type store struct {
 	entries  []outbox.Entry
 	claimErr []error
 	log      []string
+	limit    int
 }
 
 func (s *store) note(what string, entries ...outbox.Entry) {
@@ -41,9 +42,10 @@ func (s *store) note(what string, entries ...outbox.Entry) {
 	}
 }
 
-func (s *store) Claim(context.Context, string, int, time.Duration) ([]outbox.Entry, error) {
+func (s *store) Claim(_ context.Context, _ string, limit int, _ time.Duration) ([]outbox.Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.limit = limit
 	if len(s.claimErr) > 0 {
 		err := s.claimErr[0]
 		s.claimErr = s.claimErr[1:]
@@ -161,7 +163,7 @@ func TestDrainDeadline(t *testing.T) {
 	}
 }
 
-// What is not confirmed in half the lease is given back while it is still ours.
+// What is not confirmed in half the lease is held back while it is still ours.
 func TestSlowBroker(t *testing.T) {
 	s := &store{entries: []outbox.Entry{entry("a", "")}}
 	var after time.Duration
@@ -171,9 +173,42 @@ func TestSlowBroker(t *testing.T) {
 		after = time.Since(begin)
 		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, ctx.Err())
 	}
-	run(t, s, p, outbox.RelayConfig{Lease: 10 * time.Second}, func(func() error) { time.Sleep(time.Minute) })
-	if got := fmt.Sprint(s.done()); after != 5*time.Second || got != "[release a]" {
+	run(t, s, p, outbox.RelayConfig{Lease: 10 * time.Second, Backoff: messaging.Constant(time.Second)}, func(func() error) { time.Sleep(time.Minute) })
+	if got := fmt.Sprint(s.done()); after != 5*time.Second || got != "[hold 1s a]" {
 		t.Errorf("after %v: %s", after, got)
+	}
+}
+
+// What a broker does not confirm is held back, and what it confirms beside it goes on; a broker that takes nothing, or is
+// left, has said nothing about any of them.
+func TestUnconfirmed(t *testing.T) {
+	for _, c := range []struct {
+		why error
+	}{{nil}, {messaging.ErrBlocked}, {context.Canceled}} {
+		s := &store{entries: []outbox.Entry{entry("stuck", "k"), entry("a", ""), entry("behind", "k"), entry("c0", "c"), entry("c1", "c")}}
+		p := func(ctx context.Context, events []messaging.Envelope) error {
+			errs := make([]error, len(events))
+			for i, e := range events {
+				if e.ID == "stuck" {
+					<-ctx.Done()
+					errs[i] = fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(ctx.Err(), c.why))
+					if c.why == context.Canceled {
+						errs[i] = fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, c.why)
+					}
+				}
+			}
+			return messaging.Batch(errs)
+		}
+		run(t, s, p, outbox.RelayConfig{Batch: 1 << 30, Backoff: messaging.Constant(time.Second)}, func(func() error) { time.Sleep(time.Minute) })
+		got := s.done()
+		held := slices.Contains(got, "hold 1s stuck") && slices.Contains(got, "release behind")
+		released := slices.Contains(got, "release stuck") && slices.Contains(got, "release behind")
+		if !slices.Contains(got, "done a") || !slices.Contains(got, "done c0") || held != (c.why == nil) || released != (c.why != nil) {
+			t.Errorf("%v: settled %v", c.why, got)
+		}
+		if s.limit > 10_000 {
+			t.Errorf("claims of %d", s.limit)
+		}
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
@@ -63,5 +66,48 @@ func TestRedriveIsCut(t *testing.T) {
 	t.Logf("%d moved, %d redrives were cut", moved, failures)
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A stranger's message that the server has given up by itself is still of its topic: its handler gets it again.
+func TestRedriveOfAStrangers(t *testing.T) {
+	t.Parallel()
+	url := testenv.RabbitMQ(t)
+	b := open(t, url, rabbitmq.Config{})
+	if err := subscribe(t, b, "g", 1, "strange.topic").Close(); err != nil {
+		t.Fatal(err)
+	}
+	publishRaw(t, url, "strange.topic", amqp.Table{})
+	c, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	ch, err := c.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := false
+	for end := time.Now().Add(10 * time.Second); !got && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		var d amqp.Delivery
+		if d, got, err = ch.Get("g", false); err != nil || got && d.Reject(false) != nil {
+			t.Fatal(err)
+		}
+	}
+	var dead []messaging.DeadLetter
+	for end := time.Now().Add(10 * time.Second); len(dead) == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if dead, err = b.DeadLetters(within(t, 5*time.Second), "g", 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(dead) != 1 || dead[0].Type != "strange.topic" || dead[0].Reason != "the server gave it up: rejected" {
+		t.Fatalf("dead letters: %+v", dead)
+	}
+	if n, err := b.Redrive(within(t, 10*time.Second), "g", 10); n != 1 || err != nil {
+		t.Fatalf("%d moved, %v", n, err)
+	}
+	s := subscribe(t, b, "g", 1, "strange.topic")
+	if d := receive(t, s); d.Envelope().Type != "strange.topic" || d.Ack(t.Context()) != nil {
+		t.Errorf("it came as %q", d.Envelope().Type)
 	}
 }

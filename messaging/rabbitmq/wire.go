@@ -59,6 +59,9 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 	if d.Timestamp.IsZero() {
 		e.Time = time.Time{}
 	}
+	if key, ok := firstKey(d.Headers); ok {
+		e.Type = key
+	}
 	for name, v := range d.Headers {
 		lower := strings.ToLower(name)
 		if own(lower) {
@@ -76,6 +79,22 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 		}
 	}
 	return e, attempts
+}
+
+// firstKey returns the routing key with which a message was published that the server has moved by itself: the oldest
+// entry of x-death has it, while the message has the name of the queue it is in.
+func firstKey(h amqp.Table) (key string, ok bool) {
+	deaths, _ := h["x-death"].([]any)
+	if len(deaths) == 0 {
+		return "", false
+	}
+	oldest, _ := deaths[len(deaths)-1].(amqp.Table)
+	keys, _ := oldest["routing-keys"].([]any)
+	if len(keys) == 0 {
+		return "", false
+	}
+	key, ok = keys[0].(string)
+	return key, ok && key != ""
 }
 
 // cutPrefix cuts what begins CloudEvents' headers.

@@ -41,7 +41,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -63,7 +65,7 @@ var (
 	ErrCursor = errors.New("eventstore: not a cursor of this store")
 	// ErrType says that an event's type or schema version is unknown.
 	ErrType = errors.New("eventstore: unknown event type")
-	// ErrAppend says that an append makes no sense: no stream, no type, an id twice.
+	// ErrAppend says that an append makes no sense: no stream, no type, an id twice, names or data that are no UTF-8.
 	ErrAppend = errors.New("eventstore: malformed append")
 	// ErrCheckpoint says that another projector moved the checkpoint.
 	ErrCheckpoint = errors.New("eventstore: the checkpoint was moved by another")
@@ -145,6 +147,7 @@ func Load(ctx context.Context, s Store, stream string) iter.Seq2[Recorded, error
 // event with the cursor after it.
 func Subscribe(ctx context.Context, s Store, cursor string) iter.Seq2[Delivered, error] {
 	return func(yield func(Delivered, error) bool) {
+		cursor := cursor // it may be ranged over again
 		for ctx.Err() == nil {
 			events, next, err := s.Read(ctx, cursor, 500)
 			if err != nil {
@@ -177,9 +180,13 @@ type Delivered struct {
 	Cursor string
 }
 
+// Storable reports whether a name can be that of a stream, a type or an event on every database: UTF-8 without NUL. It is
+// for adapters, which have nothing under other names.
+func Storable(name string) bool { return utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 }
+
 // Prepare checks and completes events for an adapter: ids, schema, data, and the metadata of ctx.
 func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event, newID func() string) ([]Event, error) {
-	if stream == "" || len(stream) > 300 || expected < Any || len(events) == 0 {
+	if stream == "" || len(stream) > 300 || !Storable(stream) || expected < Any || len(events) == 0 {
 		return nil, fmt.Errorf("%w: stream %q, expected version %d, %d events", ErrAppend, stream[:min(len(stream), 64)], expected, len(events))
 	}
 	if p == nil {
@@ -191,10 +198,13 @@ func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string
 		if e.Type == "" {
 			return nil, fmt.Errorf("%w: event %d of stream %s has no type", ErrAppend, i, stream)
 		}
+		if !Storable(e.Type) || !Storable(e.ID) || e.Schema < 0 {
+			return nil, fmt.Errorf("%w: type %q, schema %d or the id of event %d of stream %s", ErrAppend, e.Type, e.Schema, i, stream)
+		}
 		if len(e.Data) == 0 {
 			e.Data = json.RawMessage("null")
 		}
-		if !json.Valid(e.Data) {
+		if !json.Valid(e.Data) || !utf8.Valid(e.Data) {
 			return nil, fmt.Errorf("%w: the data of event %d of stream %s is no JSON", ErrAppend, i, stream)
 		}
 		if e.ID == "" {

@@ -3,8 +3,9 @@
 //
 //	products, err := memrepo.New[Product](memrepo.Config{Unique: [][]string{{"sku"}}})
 //
-// It takes part in no transaction: what is written inside a sqldb.InTx stays when that rolls back. Everything is lost
-// when the process ends.
+// The functions of a write may use the Repo with the context that they are given; others wait meanwhile. It takes part in
+// no transaction: what is written inside a sqldb.InTx stays when that rolls back. Everything is lost when the process
+// ends.
 package memrepo
 
 import (
@@ -74,18 +75,26 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (
 		return zero, err
 	}
 	r.life.Init(&e)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, taken := r.rows[r.life.ID(&e)]; taken {
-		return zero, &repository.UniqueError{Constraint: "id", Fields: []string{"id"}}
-	}
-	if err := r.checkUnique(&e); err != nil {
+	ctx, unlock := r.lock(ctx)
+	defer unlock()
+	if err := r.free(&e); err != nil {
 		return zero, err
 	}
 	if err := run(ctx, &e, then); err != nil {
 		return zero, err
 	}
+	if err := r.free(&e); err != nil { // the functions may have stored something, too
+		return zero, err
+	}
 	return r.put(&e)
+}
+
+// free returns an error when a new entity cannot be stored.
+func (r *Repo[E]) free(e *E) error {
+	if _, taken := r.rows[r.life.ID(e)]; taken {
+		return &repository.UniqueError{Constraint: "id", Fields: []string{"id"}}
+	}
+	return r.checkUnique(e)
 }
 
 // run runs the functions of a write on e.
@@ -146,9 +155,8 @@ func (r *Repo[E]) checkUnique(e *E) error {
 }
 
 // Get implements repository.Repository.
-func (r *Repo[E]) Get(_ context.Context, id string) (E, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
+	defer r.rlock(ctx)()
 	e, ok := r.rows[id]
 	if !ok {
 		return e, fmt.Errorf("memrepo: get %q: %w", id, repository.ErrNotFound)
@@ -157,9 +165,8 @@ func (r *Repo[E]) Get(_ context.Context, id string) (E, error) {
 }
 
 // GetMany implements repository.Repository.
-func (r *Repo[E]) GetMany(_ context.Context, ids []string) ([]E, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
+	defer r.rlock(ctx)()
 	var out []E
 	for _, id := range ids {
 		if e, ok := r.rows[id]; ok {
@@ -174,13 +181,12 @@ func (r *Repo[E]) GetMany(_ context.Context, ids []string) ([]E, error) {
 }
 
 // Find implements repository.Repository.
-func (r *Repo[E]) Find(_ context.Context, q repository.Query[E]) (repository.Page[E], error) {
+func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
 	p, err := repository.NewPlan(q)
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	defer r.rlock(ctx)()
 	found := r.matching(p.Where)
 	sortBy(r.m, p.Keys, found)
 	found = found[min(p.Offset, len(found)):]
@@ -209,20 +215,19 @@ func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, 
 }
 
 // Count implements repository.Repository.
-func (r *Repo[E]) Count(_ context.Context, where repository.Filter[E]) (int64, error) {
+func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64, error) {
 	n, err := where.Node()
 	if err != nil {
 		return 0, err
 	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	defer r.rlock(ctx)()
 	return int64(len(r.matching(n))), nil
 }
 
 // Update implements repository.Repository.
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	ctx, unlock := r.lock(ctx)
+	defer unlock()
 	before, ok := r.rows[id]
 	if !ok {
 		return before, fmt.Errorf("memrepo: update %q: %w", id, repository.ErrNotFound)
@@ -239,6 +244,13 @@ func (r *Repo[E]) change(before E, fn func(*E) error) (E, error) {
 	if err := fn(&e); err != nil {
 		return zero, err
 	}
+	now, ok := r.rows[r.life.ID(&before)] // fn may have changed it itself
+	if !ok {
+		return zero, fmt.Errorf("memrepo: update %q: %w", r.life.ID(&before), repository.ErrNotFound)
+	}
+	if read, actual := r.life.Version(&before), r.life.Version(&now); read != actual {
+		return zero, &repository.ConflictError{ID: r.life.ID(&before), Expected: read, Actual: actual}
+	}
 	r.life.Touch(&e, &before)
 	if err := r.checkUnique(&e); err != nil {
 		return zero, err
@@ -247,9 +259,9 @@ func (r *Repo[E]) change(before E, fn func(*E) error) (E, error) {
 }
 
 // Replace implements repository.Repository.
-func (r *Repo[E]) Replace(_ context.Context, e E) (E, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
+	_, unlock := r.lock(ctx)
+	defer unlock()
 	id := r.life.ID(&e)
 	before, ok := r.rows[id]
 	if !ok {
@@ -268,8 +280,8 @@ func (r *Repo[E]) Replace(_ context.Context, e E) (E, error) {
 
 // Delete implements repository.Repository.
 func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	ctx, unlock := r.lock(ctx)
+	defer unlock()
 	e, ok := r.rows[id]
 	if !ok {
 		return fmt.Errorf("memrepo: delete %q: %w", id, repository.ErrNotFound)

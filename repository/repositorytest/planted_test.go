@@ -279,7 +279,7 @@ var planted = map[string]struct {
 			return n, err
 		}
 	}},
-	"fails where it cannot ask": {"StrangeText", func(w *wrong) {
+	"fails where it cannot ask": {"StrangeValues", func(w *wrong) {
 		w.count = func(ctx context.Context, where repository.Filter[widget]) (int64, error) {
 			if node, _ := where.Node(); strings.Contains(fmt.Sprint(node.Value), "\x00") {
 				return 0, errors.New("invalid byte sequence")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -144,10 +145,12 @@ func hostileFields(t *testing.T, r repo, _ Features) {
 	}
 }
 
-// strangeText asks for, and stores, text that not every database can hold. Where one cannot, there is none of it, and
+// strangeValues asks for, and stores, text that not every database can hold. Where one cannot, there is none of it, and
 // storing it is refused by name.
-func strangeText(t *testing.T, r repo, _ Features) {
+func strangeValues(t *testing.T, r repo, _ Features) {
+	strangeNumbers(t, r)
 	must[Widget](t)(r.Create(t.Context(), Widget{Meta: repository.Meta{ID: "lamp"}, SKU: "lamp", Name: "lamp"}))
+	lamps := SKU.Eq("lamp")
 	for _, s := range []string{"la\x00mp", "\x00", "la\xff", "\xff\xff", "\xed\xa0\x80"} {
 		for what, err := range map[string]error{
 			"Get":     second(r.Get(t.Context(), s)),
@@ -164,7 +167,7 @@ func strangeText(t *testing.T, r repo, _ Features) {
 			f    repository.Filter[Widget]
 			want int64
 		}{
-			{Name.Eq(s), 0}, {Name.Ne(s), 1}, {repository.Not(Name.Eq(s)), 1}, {Name.In(s), 0}, {Name.In(s, "lamp"), 1}, {Name.HasPrefix(s), 0},
+			{Name.Eq(s), 0}, {lamps.And(Name.Ne(s)), 1}, {lamps.And(repository.Not(Name.Eq(s))), 1}, {Name.In(s), 0}, {Name.In(s, "lamp"), 1}, {Name.HasPrefix(s), 0},
 			{Note.Eq(s), 0}, {Name.Eq(s).Or(Name.HasPrefix("la")), 1},
 		} {
 			if n := must[int64](t)(r.Count(t.Context(), c.f)); n != c.want {
@@ -189,6 +192,21 @@ func strangeText(t *testing.T, r repo, _ Features) {
 		}
 		if err := r.Delete(t.Context(), w.ID); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// strangeNumbers stores numbers at the ends, and beyond them.
+func strangeNumbers(t *testing.T, r repo) {
+	for i, f := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64, math.Copysign(0, -1)} {
+		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("number", i), Weight: f, Price: math.MinInt64, Small: math.MaxUint32})
+		if err != nil {
+			wantErr(t, fmt.Sprintf("Create with %v", f), err, repository.ErrValue)
+			continue
+		}
+		got := must[Widget](t)(r.Get(t.Context(), w.ID))
+		if same := got.Weight == f || math.IsNaN(f) && math.IsNaN(got.Weight); !same || got.Price != math.MinInt64 || got.Small != math.MaxUint32 {
+			t.Errorf("%v came back as %v, with %d and %d", f, got.Weight, got.Price, got.Small)
 		}
 	}
 }

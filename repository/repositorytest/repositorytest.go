@@ -99,7 +99,7 @@ func all() []check {
 		{"PagingUnderWrites", pagingUnderWrites},
 		{"Cursors", cursors},
 		{"HostileFields", hostileFields},
-		{"StrangeText", strangeText},
+		{"StrangeValues", strangeValues},
 		{"RandomQueries", randomQueries},
 	}
 }

@@ -3,6 +3,7 @@ package repositorytest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -170,6 +171,42 @@ func update(t *testing.T, r repo, _ Features) {
 		t.Fatalf("updated to %+v %q", u.Meta, u.Name)
 	}
 	same(t, "stored", must[Widget](t)(r.Get(t.Context(), w.ID)), u)
+	inside(t, r, u)
+}
+
+// inside uses the store in the functions of its writes, with the context that they are given.
+func inside(t *testing.T, r repo, w Widget) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		look := func(ctx context.Context, x *Widget) error {
+			got, err := r.Get(ctx, w.ID)
+			if err != nil {
+				return err
+			}
+			n, err := r.Count(ctx, SKU.Eq(w.SKU))
+			if x.Name = fmt.Sprint(got.Name, n); err != nil {
+				return err
+			}
+			_, err = r.Find(ctx, repository.Query[Widget]{})
+			return err
+		}
+		if u, err := r.Update(ctx, w.ID, look); err != nil || u.Name != w.Name+"1" {
+			t.Errorf("an Update that looks at the store: %q, %v", u.Name, err)
+		}
+		if c, err := r.Create(ctx, Widget{SKU: "inside"}, look); err != nil {
+			t.Errorf("a Create that looks at the store: %v", err)
+		} else if err := r.Delete(ctx, c.ID, look); err != nil {
+			t.Errorf("a Delete that looks at the store: %v", err)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("a function of a write that looks at the store waits for itself")
+	}
 }
 
 func updateFails(t *testing.T, r repo, _ Features) {

@@ -214,7 +214,7 @@ func (q sqlQuerier) prepared(ctx context.Context, c sqlConn, query string) *sql.
 	switch c := c.(type) {
 	case *sql.Tx:
 		if q.own {
-			return q.db.writes.inTx(ctx, c, query)
+			return q.tx.prepared(ctx, c, q.db.writes, query)
 		}
 	case *sql.DB:
 		if c == q.db.writer {

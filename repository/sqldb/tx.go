@@ -28,6 +28,14 @@ type tx struct {
 	doomed error // why it must not be committed
 	lost   bool  // SQLite has rolled it back, or may have: a further statement would stand alone
 	after  []func()
+	stmts  []txStmt
+	few    [2]txStmt // what stmts begins with
+}
+
+// txStmt is a statement that is kept prepared, as database/sql wants it in a transaction.
+type txStmt struct {
+	query string
+	stmt  *sql.Stmt
 }
 
 // doom has the transaction rolled back in the end.
@@ -57,6 +65,26 @@ func (t *tx) end() []func() {
 	after := t.after
 	t.after = nil
 	return after
+}
+
+// prepared returns a statement that is kept prepared, nil where it is not: one for each text, because database/sql keeps
+// what it makes for a transaction until that ends.
+func (t *tx) prepared(ctx context.Context, in *sql.Tx, kept *statements, query string) *sql.Stmt {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.stmts {
+		if s.query == query {
+			return s.stmt
+		}
+	}
+	stmt := kept.inTx(ctx, in, query)
+	if stmt != nil {
+		if t.stmts == nil {
+			t.stmts = t.few[:0]
+		}
+		t.stmts = append(t.stmts, txStmt{query, stmt})
+	}
+	return stmt
 }
 
 func (db *DB) carried(ctx context.Context) *tx {

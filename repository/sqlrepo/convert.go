@@ -3,6 +3,7 @@ package sqlrepo
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 
@@ -36,7 +37,11 @@ func (r *Repo[E]) args(e *E) ([]any, error) {
 			args[i] = string(body)
 			continue
 		}
-		args[i] = value(r.db.Dialect(), c.Value(v))
+		x := c.Value(v)
+		if f, ok := x.(float64); ok && math.IsNaN(f) && r.db.Dialect() == sqldb.SQLite { // it would store NULL
+			return nil, fmt.Errorf("sqlrepo: column %s of %s: %w: NaN", c.Name, r.table, repository.ErrValue)
+		}
+		args[i] = value(r.db.Dialect(), x)
 	}
 	return args, nil
 }

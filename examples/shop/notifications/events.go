@@ -34,6 +34,8 @@ type data struct{ Username, OrderID, Total, Reason string }
 // errUnknownUser says that users.created has not been handled yet: the event is tried again a little later.
 var errUnknownUser = errors.New("notifications: the user is not known yet")
 
+var errNobody = errors.New("notifications: an event of a user without id or address")
+
 type inbound struct {
 	contacts      repository.Repository[Contact]
 	notifications repository.Repository[Notification]
@@ -48,6 +50,9 @@ func (in *inbound) subscribe(g *messaging.Group) {
 }
 
 func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) error {
+	if m.Data.UserID == "" || m.Data.Email == "" {
+		return messaging.Permanent(errNobody)
+	}
 	c := Contact{Meta: repository.Meta{ID: m.Data.UserID}}
 	_, err := in.contacts.Update(ctx, c.ID, func(_ context.Context, old *Contact) error {
 		old.learn(m.Type, m.Data)

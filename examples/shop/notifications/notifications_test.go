@@ -174,6 +174,30 @@ func TestSenders(t *testing.T) {
 	}
 }
 
+// An event of nobody is given up at once, and becomes no contact and no letter.
+func TestEventOfNobody(t *testing.T) {
+	shop := shoptest.New(t)
+	s, err := notifications.New(t.Context(), shop.Config("notifications", shoptest.SQLite(t)))
+	shoptest.Run(t, s, err)
+	for i, payload := range []map[string]any{{}, user("", "a@example.com", 1), user("a", "", 1)} {
+		tell(t, shop, "users.created", fmt.Sprint("m", i), payload)
+	}
+	var dead []messaging.DeadLetter
+	for end := time.Now().Add(10 * time.Second); len(dead) < 3; time.Sleep(5 * time.Millisecond) {
+		if dead, err = shop.Broker.DeadLetters(t.Context(), "notifications", 10); err != nil || time.Now().After(end) {
+			t.Fatalf("%d dead letters, want 3: %v", len(dead), err)
+		}
+	}
+	for _, d := range dead {
+		if d.Attempts != 1 || !strings.Contains(d.Reason, "without id or address") {
+			t.Errorf("after %d attempts: %s", d.Attempts, d.Reason)
+		}
+	}
+	if got, n := list(t, s, shop.User(t, "u0", "admin")); n != 0 {
+		t.Errorf("letters: %v", got)
+	}
+}
+
 // What is told of a user comes in any order: the latest address stays, and who is gone stays gone.
 func TestUsersInAnyOrder(t *testing.T) {
 	shop := shoptest.New(t)

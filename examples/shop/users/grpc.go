@@ -72,7 +72,11 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 		server.GracefulStop()
 		return nil
 	})
-	s.OnClose("grpc", func(context.Context) error { server.Stop(); return nil })
+	s.OnClose("grpc", func(context.Context) error {
+		server.Stop()
+		_ = l.Close() // which is open still where nothing was served
+		return nil
+	})
 	s.Peers.UsersGRPC = l.Addr().String()
 	return nil
 }

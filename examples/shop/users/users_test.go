@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -222,6 +223,29 @@ func refreshAndWrongPassword(t *testing.T, dsn string) {
 	if err != nil || fresh.AccessToken == old || fresh.RefreshToken == token.RefreshToken {
 		t.Errorf("refresh: %v", err)
 	}
+}
+
+// What a service that does not come up has taken is given back: the addresses, too.
+func TestAbandoned(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	_ = free.Close()
+	broker := memory.Must(memory.New(memory.Config{}))
+	defer broker.Close()
+	_, err = users.New(t.Context(), platform.Config{Name: "users", Addr: "127.0.0.1:0", GRPCAddr: addr, DB: "sqlite:" + filepath.Join(t.TempDir(), "users.db"),
+		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)},
+		Users: []platform.SeedUser{{Username: "no name at all"}}})
+	if err == nil {
+		t.Fatal("a user without a name was made")
+	}
+	again, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatalf("the address of gRPC is not free: %v", err)
+	}
+	_ = again.Close()
 }
 
 func TestGRPC(t *testing.T) {

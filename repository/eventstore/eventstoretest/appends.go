@@ -82,14 +82,30 @@ func refuses(t *testing.T, s eventstore.Store, _ Features) {
 			_, err := s.Append(t.Context(), "a", 0, event(1), eventstore.Event{Type: "x", Data: json.RawMessage(`{`)})
 			return err
 		},
+		"no UTF-8": func() error {
+			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "x", Data: json.RawMessage("\"\xff\"")})
+			return err
+		},
+		"a stream with NUL":  func() error { _, err := s.Append(t.Context(), "a\x00", 0, event(1)); return err },
+		"a type of no UTF-8": func() error { _, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "\xff"}); return err },
+		"an id with NUL": func() error {
+			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{ID: "\x00", Type: "x"})
+			return err
+		},
+		"schema -1": func() error {
+			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "x", Schema: -1})
+			return err
+		},
 		"version -2": func() error { _, err := s.Append(t.Context(), "a", -2, event(1)); return err },
 	} {
 		if err := try(); !errors.Is(err, eventstore.ErrAppend) {
 			t.Errorf("%s: %v, want ErrAppend", what, err)
 		}
 	}
-	if n := len(load(t, s, "a", 0)); n != 0 {
-		t.Errorf("%d events were stored all the same", n)
+	for _, stream := range []string{"a", "a\x00", "\xff"} {
+		if n := len(load(t, s, stream, 0)); n != 0 {
+			t.Errorf("%d events of %q were stored all the same", n, stream)
+		}
 	}
 	twice := event(1)
 	twice.ID = "same"
@@ -169,8 +185,23 @@ func longStream(t *testing.T, s eventstore.Store, _ Features) {
 	for i := range 4 {
 		mustAppend(t, s, "a", int64(i*len(batch)), batch...)
 	}
-	got := load(t, s, "a", 0)
+	got := load(t, s, "a", -1)
 	if inOrder(t, got); len(got) != 1200 {
 		t.Errorf("%d events, want 1200", len(got))
+	}
+	if none, next, err := s.Read(t.Context(), "", -1); len(none) != 0 || next != "" || err != nil {
+		t.Errorf("Read of at most -1: %d events, cursor %q, %v", len(none), next, err)
+	}
+	again := s.LoadFrom(t.Context(), "a", 600)
+	for range 2 {
+		n := 0
+		for _, err := range again {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n != 600 {
+			t.Errorf("ranged over again: %d events, want 600", n)
+		}
 	}
 }

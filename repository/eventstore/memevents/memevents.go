@@ -90,7 +90,7 @@ func clone(r eventstore.Recorded) eventstore.Recorded {
 // LoadFrom implements eventstore.Store.
 func (s *Store) LoadFrom(_ context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {
-		for {
+		for after := max(after, 0); ; { // it may be ranged over again
 			s.mu.Lock()
 			places := s.streams[stream]
 			if after >= int64(len(places)) {

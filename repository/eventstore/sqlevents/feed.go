@@ -50,6 +50,9 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	if err != nil {
 		return nil, "", err
 	}
+	if limit <= 0 {
+		return nil, from, nil
+	}
 	where, args := s.after(c)
 	order := "position"
 	if s.db.Dialect() == sqldb.PostgreSQL {

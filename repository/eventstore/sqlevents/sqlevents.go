@@ -224,7 +224,10 @@ const page = 500
 func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
 	query := s.sql("SELECT " + s.columns() + " FROM sillar_events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3")
 	return func(yield func(eventstore.Recorded, error) bool) {
-		for {
+		if s.db.Dialect() == sqldb.PostgreSQL && !eventstore.Storable(stream) { // it would fail
+			return
+		}
+		for after := after; ; { // it may be ranged over again
 			events, _, err := s.read(ctx, query, stream, after, page)
 			if err != nil {
 				yield(eventstore.Recorded{}, fmt.Errorf("sqlevents: load %s: %w", stream, err))

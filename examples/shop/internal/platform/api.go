@@ -58,7 +58,8 @@ func describe(err error) (p *Problem, known bool) {
 		return Fail(http.StatusUnprocessableEntity, "validation", "the request holds text that cannot be stored"), true
 	case errors.Is(err, cqrs.ErrInvalid):
 		return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid"), true
-	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, context.Canceled): // whose client has gone: nobody reads it, and nothing has failed
 		return Fail(http.StatusServiceUnavailable, "unavailable", "a service that is needed does not answer: try again"), true
 	}
 	return Fail(http.StatusInternalServerError, "internal", "something went wrong here; the correlation id helps to find out what"), false

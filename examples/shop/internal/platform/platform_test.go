@@ -2,9 +2,14 @@ package platform_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/internal/shoptest"
@@ -47,5 +52,28 @@ func TestURL(t *testing.T) {
 			t.Errorf("%s: %s", host, url)
 		}
 		s.Abandon(t.Context())
+	}
+}
+
+// A client that does not wait for its answer is no failure of the service's.
+func TestClientGone(t *testing.T) {
+	cfg := shoptest.New(t).Config("orders", "")
+	var log bytes.Buffer
+	cfg.LogWriter = &log
+	s, err := platform.New(t.Context(), cfg)
+	if err == nil {
+		for path, failure := range map[string]error{"/gone": context.Canceled, "/failed": errors.New("the disk is on fire")} {
+			huma.Register(s.API, platform.Op("GET", path, "Fail", platform.Public), func(context.Context, *struct{}) (*struct{}, error) {
+				return nil, fmt.Errorf("orders: %w", failure)
+			})
+		}
+	}
+	t.Run("service", func(t *testing.T) {
+		shoptest.Run(t, s, err)
+		shoptest.Call{Method: "GET", URL: s.URL() + "/gone"}.Do(t).Want(t, "a client that has gone", 503, "unavailable")
+		shoptest.Call{Method: "GET", URL: s.URL() + "/failed"}.Do(t).Want(t, "a failure", 500, "internal")
+	})
+	if failed := strings.Count(log.String(), "a request failed"); failed != 1 {
+		t.Errorf("%d failures were logged, want one:\n%s", failed, log.String())
 	}
 }
