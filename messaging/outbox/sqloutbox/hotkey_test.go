@@ -32,9 +32,8 @@ func TestOneKeyWithManyEvents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			defer cancel()
-			claim := func(owner string, n int, first string) []outbox.Entry {
+			ctx := t.Context()
+			claim := func(ctx context.Context, owner string, n int, first string) []outbox.Entry {
 				t.Helper()
 				got, err := o.Claim(ctx, owner, 200, time.Minute)
 				if err != nil || len(got) != n || n > 0 && got[0].ID != first {
@@ -42,8 +41,10 @@ func TestOneKeyWithManyEvents(t *testing.T) {
 				}
 				return got
 			}
-			got := claim("me", 200, "1")
-			claim("another", 0, "") // of the key I have
+			bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			got := claim(bounded, "me", 200, "1")
+			claim(ctx, "another", 0, "") // of the key I have
 			if err := o.Done(ctx, "me", got[:100]); err != nil {
 				t.Fatal(err)
 			}
@@ -53,7 +54,7 @@ func TestOneKeyWithManyEvents(t *testing.T) {
 			if err := o.Hold(ctx, "me", got[100], time.Hour); err != nil {
 				t.Fatal(err)
 			}
-			claim("another", 0, "") // of what waits behind the one that is held back
+			claim(ctx, "another", 0, "") // of what waits behind the one that is held back
 		})
 	}
 }
