@@ -65,9 +65,9 @@ func TestHeadersFillTheFrame(t *testing.T) {
 	var said log
 	b := open(t, url, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
 	r := messaging.MustRouter(messaging.NewRouter(b, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
-	g := r.Group("full", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(time.Millisecond)}})
+	g := r.Group("full", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}})
 	long := errors.New(strings.Repeat("r", 4000))
-	messaging.HandleRaw(g, "full", func(context.Context, messaging.Message[[]byte]) error { return long })
+	messaging.HandleRaw(g, "full", func(context.Context, messaging.Message[[]byte]) error { return messaging.RetryAfter(long, 0) })
 	subscribe(t, b, "full", 1, "full").Close()
 	var headers []amqp.Table
 	for _, size := range []int{100_000, 125_000, 127_000, 129_500, 130_500, 130_700, 130_800, 130_850, 130_900, 130_950, 131_000} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/backoff"
@@ -45,8 +46,8 @@ func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.
 	return &Projector{store, tx, apply, cfg}, nil
 }
 
-// Run follows the store until ctx ends, and returns nil. An event that cannot be applied holds the projection up: it is
-// tried again, with a pause, and reported each time, never skipped. Several may run; one at a time moves.
+// Run follows the store until ctx ends, and returns nil. An event that cannot be applied, also for a panic, holds the
+// projection up: it is tried again, with a pause, and reported each time, never skipped. Several may run; one at a time moves.
 func (p *Projector) Run(ctx context.Context) error {
 	pause := backoff.Exponential{Initial: 50 * time.Millisecond, Max: 10 * time.Second}
 	for failed := 0; ctx.Err() == nil; {
@@ -93,11 +94,23 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for _, e := range events {
-		if err := p.apply(ctx, e); err != nil {
+		if err := p.guarded(ctx, e); err != nil {
 			return 0, fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
 		}
 	}
 	return len(events), p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
+}
+
+// guarded makes an error of a panic: an event that one projection cannot bear holds that up, and not the whole program,
+// which would meet it again at its next start.
+func (p *Projector) guarded(ctx context.Context, e Recorded) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection panicked", "projection", p.cfg.Name, "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("eventstore: a panic: %v", v)
+		}
+	}()
+	return p.apply(ctx, e)
 }
 
 // Replace lets this projection, a rebuild under a new name, take the place of the projection old, while events are

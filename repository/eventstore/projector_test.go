@@ -1,13 +1,17 @@
 package eventstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/killtest"
@@ -395,4 +399,38 @@ func ExampleProjector() {
 	// 3 <nil>
 	// <nil> 2
 	// 0 <nil>
+}
+
+// A panic holds a projection up as an error does, and is told; it ends no program. When it is gone the projection goes on.
+func TestProjectionPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memevents.New(memevents.Config{})
+		for range 3 {
+			if _, err := s.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var told bytes.Buffer
+		tries, applied := 0, 0
+		p, err := eventstore.NewProjector(s, plain{}, func(_ context.Context, r eventstore.Recorded) error {
+			if r.Version == 2 {
+				if tries++; tries < 4 {
+					panic("an old event")
+				}
+			}
+			applied++
+			return nil
+		}, eventstore.ProjectorConfig{Name: "p", Batch: 1, Logger: slog.New(slog.NewTextHandler(&told, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := p.Run(ctx); err != nil || applied != 3 || tries != 4 {
+			t.Errorf("%v; %d applied, %d tries", err, applied, tries)
+		}
+		if n := strings.Count(told.String(), "an old event"); n < 3 || !strings.Contains(told.String(), "held up") {
+			t.Errorf("told of it %d times:\n%s", n, told.String())
+		}
+	})
 }
