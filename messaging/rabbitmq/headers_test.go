@@ -48,10 +48,14 @@ func publishRaw(t *testing.T, url, topic string, headers ...amqp.Table) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
 	for _, h := range headers {
 		msg := amqp.Publishing{Headers: h, DeliveryMode: amqp.Persistent, Body: []byte("1")}
-		if err := ch.PublishWithContext(t.Context(), "microservices", topic, false, false, msg); err != nil {
-			t.Fatal(err)
+		d, err := ch.PublishWithDeferredConfirm("microservices", topic, false, false, msg)
+		if err != nil || !d.Wait() { // what is not confirmed may get lost when the channel is closed
+			t.Fatal("not confirmed: ", err)
 		}
 	}
 }
