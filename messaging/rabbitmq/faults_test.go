@@ -196,10 +196,9 @@ func TestDownAtStart(t *testing.T) {
 	via, _, p := through(t)
 	u, _ := url.Parse(via)
 	password, _ := u.User.Password()
-	var logged bytes.Buffer
-	var mu sync.Mutex
+	var logged log
 	p.Refuse(true)
-	b := open(t, via, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, b: &logged}, nil))})
+	b := open(t, via, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	for what, err := range map[string]error{"Health": b.Health(ctx), "Publish": b.Publish(ctx, "t", 1)} {
@@ -214,9 +213,7 @@ func TestDownAtStart(t *testing.T) {
 	if err := b.Health(t.Context()); err != nil {
 		t.Errorf("Health after the server's return: %v", err)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	if logged.Len() == 0 || strings.Contains(logged.String(), ":"+password+"@") {
+	if logged.String() == "" || strings.Contains(logged.String(), ":"+password+"@") {
 		t.Errorf("logged %q", logged.String())
 	}
 }
@@ -226,23 +223,31 @@ func TestPasswordStaysSecret(t *testing.T) {
 	via, _, _ := through(t)
 	u, _ := url.Parse(via)
 	u.User = url.UserPassword("guest", "hunter2")
-	var logged bytes.Buffer
-	var mu sync.Mutex
-	b := open(t, u.String(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&locked{mu: &mu, b: &logged}, nil))})
+	var logged log
+	b := open(t, u.String(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	err := b.Health(within(t, 300*time.Millisecond))
-	mu.Lock()
-	defer mu.Unlock()
 	if err == nil || strings.Contains(err.Error()+logged.String(), "hunter2") {
 		t.Fatalf("Health: %v, logged %q", err, logged.String())
 	}
 }
 
-type locked struct {
-	mu *sync.Mutex
-	b  *bytes.Buffer
+// log is a buffer for several writers.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
 }
 
-func (l *locked) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.b.Write(p) }
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 // A Subscribe that is given up leaves no consumer behind, which would hold messages that nobody handles.
 func TestSubscribeGivenUp(t *testing.T) {

@@ -1,13 +1,11 @@
 package rabbitmq_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"math"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,43 +16,17 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// log is a buffer for several writers.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), s)
-}
-
 // publishRaw publishes as somebody who does not know this package.
 func publishRaw(t *testing.T, url, topic string, headers ...amqp.Table) {
 	t.Helper()
-	c, err := amqp.Dial(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
-	ch, err := c.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ch := raw(t, url)
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range headers {
 		msg := amqp.Publishing{Headers: h, DeliveryMode: amqp.Persistent, Body: []byte("1")}
 		d, err := ch.PublishWithDeferredConfirm("microservices", topic, false, false, msg)
-		if err != nil || !d.Wait() { // what is not confirmed may get lost when the channel is closed
+		if err != nil || !d.Wait() {
 			t.Fatal("not confirmed: ", err)
 		}
 	}
@@ -88,7 +60,7 @@ func TestHeadersFillTheFrame(t *testing.T) {
 			t.Fatal(err)
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d dead letters, want %d; %d connections were lost", len(dead), len(headers), said.count("connection was lost"))
+			t.Fatalf("%d dead letters, want %d; %d connections were lost", len(dead), len(headers), strings.Count(said.String(), "connection was lost"))
 		}
 	}
 	stop()
@@ -104,7 +76,7 @@ func TestHeadersFillTheFrame(t *testing.T) {
 			shortened++
 		}
 	}
-	lost, dropped := said.count("connection was lost"), said.count("loses headers")
+	lost, dropped := strings.Count(said.String(), "connection was lost"), strings.Count(said.String(), "loses headers")
 	if whole < 4 || whole+dropped != len(headers) || shortened == 0 || shortened == len(headers) || lost != 0 {
 		t.Errorf("%d of %d are whole, %d were told to lose headers, %d have a shorter reason or another, %d connections were lost", whole, len(headers), dropped, shortened, lost)
 	}

@@ -1,3 +1,10 @@
+//go:build live
+
+// With a real Vault or OpenBao, which no package of Debian has:
+//
+//	vault server -dev -dev-root-token-id=root # or: bao server, with the same flags
+//	VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=root go test -tags live -run TestLive ./authn/secrets/vault
+
 package vault_test
 
 import (
@@ -16,13 +23,12 @@ import (
 	"github.com/sillar-go/sillar/internal/id"
 )
 
-// live is a real Vault or OpenBao, whose token may do everything. Where there is none the test is skipped, under
-// SILLAR_REQUIRE_SERVICES too: neither is a package of Debian, and the server of the other tests answers as their
+// live is a real Vault or OpenBao, whose token may do everything. The server of the other tests answers as their
 // documentation says.
 func live(t *testing.T) (call func(method, path string, body any) map[string]any) {
 	addr, token := os.Getenv("VAULT_ADDR"), os.Getenv("VAULT_TOKEN")
 	if addr == "" || token == "" {
-		t.Skip("no Vault: start one with `vault server -dev -dev-root-token-id=root` (or `bao server` with the same flags), then `export VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=root`")
+		t.Fatal("no Vault: start one as the head of this file says, and name it in VAULT_ADDR and VAULT_TOKEN")
 	}
 	return func(method, path string, body any) map[string]any {
 		t.Helper()
