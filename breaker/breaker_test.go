@@ -272,9 +272,6 @@ func TestConfigThatMakesNoSense(t *testing.T) {
 		"negative OpenFor":  {OpenFor: -1},
 		"negative Probes":   {Probes: -1},
 		"negative Window":   {Window: -1},
-		"shrinking pauses":  {Retry: breaker.Retry{Multiplier: 0.5}},
-		"Initial over Max":  {Retry: breaker.Retry{Initial: time.Minute, Max: time.Second}},
-		"negative Initial":  {Retry: breaker.Retry{Initial: -1}},
 		"negative Burst":    {Rate: 1, Burst: -1},
 	} {
 		if _, err := breaker.New(cfg); err == nil {

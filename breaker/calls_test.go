@@ -127,7 +127,7 @@ func (w wantsPause) RetryAfter() time.Duration { return time.Duration(w) }
 func TestRetryStopsEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// The first failure opens the breaker: the retry returns at once.
-		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 3, Initial: time.Second}}))
+		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Second, 10*time.Second)}}))
 		start := time.Now()
 		err := b.Run(t.Context(), fail)
 		if !errors.Is(err, breaker.ErrOpen) || !errors.Is(err, errDown) || time.Since(start) != 0 {
@@ -151,7 +151,7 @@ func TestRetryStopsEarly(t *testing.T) {
 
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Initial: 1, Max: 1}}))
+		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Backoff: breaker.Exponential(1, 1)}}))
 		attempts, budget := 0, 0
 		for range 1000 {
 			err := b.Run(t.Context(), func(context.Context) error { attempts++; return errDown })
@@ -168,16 +168,16 @@ func TestRetryBudget(t *testing.T) {
 // No Config makes a hot loop, a negative pause, or one above Max.
 func TestPausesStayInBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		initial := time.Duration(rapid.Int64Range(1, math.MaxInt64/2).Draw(t, "initial"))
+		limit := initial + time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "over"))
 		r := breaker.Retry{
-			Attempts:   rapid.IntRange(2, 40).Draw(t, "attempts"),
-			Initial:    time.Duration(rapid.Int64Range(1, math.MaxInt64/2).Draw(t, "initial")),
-			Multiplier: rapid.Float64Range(1, math.MaxFloat64).Draw(t, "multiplier"),
-			Budget:     -1,
+			Attempts: rapid.IntRange(2, 40).Draw(t, "attempts"),
+			Backoff:  breaker.Exponential(initial, limit),
+			Budget:   -1,
 		}
-		r.Max = r.Initial + time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "over"))
 		for n := range 40 {
-			if d := breaker.Pause(r, n); d <= 0 || d > r.Max {
-				t.Fatalf("pause %d is %v, Max %v", n, d, r.Max)
+			if d := breaker.Pause(r, n); d <= 0 || d > limit {
+				t.Fatalf("pause %d is %v, want at most %v", n, d, limit)
 			}
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
 )
 
 // Config says how calls are guarded. The zero Config is useful: a timeout and a breaker. In every field 0 is the
@@ -70,19 +72,23 @@ type Config struct {
 type Retry struct {
 	// Attempts is the number of attempts, the first included. 0 and 1 mean no retry.
 	Attempts int
-	// Initial is the ceiling of the first pause. Default 100 ms. Pauses are drawn evenly from below the ceiling
-	// (full jitter).
-	Initial time.Duration
-	// Max bounds the ceiling. Default 10 s, or Initial when that is more.
-	Max time.Duration
-	// Multiplier is the growth of the ceiling. Default 2.
-	Multiplier float64
+	// Backoff is the pause between attempts. Default Exponential(100*time.Millisecond, 10*time.Second).
+	Backoff Backoff
 	// Budget is the part of calls that may be retries, so that an outage is not amplified. Default 0.1; some retries
 	// are always allowed to begin with. Negative: no bound.
 	Budget float64
 	// If says whether an error is worth another attempt. Default: all failures are.
 	If func(err error) bool
 }
+
+// Backoff computes the pause after a failed attempt. Make one with Exponential or Constant.
+type Backoff = backoff.Backoff
+
+// Exponential returns a Backoff that doubles from initial up to max, with jitter.
+func Exponential(initial, max time.Duration) Backoff { return backoff.Exponential(initial, max) }
+
+// Constant returns a Backoff that pauses for exactly d after each attempt.
+func Constant(d time.Duration) Backoff { return backoff.Constant(d) }
 
 // Outcome is what a finished call means to the breaker.
 type Outcome int
@@ -127,9 +133,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Probes, 1)
 	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
 	def(&c.Burst, int(max(1, min(c.Rate, 1<<30))))
-	def(&c.Retry.Initial, 100*time.Millisecond)
-	def(&c.Retry.Max, max(10*time.Second, c.Retry.Initial))
-	def(&c.Retry.Multiplier, 2)
+	def(&c.Retry.Backoff, Exponential(100*time.Millisecond, 10*time.Second))
 	def(&c.Retry.Budget, 0.1)
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
@@ -152,9 +156,6 @@ func (c Config) check() error {
 		{"Probes", c.Probes, c.Probes >= 0, "at least 0"},
 		{"Rate", c.Rate, math.Abs(c.Rate) <= math.MaxFloat64, "a finite number"},
 		{"Burst", c.Burst, c.Burst >= 0, "at least 0"},
-		{"Retry.Initial", c.Retry.Initial, c.Retry.Initial >= 0 && (c.Retry.Max <= 0 || c.Retry.Initial <= c.Retry.Max), "at least 0 and at most Retry.Max"},
-		{"Retry.Max", c.Retry.Max, c.Retry.Max >= 0, "at least 0"},
-		{"Retry.Multiplier", c.Retry.Multiplier, c.Retry.Multiplier == 0 || c.Retry.Multiplier >= 1, "at least 1"},
 		{"Retry.Budget", c.Retry.Budget, c.Retry.Budget <= 1, "at most 1"},
 	} {
 		if !f.fits {

@@ -17,7 +17,7 @@ func TestDeadlineBoundsAllAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		b := breaker.Must(breaker.New(breaker.Config{Timeout: 2 * time.Second, Deadline: 5 * time.Second, Failures: -1,
-			Retry: breaker.Retry{Attempts: 9, Initial: 1, Max: 1}}))
+			Retry: breaker.Retry{Attempts: 9, Backoff: breaker.Exponential(1, 1)}}))
 		n := 0
 		err := b.Run(t.Context(), func(ctx context.Context) error { n++; return wait(ctx) })
 		if took := time.Since(start); n != 3 || took != 5*time.Second || !errors.Is(err, context.DeadlineExceeded) {
@@ -101,7 +101,7 @@ func TestATimeoutToldByThePeer(t *testing.T) {
 
 func TestCancellationWithACause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Hour, Failures: -1, Retry: breaker.Retry{Attempts: 2, Initial: time.Hour, Max: time.Hour}}))
+		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Hour, Failures: -1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour, time.Hour)}}))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(1, func() { cancel(errDown) })
 		failed := errors.New("failed")
@@ -190,7 +190,7 @@ func TestPausesOfARetry(t *testing.T) {
 		// Initial above the default Max raises it.
 		var longest time.Duration
 		for n := range 100 {
-			longest = max(longest, breaker.Pause(breaker.Retry{Attempts: 2, Initial: time.Hour}, n%4+1))
+			longest = max(longest, breaker.Pause(breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour, 10*time.Second)}, n%4+1))
 		}
 		if longest > time.Hour || longest < time.Minute {
 			t.Fatal(longest)

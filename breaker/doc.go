@@ -21,7 +21,7 @@
 //     runtime.Goexit, or hangs longer than Config.ProbeTimeout, gives its place back.
 //   - Outcomes have three values. What the caller cancels is Ignore, the breaker's own timeout is Failure; rejections
 //     (open, full, limited) count as nothing and are not retried. A call whose deadline has passed is not run.
-//   - A retry pauses with full jitter, never longer than Retry.Max or what the service asked for, and not at all when the
+//   - A retry pauses with full jitter, never longer than its ceiling or what the service asked for, and not at all when the
 //     pause would pass the deadline, the breaker is open, or too large a part of the calls are retries already. What it
 //     returns then matches both the last error and the reason.
 //   - Hooks run in order, once each, on a goroutine of their own, outside every lock: a slow or panicking hook delays

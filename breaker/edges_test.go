@@ -63,7 +63,7 @@ func TestObservingTellsOfRejections(t *testing.T) {
 
 // What an open breaker turns away is no traffic: it must not pay for retries once the service is back.
 func TestRejectionsPayIntoNoBudget(t *testing.T) {
-	b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 2, Initial: time.Nanosecond, Budget: 0.5}}))
+	b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Nanosecond, 10*time.Second), Budget: 0.5}}))
 	spend := func() (retries int) {
 		for range 100 {
 			if err := b.Run(t.Context(), fail); errors.Is(err, breaker.ErrBudget) {
@@ -86,15 +86,12 @@ func TestRejectionsPayIntoNoBudget(t *testing.T) {
 
 func TestErrorsNameTheField(t *testing.T) {
 	for field, cfg := range map[string]breaker.Config{
-		"Rate":             {Rate: math.NaN()},
-		"Burst":            {Rate: 1, Burst: -1},
-		"Retry.Multiplier": {Retry: breaker.Retry{Multiplier: 0.5}},
-		"Retry.Initial":    {Retry: breaker.Retry{Initial: -1}},
-		"Retry.Max":        {Retry: breaker.Retry{Max: -1}},
-		"OpenFor":          {OpenFor: -1},
-		"Probes":           {Probes: -1},
-		"Window":           {Window: -1},
-		"FailureRate":      {FailureRate: 2},
+		"Rate":        {Rate: math.NaN()},
+		"Burst":       {Rate: 1, Burst: -1},
+		"OpenFor":     {OpenFor: -1},
+		"Probes":      {Probes: -1},
+		"Window":      {Window: -1},
+		"FailureRate": {FailureRate: 2},
 	} {
 		if _, err := breaker.New(cfg); err == nil || !strings.Contains(err.Error(), "Config."+field+" is ") {
 			t.Errorf("%s: %v", field, err)

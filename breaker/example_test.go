@@ -25,7 +25,7 @@ func ExampleDo() {
 }
 
 func ExampleDoOr() {
-	rates := breaker.Must(breaker.New(breaker.Config{Name: "rates", Retry: breaker.Retry{Attempts: 3, Initial: time.Millisecond}}))
+	rates := breaker.Must(breaker.New(breaker.Config{Name: "rates", Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
 	rate, err := breaker.DoOr(context.Background(), rates,
 		func(context.Context) (float64, error) { return 0, errors.New("down") },
 		func(context.Context, error) (float64, error) { return 1.08, nil }) // yesterday's
@@ -37,7 +37,7 @@ func ExampleRetry() {
 	stock := breaker.Must(breaker.New(breaker.Config{
 		Name:     "stock",
 		Deadline: 5 * time.Second, // for all attempts together
-		Retry:    breaker.Retry{Attempts: 3, Initial: time.Millisecond},
+		Retry:    breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)},
 	}))
 	n := 0
 	_, err := breaker.Do(context.Background(), stock, func(context.Context) (int, error) {

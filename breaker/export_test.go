@@ -4,12 +4,7 @@ import "time"
 
 // Pause is the pause after n pauses under r.
 func Pause(r Retry, n int) time.Duration {
-	b := Must(New(Config{Retry: r}))
-	p := b.pauses()
-	for range n {
-		p.NextBackOff()
-	}
-	return jitter(p.NextBackOff())
+	return Must(New(Config{Retry: r})).cfg.Retry.Backoff.Delay(n + 1)
 }
 
 // Window is a window for tests.

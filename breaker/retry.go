@@ -3,16 +3,12 @@ package breaker
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
-
-	"github.com/cenkalti/backoff/v4"
 )
 
 // retry makes the attempts after the first, which returned v and err and meant out.
 func retry[T any](ctx context.Context, b *Breaker, end time.Time, fn func(context.Context) (T, error), v T, out Outcome, err error) (T, error) {
-	var pauses *backoff.ExponentialBackOff
 	for n := 1; ; n++ {
 		if out != Failure || b.cfg.Retry.If != nil && !b.cfg.Retry.If(err) {
 			return v, err
@@ -32,10 +28,7 @@ func retry[T any](ctx context.Context, b *Breaker, end time.Time, fn func(contex
 		if !b.budget.withdraw() {
 			return v, b.gaveUp(n, err, ErrBudget)
 		}
-		if pauses == nil {
-			pauses = b.pauses()
-		}
-		if reason := sleep(ctx, end, max(jitter(pauses.NextBackOff()), askedFor(err))); reason != nil {
+		if reason := sleep(ctx, end, max(b.cfg.Retry.Backoff.Delay(n), askedFor(err))); reason != nil {
 			return v, b.gaveUp(n, err, reason)
 		}
 		nv, nout, nerr := attempt(ctx, b, end, fn)
@@ -51,24 +44,6 @@ func retry[T any](ctx context.Context, b *Breaker, end time.Time, fn func(contex
 
 func (b *Breaker) gaveUp(attempts int, err, reason error) error {
 	return &RetryError{Name: b.cfg.Name, Attempts: attempts, Err: err, Reason: reason}
-}
-
-// pauses makes the ceilings of the pauses; the jitter is ours, so that no pause exceeds Max.
-func (b *Breaker) pauses() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(b.cfg.Retry.Initial),
-		backoff.WithMaxInterval(b.cfg.Retry.Max),
-		backoff.WithMultiplier(b.cfg.Retry.Multiplier),
-		backoff.WithRandomizationFactor(0),
-		backoff.WithMaxElapsedTime(0))
-}
-
-// jitter draws evenly between nothing and the ceiling, but never quite nothing: no loop runs hot.
-func jitter(ceiling time.Duration) time.Duration {
-	if ceiling <= 1 {
-		return 1
-	}
-	return 1 + time.Duration(rand.Int64N(int64(ceiling)))
 }
 
 // askedFor is the pause that the failed call asked for, as HTTP's Retry-After does.

@@ -6,31 +6,16 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 )
 
-// Retry says how failed messages are tried again.
-type Retry struct {
-	// Attempts is how many are made before the message becomes a dead letter. Default 5; negative: no limit.
-	Attempts int
-	// Backoff is the pause between them. Default Exponential(time.Second, time.Minute).
-	Backoff Backoff
-}
+// Retry is the retry policy of a group. Attempts is the number of attempts, the first included, before a message
+// becomes a dead letter: default 5; negative: no limit. Backoff is the pause between attempts: default
+// Exponential(time.Second, time.Minute).
+type Retry = backoff.Retry
 
-// Backoff computes the pause after an attempt. Make one with Exponential or Constant.
-type Backoff struct{ e backoff.Exponential }
+// Backoff computes the pause after a failed attempt. Make one with Exponential or Constant.
+type Backoff = backoff.Backoff
 
-// Exponential doubles the pause from initial up to most, with jitter.
-func Exponential(initial, most time.Duration) Backoff {
-	return Backoff{backoff.Exponential{Initial: initial, Max: most}}
-}
+// Exponential returns a Backoff that doubles from initial up to max, with jitter.
+func Exponential(initial, max time.Duration) Backoff { return backoff.Exponential(initial, max) }
 
-// Constant pauses for d each time.
-func Constant(d time.Duration) Backoff {
-	return Backoff{backoff.Exponential{Initial: d, Max: d, Multiplier: 1, NoJitter: true}}
-}
-
-// Delay returns the pause after attempt n, which counts from 1.
-func (b Backoff) Delay(n int) time.Duration {
-	if b == (Backoff{}) {
-		b = Exponential(time.Second, time.Minute)
-	}
-	return b.e.Delay(n)
-}
+// Constant returns a Backoff that pauses for exactly d after each attempt.
+func Constant(d time.Duration) Backoff { return backoff.Constant(d) }

@@ -1,6 +1,7 @@
 package messaging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,9 +147,8 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 	if cfg.Prefetch <= 0 {
 		cfg.Prefetch = 3 * cfg.Concurrency
 	}
-	if cfg.Retry.Attempts == 0 {
-		cfg.Retry.Attempts = 5
-	}
+	cfg.Retry.Attempts = cmp.Or(cfg.Retry.Attempts, 5)
+	cfg.Retry.Backoff = cmp.Or(cfg.Retry.Backoff, Exponential(time.Second, time.Minute))
 	g := &Group{name: name, cfg: cfg, router: r, exact: map[string]HandlerFunc{}}
 	r.names[name] = true
 	r.groups = append(r.groups, g)

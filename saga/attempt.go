@@ -59,7 +59,7 @@ func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, pay
 		if st.Attempts >= n.attempts {
 			return result{end: endExhausted, err: err}
 		}
-		delay := n.pause.e.Delay(st.Attempts)
+		delay := n.pause.Delay(st.Attempts)
 		if delay >= r.o.cfg.ParkAfter && !inParallel {
 			return result{end: endPark, delay: delay}
 		}

@@ -94,7 +94,7 @@ func (r *runner) undo(ctx, stop context.Context, u undoable) result {
 		if u.st.UndoAttempts >= u.n.undoAttempts {
 			return result{end: endExhausted, err: err}
 		}
-		delay := u.n.undoPause.e.Delay(u.st.UndoAttempts)
+		delay := u.n.undoPause.Delay(u.st.UndoAttempts)
 		if delay >= r.o.cfg.ParkAfter || !pause(ctx, stop, delay) {
 			return result{end: endPark, delay: delay}
 		}

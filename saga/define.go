@@ -16,13 +16,14 @@ import (
 // nil. Its context ends with the step's timeout.
 type Handler[S any] func(ctx context.Context, c *Call, state *S) error
 
-// Backoff says how long to wait between attempts.
-type Backoff struct{ e backoff.Exponential }
+// Backoff computes the pause after a failed attempt. Make one with Exponential or Constant.
+type Backoff = backoff.Backoff
 
-// Exponential grows twofold from first to limit, with jitter.
-func Exponential(first, limit time.Duration) Backoff {
-	return Backoff{backoff.Exponential{Initial: first, Max: limit}}
-}
+// Exponential returns a Backoff that doubles from initial up to max, with jitter.
+func Exponential(initial, max time.Duration) Backoff { return backoff.Exponential(initial, max) }
+
+// Constant returns a Backoff that pauses for exactly d after each attempt.
+func Constant(d time.Duration) Backoff { return backoff.Constant(d) }
 
 type kind string
 

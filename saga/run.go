@@ -112,7 +112,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 	}
-	pause := backoff.Exponential{Initial: 20 * time.Millisecond, Max: time.Second}
+	pause := backoff.Exponential(20 * time.Millisecond, time.Second)
 	for n := 1; ; n++ {
 		err := r.o.store.Save(ctx, r.rec)
 		switch {

@@ -141,7 +141,7 @@ func TestRetriesIdempotentMethodsOnly(t *testing.T) {
 	down := status.Error(codes.Unavailable, "down")
 	for _, idempotent := range []bool{true, false} {
 		s, c, _ := dial(t, breakergrpc.Config{
-			Breaker:    breaker.Config{Retry: breaker.Retry{Attempts: 3, Initial: 1, Max: 1}},
+			Breaker:    breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(1, 1)}},
 			Idempotent: func(m string) bool { return idempotent && m == "/grpc.health.v1.Health/Check" },
 		})
 		s.next = []error{down, down}

@@ -48,7 +48,7 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 	rec := tracetest.NewSpanRecorder()
 	ctx, span := trace.NewTracerProvider(trace.WithSpanProcessor(rec)).Tracer("t").Start(t.Context(), "call")
 	s, c, b := dial(t, breakergrpc.Config{
-		Breaker:    breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Initial: 1, Max: 1}},
+		Breaker:    breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(1, 1)}},
 		Idempotent: func(string) bool { return true },
 	})
 	s.next = []error{down, down}

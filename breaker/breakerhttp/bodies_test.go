@@ -75,7 +75,7 @@ func TestBodiesAreClosedOnEveryPath(t *testing.T) {
 			return nil, broken
 		}
 	}
-	three := breaker.Retry{Attempts: 3, Initial: time.Second}
+	three := breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Second, 10*time.Second)}
 	for name, c := range map[string]struct {
 		cfg     breaker.Config
 		answer  func(*http.Request) (*http.Response, error)

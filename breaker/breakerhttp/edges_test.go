@@ -30,7 +30,7 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 		return &http.Response{StatusCode: status, Header: http.Header{}}, nil
 	})
 	tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{
-		Breaker: breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 2, Initial: time.Millisecond}, OpenFor: time.Hour},
+		Breaker: breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}, OpenFor: time.Hour},
 	}))
 	c := breakerhttp.MustClient(breakerhttp.NewClientOver(tr, "http://users"))
 	if _, err := breakerhttp.Get[struct{}](t.Context(), c, "1"); err != nil {
@@ -80,7 +80,7 @@ func TestAbsurdRetryAfter(t *testing.T) {
 				return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {header}}, Body: io.NopCloser(strings.NewReader(""))}, nil
 			})
 			tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{
-				Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 2, Initial: time.Millisecond}}, MaxRetryAfter: 7 * time.Second,
+				Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}, MaxRetryAfter: 7 * time.Second,
 			}))
 			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://users/", nil)
 			if res, err := tr.RoundTrip(req); err != nil {

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var twice = breaker.Config{Retry: breaker.Retry{Attempts: 3, Initial: time.Millisecond, Max: time.Millisecond}}
+var twice = breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, time.Millisecond)}}
 
 func serve(t *testing.T, cfg breakerhttp.Config, h http.HandlerFunc) (*breakerhttp.Transport, string) {
 	t.Helper()

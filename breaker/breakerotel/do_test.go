@@ -87,7 +87,7 @@ func TestASuccessAtOnceCostsNothing(t *testing.T) {
 }
 
 func ExampleDo() {
-	b := breaker.Must(breaker.New(breaker.Config{Name: "stock", Retry: breaker.Retry{Attempts: 3, Initial: time.Millisecond}}))
+	b := breaker.Must(breaker.New(breaker.Config{Name: "stock", Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
 	n, err := breakerotel.Do(context.Background(), b, func(context.Context) (int, error) { return 3, nil })
 	fmt.Println(n, err)
 	// Output: 3 <nil>

@@ -1,73 +1,87 @@
-// Package backoff computes the pauses between attempts: exponential growth with full jitter
-// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), one implementation for every package
-// of the library, which expose it as small value types of their own.
+// Package backoff computes the pauses between attempts: exponential growth with jitter
+// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It is the only implementation in the
+// library; breaker, saga and messaging alias its types.
 package backoff
 
 import (
 	"context"
-	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
 )
 
-// Defaults for fields that are 0.
-const (
-	DefaultInitial    = 100 * time.Millisecond
-	DefaultMax        = 30 * time.Second
-	DefaultMultiplier = 2.0
-)
-
-// Exponential is a value: it holds no state and may be shared. The zero value is useful.
-type Exponential struct {
-	// Initial is the ceiling of the first pause. 0 means 100ms.
-	Initial time.Duration
-	// Max bounds every pause, after jitter too. 0 means 30s.
-	Max time.Duration
-	// Multiplier is the growth a step. 0 means 2; less than 1 counts as 1.
-	Multiplier float64
-	// NoJitter makes the pauses exact: for tests and for delays that are queue names.
-	NoJitter bool
+// Retry is a retry policy.
+type Retry struct {
+	// Attempts is the number of attempts, the first included. Each package states its default; negative: no limit.
+	Attempts int
+	// Backoff is the pause between attempts. Each package states its default.
+	Backoff Backoff
 }
 
-// Ceiling returns the largest pause after attempt number n, which counts from 1. It never exceeds Max, is never
-// negative and never overflows, whatever the fields hold.
-func (e Exponential) Ceiling(n int) time.Duration {
-	initial, limit, mult := e.Initial, e.Max, e.Multiplier
+// Backoff computes the pause after a failed attempt. It is an immutable value without state: it can be compared and
+// shared. The zero value stands for the default of the field that holds it.
+type Backoff struct {
+	initial, max time.Duration
+	constant     bool
+}
+
+// Exponential returns a Backoff whose ceiling is initial after the first attempt and doubles after each further one,
+// up to max. The pause is drawn evenly between a tenth of the ceiling and the ceiling, so that callers that failed
+// together do not retry together. An initial of 0 or less counts as 100 ms; a max below initial counts as initial.
+func Exponential(initial, max time.Duration) Backoff {
 	if initial <= 0 {
-		initial = DefaultInitial
+		initial = 100 * time.Millisecond
 	}
-	if limit <= 0 {
-		limit = DefaultMax
+	if max < initial {
+		max = initial
 	}
-	if mult == 0 {
-		mult = DefaultMultiplier
-	}
-	if !(mult >= 1) { // NaN too
-		mult = 1
-	}
-	if n < 1 {
-		n = 1
-	}
-	d := float64(initial) * math.Pow(mult, float64(n-1))
-	if !(d < float64(limit)) { // +Inf and NaN too
-		return limit
-	}
-	return time.Duration(d)
+	return Backoff{initial: initial, max: max}
 }
 
-// Delay returns the pause after attempt number n, which counts from 1. With jitter it is spread evenly between a
-// tenth of the ceiling and the ceiling, so that a crowd disperses and no loop runs hot.
-func (e Exponential) Delay(n int) time.Duration {
-	c := e.Ceiling(n)
-	if e.NoJitter {
-		return c
+// Constant returns a Backoff that pauses for exactly d after each attempt. A negative d counts as 0.
+func Constant(d time.Duration) Backoff {
+	if d < 0 {
+		d = 0
 	}
-	floor := c / 10
-	return floor + time.Duration(rand.Int64N(int64(c-floor)+1))
+	return Backoff{initial: d, max: d, constant: true}
 }
 
-// Sleep pauses for d or until ctx ends, and then returns the cause of the context's end. It returns at once with
-// context.DeadlineExceeded when d reaches past the context's deadline: such a pause could only end in failure.
+// Ceiling returns the longest pause after attempt n. The first attempt is 1; a smaller n counts as 1.
+func (b Backoff) Ceiling(n int) time.Duration {
+	if b.constant {
+		return b.max
+	}
+	if b.initial == 0 { // the zero value
+		b = Exponential(0, 30*time.Second)
+	}
+	intervals := backoff.ExponentialBackOff{
+		InitialInterval: b.initial,
+		Multiplier:      2,
+		MaxInterval:     b.max,
+		Stop:            backoff.Stop,
+		Clock:           backoff.SystemClock,
+	}
+	intervals.Reset()
+	ceiling := intervals.NextBackOff()
+	for i := 1; i < n && ceiling < b.max; i++ { // at most 63 steps: the interval doubles until it reaches max
+		ceiling = intervals.NextBackOff()
+	}
+	return ceiling
+}
+
+// Delay returns the pause after attempt n. The first attempt is 1; a smaller n counts as 1.
+func (b Backoff) Delay(n int) time.Duration {
+	ceiling := b.Ceiling(n)
+	if b.constant {
+		return ceiling
+	}
+	floor := max(ceiling/10, 1) // never 0: no caller retries in a busy loop
+	return floor + time.Duration(rand.Int64N(int64(ceiling-floor)+1))
+}
+
+// Sleep pauses for d or until ctx ends, and then returns the cause of the context's end. It returns
+// context.DeadlineExceeded at once when d reaches past the context's deadline.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if err := context.Cause(ctx); err != nil {
 		return err

@@ -3,7 +3,6 @@ package backoff_test
 import (
 	"context"
 	"errors"
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,29 +14,34 @@ import (
 
 func TestDelayStaysInBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		e := backoff.Exponential{
-			Initial:    time.Duration(rapid.Int64().Draw(t, "initial")),
-			Max:        time.Duration(rapid.Int64().Draw(t, "max")),
-			Multiplier: rapid.OneOf(rapid.Float64(), rapid.Just(math.NaN()), rapid.Just(math.Inf(1))).Draw(t, "multiplier"),
-			NoJitter:   rapid.Bool().Draw(t, "noJitter"),
-		}
-		limit := e.Max
-		if limit <= 0 {
-			limit = backoff.DefaultMax
-		}
+		initial := time.Duration(rapid.Int64().Draw(t, "initial"))
+		limit := time.Duration(rapid.Int64().Draw(t, "max"))
 		n := rapid.Int().Draw(t, "n")
-		if d := e.Delay(n); d < 0 || d > limit {
-			t.Fatalf("Delay(%d) = %v outside [0, %v]", n, d, limit)
+		most := max(limit, initial)
+		if initial <= 0 {
+			most = max(limit, 100*time.Millisecond)
+		}
+		if d := backoff.Exponential(initial, limit).Delay(n); d < 0 || d > most {
+			t.Fatalf("Exponential(%v, %v).Delay(%d) = %v, want at most %v", initial, limit, n, d, most)
+		}
+		if d := backoff.Constant(initial).Delay(n); d != max(initial, 0) {
+			t.Fatalf("Constant(%v).Delay(%d) = %v", initial, n, d)
 		}
 	})
 }
 
-func TestCeilingGrows(t *testing.T) {
-	e := backoff.Exponential{Initial: time.Second, Max: 10 * time.Second, NoJitter: true}
+func TestCeilingDoublesUpToMax(t *testing.T) {
+	b := backoff.Exponential(time.Second, 10*time.Second)
 	for i, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
-		if got := e.Delay(i + 1); got != want*time.Second {
-			t.Errorf("Delay(%d) = %v, want %v", i+1, got, want*time.Second)
+		if got := b.Ceiling(i + 1); got != want*time.Second {
+			t.Errorf("Ceiling(%d) = %v, want %v", i+1, got, want*time.Second)
 		}
+	}
+}
+
+func TestZeroBackoffPauses(t *testing.T) {
+	if got := (backoff.Backoff{}).Ceiling(1); got != 100*time.Millisecond {
+		t.Errorf("Ceiling(1) = %v, want 100ms", got)
 	}
 }
 

@@ -24,7 +24,7 @@ var otel = append([]string{"go.opentelemetry.io/otel$"}, otelAPI...)
 // shared are the parts that every package may use.
 var shared = []string{
 	module + "internal/backoff", module + "internal/correlation", module + "internal/groupcommit", module + "internal/id", module + "internal/problem",
-	module + "internal/secret", "github.com/google/uuid",
+	module + "internal/secret", "github.com/google/uuid", "github.com/cenkalti/backoff/v4",
 }
 
 var pgx = []string{
@@ -49,7 +49,7 @@ var prometheus = []string{
 	"github.com/munnerz/goautoneg", "golang.org/x/sys", "google.golang.org/protobuf",
 }
 
-var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4"}
+var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4", module + "internal/backoff"}
 
 // TestPackages is the table of what each package may link.
 func TestPackages(t *testing.T) {
@@ -113,7 +113,7 @@ func under(paths ...string) (out []string) {
 
 // TestFinds shows that the check can fail.
 func TestFinds(t *testing.T) {
-	got := depstest.Outside(t, module+"breaker", "github.com/cenkalti/backoff/v4")
+	got := depstest.Outside(t, module+"breaker", "github.com/cenkalti/backoff/v4", module+"internal/backoff")
 	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
 		t.Fatalf("outside: %v, want gobreaker alone", got)
 	}

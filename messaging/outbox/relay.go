@@ -139,7 +139,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			failures++
-			pause := backoff.Exponential{Max: 15 * time.Second}.Delay(failures)
+			pause := backoff.Exponential(100*time.Millisecond, 15*time.Second).Delay(failures)
 			r.cfg.Logger.WarnContext(ctx, "outbox: the relay could not go on and will try again", "outbox", r.cfg.Name, "error", err, "next_try_in", pause)
 			_ = backoff.Sleep(ctx, pause)
 			continue

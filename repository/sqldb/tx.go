@@ -152,7 +152,7 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) erro
 	if t := db.carried(ctx); t != nil {
 		return db.join(ctx, t, fn)
 	}
-	retry := backoff.Exponential{Initial: 2 * time.Millisecond, Max: 200 * time.Millisecond}
+	retry := backoff.Exponential(2 * time.Millisecond, 200 * time.Millisecond)
 	for attempt := 1; ; attempt++ {
 		err := db.once(ctx, fn)
 		if err == nil || !Retryable(err) || attempt >= db.cfg.MaxAttempts {

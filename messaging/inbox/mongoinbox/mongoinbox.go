@@ -143,7 +143,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 // has let go of the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
-	pause := backoff.Exponential{Initial: 2 * time.Millisecond, Max: 200 * time.Millisecond}
+	pause := backoff.Exponential(2 * time.Millisecond, 200 * time.Millisecond)
 	for n := 1; ; n++ {
 		kept, err := i.find(ctx, note, options.Collection().SetReadConcern(readconcern.Majority()))
 		if kept || err != nil {

@@ -211,7 +211,7 @@ func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, er
 func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	c := make(chan struct{}, 1)
 	go func() {
-		pause := backoff.Exponential{Initial: time.Second}
+		pause := backoff.Exponential(time.Second, 30*time.Second)
 		for attempt := 1; ctx.Err() == nil; attempt++ {
 			opened, err := o.watch(ctx, c)
 			if unsupported(err) {

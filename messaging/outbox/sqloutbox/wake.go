@@ -54,7 +54,7 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 
 // listen turns notifications into wake-ups, through lost connections.
 func (o *Outbox) listen(ctx context.Context, c chan<- struct{}) {
-	pause := backoff.Exponential{Initial: time.Second}
+	pause := backoff.Exponential(time.Second, 30*time.Second)
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		if o.listenOnce(ctx, c) {
 			attempt = 0
