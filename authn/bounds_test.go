@@ -53,7 +53,7 @@ func TestExpiredIsForgotten(t *testing.T) {
 		for i := range 100 {
 			now := time.Now()
 			id := fmt.Sprint(i)
-			if err := m.Create(t.Context(), Grant{Hash: id, Family: id, ExpiresAt: now.Add(5 * time.Minute)}); err != nil {
+			if err := m.Create(t.Context(), RefreshToken{Hash: id, Family: id, ExpiresAt: now.Add(5 * time.Minute)}); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.RevokeID(t.Context(), id, now.Add(5*time.Minute)); err != nil {
@@ -62,8 +62,8 @@ func TestExpiredIsForgotten(t *testing.T) {
 			r.Add(id, now.Add(5*time.Minute))
 			time.Sleep(time.Minute)
 		}
-		if len(m.grants) > 7 || len(m.revoked) > 7 || len(r.ids) > 7 {
-			t.Errorf("%d grants and %d ids are kept, and %d ids of RevokedIDs", len(m.grants), len(m.revoked), len(r.ids))
+		if len(m.tokens) > 7 || len(m.revoked) > 7 || len(r.ids) > 7 {
+			t.Errorf("%d tokens and %d ids are kept, and %d ids of RevokedIDs", len(m.tokens), len(m.revoked), len(r.ids))
 		}
 	})
 }
@@ -75,13 +75,13 @@ func TestRotationUnderLoad(t *testing.T) {
 	cfg := KeyConfig{PublishAhead: -1, RefreshEvery: time.Millisecond, Logger: log}
 	var sets []*KeySet
 	for range 2 {
-		sets = append(sets, MustKeySet(NewKeySet(NewFileKeys(path), cfg)))
+		sets = append(sets, Must(NewKeySet(NewFileKeys(path), cfg)))
 	}
 	var wg sync.WaitGroup
 	for n := range 4 {
 		k := sets[n%2]
-		i := MustIssuer(NewIssuer(k, NewMemoryTokens(), IssuerConfig{Issuer: "x", Logger: log}))
-		v := MustVerifier(NewVerifier(k, VerifierConfig{Issuer: "x", Logger: log}))
+		i := Must(NewIssuer(k, NewMemoryTokens(), IssuerConfig{Issuer: "x", Logger: log}))
+		v := Must(NewVerifier(k, VerifierConfig{Issuer: "x", Logger: log}))
 		wg.Go(func() {
 			for range 50 {
 				p, err := i.Issue(t.Context(), Subject{ID: "u"})

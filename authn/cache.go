@@ -2,7 +2,6 @@ package authn
 
 import (
 	"container/list"
-	"crypto"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -68,9 +67,4 @@ func (t *tokenCache) put(token string, c *claims) {
 		t.order.Remove(last)
 		delete(t.byKey, last.Value.(*cached).key)
 	}
-}
-
-func equalKeys(a, b any) bool {
-	x, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && x.Equal(b)
 }

@@ -1,63 +1,157 @@
 package authn
 
 import (
-	"bytes"
+	"encoding/json"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
 // claims is a verified token in the form that the cache keeps. It is never changed.
 type claims struct {
 	sub, jti      string
+	client        string
 	exp, nbf, iat time.Time
-	roles         []string
+	roles, scopes []string
 	all           map[string]any
+	payload       string
 	key           VerifyKey
 	kid           string // as the token wrote it
 }
 
 func (c *claims) user() *User {
-	return &User{ID: c.sub, Roles: slices.Clone(c.roles), Claims: maps.Clone(c.all), TokenID: c.jti, ExpiresAt: c.exp}
+	return &User{
+		ID: c.sub, Roles: slices.Clone(c.roles), Scopes: slices.Clone(c.scopes), ClientID: c.client,
+		Claims: maps.Clone(c.all), TokenID: c.jti, ExpiresAt: c.exp, payload: c.payload,
+	}
 }
 
-// read checks everything about a payload that does not depend on the time.
-func (v *Verifier) read(payload string) (*claims, error) {
+// invalidClaim refuses a token because of one claim. name is the name of the claim, never its value.
+func invalidClaim(name, reason string) error {
+	return &TokenError{Reason: "claim " + name + ": " + reason, Claim: name}
+}
+
+// readClaims checks everything about a payload that does not depend on the time.
+func (v *Verifier) readClaims(payload string) (*claims, error) {
 	all, err := strictObject(payload)
 	if err != nil {
-		return nil, refuse("payload")
+		return nil, refuse("payload is not strict JSON")
 	}
-	c := &claims{all: all}
-	var ok [7]bool
+	c := &claims{all: all, payload: payload}
 	var iss string
-	var aud []string
-	c.sub, ok[0] = textClaim(all, "sub")
-	c.jti, ok[1] = textClaim(all, "jti")
-	iss, ok[2] = textClaim(all, "iss")
-	c.exp, ok[3] = timeClaim(all, "exp")
-	c.nbf, ok[4] = timeClaim(all, "nbf")
-	c.iat, ok[5] = timeClaim(all, "iat")
-	c.roles, ok[6] = listClaim(all, v.cfg.RolesClaim)
-	if ok != [7]bool{true, true, true, true, true, true, true} {
-		return nil, refuse("claims")
+	for _, text := range [...]struct {
+		name string
+		dest *string
+	}{{"sub", &c.sub}, {"jti", &c.jti}, {"iss", &iss}} {
+		var ok bool
+		if *text.dest, ok = textClaim(all, text.name); !ok {
+			return nil, invalidClaim(text.name, "not a string")
+		}
 	}
-	if one, isText := all["aud"].(string); isText {
-		aud = []string{one}
-	} else if aud, isText = listClaim(all, "aud"); !isText {
-		return nil, refuse("claims")
+	for _, at := range [...]struct {
+		name string
+		dest *time.Time
+	}{{"exp", &c.exp}, {"nbf", &c.nbf}, {"iat", &c.iat}} {
+		var ok bool
+		if *at.dest, ok = timeClaim(all, at.name); !ok {
+			return nil, invalidClaim(at.name, "not a number of seconds between the years 1970 and 9999")
+		}
+	}
+	aud, ok := listClaim(lookupClaim(all, v.cfg.AudienceClaim))
+	if !ok {
+		return nil, invalidClaim(v.cfg.AudienceClaim, "neither a string nor an array of strings")
+	}
+	if c.roles, ok = namesClaim(lookupClaim(all, v.cfg.RolesClaim)); !ok {
+		return nil, invalidClaim(v.cfg.RolesClaim, "neither a string, an array of strings nor an object")
+	}
+	if c.scopes, ok = scopes(all); !ok {
+		return nil, invalidClaim("scope", "neither a string nor an array of strings")
+	}
+	for _, name := range [...]string{"client_id", "azp", "cid", "appid"} { // RFC 9068; OpenID Connect; Okta; Entra v1
+		if id, _ := textClaim(all, name); id != "" {
+			c.client = id
+			break
+		}
 	}
 	switch {
 	case c.sub == "":
-		return nil, refuse("no subject")
+		return nil, invalidClaim("sub", "missing")
 	case c.exp.IsZero():
-		return nil, refuse("no expiry")
+		return nil, invalidClaim("exp", "missing")
 	case v.cfg.Issuer != "" && iss != v.cfg.Issuer:
-		return nil, refuse("issuer")
+		return nil, invalidClaim("iss", "another issuer")
 	case !v.meant(aud):
-		return nil, refuse("audience")
+		return nil, invalidClaim(v.cfg.AudienceClaim, "another audience")
+	case has(all, "cnf"): // RFC 7800: whoever presents such a token has to prove the possession of a key
+		return nil, invalidClaim("cnf", "the token is bound to a key of its sender, which is not checked here")
 	}
-	return c, nil
+	return c, v.checkUse(all)
+}
+
+// checkUse refuses tokens that say of themselves that they are no access tokens: ID tokens unless they are wanted, and
+// refresh and logout tokens.
+func (v *Verifier) checkUse(all map[string]any) error {
+	typ, _ := textClaim(all, "typ")       // Keycloak
+	use, _ := textClaim(all, "token_use") // Cognito
+	switch {
+	case typ == "Refresh" || typ == "Offline" || typ == "Logout" || has(all, "events"):
+		return invalidClaim("typ", "not an access token")
+	case v.cfg.IDTokens:
+		return nil
+	case typ == "ID":
+		return invalidClaim("typ", "an ID token")
+	case use == "id":
+		return invalidClaim("token_use", "an ID token")
+	case has(all, "at_hash"):
+		return invalidClaim("at_hash", "an ID token")
+	}
+	return nil
+}
+
+// scopes returns the scopes of a token: RFC 9068's claim scope, or scp as Entra, Okta and Ory write it.
+func scopes(all map[string]any) ([]string, bool) {
+	v, there := all["scope"]
+	if !there {
+		v, there = all["scp"]
+	}
+	if s, isText := v.(string); isText {
+		return strings.Fields(s), true
+	}
+	return listClaim(v, there)
+}
+
+// lookupClaim returns the claim of a name. A name with dots that is no claim itself is a path into nested objects, such
+// as realm_access.roles.
+func lookupClaim(all map[string]any, name string) (v any, there bool) {
+	if v, there = all[name]; there {
+		return v, true
+	}
+	object := all
+	for {
+		part, rest, nested := strings.Cut(name, ".")
+		if v, there = object[part]; !there || !nested {
+			return v, there
+		}
+		if object, there = v.(map[string]any); !there {
+			return nil, false
+		}
+		name = rest
+	}
+}
+
+func has(all map[string]any, name string) bool {
+	_, there := all[name]
+	return there
+}
+
+// namesClaim is listClaim that also takes the names of an object's members, as Zitadel writes roles.
+func namesClaim(v any, there bool) ([]string, bool) {
+	if object, ok := v.(map[string]any); ok {
+		return slices.Sorted(maps.Keys(object)), true
+	}
+	return listClaim(v, there)
 }
 
 // textClaim returns a claim that is a string or absent.
@@ -76,38 +170,35 @@ func timeClaim(all map[string]any, name string) (time.Time, bool) {
 	if !there {
 		return time.Time{}, true
 	}
-	f, ok := v.(float64)
-	if !ok || !(f > 0 && f <= latest) {
+	n, ok := v.(json.Number)
+	if !ok {
+		return time.Time{}, false
+	}
+	f, err := n.Float64()
+	if err != nil || !(f >= 0 && f <= latest) {
 		return time.Time{}, false
 	}
 	sec, frac := math.Modf(f)
 	return time.Unix(int64(sec), int64(frac*1e9)), true
 }
 
-// listClaim returns a claim that is an array of strings or absent.
-func listClaim(all map[string]any, name string) ([]string, bool) {
-	v, there := all[name]
+// listClaim returns a value that is absent, an array of strings, or one string that stands for an array of one.
+func listClaim(v any, there bool) ([]string, bool) {
 	if !there {
 		return nil, true
 	}
-	a, ok := v.([]any)
-	if !ok {
-		return nil, false
-	}
-	list := make([]string, len(a))
-	for i, e := range a {
-		if list[i], ok = e.(string); !ok {
-			return nil, false
+	switch v := v.(type) {
+	case string:
+		return []string{v}, true
+	case []any:
+		list := make([]string, len(v))
+		for i, e := range v {
+			var ok bool
+			if list[i], ok = e.(string); !ok {
+				return nil, false
+			}
 		}
+		return list, true
 	}
-	return list, true
-}
-
-// samePublic compares keys that passed Check.
-func samePublic(a, b any) bool {
-	if x, ok := a.([]byte); ok {
-		y, ok := b.([]byte)
-		return ok && bytes.Equal(x, y)
-	}
-	return equalKeys(a, b)
+	return nil, false
 }

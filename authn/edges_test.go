@@ -31,7 +31,11 @@ func TestParseJWKS(t *testing.T) {
 	}{
 		"RSA":                     {`{"kty":"RSA","n":"` + good + `","e":"AQAB"}`, authn.RS256},
 		"RSA for PS256":           {`{"kty":"RSA","alg":"PS256","n":"` + good + `","e":"AQAB"}`, authn.PS256},
-		"RSA for another":         {`{"kty":"RSA","alg":"RS512","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA for RS512":           {`{"kty":"RSA","alg":"RS512","n":"` + good + `","e":"AQAB"}`, authn.RS512},
+		"RSA with padding":        {`{"kty":"RSA","alg":"PS384","n":"` + good + `==","e":"AQAB"}`, authn.PS384},
+		"RSA for encryption":      {`{"kty":"RSA","alg":"RSA-OAEP","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA as a secret":         {`{"kty":"RSA","alg":"HS256","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA with a chain":        {`{"kty":"RSA","x5c":["MIIB"],"x5t":"abc","n":"` + good + `","e":"AQAB"}`, authn.RS256},
 		"RSA too short":           {`{"kty":"RSA","n":"` + weak + `","e":"AQAB"}`, ""},
 		"RSA exponent 1":          {`{"kty":"RSA","n":"` + good + `","e":"AQ"}`, ""},
 		"RSA even exponent":       {`{"kty":"RSA","n":"` + good + `","e":"BA"}`, ""},
@@ -52,11 +56,10 @@ func TestParseJWKS(t *testing.T) {
 		"a number":                {`7`, ""},
 		"kty missing":             {`{}`, ""},
 	} {
-		keys, err := authn.ParseJWKS([]byte(`{"keys":[` + c.key + `]}`))
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
+		keys, err := authn.ParseJWKS([]byte(`{"keys":[`+c.key+`]}`), "")
 		switch {
+		case (c.want == "") != (err != nil):
+			t.Errorf("%s: %v", name, err)
 		case c.want == "" && len(keys) != 0:
 			t.Errorf("%s: taken as %s", name, keys[0].Algorithm)
 		case c.want != "" && (len(keys) != 1 || keys[0].Algorithm != c.want):
@@ -64,7 +67,7 @@ func TestParseJWKS(t *testing.T) {
 		}
 	}
 	for _, doc := range []string{"", "[]", "{}", `{"keys":null}`, `{"keys":[` + strings.Repeat("{},", 200) + "{}]}"} {
-		if _, err := authn.ParseJWKS([]byte(doc)); err == nil {
+		if _, err := authn.ParseJWKS([]byte(doc), ""); err == nil {
 			t.Errorf("%.20q: accepted", doc)
 		}
 	}
@@ -72,7 +75,7 @@ func TestParseJWKS(t *testing.T) {
 	for kid, want := range map[string]string{"one": "[ES256 EdDSA]", "": "[ES256 EdDSA ES256 EdDSA]"} {
 		unusable := `{"kty":"EC","crv":"P-384","kid":"` + kid + `"}`
 		doc := strings.ReplaceAll(strings.Join([]string{unusable, ec, strings.Replace(ed, "KID", "two", 1), ec, ed}, ","), "KID", kid)
-		keys, err := authn.ParseJWKS([]byte(`{"keys":[` + doc + `]}`))
+		keys, err := authn.ParseJWKS([]byte(`{"keys":[`+doc+`]}`), "")
 		must(t, err)
 		var got []authn.Algorithm
 		for _, k := range keys {
@@ -87,8 +90,8 @@ func TestParseJWKS(t *testing.T) {
 // broken finds no key and knows no revocation, because it cannot.
 type broken struct{}
 
-func (broken) Key(context.Context, string) (authn.VerifyKey, error) {
-	return authn.VerifyKey{}, errors.New("dial tcp: hush")
+func (broken) Keys(context.Context, string, authn.Algorithm) ([]authn.VerifyKey, error) {
+	return nil, errors.New("dial tcp: hush")
 }
 func (broken) Revoked(context.Context, string) (bool, error) {
 	return false, errors.New("dial tcp: hush")
@@ -98,8 +101,8 @@ func TestUnavailableIsNot401(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	token := w.issue(t).AccessToken
 	for name, v := range map[string]*authn.Verifier{
-		"keys":        authn.MustVerifier(authn.NewVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})),
-		"revocations": authn.MustVerifier(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}})),
+		"keys":        authn.Must(authn.NewVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})),
+		"revocations": authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}})),
 	} {
 		_, _, _, err := v.Authenticate(t.Context(), token)
 		if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrToken) {
@@ -170,7 +173,7 @@ func TestTypesAndRolesClaim(t *testing.T) {
 	secret := []byte(strings.Repeat("k", 32))
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1}))
 	for head, ok := range map[string]bool{
 		`{"alg":"HS256","typ":"at+jwt"}`: true, `{"alg":"HS256","typ":"application/AT+JWT"}`: true, `{"alg":"HS256","typ":"JWT"}`: false, `{"alg":"HS256"}`: false,
 	} {
@@ -190,7 +193,7 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 	a, b := w.issue(t), w.issue(t)
 	must(t, w.issuer.RevokeSubject(t.Context(), "u1"))
 	for _, p := range []authn.TokenPair{a, b} {
-		if _, err := w.issuer.Refresh(t.Context(), p.RefreshToken); !errors.Is(err, authn.ErrRefresh) {
+		if _, err := w.issuer.Refresh(t.Context(), p.RefreshToken, ""); !errors.Is(err, authn.ErrRefresh) {
 			t.Errorf("after RevokeSubject: %v", err)
 		}
 	}
@@ -212,12 +215,12 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 func TestClockThatWasSetBack(t *testing.T) {
 	store := authn.NewMemoryKeys()
 	cfg := authn.KeyConfig{Logger: quiet}
-	k := authn.MustKeySet(authn.NewKeySet(store, cfg))
+	k := authn.Must(authn.NewKeySet(store, cfg))
 	old, _, err := store.Load(t.Context())
 	must(t, err)
-	must(t, authn.MustKeySet(authn.NewKeySet(store, cfg)).Remove(t.Context(), old[0].ID)) // by another replica
+	must(t, authn.Must(authn.NewKeySet(store, cfg)).Remove(t.Context(), old[0].ID)) // by another replica
 	authn.SetDue(k, time.Now().Add(24*time.Hour))
-	if _, err := k.Key(t.Context(), old[0].ID); !errors.Is(err, authn.ErrUnknownKey) {
+	if _, err := k.Keys(t.Context(), old[0].ID, authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 		t.Errorf("a key that was removed still verifies: %v", err)
 	}
 }

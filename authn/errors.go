@@ -15,9 +15,9 @@ var (
 	ErrExpired = errors.New("authn: token expired")
 	// ErrRevoked is matched when the token's id has been revoked.
 	ErrRevoked = errors.New("authn: token revoked")
-	// ErrForbidden is matched when the caller is known and lacks a role.
-	ErrForbidden = errors.New("authn: a role is missing")
-	// ErrUnknownKey is returned by a Set that has no key of the asked id.
+	// ErrForbidden is matched when the caller is known and does not meet a Requirement.
+	ErrForbidden = errors.New("authn: the caller may not do this")
+	// ErrUnknownKey is returned by a KeySource that has no key of the asked id.
 	ErrUnknownKey = errors.New("authn: unknown key")
 	// ErrUnavailable is matched when whether a token is good cannot be told now: keys or revocations are out of reach.
 	// It is not the caller's fault, and becomes a 503. Such errors have a Temporary() bool, which is true.
@@ -31,6 +31,8 @@ var (
 	// ErrReused is matched when a refresh token was used again after its grace: its whole family is revoked by then.
 	// It matches ErrRefresh too.
 	ErrReused = fmt.Errorf("%w: used before", ErrRefresh)
+	// ErrClient is returned by TokenEndpointConfig.Client for a client that is unknown or presents a wrong secret.
+	ErrClient = errors.New("authn: client refused")
 	// ErrPassword is returned when a password does not match, also when the user does not exist.
 	ErrPassword = errors.New("authn: wrong password")
 	// ErrPasswordTooLong is returned for a password longer than the limit. Passwords are never cut.
@@ -41,8 +43,10 @@ var (
 
 // TokenError says why a token was refused. Reason is for logs; a client is told no more than Challenge.
 type TokenError struct {
-	// Reason is a short constant text without any part of the token.
+	// Reason is a short text without any value of the token.
 	Reason string
+	// Claim is the name of the claim that is at fault, or empty.
+	Claim string
 	// Err is a sentinel for the conditions that have one, or nil.
 	Err error
 }

@@ -12,10 +12,10 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	tokens := authn.NewMemoryTokens()
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop", Audience: []string{"shop"}}))
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens}))
+	issuer := authn.Must(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop", Audience: []string{"shop"}}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens}))
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /users/me", authn.Require(v)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +43,7 @@ func Example() {
 
 func ExamplePasswords() {
 	ctx := context.Background()
-	p := authn.MustPasswords(authn.NewPasswords(authn.PasswordConfig{}))
+	p := authn.Must(authn.NewPasswords(authn.PasswordConfig{}))
 	hash, err := p.Hash(ctx, "correct horse battery staple")
 	if err != nil {
 		fmt.Println(err)
@@ -61,8 +61,8 @@ func ExamplePasswords() {
 }
 
 func ExampleTokenEndpoint() {
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
 	login := func(_ context.Context, username, password string) (authn.Subject, error) {
 		if username != "ana" || password != "secret" { // a program asks its users' repository and authn.Passwords
 			return authn.Subject{}, authn.ErrPassword
@@ -79,9 +79,9 @@ func ExampleTokenEndpoint() {
 func ExampleKeySet_Rotate() {
 	ctx := context.Background()
 	store := authn.NewMemoryKeys() // replicas share a file, a database or a Vault
-	keys := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{PublishAhead: -1, Logger: quiet}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(store, authn.KeyConfig{PublishAhead: -1, Logger: quiet}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop"}))
 
 	before, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
 	if err != nil {

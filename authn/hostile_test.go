@@ -36,11 +36,11 @@ func hmacToken(secret []byte, header, payload string) string {
 
 type oneKey struct{ authn.VerifyKey }
 
-func (o oneKey) Key(_ context.Context, id string) (authn.VerifyKey, error) {
+func (o oneKey) Keys(_ context.Context, id string, _ authn.Algorithm) ([]authn.VerifyKey, error) {
 	if id != o.ID && id != "" {
-		return authn.VerifyKey{}, authn.ErrUnknownKey
+		return nil, authn.ErrUnknownKey
 	}
-	return o.VerifyKey, nil
+	return []authn.VerifyKey{o.VerifyKey}, nil
 }
 
 // TestHostileTokens signs every token well, save where the signature is the point: what refuses them is the check that
@@ -50,7 +50,7 @@ func TestHostileTokens(t *testing.T) {
 	must(t, err)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
-	v := authn.MustVerifier(authn.NewVerifier(oneKey{authn.VerifyKey{ID: "k1", Algorithm: authn.EdDSA, Public: pub}},
+	v := authn.Must(authn.NewVerifier(oneKey{authn.VerifyKey{ID: "k1", Algorithm: authn.EdDSA, Public: pub}},
 		authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop", "back"}, Logger: quiet, CacheSize: -1}))
 
 	now := time.Now().Unix()
@@ -202,7 +202,19 @@ func TestHostileTokens(t *testing.T) {
 		"no sub":                       forge(key, head, body("sub", "")),
 		"sub empty":                    forge(key, head, body("sub", `""`)),
 		"sub as a number":              forge(key, head, body("sub", `1`)),
-		"roles as a string":            forge(key, head, body("roles", `"admin"`)),
+		"roles as a number":            forge(key, head, body("roles", `7`)),
+		"roles null":                   forge(key, head, body("roles", `null`)),
+		"scope as a number":            forge(key, head, body("scope", `7`)),
+		"bound to a key":               forge(key, head, body("cnf", `{"jkt":"x"}`)),
+		"bound to null":                forge(key, head, body("cnf", `null`)),
+		"ID token of Keycloak":         forge(key, head, body("typ", `"ID"`)),
+		"refresh token of Keycloak":    forge(key, head, body("typ", `"Refresh"`)),
+		"ID token of Cognito":          forge(key, head, body("token_use", `"id"`)),
+		"ID token with a hash":         forge(key, head, body("at_hash", `"x"`)),
+		"logout token":                 forge(key, head, body("events", `{"http://schemas.openid.net/event/backchannel-logout":{}}`)),
+		"half a surrogate pair":        forge(key, head, plus(`"x":"\ud800"`)),
+		"surrogates in wrong order":    forge(key, head, plus(`"x":"\udc00\ud800"`)),
+		"a high surrogate, then text":  forge(key, head, plus(`"x":"\ud83dx\n"`)),
 		"roles with an object":         forge(key, head, body("roles", `[{"a":1}]`)),
 		"jti as a number":              forge(key, head, body("jti", `1`)),
 		"too long":                     forge(key, head, plus(`"x":"`+strings.Repeat("a", authn.MaxTokenSize)+`"`)),
@@ -273,9 +285,9 @@ func TestPSSSaltLength(t *testing.T) {
 // TestRFCVectors verifies the examples of RFC 7515 (A.1 HS256, A.3 ES256) and RFC 8037 (A.4 Ed25519).
 func TestRFCVectors(t *testing.T) {
 	secret, _ := base64.RawURLEncoding.DecodeString("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")
-	ec, err := authn.ParseJWKS([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`))
+	ec, err := authn.ParseJWKS([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`), "")
 	must(t, err)
-	ed, err := authn.ParseJWKS([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`))
+	ed, err := authn.ParseJWKS([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`), "")
 	must(t, err)
 	const joe = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
 	for name, c := range map[string]struct {

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -9,10 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/internal/secret"
@@ -88,15 +88,10 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 	if cfg.Issuer == "" {
 		return nil, errors.New("authn: IssuerConfig: Issuer is required")
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.TTL, 30*time.Minute)
-	def(&cfg.RefreshTTL, 14*24*time.Hour)
-	def(&cfg.LoginTTL, 90*24*time.Hour)
-	def(&cfg.Grace, 10*time.Second)
+	cfg.TTL = cmp.Or(cfg.TTL, 30*time.Minute)
+	cfg.RefreshTTL = cmp.Or(cfg.RefreshTTL, 14*24*time.Hour)
+	cfg.LoginTTL = cmp.Or(cfg.LoginTTL, 90*24*time.Hour)
+	cfg.Grace = cmp.Or(cfg.Grace, 10*time.Second)
 	cfg.Grace = max(cfg.Grace, 0)
 	if cfg.TTL < time.Second || cfg.RefreshTTL < time.Second {
 		return nil, errors.New("authn: IssuerConfig: TTL and RefreshTTL must be a second or more")
@@ -107,22 +102,16 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	v, err := NewVerifier(keys, VerifierConfig{Issuer: cfg.Issuer, CacheSize: -1, Logger: cfg.Logger})
+	v, err := NewVerifier(keys, VerifierConfig{
+		Issuer: cfg.Issuer, Types: []string{"at+jwt", "JWT"}, CacheSize: -1, Logger: cfg.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &Issuer{keys: keys, store: store, cfg: cfg, verify: v}, nil
 }
 
-// MustIssuer returns i or panics with err.
-func MustIssuer(i *Issuer, err error) *Issuer {
-	if err != nil {
-		panic(err)
-	}
-	return i
-}
-
-// Issue begins a login for a subject whose password, or whatever else, has been checked.
+// Issue begins a login of a subject that the caller has authenticated.
 func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
 	now := time.Now().UTC()
 	access, err := i.access(ctx, s, now)
@@ -130,28 +119,35 @@ func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
 		return TokenPair{}, err
 	}
 	refresh, hash := newRefresh()
-	first := Grant{Hash: hash, Family: id.New(), Subject: s, CreatedAt: now}
+	first := RefreshToken{Hash: hash, Family: id.New(), Subject: s, CreatedAt: now}
 	if i.cfg.LoginTTL > 0 {
 		first.FamilyEndsAt = now.Add(i.cfg.LoginTTL)
 	}
 	first.ExpiresAt = i.expiry(now, first.FamilyEndsAt)
 	if err := i.store.Create(ctx, first); err != nil {
-		return TokenPair{}, fmt.Errorf("authn: keep the login: %w", err)
+		return TokenPair{}, fmt.Errorf("authn: store the login: %w", err)
 	}
 	return i.pair(access, refresh), nil
 }
 
-// Refresh exchanges a refresh token for a new pair. A token that was used before, longer ago than Grace, ends the
-// whole login (ErrReused): either the caller or somebody else has stolen it.
-func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, error) {
+// Refresh exchanges a refresh token for a new pair. clientID is the authenticated client that presents it, empty when
+// there is none: a token that was issued to a client is refused to every other (ErrRefresh). A token that was used before,
+// longer ago than Grace, ends the whole login (ErrReused): either the caller or another has stolen it.
+func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (TokenPair, error) {
 	old := hashRefresh(refreshToken)
 	s, err := i.store.Lookup(ctx, old)
 	if err != nil {
 		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
 	}
+	if s.Subject.ClientID != "" && s.Subject.ClientID != clientID {
+		i.cfg.Logger.WarnContext(ctx, "authn: a refresh token was presented by another client than it was issued to",
+			"subject", s.Subject.ID, "family", s.Family, "client_id", s.Subject.ClientID)
+		return TokenPair{}, fmt.Errorf("authn: refresh: %w", ErrRefresh)
+	}
 	now := time.Now().UTC()
+	rotation := Rotation{Old: old, Now: now, Grace: i.cfg.Grace}
 	subject := s.Subject
-	reused := !s.UsedAt.IsZero() && now.Sub(s.UsedAt) > i.cfg.Grace // Rotate decides; this only saves a look-up
+	reused := rotation.Reused(!s.UsedAt.IsZero(), s.UsedAt) // Rotate decides; this only saves a look-up
 	if i.cfg.OnRefresh != nil && !reused {
 		if subject, err = i.cfg.OnRefresh(ctx, subject); err != nil {
 			if errors.Is(err, ErrRefresh) {
@@ -162,19 +158,21 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken string) (TokenPair, e
 		if subject.ID != s.Subject.ID {
 			return TokenPair{}, errors.New("authn: refresh: OnRefresh returned another subject")
 		}
+		subject.ClientID = s.Subject.ClientID
 	}
 	access, err := i.access(ctx, subject, now) // before the exchange: a failure here costs no login
 	if err != nil {
 		return TokenPair{}, err
 	}
 	refresh, hash := newRefresh()
-	err = i.store.Rotate(ctx, Rotation{Old: old, Now: now, Grace: i.cfg.Grace, Next: Grant{
+	rotation.Next = RefreshToken{
 		Hash: hash, Family: s.Family, Subject: subject, CreatedAt: now,
 		ExpiresAt: i.expiry(now, s.FamilyEndsAt), FamilyEndsAt: s.FamilyEndsAt,
-	}})
+	}
+	err = i.store.Rotate(ctx, rotation)
 	if errors.Is(err, ErrReused) {
-		i.cfg.Logger.WarnContext(ctx, "a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family)
-		err = errors.Join(err, i.told(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
+		i.cfg.Logger.WarnContext(ctx, "authn: a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family)
+		err = errors.Join(err, i.notifyRevoked(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
 	}
 	if err != nil {
 		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
@@ -214,7 +212,7 @@ func (i *Issuer) RevokeID(ctx context.Context, tokenID string, until time.Time) 
 	if err := i.store.RevokeID(ctx, tokenID, until); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
 	}
-	return i.told(ctx, Revocation{TokenID: tokenID, Until: until})
+	return i.notifyRevoked(ctx, Revocation{TokenID: tokenID, Until: until})
 }
 
 // RevokeSubject ends all logins of a subject. Access tokens that are out live on until they expire.
@@ -222,45 +220,58 @@ func (i *Issuer) RevokeSubject(ctx context.Context, subject string) error {
 	if err := i.store.RevokeSubject(ctx, subject); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
 	}
-	return i.told(ctx, Revocation{Subject: subject})
+	return i.notifyRevoked(ctx, Revocation{Subject: subject})
 }
 
-func (i *Issuer) revokeFamily(ctx context.Context, s Grant) error {
+func (i *Issuer) revokeFamily(ctx context.Context, s RefreshToken) error {
 	if err := i.store.RevokeFamily(ctx, s.Family); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
 	}
-	return i.told(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID})
+	return i.notifyRevoked(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID})
 }
 
-func (i *Issuer) told(ctx context.Context, r Revocation) error {
+func (i *Issuer) notifyRevoked(ctx context.Context, r Revocation) error {
 	if i.cfg.OnRevoke == nil {
 		return nil
 	}
 	if err := i.cfg.OnRevoke(ctx, r); err != nil {
-		return fmt.Errorf("authn: tell of the revocation: %w", err)
+		return fmt.Errorf("authn: OnRevoke: %w", err)
 	}
 	return nil
 }
 
-// access makes an access token.
+// access makes an access token (RFC 9068).
 func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, error) {
 	if s.ID == "" {
 		return "", errors.New("authn: issue: the subject has no id")
 	}
-	c := jwt.MapClaims{
+	c := map[string]any{
 		"iss": i.cfg.Issuer, "sub": s.ID, "jti": id.New(),
 		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": append([]string{}, s.Roles...), // never null
 	}
 	if len(i.cfg.Audience) > 0 {
 		c["aud"] = i.cfg.Audience
 	}
+	if s.ClientID != "" {
+		c["client_id"] = s.ClientID
+	}
+	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.Contains(s, " ") }) {
+		return "", errors.New("authn: issue: a scope is empty or contains a space")
+	}
+	if len(s.Scopes) > 0 {
+		c["scope"] = strings.Join(s.Scopes, " ")
+	}
 	for name, v := range s.Claims {
-		if registered[fold(name)] {
+		if registered[fold(name)] || c[name] != nil {
 			return "", fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
 		}
 		c[name] = v
 	}
-	token, err := i.keys.sign(ctx, c)
+	payload, err := encodeClaims(c)
+	if err != nil {
+		return "", err
+	}
+	token, err := i.keys.sign(ctx, payload)
 	if err == nil && len(token) > MaxTokenSize {
 		err = fmt.Errorf("authn: issue: a token of %d bytes, verifiers read at most %d", len(token), MaxTokenSize)
 	}

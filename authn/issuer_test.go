@@ -54,7 +54,7 @@ func TestRequire(t *testing.T) {
 	})
 	for _, c := range []struct {
 		name      string
-		opts      []authn.Option
+		opts      []authn.Requirement
 		auth      []string
 		code      int
 		challenge string
@@ -67,14 +67,13 @@ func TestRequire(t *testing.T) {
 		{"two tokens", nil, []string{"Bearer " + user + "," + admin}, 401, `Bearer error="invalid_token"`},
 		{"good", nil, []string{"Bearer " + user}, 200, ""},
 		{"case of the scheme", nil, []string{"bEARER " + user}, 200, ""},
-		{"any role", []authn.Option{authn.AnyRole("root", "admin")}, []string{"Bearer " + admin}, 200, ""},
-		{"no role", []authn.Option{authn.AnyRole("root", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
-		{"all roles", []authn.Option{authn.AllRoles("user", "admin")}, []string{"Bearer " + admin}, 200, ""},
-		{"not all roles", []authn.Option{authn.AllRoles("user", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
-		{"no roles named", []authn.Option{authn.AnyRole()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
-		{"optional without", []authn.Option{authn.Optional()}, nil, 200, ""},
-		{"optional bad", []authn.Option{authn.Optional()}, []string{"Bearer x.y.z"}, 401, `Bearer error="invalid_token"`},
-		{"optional with role", []authn.Option{authn.Optional(), authn.AnyRole("user")}, nil, 401, "Bearer"},
+		{"any role", []authn.Requirement{authn.AnyRole("root", "admin")}, []string{"Bearer " + admin}, 200, ""},
+		{"no role", []authn.Requirement{authn.AnyRole("root", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
+		{"all roles", []authn.Requirement{authn.AllRoles("user", "admin")}, []string{"Bearer " + admin}, 200, ""},
+		{"not all roles", []authn.Requirement{authn.AllRoles("user", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
+		{"all of no roles", []authn.Requirement{authn.AllRoles()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
+		{"all of no scopes", []authn.Requirement{authn.AllScopes()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
+		{"no roles named", []authn.Requirement{authn.AnyRole()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
 	} {
 		seen = nil
 		r := httptest.NewRequest("GET", "/?access_token="+user, nil)
@@ -90,6 +89,33 @@ func TestRequire(t *testing.T) {
 		}
 		if c.code == 200 && c.auth != nil && (seen == nil || seen.ID != "u1") {
 			t.Errorf("%s: user %v", c.name, seen)
+		}
+	}
+}
+
+func TestOptionalAdmitsCallersWithoutToken(t *testing.T) {
+	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
+	for _, c := range []struct {
+		name string
+		auth []string
+		code int
+		user bool
+	}{
+		{"no token", nil, 200, false},
+		{"a good token", []string{"Bearer " + w.issue(t).AccessToken}, 200, true},
+		{"a bad token", []string{"Bearer x.y.z"}, 401, false},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r = r.WithContext(authn.WithUser(r.Context(), &authn.User{ID: "of outer middleware"}))
+		r.Header["Authorization"] = c.auth
+		rec := httptest.NewRecorder()
+		authn.Optional(w.v)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if u, ok := authn.FromContext(r.Context()); ok != c.user || ok && u.ID != "u1" {
+				t.Errorf("%s: user %v, %v", c.name, u, ok)
+			}
+		})).ServeHTTP(rec, r)
+		if rec.Code != c.code {
+			t.Errorf("%s: got %d, want %d", c.name, rec.Code, c.code)
 		}
 	}
 }
@@ -133,20 +159,20 @@ func TestRefresh(t *testing.T) {
 			t.Fatal("no refresh token")
 		}
 		roles = []string{"admin"}
-		second, err := w.issuer.Refresh(t.Context(), first.RefreshToken)
+		second, err := w.issuer.Refresh(t.Context(), first.RefreshToken, "")
 		must(t, err)
 		if u, err := w.v.Verify(t.Context(), second.AccessToken); err != nil || !u.HasAnyRole("admin") {
 			t.Errorf("roles after the refresh: %+v, %v", u, err)
 		}
 		time.Sleep(9 * time.Second)
-		tab, err := w.issuer.Refresh(t.Context(), first.RefreshToken)
+		tab, err := w.issuer.Refresh(t.Context(), first.RefreshToken, "")
 		must(t, err) // a parallel tab
 		time.Sleep(2 * time.Second)
-		if _, err := w.issuer.Refresh(t.Context(), first.RefreshToken); !errors.Is(err, authn.ErrReused) {
+		if _, err := w.issuer.Refresh(t.Context(), first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
 			t.Fatalf("reuse after the grace: %v", err)
 		}
 		for name, token := range map[string]string{"second": second.RefreshToken, "tab": tab.RefreshToken, "first": first.RefreshToken} {
-			if _, err := w.issuer.Refresh(t.Context(), token); !errors.Is(err, authn.ErrRefresh) {
+			if _, err := w.issuer.Refresh(t.Context(), token, ""); !errors.Is(err, authn.ErrRefresh) {
 				t.Errorf("%s token of a revoked family: %v", name, err)
 			}
 		}
@@ -157,7 +183,7 @@ func TestRefresh(t *testing.T) {
 		pair := w.issue(t)
 		for range 8 { // used each 13 days of its 14, until the login ends at 90
 			time.Sleep(13 * 24 * time.Hour)
-			if next, err := w.issuer.Refresh(t.Context(), pair.RefreshToken); err == nil {
+			if next, err := w.issuer.Refresh(t.Context(), pair.RefreshToken, ""); err == nil {
 				pair = next
 			} else if !errors.Is(err, authn.ErrRefresh) {
 				t.Fatal(err)
@@ -171,7 +197,7 @@ func TestRefresh(t *testing.T) {
 		}
 		pair = w.issue(t)
 		must(t, w.issuer.Revoke(t.Context(), pair.RefreshToken))
-		if _, err := w.issuer.Refresh(t.Context(), pair.RefreshToken); !errors.Is(err, authn.ErrRefresh) {
+		if _, err := w.issuer.Refresh(t.Context(), pair.RefreshToken, ""); !errors.Is(err, authn.ErrRefresh) {
 			t.Errorf("after Revoke: %v", err)
 		}
 	})
@@ -183,18 +209,18 @@ func TestRotationRefusesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := authn.NewMemoryKeys()
 		cfg := authn.KeyConfig{RotateEvery: 24 * time.Hour, PublishAhead: time.Hour, VerifyFor: 2 * time.Hour, Logger: quiet}
-		replicas := []*authn.KeySet{authn.MustKeySet(authn.NewKeySet(store, cfg)), authn.MustKeySet(authn.NewKeySet(store, cfg))}
+		replicas := []*authn.KeySet{authn.Must(authn.NewKeySet(store, cfg)), authn.Must(authn.NewKeySet(store, cfg))}
 		var issuers []*authn.Issuer
 		for _, k := range replicas {
-			issuers = append(issuers, authn.MustIssuer(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet})))
+			issuers = append(issuers, authn.Must(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet})))
 		}
 		remote := &staticSet{}
-		v := authn.MustVerifier(authn.NewVerifier(remote, authn.VerifierConfig{Issuer: issuerName, CacheSize: -1, Logger: quiet}))
+		v := authn.Must(authn.NewVerifier(remote, authn.VerifierConfig{Issuer: issuerName, CacheSize: -1, Logger: quiet}))
 		kids := map[string]bool{}
 		var live []string
 		for step := range 3*24*12 + 12 { // every 5 minutes
 			if step%3 == 0 { // the remote reads the set every 15 minutes
-				keys, err := authn.ParseJWKS(replicas[step%2].JWKS())
+				keys, err := authn.ParseJWKS(replicas[step%2].JWKS(), "")
 				must(t, err)
 				remote.keys = keys
 			}
@@ -224,13 +250,11 @@ func TestRotationRefusesNothing(t *testing.T) {
 
 type staticSet struct{ keys []authn.VerifyKey }
 
-func (s *staticSet) Key(_ context.Context, id string) (authn.VerifyKey, error) {
-	for _, k := range s.keys {
-		if k.ID == id {
-			return k, nil
-		}
+func (s *staticSet) Keys(_ context.Context, id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
+	if found := authn.FindKeys(s.keys, id, alg); len(found) > 0 {
+		return found, nil
 	}
-	return authn.VerifyKey{}, authn.ErrUnknownKey
+	return nil, authn.ErrUnknownKey
 }
 
 // flaky is a KeyStore that can be down.
@@ -252,10 +276,10 @@ func (f *flaky) Load(ctx context.Context) ([]authn.Key, int64, error) {
 func TestKeysSurviveADeadStoreAndRemove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &flaky{KeyStore: authn.NewMemoryKeys()}
-		k := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
-		other := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
-		i := authn.MustIssuer(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, Logger: quiet}))
-		v := authn.MustVerifier(authn.NewVerifier(other, authn.VerifierConfig{Issuer: issuerName, Logger: quiet}))
+		k := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+		other := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+		i := authn.Must(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, Logger: quiet}))
+		v := authn.Must(authn.NewVerifier(other, authn.VerifierConfig{Issuer: issuerName, Logger: quiet}))
 		store.down = true
 		time.Sleep(time.Hour)
 		p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
@@ -309,12 +333,12 @@ func TestSharedSecret(t *testing.T) {
 	secret := []byte(strings.Repeat("k", 40))
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Logger: quiet}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Logger: quiet}))
 	token := hmacToken(secret, `{"alg":"HS256","typ":"JWT"}`, fmt.Sprintf(`{"sub":"u1","roles":["user"],"exp":%d}`, time.Now().Unix()+60))
 	if u, err := v.Verify(t.Context(), token); err != nil || u.ID != "u1" {
 		t.Errorf("%+v, %v", u, err)
 	}
-	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
+	i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
 	p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
 	must(t, err)
 	head, _, err := authn.VerifyJWS(p.AccessToken, authn.VerifyKey{Algorithm: authn.HS256, Public: secret})
@@ -325,7 +349,7 @@ func TestSharedSecret(t *testing.T) {
 
 func TestKeyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
-	authn.MustKeySet(authn.NewKeySet(authn.NewFileKeys(path), authn.KeyConfig{Logger: quiet}))
+	authn.Must(authn.NewKeySet(authn.NewFileKeys(path), authn.KeyConfig{Logger: quiet}))
 	info, err := os.Stat(path)
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
@@ -349,7 +373,7 @@ func TestKeyFile(t *testing.T) {
 }
 
 func TestTTLMustFitTheKeys(t *testing.T) {
-	k := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{VerifyFor: time.Hour, Logger: quiet}))
+	k := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{VerifyFor: time.Hour, Logger: quiet}))
 	if _, err := authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: time.Hour}); err == nil {
 		t.Error("tokens may outlive their keys")
 	}

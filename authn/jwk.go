@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -14,11 +15,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// maxKeys bounds how many keys of a document are read.
-const maxKeys = 100
+// maxKeys bounds how many usable keys of a document are kept.
+const maxKeys = 1000
 
 // jwk is a public key in JSON (RFC 7517).
 type jwk struct {
@@ -38,70 +40,118 @@ type jwkSet struct {
 	Keys []json.RawMessage `json:"keys"`
 }
 
-// ParseJWKS reads a JWK Set document. Keys of kinds that are not known here, for encryption, too short or damaged are
-// skipped, as RFC 7517 asks; symmetric keys are never taken from a document. An RSA key that names no algorithm
-// verifies RS256. Of usable keys with one kid the first one counts: a token's kid never leads to a choice.
-func ParseJWKS(data []byte) ([]VerifyKey, error) {
+// ParseJWKS reads a JWK Set document (RFC 7517). A key that cannot be used is skipped, as the RFC asks: of an unknown
+// type, for encryption, too short, damaged, or symmetric; symmetric keys are never taken from a document. The error says
+// why when no key is left, and then the keys are empty. Of usable keys with one kid the first one counts. At most 1,000
+// keys are kept.
+//
+// An RSA key that names no algorithm verifies rsa, which is one of RS256, RS384, RS512, PS256, PS384 and PS512; empty
+// means RS256. The curve of an EC or OKP key decides its algorithm.
+func ParseJWKS(data []byte, rsa Algorithm) ([]VerifyKey, error) {
 	var doc jwkSet
 	if err := json.Unmarshal(data, &doc); err != nil || doc.Keys == nil {
-		return nil, errors.New("authn: not a JWK Set")
-	}
-	if len(doc.Keys) > maxKeys {
-		return nil, fmt.Errorf("authn: a JWK Set of %d keys, at most %d are read", len(doc.Keys), maxKeys)
+		return nil, errors.New("authn: not a JWK Set: a JSON object with an array keys is needed")
 	}
 	var keys []VerifyKey
+	var skipped []string
 	taken := map[string]bool{}
-	for _, raw := range doc.Keys {
-		var j jwk
-		if json.Unmarshal(raw, &j) != nil {
+	for i, raw := range doc.Keys {
+		k, err := parseJWK(raw, cmp.Or(rsa, RS256))
+		if err == nil && taken[k.ID] {
+			err = errors.New("its kid is taken")
+		}
+		if err != nil {
+			if len(skipped) < 5 {
+				skipped = append(skipped, fmt.Sprintf("key %d: %s", i, err))
+			}
 			continue
 		}
-		if k, ok := j.key(); ok && k.Check() == nil && !taken[k.ID] {
-			keys = append(keys, k)
-			taken[k.ID] = k.ID != ""
+		keys = append(keys, k)
+		taken[k.ID] = k.ID != ""
+		if len(keys) == maxKeys {
+			break
 		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("authn: a JWK Set of %d keys without a usable one (%s)", len(doc.Keys), strings.Join(skipped, "; "))
 	}
 	return keys, nil
 }
 
-func (j jwk) key() (VerifyKey, bool) {
+// parseJWK reads one key. Its errors hold nothing of the document.
+func parseJWK(raw json.RawMessage, rsa Algorithm) (VerifyKey, error) {
+	var j jwk
+	if json.Unmarshal(raw, &j) != nil {
+		return VerifyKey{}, errors.New("not a JWK")
+	}
 	if j.Use != "" && j.Use != "sig" || j.Ops != nil && !slices.Contains(j.Ops, "verify") {
-		return VerifyKey{}, false
+		return VerifyKey{}, errors.New("not for verifying signatures")
 	}
 	k := VerifyKey{ID: j.ID}
-	switch {
-	case j.KeyType == "OKP" && j.Curve == "Ed25519":
-		x, err := encoding.DecodeString(j.X)
+	var ok bool
+	switch j.KeyType {
+	case "OKP":
+		var x []byte
+		x, ok = base64url(j.X)
 		k.Algorithm, k.Public = EdDSA, ed25519.PublicKey(x)
-		return k, err == nil && (j.Algorithm == "" || j.Algorithm == string(EdDSA) || j.Algorithm == "Ed25519")
-	case j.KeyType == "EC" && j.Curve == "P-256":
-		pub, ok := j.ec()
-		k.Algorithm, k.Public = ES256, pub
-		return k, ok && (j.Algorithm == "" || j.Algorithm == string(ES256))
-	case j.KeyType == "RSA":
-		n, err1 := encoding.DecodeString(j.N)
-		e, err2 := encoding.DecodeString(j.E)
-		if err1 != nil || err2 != nil || len(e) == 0 || len(e) > 4 || len(n) > 2048 {
-			return k, false
+		if j.Algorithm == "Ed25519" { // RFC 9864
+			j.Algorithm = string(EdDSA)
 		}
-		exp := int(new(big.Int).SetBytes(e).Int64())
-		k.Algorithm, k.Public = RS256, &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: exp}
-		if j.Algorithm == string(PS256) {
-			k.Algorithm = PS256
-		}
-		return k, exp >= 3 && exp&1 == 1 && (j.Algorithm == "" || j.Algorithm == string(k.Algorithm))
+		ok = ok && j.Curve == "Ed25519"
+	case "EC":
+		k.Algorithm, k.Public, ok = j.ec()
+	case "RSA":
+		k.Public, ok = j.rsa()
+		k.Algorithm = cmp.Or(Algorithm(j.Algorithm), rsa)
+	default:
+		return VerifyKey{}, errors.New("of a type that is not verified here")
 	}
-	return k, false
+	if !ok {
+		return VerifyKey{}, errors.New("damaged, or of an unknown curve")
+	}
+	if j.Algorithm != "" && j.Algorithm != string(k.Algorithm) {
+		return VerifyKey{}, errors.New("its algorithm does not fit its type")
+	}
+	return k, k.Check()
 }
 
-func (j jwk) ec() (*ecdsa.PublicKey, bool) {
-	x, err1 := encoding.DecodeString(j.X)
-	y, err2 := encoding.DecodeString(j.Y)
-	if err1 != nil || err2 != nil || len(x) != 32 || len(y) != 32 {
+func (j jwk) rsa() (*rsa.PublicKey, bool) {
+	n, ok1 := base64url(j.N)
+	e, ok2 := base64url(j.E)
+	if !ok1 || !ok2 || len(e) == 0 || len(e) > 4 || len(n) > 2048 {
 		return nil, false
 	}
-	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...)) // checks that it is on the curve
-	return pub, err == nil
+	exp := int(new(big.Int).SetBytes(e).Int64())
+	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: exp}, exp >= 3 && exp&1 == 1
+}
+
+func (j jwk) ec() (Algorithm, *ecdsa.PublicKey, bool) {
+	var alg Algorithm
+	var curve elliptic.Curve
+	switch j.Curve {
+	case "P-256":
+		alg, curve = ES256, elliptic.P256()
+	case "P-384":
+		alg, curve = ES384, elliptic.P384()
+	case "P-521":
+		alg, curve = ES512, elliptic.P521()
+	default:
+		return "", nil, false
+	}
+	size := (curve.Params().BitSize + 7) / 8
+	x, ok1 := base64url(j.X)
+	y, ok2 := base64url(j.Y)
+	if !ok1 || !ok2 || len(x) != size || len(y) != size {
+		return "", nil, false
+	}
+	pub, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y)) // checks that it is on the curve
+	return alg, pub, err == nil
+}
+
+// base64url decodes a member of a JWK. Some issuers pad what RFC 7515 wants unpadded.
+func base64url(s string) ([]byte, bool) {
+	data, err := encoding.DecodeString(strings.TrimRight(s, "="))
+	return data, err == nil
 }
 
 // encode returns the public form of a key; ok is false for secrets.
@@ -116,7 +166,8 @@ func encode(k VerifyKey) (j jwk, ok bool) {
 		if err != nil {
 			return jwk{}, false
 		}
-		j.KeyType, j.Curve, j.X, j.Y = "EC", "P-256", b64(point[1:33]), b64(point[33:])
+		half := (len(point) - 1) / 2
+		j.KeyType, j.Curve, j.X, j.Y = "EC", pub.Curve.Params().Name, b64(point[1:1+half]), b64(point[1+half:])
 	case *rsa.PublicKey:
 		j.KeyType, j.N, j.E = "RSA", b64(pub.N.Bytes()), b64(big.NewInt(int64(pub.E)).Bytes())
 	default:
@@ -131,7 +182,7 @@ func (k *KeySet) JWKS() []byte {
 	doc := struct {
 		Keys []jwk `json:"keys"`
 	}{Keys: []jwk{}}
-	for _, r := range *k.keys.Load() {
+	for _, r := range k.keys.Load().all {
 		if j, ok := encode(r.public); ok && (r.ExpiresAt.IsZero() || now.Before(r.ExpiresAt)) {
 			doc.Keys = append(doc.Keys, j)
 		}

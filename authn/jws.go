@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// MaxTokenSize is the longest token, in bytes, that is looked at.
-const MaxTokenSize = 8 << 10
+// MaxTokenSize is the length of the longest token that is read, in bytes. An Entra token with 200 groups, the most that
+// Entra puts into a token, is about 11 KiB long. net/http reads up to 1 MiB of headers by default; proxies often less.
+const MaxTokenSize = 16 << 10
 
 var encoding = base64.RawURLEncoding.Strict()
 

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/id"
@@ -108,10 +109,31 @@ type ready struct {
 	public VerifyKey
 }
 
+// readyKeys is what a KeySet works with. It is never changed.
+type readyKeys struct {
+	all    []*ready // by ActiveFrom
+	public []VerifyKey
+}
+
+func newReadyKeys(all []*ready) *readyKeys {
+	k := &readyKeys{all: all, public: make([]VerifyKey, len(all))}
+	for i, r := range all {
+		k.public[i] = r.public
+	}
+	return k
+}
+
+// verifies reports whether the key with the id may still verify at the given time.
+func (k *readyKeys) verifies(id string, now time.Time) bool {
+	return slices.ContainsFunc(k.all, func(r *ready) bool {
+		return r.ID == id && (r.ExpiresAt.IsZero() || now.Before(r.ExpiresAt))
+	})
+}
+
 func (k Key) ready() (*ready, error) {
 	r := &ready{Key: k, public: VerifyKey{ID: k.ID, Algorithm: k.Algorithm}}
 	if k.Algorithm == HS256 {
-		r.signer, r.public.Public = k.Private.Reveal(), k.Private.Reveal()
+		r.signer, r.public.Public = k.Private.Reveal(), k.Private
 		return r, r.public.Check()
 	}
 	private, err := x509.ParsePKCS8PrivateKey(k.Private.Reveal())

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,11 +16,40 @@ import (
 	"github.com/sillar-go/sillar/internal/secret"
 )
 
-// Set finds the key that verifies a token: a *KeySet in the process that issues, a jwks.Set elsewhere.
-type Set interface {
-	// Key returns the key of the given id; an empty id asks for the only key there is. It returns ErrUnknownKey when
-	// there is none, and an error that matches ErrUnavailable when that cannot be told now.
-	Key(ctx context.Context, id string) (VerifyKey, error)
+// KeySource finds the keys that verify a token: a *KeySet in the process that issues, a jwks.Set elsewhere.
+type KeySource interface {
+	// Keys returns the keys that may have signed a token whose header names this key id (kid) and algorithm, as
+	// FindKeys chooses them. It returns ErrUnknownKey when there is none, and an error that matches ErrUnavailable
+	// when the source cannot be read now. The caller does not change the slice.
+	Keys(ctx context.Context, id string, alg Algorithm) ([]VerifyKey, error)
+}
+
+// maxCandidates bounds the signatures that are checked for one token.
+const maxCandidates = 8
+
+// FindKeys returns the keys that may have signed a token with the given key id and algorithm: the key with that id,
+// else the keys for alg that have no id, or, for a token without an id, all keys for alg. At most 8 are returned, so
+// that a token never costs more than 8 checks of a signature.
+func FindKeys(keys []VerifyKey, id string, alg Algorithm) []VerifyKey {
+	if id != "" {
+		if i := slices.IndexFunc(keys, func(k VerifyKey) bool { return k.ID == id }); i >= 0 {
+			return keys[i : i+1 : i+1]
+		}
+	}
+	var found []VerifyKey
+	for i, k := range keys {
+		if k.Algorithm != alg || id != "" && k.ID != "" {
+			continue
+		}
+		if found == nil {
+			found = keys[i : i+1 : i+1] // without an allocation for the only one
+			continue
+		}
+		if found = append(found, k); len(found) == maxCandidates {
+			break
+		}
+	}
+	return found
 }
 
 // KeyConfig tunes a KeySet. The zero KeyConfig is useful.
@@ -48,9 +78,9 @@ const storeTimeout = 3 * time.Second
 type KeySet struct {
 	store KeyStore // nil for a fixed secret
 	cfg   KeyConfig
-	keys  atomic.Pointer[[]*ready] // by ActiveFrom
-	due   atomic.Int64             // when the store is to be read next, Unix nanoseconds
-	mu    sync.Mutex               // held by whoever talks to the store
+	keys  atomic.Pointer[readyKeys]
+	due   atomic.Int64 // when the store is to be read next, Unix nanoseconds
+	mu    sync.Mutex   // held by whoever talks to the store
 }
 
 // NewKeySet reads the keys of the store, and makes the first one where there is none.
@@ -58,26 +88,17 @@ func NewKeySet(store KeyStore, cfg KeyConfig) (*KeySet, error) {
 	if store == nil {
 		return nil, errors.New("authn: a KeySet needs a KeyStore")
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.RotateEvery, 30*24*time.Hour)
-	def(&cfg.PublishAhead, time.Hour)
-	def(&cfg.VerifyFor, 24*time.Hour)
-	def(&cfg.RefreshEvery, time.Minute)
+	cfg.RotateEvery = cmp.Or(cfg.RotateEvery, 30*24*time.Hour)
+	cfg.PublishAhead = cmp.Or(cfg.PublishAhead, time.Hour)
+	cfg.VerifyFor = cmp.Or(cfg.VerifyFor, 24*time.Hour)
+	cfg.RefreshEvery = cmp.Or(cfg.RefreshEvery, time.Minute)
+	cfg.Algorithm = cmp.Or(cfg.Algorithm, EdDSA)
 	cfg.PublishAhead = max(cfg.PublishAhead, 0)
-	if cfg.Algorithm == "" {
-		cfg.Algorithm = EdDSA
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.VerifyFor < 0 || cfg.RefreshEvery < 0 || cfg.RotateEvery > 0 && cfg.PublishAhead >= cfg.RotateEvery {
 		return nil, errors.New("authn: KeyConfig: VerifyFor and RefreshEvery must be positive, PublishAhead shorter than RotateEvery")
 	}
-	if _, ok := methods[cfg.Algorithm]; !ok {
+	if !slices.Contains([]Algorithm{EdDSA, ES256, RS256, HS256}, cfg.Algorithm) {
 		return nil, fmt.Errorf("authn: KeyConfig: algorithm %q cannot be issued", cfg.Algorithm)
 	}
 	k := &KeySet{store: store, cfg: cfg}
@@ -89,45 +110,46 @@ func NewKeySet(store KeyStore, cfg KeyConfig) (*KeySet, error) {
 	return k, nil
 }
 
-// NewSecretKeySet returns a fixed set of one shared secret, signing HS256 without a kid, as services with a
-// JWT_SECRET_KEY do. A secret shorter than 32 bytes is refused (ErrWeakKey).
-func NewSecretKeySet(sharedSecret []byte) (*KeySet, error) {
-	r, err := Key{Algorithm: HS256, Private: secret.New(slices.Clone(sharedSecret))}.ready()
-	if err != nil {
-		return nil, err
+// NewSecretKeySet returns a fixed set of shared secrets for HS256, without a kid, as services with a JWT_SECRET_KEY
+// use them. The set signs with current and also verifies with previous, so that a secret can be replaced without
+// refusing tokens that are still valid: deploy the new secret as previous everywhere, then exchange the two, then
+// remove the old one. A secret shorter than 32 bytes is refused (ErrWeakKey).
+func NewSecretKeySet(current []byte, previous ...[]byte) (*KeySet, error) {
+	if len(previous) >= maxCandidates {
+		return nil, fmt.Errorf("authn: a KeySet holds at most %d shared secrets", maxCandidates)
 	}
 	k := &KeySet{cfg: KeyConfig{Algorithm: HS256, VerifyFor: 1<<63 - 1}}
-	k.keys.Store(&[]*ready{r})
+	var all []*ready
+	for _, s := range append(slices.Clone(previous), current) { // the last one signs
+		r, err := Key{Algorithm: HS256, Private: secret.New(slices.Clone(s))}.ready()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	k.keys.Store(newReadyKeys(all))
 	return k, nil
 }
 
-// MustKeySet returns k or panics with err.
-func MustKeySet(k *KeySet, err error) *KeySet {
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-// Key implements Set. A key that is published but does not sign yet verifies already: another replica's clock may be
-// ahead.
-func (k *KeySet) Key(ctx context.Context, id string) (VerifyKey, error) {
+// Keys implements KeySource. A key that is published but does not sign yet verifies already: the clock of another
+// replica may be ahead.
+func (k *KeySet) Keys(ctx context.Context, id string, alg Algorithm) ([]VerifyKey, error) {
 	k.refresh(ctx)
 	now := time.Now()
-	keys := *k.keys.Load()
-	if id == "" && len(keys) != 1 {
-		return VerifyKey{}, ErrUnknownKey
+	set := k.keys.Load()
+	found := FindKeys(set.public, id, alg)
+	if len(found) == 1 && set.verifies(found[0].ID, now) { // without an allocation
+		return found, nil
 	}
-	for _, r := range keys {
-		if (r.ID == id || id == "") && (r.ExpiresAt.IsZero() || now.Before(r.ExpiresAt)) {
-			return r.public, nil
-		}
+	found = slices.DeleteFunc(slices.Clone(found), func(v VerifyKey) bool { return !set.verifies(v.ID, now) })
+	if len(found) == 0 {
+		return nil, ErrUnknownKey
 	}
-	return VerifyKey{}, ErrUnknownKey
+	return found, nil
 }
 
 // sign signs claims with the newest key that may sign.
-func (k *KeySet) sign(ctx context.Context, claims jwt.MapClaims) (string, error) {
+func (k *KeySet) sign(ctx context.Context, claims jwt.Claims) (string, error) {
 	k.refresh(ctx)
 	r := k.signing(time.Now())
 	if r == nil {
@@ -148,8 +170,7 @@ func (k *KeySet) sign(ctx context.Context, claims jwt.MapClaims) (string, error)
 }
 
 func (k *KeySet) signing(now time.Time) *ready {
-	keys := *k.keys.Load()
-	for _, r := range slices.Backward(keys) {
+	for _, r := range slices.Backward(k.keys.Load().all) {
 		if !r.ActiveFrom.After(now) {
 			return r
 		}

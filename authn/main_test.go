@@ -29,9 +29,9 @@ func newWorld(t testing.TB, kc authn.KeyConfig, ic authn.IssuerConfig) *world {
 	kc.Logger, ic.Logger = quiet, quiet
 	ic.Issuer, ic.Audience = issuerName, []string{"shop"}
 	w := &world{store: authn.NewMemoryTokens()}
-	w.keys = authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), kc))
-	w.issuer = authn.MustIssuer(authn.NewIssuer(w.keys, w.store, ic))
-	w.v = authn.MustVerifier(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, Revocations: w.store, Logger: quiet}))
+	w.keys = authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), kc))
+	w.issuer = authn.Must(authn.NewIssuer(w.keys, w.store, ic))
+	w.v = authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, Revocations: w.store, Logger: quiet}))
 	return w
 }
 

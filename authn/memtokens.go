@@ -12,14 +12,14 @@ import (
 // MemoryTokens is a TokenStore for tests and single processes. What has expired is forgotten as new entries come.
 type MemoryTokens struct {
 	mu      sync.Mutex
-	grants  map[string]Grant
+	tokens  map[string]RefreshToken
 	revoked map[string]time.Time
 	purgeAt time.Time
 }
 
 // NewMemoryTokens returns an empty store.
 func NewMemoryTokens() *MemoryTokens {
-	return &MemoryTokens{grants: map[string]Grant{}, revoked: map[string]time.Time{}}
+	return &MemoryTokens{tokens: map[string]RefreshToken{}, revoked: map[string]time.Time{}}
 }
 
 // purgeEvery is how often a memory store looks for what has expired.
@@ -35,7 +35,7 @@ func (m *MemoryTokens) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // Create implements TokenStore.
-func (m *MemoryTokens) Create(ctx context.Context, s Grant) error {
+func (m *MemoryTokens) Create(ctx context.Context, s RefreshToken) error {
 	unlock, err := m.lock(ctx)
 	if err != nil {
 		return err
@@ -44,36 +44,38 @@ func (m *MemoryTokens) Create(ctx context.Context, s Grant) error {
 	return m.add(s)
 }
 
-func (m *MemoryTokens) add(s Grant) error {
-	if _, ok := m.grants[s.Hash]; ok {
+func (m *MemoryTokens) add(s RefreshToken) error {
+	if _, ok := m.tokens[s.Hash]; ok {
 		return errors.New("authn: this refresh token exists")
 	}
 	if now := time.Now(); !now.Before(m.purgeAt) {
 		m.purge(now)
 		m.purgeAt = now.Add(purgeEvery)
 	}
-	m.grants[s.Hash] = cloneGrant(s)
+	m.tokens[s.Hash] = cloneToken(s)
 	return nil
 }
 
-// cloneGrant copies what callers could change.
-func cloneGrant(s Grant) Grant {
-	s.Subject.Roles, s.Subject.Claims = slices.Clone(s.Subject.Roles), maps.Clone(s.Subject.Claims)
+// cloneToken copies what callers could change.
+func cloneToken(s RefreshToken) RefreshToken {
+	s.Subject.Roles = slices.Clone(s.Subject.Roles)
+	s.Subject.Scopes = slices.Clone(s.Subject.Scopes)
+	s.Subject.Claims = maps.Clone(s.Subject.Claims)
 	return s
 }
 
 // Lookup implements TokenStore.
-func (m *MemoryTokens) Lookup(ctx context.Context, hash string) (Grant, error) {
+func (m *MemoryTokens) Lookup(ctx context.Context, hash string) (RefreshToken, error) {
 	unlock, err := m.lock(ctx)
 	if err != nil {
-		return Grant{}, err
+		return RefreshToken{}, err
 	}
 	defer unlock()
-	s, ok := m.grants[hash]
+	s, ok := m.tokens[hash]
 	if !ok {
-		return Grant{}, ErrRefresh
+		return RefreshToken{}, ErrRefresh
 	}
-	return cloneGrant(s), nil
+	return cloneToken(s), nil
 }
 
 // Rotate implements TokenStore.
@@ -83,12 +85,12 @@ func (m *MemoryTokens) Rotate(ctx context.Context, r Rotation) error {
 		return err
 	}
 	defer unlock()
-	s, ok := m.grants[r.Old]
-	if !ok || !r.Now.Before(s.ExpiresAt) {
+	s, ok := m.tokens[r.Old]
+	if !ok || !r.Now.Before(s.ExpiresAt) || s.Subject.ID != r.Next.Subject.ID {
 		return ErrRefresh
 	}
-	if !s.UsedAt.IsZero() && r.Now.Sub(s.UsedAt) > r.Grace {
-		m.drop(func(x Grant) bool { return x.Family == s.Family })
+	if r.Reused(!s.UsedAt.IsZero(), s.UsedAt) {
+		m.drop(func(x RefreshToken) bool { return x.Family == s.Family })
 		return ErrReused
 	}
 	if err := m.add(r.Next); err != nil {
@@ -96,15 +98,15 @@ func (m *MemoryTokens) Rotate(ctx context.Context, r Rotation) error {
 	}
 	if s.UsedAt.IsZero() {
 		s.UsedAt = r.Now
-		m.grants[r.Old] = s
+		m.tokens[r.Old] = s
 	}
 	return nil
 }
 
-func (m *MemoryTokens) drop(which func(Grant) bool) int {
-	before := len(m.grants)
-	maps.DeleteFunc(m.grants, func(_ string, s Grant) bool { return which(s) })
-	return before - len(m.grants)
+func (m *MemoryTokens) drop(which func(RefreshToken) bool) int {
+	before := len(m.tokens)
+	maps.DeleteFunc(m.tokens, func(_ string, s RefreshToken) bool { return which(s) })
+	return before - len(m.tokens)
 }
 
 // RevokeFamily implements TokenStore.
@@ -114,7 +116,7 @@ func (m *MemoryTokens) RevokeFamily(ctx context.Context, family string) error {
 		return err
 	}
 	defer unlock()
-	m.drop(func(s Grant) bool { return s.Family == family })
+	m.drop(func(s RefreshToken) bool { return s.Family == family })
 	return nil
 }
 
@@ -125,7 +127,7 @@ func (m *MemoryTokens) RevokeSubject(ctx context.Context, subject string) error 
 		return err
 	}
 	defer unlock()
-	m.drop(func(s Grant) bool { return s.Subject.ID == subject })
+	m.drop(func(s RefreshToken) bool { return s.Subject.ID == subject })
 	return nil
 }
 
@@ -168,7 +170,7 @@ func (m *MemoryTokens) Purge(ctx context.Context, now time.Time) (int, error) {
 }
 
 func (m *MemoryTokens) purge(now time.Time) int {
-	n := m.drop(func(s Grant) bool { return !now.Before(s.ExpiresAt) })
+	n := m.drop(func(s RefreshToken) bool { return !now.Before(s.ExpiresAt) })
 	before := len(m.revoked)
 	maps.DeleteFunc(m.revoked, func(_ string, until time.Time) bool { return !now.Before(until) })
 	return n + before - len(m.revoked)

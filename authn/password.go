@@ -77,14 +77,6 @@ func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
 	return p, nil
 }
 
-// MustPasswords returns p or panics with err.
-func MustPasswords(p *Passwords, err error) *Passwords {
-	if err != nil {
-		panic(err)
-	}
-	return p
-}
-
 // slot waits for the right to compute a hash.
 func (p *Passwords) slot(ctx context.Context) (release func(), err error) {
 	if err := context.Cause(ctx); err != nil {

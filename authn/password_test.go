@@ -17,7 +17,7 @@ import (
 var cheap = authn.PasswordConfig{MemoryKiB: 64, Passes: 1}
 
 func TestPasswords(t *testing.T) {
-	p := authn.MustPasswords(authn.NewPasswords(cheap))
+	p := authn.Must(authn.NewPasswords(cheap))
 	ctx := t.Context()
 	hash, err := p.Hash(ctx, "correct horse")
 	must(t, err)
@@ -27,7 +27,7 @@ func TestPasswords(t *testing.T) {
 	old, err := bcrypt.GenerateFromPassword([]byte("correct horse"), bcrypt.MinCost)
 	must(t, err)
 	python := "$2b" + string(old[3:])
-	other, err := authn.MustPasswords(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 128, Passes: 1})).Hash(ctx, "correct horse")
+	other, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 128, Passes: 1})).Hash(ctx, "correct horse")
 	must(t, err)
 	for _, h := range []string{string(old), python, other} {
 		up, err := p.Verify(ctx, h, "correct horse")
@@ -56,9 +56,9 @@ func TestPasswords(t *testing.T) {
 
 func TestPasswordsAreNeverCut(t *testing.T) {
 	cfg := cheap
-	p := authn.MustPasswords(authn.NewPasswords(cfg))
+	p := authn.Must(authn.NewPasswords(cfg))
 	cfg.MaxLength = 1024
-	long := authn.MustPasswords(authn.NewPasswords(cfg))
+	long := authn.Must(authn.NewPasswords(cfg))
 	ctx := t.Context()
 	p72, p73 := strings.Repeat("a", 72), strings.Repeat("a", 73)
 	b, err := bcrypt.GenerateFromPassword([]byte(p72), bcrypt.MinCost)
@@ -90,7 +90,7 @@ func TestPasswordsAreNeverCut(t *testing.T) {
 }
 
 func TestPasswordsWaitTheirTurn(t *testing.T) {
-	p := authn.MustPasswords(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 16 << 10, Passes: 4, Concurrency: 1}))
+	p := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 16 << 10, Passes: 4, Concurrency: 1}))
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -120,7 +120,7 @@ func TestPasswordsWaitTheirTurn(t *testing.T) {
 }
 
 func TestUnknownUserTakesTheSameTime(t *testing.T) {
-	p := authn.MustPasswords(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 8 << 10, Passes: 2}))
+	p := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 8 << 10, Passes: 2}))
 	hash, err := p.Hash(t.Context(), "x")
 	must(t, err)
 	known, unknown := time.Hour, time.Hour

@@ -1,50 +1,82 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/sillar-go/sillar/internal/problem"
 )
 
-// Option is a requirement, or a leniency, of Require.
-type Option func(*requirement)
+// Requirement decides whether the user of a verified token may continue. It returns nil, or an error: one that matches
+// ErrForbidden, such as ErrForbidden itself, becomes a 403, ErrUnavailable a 503, and every other error a 500. Programs
+// write their own, for a tenant or a resource.
+type Requirement func(ctx context.Context, u *User) error
 
-type requirement struct {
-	checks   []func(*User) bool
-	optional bool
-}
-
-// AnyRole lets in who has at least one of the roles.
-func AnyRole(roles ...string) Option {
-	return func(r *requirement) {
-		r.checks = append(r.checks, func(u *User) bool { return u.HasAnyRole(roles...) })
+func requirement(allowed func(u *User) bool) Requirement {
+	return func(_ context.Context, u *User) error {
+		if !allowed(u) {
+			return forbidden
+		}
+		return nil
 	}
 }
 
-// AllRoles lets in who has every one of the roles.
-func AllRoles(roles ...string) Option {
-	return func(r *requirement) {
-		r.checks = append(r.checks, func(u *User) bool { return u.HasAllRoles(roles...) })
-	}
+// AnyRole admits users with at least one of the roles. Without roles it admits no user.
+func AnyRole(roles ...string) Requirement {
+	return requirement(func(u *User) bool { return u.HasAnyRole(roles...) })
 }
 
-// Optional lets a request without a token pass, without a user. A bad token is refused nevertheless. It cannot be
-// combined with roles: who needs a role needs a token.
-func Optional() Option { return func(r *requirement) { r.optional = true } }
+// AllRoles admits users with every one of the roles. Without roles it admits no user.
+func AllRoles(roles ...string) Requirement {
+	return requirement(func(u *User) bool { return u.HasAllRoles(roles...) })
+}
 
-// Require lets requests pass that carry a token that v accepts, and puts the user into their context. Others get 401
-// or 403 with WWW-Authenticate (RFC 6750) and a problem document, or 503 when v cannot tell. The token is taken from
-// the Authorization header only. Identity headers of the request are removed: who calls is in the context.
-func Require(v *Verifier, opts ...Option) func(http.Handler) http.Handler {
+// AnyScope admits tokens with at least one of the scopes. Without scopes it admits no token.
+func AnyScope(scopes ...string) Requirement {
+	return requirement(func(u *User) bool { return u.HasAnyScope(scopes...) })
+}
+
+// AllScopes admits tokens with every one of the scopes. Without scopes it admits no token.
+func AllScopes(scopes ...string) Requirement {
+	return requirement(func(u *User) bool { return u.HasAllScopes(scopes...) })
+}
+
+// Require returns middleware that admits requests whose token v accepts and whose user meets every requirement, and puts
+// the user into their context. Others get 401 or 403 with WWW-Authenticate (RFC 6750) and a problem document, or 503 when
+// v cannot verify now. The token is taken from the Authorization header only. Identity headers of the request
+// (StripIdentity) are removed: handlers find the user in the context.
+func Require(v *Verifier, requirements ...Requirement) func(http.Handler) http.Handler {
 	if v == nil {
 		panic("authn: Require needs a Verifier")
 	}
+	return guard(func(r *http.Request) (*User, error) {
+		return Check(r.Context(), v, r.Header.Values("Authorization"), requirements...)
+	})
+}
+
+// Optional is Require for handlers that also serve callers without a token: those pass without a user in the context. A
+// token that v refuses is answered with 401 nevertheless.
+func Optional(v *Verifier) func(http.Handler) http.Handler {
+	if v == nil {
+		panic("authn: Optional needs a Verifier")
+	}
+	return guard(func(r *http.Request) (*User, error) {
+		u, err := Check(r.Context(), v, r.Header.Values("Authorization"))
+		if errors.Is(err, ErrNoToken) {
+			return nil, nil
+		}
+		return u, err
+	})
+}
+
+func guard(check func(r *http.Request) (*User, error)) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			u, err := Check(r.Context(), v, r.Header.Values("Authorization"), opts...)
+			u, err := check(r)
 			if err != nil {
 				WriteError(r.Context(), w, err)
 				return
@@ -58,7 +90,7 @@ func Require(v *Verifier, opts ...Option) func(http.Handler) http.Handler {
 			r = r.WithContext(ctx)
 			for name := range r.Header {
 				if isIdentity(name) {
-					r.Header = r.Header.Clone() // around us somebody may look at it yet
+					r.Header = r.Header.Clone() // outer middleware may still read the original
 					StripIdentity(r.Header)
 					break
 				}
@@ -68,17 +100,10 @@ func Require(v *Verifier, opts ...Option) func(http.Handler) http.Handler {
 	}
 }
 
-// Check is what Require and authngrpc do: it verifies the token of the values of an Authorization header and the
-// requirements. The user is nil without an error only under Optional.
-func Check(ctx context.Context, v *Verifier, authorization []string, opts ...Option) (*User, error) {
-	var need requirement
-	for _, o := range opts {
-		o(&need)
-	}
+// Check verifies the token in the values of an Authorization header and then the requirements, in their order. Require
+// and package authngrpc use it; so can middleware for other frameworks, with WriteError for the answer.
+func Check(ctx context.Context, v *Verifier, authorization []string, requirements ...Requirement) (*User, error) {
 	token, err := Bearer(authorization)
-	if errors.Is(err, ErrNoToken) && need.optional && len(need.checks) == 0 {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +111,9 @@ func Check(ctx context.Context, v *Verifier, authorization []string, opts ...Opt
 	if err != nil {
 		return nil, err
 	}
-	for _, allowed := range need.checks {
-		if !allowed(u) {
-			return nil, forbidden
+	for _, required := range requirements {
+		if err := required(ctx, u); err != nil {
+			return nil, err
 		}
 	}
 	return u, nil
@@ -114,27 +139,40 @@ func Bearer(values []string) (string, error) {
 	return token, nil
 }
 
-// WriteError answers a request with what an error of this package means to a client, and no more: 401 and 403 with a
-// challenge, 503 when tokens cannot be verified now, else 500.
+// WriteError answers a request with the status that an error of this package has for a client, and nothing of its text:
+// 403 for ErrForbidden, 401 for every other error about the caller's credentials, both with a challenge (RFC 6750), 503
+// with Retry-After for ErrUnavailable, and 500 for errors that are not of this package.
 func WriteError(ctx context.Context, w http.ResponseWriter, err error) {
+	challenge := ""
 	if c, ok := errors.AsType[interface {
 		error
 		Challenge() string
 	}](err); ok {
-		w.Header().Set("WWW-Authenticate", c.Challenge())
-		if errors.Is(err, ErrForbidden) {
-			problem.Write(ctx, w, http.StatusForbidden, "forbidden", "The caller may not do this.")
-			return
-		}
-		problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "A valid bearer token is needed.")
-		return
+		challenge = c.Challenge()
 	}
-	if errors.Is(err, ErrUnavailable) {
+	switch {
+	case errors.Is(err, ErrForbidden):
+		w.Header().Set("WWW-Authenticate", cmp.Or(challenge, `Bearer error="insufficient_scope"`))
+		problem.Write(ctx, w, http.StatusForbidden, "forbidden", "The caller may not do this.")
+	case errors.Is(err, ErrNoToken):
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "A valid bearer token is needed.")
+	case errors.Is(err, ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		problem.Write(ctx, w, http.StatusServiceUnavailable, "authentication-unavailable", "Tokens cannot be verified now.")
-		return
+	case challenge != "", isCredentialError(err):
+		w.Header().Set("WWW-Authenticate", cmp.Or(challenge, `Bearer error="invalid_token"`))
+		problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "A valid bearer token is needed.")
+	default:
+		problem.Write(ctx, w, http.StatusInternalServerError, "internal", "")
 	}
-	problem.Write(ctx, w, http.StatusInternalServerError, "internal", "")
+}
+
+// isCredentialError reports whether the caller's token or password is at fault.
+func isCredentialError(err error) bool {
+	return slices.ContainsFunc(
+		[]error{ErrToken, ErrExpired, ErrRevoked, ErrUnknownKey, ErrRefresh, ErrPassword, ErrPasswordTooLong, ErrClient},
+		func(sentinel error) bool { return errors.Is(err, sentinel) })
 }
 
 // StripIdentity removes the headers in which a gateway tells services who calls: X-User-ID and all others that begin with

@@ -89,14 +89,14 @@ func (k *KeySet) use(keys []Key) error {
 	if err != nil {
 		return err
 	}
-	k.keys.Store(&all)
+	k.keys.Store(newReadyKeys(all))
 	return nil
 }
 
 func (k *KeySet) prepare(keys []Key) ([]*ready, error) {
 	var known []*ready
 	if p := k.keys.Load(); p != nil {
-		known = *p
+		known = p.all
 	}
 	all := make([]*ready, 0, len(keys))
 	for _, key := range keys {

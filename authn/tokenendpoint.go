@@ -1,9 +1,11 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -16,19 +18,22 @@ import (
 
 // TokenEndpointConfig tunes a token endpoint. The zero value is useful.
 type TokenEndpointConfig struct {
-	// Client checks the client's id and secret, from HTTP Basic or the form; an error refuses it. Nil: clients are
-	// public, and what they say about themselves is ignored.
+	// Client checks the id and secret of a client, from HTTP Basic or the form. It returns nil to admit the client,
+	// ErrClient to refuse it, and any other error when it cannot check now: the answer is then 503 for ErrUnavailable
+	// and 500 for the rest, with a log line. Nil: clients are public. Then a secret is ignored, and the client_id that
+	// a client states binds its refresh tokens to that name, without a proof.
 	Client func(ctx context.Context, id, secret string) error
-	// Attempts is how many wrong passwords a username may try from one address before it has to wait; they come back
-	// one by one, one each Every. A right password uses up none, nor does an outage. One address may make ten times as many, ten times as often, for all usernames
-	// together, so that it cannot try one password on everybody. Default 10. Negative: no limit.
+	// Attempts is the number of wrong passwords for one username from one address before further ones have to wait.
+	// One attempt comes back each Every. A right password uses up none, nor does an outage. For all usernames together
+	// one address has ten times as many, so that it cannot try one password on all users. Default 10. Negative: no
+	// limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
 	Every time.Duration
-	// Address tells clients apart. Default: the IP address of the connection, of IPv6 its /64 network. Behind a proxy, a function that reads what
-	// the proxy, and nobody else, has written.
+	// Address tells clients apart. Default: the IP address of the connection, of IPv6 its /64 network. Behind a proxy
+	// this is a function that reads the header that the proxy, and only the proxy, sets.
 	Address func(*http.Request) string
-	// Logger is told of failures that are not the client's. Default slog.Default().
+	// Logger logs failures that are not the fault of the client. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -37,29 +42,25 @@ const maxForm = 16 << 10
 
 // TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password and refresh_token, as
 // golang.org/x/oauth2 and other clients expect it. authenticate returns the subject of a username and password, or
-// ErrPassword when they do not belong together or the user does not exist; other errors become a 500. A nil issuer or
-// authenticate panics.
+// ErrPassword when they do not belong together or the user does not exist. An error that matches ErrUnavailable becomes a
+// 503, every other error a 500. A nil issuer or authenticate panics.
 func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, username, password string) (Subject, error), cfg TokenEndpointConfig) http.Handler {
 	if issuer == nil || authenticate == nil {
 		panic("authn: TokenEndpoint needs an Issuer and a function that authenticates")
 	}
-	if cfg.Attempts == 0 {
-		cfg.Attempts = 10
-	}
+	cfg.Attempts = cmp.Or(cfg.Attempts, 10)
 	if cfg.Every <= 0 {
 		cfg.Every = 6 * time.Second
 	}
 	if cfg.Address == nil {
 		cfg.Address = address
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &tokenEndpoint{issuer: issuer, authenticate: authenticate, cfg: cfg,
 		limit: newLimiter(cfg.Attempts, cfg.Every), spray: newLimiter(10*cfg.Attempts, cfg.Every/10)}
 }
 
-// address is that of the connection, of IPv6 the /64 network: whoever has an address there has 2^64 of them.
+// address is that of the connection, of IPv6 the /64 network: a client with an address there has 2^64 of them.
 func address(r *http.Request) string {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -109,10 +110,14 @@ func (t *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	e, ok := errors.AsType[*oauthError](err)
 	if !ok {
-		if r.Context().Err() == nil { // else the client has gone, and waits for no answer
-			t.cfg.Logger.ErrorContext(r.Context(), "the token endpoint failed", "error", err)
+		if r.Context().Err() == nil { // else the client has left
+			t.cfg.Logger.ErrorContext(r.Context(), "authn: the token endpoint failed", "error", err)
 		}
 		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
+		if errors.Is(err, ErrUnavailable) {
+			h.Set("Retry-After", "1")
+			e = &oauthError{http.StatusServiceUnavailable, "temporarily_unavailable", ""}
+		}
 	}
 	t.send(w, e.status, e)
 }
@@ -123,7 +128,7 @@ func (t *tokenEndpoint) send(w http.ResponseWriter, status int, body any) {
 		panic(err)
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(data) // a client that has gone needs no answer
+	_, _ = w.Write(data) // the client may have left
 }
 
 func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair, error) {
@@ -131,18 +136,19 @@ func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair
 	if err != nil {
 		return TokenPair{}, err
 	}
-	if err := t.client(w, r, form); err != nil {
+	clientID, err := t.client(w, r, form)
+	if err != nil {
 		return TokenPair{}, err
 	}
 	switch form.Get("grant_type") {
 	case "password":
-		return t.password(w, r, form.Get("username"), form.Get("password"))
+		return t.password(w, r, clientID, form.Get("username"), form.Get("password"))
 	case "refresh_token":
 		token := form.Get("refresh_token")
 		if token == "" {
 			return TokenPair{}, badRequest("refresh_token is missing")
 		}
-		pair, err := t.issuer.Refresh(r.Context(), token)
+		pair, err := t.issuer.Refresh(r.Context(), token, clientID)
 		if errors.Is(err, ErrRefresh) {
 			return TokenPair{}, invalidGrant
 		}
@@ -153,7 +159,7 @@ func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair
 	return TokenPair{}, &oauthError{http.StatusBadRequest, "unsupported_grant_type", ""}
 }
 
-func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, username, password string) (TokenPair, error) {
+func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, clientID, username, password string) (TokenPair, error) {
 	if username == "" || password == "" {
 		return TokenPair{}, badRequest("username or password is missing")
 	}
@@ -173,36 +179,42 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, usernam
 	if errors.Is(err, ErrPassword) || errors.Is(err, ErrPasswordTooLong) {
 		return TokenPair{}, invalidGrant
 	}
-	// Who knows the password guesses nothing: many users behind one address do not use up each other's attempts. Nor does
-	// one guess who is not told whether it was right.
+	// A right password is no guess: many users behind one address do not use up each other's attempts. Nor does an
+	// outage, which reveals nothing about the password.
 	t.limit.give(account)
 	t.spray.give(address)
 	if err != nil {
 		return TokenPair{}, err
 	}
+	s.ClientID = clientID
 	return t.issuer.Issue(r.Context(), s)
 }
 
-func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.Values) error {
-	if t.cfg.Client == nil {
-		return nil
-	}
+// client returns the id of the client that sent the request, empty when it names none.
+func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.Values) (string, error) {
 	id, secret, basic := r.BasicAuth()
 	if basic {
 		var err1, err2 error
 		id, err1 = url.QueryUnescape(id) // RFC 6749, section 2.3.1
 		secret, err2 = url.QueryUnescape(secret)
-		if err1 != nil || err2 != nil || form.Has("client_secret") {
-			return badRequest("client credentials")
+		if err1 != nil || err2 != nil || form.Has("client_secret") || form.Has("client_id") && form.Get("client_id") != id {
+			return "", badRequest("client credentials")
 		}
 	} else {
 		id, secret = form.Get("client_id"), form.Get("client_secret")
 	}
-	if err := t.cfg.Client(r.Context(), id, secret); err != nil {
-		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
-		return &oauthError{http.StatusUnauthorized, "invalid_client", ""}
+	if t.cfg.Client == nil {
+		return id, nil
 	}
-	return nil
+	err := t.cfg.Client(r.Context(), id, secret)
+	if errors.Is(err, ErrClient) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
+		return "", &oauthError{http.StatusUnauthorized, "invalid_client", ""}
+	}
+	if err != nil {
+		return "", fmt.Errorf("authn: check the client: %w", err)
+	}
+	return id, nil
 }
 
 // readForm reads the parameters: from the body only, each at most once.

@@ -70,8 +70,14 @@ func TestTokenEndpointErrors(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	public := endpoint(w, authn.TokenEndpointConfig{Attempts: -1})
 	private := endpoint(w, authn.TokenEndpointConfig{Client: func(_ context.Context, id, secret string) error {
+		if id == "unchecked" {
+			return errors.New("dial tcp: hush")
+		}
+		if id == "unavailable" {
+			return fmt.Errorf("%w: dial tcp: hush", authn.ErrUnavailable)
+		}
 		if id != "web" || secret != "s:/cret" {
-			return errors.New("no")
+			return authn.ErrClient
 		}
 		return nil
 	}})
@@ -100,6 +106,9 @@ func TestTokenEndpointErrors(t *testing.T) {
 		{name: "broken form", body: "%zz", code: 400, err: "invalid_request"},
 		{name: "client by basic", h: private, body: good, basic: [2]string{"web", url.QueryEscape("s:/cret")}, code: 200},
 		{name: "client by form", h: private, body: good + "&client_id=web&client_secret=s%3A%2Fcret", code: 200},
+		{name: "client cannot be checked", h: private, body: good, basic: [2]string{"unchecked", "x"}, code: 500, err: "server_error"},
+		{name: "client check is down", h: private, body: good, basic: [2]string{"unavailable", "x"}, code: 503, err: "temporarily_unavailable"},
+		{name: "two clients", h: private, body: good + "&client_id=other", basic: [2]string{"web", url.QueryEscape("s:/cret")}, code: 400, err: "invalid_request"},
 		{name: "client wrong", h: private, body: good, basic: [2]string{"web", "x"}, code: 401, err: "invalid_client"},
 		{name: "client twice", h: private, body: good + "&client_secret=x", basic: [2]string{"web", "x"}, code: 400, err: "invalid_request"},
 	} {

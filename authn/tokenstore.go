@@ -1,17 +1,19 @@
 package authn
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"time"
 )
 
-// Grant is what a refresh token stands for. A store keeps the hash of the token, never the token.
-type Grant struct {
+// RefreshToken is what a store keeps of a refresh token: its hash, never the token.
+type RefreshToken struct {
 	// Hash is the SHA-256 of the refresh token, in hexadecimal. It is unique.
 	Hash string
 	// Family is common to all refresh tokens that descend from one login.
 	Family string
-	// Subject is whom the grant belongs to.
+	// Subject is the user, and the client, that the token was issued to.
 	Subject Subject
 	// CreatedAt is when this token was made.
 	CreatedAt time.Time
@@ -19,7 +21,7 @@ type Grant struct {
 	ExpiresAt time.Time
 	// FamilyEndsAt is when the family ends, however often it is refreshed.
 	FamilyEndsAt time.Time
-	// UsedAt is when the token was first exchanged for another; zero while it was not.
+	// UsedAt is when the token was first exchanged for another; zero until then.
 	UsedAt time.Time
 }
 
@@ -27,45 +29,66 @@ type Grant struct {
 type Rotation struct {
 	// Old is the hash of the token that is presented.
 	Old string
-	// Next is the grant that takes its place, complete.
-	Next Grant
-	// Now is the time of the exchange.
+	// Next is the token that takes its place, complete.
+	Next RefreshToken
+	// Now is the caller's time, for expiry and for Grace.
 	Now time.Time
-	// Grace is for how long after its first use Old may be used again: for tabs that refresh at once, and for answers
-	// that were lost.
+	// Grace is how long after its first use Old may be used again: for browser tabs that refresh at once, and for
+	// answers that were lost. 0: the first exchange in the order of the store is the only one, whatever the clocks of
+	// the callers say. A positive Grace is measured between the clocks of the callers.
 	Grace time.Duration
+}
+
+// Reused reports whether this exchange of old is a reuse after its grace. Stores call it in the step that no other
+// exchange of the token comes between; used says that the token was exchanged before.
+func (r Rotation) Reused(used bool, usedAt time.Time) bool {
+	return used && (r.Grace <= 0 || r.Now.Sub(usedAt) > r.Grace)
 }
 
 // TokenStore keeps refresh tokens and revoked token ids, where they survive a restart and where replicas share them.
 // Package authntest checks implementations.
 type TokenStore interface {
-	// Create adds the first grant of a family.
-	Create(ctx context.Context, s Grant) error
-	// Lookup returns the grant of a hash, used or not, or ErrRefresh when there is none: unknown, or its family was
-	// revoked.
-	Lookup(ctx context.Context, hash string) (Grant, error)
-	// Rotate does, in one step that no other Rotate comes between: it notes the first use of Old and adds Next. It
-	// returns ErrRefresh when Old is unknown, expired at Now, or of a revoked family. When Old was used more than Grace
-	// before Now, it removes the whole family and returns ErrReused.
+	// Create adds the first token of a family.
+	Create(ctx context.Context, s RefreshToken) error
+	// Lookup returns the token with a hash, used or not, or ErrRefresh when there is none: unknown, or its family was
+	// revoked. Claims come back with the numbers that were given, as json.Number or as the type that was given.
+	Lookup(ctx context.Context, hash string) (RefreshToken, error)
+	// Rotate notes the first use of Old and adds Next, in one step that no other Rotate comes between. It returns
+	// ErrRefresh when Old is unknown, expired at Now, of another subject than Next, or of a revoked family. When
+	// Rotation.Reused says so, it removes the whole family and returns ErrReused; the removal persists even when a
+	// transaction of the caller's, in ctx, is rolled back.
 	Rotate(ctx context.Context, r Rotation) error
-	// RevokeFamily removes all grants of a family. A family that is not there is no error.
+	// RevokeFamily removes all tokens of a family. It returns nil when there is no such family.
 	RevokeFamily(ctx context.Context, family string) error
-	// RevokeSubject removes all grants of a subject.
+	// RevokeSubject removes all tokens of a subject.
 	RevokeSubject(ctx context.Context, subject string) error
 	// RevokeID remembers a token id (jti) as revoked until the given time, when the token has expired.
 	RevokeID(ctx context.Context, id string, until time.Time) error
 	// Revoked implements Revocations.
 	Revoked(ctx context.Context, id string) (bool, error)
-	// Purge forgets grants and revoked ids that had expired at the given time, and returns how many.
+	// Purge removes tokens and revoked ids that had expired at the given time, and returns their number.
 	Purge(ctx context.Context, now time.Time) (int, error)
 }
 
-// Subject is whom tokens are issued to.
+// Subject is the user, or the service, that tokens are issued to.
 type Subject struct {
 	// ID becomes the claim sub. Required.
-	ID string `json:"id"`
+	ID string `json:"id,omitempty"`
+	// ClientID is the OAuth 2.0 client that the tokens are issued to. It becomes the claim client_id (RFC 9068), and
+	// the refresh token works for this client only (RFC 6749, section 6). Empty: any client may use it.
+	ClientID string `json:"client_id,omitempty"`
 	// Roles become the claim roles.
 	Roles []string `json:"roles,omitempty"`
-	// Claims are further claims. Registered names are refused.
+	// Scopes become the claim scope, separated by spaces.
+	Scopes []string `json:"scopes,omitempty"`
+	// Claims are further claims. Names that this package sets are refused.
 	Claims map[string]any `json:"claims,omitempty"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. Numbers in Claims become json.Number, so that they keep their digits.
+func (s *Subject) UnmarshalJSON(data []byte) error {
+	type plain Subject // without this method
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	return d.Decode((*plain)(s))
 }

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,90 +26,124 @@ type Revocations interface {
 	Revoked(ctx context.Context, id string) (bool, error)
 }
 
-// VerifierConfig says which tokens are accepted. Issuer or Audience is required.
+// VerifierConfig says which tokens are accepted. Issuer is required, and Audience is recommended. The presets (Auth0,
+// Keycloak, Entra, ...) fill it for the tokens of other issuers.
 type VerifierConfig struct {
-	// Issuer is the only accepted iss. Empty: not checked.
+	// Issuer is the only accepted issuer (iss). Required unless Unbound is set.
 	Issuer string
-	// Audience holds what the token may be meant for: one of it must be in the token's aud. Empty: not checked.
+	// Audience lists the names of this service: the token must be meant for one of them. Empty: not checked. Then
+	// tokens must name their type at+jwt (RFC 9068), unless Types says otherwise: an ID token, which is meant for
+	// another program, cannot be told from an access token of the type JWT.
 	Audience []string
-	// Unbound allows both Issuer and Audience to be empty: then every token of the keys is accepted, also one that was
-	// meant for somebody else. It exists for services that share a secret and set neither.
+	// AudienceClaim is the claim that Audience is compared with, a name or a path such as RolesClaim. Default "aud".
+	// The access tokens of Amazon Cognito have client_id in its place.
+	AudienceClaim string
+	// Unbound allows an empty Issuer. Then every token of the keys is accepted, also one that was meant for another
+	// service, unless Audience is set. It exists for services that share a secret and set neither.
 	Unbound bool
-	// Leeway forgives differences of clocks. Default 30 s, which is also the most. Negative: none.
+	// Leeway is the difference of clocks that is accepted, in both directions. Default 30 s, which is also the most.
+	// Negative disables it.
 	Leeway time.Duration
-	// Types are the accepted values of the header typ. Default: "at+jwt", "JWT", and none at all. A verifier that names
-	// types requires one.
+	// Types are the accepted values of the header typ. Default: "at+jwt", "JWT", and none at all; "at+jwt" alone when
+	// Audience is empty. A verifier that names types requires one; "" stands for none.
 	Types []string
-	// RolesClaim is the claim that holds the roles, an array of strings. Default "roles".
+	// IDTokens accepts OpenID Connect ID tokens, for front ends whose issuer (Google, Firebase) gives them no access
+	// tokens that a service could verify. Default: what can be recognised as an ID token is refused.
+	IDTokens bool
+	// RolesClaim is the claim that holds the roles: an array of strings, one string, or an object whose member names
+	// are the roles. A name with dots that is no claim itself is a path, such as "realm_access.roles". Default "roles".
 	RolesClaim string
-	// Revocations is asked about each token's id. Nil: tokens cannot be revoked, only expire. When set, a token without
-	// an id is refused.
+	// Revocations is asked about the id of each token. Nil: tokens cannot be revoked, only expire. When set, a token
+	// without an id is refused.
 	Revocations Revocations
-	// CacheSize is how many verified tokens are remembered, by their hash, so that a signature is checked once. Times,
-	// revocation and the presence of the key are checked each time. Default 4096; negative: none.
+	// CacheSize is the number of verified tokens that are remembered, by their hash, so that a signature is checked
+	// once. Times, revocation and the presence of the key are checked each time. Default 4096. Negative disables it.
 	CacheSize int
-	// Logger is told when keys or revocations are out of reach. Default slog.Default().
+	// Logger logs every refusal at INFO, with its reason and without the token, and outages of keys and revocations
+	// at ERROR. Default slog.Default().
 	Logger *slog.Logger
-	// MeterProvider makes the counter of refused tokens. Nil means the global one.
+	// MeterProvider makes the counter sillar.authn.refused. Nil means the global one.
 	MeterProvider metric.MeterProvider
 }
 
 // Verifier accepts or refuses tokens. It is safe for concurrent use.
 type Verifier struct {
-	set     Set
+	keys    KeySource
 	cfg     VerifierConfig
 	cache   *tokenCache
 	refused metric.Int64Counter
+	joined  []*Verifier // chosen by issuer; then the other fields but refused and the logger are not used
 }
 
-// NewVerifier returns a Verifier of the set's tokens.
-func NewVerifier(set Set, cfg VerifierConfig) (*Verifier, error) {
-	if set == nil {
-		return nil, errors.New("authn: a Verifier needs a Set of keys")
+// NewVerifier returns a Verifier for the tokens of the given keys.
+func NewVerifier(keys KeySource, cfg VerifierConfig) (*Verifier, error) {
+	if keys == nil {
+		return nil, errors.New("authn: a Verifier needs a KeySource")
 	}
-	if cfg.Issuer == "" && len(cfg.Audience) == 0 && !cfg.Unbound {
-		return nil, errors.New("authn: VerifierConfig: Issuer or Audience is required, or Unbound")
+	if cfg.Issuer == "" && !cfg.Unbound {
+		return nil, errors.New("authn: VerifierConfig: Issuer is empty, so that tokens of every issuer with these keys " +
+			"would be accepted; set it, or Unbound")
+	}
+	if slices.Contains(cfg.Audience, "") {
+		return nil, errors.New("authn: VerifierConfig: Audience contains an empty string")
 	}
 	switch {
-	case cfg.Leeway == 0:
-		cfg.Leeway = maxLeeway
 	case cfg.Leeway < 0:
 		cfg.Leeway = 0
 	case cfg.Leeway > maxLeeway:
 		return nil, fmt.Errorf("authn: VerifierConfig: Leeway is %s, at most %s", cfg.Leeway, maxLeeway)
+	default:
+		cfg.Leeway = cmp.Or(cfg.Leeway, maxLeeway)
 	}
-	if cfg.RolesClaim == "" {
-		cfg.RolesClaim = "roles"
+	if len(cfg.Types) == 0 {
+		cfg.Types = []string{"at+jwt", "JWT", ""}
+		if len(cfg.Audience) == 0 && !cfg.Unbound {
+			cfg.Types = []string{"at+jwt"}
+		}
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.MeterProvider == nil {
-		cfg.MeterProvider = otel.GetMeterProvider()
-	}
-	v := &Verifier{set: set, cfg: cfg, cache: newTokenCache(cfg.CacheSize)}
-	var err error
-	v.refused, err = cfg.MeterProvider.Meter(scope).Int64Counter("sillar.authn.refused",
-		metric.WithUnit("{token}"), metric.WithDescription("Tokens that were refused, by reason."))
-	if err != nil {
-		return nil, fmt.Errorf("authn: make the counter: %w", err)
-	}
-	return v, nil
+	cfg.RolesClaim = cmp.Or(cfg.RolesClaim, "roles")
+	cfg.AudienceClaim = cmp.Or(cfg.AudienceClaim, "aud")
+	v := &Verifier{keys: keys, cfg: cfg, cache: newTokenCache(cfg.CacheSize)}
+	return v, v.instrument()
 }
 
-// MustVerifier returns v or panics with err.
-func MustVerifier(v *Verifier, err error) *Verifier {
-	if err != nil {
-		panic(err)
+// Join returns a Verifier that accepts the tokens of several issuers: each token is verified by the one Verifier whose
+// Issuer it names. Each Verifier needs an Issuer of its own. Logger and MeterProvider are those of the first.
+func Join(verifiers ...*Verifier) (*Verifier, error) {
+	if len(verifiers) == 0 {
+		return nil, errors.New("authn: Join needs a Verifier")
 	}
-	return v
+	seen := map[string]bool{}
+	for _, v := range verifiers {
+		if v == nil || v.cfg.Issuer == "" || seen[v.cfg.Issuer] {
+			return nil, errors.New("authn: Join: each Verifier needs an Issuer of its own")
+		}
+		seen[v.cfg.Issuer] = true
+	}
+	first := verifiers[0].cfg
+	v := &Verifier{joined: verifiers, cfg: VerifierConfig{Logger: first.Logger, MeterProvider: first.MeterProvider}}
+	return v, v.instrument()
+}
+
+func (v *Verifier) instrument() error {
+	v.cfg.Logger = cmp.Or(v.cfg.Logger, slog.Default())
+	if v.cfg.MeterProvider == nil {
+		v.cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	var err error
+	v.refused, err = v.cfg.MeterProvider.Meter(scope).Int64Counter("sillar.authn.refused",
+		metric.WithUnit("{token}"), metric.WithDescription("Tokens that were refused, by reason."))
+	if err != nil {
+		return fmt.Errorf("authn: make the counter: %w", err)
+	}
+	return nil
 }
 
 // Verify checks a token and returns whose it is. The error is a *TokenError, or matches ErrUnavailable.
 func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 	u, err := v.verify(ctx, token)
 	if err != nil {
-		v.tell(ctx, err)
+		v.recordRefusal(ctx, err)
 		return nil, err
 	}
 	return u, nil
@@ -127,75 +162,124 @@ func (v *Verifier) Authenticate(ctx context.Context, bearer string) (subject str
 	return u.ID, u.Roles, u.Claims, nil
 }
 
-func (v *Verifier) tell(ctx context.Context, err error) {
+func (v *Verifier) recordRefusal(ctx context.Context, err error) {
 	reason := "unavailable"
 	if t, ok := errors.AsType[*TokenError](err); ok {
 		reason = t.Reason
+		v.cfg.Logger.InfoContext(ctx, "authn: token refused", "reason", reason)
 	} else {
-		v.cfg.Logger.ErrorContext(ctx, "tokens cannot be verified", "error", err)
+		v.cfg.Logger.ErrorContext(ctx, "authn: tokens cannot be verified", "error", err)
 	}
 	v.refused.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
 }
 
 func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
+	if v.joined != nil {
+		member, err := v.choose(token)
+		if err != nil {
+			return nil, err
+		}
+		return member.verify(ctx, token)
+	}
 	c := v.cache.get(token)
-	fresh := c == nil
-	if fresh {
-		j, err := split(token)
-		if err != nil {
+	var err error
+	if c == nil {
+		if c, err = v.verifyNew(ctx, token); err != nil {
 			return nil, err
 		}
-		if j.typ == "" && len(v.cfg.Types) > 0 || j.typ != "" && !v.accepts(j.typ) {
-			return nil, refuse("type")
-		}
-		if cty, ok := j.header["cty"].(string); ok && strings.HasSuffix(strings.ToLower(cty), "jwt") {
-			return nil, refuse("nested token")
-		}
-		key, err := v.key(ctx, j.kid)
-		if err != nil {
-			return nil, err
-		}
-		if err := j.check(key); err != nil {
-			return nil, err
-		}
-		if c, err = v.read(j.payload); err != nil {
-			return nil, err
-		}
-		c.key, c.kid = key, j.kid
-	} else if key, err := v.key(ctx, c.kid); err != nil {
-		return nil, err
-	} else if key.Algorithm != c.key.Algorithm || !samePublic(key.Public, c.key.Public) {
-		return nil, refuse("signature") // the id means another key now
-	}
-	if err := v.current(ctx, c); err != nil {
+		defer func() {
+			if err == nil {
+				v.cache.put(token, c)
+			}
+		}()
+	} else if err = v.hasKey(ctx, c); err != nil {
 		return nil, err
 	}
-	if fresh {
-		v.cache.put(token, c)
+	if err = v.current(ctx, c); err != nil {
+		return nil, err
 	}
 	return c.user(), nil
 }
 
-func (v *Verifier) accepts(typ string) bool {
-	if len(v.cfg.Types) > 0 {
-		return plainType(typ, v.cfg.Types)
+// choose returns the joined Verifier whose issuer the token names.
+func (v *Verifier) choose(token string) (*Verifier, error) {
+	for _, member := range v.joined {
+		if member.cache.get(token) != nil {
+			return member, nil
+		}
 	}
-	return plainType(typ, defaultTypes)
+	j, err := split(token)
+	if err != nil {
+		return nil, err
+	}
+	all, err := strictObject(j.payload)
+	if err != nil {
+		return nil, refuse("payload is not strict JSON")
+	}
+	for _, member := range v.joined {
+		if all["iss"] == member.cfg.Issuer {
+			return member, nil
+		}
+	}
+	return nil, invalidClaim("iss", "another issuer")
 }
 
-var defaultTypes = []string{"at+jwt", "JWT"}
-
-func (v *Verifier) key(ctx context.Context, kid string) (VerifyKey, error) {
-	key, err := v.set.Key(ctx, kid)
-	switch {
-	case err == nil:
-		return key, nil
-	case errors.Is(err, ErrUnknownKey):
-		return VerifyKey{}, &TokenError{Reason: "unknown key", Err: ErrUnknownKey}
-	case errors.Is(err, ErrUnavailable):
-		return VerifyKey{}, err
+// verifyNew checks everything about a token that does not depend on the time.
+func (v *Verifier) verifyNew(ctx context.Context, token string) (*claims, error) {
+	j, err := split(token)
+	if err != nil {
+		return nil, err
 	}
-	return VerifyKey{}, unavailable("find the key", err)
+	if !plainType(j.typ, v.cfg.Types) {
+		return nil, refuse("type")
+	}
+	if cty, ok := j.header["cty"].(string); ok && strings.HasSuffix(strings.ToLower(cty), "jwt") {
+		return nil, refuse("nested token")
+	}
+	keys, err := v.candidates(ctx, j.kid, Algorithm(j.alg))
+	if err != nil {
+		return nil, err
+	}
+	var key VerifyKey
+	for _, key = range keys {
+		if err = j.check(key); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := v.readClaims(j.payload)
+	if err != nil {
+		return nil, err
+	}
+	c.key, c.kid = key, j.kid
+	return c, nil
+}
+
+// hasKey checks that the key of a remembered token is still among the keys.
+func (v *Verifier) hasKey(ctx context.Context, c *claims) error {
+	keys, err := v.candidates(ctx, c.kid, c.key.Algorithm)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(keys, c.key.equal) {
+		return refuse("signature") // the id names another key now
+	}
+	return nil
+}
+
+func (v *Verifier) candidates(ctx context.Context, kid string, alg Algorithm) ([]VerifyKey, error) {
+	keys, err := v.keys.Keys(ctx, kid, alg)
+	switch {
+	case err == nil && len(keys) > 0:
+		return keys, nil
+	case err == nil, errors.Is(err, ErrUnknownKey):
+		return nil, &TokenError{Reason: "unknown key", Err: ErrUnknownKey}
+	case errors.Is(err, ErrUnavailable):
+		return nil, err
+	}
+	return nil, unavailable("find the key", err)
 }
 
 // current checks what changes while a token stays the same: the time, and revocation.

@@ -149,8 +149,7 @@ func (g vectorGroup) key(t *testing.T, token string) (key authn.VerifyKey, alg s
 		key = authn.VerifyKey{ID: first.ID, Algorithm: authn.Algorithm(first.Alg), Public: secret}
 		return key, first.Alg, key.Check() == nil
 	}
-	keys, err := authn.ParseJWKS(raw)
-	must(t, err)
+	keys, _ := authn.ParseJWKS(raw, "") // without a usable key ok is false
 	head, _, _ := strings.Cut(token, ".")
 	text, _ := base64.RawURLEncoding.DecodeString(head)
 	var named jwk

@@ -19,10 +19,12 @@ const (
 	authnAudience = "shop"
 )
 
-// oneKey is a set of one key.
-type oneKey struct{ authn.VerifyKey }
+// oneKey is a KeySource of one key.
+type oneKey []authn.VerifyKey
 
-func (o oneKey) Key(context.Context, string) (authn.VerifyKey, error) { return o.VerifyKey, nil }
+func (o oneKey) Keys(context.Context, string, authn.Algorithm) ([]authn.VerifyKey, error) {
+	return o, nil
+}
 
 // BenchmarkAuthnVerify verifies one token, of which each contestant checks signature, expiry, issuer and audience.
 // What only ours does besides is in authn.md.
@@ -31,7 +33,7 @@ func BenchmarkAuthnVerify(b *testing.B) {
 		token, key := issueToken(b, alg)
 		ctx := context.Background()
 		verifier := func(cache int) *authn.Verifier {
-			return authn.MustVerifier(authn.NewVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache}))
+			return authn.Must(authn.NewVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache}))
 		}
 		ours, cached := verifier(-1), verifier(0)
 		keyFunc := func(*jwt.Token) (any, error) { return key.Public, nil }
@@ -63,8 +65,8 @@ func BenchmarkAuthnVerify(b *testing.B) {
 // issueToken makes a token as the shop does, and the key that verifies it.
 func issueToken(b *testing.B, alg authn.Algorithm) (string, authn.VerifyKey) {
 	ctx := context.Background()
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001", Roles: []string{"customer", "admin"}})
 	if err != nil {
 		b.Fatal(err)

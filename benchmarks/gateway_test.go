@@ -40,7 +40,7 @@ func proxyToken(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
 	pair, err := issuer.Issue(context.Background(), authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001", Roles: []string{"customer"}})
 	if err != nil {
 		b.Fatal(err)

@@ -20,12 +20,12 @@ type Option func(*guard)
 type guard struct {
 	v       *authn.Verifier
 	public  map[string]bool
-	all     []authn.Option
-	methods map[string][]authn.Option
+	all     []authn.Requirement
+	methods map[string][]authn.Requirement
 }
 
-// Public lets anybody call the named methods, such as "/grpc.health.v1.Health/Check". A good token is looked at
-// nevertheless, a bad one refused.
+// Public admits callers without a token to the named methods, such as "/grpc.health.v1.Health/Check". A token that is
+// sent is verified nevertheless, and a bad one refused.
 func Public(fullMethods ...string) Option {
 	return func(g *guard) {
 		for _, m := range fullMethods {
@@ -34,21 +34,21 @@ func Public(fullMethods ...string) Option {
 	}
 }
 
-// Need asks of every method that is not Public, and has no Method of its own, what authn.Require would: roles.
-func Need(opts ...authn.Option) Option {
-	return func(g *guard) { g.all = append(g.all, opts...) }
+// Need sets the requirements of every method that is not Public and has no Method of its own.
+func Need(requirements ...authn.Requirement) Option {
+	return func(g *guard) { g.all = append(g.all, requirements...) }
 }
 
-// Method asks of one method what authn.Require would.
-func Method(fullMethod string, opts ...authn.Option) Option {
-	return func(g *guard) { g.methods[fullMethod] = append(g.methods[fullMethod], opts...) }
+// Method sets the requirements of one method.
+func Method(fullMethod string, requirements ...authn.Requirement) Option {
+	return func(g *guard) { g.methods[fullMethod] = append(g.methods[fullMethod], requirements...) }
 }
 
 func newGuard(v *authn.Verifier, opts []Option) *guard {
 	if v == nil {
 		panic("authngrpc: a Verifier is needed")
 	}
-	g := &guard{v: v, public: map[string]bool{}, methods: map[string][]authn.Option{}}
+	g := &guard{v: v, public: map[string]bool{}, methods: map[string][]authn.Requirement{}}
 	for _, o := range opts {
 		o(g)
 	}
@@ -88,25 +88,28 @@ func (s *stream) Context() context.Context { return s.ctx }
 
 func (g *guard) check(ctx context.Context, method string) (context.Context, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	need, own := g.methods[method]
-	switch {
-	case g.public[method]:
-		need = []authn.Option{authn.Optional()}
-	case !own:
-		need = g.all
+	requirements, own := g.methods[method]
+	if !own {
+		requirements = g.all
 	}
-	u, err := authn.Check(ctx, g.v, md.Get("authorization"), need...)
-	switch {
-	case err == nil && u == nil:
+	if g.public[method] {
+		requirements = nil
+	}
+	u, err := authn.Check(ctx, g.v, md.Get("authorization"), requirements...)
+	if g.public[method] && errors.Is(err, authn.ErrNoToken) {
 		return ctx, nil
+	}
+	switch {
 	case err == nil:
 		return authn.WithUser(ctx, u), nil
 	case errors.Is(err, authn.ErrForbidden):
 		return nil, status.Error(codes.PermissionDenied, "the caller may not do this")
 	case errors.Is(err, authn.ErrUnavailable):
 		return nil, status.Error(codes.Unavailable, "tokens cannot be verified now")
+	case errors.Is(err, authn.ErrToken), errors.Is(err, authn.ErrNoToken):
+		return nil, status.Error(codes.Unauthenticated, "a valid bearer token is needed")
 	}
-	return nil, status.Error(codes.Unauthenticated, "a valid bearer token is needed")
+	return nil, status.Error(codes.Internal, "internal error") // a Requirement failed
 }
 
 // PerRPC gives every call of a connection the token that the function returns. It refuses to send it over a connection

@@ -44,8 +44,8 @@ func (n *noting) Watch(r *healthpb.HealthCheckRequest, s healthpb.Health_WatchSe
 // brokenSet finds no key because it cannot.
 type brokenSet struct{}
 
-func (brokenSet) Key(context.Context, string) (authn.VerifyKey, error) {
-	return authn.VerifyKey{}, errors.New("down")
+func (brokenSet) Keys(context.Context, string, authn.Algorithm) ([]authn.VerifyKey, error) {
+	return nil, errors.New("down")
 }
 
 func serve(t *testing.T, v *authn.Verifier, opts ...authngrpc.Option) (healthpb.HealthClient, *noting) {
@@ -71,10 +71,10 @@ func serve(t *testing.T, v *authn.Verifier, opts ...authngrpc.Option) (healthpb.
 type tokenKey struct{}
 
 func TestInterceptors(t *testing.T) {
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
-	broken := authn.MustVerifier(authn.NewVerifier(brokenSet{}, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
+	broken := authn.Must(authn.NewVerifier(brokenSet{}, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 	token := func(roles ...string) string {
 		p, err := i.Issue(t.Context(), authn.Subject{ID: "u1", Roles: roles})
 		if err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 func Example() {
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	v := authn.MustVerifier(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop"}))
 	opts := []authngrpc.Option{
 		authngrpc.Public(healthpb.Health_Check_FullMethodName),
 		authngrpc.Method("/shop.Products/Delete", authn.AnyRole("admin")),

@@ -2,6 +2,7 @@ package authntest_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"strings"
@@ -21,6 +22,32 @@ func (f forgetsUse) Rotate(ctx context.Context, r authn.Rotation) error {
 	return f.MemoryTokens.Rotate(ctx, r)
 }
 
+// judgesByClock trusts the callers' clocks where there is no grace, so that one that is behind uses a token again.
+type judgesByClock struct{ *authn.MemoryTokens }
+
+func (j judgesByClock) Rotate(ctx context.Context, r authn.Rotation) error {
+	old, err := j.Lookup(ctx, r.Old)
+	if err == nil && r.Grace == 0 && !old.UsedAt.IsZero() && !r.Now.After(old.UsedAt) {
+		return j.Create(ctx, r.Next)
+	}
+	return j.MemoryTokens.Rotate(ctx, r)
+}
+
+// roundsNumbers keeps claims as encoding/json reads them.
+type roundsNumbers struct{ *authn.MemoryTokens }
+
+func (r roundsNumbers) Create(ctx context.Context, s authn.RefreshToken) error {
+	data, err := json.Marshal(s.Subject.Claims)
+	if err != nil {
+		return err
+	}
+	s.Subject.Claims = nil
+	if err := json.Unmarshal(data, &s.Subject.Claims); err != nil {
+		return err
+	}
+	return r.MemoryTokens.Create(ctx, s)
+}
+
 type keepsFamily struct{ *authn.MemoryTokens }
 
 func (keepsFamily) RevokeFamily(context.Context, string) error { return nil }
@@ -38,7 +65,7 @@ func (i ignoresExpiry) Rotate(ctx context.Context, r authn.Rotation) error {
 
 type losesClaims struct{ *authn.MemoryTokens }
 
-func (l losesClaims) Create(ctx context.Context, s authn.Grant) error {
+func (l losesClaims) Create(ctx context.Context, s authn.RefreshToken) error {
 	s.Subject.Claims = nil
 	return l.MemoryTokens.Create(ctx, s)
 }
@@ -120,6 +147,8 @@ var planted = map[string]struct {
 	fails string // the part of the suite that has to notice
 }{
 	"forgetsUse":    {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return forgetsUse{m} }), "reuse"},
+	"judgesByClock": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return judgesByClock{m} }), "strict_races"},
+	"roundsNumbers": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return roundsNumbers{m} }), "round_trip"},
 	"keepsFamily":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsFamily{m} }), "revocation"},
 	"keepsSubject":  {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsSubject{m} }), "revoke_against_rotate"},
 	"ignoresExpiry": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return ignoresExpiry{m} }), "expiry"},

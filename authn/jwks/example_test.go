@@ -11,8 +11,8 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})) // in the service that issues
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})) // in the service that issues
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
 	srv := httptest.NewServer(keys.Handler())
 	defer srv.Close()
 
@@ -22,7 +22,7 @@ func Example() {
 		return
 	}
 	defer set.Close()
-	v := authn.MustVerifier(authn.NewVerifier(set, authn.VerifierConfig{Issuer: "https://shop"}))
+	v := authn.Must(authn.NewVerifier(set, authn.VerifierConfig{Issuer: "https://shop"}))
 
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
 	if err != nil {

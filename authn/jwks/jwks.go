@@ -1,6 +1,7 @@
 package jwks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,18 +28,20 @@ type Config struct {
 	MinInterval time.Duration
 	// Timeout bounds a request. Default 5 s.
 	Timeout time.Duration
-	// MaxStale is for how long keys serve that could not be read again. Default: for ever. A limit trades an outage for
-	// the use of a key that was withdrawn in the meantime.
+	// MaxStale is how long keys are used that could not be read again. Default: without end. A limit trades an outage
+	// for the use of a key that was withdrawn in the meantime.
 	MaxStale time.Duration
-	// Insecure allows http to hosts that are not loopback: who is on the way may then replace the keys.
+	// RSA is the algorithm of RSA keys that name none: RS256, RS384, RS512, PS256, PS384 or PS512. Default RS256.
+	RSA authn.Algorithm
+	// Insecure allows http to hosts that are not loopback. A man in the middle may then replace the keys.
 	Insecure bool
-	// Client sends the requests. Default one of its own, without a proxy's or cookie's state.
+	// Client sends the requests. Default: a client without cookies and with the proxy of the environment.
 	Client *http.Client
-	// Logger is told of failures. Default slog.Default().
+	// Logger logs failures, at most one a minute. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// Set is an authn.Set. It is safe for concurrent use.
+// Set is an authn.KeySource. It is safe for concurrent use.
 type Set struct {
 	url   string
 	shown string // url for logs
@@ -48,16 +51,16 @@ type Set struct {
 	close context.CancelFunc
 	wg    sync.WaitGroup
 
-	mu      sync.Mutex
-	keys    []authn.VerifyKey
-	readAt  time.Time     // when keys were read
-	triedAt time.Time     // when the last request began
-	running chan struct{} // closed when the request under way ends; nil when none is
-	failed  bool          // the last request that ended
-	toldAt  time.Time     // when the log was last told of a failure
+	mu       sync.Mutex
+	keys     []authn.VerifyKey
+	readAt   time.Time     // when keys were read
+	triedAt  time.Time     // when the last request began
+	running  chan struct{} // closed when the request under way ends; nil when none is
+	failed   bool          // the last request that ended
+	loggedAt time.Time     // when a failure was last logged
 }
 
-var _ authn.Set = (*Set)(nil)
+var _ authn.KeySource = (*Set)(nil)
 
 // New returns the set at a URL and begins to read it.
 func New(rawURL string, cfg Config) (*Set, error) {
@@ -68,17 +71,15 @@ func New(rawURL string, cfg Config) (*Set, error) {
 	if err := allowed(u, cfg.Insecure); err != nil {
 		return nil, err
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&cfg.Refresh, 5 * time.Minute}, {&cfg.MinInterval, 10 * time.Second}, {&cfg.Timeout, 5 * time.Second}} {
+		if *d.field <= 0 {
+			*d.field = d.value
 		}
 	}
-	def(&cfg.Refresh, 5*time.Minute)
-	def(&cfg.MinInterval, 10*time.Second)
-	def(&cfg.Timeout, 5*time.Second)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Set{url: rawURL, shown: u.Redacted(), cfg: cfg}
 	client := http.Client{}
 	if cfg.Client != nil {
@@ -110,7 +111,7 @@ func Must(s *Set, err error) *Set {
 	return s
 }
 
-// Close ends the refreshing. The keys that are there serve on.
+// Close stops refreshing. The keys that have been read remain in use.
 func (s *Set) Close() error {
 	s.mu.Lock() // start, which adds to wg, holds it too
 	s.close()
@@ -134,13 +135,14 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Key implements authn.Set.
-func (s *Set) Key(ctx context.Context, id string) (authn.VerifyKey, error) {
+// Keys implements authn.KeySource. For a key that is not known it waits for a request for the set, at most one in each
+// MinInterval.
+func (s *Set) Keys(ctx context.Context, id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
 	s.mu.Lock()
-	k, ok, err := s.find(id)
-	if ok {
+	found, err := s.find(id, alg)
+	if err == nil {
 		s.mu.Unlock()
-		return k, nil
+		return found, nil
 	}
 	if s.running == nil && time.Since(s.triedAt) >= s.cfg.MinInterval {
 		s.start()
@@ -148,39 +150,33 @@ func (s *Set) Key(ctx context.Context, id string) (authn.VerifyKey, error) {
 	running := s.running
 	s.mu.Unlock()
 	if running == nil {
-		return authn.VerifyKey{}, err
+		return nil, err
 	}
 	select {
 	case <-running:
 	case <-ctx.Done():
-		return authn.VerifyKey{}, fmt.Errorf("%w: wait for the key set: %w", authn.ErrUnavailable, context.Cause(ctx))
+		return nil, fmt.Errorf("%w: wait for the key set: %w", authn.ErrUnavailable, context.Cause(ctx))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k, _, err = s.find(id)
-	return k, err
+	return s.find(id, alg)
 }
 
-// find looks among the keys that are there. s.mu must be held.
-func (s *Set) find(id string) (k authn.VerifyKey, ok bool, err error) {
+// find looks among the keys that have been read. s.mu must be held.
+func (s *Set) find(id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
 	if len(s.keys) == 0 || s.cfg.MaxStale > 0 && time.Since(s.readAt) > s.cfg.MaxStale {
-		return authn.VerifyKey{}, false, fmt.Errorf("%w: the key set has not been read", authn.ErrUnavailable)
+		return nil, fmt.Errorf("%w: the key set has not been read", authn.ErrUnavailable)
 	}
-	if id == "" && len(s.keys) == 1 {
-		return s.keys[0], true, nil
+	if found := authn.FindKeys(s.keys, id, alg); len(found) > 0 {
+		return found, nil
 	}
-	for _, k := range s.keys {
-		if k.ID == id && id != "" {
-			return k, true, nil
-		}
+	if s.failed { // the issuer may have published the key since
+		return nil, fmt.Errorf("%w: the key is not among the known ones, and the set cannot be read again", authn.ErrUnavailable)
 	}
-	if s.failed { // there may be such a key by now
-		return authn.VerifyKey{}, false, fmt.Errorf("%w: the key is not among the known ones, and the set cannot be read again", authn.ErrUnavailable)
-	}
-	return authn.VerifyKey{}, false, authn.ErrUnknownKey
+	return nil, authn.ErrUnknownKey
 }
 
-// start begins a request that everybody may wait for. s.mu must be held.
+// start begins a request that all callers may wait for. s.mu must be held.
 func (s *Set) start() {
 	if s.ctx.Err() != nil {
 		return
@@ -193,9 +189,9 @@ func (s *Set) start() {
 		defer s.mu.Unlock()
 		if s.failed = err != nil; !s.failed {
 			s.keys, s.readAt = keys, time.Now()
-		} else if s.ctx.Err() == nil && (s.toldAt.IsZero() || time.Since(s.toldAt) >= time.Minute) {
-			s.toldAt = time.Now()
-			s.cfg.Logger.Error("the key set could not be read", "url", s.shown, "error", err, "keys", len(s.keys))
+		} else if s.ctx.Err() == nil && (s.loggedAt.IsZero() || time.Since(s.loggedAt) >= time.Minute) {
+			s.loggedAt = time.Now()
+			s.cfg.Logger.Error("jwks: the key set could not be read", "url", s.shown, "error", err, "keys", len(s.keys))
 		}
 		s.running = nil
 		close(done)
@@ -257,12 +253,9 @@ func (s *Set) fetch() ([]authn.VerifyKey, error) {
 	case len(data) > maxDocument:
 		return nil, fmt.Errorf("jwks: the answer is longer than %d bytes", maxDocument)
 	}
-	keys, err := authn.ParseJWKS(data)
+	keys, err := authn.ParseJWKS(data, s.cfg.RSA)
 	if err != nil {
 		return nil, fmt.Errorf("jwks: %w", err)
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("jwks: the answer holds no usable key")
 	}
 	return keys, nil
 }

@@ -67,7 +67,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 func document(t *testing.T) (doc, kid string) {
 	t.Helper()
 	store := authn.NewMemoryKeys()
-	k := authn.MustKeySet(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+	k := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
 	keys, _, _ := store.Load(t.Context())
 	return string(k.JWKS()), keys[0].ID
 }
@@ -88,7 +88,7 @@ func TestStorm(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if _, err := s.Key(t.Context(), kid); err != nil {
+				if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 					t.Error(err)
 				}
 			})
@@ -99,7 +99,7 @@ func TestStorm(t *testing.T) {
 		}
 		start := time.Now()
 		for i := range 10_000 { // a minute of invented key ids
-			if _, err := s.Key(t.Context(), fmt.Sprint("evil", i)); !errors.Is(err, authn.ErrUnknownKey) {
+			if _, err := s.Keys(t.Context(), fmt.Sprint("evil", i), authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 				t.Fatal(err)
 			}
 			time.Sleep(6 * time.Millisecond)
@@ -111,7 +111,7 @@ func TestStorm(t *testing.T) {
 		before := e.calls.Load()
 		for i := range 10_000 { // all at once
 			wg.Go(func() {
-				if _, err := s.Key(t.Context(), fmt.Sprint("flood", i)); !errors.Is(err, authn.ErrUnknownKey) {
+				if _, err := s.Keys(t.Context(), fmt.Sprint("flood", i), authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 					t.Error(err)
 				}
 			})
@@ -126,12 +126,12 @@ func TestStorm(t *testing.T) {
 // TestRotation verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
-		i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet}))
+		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
+		i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet}))
 		e := &endpoint{handler: keys.Handler()}
 		s := open(t, e, jwks.Config{})
 		defer s.Close()
-		v := authn.MustVerifier(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
+		v := authn.Must(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 		var wg sync.WaitGroup
 		kids := sync.Map{}
 		for n := range 2 {
@@ -177,24 +177,24 @@ func TestStaleServes(t *testing.T) {
 			code int
 			body string
 		}{{0, ""}, {500, "x"}, {200, `{"keys":[]}`}, {200, "<html>"}, {200, `{"keys":[{"kty":"oct","k":"AAAA"}]}`}, {200, `{}`}, {404, next}, {200, `{"keys":[` + strings.Repeat(" ", 600<<10) + "]}"}} {
-			if _, err := s.Key(t.Context(), kid); err != nil {
+			if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 				t.Fatal(err)
 			}
 			e.set(bad.code, bad.body)
 			time.Sleep(time.Hour)
-			if _, err := s.Key(t.Context(), kid); err != nil {
+			if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 				t.Errorf("%d %.20q: %v", bad.code, bad.body, err)
 			}
-			if _, err := s.Key(t.Context(), nextID); !errors.Is(err, authn.ErrUnavailable) {
+			if _, err := s.Keys(t.Context(), nextID, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) {
 				t.Errorf("%d %.20q: unknown: %v", bad.code, bad.body, err)
 			}
 		}
 		e.set(200, next)
 		time.Sleep(11 * time.Second) // while it fails it is tried more often
-		if _, err := s.Key(t.Context(), nextID); err != nil {
+		if _, err := s.Keys(t.Context(), nextID, authn.EdDSA); err != nil {
 			t.Errorf("back again: %v", err)
 		}
-		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnknownKey) {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 			t.Errorf("a withdrawn key: %v", err)
 		}
 	})
@@ -206,24 +206,24 @@ func TestBeforeTheFirstAnswer(t *testing.T) {
 		e := &endpoint{}
 		s := open(t, e, jwks.Config{MaxStale: time.Hour})
 		defer s.Close()
-		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
 			t.Errorf("down: %v", err)
 		}
 		e.set(200, doc)
 		time.Sleep(11 * time.Second)
-		if _, err := s.Key(t.Context(), kid); err != nil {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 			t.Errorf("up: %v", err)
 		}
 		e.set(0, "")
 		time.Sleep(2 * time.Hour)
-		if _, err := s.Key(t.Context(), kid); !errors.Is(err, authn.ErrUnavailable) {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) {
 			t.Errorf("too stale: %v", err)
 		}
 		e.takes.Store(int64(time.Minute))
 		time.Sleep(time.Minute)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.Key(ctx, kid); !errors.Is(err, authn.ErrUnavailable) {
+		if _, err := s.Keys(ctx, kid, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) {
 			t.Errorf("a waiter gives up: %v", err)
 		}
 	})
@@ -251,7 +251,7 @@ func TestURLs(t *testing.T) {
 
 // TestOverHTTP verifies a token with the set that the issuer's handler serves, and follows no redirect out of https.
 func TestOverHTTP(t *testing.T) {
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	mux := http.NewServeMux()
 	mux.Handle("/jwks.json", keys.Handler())
 	mux.Handle("/away", http.RedirectHandler("http://users.test/jwks.json", http.StatusFound))
@@ -259,18 +259,18 @@ func TestOverHTTP(t *testing.T) {
 	defer srv.Close()
 	s := jwks.Must(jwks.New(srv.URL+"/jwks.json", jwks.Config{Logger: quiet}))
 	defer s.Close()
-	i := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
+	i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
 	p, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := authn.MustVerifier(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
+	v := authn.Must(authn.NewVerifier(s, authn.VerifierConfig{Issuer: "x", Logger: quiet}))
 	if u, err := v.Verify(t.Context(), p.AccessToken); err != nil || u.ID != "u1" {
 		t.Errorf("%+v, %v", u, err)
 	}
 	away := jwks.Must(jwks.New(srv.URL+"/away", jwks.Config{Logger: quiet}))
 	defer away.Close()
-	if _, err := away.Key(t.Context(), "x"); !errors.Is(err, authn.ErrUnavailable) {
+	if _, err := away.Keys(t.Context(), "x", authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("a redirect to http elsewhere: %v", err)
 	}
 }
@@ -282,26 +282,26 @@ func TestUnknownKeyDuringAnOutage(t *testing.T) {
 		e := &endpoint{code: 200, body: doc}
 		s := open(t, e, jwks.Config{})
 		defer s.Close()
-		if _, err := s.Key(t.Context(), kid); err != nil {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnknownKey) {
+		if _, err := s.Keys(t.Context(), "new", authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 			t.Errorf("before: %v", err)
 		}
 		e.set(0, "")
 		time.Sleep(11 * time.Second)
 		for range 3 {
-			if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+			if _, err := s.Keys(t.Context(), "new", authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
 				t.Errorf("during it: %v", err)
 			}
-			if _, err := s.Key(t.Context(), kid); err != nil {
+			if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 				t.Errorf("the known key: %v", err)
 			}
 			time.Sleep(time.Minute)
 		}
 		e.set(200, doc)
 		time.Sleep(time.Minute)
-		if _, err := s.Key(t.Context(), "new"); !errors.Is(err, authn.ErrUnknownKey) {
+		if _, err := s.Keys(t.Context(), "new", authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 			t.Errorf("after it: %v", err)
 		}
 	})

@@ -28,8 +28,8 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewFileKeys("keys.json"), authn.KeyConfig{}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(authn.NewFileKeys("keys.json"), authn.KeyConfig{}))
+	issuer := authn.Must(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"}))
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana"}) // its refresh token is good on every replica
 	fmt.Println(pair, err)
 }

@@ -92,17 +92,11 @@ type grant struct {
 
 // old is a token that was used long ago.
 type old struct {
-	Hash    string `bson:"_id"`
-	Family  string `bson:"family"`
-	Subject string `bson:"subject"`
-	Expires int64  `bson:"expires"`
-	Grant   grant  `bson:"grant"`
-}
-
-// profile is what a grant keeps of its subject beside the id.
-type profile struct {
-	Roles  []string       `json:"roles,omitempty"`
-	Claims map[string]any `json:"claims,omitempty"`
+	Hash         string `bson:"_id"`
+	Family       string `bson:"family"`
+	Subject      string `bson:"subject"`
+	Expires      int64  `bson:"expires"`
+	RefreshToken grant  `bson:"grant"`
 }
 
 func micros(t time.Time) int64 {
@@ -119,28 +113,33 @@ func fromMicros(n int64) time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-func encode(x authn.Grant) (grant, error) {
-	p, err := json.Marshal(profile{x.Subject.Roles, x.Subject.Claims})
+func encode(x authn.RefreshToken) (grant, error) {
+	profile := x.Subject
+	profile.ID = "" // a field of its own
+	p, err := json.Marshal(profile)
 	if err != nil {
 		return grant{}, fmt.Errorf("mongotokens: the subject's claims: %w", err)
 	}
 	return grant{x.Hash, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt)}, nil
 }
 
-func (g grant) decode(family, subject string) (authn.Grant, error) {
-	var p profile
-	if err := json.Unmarshal([]byte(g.Profile), &p); err != nil {
-		return authn.Grant{}, fmt.Errorf("mongotokens: read a grant's profile: %w", err)
+func (g grant) decode(family, subject string) (authn.RefreshToken, error) {
+	x := authn.RefreshToken{
+		Hash: g.Hash, Family: family,
+		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used),
 	}
-	return authn.Grant{Hash: g.Hash, Family: family, Subject: authn.Subject{ID: subject, Roles: p.Roles, Claims: p.Claims},
-		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used)}, nil
+	if err := json.Unmarshal([]byte(g.Profile), &x.Subject); err != nil {
+		return authn.RefreshToken{}, fmt.Errorf("mongotokens: read the profile of a token: %w", err)
+	}
+	x.Subject.ID = subject
+	return x, nil
 }
 
 // alone returns a context that carries no session, and so no transaction.
 func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
 
 // Create implements authn.TokenStore.
-func (s *Store) Create(ctx context.Context, x authn.Grant) error {
+func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
 	ctx = alone(ctx)
 	g, err := encode(x)
 	if err != nil {
@@ -179,15 +178,15 @@ func (s *Store) find(ctx context.Context, hash string) (f family, at int, g gran
 	if err != nil {
 		return f, 0, g, fmt.Errorf("mongotokens: read a grant: %w", err)
 	}
-	return f, -1, o.Grant, nil
+	return f, -1, o.RefreshToken, nil
 }
 
 // Lookup implements authn.TokenStore.
-func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
+func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
 	ctx = alone(ctx)
 	f, _, g, err := s.find(ctx, hash)
 	if err != nil {
-		return authn.Grant{}, err
+		return authn.RefreshToken{}, err
 	}
 	return g.decode(f.ID, f.Subject)
 }
@@ -209,7 +208,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 			return authn.ErrRefresh
 		}
 		var changed bool
-		if at < 0 || g.Used != 0 && now-g.Used > r.Grace.Microseconds() {
+		if at < 0 || r.Reused(g.Used != 0, fromMicros(g.Used)) {
 			if changed, err = s.write(ctx, f, nil); err == nil && changed {
 				return authn.ErrReused
 			}
@@ -237,7 +236,7 @@ func (s *Store) tidy(ctx context.Context, f family, hash string, now int64, grac
 		}
 		switch {
 		case g.Expires <= now:
-		case g.Used != 0 && now-g.Used > grace.Microseconds():
+		case g.Used != 0 && (grace <= 0 || now-g.Used > grace.Microseconds()):
 			_, err := s.used.ReplaceOne(ctx, bson.D{{Key: "_id", Value: g.Hash}}, old{g.Hash, f.ID, f.Subject, g.Expires, g}, options.Replace().SetUpsert(true))
 			if err != nil && !mongo.IsDuplicateKeyError(err) { // another exchange has just written the same
 				return nil, err

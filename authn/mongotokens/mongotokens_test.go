@@ -41,8 +41,8 @@ func TestStore(t *testing.T) {
 func TestLongLogin(t *testing.T) {
 	db, s := open(t)
 	ctx, now := t.Context(), time.Now().UTC()
-	grant := func(n int) authn.Grant {
-		return authn.Grant{Hash: fmt.Sprint("h", n), Family: "f", Subject: authn.Subject{ID: "u"}, CreatedAt: now, ExpiresAt: now.Add(24 * time.Hour)}
+	grant := func(n int) authn.RefreshToken {
+		return authn.RefreshToken{Hash: fmt.Sprint("h", n), Family: "f", Subject: authn.Subject{ID: "u"}, CreatedAt: now, ExpiresAt: now.Add(24 * time.Hour)}
 	}
 	if err := s.Create(ctx, grant(0)); err != nil {
 		t.Fatal(err)

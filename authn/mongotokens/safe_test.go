@@ -36,7 +36,7 @@ func TestWritesAreSafe(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := mongo.NewSessionContext(t.Context(), session)
-	grant := authn.Grant{Hash: "n", Family: "f", Subject: authn.Subject{ID: "u"}, ExpiresAt: now.Add(time.Hour)}
+	grant := authn.RefreshToken{Hash: "n", Family: "f", Subject: authn.Subject{ID: "u"}, ExpiresAt: now.Add(time.Hour)}
 	_, err1 := s.Lookup(ctx, "h")
 	_, err2 := s.Revoked(ctx, "id")
 	_, err3 := s.Purge(ctx, now)

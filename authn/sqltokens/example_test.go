@@ -31,8 +31,8 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewFileKeys(filepath.Join(dir, "keys.json")), authn.KeyConfig{}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"}))
+	keys := authn.Must(authn.NewKeySet(authn.NewFileKeys(filepath.Join(dir, "keys.json")), authn.KeyConfig{}))
+	issuer := authn.Must(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop"}))
 
 	pair, err := issuer.Issue(ctx, authn.Subject{ID: "ana"})
 	if err != nil {
@@ -43,7 +43,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	_, err = issuer.Refresh(ctx, pair.RefreshToken)
+	_, err = issuer.Refresh(ctx, pair.RefreshToken, "")
 	fmt.Println(errors.Is(err, authn.ErrRefresh))
 	// Output: true
 }

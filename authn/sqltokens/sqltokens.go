@@ -1,11 +1,13 @@
 package sqltokens
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
@@ -19,15 +21,18 @@ var Migrations embed.FS
 
 // Config tunes a Store. The zero Config is useful.
 type Config struct {
-	// Prefix begins the tables' names. Default "sillar_".
+	// Prefix is the beginning of the names of the tables. Default "sillar_".
 	Prefix string
+	// Logger logs a revocation that could not be repeated after a rollback. Default slog.Default().
+	Logger *slog.Logger
 }
 
 // Store is an authn.TokenStore.
 type Store struct {
 	db              *sqldb.DB
+	cfg             Config
 	prefix          string
-	grants, revoked string // table names
+	tokens, revoked string // table names
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -41,7 +46,8 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqltokens: %w", err)
 	}
-	return &Store{db: db, prefix: p, grants: p + "refresh_tokens", revoked: p + "revoked_tokens"}, nil
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	return &Store{db: db, cfg: cfg, prefix: p, tokens: p + "refresh_tokens", revoked: p + "revoked_tokens"}, nil
 }
 
 // Must returns s or panics with err.
@@ -52,15 +58,9 @@ func Must(s *Store, err error) *Store {
 	return s
 }
 
-// EnsureSchema makes the tables where they do not exist yet.
+// EnsureSchema creates the tables that do not exist yet.
 func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
-}
-
-// profile is what a grant keeps of its subject beside the id.
-type profile struct {
-	Roles  []string       `json:"roles,omitempty"`
-	Claims map[string]any `json:"claims,omitempty"`
 }
 
 func micros(t time.Time) int64 {
@@ -78,38 +78,40 @@ func fromMicros(n int64) time.Time {
 }
 
 // Create implements authn.TokenStore.
-func (s *Store) Create(ctx context.Context, x authn.Grant) error {
-	p, err := json.Marshal(profile{x.Subject.Roles, x.Subject.Claims})
+func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
+	profile := x.Subject
+	profile.ID = "" // a column of its own
+	p, err := json.Marshal(profile)
 	if err != nil {
 		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
 	}
-	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.grants+
+	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.tokens+
 		" (hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 		x.Hash, x.Family, x.Subject.ID, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
 	if err != nil {
-		return fmt.Errorf("sqltokens: add a grant: %w", err)
+		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
 	return nil
 }
 
 // Lookup implements authn.TokenStore.
-func (s *Store) Lookup(ctx context.Context, hash string) (authn.Grant, error) {
-	x := authn.Grant{Hash: hash}
+func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
+	x := authn.RefreshToken{Hash: hash}
 	var text string
 	var created, expires, ends, used int64
 	err := s.db.Querier(ctx).QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
-		s.grants+" WHERE hash = $1", hash).Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
+		s.tokens+" WHERE hash = $1", hash).Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
 	if errors.Is(err, sqldb.ErrNoRows) {
-		return authn.Grant{}, authn.ErrRefresh
+		return authn.RefreshToken{}, authn.ErrRefresh
 	}
 	if err != nil {
-		return authn.Grant{}, fmt.Errorf("sqltokens: read a grant: %w", err)
+		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read a token: %w", err)
 	}
-	var p profile
-	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		return authn.Grant{}, fmt.Errorf("sqltokens: read a grant's profile: %w", err)
+	subject := x.Subject.ID
+	if err := json.Unmarshal([]byte(text), &x.Subject); err != nil {
+		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read the profile of a token: %w", err)
 	}
-	x.Subject.Roles, x.Subject.Claims = p.Roles, p.Claims
+	x.Subject.ID = subject
 	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(created), fromMicros(expires), fromMicros(ends), fromMicros(used)
 	return x, nil
 }
@@ -123,17 +125,21 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 	return err
 }
 
-// Rotate implements authn.TokenStore.
+// Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when that
+// transaction is rolled back, except on SQLite inside a transaction of the caller's own (sqldb.WithSQLTx).
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
+	_, noTx := s.db.Tx(ctx)
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		reused = false
 		if err := s.lock(ctx, r.Next.Subject.ID); err != nil {
 			return err
 		}
-		// The update comes before the look: it holds the row, and on SQLite the writer.
-		_, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.grants+" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
+		// The update comes before the read: it holds the row, and on SQLite the writer. The order of these updates, not
+		// the time of a caller, says which exchange is the first.
+		first, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.tokens+
+			" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
 		if err != nil {
 			return err
 		}
@@ -144,8 +150,11 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 		if !r.Now.Before(old.ExpiresAt) || old.Subject.ID != r.Next.Subject.ID {
 			return authn.ErrRefresh
 		}
-		if r.Now.Sub(old.UsedAt) > r.Grace {
+		if r.Reused(first == 0, old.UsedAt) {
 			reused = true // the removal is to be committed
+			if noTx == nil {
+				return s.dropForGood(ctx, old.Family)
+			}
 			return s.drop(ctx, "family", old.Family)
 		}
 		return s.Create(ctx, r.Next)
@@ -161,8 +170,33 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	return nil
 }
 
+// dropTimeout bounds the removal of a family outside the caller's transaction.
+const dropTimeout = 5 * time.Second
+
+// dropForGood removes a family inside the transaction of a caller in such a way that it stays removed when that
+// transaction is rolled back.
+func (s *Store) dropForGood(ctx context.Context, family string) error {
+	outside := func() error {
+		ctx, cancel := context.WithTimeout(s.db.WithoutTx(context.WithoutCancel(ctx)), dropTimeout)
+		defer cancel()
+		return s.drop(ctx, "family", family)
+	}
+	seen := s.db.AfterRollback(ctx, func() {
+		if err := outside(); err != nil {
+			s.cfg.Logger.Error("sqltokens: the login of a reused refresh token could not be revoked after a rollback; revoke it by hand",
+				"family", family, "error", err)
+		}
+	})
+	if !seen && s.db.Dialect() == sqldb.PostgreSQL { // begun by the caller, who ends it unseen: another connection removes it now
+		if err := outside(); err != nil {
+			return err
+		}
+	}
+	return s.drop(ctx, "family", family)
+}
+
 func (s *Store) drop(ctx context.Context, column, value string) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+s.grants+" WHERE "+column+" = $1", value)
+	_, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+s.tokens+" WHERE "+column+" = $1", value)
 	return err
 }
 
@@ -170,7 +204,7 @@ func (s *Store) drop(ctx context.Context, column, value string) error {
 func (s *Store) RevokeFamily(ctx context.Context, family string) error {
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		var subject string
-		err := s.db.Querier(ctx).QueryRow(ctx, "SELECT subject FROM "+s.grants+" WHERE family = $1 LIMIT 1", family).Scan(&subject)
+		err := s.db.Querier(ctx).QueryRow(ctx, "SELECT subject FROM "+s.tokens+" WHERE family = $1 LIMIT 1", family).Scan(&subject)
 		if errors.Is(err, sqldb.ErrNoRows) {
 			return nil
 		}
@@ -228,7 +262,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 // Purge implements authn.TokenStore.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
 	var total int64
-	for _, table := range []string{s.grants, s.revoked} {
+	for _, table := range []string{s.tokens, s.revoked} {
 		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", micros(now))
 		if err != nil {
 			return int(total), fmt.Errorf("sqltokens: purge: %w", err)

@@ -16,8 +16,8 @@ import (
 // A gateway that cannot read the keys says so: were it 401, every client would forget its login.
 func TestKeysOutOfReachAtTheGateway(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
-	keys := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	issuer := authn.MustIssuer(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop", Logger: quiet}))
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop", Logger: quiet}))
 	pair, err := issuer.Issue(t.Context(), authn.Subject{ID: "ana"})
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestKeysOutOfReachAtTheGateway(t *testing.T) {
 	endpoint := httptest.NewServer(keys.Handler())
 	set := jwks.Must(jwks.New(endpoint.URL, jwks.Config{Logger: quiet, MinInterval: time.Millisecond}))
 	defer set.Close()
-	v := authn.MustVerifier(authn.NewVerifier(set, authn.VerifierConfig{Issuer: "https://shop", Logger: quiet}))
+	v := authn.Must(authn.NewVerifier(set, authn.VerifierConfig{Issuer: "https://shop", Logger: quiet}))
 	gw := gateway.Must(gateway.New(gateway.Config{Auth: v, Logger: quiet, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{service.URL}}}}))
 	defer gw.CloseIdleConnections()
 	ask := func(token string) *httptest.ResponseRecorder {
@@ -41,8 +41,8 @@ func TestKeysOutOfReachAtTheGateway(t *testing.T) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	endpoint.Close()
-	strangers := authn.MustKeySet(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	other := authn.MustIssuer(authn.NewIssuer(strangers, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop", Logger: quiet}))
+	strangers := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	other := authn.Must(authn.NewIssuer(strangers, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop", Logger: quiet}))
 	unknown, err := other.Issue(t.Context(), authn.Subject{ID: "ana"})
 	if err != nil {
 		t.Fatal(err)

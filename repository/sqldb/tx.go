@@ -27,7 +27,8 @@ type tx struct {
 	done   bool
 	doomed error // why it must not be committed
 	lost   bool  // SQLite has rolled it back, or may have: a further statement would stand alone
-	after  []func()
+	after  []func() // run after the commit
+	undone []func() // run after a rollback
 	stmts  []txStmt
 	few    [2]txStmt // what stmts begins with
 }
@@ -145,6 +146,24 @@ func (db *DB) AfterCommit(ctx context.Context, fn func()) {
 	}
 }
 
+// AfterRollback runs fn once the transaction that ctx carries has been rolled back, or its commit has failed, and never
+// when it is committed. It reports false, and never runs fn, without a transaction and inside one of the caller's own
+// (WithPgxTx, WithSQLTx), whose end is not seen. fn is for what must persist whatever becomes of the transaction: it
+// writes with a context of WithoutTx. A transaction that InTx runs again calls it once for each run that registered it.
+func (db *DB) AfterRollback(ctx context.Context, fn func()) bool {
+	t := db.carried(ctx)
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.foreign || t.done {
+		return false
+	}
+	t.undone = append(t.undone, fn)
+	return true
+}
+
 // InTx runs fn in a transaction: the one that ctx carries, or else a new one, which it commits when fn returns nil.
 // The new transaction is read committed on PostgreSQL and serializable on SQLite. fn may run several times; see the
 // package documentation. The context that fn gets carries the transaction, and nothing else does.
@@ -201,6 +220,9 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 		t.end()
 		if rerr := rollback(); rerr != nil && err != nil && t.alive() == nil {
 			err = errors.Join(err, fmt.Errorf("sqldb: roll back: %w", rerr))
+		}
+		for _, f := range t.undone { // t is done: nothing is added any more
+			f()
 		}
 	}()
 	if err := fn(context.WithValue(ctx, txKey{db}, t)); err != nil {

@@ -196,7 +196,7 @@ func (c *Client) call(ctx context.Context, op, method, path string, in, out any)
 
 // send sends a request, several times if need be.
 func (c *Client) send(ctx context.Context, op, method, path string, token secret.Value[string], in, out any) error {
-	pause := backoff.Exponential(200 * time.Millisecond, 5 * time.Second)
+	pause := backoff.Exponential(200*time.Millisecond, 5*time.Second)
 	for attempt := 1; ; attempt++ {
 		wait, err := c.once(ctx, op, method, path, token, in, out)
 		if cause := context.Cause(ctx); err != nil && cause != nil {

@@ -185,12 +185,12 @@ func (s *Service) authorize(c huma.Context, next func(huma.Context)) {
 		next(c)
 		return
 	}
-	var opts []authn.Option
+	var requirements []authn.Requirement
 	if roles := security[0]["bearer"]; len(roles) > 0 {
-		opts = append(opts, authn.AnyRole(roles...))
+		requirements = append(requirements, authn.AnyRole(roles...))
 	}
 	r, w := humago.Unwrap(c)
-	user, err := s.Guard.Check(r.Context(), r.Header.Values("Authorization"), opts...)
+	user, err := s.Guard.Check(r.Context(), r.Header.Values("Authorization"), requirements...)
 	if err != nil {
 		authn.WriteError(r.Context(), w, err)
 		return

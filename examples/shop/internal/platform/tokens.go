@@ -26,7 +26,7 @@ const (
 type Tokens struct {
 	// JWKS is where the users service publishes its keys. Keys takes its place inside the users service.
 	JWKS string
-	Keys authn.Set
+	Keys authn.KeySource
 	// Insecure allows to read JWKS by http from other machines: who is on the way may then replace the keys.
 	Insecure bool
 	// Secret is what the services sign their own tokens with, at least 32 bytes.
@@ -38,6 +38,7 @@ type Guard struct {
 	name     string
 	users    *authn.Verifier
 	services *authn.Verifier
+	all      *authn.Verifier // of users and services
 	issuer   *authn.Issuer
 	set      *jwks.Set
 
@@ -72,6 +73,9 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
+	if g.all, err = authn.Join(g.services, g.users); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
 	return g, nil
 }
 
@@ -81,13 +85,9 @@ func (g *Guard) Users() *authn.Verifier { return g.users }
 // Services verifies the services' own tokens only.
 func (g *Guard) Services() *authn.Verifier { return g.services }
 
-// Check verifies a token of either kind.
-func (g *Guard) Check(ctx context.Context, authorization []string, opts ...authn.Option) (*authn.User, error) {
-	u, err := authn.Check(ctx, g.services, authorization, opts...)
-	if errors.Is(err, authn.ErrToken) {
-		return authn.Check(ctx, g.users, authorization, opts...)
-	}
-	return u, err
+// Check verifies a token of either kind, a user's or a service's.
+func (g *Guard) Check(ctx context.Context, authorization []string, requirements ...authn.Requirement) (*authn.User, error) {
+	return authn.Check(ctx, g.all, authorization, requirements...)
 }
 
 // Token returns the service's own token, renewed in time.
