@@ -159,6 +159,9 @@ func (k VerifyKey) equal(other VerifyKey) bool {
 		b, ok := other.shared()
 		return ok && string(a) == string(b)
 	}
+	if a, ok := k.Public.(*rsa.PublicKey); ok && a == other.Public { // the common case, without comparing numbers
+		return true
+	}
 	a, ok := k.Public.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && a.Equal(other.Public)
 }

@@ -1,6 +1,11 @@
 package sqltokens_test
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"log/slog"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -18,6 +23,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, dsn string) authn.TokenStore {
 	t.Helper()
+	_, s := openDB(t, dsn)
+	return s
+}
+
+func openDB(t *testing.T, dsn string) (*sqldb.DB, *sqltokens.Store) {
+	t.Helper()
 	db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +40,7 @@ func open(t *testing.T, dsn string) authn.TokenStore {
 			t.Fatal(err)
 		}
 	}
-	return s
+	return db, s
 }
 
 func TestSQLite(t *testing.T) {
@@ -54,5 +65,67 @@ func TestMigrations(t *testing.T) {
 	}
 	if err := migrate.Down(t.Context(), db, set); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A revocation for a reused token persists when the transaction of the caller is rolled back.
+func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
+	errUndo := errors.New("undo")
+	for name, dsn := range map[string]func(testing.TB) string{"sqlite": testenv.SQLite, "postgres": testenv.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			db, s := openDB(t, dsn(t))
+			issuer, first := login(t, s)
+			if _, err := issuer.Refresh(t.Context(), first.RefreshToken, ""); err != nil {
+				t.Fatal(err)
+			}
+			err := db.InTx(t.Context(), func(ctx context.Context) error {
+				if _, err := issuer.Refresh(ctx, first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
+					t.Errorf("got %v, want ErrReused", err)
+				}
+				return errUndo
+			})
+			if !errors.Is(err, errUndo) {
+				t.Fatal(err)
+			}
+			expectRevoked(t, s, first)
+		})
+	}
+	t.Run("a transaction of pgx", func(t *testing.T) {
+		db, s := openDB(t, testenv.Postgres(t))
+		issuer, first := login(t, s)
+		if _, err := issuer.Refresh(t.Context(), first.RefreshToken, ""); err != nil {
+			t.Fatal(err)
+		}
+		tx, err := db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := issuer.Refresh(db.WithPgxTx(t.Context(), tx), first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
+			t.Errorf("got %v, want ErrReused", err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expectRevoked(t, s, first)
+	})
+}
+
+func login(t *testing.T, s authn.TokenStore) (*authn.Issuer, authn.TokenPair) {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
+	issuer := authn.Must(authn.NewIssuer(keys, s, authn.IssuerConfig{Issuer: "x", Grace: -1, Logger: quiet}))
+	pair, err := issuer.Issue(t.Context(), authn.Subject{ID: "u1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issuer, pair
+}
+
+func expectRevoked(t *testing.T, s authn.TokenStore, p authn.TokenPair) {
+	t.Helper()
+	sum := sha256.Sum256([]byte(p.RefreshToken))
+	if _, err := s.Lookup(t.Context(), hex.EncodeToString(sum[:])); !errors.Is(err, authn.ErrRefresh) {
+		t.Errorf("after the rollback: got %v, want the login revoked", err)
 	}
 }

@@ -2,12 +2,15 @@ package tlsconfig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,25 +19,26 @@ import (
 
 // Config names the files. All are PEM.
 type Config struct {
-	// CertFile and KeyFile are the own certificate, with its chain, and key. A client without a certificate has neither.
+	// CertFile and KeyFile are the certificate of this program, with its chain, and its key. A client without a
+	// certificate has neither.
 	CertFile, KeyFile string
 	// ClientCAFile makes a server ask for client certificates that these authorities have signed.
 	ClientCAFile string
-	// ClientOptional also lets clients in that show no certificate.
+	// ClientOptional also admits clients that present no certificate.
 	ClientOptional bool
-	// RootCAFile is whom a client trusts. Default: the system's authorities.
+	// RootCAFile holds the CAs with which a client verifies servers. Default: the CAs of the system.
 	RootCAFile string
-	// ServerName is whom a client expects. Default: the host that it dials.
+	// ServerName is the name that a client verifies in the certificate of the server. Default: the host that it dials.
 	ServerName string
-	// ReloadEvery is how often the files are looked at. Default 30 s. Negative: only by Reload.
+	// ReloadEvery is the interval at which the files are read again. Default 30 s. Negative: only by Reload.
 	ReloadEvery time.Duration
-	// OnReload is told of every reload that changed something or failed.
+	// OnReload is called after every reload that changed something or failed.
 	OnReload func(err error)
-	// Logger is told too. Default slog.Default().
+	// Logger logs the same. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// Files is a set of TLS files that is looked at again. It is safe for concurrent use.
+// Files is a set of TLS files that is reloaded. It is safe for concurrent use.
 type Files struct {
 	cfg   Config
 	mu    sync.Mutex // held while loading
@@ -51,17 +55,13 @@ type loaded struct {
 	roots   *x509.CertPool
 }
 
-// New reads the files, and begins to look at them.
+// New reads the files and starts to watch them.
 func New(cfg Config) (*Files, error) {
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, errors.New("tlsconfig: CertFile and KeyFile belong together")
 	}
-	if cfg.ReloadEvery == 0 {
-		cfg.ReloadEvery = 30 * time.Second
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.ReloadEvery = cmp.Or(cfg.ReloadEvery, 30*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &Files{cfg: cfg, close: cancel}
 	l, err := f.load()
@@ -84,7 +84,7 @@ func Must(f *Files, err error) *Files {
 	return f
 }
 
-// Close ends the looking. The configurations work on with what is there.
+// Close stops watching. The configurations continue to work with what was read last.
 func (f *Files) Close() error {
 	f.close()
 	f.wg.Wait()
@@ -97,14 +97,14 @@ func (f *Files) loop(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			_ = f.Reload() // it has told the log
+			_ = f.Reload() // it logs its error
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Reload looks at the files now. When they cannot be used, what is there stays, and the error says why.
+// Reload reads the files now. When they cannot be used, those that were read before stay in use, and the error says why.
 func (f *Files) Reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,10 +114,10 @@ func (f *Files) Reload() error {
 		return nil
 	}
 	if err != nil {
-		f.cfg.Logger.Error("new TLS files cannot be used, the old ones stay", "error", err)
+		f.cfg.Logger.Error("tlsconfig: new files cannot be used, the old ones stay in use", "error", err)
 	} else {
 		f.now.Store(l)
-		f.cfg.Logger.Info("TLS files reloaded", "cert", f.cfg.CertFile)
+		f.cfg.Logger.Info("tlsconfig: files reloaded", "cert", f.cfg.CertFile)
 	}
 	if f.cfg.OnReload != nil {
 		f.cfg.OnReload(err)
@@ -134,7 +134,26 @@ func same(a, b [4][]byte) bool {
 	return true
 }
 
+// A pair of certificate and key that do not match is read again before it is an error: they may just be replaced, one
+// after the other.
+const (
+	pairAttempts = 10
+	pairPause    = 50 * time.Millisecond
+)
+
 func (f *Files) load() (*loaded, error) {
+	l, err := f.read()
+	for n := 1; n < pairAttempts && errors.Is(err, errPair); n++ {
+		time.Sleep(pairPause)
+		l, err = f.read()
+	}
+	return l, err
+}
+
+// errPair is matched when a certificate and a key cannot be used together.
+var errPair = errors.New("no usable pair of certificate and key")
+
+func (f *Files) read() (*loaded, error) {
 	l := &loaded{}
 	for i, name := range []string{f.cfg.CertFile, f.cfg.KeyFile, f.cfg.ClientCAFile, f.cfg.RootCAFile} {
 		if name == "" {
@@ -148,10 +167,13 @@ func (f *Files) load() (*loaded, error) {
 	if f.cfg.CertFile != "" {
 		c, err := tls.X509KeyPair(l.raw[0], l.raw[1])
 		if err != nil {
-			return nil, fmt.Errorf("tlsconfig: %s and %s: %w", f.cfg.CertFile, f.cfg.KeyFile, err)
+			return nil, fmt.Errorf("tlsconfig: %s and %s: %w: %w", f.cfg.CertFile, f.cfg.KeyFile, errPair, err)
 		}
-		if now := time.Now(); now.After(c.Leaf.NotAfter) {
+		switch now := time.Now(); {
+		case now.After(c.Leaf.NotAfter):
 			return nil, fmt.Errorf("tlsconfig: %s expired at %s", f.cfg.CertFile, c.Leaf.NotAfter)
+		case now.Before(c.Leaf.NotBefore):
+			return nil, fmt.Errorf("tlsconfig: %s is valid only from %s", f.cfg.CertFile, c.Leaf.NotBefore)
 		}
 		l.cert = &c
 	}
@@ -205,10 +227,20 @@ func (f *Files) serve(c *tls.Config, l *loaded) {
 	}
 }
 
-// Client returns a configuration for clients. A changed certificate is shown from the next connection on; a changed
-// RootCAFile reaches configurations that are made after it.
+// Client returns a configuration for clients. Each new connection presents the certificate of the files as they are then.
+// With Config.ServerName, it also verifies the server with the RootCAFile as it is then. Without, crypto/tls does not say
+// which host is dialed, and the RootCAFile stays the one at the time of this call: HTTP clients use Transport instead.
 func (f *Files) Client() *tls.Config {
 	l := f.now.Load()
+	c := f.client(l)
+	if f.cfg.ServerName != "" && l.roots != nil {
+		c.InsecureSkipVerify = true // verified below, with the current roots
+		c.VerifyConnection = f.verifyServer
+	}
+	return c
+}
+
+func (f *Files) client(l *loaded) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, RootCAs: l.roots, ServerName: f.cfg.ServerName,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -218,4 +250,45 @@ func (f *Files) Client() *tls.Config {
 			return &tls.Certificate{}, nil // none
 		},
 	}
+}
+
+// verifyServer does what crypto/tls does without InsecureSkipVerify.
+func (f *Files) verifyServer(state tls.ConnectionState) error {
+	options := x509.VerifyOptions{Roots: f.now.Load().roots, DNSName: f.cfg.ServerName, Intermediates: x509.NewCertPool()}
+	for _, c := range state.PeerCertificates[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	if _, err := state.PeerCertificates[0].Verify(options); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+	}
+	return nil
+}
+
+// Transport returns a transport for HTTP clients, HTTP/1.1 and HTTP/2, with the settings of http.DefaultTransport. Each
+// new connection uses the files as they are then, the RootCAFile included. The caller may change it before its first use.
+func (f *Files) Transport() *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialTLSContext:        f.dial,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConns:          100,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+	}
+}
+
+// dialTimeout bounds the opening of a connection, its handshake included.
+const dialTimeout = 30 * time.Second
+
+func (f *Files) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c := f.client(f.now.Load())
+	c.NextProtos = []string{"h2", "http/1.1"}
+	d := tls.Dialer{Config: c} // which verifies the host of the address where ServerName is empty
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("tlsconfig: dial %s: %w", address, err)
+	}
+	return conn, nil
 }

@@ -33,7 +33,7 @@ type Data struct {
 // Keys returns the names of the values, in order.
 func (d *Data) Keys() []string { return slices.Sorted(maps.Keys(d.values.Reveal())) }
 
-// Get returns a value that is a text, or the JSON of one that is not.
+// Get returns a value that is a string as it is, and every other value as JSON, numbers with their digits.
 func (d *Data) Get(key string) (secrets.Secret, bool) {
 	v, ok := d.values.Reveal()[key]
 	if !ok {
@@ -131,8 +131,8 @@ func (c *Client) Write(ctx context.Context, mount, path string, values map[strin
 	return a.Data.Version, err
 }
 
-// Watch reads a secret every so often and calls fn with it, first at once and then whenever its version has changed,
-// until ctx ends. A read that fails is told to the log, and tried again the next time.
+// Watch reads a secret at the given interval and calls fn with it, first at once and then whenever its version has
+// changed, until ctx ends. A read that fails is logged, and tried again at the next interval.
 func (c *Client) Watch(ctx context.Context, mount, path string, every time.Duration, fn func(*Data)) error {
 	at, err := location(mount, path)
 	if err != nil {
@@ -153,7 +153,7 @@ func (c *Client) Watch(ctx context.Context, mount, path string, every time.Durat
 			c.mu.Unlock()
 			fn(d)
 		} else if err != nil && ctx.Err() == nil {
-			c.cfg.Logger.ErrorContext(ctx, "a watched secret cannot be read", "error", err)
+			c.cfg.Logger.ErrorContext(ctx, "vault: a watched secret cannot be read", "error", err)
 		}
 		select {
 		case <-t.C:
@@ -165,27 +165,26 @@ func (c *Client) Watch(ctx context.Context, mount, path string, every time.Durat
 
 // location returns the path of a secret's data. Parts that would lead elsewhere are refused.
 func location(mount, path string) (string, error) {
-	parts := strings.Split(path, "/")
-	for i, p := range append(parts, mount) {
-		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "\\\x00/") {
-			return "", fmt.Errorf("%w: a mount or path of a secret", secrets.ErrReference)
+	parts := strings.Split(mount, "/")
+	parts = append(append(parts, "data"), strings.Split(path, "/")...)
+	for i, p := range parts {
+		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "\\\x00") {
+			return "", fmt.Errorf("%w: a mount or path of a secret has an empty or relative part", secrets.ErrReference)
 		}
-		if i < len(parts) {
-			parts[i] = url.PathEscape(p)
-		}
+		parts[i] = url.PathEscape(p)
 	}
-	return url.PathEscape(mount) + "/data/" + strings.Join(parts, "/"), nil
+	return strings.Join(parts, "/"), nil
 }
 
 // call sends a request with the token, and once more with a fresh one when the token is refused.
 func (c *Client) call(ctx context.Context, op, method, path string, in, out any) error {
-	for again := c.cfg.Auth.again(); ; again = false {
+	for retried := false; ; retried = true {
 		token, err := c.token(ctx)
 		if err != nil {
 			return err
 		}
 		err = c.send(ctx, op, method, path, token, in, out)
-		if !errors.Is(err, ErrDenied) || !again {
+		if !errors.Is(err, ErrDenied) || retried || !c.relogs() {
 			return err
 		}
 		if err := c.forget(ctx, token); err != nil {
@@ -195,7 +194,7 @@ func (c *Client) call(ctx context.Context, op, method, path string, in, out any)
 }
 
 // send sends a request, several times if need be.
-func (c *Client) send(ctx context.Context, op, method, path string, token secret.Value[string], in, out any) error {
+func (c *Client) send(ctx context.Context, op, method, path string, token secrets.Secret, in, out any) error {
 	pause := backoff.Exponential(200*time.Millisecond, 5*time.Second)
 	for attempt := 1; ; attempt++ {
 		wait, err := c.once(ctx, op, method, path, token, in, out)
@@ -212,7 +211,7 @@ func (c *Client) send(ctx context.Context, op, method, path string, token secret
 }
 
 // once sends a request. wait is how long the server asks to wait.
-func (c *Client) once(ctx context.Context, op, method, path string, token secret.Value[string], in, out any) (wait time.Duration, err error) {
+func (c *Client) once(ctx context.Context, op, method, path string, token secrets.Secret, in, out any) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	var body io.Reader
@@ -247,7 +246,9 @@ func (c *Client) once(ctx context.Context, op, method, path string, token secret
 	if err != nil || len(data) > maxAnswer {
 		return 0, &Error{Op: op, Status: res.StatusCode, Err: ErrUnavailable}
 	}
-	if len(data) > 0 && json.Unmarshal(data, out) != nil {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // a secret may be a number with more digits than a float64 holds
+	if len(data) > 0 && d.Decode(out) != nil {
 		return 0, &Error{Op: op, Status: res.StatusCode}
 	}
 	return 0, nil

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,13 +54,13 @@ func (e *Error) Error() string {
 // Unwrap returns the sentinel.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Config says where Vault is and who asks.
+// Config says where Vault is and how to log in.
 type Config struct {
 	// Address of the server. Default: the variable VAULT_ADDR.
 	Address string
 	// Auth is how to log in. Default: Token with the variable VAULT_TOKEN.
 	Auth Auth
-	// Namespace of the requests, for Vault Enterprise. Default none.
+	// Namespace of the requests, for Vault Enterprise and HCP. Default: the variable VAULT_NAMESPACE, else none.
 	Namespace string
 	// Timeout bounds one try of a request. Default 10 s.
 	Timeout time.Duration
@@ -67,9 +68,12 @@ type Config struct {
 	Attempts int
 	// CacheFor is how long a read is remembered. Default 30 s. Negative: not at all.
 	CacheFor time.Duration
-	// Transport carries the requests. Default one of its own.
+	// Transport carries the requests. Default: a transport that verifies the server with the CAs of the system or of
+	// VAULT_CACERT (a file) or VAULT_CACERT_BYTES (PEM), expects the name VAULT_TLS_SERVER_NAME where it is set, and
+	// presents the certificate of VAULT_CLIENT_CERT and VAULT_CLIENT_KEY where they are set. New refuses
+	// VAULT_SKIP_VERIFY and VAULT_CAPATH, which it does not follow.
 	Transport http.RoundTripper
-	// Logger is told when a token cannot be renewed, and when Watch cannot read. Default slog.Default().
+	// Logger logs that a token cannot be renewed, and that Watch cannot read. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -84,10 +88,10 @@ type Client struct {
 	close context.CancelFunc
 	wg    sync.WaitGroup
 
-	turn    chan struct{} // held by whoever uses the next two
-	lease   lease
+	turn    chan struct{} // held to use the next two
+	lease   Lease
 	expires time.Time
-	news    chan lease // the last lease, for the renewing goroutine
+	news    chan Lease // the last lease, for the renewing goroutine
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -116,21 +120,22 @@ func New(cfg Config) (*Client, error) {
 		}
 		cfg.Auth = Token(token)
 	}
+	cfg.Namespace = cmp.Or(cfg.Namespace, os.Getenv("VAULT_NAMESPACE"))
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 10 * time.Second
 	}
-	if cfg.Attempts == 0 {
-		cfg.Attempts = 4
-	}
-	if cfg.CacheFor == 0 {
-		cfg.CacheFor = 30 * time.Second
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	c := &Client{cfg: cfg, base: base, turn: make(chan struct{}, 1), news: make(chan lease, 1), cache: map[string]cached{}}
+	cfg.Attempts = cmp.Or(cfg.Attempts, 4)
+	cfg.CacheFor = cmp.Or(cfg.CacheFor, 30*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	c := &Client{cfg: cfg, base: base, turn: make(chan struct{}, 1), news: make(chan Lease, 1), cache: map[string]cached{}}
 	if cfg.Transport == nil {
-		c.own = &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
+		tlsConfig, err := tlsFromEnvironment()
+		if err != nil {
+			return nil, err
+		}
+		c.own = &http.Transport{
+			Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true, TLSClientConfig: tlsConfig,
+		}
 		cfg.Transport = c.own
 	}
 	c.http = &http.Client{Transport: cfg.Transport, CheckRedirect: c.redirect}
@@ -147,7 +152,7 @@ func Must(c *Client, err error) *Client {
 	return c
 }
 
-// Close ends the renewing. The token lives until it expires.
+// Close stops renewing. The token lives until it expires.
 func (c *Client) Close() error {
 	c.close()
 	c.wg.Wait()
@@ -174,13 +179,18 @@ func (c *Client) Check(ctx context.Context) error {
 	return err
 }
 
-// Get implements secrets.Source. ref is vault://mount/path#key. The mount is the first part of the path.
+// Get implements secrets.Source. ref is vault://mount/path#key. The mount is the first part of the path; a mount with
+// slashes is escaped: vault://team%2Fkv/path#key.
 func (c *Client) Get(ctx context.Context, ref string) (secrets.Secret, error) {
 	rest, ok := strings.CutPrefix(ref, "vault://")
 	where, key, hasKey := strings.Cut(rest, "#")
 	mount, path, hasPath := strings.Cut(where, "/")
 	if !ok || !hasKey || !hasPath || key == "" {
 		return secrets.Secret{}, fmt.Errorf("%w: it is not vault://mount/path#key", secrets.ErrReference)
+	}
+	mount, err := url.PathUnescape(mount)
+	if err != nil {
+		return secrets.Secret{}, fmt.Errorf("%w: the mount is not escaped as in a URL", secrets.ErrReference)
 	}
 	d, err := c.Read(ctx, mount, path)
 	if err != nil {
