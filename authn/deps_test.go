@@ -11,7 +11,7 @@ import (
 func TestDependencies(t *testing.T) {
 	const module = "github.com/sillar-go/sillar/"
 	core := []string{
-		module + "internal", module + "authn$", "github.com/golang-jwt/jwt/v5", "github.com/google/uuid", "github.com/cenkalti/backoff/v4", "golang.org/x/crypto", "golang.org/x/sys",
+		module + "internal", module + "authn$", "github.com/golang-jwt/jwt/v5", "github.com/google/uuid", "github.com/cenkalti/backoff/v4", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm", "golang.org/x/text/transform",
 		"go.opentelemetry.io/otel$", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/baggage", "go.opentelemetry.io/otel/codes",
 		"go.opentelemetry.io/otel/internal", "go.opentelemetry.io/otel/log", "go.opentelemetry.io/otel/metric", "go.opentelemetry.io/otel/propagation",
 		"go.opentelemetry.io/otel/semconv", "go.opentelemetry.io/otel/trace", "go.opentelemetry.io/auto/sdk",

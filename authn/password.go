@@ -1,18 +1,26 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/sillar-go/sillar/internal/backoff"
 )
 
 // PasswordConfig says how passwords are hashed. The zero PasswordConfig follows OWASP's cheat sheet: argon2id with
@@ -24,10 +32,14 @@ type PasswordConfig struct {
 	Passes int
 	// Lanes of one hash. Default 1.
 	Lanes int
-	// MaxLength is the longest password, in bytes. Longer ones are refused, never cut: when hashing and when comparing.
-	// Default 72, all that bcrypt reads, so that a password fits whatever its hash is made with, today or in a system
-	// that the users move to. Where there is nothing but argon2id, more lets long passphrases in; each byte is hashed.
+	// MaxLength is the length of the longest password, in bytes of UTF-8 after normalisation. Longer ones are refused,
+	// never cut: when hashing and when comparing. Default 1024, more than 250 characters of any script. 72, all that
+	// bcrypt reads, keeps passwords usable in a system with bcrypt that the users may move to.
 	MaxLength int
+	// BcryptCost is the highest cost of the bcrypt hashes that are still stored. New then measures one such hash, so
+	// that a failed login takes the same time for all users, unknown ones included, from the start. Default 0: the cost
+	// of stored hashes is learnt as they are compared.
+	BcryptCost int
 	// Concurrency bounds the hashes at work at once; others wait, as long as their context lets them. Default one a
 	// core, so that logins take at most the machine's processors and MemoryKiB each.
 	Concurrency int
@@ -42,38 +54,81 @@ const (
 // maxBcrypt is the most that bcrypt reads of a password.
 const maxBcrypt = 72
 
-// Limits on what a stored hash may ask for: a row that somebody else wrote must not stop the process.
+// Limits on what a stored hash may ask for: a row that another program wrote must not stop the process.
 const (
 	maxMemoryKiB  = 1 << 20
 	maxPasses     = 64
 	maxBcryptCost = 16
 )
 
-// Passwords hashes and compares passwords.
+// Passwords hashes and compares passwords. It is safe for concurrent use.
+//
+// Passwords are compared in Unicode's form NFC, as RFC 8265 asks: it does not matter how a keyboard composes é. A hash of
+// a password that was stored without normalisation still matches, and is replaced.
 type Passwords struct {
-	cfg   PasswordConfig
-	slots chan struct{}
-	dummy string
+	cfg     PasswordConfig
+	slots   chan struct{}
+	dummy   string
+	slowest slowestForm
+}
+
+// slowestForm knows how long a comparison takes with the slowest form of hash that was seen.
+type slowestForm struct {
+	mu    sync.Mutex
+	forms map[string]time.Duration // the shortest time of each form
+	most  time.Duration            // of all forms
+}
+
+// maxForms bounds the forms that are remembered; a database has a handful.
+const maxForms = 64
+
+// saw notes the time of one comparison with a form. The shortest counts: a longer one had to wait for a processor.
+func (s *slowestForm) saw(form string, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if least, known := s.forms[form]; known && took >= least || !known && len(s.forms) >= maxForms {
+		return
+	}
+	if s.forms == nil {
+		s.forms = map[string]time.Duration{}
+	}
+	s.forms[form] = took
+	s.most = slices.Max(slices.Collect(maps.Values(s.forms)))
+}
+
+// wait pauses until as much time has passed since start as the slowest form takes.
+func (s *slowestForm) wait(ctx context.Context, start time.Time) {
+	s.mu.Lock()
+	most := s.most
+	s.mu.Unlock()
+	if rest := most - time.Since(start); rest > 0 {
+		_ = backoff.Sleep(ctx, rest) // a caller that no longer waits sees no difference
+	}
 }
 
 // NewPasswords returns a Passwords. It computes one hash, for users that do not exist.
 func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
-	def := func(n *int, v int) {
-		if *n == 0 {
-			*n = v
-		}
-	}
-	def(&cfg.MemoryKiB, 19456)
-	def(&cfg.Passes, 2)
-	def(&cfg.Lanes, 1)
-	def(&cfg.MaxLength, maxBcrypt)
-	def(&cfg.Concurrency, runtime.GOMAXPROCS(0))
+	cfg.MemoryKiB = cmp.Or(cfg.MemoryKiB, 19456)
+	cfg.Passes = cmp.Or(cfg.Passes, 2)
+	cfg.Lanes = cmp.Or(cfg.Lanes, 1)
+	cfg.MaxLength = cmp.Or(cfg.MaxLength, 1024)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, runtime.GOMAXPROCS(0))
 	if cfg.Passes < 1 || cfg.Passes > maxPasses || cfg.Lanes < 1 || cfg.Lanes > 255 || cfg.MaxLength < 1 || cfg.Concurrency < 1 ||
-		cfg.MemoryKiB < 8*cfg.Lanes || cfg.MemoryKiB > maxMemoryKiB {
+		cfg.MemoryKiB < 8*cfg.Lanes || cfg.MemoryKiB > maxMemoryKiB || cfg.BcryptCost < 0 || cfg.BcryptCost > maxBcryptCost {
 		return nil, errors.New("authn: PasswordConfig: a field is out of range")
 	}
 	p := &Passwords{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency)}
+	start := time.Now()
 	p.dummy = p.argon("")
+	p.slowest.saw(form(p.dummy), time.Since(start))
+	if cfg.BcryptCost > 0 {
+		start = time.Now()
+		hash, err := bcrypt.GenerateFromPassword(nil, cfg.BcryptCost)
+		if err != nil {
+			return nil, fmt.Errorf("authn: PasswordConfig: %w", err)
+		}
+		p.slowest.saw(form(string(hash)), time.Since(start))
+	}
 	return p, nil
 }
 
@@ -93,6 +148,7 @@ func (p *Passwords) slot(ctx context.Context) (release func(), err error) {
 // Hash returns the argon2id hash of a password in PHC form. It returns ErrPasswordTooLong, or the context's error when
 // it ends before there is room for another hash.
 func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
+	password = norm.NFC.String(password)
 	if len(password) > p.cfg.MaxLength {
 		return "", ErrPasswordTooLong
 	}
@@ -113,56 +169,88 @@ func (p *Passwords) argon(password string) string {
 }
 
 // Verify compares a password with a stored hash, argon2id or bcrypt. It returns ErrPassword when they do not belong
-// together. An empty hash is that of a user who does not exist: it takes the time of a real one and gives ErrPassword.
-// upgraded, when not empty, is a new hash that is to be stored in place of the old one, whose form or cost is not that
-// of the config. With bcrypt, more than 72 bytes give ErrPasswordTooLong.
+// together. An empty hash stands for a user who does not exist, and gives ErrPassword. A failed comparison takes as long
+// as one with the slowest form of hash that is stored, so that its time says nothing about the user. upgraded, when not
+// empty, is a new hash that is to be stored in place of the old one, whose form or cost is not that of the config. With
+// bcrypt, more than 72 bytes give ErrPasswordTooLong.
 func (p *Passwords) Verify(ctx context.Context, hash, password string) (upgraded string, err error) {
-	if len(password) > p.cfg.MaxLength {
+	normal := norm.NFC.String(password)
+	if len(normal) > p.cfg.MaxLength || len(password) > 4*p.cfg.MaxLength {
 		return "", ErrPasswordTooLong
 	}
+	start := time.Now()
+	upgraded, err = p.verify(ctx, hash, normal)
+	if errors.Is(err, ErrPassword) && normal != password { // hashed before passwords were normalised
+		if _, err = p.verify(ctx, hash, password); err == nil {
+			return p.Hash(ctx, normal)
+		}
+	}
+	if errors.Is(err, ErrPassword) || errors.Is(err, ErrPasswordTooLong) {
+		p.slowest.wait(ctx, start)
+	}
+	return upgraded, err
+}
+
+func (p *Passwords) verify(ctx context.Context, hash, password string) (upgraded string, err error) {
 	release, err := p.slot(ctx)
 	if err != nil {
 		return "", fmt.Errorf("authn: compare a password: %w", err)
 	}
 	defer release()
+	start := time.Now()
+	var matches, current bool
 	if strings.HasPrefix(hash, "$2") {
-		return p.verifyBcrypt(hash, password)
+		matches, err = matchesBcrypt(hash, password)
+	} else {
+		matches, current, err = p.matchesArgon(cmp.Or(hash, p.dummy), password)
 	}
-	exists := hash != ""
-	if !exists {
-		hash = p.dummy
-	}
-	h, err := parseArgon(hash)
 	if err != nil {
 		return "", err
 	}
-	sum := argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, h.lanes, uint32(len(h.sum)))
-	if subtle.ConstantTimeCompare(sum, h.sum) != 1 || !exists {
-		return "", ErrPassword
+	if hash != "" {
+		p.slowest.saw(form(hash), time.Since(start))
 	}
-	if int(h.memory) != p.cfg.MemoryKiB || int(h.passes) != p.cfg.Passes || int(h.lanes) != p.cfg.Lanes || len(h.sum) != sumLen {
-		return p.argon(password), nil
-	}
-	return "", nil
-}
-
-func (p *Passwords) verifyBcrypt(hash, password string) (string, error) {
-	if len(password) > maxBcrypt {
-		_ = p.argon(password) // as long as it takes for a user who does not exist
-		return "", ErrPasswordTooLong
-	}
-	cost, err := bcrypt.Cost([]byte(hash))
-	if err != nil || cost > maxBcryptCost {
-		return "", ErrHash
-	}
-	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
 	switch {
-	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+	case !matches || hash == "":
 		return "", ErrPassword
-	case err != nil:
-		return "", ErrHash
+	case current:
+		return "", nil
 	}
 	return p.argon(password), nil
+}
+
+// form is what decides how long a comparison takes: a hash without its salt and sum.
+func form(hash string) string {
+	if i := strings.LastIndexByte(hash, '$'); strings.HasPrefix(hash, "$2") && i >= 0 {
+		return hash[:i]
+	}
+	parts := strings.Split(hash, "$")
+	return strings.Join(parts[:min(len(parts), 4)], "$")
+}
+
+// matchesArgon reports whether a password has the hash, and whether the hash has the parameters of the config.
+func (p *Passwords) matchesArgon(hash, password string) (matches, current bool, err error) {
+	h, err := parseArgon(hash)
+	if err != nil {
+		return false, false, err
+	}
+	sum := argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, h.lanes, uint32(len(h.sum)))
+	current = int(h.memory) == p.cfg.MemoryKiB && int(h.passes) == p.cfg.Passes && int(h.lanes) == p.cfg.Lanes && len(h.sum) == sumLen
+	return subtle.ConstantTimeCompare(sum, h.sum) == 1, current, nil
+}
+
+func matchesBcrypt(hash, password string) (bool, error) {
+	if len(password) > maxBcrypt {
+		return false, ErrPasswordTooLong
+	}
+	if cost, err := bcrypt.Cost([]byte(hash)); err != nil || cost > maxBcryptCost {
+		return false, ErrHash
+	}
+	err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
+	if err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		return false, ErrHash
+	}
+	return err == nil, nil
 }
 
 type argonHash struct {

@@ -56,6 +56,7 @@ func TestPasswords(t *testing.T) {
 
 func TestPasswordsAreNeverCut(t *testing.T) {
 	cfg := cheap
+	cfg.MaxLength = 72
 	p := authn.Must(authn.NewPasswords(cfg))
 	cfg.MaxLength = 1024
 	long := authn.Must(authn.NewPasswords(cfg))
@@ -86,6 +87,61 @@ func TestPasswordsAreNeverCut(t *testing.T) {
 	}
 	if _, err := long.Hash(ctx, strings.Repeat("a", 1025)); !errors.Is(err, authn.ErrPasswordTooLong) {
 		t.Errorf("1025 bytes: %v", err)
+	}
+}
+
+func TestPasswordsOfAllScripts(t *testing.T) {
+	p := authn.Must(authn.NewPasswords(cheap))
+	ctx := t.Context()
+	composed, decomposed := "caf\u00e9", "cafe\u0301"
+	for _, c := range [][2]string{{composed, decomposed}, {decomposed, composed}, {strings.Repeat("\u6f22", 250), strings.Repeat("\u6f22", 250)}} {
+		hash, err := p.Hash(ctx, c[0])
+		must(t, err)
+		if up, err := p.Verify(ctx, hash, c[1]); up != "" || err != nil {
+			t.Errorf("%.10q against %.10q: %q, %v", c[0], c[1], up, err)
+		}
+	}
+	raw, err := bcrypt.GenerateFromPassword([]byte(decomposed), bcrypt.MinCost) // by a program that does not normalise
+	must(t, err)
+	up, err := p.Verify(ctx, string(raw), decomposed)
+	if err != nil || up == "" {
+		t.Fatalf("a hash of the decomposed form: %q, %v", up, err)
+	}
+	if _, err := p.Verify(ctx, up, composed); err != nil {
+		t.Errorf("the upgraded hash against the composed form: %v", err)
+	}
+}
+
+// A failed login takes the same time for users with an expensive hash and for users who do not exist.
+func TestUnknownUserTakesTheTimeOfTheSlowestHash(t *testing.T) {
+	slow, err := bcrypt.GenerateFromPassword([]byte("x"), 10)
+	must(t, err)
+	foreign, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 64 << 10, Passes: 4})).Hash(t.Context(), "x")
+	must(t, err)
+	for name, c := range map[string]struct {
+		cfg  authn.PasswordConfig
+		hash string
+		once bool // the form has been seen before
+	}{
+		"bcrypt, stated": {authn.PasswordConfig{MemoryKiB: 64, Passes: 1, BcryptCost: 10}, string(slow), false},
+		"bcrypt, learnt": {authn.PasswordConfig{MemoryKiB: 64, Passes: 1}, string(slow), true},
+		"argon2, learnt": {authn.PasswordConfig{MemoryKiB: 64, Passes: 1}, foreign, true},
+	} {
+		p := authn.Must(authn.NewPasswords(c.cfg))
+		if c.once {
+			_, _ = p.Verify(t.Context(), c.hash, "y")
+		}
+		known, unknown := time.Hour, time.Hour
+		for range 4 {
+			for h, least := range map[string]*time.Duration{"": &unknown, c.hash: &known} {
+				start := time.Now()
+				_, _ = p.Verify(t.Context(), h, "y")
+				*least = min(*least, time.Since(start))
+			}
+		}
+		if unknown < known*2/3 || known < unknown*2/3 { // without the wait it would be a hundredth
+			t.Errorf("%s: known %s, unknown %s", name, known, unknown)
+		}
 	}
 }
 

@@ -41,7 +41,9 @@ var mongo = []string{
 	"github.com/youmark/pkcs8", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text",
 }
 
-var jwt = []string{"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys"}
+var jwt = []string{
+	"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm", "golang.org/x/text/transform",
+}
 
 // prometheus is what a program pays for metrics: the SDK, the exporter and Prometheus' own client.
 var prometheus = []string{
