@@ -33,6 +33,8 @@ var (
 	ErrReused = fmt.Errorf("%w: used before", ErrRefresh)
 	// ErrClient is returned by TokenEndpointConfig.Client for a client that is unknown or presents a wrong secret.
 	ErrClient = errors.New("authn: client refused")
+	// ErrScope is returned by TokenEndpointConfig.ClientCredentials when the client may not have a scope it asks for.
+	ErrScope = errors.New("authn: scope refused")
 	// ErrPassword is returned when a password does not match, also when the user does not exist.
 	ErrPassword = errors.New("authn: wrong password")
 	// ErrPasswordTooLong is returned for a password longer than the limit. Passwords are never cut.

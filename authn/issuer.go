@@ -24,6 +24,9 @@ type IssuerConfig struct {
 	Issuer string
 	// Audience becomes aud. Empty: no aud, which a verifier that checks audiences refuses.
 	Audience []string
+	// Type is the header typ of access tokens. Default "at+jwt" (RFC 9068), and "JWT" for a shared secret. "JWT" is for
+	// verifiers that know no other.
+	Type string
 	// TTL is how long access tokens live. Default 30 min. Shorter ones make revocation matter less.
 	TTL time.Duration
 	// RefreshTTL is how long a refresh token lives unless it is used. Default 14 days.
@@ -103,7 +106,7 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 		cfg.Logger = slog.Default()
 	}
 	v, err := NewVerifier(keys, VerifierConfig{
-		Issuer: cfg.Issuer, Types: []string{"at+jwt", "JWT"}, CacheSize: -1, Logger: cfg.Logger,
+		Issuer: cfg.Issuer, Types: []string{"at+jwt", "JWT", cfg.Type}, CacheSize: -1, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -128,6 +131,16 @@ func (i *Issuer) Issue(ctx context.Context, s Subject) (TokenPair, error) {
 		return TokenPair{}, fmt.Errorf("authn: store the login: %w", err)
 	}
 	return i.pair(access, refresh), nil
+}
+
+// IssueAccess returns an access token without a refresh token, for a caller that can authenticate again at any time: a
+// service, with the grant client_credentials.
+func (i *Issuer) IssueAccess(ctx context.Context, s Subject) (TokenPair, error) {
+	access, err := i.access(ctx, s, time.Now().UTC())
+	if err != nil {
+		return TokenPair{}, err
+	}
+	return i.pair(access, ""), nil
 }
 
 // Refresh exchanges a refresh token for a new pair. clientID is the authenticated client that presents it, empty when
@@ -180,9 +193,14 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (To
 	return i.pair(access, refresh), nil
 }
 
-// Revoke ends what the token stands for: the login of a refresh token, or an access token by its id. A token that is
-// no longer good for anything is no error (RFC 7009).
+// Revoke ends the login of a refresh token, or revokes an access token by its id. A token that is no longer valid is no
+// error (RFC 7009).
 func (i *Issuer) Revoke(ctx context.Context, token string) error {
+	return i.revoke(ctx, token, func(string) bool { return true })
+}
+
+// revoke is Revoke for the clients that owner admits; others get ErrClient.
+func (i *Issuer) revoke(ctx context.Context, token string, owner func(clientID string) bool) error {
 	if strings.Contains(token, ".") {
 		u, err := i.verify.verify(ctx, token)
 		if errors.Is(err, ErrToken) {
@@ -190,6 +208,9 @@ func (i *Issuer) Revoke(ctx context.Context, token string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !owner(u.ClientID) {
+			return ErrClient
 		}
 		return i.RevokeID(ctx, u.TokenID, u.ExpiresAt)
 	}
@@ -199,6 +220,9 @@ func (i *Issuer) Revoke(ctx context.Context, token string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
+	}
+	if !owner(s.Subject.ClientID) {
+		return ErrClient
 	}
 	return i.revokeFamily(ctx, s)
 }
@@ -271,7 +295,7 @@ func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, 
 	if err != nil {
 		return "", err
 	}
-	token, err := i.keys.sign(ctx, payload)
+	token, err := i.keys.sign(ctx, payload, i.cfg.Type)
 	if err == nil && len(token) > MaxTokenSize {
 		err = fmt.Errorf("authn: issue: a token of %d bytes, verifiers read at most %d", len(token), MaxTokenSize)
 	}

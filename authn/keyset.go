@@ -148,19 +148,19 @@ func (k *KeySet) Keys(ctx context.Context, id string, alg Algorithm) ([]VerifyKe
 	return found, nil
 }
 
-// sign signs claims with the newest key that may sign.
-func (k *KeySet) sign(ctx context.Context, claims jwt.Claims) (string, error) {
+// sign signs claims with the newest key that may sign. An empty typ means the default.
+func (k *KeySet) sign(ctx context.Context, claims jwt.Claims, typ string) (string, error) {
 	k.refresh(ctx)
 	r := k.signing(time.Now())
 	if r == nil {
 		return "", unavailable("sign", errors.New("no key may sign"))
 	}
 	t := jwt.NewWithClaims(methods[r.Algorithm], claims)
-	t.Header["typ"] = "at+jwt"
 	if r.ID != "" {
 		t.Header["kid"] = r.ID
+		t.Header["typ"] = cmp.Or(typ, "at+jwt")
 	} else {
-		t.Header["typ"] = "JWT" // a shared secret means verifiers of another kind
+		t.Header["typ"] = cmp.Or(typ, "JWT") // verifiers with a shared secret often know no other
 	}
 	s, err := t.SignedString(r.signer)
 	if err != nil {

@@ -23,6 +23,11 @@ type TokenEndpointConfig struct {
 	// and 500 for the rest, with a log line. Nil: clients are public. Then a secret is ignored, and the client_id that
 	// a client states binds its refresh tokens to that name, without a proof.
 	Client func(ctx context.Context, id, secret string) error
+	// ClientCredentials returns the subject of the tokens that a client gets for itself, with the grant
+	// client_credentials (RFC 6749, section 4.4): usually Subject{ID: clientID, Scopes: scopes} once it has checked that
+	// the client may have the scopes. scopes are those that the client asks for, empty when it names none. ErrScope
+	// refuses them. Needs Client. Nil: the grant is not offered.
+	ClientCredentials func(ctx context.Context, clientID string, scopes []string) (Subject, error)
 	// Attempts is the number of wrong passwords for one username from one address before further ones have to wait.
 	// One attempt comes back each Every. A right password uses up none, nor does an outage. For all usernames together
 	// one address has ten times as many, so that it cannot try one password on all users. Default 10. Negative: no
@@ -40,13 +45,16 @@ type TokenEndpointConfig struct {
 // maxForm is the largest form that is read.
 const maxForm = 16 << 10
 
-// TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password and refresh_token, as
-// golang.org/x/oauth2 and other clients expect it. authenticate returns the subject of a username and password, or
+// TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password, refresh_token and, where it is
+// configured, client_credentials, as golang.org/x/oauth2 and other clients expect it. authenticate returns the subject of a username and password, or
 // ErrPassword when they do not belong together or the user does not exist. An error that matches ErrUnavailable becomes a
 // 503, every other error a 500. A nil issuer or authenticate panics.
 func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, username, password string) (Subject, error), cfg TokenEndpointConfig) http.Handler {
 	if issuer == nil || authenticate == nil {
 		panic("authn: TokenEndpoint needs an Issuer and a function that authenticates")
+	}
+	if cfg.ClientCredentials != nil && cfg.Client == nil {
+		panic("authn: TokenEndpointConfig: ClientCredentials needs Client, or every caller could get such a token")
 	}
 	cfg.Attempts = cmp.Or(cfg.Attempts, 10)
 	if cfg.Every <= 0 {
@@ -98,31 +106,36 @@ var invalidGrant error = &oauthError{http.StatusBadRequest, "invalid_grant", "Th
 
 // ServeHTTP implements http.Handler.
 func (t *tokenEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	pair, err := t.serve(w, r)
+	if err != nil {
+		writeOAuthError(w, r, t.cfg.Logger, err)
+		return
+	}
+	writeOAuth(w, http.StatusOK, pair)
+}
+
+// writeOAuthError answers with an error of RFC 6749, and logs it when it is not the fault of the client.
+func writeOAuthError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	e, ok := errors.AsType[*oauthError](err)
+	if !ok {
+		if r.Context().Err() == nil { // else the client has left
+			log.ErrorContext(r.Context(), "authn: an OAuth endpoint failed", "path", r.URL.Path, "error", err)
+		}
+		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
+		if errors.Is(err, ErrUnavailable) {
+			w.Header().Set("Retry-After", "1")
+			e = &oauthError{http.StatusServiceUnavailable, "temporarily_unavailable", ""}
+		}
+	}
+	writeOAuth(w, e.status, e)
+}
+
+func writeOAuth(w http.ResponseWriter, status int, body any) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Type", "application/json")
-	pair, err := t.serve(w, r)
-	if err == nil {
-		t.send(w, http.StatusOK, pair)
-		return
-	}
-	e, ok := errors.AsType[*oauthError](err)
-	if !ok {
-		if r.Context().Err() == nil { // else the client has left
-			t.cfg.Logger.ErrorContext(r.Context(), "authn: the token endpoint failed", "error", err)
-		}
-		e = &oauthError{http.StatusInternalServerError, "server_error", ""}
-		if errors.Is(err, ErrUnavailable) {
-			h.Set("Retry-After", "1")
-			e = &oauthError{http.StatusServiceUnavailable, "temporarily_unavailable", ""}
-		}
-	}
-	t.send(w, e.status, e)
-}
-
-func (t *tokenEndpoint) send(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil { // strings and numbers always encode
 		panic(err)
@@ -153,10 +166,27 @@ func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair
 			return TokenPair{}, invalidGrant
 		}
 		return pair, err
+	case "client_credentials":
+		if t.cfg.ClientCredentials == nil {
+			break
+		}
+		return t.clientCredentials(r.Context(), clientID, strings.Fields(form.Get("scope")))
 	case "":
 		return TokenPair{}, badRequest("grant_type is missing")
 	}
 	return TokenPair{}, &oauthError{http.StatusBadRequest, "unsupported_grant_type", ""}
+}
+
+func (t *tokenEndpoint) clientCredentials(ctx context.Context, clientID string, scopes []string) (TokenPair, error) {
+	s, err := t.cfg.ClientCredentials(ctx, clientID, scopes)
+	if errors.Is(err, ErrScope) {
+		return TokenPair{}, &oauthError{http.StatusBadRequest, "invalid_scope", ""}
+	}
+	if err != nil {
+		return TokenPair{}, err
+	}
+	s.ClientID = clientID
+	return t.issuer.IssueAccess(ctx, s)
 }
 
 func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, clientID, username, password string) (TokenPair, error) {
@@ -192,6 +222,11 @@ func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, clientI
 
 // client returns the id of the client that sent the request, empty when it names none.
 func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.Values) (string, error) {
+	return authenticateClient(w, r, form, t.cfg.Client)
+}
+
+// authenticateClient returns the id of the client that sent a request. check may be nil: then clients are public.
+func authenticateClient(w http.ResponseWriter, r *http.Request, form url.Values, check func(ctx context.Context, id, secret string) error) (string, error) {
 	id, secret, basic := r.BasicAuth()
 	if basic {
 		var err1, err2 error
@@ -203,10 +238,10 @@ func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.
 	} else {
 		id, secret = form.Get("client_id"), form.Get("client_secret")
 	}
-	if t.cfg.Client == nil {
+	if check == nil {
 		return id, nil
 	}
-	err := t.cfg.Client(r.Context(), id, secret)
+	err := check(r.Context(), id, secret)
 	if errors.Is(err, ErrClient) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="token"`)
 		return "", &oauthError{http.StatusUnauthorized, "invalid_client", ""}

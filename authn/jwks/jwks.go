@@ -43,13 +43,14 @@ type Config struct {
 
 // Set is an authn.KeySource. It is safe for concurrent use.
 type Set struct {
-	url   string
-	shown string // url for logs
-	cfg   Config
-	own   *http.Transport // to be closed with the set, or nil
-	ctx   context.Context // ends with Close
-	close context.CancelFunc
-	wg    sync.WaitGroup
+	issuer string // whose metadata names the URL; empty for a fixed one
+	url    string // of the set; guarded by the request under way
+	shown  string // for logs
+	cfg    Config
+	own    *http.Transport // to be closed with the set, or nil
+	ctx    context.Context // ends with Close
+	close  context.CancelFunc
+	wg     sync.WaitGroup
 
 	mu       sync.Mutex
 	keys     []authn.VerifyKey
@@ -64,12 +65,28 @@ var _ authn.KeySource = (*Set)(nil)
 
 // New returns the set at a URL and begins to read it.
 func New(rawURL string, cfg Config) (*Set, error) {
+	return open(rawURL, "", cfg)
+}
+
+// Discover returns the set of an issuer and begins to read it. The URL of the set is the jwks_uri in the metadata that
+// the issuer publishes at /.well-known/openid-configuration (OpenID Connect Discovery) or
+// /.well-known/oauth-authorization-server (RFC 8414). Metadata of another issuer are refused. They are read again when
+// the set cannot be read.
+func Discover(issuer string, cfg Config) (*Set, error) {
+	return open(issuer, issuer, cfg)
+}
+
+// open starts a Set at a URL: of the set, or of the issuer.
+func open(rawURL, issuer string, cfg Config) (*Set, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" {
 		return nil, errors.New("jwks: not an absolute URL")
 	}
 	if err := allowed(u, cfg.Insecure); err != nil {
 		return nil, err
+	}
+	if issuer != "" {
+		rawURL = ""
 	}
 	for _, d := range []struct {
 		field *time.Duration
@@ -80,7 +97,7 @@ func New(rawURL string, cfg Config) (*Set, error) {
 		}
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
-	s := &Set{url: rawURL, shown: u.Redacted(), cfg: cfg}
+	s := &Set{issuer: issuer, url: rawURL, shown: u.Redacted(), cfg: cfg}
 	client := http.Client{}
 	if cfg.Client != nil {
 		client = *cfg.Client
@@ -231,14 +248,38 @@ func (s *Set) loop() {
 	}
 }
 
+// fetch reads the set, for an issuer after its metadata. Only one fetch runs at a time.
 func (s *Set) fetch() ([]authn.VerifyKey, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
+	if s.url == "" {
+		found, err := s.discover(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.url = found
+	}
+	data, err := s.get(ctx, s.url, "application/jwk-set+json, application/json")
+	if err != nil {
+		if s.issuer != "" {
+			s.url = "" // it may have moved
+		}
+		return nil, err
+	}
+	keys, err := authn.ParseJWKS(data, s.cfg.RSA)
 	if err != nil {
 		return nil, fmt.Errorf("jwks: %w", err)
 	}
-	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	return keys, nil
+}
+
+// get returns the body of a document.
+func (s *Set) get(ctx context.Context, from, accept string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, fmt.Errorf("jwks: %w", err)
+	}
+	req.Header.Set("Accept", accept)
 	res, err := s.cfg.Client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("jwks: %w", err)
@@ -249,13 +290,9 @@ func (s *Set) fetch() ([]authn.VerifyKey, error) {
 	case err != nil:
 		return nil, fmt.Errorf("jwks: read the answer: %w", err)
 	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("jwks: the endpoint answers %d", res.StatusCode)
+		return nil, fmt.Errorf("jwks: %s answers %d", req.URL.Redacted(), res.StatusCode)
 	case len(data) > maxDocument:
 		return nil, fmt.Errorf("jwks: the answer is longer than %d bytes", maxDocument)
 	}
-	keys, err := authn.ParseJWKS(data, s.cfg.RSA)
-	if err != nil {
-		return nil, fmt.Errorf("jwks: %w", err)
-	}
-	return keys, nil
+	return data, nil
 }
