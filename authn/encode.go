@@ -1,12 +1,13 @@
 package authn
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/sillar-go/sillar/internal/jsoncheck"
 )
 
 // encodeClaims returns the JSON of claims, or an error when a Verifier would refuse it.
@@ -15,8 +16,7 @@ func encodeClaims(claims map[string]any) (encodedClaims, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authn: issue: encode the claims: %w", err)
 	}
-	// encoding/json writes a legal U+FFFD as it is and invalid UTF-8 as an escape.
-	if escapesReplacement(payload) {
+	if jsoncheck.ReplacedUTF8(payload) {
 		return nil, errors.New("authn: issue: a claim contains invalid UTF-8")
 	}
 	if _, err := strictObject(string(payload)); err != nil {
@@ -24,18 +24,6 @@ func encodeClaims(claims map[string]any) (encodedClaims, error) {
 			"and values be nested at most %d deep: %w", maxDepth, err)
 	}
 	return encodedClaims(payload), nil
-}
-
-func escapesReplacement(data []byte) bool {
-	for i := 0; i < len(data); i++ {
-		if data[i] == '\\' {
-			if bytes.HasPrefix(data[i+1:], []byte("ufffd")) {
-				return true
-			}
-			i++ // the character behind the backslash
-		}
-	}
-	return false
 }
 
 // encodedClaims are claims that have been encoded and checked: what is signed is what was checked.

@@ -254,7 +254,7 @@ func Named[E any](name string) (NamedField[E], error) {
 
 // Eq selects entities whose field equals v, or gives a *FieldError where v has another type than the field.
 func (f NamedField[E]) Eq(v any) (Filter[E], error) {
-	if v == nil || kindOf(reflect.TypeOf(v)) != f.kind {
+	if v == nil || kindOf(reflect.TypeOf(normal(v))) != f.kind {
 		return Filter[E]{}, &FieldError{Reason: "the value has another type than the field"}
 	}
 	return f.c.node(OpEq, v), nil
@@ -275,6 +275,14 @@ func normal(v any) any {
 		return t.UTC().Truncate(time.Microsecond)
 	}
 	r := reflect.ValueOf(v)
+	if isValuer(r.Type()) {
+		p := reflect.New(r.Type()).Elem() // addressable
+		p.Set(r)
+		if d, err := driverValue(p); err == nil {
+			return d
+		}
+		return v
+	}
 	switch kindOf(r.Type()) {
 	case KindString:
 		return r.String()

@@ -2,7 +2,6 @@ package repository
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
@@ -27,7 +26,7 @@ type Lifecycle[E any] struct {
 func NewLifecycle[E any](m *Mapping, precision time.Duration) Lifecycle[E] {
 	l := Lifecycle[E]{m: m, precision: precision}
 	for _, c := range m.Columns {
-		if c.Kind == KindTime {
+		if c.Kind == KindTime && !c.Valuer {
 			l.times = append(l.times, c)
 		}
 	}
@@ -98,14 +97,13 @@ func (l Lifecycle[E]) Clone(e *E) (E, error) {
 	for _, c := range l.m.Columns {
 		f, t := from.FieldByIndex(c.Index), to.FieldByIndex(c.Index)
 		switch {
-		case c.Kind == KindJSON:
-			body, err := json.Marshal(f.Interface())
-			if err != nil {
-				return out, fmt.Errorf("repository: encode column %s: %w", c.Name, err)
+		case c.Kind == KindJSON || c.Valuer:
+			stored, err := c.Encode(from)
+			if err == nil {
+				err = c.Decode(to, stored)
 			}
-			t.SetZero()
-			if err := json.Unmarshal(body, t.Addr().Interface()); err != nil {
-				return out, fmt.Errorf("repository: decode column %s: %w", c.Name, err)
+			if err != nil {
+				return out, fmt.Errorf("repository: copy column %s: %w", c.Name, err)
 			}
 		case c.Nullable && !f.IsNil():
 			p := reflect.New(f.Type().Elem())

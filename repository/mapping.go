@@ -31,11 +31,17 @@ type Column struct {
 	Kind Kind
 	// Nullable says that the field is a pointer: nil is stored as NULL.
 	Nullable bool
+	// Valuer says that the type of the field, or of what it points to, is a driver.Valuer whose pointer is a
+	// sql.Scanner: its Value is stored, and Scan reads it. Kind is then the kind of the Value.
+	Valuer bool
 	// Index is the field's path, for reflect.Value.FieldByIndex.
 	Index []int
 	// Type is the field's Go type.
 	Type reflect.Type
 }
+
+// MayBeNull reports whether the column can hold NULL.
+func (c Column) MayBeNull() bool { return c.Nullable || c.Valuer }
 
 // Mapping is how an entity type is stored. It is for adapters.
 type Mapping struct {
@@ -46,6 +52,8 @@ type Mapping struct {
 
 	typ    reflect.Type
 	byName map[string]int
+	// byFolded are the names by their lower-case form.
+	byFolded map[string]string
 }
 
 var mappings sync.Map // reflect.Type -> *Mapping or error
@@ -78,7 +86,7 @@ func mapType(t reflect.Type) (*Mapping, error) {
 	if t.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("repository: %s is not a struct", t)
 	}
-	m := &Mapping{typ: t, byName: map[string]int{}}
+	m := &Mapping{typ: t, byName: map[string]int{}, byFolded: map[string]string{}}
 	if err := m.add(t, nil); err != nil {
 		return nil, err
 	}
@@ -114,7 +122,7 @@ func (m *Mapping) add(t reflect.Type, path []int) error {
 		f := t.Field(i)
 		index := append(append([]int(nil), path...), i)
 		tag, _, _ := strings.Cut(f.Tag.Get("repo"), ",")
-		if f.Anonymous && f.Type.Kind() == reflect.Struct && tag == "" && f.Type != reflect.TypeFor[time.Time]() {
+		if f.Anonymous && f.Type.Kind() == reflect.Struct && tag == "" && isPlainStruct(f.Type) {
 			if err := m.add(f.Type, index); err != nil {
 				return err
 			}
@@ -128,21 +136,38 @@ func (m *Mapping) add(t reflect.Type, path []int) error {
 			name = snake(f.Name)
 		}
 		if !validColumn(name) {
-			return fmt.Errorf("repository: %s.%s: column name %q does not match [a-z][a-z0-9_]*", m.typ, f.Name, name)
+			return fmt.Errorf("repository: %s.%s: column name %q does not match [A-Za-z][A-Za-z0-9_]*, at most 63", m.typ, f.Name, name)
 		}
-		if _, dup := m.byName[name]; dup {
-			return fmt.Errorf("repository: %s maps two fields to %q", m.typ, name)
+		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not tell them apart
+			return fmt.Errorf("repository: %s maps two fields to %q and %q, which differ in case at most", m.typ, other, name)
 		}
-		c := Column{Name: name, Index: index, Type: f.Type}
-		ft := f.Type
-		if ft.Kind() == reflect.Pointer {
-			c.Nullable, ft = true, ft.Elem()
+		c, err := columnOf(name, f.Type)
+		if err != nil {
+			return fmt.Errorf("repository: %s.%s cannot be stored: %w", m.typ, f.Name, err)
 		}
-		c.Kind = kindOf(ft)
+		c.Index = index
 		m.byName[name] = len(m.Columns)
+		m.byFolded[strings.ToLower(name)] = name
 		m.Columns = append(m.Columns, c)
 	}
 	return nil
+}
+
+// columnOf returns how a type is stored, or an error when what is read would differ from what was written.
+func columnOf(name string, t reflect.Type) (Column, error) {
+	c := Column{Name: name, Type: t}
+	if t.Kind() == reflect.Pointer {
+		c.Nullable, t = true, t.Elem()
+	}
+	if c.Valuer = isValuer(t); c.Valuer {
+		c.Kind = valuerKind(t)
+		return c, nil
+	}
+	c.Kind = kindOf(t)
+	if c.Kind == KindJSON {
+		return c, checkJSON(t)
+	}
+	return c, nil
 }
 
 func kindOf(t reflect.Type) Kind {
@@ -165,10 +190,10 @@ func kindOf(t reflect.Type) Kind {
 	return KindJSON // uint and uint64 too: no database here holds them all as a number
 }
 
-// validColumn accepts names that need no quoting on any database.
+// validColumn accepts names that every database takes between quotes.
 func validColumn(s string) bool {
 	for i, r := range s {
-		if !(r >= 'a' && r <= 'z' || i > 0 && (r == '_' || r >= '0' && r <= '9')) {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || i > 0 && (r == '_' || r >= '0' && r <= '9')) {
 			return false
 		}
 	}

@@ -99,7 +99,7 @@ func (p *Plan[E]) beyond(values []any) Node {
 			past = Node{Op: OpOr} // nothing is less than NULL; an empty OR matches nothing
 		case v == nil:
 			past = Node{Op: OpNot, Kids: []Node{null}}
-		case k.Desc && p.Mapping.Columns[k.Column].Nullable:
+		case k.Desc && p.Mapping.Columns[k.Column].MayBeNull():
 			past = Node{Op: OpOr, Kids: []Node{{Op: OpLt, Column: k.Column, Value: v}, null}}
 		case k.Desc:
 			past = Node{Op: OpLt, Column: k.Column, Value: v}
@@ -179,7 +179,7 @@ func (p *Plan[E]) decode(cursor string) ([]any, error) {
 	for i, s := range texts {
 		c := p.Mapping.Columns[p.Keys[i].Column]
 		if s == nil {
-			if !c.Nullable {
+			if !c.MayBeNull() {
 				return nil, ErrCursor
 			}
 			continue
@@ -191,8 +191,8 @@ func (p *Plan[E]) decode(cursor string) ([]any, error) {
 	return values, nil
 }
 
-// Value returns the column's value in an entity, in the types that Node documents, nil for NULL. A JSON column's
-// value is returned as it is.
+// Value returns the value of the column in an entity, in the types that Node documents, nil for NULL. The value of a JSON
+// column is returned as it is. entity is addressable. A Valuer that fails counts as NULL; Encode returns its error.
 func (c Column) Value(entity reflect.Value) any {
 	f := entity.FieldByIndex(c.Index)
 	if c.Nullable {
@@ -200,6 +200,10 @@ func (c Column) Value(entity reflect.Value) any {
 			return nil
 		}
 		f = f.Elem()
+	}
+	if c.Valuer {
+		v, _ := driverValue(f)
+		return v
 	}
 	return normal(f.Interface())
 }

@@ -122,7 +122,7 @@ func (a *Aggregate[S, E]) load(ctx context.Context, id string) (s S, version, fr
 // Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
 // appended meanwhile it begins anew, so decide may run more than once. Without events nothing is written.
 func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
-	pause := backoff.Exponential(2 * time.Millisecond, 100 * time.Millisecond)
+	pause := backoff.Exponential(2*time.Millisecond, 100*time.Millisecond)
 	for n := 1; ; n++ {
 		s, err := a.handle(ctx, id, decide)
 		if !errors.Is(err, repository.ErrConflict) || n >= a.cfg.MaxAttempts {

@@ -49,7 +49,7 @@ func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.
 // Run follows the store until ctx ends, and returns nil. An event that cannot be applied, also for a panic, holds the
 // projection up: it is tried again, with a pause, and reported each time, never skipped. Several may run; one at a time moves.
 func (p *Projector) Run(ctx context.Context) error {
-	pause := backoff.Exponential(50 * time.Millisecond, 10 * time.Second)
+	pause := backoff.Exponential(50*time.Millisecond, 10*time.Second)
 	for failed := 0; ctx.Err() == nil; {
 		n, err := p.Step(ctx)
 		switch {
@@ -121,7 +121,7 @@ func (p *Projector) Replace(ctx context.Context, old string, change func(ctx con
 	if old == "" || old == p.cfg.Name || change == nil {
 		return fmt.Errorf("eventstore: %s cannot replace the projection %q", p.cfg.Name, old)
 	}
-	pause := backoff.Exponential(10 * time.Millisecond, time.Second)
+	pause := backoff.Exponential(10*time.Millisecond, time.Second)
 	for attempt := 1; ; attempt++ {
 		err := p.replace(ctx, old, change)
 		if !errors.Is(err, ErrCheckpoint) { // old, or another of our name, moved just then

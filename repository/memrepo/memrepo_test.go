@@ -13,3 +13,9 @@ func TestConformance(t *testing.T) {
 		return memrepo.Must(memrepo.New[repositorytest.Widget](memrepo.Config{Unique: repositorytest.Unique}))
 	}, repositorytest.Features{})
 }
+
+func TestMapping(t *testing.T) {
+	repositorytest.RunMapping(t, func(testing.TB) repository.Repository[repositorytest.Mapped] {
+		return memrepo.Must(memrepo.New[repositorytest.Mapped](memrepo.Config{}))
+	}, repositorytest.Features{})
+}

@@ -1,7 +1,6 @@
 package mongorepo
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -32,15 +31,11 @@ func (r *Repo[E]) encode(e *E) (bson.D, error) {
 		if i == r.m.ID {
 			continue
 		}
-		if c.Kind != repository.KindJSON {
-			doc = append(doc, bson.E{Key: c.Name, Value: c.Value(v)})
-			continue
-		}
-		body, err := json.Marshal(v.FieldByIndex(c.Index).Interface())
+		x, err := c.Encode(v)
 		if err != nil {
-			return nil, fmt.Errorf("mongorepo: encode column %s of %s: %w", c.Name, r.cfg.Collection, err)
+			return nil, fmt.Errorf("mongorepo: write %s: %w", r.cfg.Collection, err)
 		}
-		doc = append(doc, bson.E{Key: c.Name, Value: string(body)})
+		doc = append(doc, bson.E{Key: c.Name, Value: value(x)})
 	}
 	return doc, nil
 }
@@ -53,24 +48,14 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 		if err != nil || val.Type == bson.TypeNull {
 			continue
 		}
-		f := v.FieldByIndex(c.Index)
-		switch c.Kind {
-		case repository.KindJSON:
-			var text string
-			if err = val.Unmarshal(&text); err == nil {
-				err = json.Unmarshal([]byte(text), f.Addr().Interface())
-			}
-		case repository.KindBytes:
-			var b []byte
-			if err = val.Unmarshal(&b); err == nil {
-				if c.Nullable {
-					f.Set(reflect.New(f.Type().Elem()))
-					f = f.Elem()
-				}
-				f.SetBytes(b)
+		switch {
+		case c.Valuer, c.Kind == repository.KindJSON, c.Kind == repository.KindBytes:
+			var stored any
+			if stored, err = driverValue(val, c.Kind); err == nil {
+				err = c.Decode(v, stored)
 			}
 		default:
-			err = val.Unmarshal(f.Addr().Interface())
+			err = val.Unmarshal(v.FieldByIndex(c.Index).Addr().Interface())
 		}
 		if err != nil {
 			return fmt.Errorf("mongorepo: decode column %s of %s: %w", c.Name, r.cfg.Collection, err)
@@ -78,6 +63,28 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 	}
 	r.life.Normalize(e)
 	return nil
+}
+
+// driverValue returns a value in the types of database/sql, which Column.Decode reads.
+func driverValue(val bson.RawValue, k repository.Kind) (any, error) {
+	switch {
+	case k == repository.KindTime && val.Type == bson.TypeDateTime:
+		return val.Time().UTC(), nil
+	case val.Type == bson.TypeBinary:
+		_, data := val.Binary()
+		return data, nil
+	case val.Type == bson.TypeString:
+		return val.StringValue(), nil
+	case val.Type == bson.TypeInt32:
+		return int64(val.Int32()), nil
+	case val.Type == bson.TypeInt64:
+		return val.Int64(), nil
+	case val.Type == bson.TypeDouble:
+		return val.Double(), nil
+	case val.Type == bson.TypeBoolean:
+		return val.Boolean(), nil
+	}
+	return nil, fmt.Errorf("a value of BSON type %s", val.Type)
 }
 
 // operators are those that a comparison translates to as it is. With a value beside them, none but $ne matches null.

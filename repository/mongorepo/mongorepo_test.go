@@ -36,6 +36,17 @@ func TestConformance(t *testing.T) {
 	}, repositorytest.Features{Precision: time.Millisecond})
 }
 
+func TestMapping(t *testing.T) {
+	repositorytest.RunMapping(t, func(t testing.TB) repository.Repository[repositorytest.Mapped] {
+		db, _ := open(t)
+		r, err := mongorepo.New[repositorytest.Mapped](t.Context(), db, mongorepo.Config{Collection: "mapped"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}, repositorytest.Features{Precision: time.Millisecond})
+}
+
 // What a write's function collects is in the document, in order, and a delete keeps it in a tombstone.
 func TestEffects(t *testing.T) {
 	db, r := open(t)

@@ -25,8 +25,8 @@ type tx struct {
 
 	mu     sync.Mutex
 	done   bool
-	doomed error // why it must not be committed
-	lost   bool  // SQLite has rolled it back, or may have: a further statement would stand alone
+	doomed error    // why it must not be committed
+	lost   bool     // SQLite has rolled it back, or may have: a further statement would stand alone
 	after  []func() // run after the commit
 	undone []func() // run after a rollback
 	stmts  []txStmt
@@ -171,7 +171,7 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) erro
 	if t := db.carried(ctx); t != nil {
 		return db.join(ctx, t, fn)
 	}
-	retry := backoff.Exponential(2 * time.Millisecond, 200 * time.Millisecond)
+	retry := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
 	for attempt := 1; ; attempt++ {
 		err := db.once(ctx, fn)
 		if err == nil || !Retryable(err) || attempt >= db.cfg.MaxAttempts {

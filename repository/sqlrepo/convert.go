@@ -1,7 +1,6 @@
 package sqlrepo
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -25,19 +24,10 @@ func (r *Repo[E]) args(e *E) ([]any, error) {
 	v := reflect.ValueOf(e).Elem()
 	args := make([]any, len(r.m.Columns), len(r.m.Columns)+1)
 	for i, c := range r.m.Columns {
-		if c.Kind == repository.KindJSON {
-			f := v.FieldByIndex(c.Index)
-			if c.Nullable && f.IsNil() {
-				continue
-			}
-			body, err := json.Marshal(f.Interface())
-			if err != nil {
-				return nil, fmt.Errorf("sqlrepo: encode column %s of %s: %w", c.Name, r.table, err)
-			}
-			args[i] = string(body)
-			continue
+		x, err := c.Encode(v)
+		if err != nil {
+			return nil, fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
 		}
-		x := c.Value(v)
 		if f, ok := x.(float64); ok && math.IsNaN(f) && r.db.Dialect() == sqldb.SQLite { // it would store NULL
 			return nil, fmt.Errorf("sqlrepo: column %s of %s: %w: NaN", c.Name, r.table, repository.ErrValue)
 		}
@@ -52,10 +42,11 @@ func (r *Repo[E]) targets(e *E) []any {
 	targets := make([]any, len(r.m.Columns))
 	for i, c := range r.m.Columns {
 		p := v.FieldByIndex(c.Index).Addr().Interface()
+		micros := c.Kind == repository.KindTime && r.db.Dialect() == sqldb.SQLite
 		switch {
-		case c.Kind == repository.KindJSON:
-			p = jsonTarget{p}
-		case c.Kind == repository.KindTime && r.db.Dialect() == sqldb.SQLite:
+		case c.Kind == repository.KindJSON, c.Kind == repository.KindBytes, c.Valuer:
+			p = columnTarget{c, v, micros}
+		case micros:
 			p = microsTarget{p}
 		}
 		targets[i] = p
@@ -63,19 +54,19 @@ func (r *Repo[E]) targets(e *E) []any {
 	return targets
 }
 
-// jsonTarget decodes JSON text into what p points to; NULL leaves the zero value.
-type jsonTarget struct{ p any }
+// columnTarget decodes what drivers do not: JSON, bytes that may be NULL, and the types of sql.Scanner.
+type columnTarget struct {
+	c      repository.Column
+	entity reflect.Value
+	micros bool // times are integers
+}
 
-func (t jsonTarget) Scan(src any) error {
-	switch s := src.(type) {
-	case nil:
-		return nil
-	case string:
-		return json.Unmarshal([]byte(s), t.p)
-	case []byte:
-		return json.Unmarshal(s, t.p)
+// Scan implements sql.Scanner.
+func (t columnTarget) Scan(src any) error {
+	if us, ok := src.(int64); ok && t.micros {
+		src = time.UnixMicro(us).UTC()
 	}
-	return fmt.Errorf("sqlrepo: JSON column holds a %T", src)
+	return t.c.Decode(t.entity, src)
 }
 
 // microsTarget turns integer microseconds since 1970 into a time.

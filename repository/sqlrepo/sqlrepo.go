@@ -15,11 +15,12 @@ import (
 
 // Config tunes a Repo.
 type Config struct {
-	// Table is the name of the table, with or without a schema before it. Required; lower-case letters, digits and _.
+	// Table is the name of the table, with or without a schema before it. Required; letters, digits and _. Names are
+	// quoted, so that they may be reserved words and keep their case.
 	Table string
 }
 
-var validTable = regexp.MustCompile(`^([a-z][a-z0-9_]{0,62}\.)?[a-z][a-z0-9_]{0,62}$`)
+var validTable = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
 // Repo is a repository.Repository over a SQL table. It is safe for concurrent use.
 type Repo[E any] struct {
@@ -226,7 +227,7 @@ func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64
 		return 0, err
 	}
 	w := where{dialect: r.db.Dialect(), m: r.m}
-	query := "SELECT count(*) FROM " + r.table + " WHERE " + w.render(n)
+	query := "SELECT count(*) FROM " + quoteTable(r.db.Dialect(), r.table) + " WHERE " + w.render(n)
 	if w.err != nil {
 		return 0, w.err
 	}

@@ -56,6 +56,43 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+func TestMapping(t *testing.T) {
+	for name, dsn := range testenv.SQL() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repositorytest.RunMapping(t, func(t testing.TB) repository.Repository[repositorytest.Mapped] {
+				db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
+				t.Cleanup(func() { _ = db.Close() })
+				schema, err := sqlrepo.Schema[repositorytest.Mapped](db.Dialect(), "Order", []string{"order", "user", "id"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := db.Exec(t.Context(), schema); err != nil {
+					t.Fatal(err)
+				}
+				return sqlrepo.Must(sqlrepo.New[repositorytest.Mapped](db, sqlrepo.Config{Table: "Order"}))
+			}, repositorytest.Features{})
+		})
+	}
+}
+
+// A column that is not there is an error: SQLite takes a name in double quotes for a text.
+func TestMissingColumnIsAnError(t *testing.T) {
+	for name, dsn := range testenv.SQL() {
+		t.Run(name, func(t *testing.T) {
+			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
+			defer db.Close()
+			if err := db.Exec(t.Context(), "CREATE TABLE t (id TEXT PRIMARY KEY)"); err != nil {
+				t.Fatal(err)
+			}
+			r := sqlrepo.Must(sqlrepo.New[widget](db, sqlrepo.Config{Table: "t"}))
+			if n, err := r.Count(t.Context(), repositorytest.Name.Eq("name")); err == nil {
+				t.Errorf("Count by a missing column: got %d without an error", n)
+			}
+		})
+	}
+}
+
 func TestJoinsTheTransaction(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +163,7 @@ func TestMissingRowDoomsNothing(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	db, _ := open(t, testenv.SQLite(t))
-	for _, table := range []string{"", "Widgets", "w; DROP TABLE x", `"w"`, "a.b.c"} {
+	for _, table := range []string{"", "W dgets", "w; DROP TABLE x", `"w"`, "a.b.c"} {
 		if _, err := sqlrepo.New[widget](db, sqlrepo.Config{Table: table}); err == nil {
 			t.Errorf("table %q was accepted", table)
 		}

@@ -11,7 +11,25 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// statements are built once for a type. Names come from Config and from Go source only, and match [a-z0-9_.].
+// quote quotes a name, so that it may be a reserved word and keeps its case. Names come from Config and from Go source
+// only, and match [A-Za-z0-9_.]. On SQLite a name in double quotes that is no column is a text; one in brackets is an
+// error, as everywhere.
+func quote(d sqldb.Dialect, name string) string {
+	if d == sqldb.SQLite {
+		return "[" + name + "]"
+	}
+	return `"` + name + `"`
+}
+
+// quoteTable quotes the parts of a table's name.
+func quoteTable(d sqldb.Dialect, table string) string {
+	if schema, name, ok := strings.Cut(table, "."); ok {
+		return quote(d, schema) + "." + quote(d, name)
+	}
+	return quote(d, table)
+}
+
+// statements are built once for a type.
 type statements struct {
 	insert, selects, get, lock, getMany, update, delete string
 }
@@ -19,13 +37,15 @@ type statements struct {
 func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 	var names, holders, sets []string
 	for i, c := range m.Columns {
-		names = append(names, c.Name)
+		name := quote(d, c.Name)
+		names = append(names, name)
 		holders = append(holders, fmt.Sprintf("$%d", i+1))
 		if i != m.ID {
-			sets = append(sets, fmt.Sprintf("%s = $%d", c.Name, i+1))
+			sets = append(sets, fmt.Sprintf("%s = $%d", name, i+1))
 		}
 	}
-	id, version := m.Columns[m.ID].Name, m.Columns[m.Version].Name
+	table = quoteTable(d, table)
+	id, version := quote(d, m.Columns[m.ID].Name), quote(d, m.Columns[m.Version].Name)
 	s := statements{
 		insert:  fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "), strings.Join(holders, ", ")),
 		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
@@ -63,9 +83,9 @@ func (w *where) arg(v any) string {
 func (w *where) column(i int) string {
 	c := w.m.Columns[i]
 	if w.dialect == sqldb.PostgreSQL && c.Kind == repository.KindString {
-		return c.Name + ` COLLATE "C"`
+		return quote(w.dialect, c.Name) + ` COLLATE "C"`
 	}
-	return c.Name
+	return quote(w.dialect, c.Name)
 }
 
 func (w *where) render(n repository.Node) string {
@@ -79,7 +99,7 @@ func (w *where) render(n repository.Node) string {
 	case repository.OpNot:
 		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
 	}
-	name := w.m.Columns[n.Column].Name
+	name := quote(w.dialect, w.m.Columns[n.Column].Name)
 	if sql, decided := w.foreign(name, n); decided {
 		return sql
 	}
@@ -178,7 +198,7 @@ func (w *where) order(keys []repository.Key) string {
 			parts[i] += " DESC"
 			nulls = " NULLS LAST"
 		}
-		if w.m.Columns[k.Column].Nullable {
+		if w.m.Columns[k.Column].MayBeNull() {
 			parts[i] += nulls
 		}
 	}
@@ -204,13 +224,13 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (\n", table)
+	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (\n", quoteTable(d, table))
 	for i, c := range m.Columns {
-		fmt.Fprintf(&b, "\t%s %s", c.Name, columnType(d, c.Kind))
+		fmt.Fprintf(&b, "\t%s %s", quote(d, c.Name), columnType(d, c.Kind))
 		switch {
 		case i == m.ID:
 			b.WriteString(" PRIMARY KEY")
-		case !c.Nullable && c.Kind != repository.KindBytes:
+		case !c.MayBeNull() && c.Kind != repository.KindBytes:
 			b.WriteString(" NOT NULL")
 		}
 		if i < len(m.Columns)-1 {
@@ -220,13 +240,15 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 	}
 	b.WriteString(");\n")
 	for _, set := range unique {
-		for _, c := range set {
+		names := make([]string, len(set))
+		for i, c := range set {
 			if _, ok := m.Column(c); !ok {
 				return "", &repository.FieldError{Field: c, Reason: "is unknown"}
 			}
+			names[i] = quote(d, c)
 		}
-		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s_%s_key ON %s (%s);\n",
-			strings.ReplaceAll(table, ".", "_"), strings.Join(set, "_"), table, strings.Join(set, ", "))
+		index := strings.ReplaceAll(table, ".", "_") + "_" + strings.Join(set, "_") + "_key"
+		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s);\n", quote(d, index), quoteTable(d, table), strings.Join(names, ", "))
 	}
 	return b.String(), nil
 }

@@ -176,7 +176,7 @@ func (s *Store) inTurn(ctx context.Context, stream string, expected int64, event
 		return nil, ctx.Err()
 	}
 	defer func() { <-s.turn }()
-	pause := backoff.Exponential(time.Millisecond, 20 * time.Millisecond)
+	pause := backoff.Exponential(time.Millisecond, 20*time.Millisecond)
 	for n := 1; ; n++ {
 		out, err := s.insert(ctx, stream, expected, events)
 		if !errors.Is(err, errOvertaken) {

@@ -58,7 +58,7 @@ func (s *Store) Listen(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	pause := backoff.Exponential(100 * time.Millisecond, 5 * time.Second)
+	pause := backoff.Exponential(100*time.Millisecond, 5*time.Second)
 	for failed := 0; ctx.Err() == nil; {
 		listened, err := s.listenOnce(ctx)
 		if listened {
