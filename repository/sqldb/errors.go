@@ -29,7 +29,7 @@ var (
 	ErrDSN = errors.New("sqldb: unusable DSN")
 )
 
-// UniqueViolation reports whether err says that a unique constraint was hurt, which one, and on which columns. The
+// UniqueViolation reports whether err says that a unique constraint was violated, which one, and on which columns. The
 // columns are known on SQLite, the constraint's name on PostgreSQL; there the columns are read from the detail.
 func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
 	var pg *pgconn.PgError
@@ -105,6 +105,11 @@ func Retryable(err error) bool {
 	if errors.As(err, &pg) {
 		return pg.Code == "40001" || pg.Code == "40P01"
 	}
+	return isBusy(err)
+}
+
+// isBusy reports SQLITE_BUSY and SQLITE_LOCKED.
+func isBusy(err error) bool {
 	var coded interface{ Code() int }
 	if errors.As(err, &coded) {
 		c := coded.Code() & 0xff
@@ -139,14 +144,6 @@ func wrap(err error) error {
 		return ErrNoRows
 	case errors.Is(err, pgx.ErrTxClosed), errors.Is(err, sql.ErrTxDone):
 		return fmt.Errorf("%w: %w", ErrTxDone, err)
-	}
-	return err
-}
-
-// busy turns the end of our own wait for the writer into ErrBusy; the end of the caller's context stays what it is.
-func busy(caller context.Context, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && caller.Err() == nil {
-		return fmt.Errorf("%w: a transaction holds it (a nested InTx with a context of its own waits for itself)", ErrBusy)
 	}
 	return err
 }

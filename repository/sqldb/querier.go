@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -237,17 +240,19 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 		return 0, err
 	}
 	args, _ = parameters(args)
-	bounded, cancel := q.db.boundWriter(ctx, q.write)
-	defer cancel()
+	release, err := q.db.takeWriter(ctx, q.write)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
 	var res sql.Result
-	var err error
-	if stmt := q.prepared(bounded, q.write, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
-		res, err = stmt.ExecContext(bounded, args...)
+	if stmt := q.prepared(ctx, q.write, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
+		res, err = stmt.ExecContext(ctx, args...)
 	} else {
-		res, err = q.write.ExecContext(bounded, query, args...)
+		res, err = q.write.ExecContext(ctx, query, args...)
 	}
 	if err != nil {
-		return 0, q.failed(busy(ctx, err))
+		return 0, q.failed(err)
 	}
 	return res.RowsAffected()
 }
@@ -259,21 +264,24 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 	ctx, span := q.db.start(ctx, query)
 	args, _ = parameters(args)
 	c := q.conn(query)
-	bounded, cancel := q.db.boundWriter(ctx, c)
-	var rows *sql.Rows
-	var err error
-	if stmt := q.prepared(bounded, c, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
-		rows, err = stmt.QueryContext(bounded, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
-	} else {
-		rows, err = c.QueryContext(bounded, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
-	}
-	err = q.failed(busy(ctx, err))
-	end(span, err)
+	release, err := q.db.takeWriter(ctx, c)
 	if err != nil {
-		cancel()
+		end(span, err)
 		return nil, err
 	}
-	return sqlRows{rows, q, cancel}, nil
+	var rows *sql.Rows
+	if stmt := q.prepared(ctx, c, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
+		rows, err = stmt.QueryContext(ctx, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
+	} else {
+		rows, err = c.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
+	}
+	err = q.failed(err)
+	end(span, err)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return sqlRows{rows, q, release}, nil
 }
 
 func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row {
@@ -281,22 +289,40 @@ func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row
 	return first{rows, err}
 }
 
-// boundWriter bounds the wait when c is the pool of SQLite's single writer, so that a statement inside somebody's
-// transaction but with another context ends in ErrBusy, not in a standstill; a transaction already has the writer.
-func (db *DB) boundWriter(ctx context.Context, c sqlConn) (context.Context, context.CancelFunc) {
-	if pool, ok := c.(*sql.DB); ok && db.dialect == SQLite && pool == db.writer {
-		return context.WithTimeout(ctx, db.cfg.BusyTimeout)
+// takeWriter waits for the writer when c is the pool of SQLite's single one, for BusyTimeout at most: a statement with
+// another context inside a transaction ends in ErrBusy, not in a standstill. What is then done with the writer is bounded
+// by the caller's context alone. A transaction already has the writer.
+func (db *DB) takeWriter(ctx context.Context, c sqlConn) (release func(), err error) {
+	pool, ok := c.(*sql.DB)
+	if !ok || db.turn == nil || pool != db.writer {
+		return func() {}, nil
 	}
-	return ctx, func() {}
+	release = sync.OnceFunc(func() { <-db.turn })
+	select {
+	case db.turn <- struct{}{}:
+		return release, nil
+	default:
+	}
+	t := time.NewTimer(db.cfg.BusyTimeout)
+	defer t.Stop()
+	select {
+	case db.turn <- struct{}{}:
+		return release, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sqldb: wait for the writer: %w", context.Cause(ctx))
+	case <-t.C:
+		return nil, fmt.Errorf("%w: other transactions have held it for all of BusyTimeout, %s (under load raise it or write less in "+
+			"one transaction; an InTx inside another one, with a context of its own, waits for itself)", ErrBusy, db.cfg.BusyTimeout)
+	}
 }
 
 type sqlRows struct {
 	*sql.Rows
-	q      sqlQuerier
-	cancel context.CancelFunc
+	q       sqlQuerier
+	release func()
 }
 
-func (r sqlRows) Close() error { defer r.cancel(); return r.q.failed(r.Rows.Close()) }
+func (r sqlRows) Close() error { defer r.release(); return r.q.failed(r.Rows.Close()) }
 func (r sqlRows) Err() error   { return r.q.failed(r.Rows.Err()) }
 
 // failed answers every call with one error.

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/backoff"
 )
 
 const scope = "github.com/sillar-go/sillar/repository/sqldb"
@@ -35,7 +37,7 @@ type Config struct {
 	// MaxAttempts bounds how often the outermost InTx runs its function when it loses against other transactions.
 	// 0 means 10; negative means once.
 	MaxAttempts int
-	// BusyTimeout bounds the wait for SQLite's writer. 0 means 5s.
+	// BusyTimeout bounds the wait for SQLite's writer, not the work with it. Default 5 s.
 	BusyTimeout time.Duration
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
@@ -56,6 +58,7 @@ type DB struct {
 	writer *sql.DB       // SQLite, or a database/sql handle of the caller's
 	reader *sql.DB       // SQLite; equals writer where there is only one
 	owned  bool
+	turn   chan struct{} // held while SQLite's only writer is used; nil where there are several, or the handle is the caller's
 
 	writes, reads *statements // of SQLite that Open opened
 }
@@ -77,6 +80,9 @@ func Open(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 	scheme, _, _ := strings.Cut(dsn, ":")
 	if len(scheme) > 16 || scheme == dsn {
 		scheme = "?"
+	}
+	if dsn == "" {
+		return nil, fmt.Errorf("%w: it is empty; is the variable or flag that holds it set?", ErrDSN)
 	}
 	return nil, fmt.Errorf("%w: scheme %q (want postgres:// or sqlite:)", ErrDSN, scheme)
 }
@@ -170,7 +176,6 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("%w: the parameters of the SQLite path do not parse", ErrDSN)
 	}
 	params.Add("_pragma", fmt.Sprintf("busy_timeout(%d)", db.cfg.BusyTimeout.Milliseconds()))
-	params.Add("_pragma", "journal_mode(WAL)")
 	params.Add("_pragma", "synchronous("+sync+")")
 	params.Add("_pragma", "foreign_keys(1)")
 	name := func(p url.Values) string {
@@ -182,12 +187,14 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 
 	wparams := url.Values{"_txlock": {"immediate"}}
 	for k, v := range params {
-		wparams[k] = v
+		wparams[k] = slices.Clone(v)
 	}
+	wparams.Add("_pragma", "journal_mode(WAL)") // it lasts in the file, so that readers need not ask
 	db.writer, err = sql.Open("sqlite", name(wparams))
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open SQLite: %w", err)
 	}
+	db.turn = make(chan struct{}, 1)
 	db.writer.SetMaxOpenConns(1)
 	db.writer.SetMaxIdleConns(1)
 	db.writer.SetConnMaxLifetime(0)
@@ -201,10 +208,27 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 		db.reader.SetMaxIdleConns(db.cfg.MaxConns)
 	}
 	db.writes, db.reads = newStatements(db.writer), newStatements(db.reader)
-	if err := db.writer.PingContext(ctx); err != nil { // makes the file, in WAL mode, before a reader looks
+	if err := db.createFile(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqldb: open SQLite file %s: %w", path, err), db.Close())
 	}
 	return db, nil
+}
+
+// createFile opens the writer, which creates the file, in WAL mode, before a reader opens it. SQLite does not wait for
+// its busy timeout while another connection changes the journal mode, so the wait is here.
+func (db *DB) createFile(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, db.cfg.BusyTimeout)
+	defer cancel()
+	pause := backoff.Exponential(time.Millisecond, 50*time.Millisecond)
+	for attempt := 1; ; attempt++ {
+		err := db.writer.PingContext(ctx)
+		if err == nil || !isBusy(err) {
+			return err
+		}
+		if backoff.Sleep(wait, pause.Delay(attempt)) != nil {
+			return fmt.Errorf("%w: another connection has held it for BusyTimeout, %s: %w", ErrBusy, db.cfg.BusyTimeout, err)
+		}
+	}
 }
 
 // Dialect tells which SQL the database understands.

@@ -199,6 +199,9 @@ func (db *DB) join(ctx context.Context, t *tx, fn func(context.Context) error) e
 
 var errUnwound = errors.New("a nested one ended by a panic")
 
+// commitTimeout bounds a commit after the caller's context no longer does.
+const commitTimeout = 10 * time.Second
+
 // once runs fn in one new transaction.
 func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err error) {
 	if trace.SpanFromContext(ctx).IsRecording() {
@@ -238,7 +241,11 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 		return doomed
 	}
 	after := t.end()
-	if err := commit(ctx); err != nil {
+	// A commit that has been sent may take effect whatever becomes of the caller: it is waited for, within a bound of its
+	// own, so that its result is known.
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err := commit(ending); err != nil {
 		return fmt.Errorf("sqldb: commit: %w", wrap(err))
 	}
 	committed = true
@@ -271,31 +278,33 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		return begun.Commit, rollback, nil
 	}
 
-	// The connection is taken in two moves: the wait for it is bounded, while the transaction lives as long as the
-	// caller's context lets it.
-	wait, cancel := ctx, context.CancelFunc(func() {})
-	if db.dialect == SQLite {
-		wait, cancel = context.WithTimeout(ctx, db.cfg.BusyTimeout)
-	}
-	db.writes.prepareWanted(wait)
-	conn, err := db.writer.Conn(wait)
-	cancel()
+	release, err := db.takeWriter(ctx, db.writer)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sqldb: begin: %w", busy(ctx, err))
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+	}
+	db.writes.prepareWanted(ctx)
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		release()
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+	}
+	giveBack := func() error {
+		defer release()
+		return conn.Close()
 	}
 	begun, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), conn.Close())
+		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), giveBack())
 	}
 	done := func(err error) error {
 		if errors.Is(err, sql.ErrTxDone) { // database/sql rolled back when the context ended
 			err = nil
 		}
-		return errors.Join(err, conn.Close())
+		return errors.Join(err, giveBack())
 	}
 	commit = func(context.Context) error {
 		err := begun.Commit()
-		return errors.Join(err, conn.Close())
+		return errors.Join(err, giveBack())
 	}
 	rollback = func() error {
 		err := done(begun.Rollback())
