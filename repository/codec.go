@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"time"
@@ -82,6 +83,8 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		return text, nil
 	case c.Kind == KindBytes && f.IsNil():
 		return nil, nil
+	case c.Kind == KindFloat && math.IsNaN(f.Float()): // SQLite stores NULL, and databases do not agree on its order
+		return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
 	}
 	return normal(f.Interface()), nil
 }

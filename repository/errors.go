@@ -16,8 +16,9 @@ var (
 	ErrUnique = errors.New("repository: unique constraint violated")
 	// ErrCursor says that a cursor was changed, or belongs to another query.
 	ErrCursor = errors.New("repository: cursor does not belong to this query")
-	// ErrValue says that the database cannot hold a value that was to be stored: on PostgreSQL text with NUL, or that is no
-	// UTF-8, on SQLite a number that is none (NaN). Such text is found nowhere there, without an error.
+	// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that is
+	// stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8. A query for such text
+	// finds nothing there, without an error.
 	ErrValue = errors.New("repository: the database cannot hold the value")
 	// ErrQuery is matched by every *FieldError and *QueryError.
 	ErrQuery = errors.New("repository: unusable query")

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"time"
 )
@@ -92,7 +93,13 @@ func (c column[E]) node(op Op, v any) Filter[E] {
 	return Filter[E]{Node{Op: op, Column: c.at, Value: normal(v), err: c.err}}
 }
 
+// MaxValues is the number of values that one In takes, so that no list reaches a driver's limit of arguments.
+const MaxValues = 1000
+
 func (c column[E]) in(vs []any) Filter[E] {
+	if len(vs) > MaxValues && c.err == nil {
+		c.err = &QueryError{Reason: fmt.Sprintf("In takes at most %d values", MaxValues)}
+	}
 	for i, v := range vs {
 		vs[i] = normal(v)
 	}

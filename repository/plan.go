@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -86,8 +86,25 @@ func (p *Plan[E]) Page(items []E) Page[E] {
 }
 
 // beyond selects what comes after the entity with these key values: for the keys a, b, c
-// a > va, or a = va and b > vb, or a = va and b = vb and c > vc; NULL counts as less than every value.
+// a > va, or a = va and b > vb, or a = va and b = vb and c > vc; NULL counts as less than every value. With several keys
+// a >= va is added: it follows from the rest, and lets an index on a begin where the page begins.
 func (p *Plan[E]) beyond(values []any) Node {
+	rest := p.lexicographic(values)
+	first, v := p.Keys[0], values[0]
+	if len(p.Keys) == 1 || v == nil {
+		return rest
+	}
+	bound := Node{Op: OpGte, Column: first.Column, Value: v}
+	if first.Desc {
+		if p.Mapping.Columns[first.Column].MayBeNull() { // NULLs follow, which no range of an index covers
+			return rest
+		}
+		bound.Op = OpLte
+	}
+	return Node{Op: OpAnd, Kids: []Node{bound, rest}}
+}
+
+func (p *Plan[E]) lexicographic(values []any) Node {
 	or := Node{Op: OpOr}
 	var equal []Node
 	for i, k := range p.Keys {
@@ -136,20 +153,46 @@ func (p *Plan[E]) fingerprint() string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:9])
 }
 
-// maxCursor bounds what is decoded, in bytes.
-const maxCursor = 8 << 10
+// maxCursor bounds what is decoded, in bytes. Sort keys are a part of the cursor: those of usual length make one that fits
+// into a URL.
+const maxCursor = 4 << 20
 
+// encode makes the cursor of an entity: for each key a byte that tells NULL from a value, the length and the value.
 func (p *Plan[E]) encode(e *E) string {
-	values := make([]*string, len(p.Keys))
-	for i, k := range p.Keys {
-		values[i] = text(p.Mapping.Columns[k.Column].Value(reflect.ValueOf(e).Elem()))
+	var body []byte
+	for _, k := range p.Keys {
+		s := text(p.Mapping.Columns[k.Column].Value(reflect.ValueOf(e).Elem()))
+		if s == nil {
+			body = append(body, 0)
+			continue
+		}
+		body = append(body, 1)
+		body = binary.AppendUvarint(body, uint64(len(*s)))
+		body = append(body, *s...)
 	}
-	body, err := json.Marshal(values)
-	if err != nil { // strings always encode
-		panic(err)
+	return base64.RawURLEncoding.EncodeToString(append(p.sum(body), body...))
+}
+
+// cursorKeys reads what encode wrote: n keys, nil for NULL.
+func cursorKeys(body []byte, n int) ([]*string, bool) {
+	keys := make([]*string, n)
+	for i := range keys {
+		if len(body) == 0 || body[0] > 1 {
+			return nil, false
+		}
+		null := body[0] == 0
+		body = body[1:]
+		if null {
+			continue
+		}
+		length, width := binary.Uvarint(body)
+		if width <= 0 || length > uint64(len(body)-width) {
+			return nil, false
+		}
+		s := string(body[width : width+int(length)])
+		keys[i], body = &s, body[width+int(length):]
 	}
-	sum := p.sum(body)
-	return base64.RawURLEncoding.EncodeToString(append(sum, body...))
+	return keys, len(body) == 0
 }
 
 // sum covers the values and the query, so that a changed cursor is told from a good one. It is no secret: a client
@@ -171,8 +214,8 @@ func (p *Plan[E]) decode(cursor string) ([]any, error) {
 	if !bytes.Equal(p.sum(body), raw[:9]) {
 		return nil, ErrCursor
 	}
-	var texts []*string
-	if err := json.Unmarshal(body, &texts); err != nil || len(texts) != len(p.Keys) {
+	texts, ok := cursorKeys(body, len(p.Keys))
+	if !ok {
 		return nil, ErrCursor
 	}
 	values := make([]any, len(texts))

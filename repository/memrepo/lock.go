@@ -2,6 +2,7 @@ package memrepo
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 )
 
@@ -18,21 +19,27 @@ func (r *Repo[E]) holds(ctx context.Context) bool {
 	return h != nil && !h.ended.Load()
 }
 
-// lock begins a write, and returns the context for its functions.
-func (r *Repo[E]) lock(ctx context.Context) (inside context.Context, unlock func()) {
+// lock begins a write, and returns the context for its functions. A context that has ended begins nothing.
+func (r *Repo[E]) lock(ctx context.Context) (inside context.Context, unlock func(), err error) {
+	if err := context.Cause(ctx); err != nil {
+		return ctx, nil, fmt.Errorf("memrepo: %w", err)
+	}
 	if r.holds(ctx) {
-		return ctx, func() {}
+		return ctx, func() {}, nil
 	}
 	r.mu.Lock()
 	h := &hold{}
-	return context.WithValue(ctx, holdKey{r}, h), func() { h.ended.Store(true); r.mu.Unlock() }
+	return context.WithValue(ctx, holdKey{r}, h), func() { h.ended.Store(true); r.mu.Unlock() }, nil
 }
 
-// rlock begins a read, and returns what ends it.
-func (r *Repo[E]) rlock(ctx context.Context) (unlock func()) {
+// rlock begins a read, and returns what ends it. A context that has ended begins nothing.
+func (r *Repo[E]) rlock(ctx context.Context) (unlock func(), err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("memrepo: %w", err)
+	}
 	if r.holds(ctx) {
-		return func() {}
+		return func() {}, nil
 	}
 	r.mu.RLock()
-	return r.mu.RUnlock
+	return r.mu.RUnlock, nil
 }

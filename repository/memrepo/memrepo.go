@@ -75,7 +75,10 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (
 		return zero, err
 	}
 	r.life.Init(&e)
-	ctx, unlock := r.lock(ctx)
+	ctx, unlock, err := r.lock(ctx)
+	if err != nil {
+		return zero, err
+	}
 	defer unlock()
 	if err := r.free(&e); err != nil {
 		return zero, err
@@ -109,6 +112,12 @@ func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
 
 // put stores a copy in place of what was there, and returns another.
 func (r *Repo[E]) put(e *E) (E, error) {
+	for _, c := range r.m.Columns {
+		if _, err := c.Encode(reflect.ValueOf(e).Elem()); err != nil {
+			var zero E
+			return zero, fmt.Errorf("memrepo: write: %w", err)
+		}
+	}
 	kept, err := r.life.Clone(e)
 	if err != nil {
 		return kept, err
@@ -156,7 +165,12 @@ func (r *Repo[E]) checkUnique(e *E) error {
 
 // Get implements repository.Repository.
 func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
-	defer r.rlock(ctx)()
+	unlock, err := r.rlock(ctx)
+	if err != nil {
+		var zero E
+		return zero, err
+	}
+	defer unlock()
 	e, ok := r.rows[id]
 	if !ok {
 		return e, fmt.Errorf("memrepo: get %q: %w", id, repository.ErrNotFound)
@@ -166,7 +180,11 @@ func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
 
 // GetMany implements repository.Repository.
 func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
-	defer r.rlock(ctx)()
+	unlock, err := r.rlock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	var out []E
 	for _, id := range ids {
 		if e, ok := r.rows[id]; ok {
@@ -186,7 +204,11 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
-	defer r.rlock(ctx)()
+	unlock, err := r.rlock(ctx)
+	if err != nil {
+		return repository.Page[E]{}, err
+	}
+	defer unlock()
 	found := r.matching(p.Where)
 	sortBy(r.m, p.Keys, found)
 	found = found[min(p.Offset, len(found)):]
@@ -220,13 +242,21 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 	if err != nil {
 		return 0, err
 	}
-	defer r.rlock(ctx)()
+	unlock, err := r.rlock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
 	return int64(len(r.matching(n))), nil
 }
 
 // Update implements repository.Repository.
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
-	ctx, unlock := r.lock(ctx)
+	ctx, unlock, err := r.lock(ctx)
+	if err != nil {
+		var zero E
+		return zero, err
+	}
 	defer unlock()
 	before, ok := r.rows[id]
 	if !ok {
@@ -260,7 +290,11 @@ func (r *Repo[E]) change(before E, fn func(*E) error) (E, error) {
 
 // Replace implements repository.Repository.
 func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
-	_, unlock := r.lock(ctx)
+	_, unlock, err := r.lock(ctx)
+	if err != nil {
+		var zero E
+		return zero, err
+	}
 	defer unlock()
 	id := r.life.ID(&e)
 	before, ok := r.rows[id]
@@ -280,7 +314,10 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 
 // Delete implements repository.Repository.
 func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
-	ctx, unlock := r.lock(ctx)
+	ctx, unlock, err := r.lock(ctx)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	e, ok := r.rows[id]
 	if !ok {

@@ -2,7 +2,9 @@ package repositorytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -188,7 +190,7 @@ func cursors(t *testing.T, r repo, _ Features) {
 		"cut":             {Where: q.Where, Sort: q.Sort, After: next[:len(next)-2]},
 		"changed":         {Where: q.Where, Sort: q.Sort, After: flip(next)},
 		"not base64":      {Where: q.Where, Sort: q.Sort, After: "%%%"},
-		"long":            {Where: q.Where, Sort: q.Sort, After: strings.Repeat("A", 1<<20)},
+		"long":            {Where: q.Where, Sort: q.Sort, After: strings.Repeat("A", 5<<20)},
 		"plain injection": {Where: q.Where, Sort: q.Sort, After: "' OR 1=1"},
 	} {
 		_, err := r.Find(t.Context(), bad)
@@ -197,6 +199,64 @@ func cursors(t *testing.T, r repo, _ Features) {
 	q.After = next
 	if page := must[repository.Page[Widget]](t)(r.Find(t.Context(), q)); len(page.Items) != 2 || page.Items[0].Price != 2 {
 		t.Fatalf("the good cursor: %v", page.Items)
+	}
+}
+
+// strangeKeys pages by sort keys that are long, no UTF-8, or at the ends of their type: each entity comes once.
+func strangeKeys(t *testing.T, r repo, _ Features) {
+	names := []string{"", "a", "a\xff", "a\xfe\xff", "\xff", "b\x00", "b", "\ufffd", strings.Repeat("x", 6000), strings.Repeat("x", 6000) + "y", strings.Repeat("\u6f22", 3000), "z"}
+	stored := map[string]bool{}
+	for i, name := range names {
+		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("key", i), Name: name, Weight: []float64{math.Inf(1), math.Inf(-1), math.MaxFloat64}[i%3]})
+		if err != nil { // a database that holds no such text
+			wantErr(t, fmt.Sprintf("Create with %.10q", name), err, repository.ErrValue)
+			continue
+		}
+		stored[w.ID] = true
+	}
+	for name, by := range map[string][]repository.Sort[Widget]{
+		"name": {Name.Asc()}, "name down": {Name.Desc()}, "weight, name": {Weight.Asc(), Name.Desc()}, "weight down": {Weight.Desc()},
+	} {
+		seen := map[string]bool{}
+		for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: by, Limit: 1}) {
+			if err != nil {
+				t.Errorf("by %s: after %d entities: %v", name, len(seen), err)
+				break
+			}
+			if seen[w.ID] {
+				t.Fatalf("by %s: %.10q comes twice", name, w.Name)
+			}
+			seen[w.ID] = true
+		}
+		if len(seen) != len(stored) {
+			t.Errorf("by %s: got %d entities, want %d", name, len(seen), len(stored))
+		}
+	}
+	if _, err := r.Create(t.Context(), Widget{SKU: "nan", Weight: math.NaN()}); !errors.Is(err, repository.ErrValue) {
+		t.Errorf("a number that has no place in an order: got %v, want ErrValue", err)
+	}
+}
+
+// endedContext calls everything with a context that has ended.
+func endedContext(t *testing.T, r repo, _ Features) {
+	w := must[Widget](t)(r.Create(t.Context(), Widget{SKU: "a"}))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	hook := func(context.Context, *Widget) error { return nil }
+	for name, err := range map[string]error{
+		"Create": second(r.Create(ctx, Widget{SKU: "b"})), "Get": second(r.Get(ctx, w.ID)), "GetMany": second(r.GetMany(ctx, []string{w.ID})), "Count": second(r.Count(ctx, repository.Filter[Widget]{})),
+		"Find": second(r.Find(ctx, repository.Query[Widget]{})), "Update": second(r.Update(ctx, w.ID, hook)), "Replace": second(r.Replace(ctx, w)), "Delete": r.Delete(ctx, w.ID),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: got %v, want context.Canceled", name, err)
+		}
+	}
+	if n := must[int64](t)(r.Count(t.Context(), repository.Filter[Widget]{})); n != 1 {
+		t.Errorf("afterwards there are %d entities, want 1", n)
+	}
+	many := make([]string, repository.MaxValues+1)
+	if _, err := r.Count(t.Context(), Name.In(many...)); !errors.Is(err, repository.ErrQuery) {
+		t.Errorf("In with %d values: got %v, want ErrQuery", len(many), err)
 	}
 }
 

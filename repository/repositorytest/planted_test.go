@@ -287,6 +287,20 @@ var planted = map[string]struct {
 			return w.Repository.Count(ctx, where)
 		}
 	}},
+	"ends a walk at a long key": {"StrangeKeys", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			page, err := w.Repository.Find(ctx, q)
+			if len(page.Next) > 8<<10 {
+				page.Next = ""
+			}
+			return page, err
+		}
+	}},
+	"works for a caller that has left": {"EndedContext", func(w *wrong) {
+		w.create = func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error) {
+			return w.Repository.Create(context.WithoutCancel(ctx), e, then...)
+		}
+	}},
 	"forgets one of what a compound filter selects": {"RandomQueries", func(w *wrong) {
 		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
 			page, err := w.Repository.Find(ctx, q)

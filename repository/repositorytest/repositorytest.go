@@ -98,6 +98,8 @@ func all() []check {
 		{"Paging", paging},
 		{"PagingUnderWrites", pagingUnderWrites},
 		{"Cursors", cursors},
+		{"StrangeKeys", strangeKeys},
+		{"EndedContext", endedContext},
 		{"HostileFields", hostileFields},
 		{"StrangeValues", strangeValues},
 		{"RandomQueries", randomQueries},

@@ -2,7 +2,6 @@ package sqlrepo
 
 import (
 	"fmt"
-	"math"
 	"reflect"
 	"time"
 
@@ -27,9 +26,6 @@ func (r *Repo[E]) args(e *E) ([]any, error) {
 		x, err := c.Encode(v)
 		if err != nil {
 			return nil, fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
-		}
-		if f, ok := x.(float64); ok && math.IsNaN(f) && r.db.Dialect() == sqldb.SQLite { // it would store NULL
-			return nil, fmt.Errorf("sqlrepo: column %s of %s: %w: NaN", c.Name, r.table, repository.ErrValue)
 		}
 		args[i] = value(r.db.Dialect(), x)
 	}

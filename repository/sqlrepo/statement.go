@@ -71,9 +71,6 @@ type where struct {
 	err     error
 }
 
-// maxValues bounds the values of one In, so that no list reaches a driver's limit of arguments.
-const maxValues = 1000
-
 func (w *where) arg(v any) string {
 	w.args = append(w.args, value(w.dialect, v))
 	return fmt.Sprintf("$%d", len(w.args))
@@ -126,10 +123,6 @@ func (w *where) render(n repository.Node) string {
 	case repository.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
-		}
-		if len(n.Values) > maxValues {
-			w.err = &repository.QueryError{Reason: fmt.Sprintf("In takes at most %d values", maxValues)}
-			return ""
 		}
 		list := make([]string, len(n.Values))
 		for i, v := range n.Values {
