@@ -9,6 +9,7 @@ import (
 type ticket struct {
 	era   *era
 	start time.Time
+	given time.Duration // until the caller's deadline; 0 without one
 	probe *probe
 	held  bool // a place in the bulkhead
 }
@@ -18,8 +19,11 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 	if err := ended(ctx); err != nil {
 		return t, err
 	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 { // its timer may be late
-		return t, context.DeadlineExceeded
+	var given time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		if given = time.Until(deadline); given <= 0 { // its timer may be late
+			return t, context.DeadlineExceeded
+		}
 	}
 	t.era = b.era.Load()
 	if t.era.state != Closed {
@@ -28,6 +32,7 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 			return t, err
 		}
 	}
+	t.given = given
 	if b.timed() {
 		t.start = time.Now()
 	}

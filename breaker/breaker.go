@@ -2,6 +2,8 @@ package breaker
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,7 +11,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// State is a breaker's.
+// State is the state of a breaker.
 type State int
 
 // The states.
@@ -23,7 +25,17 @@ const (
 )
 
 // String returns "closed", "half-open" or "open".
-func (s State) String() string { return [...]string{"closed", "half-open", "open"}[s] }
+func (s State) String() string {
+	switch s {
+	case Closed:
+		return "closed"
+	case HalfOpen:
+		return "half-open"
+	case Open:
+		return "open"
+	}
+	return fmt.Sprintf("state(%d)", int(s))
+}
 
 // Counts are the calls since the last change of state.
 type Counts struct {
@@ -49,6 +61,7 @@ type Breaker struct {
 	tripped bool  // the verdict that ReadyToTrip returns
 	cause   error // the failure that makes the machine open
 	probes  []*probe
+	opened  int // times in a row that it opened without closing
 }
 
 // era is a stretch of time in one state. What a call brings back is counted in the era that admitted it, so it cannot
@@ -112,7 +125,7 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name:        b.cfg.Name,
 		MaxRequests: uint32(min(b.cfg.Probes, 1<<30)),
-		Timeout:     max(1, b.cfg.OpenFor-1), // it rejects at the very end of its time, and we admit then
+		Timeout:     1, // the time of an open era, which grows, is ours: see rejection
 		ReadyToTrip: func(gobreaker.Counts) bool { return b.tripped },
 		IsExcluded:  func(err error) bool { return err == errIgnore }, //nolint:errorlint // it is never wrapped, and this is the hot path
 		OnStateChange: func(_ string, _, to gobreaker.State) {
@@ -134,13 +147,33 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 
 func (b *Breaker) newEra(s State) *era {
 	e := &era{state: s}
-	if s == Open {
-		e.until = time.Now().Add(b.cfg.OpenFor)
+	switch s {
+	case Open:
+		e.until = time.Now().Add(b.openFor())
+		b.opened++
+	case Closed:
+		b.opened = 0
 	}
 	if s == Closed && (b.cfg.FailureRate > 0 || b.cfg.SlowRate > 0) {
 		e.window = newWindow(b.cfg.Window)
 	}
 	return e
+}
+
+// openFor returns how long the breaker opens now: OpenFor the first time, then doubled for each time in a row, with a tenth
+// at most at random.
+func (b *Breaker) openFor() time.Duration {
+	if b.opened == 0 {
+		return b.cfg.OpenFor
+	}
+	d := b.cfg.OpenFor
+	for range b.opened {
+		if d > b.cfg.MaxOpenFor/2 {
+			return b.cfg.MaxOpenFor - time.Duration(rand.Int64N(int64((b.cfg.MaxOpenFor-b.cfg.OpenFor)/10)+1))
+		}
+		d *= 2
+	}
+	return min(d+time.Duration(rand.Int64N(int64(d/10)+1)), b.cfg.MaxOpenFor)
 }
 
 // enter makes e the present era. mu is held.

@@ -38,7 +38,7 @@ func want(t *testing.T, b *breaker.Breaker, s breaker.State) {
 
 func TestOpensProbesAndCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Name: "billing"}))
+		b := breaker.Must(breaker.New(breaker.Config{Name: "billing", MaxOpenFor: 30 * time.Second}))
 		runs(b, 4, fail)
 		runs(b, 1, succeed)
 		runs(b, 4, fail)

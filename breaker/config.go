@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
@@ -35,8 +36,12 @@ type Config struct {
 	Window time.Duration
 	// MinCalls is how many calls Window must hold before a rate counts. Default 20.
 	MinCalls int
-	// OpenFor is how long the breaker rejects before it probes. Default 30 s.
+	// OpenFor is how long the breaker rejects before it probes. Default 30 s. The time doubles each time that a probe
+	// fails, up to MaxOpenFor, with a tenth of it at random, so that the instances of a fleet do not probe in step. It is
+	// OpenFor again once the breaker has closed.
 	OpenFor time.Duration
+	// MaxOpenFor bounds the growth of OpenFor. Default 5 min, or OpenFor when that is more. OpenFor means no growth.
+	MaxOpenFor time.Duration
 	// Probes is how many calls half-open admits, and how many of them in a row close the breaker. Default 1.
 	Probes int
 	// ProbeTimeout is after how long a probe that has not ended gives its place back. Default twice Timeout, at least
@@ -58,14 +63,23 @@ type Config struct {
 	// Retry says whether and how failed attempts are repeated. The zero value: not.
 	Retry Retry
 
-	// Classify tells what a finished call means; ctx is the caller's. Default DefaultClassify.
+	// ShortDeadline is the least time that a caller must have given a call for the passing of the caller's own deadline
+	// to count as a failure. Below it the call is ignored: else a few callers with 2 ms would open the breaker of a healthy
+	// service for all. Default 1 s, or Timeout when that is less. When all callers give less, and the service hangs, only a
+	// smaller value lets the breaker open. Negative: every deadline that passes counts.
+	ShortDeadline time.Duration
+
+	// Classify tells what a finished call means; ctx is the caller's. A value that is no Outcome counts as Ignore. Default
+	// DefaultClassify.
 	Classify func(ctx context.Context, err error) Outcome
 
-	// OnStateChange is told of every change of state.
+	// OnStateChange is called after every change of state.
 	OnStateChange func(StateChange)
-	// OnCall is told of every attempt and every rejection. At most 65,536 wait to be told, further ones are dropped, so
-	// that a stuck hook fills no memory; changes of state never are.
+	// OnCall is called after every attempt and every rejection. At most 65,536 calls wait for a slow hook; further ones are
+	// dropped, so that a stuck hook fills no memory. Changes of state are never dropped.
 	OnCall func(Call)
+	// Logger logs hooks that panic, and a Classify that returns no Outcome. Default slog.Default().
+	Logger *slog.Logger
 }
 
 // Retry says how failed attempts are repeated. Only what Classify calls a Failure is repeated, rejections never are.
@@ -104,11 +118,21 @@ const (
 )
 
 // String returns "success", "failure" or "ignore".
-func (o Outcome) String() string { return [...]string{"success", "failure", "ignore"}[o] }
+func (o Outcome) String() string {
+	switch o {
+	case Success:
+		return "success"
+	case Failure:
+		return "failure"
+	case Ignore:
+		return "ignore"
+	}
+	return fmt.Sprintf("outcome(%d)", int(o))
+}
 
 // DefaultClassify takes nil for Success, the end of ctx by cancellation and a rejection by another breaker for Ignore,
-// and everything else for Failure: a deadline of the caller's that passed in mid-flight too, for most slow dependencies
-// are first seen that way.
+// and everything else for Failure: a deadline of the caller's that passed in mid-flight too, since most slow dependencies
+// are first seen that way. Config.ShortDeadline keeps short ones from counting.
 func DefaultClassify(ctx context.Context, err error) Outcome {
 	switch {
 	case err == nil:
@@ -135,6 +159,15 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Burst, int(max(1, min(c.Rate, 1<<30))))
 	def(&c.Retry.Backoff, Exponential(100*time.Millisecond, 10*time.Second))
 	def(&c.Retry.Budget, 0.1)
+	shortDeadline := time.Second
+	if c.Timeout > 0 {
+		shortDeadline = min(shortDeadline, c.Timeout)
+	}
+	def(&c.ShortDeadline, shortDeadline)
+	def(&c.MaxOpenFor, max(5*time.Minute, c.OpenFor))
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
 	}
@@ -152,6 +185,7 @@ func (c Config) check() error {
 		{"FailureRate", c.FailureRate, c.FailureRate <= 1, "at most 1"},
 		{"SlowRate", c.SlowRate, c.SlowRate <= 1, "at most 1"},
 		{"Window", c.Window, c.Window >= 0, "at least 0"},
+		{"MaxOpenFor", c.MaxOpenFor, c.MaxOpenFor == 0 || c.MaxOpenFor >= c.OpenFor, "at least OpenFor"},
 		{"OpenFor", c.OpenFor, c.OpenFor >= 0, "at least 0; ObserveOnly never rejects"},
 		{"Probes", c.Probes, c.Probes >= 0, "at least 0"},
 		{"Rate", c.Rate, math.Abs(c.Rate) <= math.MaxFloat64, "a finite number"},

@@ -53,7 +53,7 @@ func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
 		}
 		out := Failure // when Classify panics
 		defer func() { b.finish(&t, out, err) }()
-		out = b.cfg.Classify(ctx, err)
+		out = b.classify(ctx, &t, err)
 	}, nil
 }
 
@@ -85,10 +85,25 @@ func attempt[T any](ctx context.Context, b *Breaker, end time.Time, fn func(cont
 	} else {
 		v, err = timed(ctx, until, own, fn)
 	}
-	out = b.cfg.Classify(ctx, err)
+	out = b.classify(ctx, &t, err)
 	returned = true
 	b.finish(&t, out, err)
 	return v, out, err
+}
+
+// classify returns what the end of an admitted call means.
+func (b *Breaker) classify(ctx context.Context, t *ticket, err error) Outcome {
+	out := b.cfg.Classify(ctx, err)
+	switch {
+	case out < Success || out > Ignore:
+		b.cfg.Logger.ErrorContext(ctx, "breaker: Classify returned no Outcome, the call is ignored", "breaker", b.cfg.Name, "outcome", int(out))
+		return Ignore
+	case out == Failure && t.given > 0 && t.given < b.cfg.ShortDeadline && !errors.Is(err, ErrTimeout):
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
+			return Ignore
+		}
+	}
+	return out
 }
 
 // bound says when an attempt must end, and whether Config.Timeout is why. It is the zero time when nothing of ours ends

@@ -2,28 +2,30 @@ package breaker
 
 import (
 	"errors"
+	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 )
 
-// StateChange tells of a change of state.
+// StateChange is a change of state.
 type StateChange struct {
-	// Name is the breaker's.
+	// Name is the name of the breaker.
 	Name string
 	// From and To are the states.
 	From, To State
 	// Counts are the calls in From.
 	Counts Counts
-	// Err is the failure that opened the breaker, nil when a hand did.
+	// Err is the failure that opened the breaker, nil when it was opened manually.
 	Err error
 	// At is when.
 	At time.Time
 }
 
-// Call tells of an attempt or a rejection.
+// Call is an attempt or a rejection.
 type Call struct {
-	// Name is the breaker's.
+	// Name is the name of the breaker.
 	Name string
 	// Outcome is what the attempt meant; Ignore for a rejection.
 	Outcome Outcome
@@ -36,20 +38,23 @@ type Call struct {
 	Duration time.Duration
 }
 
-// maxWaiting bounds the calls that wait to be told: so many in the queue, and so many that are being delivered.
+// maxWaiting bounds the calls that wait for the hook: in the queue, and again in the batch that is being delivered.
 const maxWaiting = 1 << 15
 
-// hooks tells in order, on a goroutine that lives while there is something to tell.
+// hooks delivers events in order, on a goroutine that lives while there are any.
 type hooks struct {
 	onState func(StateChange)
 	onCall  func(Call)
+	log     *slog.Logger
 
 	mu      sync.Mutex
 	queue   []any
 	running bool
 }
 
-func newHooks(cfg Config) *hooks { return &hooks{onState: cfg.OnStateChange, onCall: cfg.OnCall} }
+func newHooks(cfg Config) *hooks {
+	return &hooks{onState: cfg.OnStateChange, onCall: cfg.OnCall, log: cfg.Logger}
+}
 
 func (h *hooks) stateChanged(c StateChange) {
 	if h.onState != nil {
@@ -104,17 +109,21 @@ func (h *hooks) deliver() {
 		}
 		h.mu.Unlock()
 		for i, e := range events {
-			h.tell(e, events[i+1:])
+			h.call(e, events[i+1:])
 		}
 	}
 }
 
-// tell survives a hook that panics or ends its goroutine: the next event must be told, and nobody waits for this
-// goroutine.
-func (h *hooks) tell(event any, rest []any) {
+// call calls the hook for an event. It survives a hook that panics or ends its goroutine: the events that follow must be
+// delivered, and no caller waits for this goroutine.
+func (h *hooks) call(event any, rest []any) {
 	returned := false
 	defer func() {
-		if recover() == nil && !returned { // runtime.Goexit: another goroutine goes on
+		p := recover()
+		if p != nil {
+			h.log.Error("breaker: a hook panicked", "panic", p, "stack", string(debug.Stack()))
+		}
+		if p == nil && !returned { // runtime.Goexit: another goroutine continues
 			h.mu.Lock()
 			h.queue = append(slices.Clone(rest), h.queue...)
 			h.mu.Unlock()

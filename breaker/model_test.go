@@ -169,7 +169,7 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cfg := breaker.Config{
 			Failures: rapid.IntRange(1, 4).Draw(rt, "failures"), Probes: rapid.IntRange(1, 3).Draw(rt, "probes"),
-			OpenFor: 10 * time.Second, ProbeTimeout: 15 * time.Second, Timeout: -1,
+			OpenFor: 10 * time.Second, MaxOpenFor: 10 * time.Second, ProbeTimeout: 15 * time.Second, Timeout: -1,
 			Classify: func(ctx context.Context, err error) breaker.Outcome {
 				if err == errIgnored {
 					return breaker.Ignore

@@ -28,8 +28,9 @@ type entry struct {
 
 // NewRegistry returns a registry that makes breakers from cfg, named cfg.Name/key, and holds at most max of them; 0
 // means 1,024. When it is full, the least recently used breaker without a failure to remember makes room; when there
-// is none, new keys share one breaker, so that junk keys never push out what is known about a failing one. A failure
-// is forgotten when its key has not been used for ten times as long as it could matter, ten minutes at least: else keys
+// is none, the calls of new keys pass unguarded through one breaker, NAME/(others), that counts and never rejects: junk
+// keys neither push out what is known about a failing one, nor cut off a key that was never called. A failure is
+// forgotten when its key has not been used for ten times as long as it could matter, ten minutes at least: else keys
 // that failed once would fill the registry for good.
 func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
 	if maxKeys < 0 {
@@ -40,6 +41,7 @@ func NewRegistry(cfg Config, maxKeys int) (*Registry, error) {
 	}
 	shared := cfg
 	shared.Name = named(cfg.Name, "(others)")
+	shared.ObserveOnly = true // the failures of one key say nothing about another
 	overflow, err := New(shared)
 	if err != nil {
 		return nil, err

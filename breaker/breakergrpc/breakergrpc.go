@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
@@ -24,7 +26,8 @@ type Config struct {
 	Breaker breaker.Config
 	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
 	Idempotent func(method string) bool
-	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID.
+	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID. For
+	// the services of others, propagation.NewCompositeTextMapPropagator() writes nothing.
 	Propagator propagation.TextMapPropagator
 }
 
@@ -36,6 +39,9 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 	if errors.Is(err, breaker.ErrTimeout) {
 		return breaker.Failure
 	}
+	if local(status.Convert(err)) {
+		return breaker.Ignore
+	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded, codes.Internal, codes.Unavailable, codes.DataLoss, codes.ResourceExhausted:
 		return breaker.Failure
@@ -43,6 +49,25 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 		return breaker.Ignore
 	}
 	return breaker.Success
+}
+
+// localMessages are the beginnings of the messages with which grpc-go ends a call on this side: a message that cannot be
+// encoded or is above our own limits, metadata or a method that cannot be sent, credentials that could not be had. grpc-go
+// has no types for them. TestLocalErrorsOfGRPC provokes each.
+var localMessages = []string{
+	"grpc: error while marshaling", "trying to send message larger than max", "grpc: received message larger than max",
+	"grpc: received message after decompression larger than max", "header key ", "malformed method name", "grpc: Compressor is not installed",
+	"transport: per-RPC creds failed", "grpc: the credentials require transport level security", "transport: cannot send secure credentials",
+}
+
+// local reports whether a call ended because of its message, its metadata or a limit of ours.
+func local(s *status.Status) bool {
+	switch s.Code() {
+	case codes.Internal, codes.ResourceExhausted, codes.Unauthenticated, codes.Unknown, codes.InvalidArgument:
+	default:
+		return false
+	}
+	return slices.ContainsFunc(localMessages, func(begin string) bool { return strings.HasPrefix(s.Message(), begin) })
 }
 
 // Guard holds the breakers of the connections that use it. It is safe for concurrent use.

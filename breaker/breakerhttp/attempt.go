@@ -14,6 +14,7 @@ import (
 
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/breaker/internal/spanevent"
+	"github.com/sillar-go/sillar/internal/httpcheck"
 )
 
 // What is read of a response that is not returned, so that its connection can be used again: beyond that a new
@@ -45,7 +46,7 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 		spanevent.Retry(ctx, e.breaker, e.attempts, e.kind)
 	}
 	actx, cancel := context.WithCancelCause(ctx)
-	req, err := e.request(actx)
+	req, body, err := e.request(actx)
 	if err != nil {
 		cancel(nil)
 		return nil, err
@@ -59,6 +60,10 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	}
 	if err != nil && late && ctx.Err() == nil {
 		err = fmt.Errorf("breakerhttp: %s %s: %w", req.Method, req.URL.Host, breaker.ErrTimeout)
+	}
+	if err != nil && ctx.Err() == nil && (body.Failed() || httpcheck.Local(err)) {
+		cancel(nil)
+		return nil, localError(err)
 	}
 	out := e.t.cfg.Classify(ctx, res, err)
 	if err != nil {
@@ -97,20 +102,37 @@ func (e *exchange) send(req *http.Request) (*http.Response, error) {
 }
 
 // request returns the request of this attempt: a copy, for a RoundTripper must not change what it is given.
-func (e *exchange) request(ctx context.Context) (*http.Request, error) {
-	req := e.req.Clone(ctx)
+func (e *exchange) request(ctx context.Context) (req *http.Request, watched *httpcheck.Body, err error) {
+	req = e.req.Clone(ctx)
 	if e.attempts > 1 && e.req.GetBody != nil {
 		body, err := e.req.GetBody()
 		if err != nil {
-			return nil, &attemptError{error: fmt.Errorf("breakerhttp: replay the request's body: %w", err), outcome: breaker.Ignore}
+			return nil, nil, localError(fmt.Errorf("replay the body: %w", err))
 		}
 		req.Body = body
 	}
 	if req.Header == nil {
 		req.Header = http.Header{}
 	}
-	e.t.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
-	return req, nil
+	if e.t.cfg.Propagate == nil || e.t.cfg.Propagate(req.URL.Hostname()) {
+		e.t.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	}
+	if err := httpcheck.Request(req); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, nil, localError(err)
+	}
+	if req.Body != nil && req.Body != http.NoBody {
+		watched = httpcheck.Watch(req.Body, req.ContentLength)
+		req.Body = watched
+	}
+	return req, watched, nil
+}
+
+// localError is the error of a request that failed on this side.
+func localError(err error) error {
+	return &attemptError{error: fmt.Errorf("%w: %w", ErrLocal, err), outcome: breaker.Ignore}
 }
 
 // startTimer ends the attempt after the timeout. It is nil when there is none, or ctx ends sooner.

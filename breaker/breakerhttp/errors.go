@@ -22,10 +22,14 @@ var (
 	// ErrInvalid is matched by a *ResponseError of status 400 or 422.
 	ErrInvalid = errors.New("breakerhttp: invalid")
 	// ErrUnavailable says that the service could not answer: a *ResponseError of status 5xx or 429, or a *RequestError,
-	// unless the caller cancelled.
+	// unless the caller cancelled or the request could not be sent (ErrLocal).
 	ErrUnavailable = errors.New("breakerhttp: unavailable")
 	// ErrTooLarge says that a response's body is longer than Config.MaxBody.
 	ErrTooLarge = errors.New("breakerhttp: response too large")
+	// ErrLocal says that a request failed on this side: its method, address, headers or trailers cannot be sent, its body
+	// could not be read or has another length than announced, or a limit of ours ended the exchange. It is the caller's
+	// error, and counts as nothing for the breaker.
+	ErrLocal = errors.New("breakerhttp: the request cannot be sent")
 	// ErrPath says that a path is not one that a request may have. No request was made.
 	ErrPath = errors.New("breakerhttp: bad path")
 )
@@ -96,5 +100,5 @@ func (e *RequestError) Unwrap() error { return e.Err }
 
 // Is makes the error match ErrUnavailable.
 func (e *RequestError) Is(target error) bool {
-	return target == ErrUnavailable && !errors.Is(e.Err, context.Canceled)
+	return target == ErrUnavailable && !errors.Is(e.Err, context.Canceled) && !errors.Is(e.Err, ErrLocal)
 }

@@ -31,6 +31,9 @@ type Config struct {
 	MaxRetryAfter time.Duration
 	// Propagator writes trace and correlation id into the header. Default: W3C trace context and X-Correlation-ID.
 	Propagator propagation.TextMapPropagator
+	// Propagate says whether the headers of Propagator are sent to a host. Default: to every host. A client that also
+	// calls services of others returns false for those, which have no use for our ids.
+	Propagate func(host string) bool
 	// MaxBody bounds the response bodies that a Client reads, in bytes. Default 10 MiB. A Transport does not use it.
 	MaxBody int64
 }
@@ -108,7 +111,7 @@ func MustTransport(t *Transport, err error) *Transport {
 
 func newBase() http.RoundTripper {
 	def, ok := http.DefaultTransport.(*http.Transport)
-	if !ok { // somebody wrapped it: theirs is the better guess
+	if !ok { // the program has wrapped it, and knows better
 		return http.DefaultTransport
 	}
 	tuned := def.Clone()
