@@ -216,6 +216,23 @@ func (b *Breaker) Open() {
 	b.enter(e)
 }
 
+// HalfOpen lets an open breaker probe at once, as when its time has passed: for programs that know, from a health check,
+// that the service has returned. It does nothing in other states, and when the breaker was opened manually.
+func (b *Breaker) HalfOpen() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.era.Load()
+	if e.state != Open || e.forced {
+		return
+	}
+	due := &era{state: Open, until: time.Now(), cause: e.cause}
+	due.inARow.Store(e.inARow.Load())
+	due.success.Store(e.success.Load())
+	due.failure.Store(e.failure.Load())
+	due.ignored.Store(e.ignored.Load())
+	b.era.Store(due)
+}
+
 // Close closes the breaker by hand and forgets what it counted.
 func (b *Breaker) Close() {
 	b.mu.Lock()

@@ -140,7 +140,7 @@ func TestFailuresOfOthersDoNotRefuseNewKeys(t *testing.T) {
 		_ = r.Get(string(rune('a'+i))).Run(t.Context(), fail)
 	}
 	for i := range 20 {
-		if err := r.Get("healthy" + string(rune('a'+i))).Run(t.Context(), func(context.Context) error { return nil }); err != nil {
+		if err := r.Get("healthy"+string(rune('a'+i))).Run(t.Context(), func(context.Context) error { return nil }); err != nil {
 			t.Errorf("a key that was never called: %v", err)
 		}
 	}

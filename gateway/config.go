@@ -40,6 +40,11 @@ type Config struct {
 	Claims map[string]string
 	// CORS answers browsers of other origins. Default: none is allowed, and headers of services pass as they are.
 	CORS *CORS
+	// RemoveHeaders are further headers that a client's request must not have, beside those that the gateway sets itself
+	// and their relatives: X-User-ID, X-User-Roles, the headers of Claims, Forwarded, X-Forwarded-*, X-Original-*, X-Real-IP,
+	// X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are removed under every spelling
+	// that some server takes for the same name, from trailers too.
+	RemoveHeaders []string
 	// TrustedProxies are the networks whose X-Forwarded headers are believed and continued. Default: none.
 	TrustedProxies []netip.Prefix
 	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
@@ -90,7 +95,8 @@ type Route struct {
 	Public []string `json:"public,omitempty"`
 	// RateLimit bounds the requests of one client. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
-	// Upgrade lets WebSocket through. Default: 400.
+	// Upgrade lets WebSocket through. Default: 400. Requests for other protocols, such as h2c, are answered as if they had
+	// asked for none (RFC 9110, 7.8).
 	Upgrade bool `json:"upgrade,omitempty"`
 	// MaxBody bounds a request's body in bytes. Default 10 MiB. Routes for gRPC streams want -1.
 	MaxBody int64 `json:"max_body,omitempty"`
@@ -100,7 +106,10 @@ type Route struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// IdleTimeout bounds the pause between two parts of an answer's body. Default: off, for event streams are quiet.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
-	// TotalTimeout bounds the whole exchange. Default: off.
+	// WriteTimeout bounds how long a client may not read an answer that is there: then its connection ends. Default 1 min.
+	// Negative disables it.
+	WriteTimeout time.Duration `json:"write_timeout,omitempty"`
+	// TotalTimeout bounds the whole exchange, the client's reading of the answer included. Default: off.
 	TotalTimeout time.Duration `json:"total_timeout,omitempty"`
 	// Attempts is how often a request is tried, the first included, as long as nothing of it can have been processed
 	// twice: idempotent methods, or no connection. Default 2.
@@ -112,6 +121,11 @@ type Route struct {
 	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes, ObserveOnly and hooks are used.
 	// Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
+	// MaxEjection is the part of the instances that open breakers may take out of rotation. Default 0.5. When more are
+	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than trying:
+	// a rolling restart, or one bad endpoint, then takes no service away. So the only instance of a service is never
+	// ejected. 1: no bound; a request gets 503 while all breakers are open.
+	MaxEjection float64 `json:"max_ejection,omitempty"`
 	// Health is the path at which an instance tells how it is. Default "/health".
 	Health string `json:"health,omitempty"`
 	// OpenAPI is the path of the service's OpenAPI document. Default "/openapi.json"; "-" leaves it out.

@@ -74,6 +74,12 @@ func New(cfg Config) (*Gateway, error) {
 	for _, name := range owned {
 		g.owned[name] = struct{}{}
 	}
+	for _, name := range cfg.RemoveHeaders {
+		if len(name) < minOwned {
+			return nil, fmt.Errorf("gateway: Config.RemoveHeaders: %q is shorter than %d characters", name, minOwned)
+		}
+		g.owned[folded(name)] = struct{}{}
+	}
 	for claim, name := range cfg.Claims {
 		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
 			return nil, fmt.Errorf("gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name)

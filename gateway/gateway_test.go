@@ -312,8 +312,8 @@ func TestOddRequests(t *testing.T) {
 		"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n":                                    "405",
 		"TRACE /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                           "405",
 		"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n":              "400",
-		"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n":                   "400",
-		"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUpgrade: foo\r\n\r\n":                            "400",
+		"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n":                   "200",
+		"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUpgrade: foo\r\n\r\n":                            "200",
 		"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx": "400",
 	} {
 		if got := strings.Fields(raw(t, url, request) + " none none")[1]; got != want {

@@ -136,7 +136,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 				looks.Go(func() {
 					status := g.look(ctx, r, i)
 					// A service without such a path is well: only no answer and 5xx are bad signs.
-					if sick := status == 0 || status >= 500; ctx.Err() == nil && i.sick.Swap(sick) != sick {
+					sick := status == 0 || status >= 500
+					if !sick {
+						i.breaker.HalfOpen() // what it learns from its next request is worth more than its time
+					}
+					if ctx.Err() == nil && i.sick.Swap(sick) != sick {
 						g.cfg.Logger.WarnContext(ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", sick)
 					}
 				})

@@ -12,11 +12,15 @@ import (
 	"strings"
 )
 
-// owned are the headers that only the gateway sets, in lower case.
+// owned are the headers that only the gateway sets, or that some service takes for the address of a client, in lower case.
 var owned = []string{
-	"x-user-id", "x-user-roles", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-	"x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-real-ip", "x-original-url", "x-rewrite-url",
+	"x-user-id", "x-user-roles", "forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip",
+	"cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-remote-ip", "x-remote-addr", "x-rewrite-url", "x-envoy-external-address",
+	"x-azure-clientip", "x-appengine-user-ip",
 }
+
+// ownedPrefixes begin the names of whole families.
+var ownedPrefixes = []string{"x-forwarded-", "x-original-"}
 
 // identity is who calls.
 type identity struct {
@@ -25,26 +29,39 @@ type identity struct {
 	claims  map[string]any
 }
 
-// folded is a header's name as careless servers read it: CGI and WSGI make no difference between -, _ and a dot.
+// folded is a header's name as careless servers read it: CGI and its descendants make one character of all that are neither
+// letters nor digits.
 func folded(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '_' || r == '.':
-			return '-'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
 		case 'A' <= r && r <= 'Z':
 			return r + 'a' - 'A'
 		}
-		return r
+		return '-'
 	}, name)
 }
 
-// removeOwned removes the headers that the gateway owns under every alias.
+// owns reports whether a request of a client must not have the header, under any alias.
+func (g *Gateway) owns(name string) bool {
+	if len(name) < minOwned {
+		return false
+	}
+	f := folded(name)
+	if _, ok := g.owned[f]; ok {
+		return true
+	}
+	return slices.ContainsFunc(ownedPrefixes, func(p string) bool { return strings.HasPrefix(f, p) })
+}
+
+// minOwned is the length of the shortest name that can be owned.
+const minOwned = 7
+
+// removeOwned removes the headers that the gateway owns.
 func (g *Gateway) removeOwned(h http.Header) {
 	for name := range h {
-		if len(name) < 7 { // shorter than all of them
-			continue
-		}
-		if _, ok := g.owned[folded(name)]; ok {
+		if g.owns(name) {
 			delete(h, name)
 		}
 	}
@@ -62,7 +79,7 @@ var neverTrailers = map[string]bool{
 func (g *Gateway) trailers(declared http.Header) http.Header {
 	var pass http.Header
 	for name := range declared {
-		if _, ok := g.owned[folded(name)]; ok || neverTrailers[name] || strings.HasPrefix(name, "If-") {
+		if g.owns(name) || neverTrailers[name] || strings.HasPrefix(name, "If-") {
 			continue
 		}
 		if pass == nil {
@@ -146,9 +163,13 @@ func (g *Gateway) client(r *http.Request) string {
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		hop = strings.TrimSpace(hop)
-		if _, err := netip.ParseAddr(hop); err != nil {
+		if withPort, err := netip.ParseAddrPort(hop); err == nil { // as some proxies write it
+			hop = withPort.Addr().String()
+		}
+		if _, err := netip.ParseAddr(strings.Trim(hop, "[]")); err != nil {
 			break
 		}
+		hop = strings.Trim(hop, "[]")
 		if host = hop; !g.trusts(hop) {
 			break
 		}
@@ -178,8 +199,11 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 		if v := in.Header.Get("X-Forwarded-Host"); v != "" {
 			name = v
 		}
-		if v := in.Header.Get("X-Forwarded-Proto"); v == "http" || v == "https" {
-			proto = v
+		switch first, _, _ := strings.Cut(in.Header.Get("X-Forwarded-Proto"), ","); strings.ToLower(strings.TrimSpace(first)) {
+		case "http", "ws":
+			proto = "http"
+		case "https", "wss":
+			proto = "https"
 		}
 	}
 	values := [...]string{chain, name, proto}

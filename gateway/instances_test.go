@@ -42,7 +42,7 @@ func TestAllOpen(t *testing.T) {
 		w.WriteHeader(int(status.Load()))
 		_, _ = io.WriteString(w, "theirs")
 	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Breaker: breaker.Config{Failures: 2}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{Failures: 2}}}})
 	for range 5 { // 4xx never trips
 		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 404 || a.text != "theirs" {
 			t.Fatalf("%d %s", a.StatusCode, a.text)
@@ -199,7 +199,7 @@ func TestFallback(t *testing.T) {
 
 func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
-	r := gateway.Route{Prefix: "/a", Upstreams: []string{up}, Breaker: breaker.Config{Failures: 1}}
+	r := gateway.Route{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{Failures: 1}}
 	gw, url := start(t, gateway.Config{Routes: []gateway.Route{r}})
 	do(t, "GET", url+"/a", "")
 	r.MaxBody = 1

@@ -10,6 +10,30 @@ import (
 
 var errPath = errors.New("gateway: the path has dot segments, encoded slashes, backslashes or control characters")
 
+// receivedPath is the escaped path as the client sent it, with the characters escaped that a path must not contain. What is
+// checked, matched and sent is this one string: url.URL.EscapedPath decodes escaped slashes where the path also contains
+// such a character.
+func receivedPath(u *url.URL) string {
+	path := u.RawPath
+	if path == "" {
+		return u.EscapedPath() // as it was received
+	}
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; c == '%' || allowedInPath(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// allowedInPath reports the characters that url.URL.EscapedPath keeps in a RawPath.
+func allowedInPath(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,;=:@/[]", c) >= 0
+}
+
 // checkPath refuses escaped paths that services and gateways are known to read differently: some take what follows a ; in
 // a segment for a parameter, and see two dots before it.
 func checkPath(escaped string, slashes bool) error {

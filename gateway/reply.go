@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // reply is the client's ResponseWriter. It sets the gateway's own headers at the last moment: the proxy clears the
@@ -14,14 +18,71 @@ type reply struct {
 	id     string
 	cors   *CORS
 	origin string // allowed
+	major  int    // version of HTTP towards the client
 	status int
 	bytes  int64
+
+	writeTimeout time.Duration // for a client that does not read; 0: none
+	deadline     time.Time     // of the present write
+	ended        atomic.Bool   // the whole exchange has run out of time
+}
+
+// closeConnection ends an HTTP/1 connection with this answer. On HTTP/2 net/http would make a GOAWAY of the header, and so
+// end the streams of other requests.
+func (w *reply) closeConnection() {
+	if w.major == 1 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// limitWrites bounds how long the client may not read.
+func (w *reply) limitWrites(timeout time.Duration) { w.writeTimeout = max(timeout, 0) }
+
+// progress moves the deadline of writing. It asks the connection once in a quarter of the timeout.
+func (w *reply) progress() {
+	if w.writeTimeout == 0 || w.ended.Load() {
+		return
+	}
+	now := time.Now()
+	if w.deadline.Sub(now) > w.writeTimeout*3/4 {
+		return
+	}
+	w.deadline = now.Add(w.writeTimeout)
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline)
+}
+
+// endWrites ends a write that waits for the client when ctx ends. The function that it returns lifts the deadline again, for
+// the next request of the connection.
+func (w *reply) endWrites(ctx context.Context) func() {
+	if _, ok := ctx.Deadline(); !ok {
+		return func() { w.liftDeadline() }
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			w.ended.Store(true)
+			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(endGrace))
+		}
+	})
+	return func() {
+		if stop() {
+			w.liftDeadline()
+		}
+	}
+}
+
+// endGrace is left for the answer that says that time has run out.
+const endGrace = time.Second
+
+func (w *reply) liftDeadline() {
+	if !w.deadline.IsZero() {
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Time{})
+	}
 }
 
 // gone ends an answer that nobody waits for. Whoever does all the same, having closed one direction only, must not take
 // silence for success.
 func (w *reply) gone() {
-	w.Header().Set("Connection", "close")
+	w.closeConnection()
 	w.WriteHeader(statusGone)
 }
 
@@ -50,6 +111,7 @@ func (w *reply) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
+	w.progress()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -63,6 +125,7 @@ func (w *reply) FlushError() error {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
+	w.progress()
 	if f, ok := w.ResponseWriter.(interface{ FlushError() error }); ok { // the server's own: without a controller
 		return f.FlushError()
 	}

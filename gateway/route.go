@@ -130,8 +130,8 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	out.Host = ""
 	out.Trailer = r.g.trailers(pr.In.Trailer)
 	out.URL.RawPath = x.path
-	out.URL.Path, _ = url.PathUnescape(x.path)
-	out.URL.RawQuery = pr.In.URL.RawQuery // the proxy has dropped what it cannot parse; here nothing is read of it
+	out.URL.Path, _ = url.PathUnescape(x.path) // receivedPath has made it one that net/url keeps
+	out.URL.RawQuery = pr.In.URL.RawQuery      // the proxy has dropped what it cannot parse; here nothing is read of it
 	r.g.removeOwned(out.Header)
 	r.g.setForwarded(out.Header, pr.In, r)
 	r.g.setIdentity(out.Header, x.who)
@@ -165,7 +165,7 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 		fit := space[:0]
 		for _, wantSick := range []bool{false, true} { // when all are sick, the look may be wrong
 			for _, i := range r.instances {
-				if i.sick.Load() == wantSick && has(tried, i) == again {
+				if i.sick.Load() == wantSick && slices.Contains(tried, i) == again {
 					fit = append(fit, i)
 				}
 			}
@@ -184,6 +184,9 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 			}
 		}
 	}
+	if r.panicking() {
+		return r.pickAny(tried)
+	}
 	after := time.Duration(-1)
 	for _, i := range r.instances {
 		if d := i.breaker.RetryAfter(); after < 0 || d < after {
@@ -193,13 +196,38 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 	return nil, nil, &noInstance{after}
 }
 
-func has(all []*instance, i *instance) bool {
-	for _, j := range all {
-		if i == j {
-			return true
+// panicking reports whether the breakers of more instances are open than may be ejected.
+func (r *route) panicking() bool {
+	if r.MaxEjection >= 1 {
+		return false
+	}
+	open := 0
+	for _, i := range r.instances {
+		if i.breaker.State() == breaker.Open {
+			open++
 		}
 	}
-	return false
+	return float64(open) > r.MaxEjection*float64(len(r.instances))
+}
+
+// pickAny chooses an instance without regard to breakers, one that was not tried where there is one. What it answers does
+// not count, but an answer that is no failure lets its breaker probe at once.
+func (r *route) pickAny(tried []*instance) (*instance, func(error), error) {
+	fit := make([]*instance, 0, len(r.instances))
+	for _, i := range r.instances {
+		if !slices.Contains(tried, i) {
+			fit = append(fit, i)
+		}
+	}
+	if len(fit) == 0 {
+		fit = append(fit, r.instances...)
+	}
+	i := fit[r.choose(fit)]
+	return i, func(err error) {
+		if err == nil {
+			i.breaker.HalfOpen()
+		}
+	}, nil
 }
 
 // choose takes the next one, or the less busy of two.
@@ -270,6 +298,9 @@ func newTransports(t *tls.Config) (plain, h2c *http.Transport) {
 		TLSHandshakeTimeout:    5 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
+		// A connection that is silent is pinged, and dropped when the ping is not answered: else every request would be sent
+		// into a dead one.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second},
 	}
 	h2c = plain.Clone()
 	h2c.Protocols = new(http.Protocols)

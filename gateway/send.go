@@ -10,11 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/httpcheck"
 )
 
 var (
@@ -24,6 +27,8 @@ var (
 	errNoVerdict = errors.New("gateway: the client ended the request")
 	errTooLarge  = errors.New("gateway: the body is too large")
 	errRevoked   = errors.New("gateway: another attempt has the body")
+	errRequest   = errors.New("gateway: the request cannot be sent") // because of what the client sent
+	errOwnLimit  = errors.New("gateway: the header of the answer is too large")
 )
 
 // RoundTrip sends the request to instances until one answers, as far as nothing is done twice.
@@ -66,12 +71,10 @@ func drain(body io.ReadCloser) {
 
 // another says whether there is an instance that was not tried and would take a call.
 func (r *route) another(tried []*instance) bool {
-	for _, i := range r.instances {
-		if !has(tried, i) && i.breaker.RetryAfter() == 0 {
-			return true
-		}
-	}
-	return false
+	all := r.panicking()
+	return slices.ContainsFunc(r.instances, func(i *instance) bool {
+		return !slices.Contains(tried, i) && (all || i.breaker.RetryAfter() == 0)
+	})
 }
 
 // retriable says whether a request may be sent again: it was not processed, or twice is as good as once.
@@ -82,6 +85,9 @@ func retriable(out *http.Request, res *http.Response, err error) bool {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return true
+	}
+	if errors.Is(err, errSilent) || errors.Is(err, errRequest) || errors.Is(err, errOwnLimit) {
+		return false // the client has waited once already, or another instance gets the same
 	}
 	if upgrades(out.Header) {
 		return false
@@ -127,7 +133,13 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		}
 		req.Body = x.body.attempt(timer, req.Trailer)
 	}
-	res, err := inst.base.RoundTrip(req)
+	var res *http.Response
+	err := httpcheck.Request(req)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errRequest, err)
+	} else if res, err = inst.base.RoundTrip(req); err != nil && httpcheck.Local(err) {
+		err = localError(err)
+	}
 	if late := !timer.stop(); err == nil && (late || res.StatusCode < 100) {
 		_ = res.Body.Close()
 		if err = errStatus; late { // its body is cut already
@@ -140,7 +152,7 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		}
 		answered(span, 0, err)
 		release()
-		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() {
+		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() || errors.Is(err, errRequest) || errors.Is(err, errOwnLimit) {
 			done(errNoVerdict)
 		} else {
 			done(err)
@@ -166,6 +178,14 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 	}
 	res.Body = body
 	return res, nil
+}
+
+// localError tells a limit of the gateway, which the answer of an instance is above, from what the client sent.
+func localError(err error) error {
+	if strings.Contains(err.Error(), "response header") || strings.Contains(err.Error(), "COMPRESSION_ERROR") {
+		return fmt.Errorf("%w: %w", errOwnLimit, err)
+	}
+	return fmt.Errorf("%w: %w", errRequest, err)
 }
 
 // responseBody frees what an attempt holds when it has been read or closed.

@@ -37,7 +37,7 @@ func exchangeOf(ctx context.Context) *exchange {
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	ctx, id, span := g.telemetry.enter(r)
-	w := &reply{ResponseWriter: rw, id: id, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
+	w := &reply{ResponseWriter: rw, id: id, major: r.ProtoMajor, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
 	panics := true
 	defer func() {
 		if panics && w.status == 0 { // of the Fallback, the Authenticator or the Limiter; net/http cuts the connection
@@ -57,7 +57,7 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 	if g.preflight(w, r) || g.serveOwn(ctx, w, r) {
 		return
 	}
-	path := r.URL.EscapedPath()
+	path := receivedPath(r.URL)
 	if !strings.HasPrefix(path, "/") || checkPath(path, true) != nil {
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
@@ -86,9 +86,16 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}
-	if upgrades(r.Header) && (!rt.Upgrade || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket")) {
-		problem.Write(ctx, w, http.StatusBadRequest, "upgrade-refused", "The connection cannot be upgraded here.")
-		return
+	if upgrades(r.Header) {
+		websocket := strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+		if websocket && !rt.Upgrade {
+			problem.Write(ctx, w, http.StatusBadRequest, "upgrade-refused", "The connection cannot be upgraded here.")
+			return
+		}
+		if !websocket { // RFC 9110, 7.8: a server may ignore what it does not support
+			r = r.Clone(ctx)
+			removeUpgrade(r.Header)
+		}
 	}
 	if !g.admit(ctx, w, r, x) {
 		return
@@ -107,6 +114,8 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 	if r.ContentLength != 0 && r.ProtoMajor == 1 { // else net/http throws away what was not read when the answer begins
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
+	w.limitWrites(rt.WriteTimeout)
+	defer w.endWrites(ctx)()
 	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 }
 
@@ -195,7 +204,7 @@ func (g *Gateway) within(ctx context.Context, w *reply, rt *route, kind, who str
 }
 
 func (g *Gateway) tooLarge(ctx context.Context, w *reply) {
-	w.Header().Set("Connection", "close")
+	w.closeConnection()
 	problem.Write(ctx, w, http.StatusRequestEntityTooLarge, "too-large", "The body is too large.")
 }
 
@@ -211,13 +220,17 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	case x.body.tooLarge.Load():
 		g.tooLarge(ctx, w)
 	case x.body.stalled.Load():
-		w.Header().Set("Connection", "close")
+		w.closeConnection()
 		problem.Write(ctx, w, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
 	case x.body.broken.Load() && ctx.Err() == nil && r.ProtoMajor == 1:
 		w.Header().Set("Connection", "close")
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The body is malformed.")
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
 		w.gone()
+	case errors.Is(err, errRequest):
+		g.telemetry.log(ctx, slog.LevelInfo, "gateway: a request cannot be sent", slog.String("route", x.route.Name), slog.Any("error", err))
+		w.closeConnection()
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
 	case errors.As(err, &open):
 		retryAfter(w.Header(), open.after)
 		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")
@@ -247,4 +260,23 @@ func upgrades(h http.Header) bool {
 		}
 	}
 	return false
+}
+
+// removeUpgrade removes a request for another protocol.
+func removeUpgrade(h http.Header) {
+	delete(h, "Upgrade")
+	delete(h, "Http2-Settings")
+	var rest []string
+	for _, line := range h["Connection"] {
+		for token := range strings.SplitSeq(line, ",") {
+			token = strings.TrimSpace(token)
+			if token != "" && !strings.EqualFold(token, "upgrade") && !strings.EqualFold(token, "http2-settings") {
+				rest = append(rest, token)
+			}
+		}
+	}
+	delete(h, "Connection")
+	if len(rest) > 0 {
+		h["Connection"] = []string{strings.Join(rest, ", ")}
+	}
 }

@@ -70,6 +70,9 @@ func (r Route) withDefaults() (Route, error) {
 	if l := r.RateLimit; l != nil && (!(l.Rate > 0) || l.Burst < 0) {
 		return bad("rate_limit", errors.New("want a rate above 0, and no burst below"))
 	}
+	if !(r.MaxEjection >= 0 && r.MaxEjection <= 1) {
+		return bad("max_ejection", errors.New("want 0 to 1"))
+	}
 	if !(r.RetryBudget <= 1) {
 		return bad("retry_budget", errors.New("want at most 1"))
 	}
@@ -91,6 +94,12 @@ func (r Route) withDefaults() (Route, error) {
 	}
 	if r.Attempts == 0 {
 		r.Attempts = 2
+	}
+	if r.WriteTimeout == 0 {
+		r.WriteTimeout = time.Minute
+	}
+	if r.MaxEjection == 0 {
+		r.MaxEjection = 0.5
 	}
 	if r.RetryBudget == 0 {
 		r.RetryBudget = 0.1

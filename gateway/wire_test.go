@@ -235,7 +235,7 @@ func TestHalfOpenAdmitsProbes(t *testing.T) {
 		arrived.Add(1)
 		<-release
 	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up},
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1,
 		Breaker: breaker.Config{Failures: 1, OpenFor: 50 * time.Millisecond, Probes: 3}}}})
 	do(t, "GET", url+"/a", "")
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 || a.Header.Get("Retry-After") != "1" {

@@ -35,10 +35,12 @@ func TestLocalErrorsOfGRPC(t *testing.T) {
 		ctx     func(context.Context) context.Context
 		opts    []grpc.CallOption
 	}{
-		"invalid UTF-8":                {service: "\xff"},
-		"a message above our limit":    {service: strings.Repeat("a", 100), opts: []grpc.CallOption{grpc.MaxCallSendMsgSize(10)}},
-		"an answer above our limit":    {opts: []grpc.CallOption{grpc.MaxCallRecvMsgSize(1)}},
-		"metadata that is not ASCII":   {ctx: func(ctx context.Context) context.Context { return metadata.AppendToOutgoingContext(ctx, "note", "a\nb") }},
+		"invalid UTF-8":             {service: "\xff"},
+		"a message above our limit": {service: strings.Repeat("a", 100), opts: []grpc.CallOption{grpc.MaxCallSendMsgSize(10)}},
+		"an answer above our limit": {opts: []grpc.CallOption{grpc.MaxCallRecvMsgSize(1)}},
+		"metadata that is not ASCII": {ctx: func(ctx context.Context) context.Context {
+			return metadata.AppendToOutgoingContext(ctx, "note", "a\nb")
+		}},
 		"a metadata key with a space":  {ctx: func(ctx context.Context) context.Context { return metadata.AppendToOutgoingContext(ctx, "no te", "a") }},
 		"a compressor that is missing": {opts: []grpc.CallOption{grpc.UseCompressor("none-such")}},
 		"credentials that fail":        {opts: []grpc.CallOption{grpc.PerRPCCredentials(noCredentials{})}},
