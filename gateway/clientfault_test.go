@@ -300,3 +300,18 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		time.Sleep(80 * time.Millisecond)
 	}
 }
+
+// What follows a refused CONNECT is not taken for a tunnel: the guard stays on.
+func TestGuardStaysOnAfterConnect(t *testing.T) {
+	var arrived atomic.Int32
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/", Upstreams: []string{upstream(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/smuggled" {
+			arrived.Add(1)
+		}
+	})}}}})
+	text := raw(t, url, "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n"+
+		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+	if !strings.HasPrefix(text, "HTTP/1.1 405 ") || arrived.Load() != 0 || strings.Count(text, "HTTP/1.1 200") > 0 {
+		t.Errorf("%d smuggled, answers: %s", arrived.Load(), text)
+	}
+}

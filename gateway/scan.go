@@ -54,6 +54,7 @@ const (
 	scanTrailerValue
 	scanTrailerLF
 	scanTrailersLF
+	scanTunnel  // what follows a CONNECT: nothing, until a tunnel is granted
 	scanNothing // the rest is no concern of the scanner's
 	scanBroken
 )
@@ -101,7 +102,8 @@ func (s *scanner) scan(p []byte) int {
 			if s.left -= n; s.left == 0 {
 				s.state = scanChunkEndCR
 			}
-		case scanBroken:
+		case scanTunnel, scanBroken:
+			s.state = scanBroken
 			return i
 		default:
 			if !s.chunk(p[i]) {
@@ -275,6 +277,9 @@ func (s *scanner) endHead() {
 		upgrade, connect := s.upgrade, s.connect
 		s.next()
 		s.upgrade, s.connect = upgrade, connect // until something else is asked
+		if connect {
+			s.state = scanTunnel
+		}
 	}
 }
 

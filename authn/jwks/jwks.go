@@ -102,7 +102,10 @@ func open(rawURL, issuer string, cfg Config) (*Set, error) {
 	if cfg.Client != nil {
 		client = *cfg.Client
 	} else {
-		s.own = &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
+		s.own = &http.Transport{
+			Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}, // a dead connection is dropped
+		}
 		client.Transport = s.own
 	}
 	client.CheckRedirect = func(r *http.Request, via []*http.Request) error {

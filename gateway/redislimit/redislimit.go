@@ -4,14 +4,19 @@
 //	gw, err := gateway.New(gateway.Config{Limiter: limiter, ...})
 //
 // A limit is a token bucket, kept by one script on the server and by the server's clock: gateways whose clocks differ
-// agree. Keys end by themselves when their bucket is full again. A Redis that is slow or gone is an error, with which the
-// gateway lets the request pass; each request waits for it no longer than Config.Timeout.
+// agree. Keys end by themselves when their bucket is full again. While Redis does not answer, each gateway counts for itself
+// in memory: the limit is then that of one gateway, and no request passes uncounted. Redis is asked again after
+// Config.RetryAfter, by one request, so that a dead one costs no request its time.
 package redislimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,15 +28,25 @@ import (
 type Config struct {
 	// Prefix is what keys begin with. Default "sillar:limit:".
 	Prefix string
-	// Timeout bounds a request's wait for Redis. Default 100 ms; a longer one makes a slow Redis felt, a shorter one lets
-	// more requests pass uncounted.
+	// Timeout bounds the wait of a request for its turn to ask Redis, and then for the answer. Default 100 ms. A longer one makes a slow Redis felt, a shorter one counts more requests in memory.
 	Timeout time.Duration
+	// Concurrency bounds the requests that ask Redis at once; further ones wait for their turn within Timeout, and are
+	// counted in memory when it does not come. Default: the size of the client's pool, so that waiting for a connection is
+	// not taken for an outage.
+	Concurrency int
+	// RetryAfter is how long a Redis that did not answer is not asked. Default 1 s.
+	RetryAfter time.Duration
+	// Logger logs when Redis stops and starts to answer. Default slog.Default().
+	Logger *slog.Logger
 }
 
 // Limiter is a gateway.Limiter over Redis.
 type Limiter struct {
 	client redis.Scripter
 	cfg    Config
+	turns  chan struct{}
+	local  gateway.Limiter
+	down   atomic.Int64 // until when Redis is not asked, Unix nanoseconds; 0 while it answers
 }
 
 var _ gateway.Limiter = (*Limiter)(nil)
@@ -45,13 +60,27 @@ func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 	if !heedsDeadlines(client) {
 		return nil, errors.New("redislimit: the client must have Options.ContextTimeoutEnabled, or Config.Timeout would bound nothing")
 	}
-	if cfg.Prefix == "" {
-		cfg.Prefix = "sillar:limit:"
+	cfg.Prefix = cmp.Or(cfg.Prefix, "sillar:limit:")
+	cfg.Timeout = cmp.Or(cfg.Timeout, 100*time.Millisecond)
+	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Concurrency <= 0 {
+		cfg.Concurrency = poolSize(client)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 100 * time.Millisecond
+	return &Limiter{client: client, cfg: cfg, turns: make(chan struct{}, cfg.Concurrency), local: gateway.NewMemoryLimiter(0)}, nil
+}
+
+// poolSize is the number of connections that a client opens, as far as its options can be seen.
+func poolSize(client redis.Scripter) int {
+	switch c := client.(type) {
+	case *redis.Client:
+		return max(1, c.Options().PoolSize)
+	case *redis.ClusterClient:
+		return max(1, c.Options().PoolSize)
+	case *redis.Ring:
+		return max(1, c.Options().PoolSize)
 	}
-	return &Limiter{client: client, cfg: cfg}, nil
+	return 10 * runtime.GOMAXPROCS(0) // the default of go-redis
 }
 
 // heedsDeadlines says whether a client does, as far as its options can be seen.
@@ -99,17 +128,70 @@ return wait
 
 // Allow implements gateway.Limiter.
 func (l *Limiter) Allow(ctx context.Context, key string, rate float64, burst int) (bool, time.Duration, error) {
-	if l.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.cfg.Timeout)
-		defer cancel()
+	if !l.mayAsk() {
+		return l.local.Allow(ctx, key, rate, burst)
 	}
-	wait, err := take.Run(ctx, l.client, []string{l.cfg.Prefix + key}, rate, burst).Int64()
+	release, err := l.turn(ctx)
+	if err != nil { // Redis answers others: this is a burst, not an outage
+		return l.local.Allow(ctx, key, rate, burst)
+	}
+	defer release()
+	asking, cancel := l.bounded(ctx)
+	defer cancel()
+	wait, err := take.Run(asking, l.client, []string{l.cfg.Prefix + key}, rate, burst).Int64()
 	if err != nil {
-		return false, 0, fmt.Errorf("redislimit: count a request: %w", err)
+		if ctx.Err() != nil {
+			return false, 0, fmt.Errorf("redislimit: count a request: %w", context.Cause(ctx))
+		}
+		l.failed(ctx, err)
+		return l.local.Allow(ctx, key, rate, burst)
+	}
+	if l.down.Swap(0) != 0 {
+		l.cfg.Logger.InfoContext(ctx, "redislimit: Redis answers again, limits are shared again")
 	}
 	if wait < 0 {
 		return true, 0, nil
 	}
 	return false, time.Duration(wait) * time.Millisecond, nil
+}
+
+// turn waits for a place among those that ask Redis.
+func (l *Limiter) turn(ctx context.Context) (release func(), err error) {
+	release = func() { <-l.turns }
+	select {
+	case l.turns <- struct{}{}:
+		return release, nil
+	default:
+	}
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	select {
+	case l.turns <- struct{}{}:
+		return release, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (l *Limiter) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if l.cfg.Timeout <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, l.cfg.Timeout)
+}
+
+// mayAsk reports whether Redis may be asked: while it answers, and by one request after each RetryAfter.
+func (l *Limiter) mayAsk() bool {
+	until := l.down.Load()
+	if until == 0 {
+		return true
+	}
+	now := time.Now()
+	return now.UnixNano() >= until && l.down.CompareAndSwap(until, now.Add(l.cfg.RetryAfter).UnixNano())
+}
+
+func (l *Limiter) failed(ctx context.Context, err error) {
+	if l.down.Swap(time.Now().Add(l.cfg.RetryAfter).UnixNano()) == 0 {
+		l.cfg.Logger.ErrorContext(ctx, "redislimit: Redis does not answer, this gateway counts for itself", "error", err, "retry_after", l.cfg.RetryAfter)
+	}
 }

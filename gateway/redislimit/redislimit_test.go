@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sillar-go/sillar/gateway"
 	"github.com/sillar-go/sillar/gateway/redislimit"
+	"github.com/sillar-go/sillar/internal/faultproxy"
 	"github.com/sillar-go/sillar/internal/testenv"
 )
 
@@ -130,8 +132,87 @@ func TestRedisThatIsStuck(t *testing.T) {
 		t.Error("a client that heeds no deadline was taken")
 	}
 	start := time.Now()
-	if _, _, err := limiter.Allow(t.Context(), "k", 1, 1); err == nil || time.Since(start) > 2*time.Second {
-		t.Fatalf("%v after %v", err, time.Since(start))
+	passed := 0
+	for range 200 { // the first waits, the others know
+		ok, _, err := limiter.Allow(t.Context(), "k", 0.01, 11)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			passed++
+		}
+	}
+	if took := time.Since(start); passed != 11 || took > 2*time.Second {
+		t.Errorf("%d passed in %s, want the burst of 11 and one wait", passed, took)
+	}
+}
+
+// A burst that is larger than the client's pool is counted, and takes Redis for no dead one.
+func TestBurstAboveThePoolIsCounted(t *testing.T) {
+	dsn, prefix := testenv.Redis(t)
+	opt, err := redis.ParseURL(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt.ContextTimeoutEnabled, opt.PoolSize = true, 2
+	client := redis.NewClient(opt)
+	defer client.Close()
+	var log strings.Builder
+	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	var passed atomic.Int32
+	var all sync.WaitGroup
+	for range 1000 {
+		all.Go(func() {
+			ok, _, err := limiter.Allow(t.Context(), "burst", 0.01, 11)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				passed.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if passed.Load() != 11 || log.Len() > 0 {
+		t.Errorf("%d of 1000 passed, want 11; log: %s", passed.Load(), &log)
+	}
+}
+
+// Redis dies and returns: limits are counted by each gateway meanwhile, and the log says so once.
+func TestRedisThatReturns(t *testing.T) {
+	dsn, prefix := testenv.Redis(t)
+	opt, err := redis.ParseURL(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := faultproxy.New(t, opt.Addr)
+	opt.Addr, opt.ContextTimeoutEnabled, opt.MaxRetries = proxy.Addr(), true, -1
+	client := redis.NewClient(opt)
+	defer client.Close()
+	var log strings.Builder
+	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 100 * time.Millisecond, RetryAfter: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	allow := func() {
+		t.Helper()
+		if _, _, err := limiter.Allow(t.Context(), "k", 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow()
+	proxy.Pause()
+	for range 20 {
+		allow()
+	}
+	proxy.Resume()
+	deadline := time.Now().Add(5 * time.Second)
+	for !strings.Contains(log.String(), "answers again") {
+		if time.Now().After(deadline) {
+			t.Fatalf("Redis was not asked again: %s", &log)
+		}
+		allow()
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := strings.Count(log.String(), "does not answer"); n != 1 {
+		t.Errorf("the outage was logged %d times: %s", n, &log)
 	}
 }
 
