@@ -2,8 +2,11 @@ package observability
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -28,12 +31,13 @@ type request struct {
 	f           withF
 	start       time.Time
 	method      string
-	route       string // joined pattern of the muxes that matched
-	pattern     string // that of the last of them
-	patternPath string // the path that it saw
-	stripped    string // the patterns of what has been stripped before it
-	noted       bool   // a Mux is in the chain
-	silent      bool   // not counted, not logged
+	route       string      // joined pattern of the muxes that matched
+	pattern     string      // that of the last of them
+	patternPath string      // the path that it saw
+	stripped    string      // the patterns of what has been stripped before it
+	noted       bool        // a Mux is in the chain
+	silent      bool        // not counted, not logged
+	outer       http.Header // what outer middleware had set
 	span        trace.Span
 	done        bool // the handler has returned
 }
@@ -87,18 +91,21 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 		id = correlation.New()
 	}
 	ctx = correlation.With(ctx, id)
-	q.w.Header()[correlationKey] = []string{id}
+	h := q.w.Header()
+	h[correlationKey] = []string{id}
+	if len(h) > 1 {
+		q.outer = h.Clone()
+	}
 	ctx = context.WithValue(ctx, requestKey{}, q)
 	if t.cfg.PublicEdge {
 		ctx = baggage.ContextWithoutBaggage(ctx)
 	}
 	remote := trace.SpanContextFromContext(ctx)
-	if len(t.cfg.SpanExporters) == 0 {
+	if len(t.cfg.SpanExporters) == 0 || !t.traced(r) {
 		if t.cfg.PublicEdge && remote.IsValid() {
 			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 		}
-		q.span = trace.SpanFromContext(ctx) // passes the trace of the caller on
-		return ctx
+		return ctx // which passes the trace of the caller on
 	}
 	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 	if t.cfg.PublicEdge && remote.IsValid() {
@@ -107,6 +114,27 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 	}
 	ctx, q.span = t.tracer.Start(ctx, q.method, opts...)
 	return ctx
+}
+
+// traced reports whether a request has a span.
+func (t *Telemetry) traced(r *http.Request) bool {
+	return !slices.Contains(t.cfg.QuietPaths, r.URL.Path) && (t.cfg.Filter == nil || t.cfg.Filter(r))
+}
+
+// hostOf returns an address without its port.
+func hostOf(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		return host
+	}
+	return address
+}
+
+// errorClass is error.type by the HTTP conventions: the class of the panic, or the status.
+func errorClass(status int, p *panicked) string {
+	if p != nil && p.stack != nil {
+		return fmt.Sprintf("%T", p.value)
+	}
+	return statusLabel(status)
 }
 
 // carries reports whether a request may have anything, beside the correlation id, that the propagator looks for.
@@ -149,12 +177,13 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 	switch {
 	case p != nil && !p.abort:
 		if status == 0 && !q.w.hijacked {
-			h := q.w.Header()
+			h := q.w.Header() // what the handler had set belongs to the answer that it did not give
 			for name := range h {
 				if name != correlationKey {
 					delete(h, name)
 				}
 			}
+			maps.Copy(h, q.outer) // such as CORS, without which a browser hides the 500
 			problem.Write(ctx, &q.w, http.StatusInternalServerError, "internal", "")
 		} else {
 			p.abort = true
@@ -166,6 +195,9 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 		status = http.StatusSwitchingProtocols
 	case status == 0:
 		status = http.StatusOK // net/http writes it when the handler returns
+	}
+	if p == nil && status >= 500 && errors.Is(ctx.Err(), context.Canceled) { // of a client that has left
+		status = statusAborted
 	}
 	endpoint := q.endpoint(r)
 	if !q.silent {
@@ -221,11 +253,11 @@ func (t *Telemetry) log(ctx context.Context, q *request, r *http.Request, endpoi
 	if p != nil && p.stack != nil {
 		rec.AddAttrs(slog.String("panic", fmt.Sprint(p.value)), slog.String("stack", string(p.stack)))
 	}
-	_ = t.handler.Handle(ctx, rec) // nobody could be told
+	_ = t.handler.Handle(ctx, rec) // there is no other log
 }
 
 func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status int, p *panicked) {
-	if len(t.cfg.SpanExporters) == 0 {
+	if q.span == nil {
 		return
 	}
 	defer q.span.End()
@@ -236,7 +268,12 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 	if method == "other" {
 		method = "_OTHER" // as OpenTelemetry writes it
 	}
-	q.span.SetName(method + " " + endpoint)
+	name := method
+	if endpoint != unmatched {
+		name += " " + endpoint
+		q.span.SetAttributes(attribute.String("http.route", endpoint))
+	}
+	q.span.SetName(name)
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
@@ -247,11 +284,12 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 	}
 	q.span.SetAttributes(
 		attribute.String("http.request.method", method), attribute.String("url.path", path),
-		attribute.String("url.scheme", scheme), attribute.String("http.route", endpoint),
-		attribute.Int("http.response.status_code", status),
+		attribute.String("url.scheme", scheme), attribute.Int("http.response.status_code", status),
+		attribute.String("server.address", hostOf(r.Host)), attribute.String("client.address", hostOf(r.RemoteAddr)),
 	)
 	if status >= 500 {
 		q.span.SetStatus(codes.Error, "")
+		q.span.SetAttributes(attribute.String("error.type", errorClass(status, p)))
 	}
 	if p != nil && p.stack != nil {
 		q.span.AddEvent("exception", trace.WithAttributes(

@@ -1,6 +1,7 @@
 package observability
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,12 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/push"
@@ -25,17 +28,17 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
-
-	"github.com/sillar-go/sillar/internal/correlation"
 )
 
 const scope = "github.com/sillar-go/sillar/observability"
 
-// Config says who is observed and where what is seen goes. Service is required.
+// Config names the service and says where its logs, metrics and spans go. Beside it the variables OTEL_SERVICE_NAME,
+// OTEL_RESOURCE_ATTRIBUTES, OTEL_PROPAGATORS, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and OTEL_BSP_* of OpenTelemetry
+// count where a field is empty; New refuses values that it does not know. Package otlp reads those of exporters.
 type Config struct {
-	// Service is the service's name, in every log line and span. Required.
+	// Service is the name of the service, in every log line and span. Default: OTEL_SERVICE_NAME; one of them is required.
 	Service string
-	// Version of the service. Default none.
+	// Version of the service. Default: service.version of OTEL_RESOURCE_ATTRIBUTES, else none.
 	Version string
 	// Attributes are further resource attributes of spans.
 	Attributes []attribute.KeyValue
@@ -48,13 +51,17 @@ type Config struct {
 	// SpanExporters take the spans, package otlp makes them. None: tracing is off, and trace ids from outside are only
 	// passed on. They belong to this Telemetry, whose Shutdown ends them: several in one process need exporters of their own.
 	SpanExporters []sdktrace.SpanExporter
-	// SampleRatio is the part of traces, begun here, that is recorded. Default 1. Negative: none. Traces that were begun
-	// elsewhere follow the decision made there.
+	// SampleRatio is the part of traces, begun here, that is recorded. Default: OTEL_TRACES_SAMPLER, else 1. Negative: none.
+	// Traces that were begun elsewhere follow the decision made there.
 	SampleRatio float64
-	// QueueSize bounds the spans that wait for the exporters; more are dropped. Default 2048.
+	// Sampler decides in place of SampleRatio. Default none.
+	Sampler sdktrace.Sampler
+	// QueueSize bounds the spans that wait for each exporter. More are dropped, counted in observability_spans_total and
+	// logged. Default: OTEL_BSP_MAX_QUEUE_SIZE, else 2048.
 	QueueSize int
 
-	// Propagator carries ids between services. Default: W3C trace context and the correlation id.
+	// Propagator carries ids between services. Default: the correlation id and what OTEL_PROPAGATORS names, else W3C trace
+	// context.
 	Propagator propagation.TextMapPropagator
 	// PublicEdge is for services that strangers call: a stranger's trace context becomes a link, not a parent, so that
 	// nobody outside decides what is sampled, and baggage is dropped.
@@ -62,8 +69,11 @@ type Config struct {
 
 	// Buckets of the duration histograms, in seconds. Default prometheus.DefBuckets.
 	Buckets []float64
-	// QuietPaths are paths whose requests are logged only when they fail. Default /metrics, /health and /ready.
+	// QuietPaths are paths whose requests are logged only when they fail, and have no span. Default /metrics, /health and
+	// /ready.
 	QuietPaths []string
+	// Filter says which requests have a span, beside those of QuietPaths, which have none. Default: all.
+	Filter func(r *http.Request) bool
 	// ShutdownTimeout bounds Shutdown when its context has no earlier end. Default 5 s.
 	ShutdownTimeout time.Duration
 }
@@ -88,26 +98,31 @@ type Telemetry struct {
 	metrics  *metrics
 	shutdown []func(context.Context) error
 	stopped  atomic.Bool
+	promLog  *promLog
 }
 
 // New makes a Telemetry. It dials nothing and touches nothing global.
-func New(_ context.Context, cfg Config) (*Telemetry, error) {
+func New(ctx context.Context, cfg Config) (*Telemetry, error) {
+	cfg.Service = cmp.Or(cfg.Service, os.Getenv("OTEL_SERVICE_NAME"))
 	if cfg.Service == "" {
-		return nil, errors.New("observability: Config.Service is required")
+		return nil, errors.New("observability: Config.Service, or OTEL_SERVICE_NAME, is required")
 	}
 	if cfg.LogWriter == nil {
 		cfg.LogWriter = os.Stdout
 	}
 	var fields []string
 	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-		fields = []string{"Traceparent"} // without it there is no trace context
-	}
-	if cfg.SampleRatio == 0 {
-		cfg.SampleRatio = 1
+		var err error
+		if cfg.Propagator, fields, err = propagatorFromEnvironment(); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.QueueSize <= 0 {
-		cfg.QueueSize = sdktrace.DefaultMaxQueueSize
+		n, err := queueSizeFromEnvironment()
+		if err != nil {
+			return nil, err
+		}
+		cfg.QueueSize = cmp.Or(n, sdktrace.DefaultMaxQueueSize)
 	}
 	if cfg.Buckets == nil {
 		cfg.Buckets = prometheus.DefBuckets
@@ -121,17 +136,21 @@ func New(_ context.Context, cfg Config) (*Telemetry, error) {
 	t := &Telemetry{cfg: cfg, Propagator: cfg.Propagator, Registry: prometheus.NewRegistry(), fields: fields}
 	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{Service: cfg.Service, Level: cfg.LogLevel})
 	t.Logger = slog.New(t.handler)
+	t.promLog = &promLog{log: t.Logger}
 	var err error
 	if t.metrics, err = newMetrics(t.Registry, cfg.Buckets); err != nil {
 		return nil, fmt.Errorf("observability: register metrics: %w", err)
 	}
-	res := resource.NewSchemaless(slices.Concat([]attribute.KeyValue{
-		attribute.String("service.name", cfg.Service), attribute.String("service.version", cfg.Version),
-	}, cfg.Attributes)...)
+	res, err := newResource(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
 	if err := t.meters(res); err != nil {
 		return nil, err
 	}
-	t.traces(res)
+	if err := t.traces(res); err != nil {
+		return nil, err
+	}
 	t.tracer = t.TracerProvider.Tracer(scope)
 	return t, nil
 }
@@ -164,43 +183,46 @@ func (t *Telemetry) meters(res *resource.Resource) error {
 	return nil
 }
 
-func (t *Telemetry) traces(res *resource.Resource) {
+// newResource describes the service: Config before the environment, and the SDK.
+func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
+	own := []attribute.KeyValue{attribute.String("service.name", cfg.Service)}
+	if cfg.Version != "" {
+		own = append(own, attribute.String("service.version", cfg.Version))
+	}
+	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithFromEnv(), resource.WithAttributes(append(own, cfg.Attributes...)...))
+	if err != nil {
+		return nil, fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	return res, nil
+}
+
+func (t *Telemetry) traces(res *resource.Resource) error {
 	if len(t.cfg.SpanExporters) == 0 {
 		t.TracerProvider = noop.NewTracerProvider()
-		return
+		return nil
 	}
-	opts := []sdktrace.TracerProviderOption{
-		sdktrace.WithResource(res),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(t.cfg.SampleRatio))),
+	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
+	byEnvironment, err := samplerInEnvironment()
+	switch {
+	case t.cfg.Sampler != nil:
+		opts = append(opts, sdktrace.WithSampler(t.cfg.Sampler))
+	case t.cfg.SampleRatio != 0:
+		opts = append(opts, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(t.cfg.SampleRatio))))
+	case err != nil:
+		return err
+	case !byEnvironment:
+		opts = append(opts, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
+	}
+	counts, err := newSpanCounts(t.Registry)
+	if err != nil {
+		return fmt.Errorf("observability: register metrics: %w", err)
 	}
 	for _, e := range t.cfg.SpanExporters {
-		opts = append(opts, sdktrace.WithBatcher(&reporting{SpanExporter: e, log: t.Logger}, sdktrace.WithMaxQueueSize(t.cfg.QueueSize)))
+		opts = append(opts, sdktrace.WithSpanProcessor(newSpanQueue(e, t.cfg.QueueSize, counts, t.Logger)))
 	}
 	tp := sdktrace.NewTracerProvider(opts...)
 	t.TracerProvider = tp
 	t.shutdown = append([]func(context.Context) error{tp.Shutdown}, t.shutdown...)
-}
-
-// reporting tells the log of exporters that fail, once a minute at most, instead of OTel's global error handler.
-type reporting struct {
-	sdktrace.SpanExporter
-	log  *slog.Logger
-	next atomic.Int64 // when the log may be told again, Unix nanoseconds
-	lost atomic.Int64 // spans lost since it was told
-}
-
-// ExportSpans implements sdktrace.SpanExporter.
-func (r *reporting) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	err := r.SpanExporter.ExportSpans(ctx, spans)
-	if err == nil {
-		return nil
-	}
-	lost := r.lost.Add(int64(len(spans)))
-	now, next := time.Now(), r.next.Load()
-	if now.UnixNano() >= next && r.next.CompareAndSwap(next, now.Add(time.Minute).UnixNano()) {
-		r.lost.Add(-lost)
-		r.log.Warn("spans could not be exported", "error", err, "lost", lost)
-	}
 	return nil
 }
 
@@ -211,6 +233,7 @@ func (t *Telemetry) InstallGlobals() {
 	otel.SetTracerProvider(t.TracerProvider)
 	otel.SetMeterProvider(t.MeterProvider)
 	otel.SetTextMapPropagator(t.Propagator)
+	otel.SetLogger(logr.FromSlogHandler(t.handler))
 	var next atomic.Int64
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		now, due := time.Now(), next.Load()
@@ -239,9 +262,13 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// MetricsHandler serves the registry in Prometheus' formats. Requests to it are neither counted nor logged.
+// MetricsHandler serves the registry in Prometheus' formats. Requests to it are neither counted nor logged. A metric that
+// cannot be served, because its name or labels contradict another's, is left out, logged once and counted in
+// promhttp_metric_handler_errors_total; all others are served.
 func (t *Telemetry) MetricsHandler() http.Handler {
-	inner := promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{EnableOpenMetrics: true, ErrorLog: promLog{t.Logger}})
+	inner := promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorLog: t.promLog, ErrorHandling: promhttp.ContinueOnError, Registry: t.Registry,
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if q := requestFrom(r.Context()); q != nil {
 			q.silent = true
@@ -250,10 +277,33 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 	})
 }
 
-type promLog struct{ log *slog.Logger }
+// promLog logs the errors of scrapes, once for each metric: they come with every scrape.
+type promLog struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	seen map[string]bool
+}
 
-func (p promLog) Println(v ...any) {
-	p.log.Error("metrics could not be served", "error", fmt.Sprint(v...))
+// maxPromErrors bounds the errors that are remembered.
+const maxPromErrors = 100
+
+// Println implements promhttp.Logger.
+func (p *promLog) Println(v ...any) {
+	text := fmt.Sprint(v...)
+	metric := text // which of the two that conflict is named changes from scrape to scrape
+	if _, rest, ok := strings.Cut(text, "collected metric "); ok {
+		metric = strings.Trim(strings.SplitN(rest, " ", 2)[0], `"`)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen[metric] || len(p.seen) >= maxPromErrors {
+		return
+	}
+	if p.seen == nil {
+		p.seen = map[string]bool{}
+	}
+	p.seen[metric] = true
+	p.log.Error("observability: a metric cannot be served; rename the instrument", "error", text)
 }
 
 // Push sends all metrics to a Pushgateway, with the service as the job: for batch jobs, which end before anybody

@@ -103,11 +103,27 @@ func errorType(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "canceled"
 	}
+	return fmt.Sprintf("%T", cause(err))
+}
+
+// cause returns the innermost error that others wrap. Of several that one wraps, the last counts: after the sentinel of the
+// package that wraps, it is what happened.
+func cause(err error) error {
 	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return fmt.Sprintf("%T", err)
+		switch w := err.(type) { //nolint:errorlint // this walks the tree itself
+		case interface{ Unwrap() error }:
+			if w.Unwrap() == nil {
+				return err
+			}
+			err = w.Unwrap()
+		case interface{ Unwrap() []error }:
+			all := w.Unwrap()
+			if len(all) == 0 {
+				return err
+			}
+			err = all[len(all)-1]
+		default:
+			return err
 		}
-		err = inner
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +20,19 @@ type Phase struct {
 	Stop func(ctx context.Context) error
 	// Bound is how long it may take. Default 5 s.
 	Bound time.Duration
+}
+
+// CloseConnections returns a handler that answers as next does, and once the service drains also with Connection: close: the
+// client then sends its next request over another connection, to another instance. Without it a load balancer that balances
+// connections keeps sending requests over those that it has, into a server that is about to close them. On HTTP/2 the
+// connection ends with a GOAWAY, after the requests that are under way.
+func (h *Health) CloseConnections(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.Draining() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Drain says how a service goes down. The zero Drain goes down at SIGTERM or SIGINT, without a delay, within 30 s.

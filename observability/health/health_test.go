@@ -238,3 +238,23 @@ func TestRealSignal(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// While the service drains, clients are asked to open their next connection elsewhere.
+func TestCloseConnectionsWhileDraining(t *testing.T) {
+	h := Must(New(Config{}))
+	srv := httptest.NewServer(h.CloseConnections(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })))
+	defer srv.Close()
+	for _, draining := range []bool{false, true} {
+		if draining {
+			h.Drain()
+		}
+		res, err := srv.Client().Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.Close != draining {
+			t.Errorf("draining: %v, the answer closes the connection: %v", draining, res.Close)
+		}
+	}
+}

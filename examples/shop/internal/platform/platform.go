@@ -245,7 +245,7 @@ type servers struct {
 }
 
 func (s *Service) serve(fail context.CancelCauseFunc) *servers {
-	handler := s.Tel.Middleware(s.handler())
+	handler := s.Health.CloseConnections(s.Tel.Middleware(s.handler()))
 	all := &servers{}
 	start := func(run func(*gateway.Door) error) {
 		server := gateway.Server("", handler)
