@@ -52,7 +52,7 @@ func (r *runner) backward(ctx, stop context.Context) error {
 			}
 		}
 	}
-	if n.kind == kindParallel && st.Status != NotStarted {
+	if n.kind == kindParallel && st.Status != StepNotStarted {
 		st.Status = StepCompensated
 	}
 	r.rec.Cursor--

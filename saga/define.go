@@ -164,7 +164,7 @@ func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S
 		h = func(ctx context.Context, c *Call, state *S) error {
 			var p P
 			if err := json.Unmarshal(c.payload, &p); err != nil {
-				return Rejected(fmt.Errorf("saga: signal %s does not decode: %w", name, err))
+				return Reject(fmt.Errorf("saga: signal %s does not decode: %w", name, err))
 			}
 			return on(ctx, c, state, p)
 		}
@@ -329,9 +329,9 @@ func (d *definition) check() {
 func (d *definition) freshSteps() []StepState {
 	steps := make([]StepState, len(d.nodes))
 	for i, n := range d.nodes {
-		steps[i] = StepState{Name: n.name, Status: NotStarted}
+		steps[i] = StepState{Name: n.name, Status: StepNotStarted}
 		for _, b := range n.branches {
-			steps[i].Branches = append(steps[i].Branches, StepState{Name: b.name, Status: NotStarted})
+			steps[i].Branches = append(steps[i].Branches, StepState{Name: b.name, Status: StepNotStarted})
 		}
 	}
 	return steps

@@ -57,7 +57,7 @@ func (e rejectedError) Unwrap() error { return e.err }
 
 // Rejected marks an error as a refusal that is known to have had no effect, such as a declined card: the step is not
 // tried again, and its own compensation is skipped unless an earlier attempt was in doubt.
-func Rejected(err error) error {
+func Reject(err error) error {
 	if err == nil {
 		return nil
 	}

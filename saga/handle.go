@@ -66,10 +66,10 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		return &Handle[S]{o, id}, nil
 	}
 	if places > 0 {
-		o.begun(id)
+		o.markRunning(id)
 		go o.run(own, Claimed{Record: stored})
 	} else {
-		o.store.AfterCommit(ctx, o.poke)
+		o.store.AfterCommit(ctx, o.wake)
 	}
 	return &Handle[S]{o, id}, nil
 }
@@ -156,6 +156,6 @@ func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, p
 	if err != nil {
 		return fmt.Errorf("saga: signal %s of %s: %w", name, id, err)
 	}
-	o.poke()
+	o.wake()
 	return nil
 }

@@ -51,7 +51,7 @@ func (o *Orchestrator) heart(ctx context.Context) {
 		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx)) //nolint:fatcontext // each lease has a life of its own
 		self.stop, self.yield = context.WithCancel(ctx)                            // and an end of its own
 		o.setSelf(self)
-		o.poke()
+		o.wake()
 		for ctx.Err() == nil && !self.unsure.Load() && o.hold(ctx, self, ctx.Done()) {
 		}
 		switch {
@@ -118,7 +118,7 @@ func (o *Orchestrator) retire(ctx context.Context, self *identity) {
 		}
 		self.kill(ErrLostLease)
 		o.leaveStore(ctx, self)
-		o.poke()
+		o.wake()
 	}()
 }
 

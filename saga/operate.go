@@ -27,7 +27,7 @@ func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 		if r.Status != Running {
 			return nil // it is on its way back
 		}
-		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != NotStarted)
+		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != StepNotStarted)
 		if r.Cursor > d.pivot || atPivot {
 			return ErrPastPivot
 		}
@@ -36,7 +36,7 @@ func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("saga: cancel %s: %w", id, err)
 	}
-	o.poke()
+	o.wake()
 	return nil
 }
 
@@ -46,7 +46,7 @@ func (o *Orchestrator) Retry(ctx context.Context, id, actor string) error {
 	return o.amend(ctx, id, Audit{Actor: actor, Action: "retry"}, func(d *definition, r *Record) error {
 		if r.Cause != "" && r.forwardStuck(d) {
 			st := &r.Steps[r.Cursor]
-			st.Status, st.Attempts = Started, 0
+			st.Status, st.Attempts = StepStarted, 0
 			r.Status, r.FailedStep, r.Cause = Running, "", ""
 			return nil
 		}
@@ -69,7 +69,7 @@ func (r *Record) forwardStuck(d *definition) bool {
 // highest is the last step that was begun.
 func (r *Record) highest() int {
 	for i := len(r.Steps) - 1; i > 0; i-- {
-		if r.Steps[i].Status != NotStarted {
+		if r.Steps[i].Status != StepNotStarted {
 			return i
 		}
 	}
@@ -142,6 +142,6 @@ func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change fun
 	}
 	r.Revision++
 	o.changed(ctx, r)
-	o.poke()
+	o.wake()
 	return nil
 }

@@ -51,7 +51,7 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
-	wake  chan struct{}
+	wakes chan struct{}
 	slots chan struct{}
 
 	mu      sync.Mutex
@@ -97,7 +97,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wake: make(chan struct{}, 1),
+	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wakes: make(chan struct{}, 1),
 		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, retired: map[*identity]struct{}{}, last: newRecent(1024)}
 	for _, d := range defs {
 		def := d.definition()
@@ -174,7 +174,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
-		case <-o.wake:
+		case <-o.wakes:
 		}
 	}
 	<-beats
@@ -202,16 +202,16 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 // run drives a saga in a place that enter took.
 func (o *Orchestrator) run(self *identity, c Claimed) {
 	defer o.leave(self)
-	defer o.gone(c.ID)
+	defer o.unmark(c.ID)
 	if !newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver) {
 		self.unsure.Store(true)
 	}
 }
 
-// poke makes Run look for work now.
-func (o *Orchestrator) poke() {
+// wake makes Run look for work now.
+func (o *Orchestrator) wake() {
 	select {
-	case o.wake <- struct{}{}:
+	case o.wakes <- struct{}{}:
 	default:
 	}
 }

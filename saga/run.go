@@ -66,10 +66,10 @@ func (r *runner) begin(ctx context.Context, takenOver bool) error {
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
 	if takenOver {
-		doubt(st)
+		markInDoubt(st)
 		for i := range st.Branches {
-			if st.Branches[i].Status == Started {
-				doubt(&st.Branches[i])
+			if st.Branches[i].Status == StepStarted {
+				markInDoubt(&st.Branches[i])
 			}
 		}
 		return r.save(ctx)
@@ -78,8 +78,8 @@ func (r *runner) begin(ctx context.Context, takenOver bool) error {
 	return nil
 }
 
-func doubt(st *StepState) {
-	st.Status, st.InDoubt = Started, true
+func markInDoubt(st *StepState) {
+	st.Status, st.InDoubt = StepStarted, true
 	st.Attempts++
 	st.Error = "the orchestrator was lost"
 }
@@ -87,10 +87,10 @@ func doubt(st *StepState) {
 // intend marks the step at the cursor as begun, which the next write, or the claim itself, makes durable.
 func (r *runner) intend() {
 	st := &r.rec.Steps[r.rec.Cursor]
-	st.Status = Started
+	st.Status = StepStarted
 	for i := range st.Branches {
-		if st.Branches[i].Status == NotStarted {
-			st.Branches[i].Status = Started
+		if st.Branches[i].Status == StepNotStarted {
+			st.Branches[i].Status = StepStarted
 		}
 	}
 	n := r.def.nodes[r.rec.Cursor]
@@ -112,7 +112,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 	}
-	pause := backoff.Exponential(20 * time.Millisecond, time.Second)
+	pause := backoff.Exponential(20*time.Millisecond, time.Second)
 	for n := 1; ; n++ {
 		err := r.o.store.Save(ctx, r.rec)
 		switch {
@@ -142,7 +142,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 					return err
 				}
 				if r.atBoundary() {
-					r.heedCancel()
+					r.applyCancel()
 				}
 				if r.rec.Owner == "" {
 					r.rec.WakeAt = time.Now().UTC() // do not sleep over a signal
@@ -172,9 +172,9 @@ func (r *runner) atBoundary() bool {
 	return st.Attempts == 0 && !st.InDoubt
 }
 
-// heedCancel turns back where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
+// applyCancel turns back where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
 // its beginning has not been stored yet.
-func (r *runner) heedCancel() {
+func (r *runner) applyCancel() {
 	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
 		return
 	}
@@ -184,16 +184,16 @@ func (r *runner) heedCancel() {
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
 	if fresh {
-		st.Status = NotStarted
+		st.Status = StepNotStarted
 		for i := range st.Branches {
-			st.Branches[i].Status = NotStarted
+			st.Branches[i].Status = StepNotStarted
 		}
 	}
-	r.turnBack(st.Name, ErrCancelled.Error())
+	r.startCompensation(st.Name, ErrCancelled.Error())
 }
 
-// turnBack begins to compensate, at the step that the cursor stands on.
-func (r *runner) turnBack(step, cause string) {
+// startCompensation begins to compensate, at the step that the cursor stands on.
+func (r *runner) startCompensation(step, cause string) {
 	r.rec.Status = Compensating
 	r.rec.FailedStep, r.rec.Cause = step, cause
 }
@@ -217,15 +217,15 @@ func (r *runner) parkUntil(ctx context.Context, at time.Time) error {
 // wakeAt makes Run look for work at a time.
 func (o *Orchestrator) wakeAt(at time.Time) {
 	if d := time.Until(at); d <= 0 {
-		o.poke()
+		o.wake()
 	} else if d < o.cfg.Poll {
-		time.AfterFunc(d, o.poke)
+		time.AfterFunc(d, o.wake)
 	}
 }
 
 // forward makes the step at the cursor, and stores its result together with the intent of the next one.
 func (r *runner) forward(ctx, stop context.Context) error {
-	if r.heedCancel(); r.rec.Status != Running {
+	if r.applyCancel(); r.rec.Status != Running {
 		return r.save(ctx)
 	}
 	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
@@ -252,13 +252,13 @@ func (r *runner) forward(ctx, stop context.Context) error {
 			r.intend()
 		}
 	case endRejected, endExhausted:
-		st.Status, st.Error = Failed, cut(res.err.Error())
+		st.Status, st.Error = StepFailed, cut(res.err.Error())
 		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt
 		if forward {
 			r.rec.FailedStep, r.rec.Cause = st.Name, st.Error
 			r.finish(Stuck)
 		} else {
-			r.turnBack(cmp.Or(res.step, st.Name), st.Error)
+			r.startCompensation(cmp.Or(res.step, st.Name), st.Error)
 		}
 	case endPark:
 		return r.park(ctx, res.delay)
@@ -282,11 +282,11 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if time.Now().Before(st.Deadline) {
 		return r.parkUntil(ctx, st.Deadline)
 	}
-	st.Status, st.Error = Failed, ErrAwaitTimeout.Error()
-	r.turnBack(n.name, ErrAwaitTimeout.Error())
+	st.Status, st.Error = StepFailed, ErrAwaitTimeout.Error()
+	r.startCompensation(n.name, ErrAwaitTimeout.Error())
 	err := r.saveUnless(ctx, func() bool { _, here := r.rec.Signals[n.name]; return here })
 	if errors.Is(err, ErrSignalled) {
-		st.Status, st.Error = Started, ""
+		st.Status, st.Error = StepStarted, ""
 		r.rec.Status, r.rec.FailedStep, r.rec.Cause = Running, "", ""
 		return nil
 	}

@@ -27,10 +27,10 @@ type StepStatus string
 
 // The states of a step.
 const (
-	NotStarted      StepStatus = "NOT_STARTED"
-	Started         StepStatus = "STARTED"
+	StepNotStarted  StepStatus = "NOT_STARTED"
+	StepStarted     StepStatus = "STARTED"
 	StepCompleted   StepStatus = "COMPLETED"
-	Failed          StepStatus = "FAILED"
+	StepFailed      StepStatus = "FAILED"
 	StepCompensated StepStatus = "COMPENSATED"
 )
 

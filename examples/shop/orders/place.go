@@ -82,7 +82,7 @@ func (h *steps) check(ctx context.Context, _ *saga.Call, p *Placing) error {
 		return h.verdict(ctx, h.peers.inventory, err)
 	}
 	if !got.Available {
-		return saga.Rejected(errors.New("not enough in stock"))
+		return saga.Reject(errors.New("not enough in stock"))
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (h *steps) refund(ctx context.Context, c *saga.Call, p *Placing) error {
 func (h *steps) confirm(ctx context.Context, _ *saga.Call, p *Placing) error {
 	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.pay(p.PaymentID) })
 	if errors.Is(err, ErrState) {
-		return saga.Rejected(err)
+		return saga.Reject(err)
 	}
 	return err
 }
@@ -151,7 +151,7 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 			if res.Problem != nil && res.Problem.Detail != "" {
 				reason = res.Problem.Detail
 			}
-			return saga.Rejected(errors.New(reason))
+			return saga.Reject(errors.New(reason))
 		}
 	}
 	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)

@@ -29,13 +29,13 @@ func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record,
 }
 
 // begun notes that a saga is at work here, gone that it is not any more.
-func (o *Orchestrator) begun(id string) {
+func (o *Orchestrator) markRunning(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.here[id] = struct{}{}
 }
 
-func (o *Orchestrator) gone(id string) {
+func (o *Orchestrator) unmark(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.here, id)

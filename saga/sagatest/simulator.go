@@ -300,7 +300,7 @@ func (n *node) handle(_ context.Context, c bridge.Call) error {
 	case Error:
 		return errInjected
 	case Reject:
-		return saga.Rejected(errInjected)
+		return saga.Reject(errInjected)
 	}
 	if err := n.hit(f); err != nil {
 		return err
@@ -337,7 +337,7 @@ func (w *world) apply(from string, c bridge.Call) error {
 		switch {
 		case !w.cfg.NoBarrier && e.shut:
 			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step)
-			return saga.Rejected(errors.New("too late"))
+			return saga.Reject(errors.New("too late"))
 		case alive, !w.cfg.NoBarrier && e.applied > 0:
 			return nil // a duplicate
 		}
