@@ -62,7 +62,9 @@ func newNode[S any](name string, k kind, h Handler[S], attempts int) *node {
 		n.err = fmt.Errorf("%w: step %q has no handler", ErrDefinition, name)
 		return n
 	}
-	n.do = erase(h)
+	if h != nil {
+		n.do = erase(h)
+	}
 	return n
 }
 
@@ -238,6 +240,8 @@ type Definition interface {
 	Version() int
 	// Mermaid draws the definition as a flowchart, coloured by an instance where one is given.
 	Mermaid(overlay ...Record) string
+	// Steps describes the steps.
+	Steps() []StepInfo
 	definition() *definition
 }
 

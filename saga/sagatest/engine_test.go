@@ -27,10 +27,10 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 			"			if gerr == nil || errors.Is(gerr, ErrNotFound) {\n				return err\n			}\n		case",
 			"			r.rec.Fence, r.rec.Revision = stored.Fence, stored.Revision\n			continue\n		case"}}},
 		"compensation before all branches have settled": {"parallel", []edit{{"parallel.go",
-			"		if lost == nil && e.res.end != endPark {", "		if e.st.Status == Failed {\n			break\n		}\n		if lost == nil && e.res.end != endPark {"}}},
+			"		if lost == nil && e.res.end != endPark {", "		if e.st.Status == StepFailed {\n			break\n		}\n		if lost == nil && e.res.end != endPark {"}}},
 		"intent after the effect": {"four", []edit{
 			{"run.go", "		} else {\n			r.intend()\n		}", "		}"},
-			{"run.go", "		doubt(st)\n		for", "		if st.Status == Started {\n			doubt(st)\n		}\n		for"}}},
+			{"run.go", "		markInDoubt(st)\n		for", "		if st.Status == StepStarted {\n			markInDoubt(st)\n		}\n		for"}}},
 		"the attempt in the key": {"four", []edit{{"call.go",
 			"	return c.id + \"/\" + c.step + \"/do\"", "	return c.id + \"/\" + c.step + \"/do\" + string(rune('0'+c.attempt))"}}},
 		"a pivot that is compensated": {"four", []edit{{"run.go",

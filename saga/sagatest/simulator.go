@@ -2,6 +2,7 @@ package sagatest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/saga"
-	"github.com/sillar-go/sillar/saga/internal/bridge"
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
 
@@ -41,7 +41,7 @@ type effect struct {
 type world struct {
 	cfg   ExploreConfig
 	plan  map[string]Fault
-	steps []bridge.Step
+	steps []saga.StepInfo
 	store saga.Store
 	over  chan struct{} // closed when the run ends: lets the dead go
 
@@ -72,7 +72,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 	for _, c := range plan {
 		w.plan[c.Point] = c.Fault
 	}
-	_, w.steps = bridge.Fake(def, nil)
+	w.steps = def.Steps()
 	synctest.Test(t, func(t *testing.T) {
 		w.over = make(chan struct{})
 		w.store = sagamem.New()
@@ -84,12 +84,12 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 		w.launch = func() {
 			w.nodes++
 			n := &node{Store: w.store, w: w, name: fmt.Sprintf("node%d", w.nodes)}
-			fake, _ := bridge.Fake(def, n.handle)
-			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, fake.(saga.Definition)))
+			simulated := saga.Substitute(def, n.handle)
+			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, simulated))
 			running.Go(func() { _ = o.Run(ctx) })
 			if w.nodes == 1 {
 				synctest.Wait() // it has its lease
-				if err := bridge.Start(ctx, o, fake, sagaID); err != nil {
+				if _, err := simulated.Start(ctx, o, sagaID, json.RawMessage("{}")); err != nil {
 					w.breaks("the saga could not be started: %v", err)
 				}
 			}
@@ -283,17 +283,17 @@ func (n *node) Leave(ctx context.Context, owner string) error {
 }
 
 // handle is every handler: it sends a message to the participant, whose effect is in the world.
-func (n *node) handle(_ context.Context, c bridge.Call) error {
-	w, what := n.w, "do "+c.Step
+func (n *node) handle(_ context.Context, c *saga.Call) error {
+	w, what := n.w, "do "+c.Step()
 	before := []Fault{Crash, Stall, Error, Reject}
-	if c.Undo {
-		what, before = "undo "+c.Step, []Fault{Crash, Stall, Error}
+	if c.Compensating() {
+		what, before = "undo "+c.Step(), []Fault{Crash, Stall, Error}
 	}
 	w.mu.Lock()
 	if w.keys[what] == nil {
 		w.keys[what] = map[string]bool{}
 	}
-	w.keys[what][c.Key] = true
+	w.keys[what][c.Key()] = true
 	w.mu.Unlock()
 	f := w.at(what+" before", before...)
 	switch f {
@@ -320,35 +320,35 @@ func (n *node) handle(_ context.Context, c bridge.Call) error {
 }
 
 // apply is the participant.
-func (w *world) apply(from string, c bridge.Call) error {
+func (w *world) apply(from string, c *saga.Call) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := w.effects[c.Step]
+	e := w.effects[c.Step()]
 	if e == nil {
 		e = &effect{}
-		w.effects[c.Step] = e
+		w.effects[c.Step()] = e
 	}
 	alive := e.applied > e.undone
 	first := func(what string) {
 		w.order = append(w.order, what)
 		w.tell("%s->>participant: %s", from, what)
 	}
-	if !c.Undo {
+	if !c.Compensating() {
 		switch {
 		case !w.cfg.NoBarrier && e.shut:
-			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step)
+			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step())
 			return saga.Reject(errors.New("too late"))
 		case alive, !w.cfg.NoBarrier && e.applied > 0:
 			return nil // a duplicate
 		}
 		e.applied++
-		first("do " + c.Step)
+		first("do " + c.Step())
 		return nil
 	}
 	e.shut = true
 	if alive {
 		e.undone++
-		first("undo " + c.Step)
+		first("undo " + c.Step())
 	}
 	return nil
 }
