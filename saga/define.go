@@ -55,9 +55,17 @@ type node struct {
 	err      error
 }
 
+// The default budget of what must not be given up: about four days.
+const patientAttempts = 1000
+
+var patientPause = Exponential(200*time.Millisecond, 10*time.Minute)
+
 func newNode[S any](name string, k kind, h Handler[S], attempts int) *node {
 	n := &node{name: name, kind: k, timeout: 10 * time.Second, attempts: attempts, pause: Exponential(200*time.Millisecond, 30*time.Second),
-		undoTimeout: 10 * time.Second, undoAttempts: 10, undoPause: Exponential(200*time.Millisecond, time.Minute)}
+		undoTimeout: 10 * time.Second, undoAttempts: patientAttempts, undoPause: patientPause}
+	if k == kindPivot || k == kindRetriable {
+		n.pause = patientPause
+	}
 	if h == nil && k != kindParallel {
 		n.err = fmt.Errorf("%w: step %q has no handler", ErrDefinition, name)
 		return n
@@ -114,7 +122,8 @@ func (d *StepDef[S]) Compensate(undo Handler[S]) *StepDef[S] {
 	return d
 }
 
-// Timeout bounds an attempt. Default 10 s.
+// Timeout bounds an attempt. Default 10 s. It is cooperative: a handler that ignores its context keeps its slot, which
+// is logged and counted by sillar.saga.handlers.overdue.
 func (d *StepDef[S]) Timeout(t time.Duration) *StepDef[S] { d.n.timeout = t; return d }
 
 // Retry bounds the attempts of the action. Default 3, from 200 ms on. An attempt in doubt is tried again with the
@@ -127,7 +136,8 @@ func (d *StepDef[S]) Retry(attempts int, pause Backoff) *StepDef[S] {
 // CompensateTimeout bounds an attempt of the compensation. Default 10 s.
 func (d *StepDef[S]) CompensateTimeout(t time.Duration) *StepDef[S] { d.n.undoTimeout = t; return d }
 
-// CompensateRetry bounds the attempts of the compensation. Default 10, from 200 ms to a minute.
+// CompensateRetry bounds the attempts of the compensation. Then the saga is stuck. Default
+// 1,000 with pauses that grow from 200 ms to 10 minutes, which takes about four days.
 func (d *StepDef[S]) CompensateRetry(attempts int, pause Backoff) *StepDef[S] {
 	d.n.undoAttempts, d.n.undoPause = attempts, pause
 	return d
@@ -138,18 +148,19 @@ type ForwardDef[S any] struct{ part[S] }
 
 // Pivot is the step that decides: before it everything can be undone, after it everything is done.
 func Pivot[S any](name string, do Handler[S]) *ForwardDef[S] {
-	return &ForwardDef[S]{part[S]{newNode(name, kindPivot, do, 20)}}
+	return &ForwardDef[S]{part[S]{newNode(name, kindPivot, do, patientAttempts)}}
 }
 
 // Retriable is a step after the pivot.
 func Retriable[S any](name string, do Handler[S]) *ForwardDef[S] {
-	return &ForwardDef[S]{part[S]{newNode(name, kindRetriable, do, 20)}}
+	return &ForwardDef[S]{part[S]{newNode(name, kindRetriable, do, patientAttempts)}}
 }
 
 // Timeout bounds an attempt. Default 10 s.
 func (d *ForwardDef[S]) Timeout(t time.Duration) *ForwardDef[S] { d.n.timeout = t; return d }
 
-// Retry bounds the attempts; then the saga is stuck. Default 20, from 200 ms to 30 s.
+// Retry bounds the attempts; then the saga is stuck. Default 1,000 with pauses that grow from 200 ms to 10
+// minutes, which takes about four days.
 func (d *ForwardDef[S]) Retry(attempts int, pause Backoff) *ForwardDef[S] {
 	d.n.attempts, d.n.pause = attempts, pause
 	return d

@@ -65,6 +65,7 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		}
 		return &Handle[S]{o, id}, nil
 	}
+	o.cfg.Logger.DebugContext(ctx, "saga: started", "saga", d.d.name, "saga_id", id)
 	if places > 0 {
 		o.markRunning(id)
 		go o.run(own, Claimed{Record: stored})

@@ -46,19 +46,40 @@ func (o *Orchestrator) Retry(ctx context.Context, id, actor string) error {
 	return o.amend(ctx, id, Audit{Actor: actor, Action: "retry"}, func(d *definition, r *Record) error {
 		if r.Cause != "" && r.forwardStuck(d) {
 			st := &r.Steps[r.Cursor]
-			st.Status, st.Attempts = StepStarted, 0
+			st.Status, st.Attempts, st.Takeovers = StepStarted, 0, 0
 			r.Status, r.FailedStep, r.Cause = Running, "", ""
 			return nil
 		}
 		r.Status, r.Cursor = Compensating, r.highest()
 		for i := range r.Steps {
-			r.Steps[i].UndoAttempts = 0
+			r.Steps[i].UndoAttempts, r.Steps[i].UndoTakeovers, r.Steps[i].Undoing = 0, 0, false
 			for j := range r.Steps[i].Branches {
-				r.Steps[i].Branches[j].UndoAttempts = 0
+				b := &r.Steps[i].Branches[j]
+				b.UndoAttempts, b.UndoTakeovers, b.Undoing = 0, 0, false
 			}
 		}
 		return nil
 	})
+}
+
+// RetryAll retries the stuck sagas that f selects, all pages of them, and returns how many. f.Limit is the size of a
+// page. Sagas that cannot be retried are skipped and reported in the error.
+func (o *Orchestrator) RetryAll(ctx context.Context, f Filter, actor string) (retried int, err error) {
+	var failed []error
+	for {
+		page, err := o.Stuck(ctx, f)
+		if err != nil || len(page) == 0 {
+			return retried, errors.Join(append(failed, err)...)
+		}
+		for _, r := range page {
+			f.After = r.ID
+			if err := o.Retry(ctx, r.ID, actor); err != nil {
+				failed = append(failed, err)
+				continue
+			}
+			retried++
+		}
+	}
 }
 
 // forwardStuck says whether the saga stopped on its way forward: at or after the pivot, where nothing is compensated.

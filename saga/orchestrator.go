@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,12 @@ type Config struct {
 	Poll time.Duration
 	// ParkAfter is from which pause on a saga gives up its place and waits in the store. 0 means 1 s.
 	ParkAfter time.Duration
+	// StoreTimeout bounds each call to the store. A call that fails is logged and made again. Default a third of Lease,
+	// at most 5 s: longer than a slow write takes, shorter than what makes a node lose its lease.
+	StoreTimeout time.Duration
+	// MaxTakeovers bounds how often a step, or its compensation, is tried again after the process that ran it has died
+	// or has lost its lease. These attempts are not counted as those of Retry and CompensateRetry. Default 5.
+	MaxTakeovers int
 	// DrainTimeout bounds how long running handlers may go on after Run's context ends. 0 means 20 s, negative none.
 	DrainTimeout time.Duration
 	// Logger is where failures go. Nil means slog.Default.
@@ -69,26 +76,17 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if store == nil || len(defs) == 0 {
 		return nil, fmt.Errorf("%w: New needs a store and definitions", ErrDefinition)
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.Lease, 15*time.Second)
-	def(&cfg.Poll, time.Second)
-	def(&cfg.ParkAfter, time.Second)
-	def(&cfg.DrainTimeout, 20*time.Second)
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 64
-	}
-	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 {
-		return nil, fmt.Errorf("%w: Lease, Poll and Concurrency cannot be off", ErrDefinition)
-	}
-	if cfg.Name == "" {
-		cfg.Name = "orchestrator"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+	cfg.Lease = cmp.Or(cfg.Lease, 15*time.Second)
+	cfg.Poll = cmp.Or(cfg.Poll, time.Second)
+	cfg.ParkAfter = cmp.Or(cfg.ParkAfter, time.Second)
+	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 20*time.Second)
+	cfg.StoreTimeout = cmp.Or(cfg.StoreTimeout, min(cfg.Lease/3, 5*time.Second))
+	cfg.MaxTakeovers = cmp.Or(cfg.MaxTakeovers, 5)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 64)
+	cfg.Name = cmp.Or(cfg.Name, "orchestrator")
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 || cfg.StoreTimeout < 0 || cfg.MaxTakeovers < 0 {
+		return nil, fmt.Errorf("%w: Lease, Poll, Concurrency, StoreTimeout and MaxTakeovers cannot be negative", ErrDefinition)
 	}
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
@@ -97,8 +95,9 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wakes: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, retired: map[*identity]struct{}{}, last: newRecent(1024)}
+	o := &Orchestrator{store: boundedStore{store, cfg.StoreTimeout}, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wakes: make(chan struct{}, 1),
+		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{},
+		retired: map[*identity]struct{}{}, last: newRecent(1024)}
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {

@@ -59,8 +59,11 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 	return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound)
 }
 
-// begin notes what a takeover means: the attempt that the last owner was at may have had its effect.
+// begin records what a takeover means: the attempt that the last owner was making may have had its effect.
 func (r *runner) begin(ctx context.Context, takenOver bool) error {
+	if r.rec.Status == Compensating && takenOver {
+		return r.markUndoInDoubt(ctx)
+	}
 	if r.rec.Status != Running {
 		return nil
 	}
@@ -80,8 +83,8 @@ func (r *runner) begin(ctx context.Context, takenOver bool) error {
 
 func markInDoubt(st *StepState) {
 	st.Status, st.InDoubt = StepStarted, true
-	st.Attempts++
-	st.Error = "the orchestrator was lost"
+	st.Takeovers++
+	st.Error = "the orchestrator's lease expired during the attempt"
 }
 
 // intend marks the step at the cursor as begun, which the next write, or the claim itself, makes durable.
@@ -119,7 +122,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 		case err == nil:
 			r.rec.Revision++
 			r.o.changed(ctx, r.rec)
-			r.o.tel.stored(ctx, r.rec)
+			r.o.stored(ctx, r.rec)
 			return nil
 		case errors.Is(err, ErrFenced):
 			// Our own write may have been done although its answer was lost: nobody else writes under our fence.
@@ -127,6 +130,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
 				r.rec.Revision++
 				r.o.changed(ctx, r.rec)
+				r.o.stored(ctx, r.rec)
 				return nil
 			}
 			if gerr == nil || errors.Is(gerr, ErrNotFound) {
@@ -196,6 +200,7 @@ func (r *runner) applyCancel() {
 func (r *runner) startCompensation(step, cause string) {
 	r.rec.Status = Compensating
 	r.rec.FailedStep, r.rec.Cause = step, cause
+	r.intendUndo()
 }
 
 // park gives the saga back, to be claimed after the delay.
@@ -282,12 +287,13 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if time.Now().Before(st.Deadline) {
 		return r.parkUntil(ctx, st.Deadline)
 	}
+	before := r.rec.Clone()
 	st.Status, st.Error = StepFailed, ErrAwaitTimeout.Error()
 	r.startCompensation(n.name, ErrAwaitTimeout.Error())
 	err := r.saveUnless(ctx, func() bool { _, here := r.rec.Signals[n.name]; return here })
 	if errors.Is(err, ErrSignalled) {
-		st.Status, st.Error = StepStarted, ""
-		r.rec.Status, r.rec.FailedStep, r.rec.Cause = Running, "", ""
+		before.Signals, before.SignalSeq = r.rec.Signals, r.rec.SignalSeq
+		r.rec = before
 		return nil
 	}
 	return err

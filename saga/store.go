@@ -43,6 +43,12 @@ type StepState struct {
 	// Attempts counts those of the action, UndoAttempts those of the compensation.
 	Attempts     int `json:"attempts,omitempty"`
 	UndoAttempts int `json:"undo_attempts,omitempty"`
+	// Takeovers counts the attempts of the action that ended with the process or the lease of the orchestrator,
+	// UndoTakeovers those of the compensation.
+	Takeovers     int `json:"takeovers,omitempty"`
+	UndoTakeovers int `json:"undo_takeovers,omitempty"`
+	// Undoing says that an attempt of the compensation was stored as begun and has not ended.
+	Undoing bool `json:"undoing,omitempty"`
 	// Error is what the last failed attempt said, UndoError what the compensation said.
 	Error     string `json:"error,omitempty"`
 	UndoError string `json:"undo_error,omitempty"`
