@@ -36,7 +36,7 @@ type crashes struct {
 func (c *crashes) launch() {
 	c.node = &flaky{Store: c.mem}
 	c.o = saga.Must(saga.New(c.node, saga.Config{Logger: quiet, DrainTimeout: -1}, c.defs...))
-	start(c.t, c.o)
+	go func() { _ = c.o.Run(c.t.Context()) }()
 }
 
 // die is a handler that never returns: its node is cut off and another one is started.
@@ -57,6 +57,7 @@ func TestCompensationThatKillsItsProcessEndsStuck(t *testing.T) {
 			saga.Step("car", (&world{}).fail("car", saga.Reject(errBoom))))
 		c.defs = []saga.Definition{def}
 		c.launch()
+		synctest.Wait()
 		if _, err := def.Start(t.Context(), c.o, "t1", trip{}); err != nil {
 			t.Fatal(err)
 		}
@@ -79,6 +80,7 @@ func TestTakeoversUseNoAttempts(t *testing.T) {
 		}).Retry(1, saga.Constant(0)).Timeout(time.Hour))
 		c.defs = []saga.Definition{def}
 		c.launch()
+		synctest.Wait()
 		if _, err := def.Start(t.Context(), c.o, "t1", trip{}); err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +183,7 @@ func TestDefaultBudgetsOutlastADay(t *testing.T) {
 				}
 				log, text := logged(slog.LevelError)
 				def := saga.Define("trip", 1, nodes(h)...)
-				o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log}, def))
+				o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log, Lease: 10 * time.Minute, Poll: 10 * time.Second}, def))
 				start(t, o)
 				handle, err := def.Start(t.Context(), o, "t1", trip{})
 				if err != nil {
@@ -335,6 +337,38 @@ func TestHandlerThatIgnoresItsContextIsLoggedAndHoldsOneSlot(t *testing.T) {
 		close(release)
 		if _, err := h.Wait(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A claim is the intent of the step at which the saga stands, also of the branches of a Parallel.
+func TestTakeoverOfAClaimedParallelRunsItsBranches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crashes{t: t, mem: sagamem.New()}
+		def := saga.Define("trip", 1, saga.Parallel("both",
+			saga.Step("hotel", func(context.Context, *saga.Call, *trip) error { return nil }),
+			saga.Step("car", func(ctx context.Context, _ *saga.Call, _ *trip) error {
+				if c.runs == 0 {
+					return c.die(ctx)
+				}
+				return nil
+			}).Timeout(time.Hour)))
+		c.defs = []saga.Definition{def}
+		idle := saga.Must(saga.New(c.mem, saga.Config{Logger: quiet}, def))
+		if _, err := def.Start(t.Context(), idle, "t1", trip{}); err != nil { // has no owner until it is claimed
+			t.Fatal(err)
+		}
+		c.launch()
+		synctest.Wait()
+		time.Sleep(time.Hour)
+		r, err := c.mem.Get(t.Context(), "t1")
+		if err != nil || r.Status != saga.Completed {
+			t.Errorf("%s, %v, want COMPLETED", r.Status, err)
+		}
+		for _, b := range r.Steps[0].Branches {
+			if b.Status != saga.StepCompleted {
+				t.Errorf("branch %s is %s", b.Name, b.Status)
+			}
 		}
 	})
 }

@@ -71,7 +71,8 @@ func (r *runner) begin(ctx context.Context, takenOver bool) error {
 	if takenOver {
 		markInDoubt(st)
 		for i := range st.Branches {
-			if st.Branches[i].Status == StepStarted {
+			// The claim was the intent of branches that are not stored as started.
+			if s := st.Branches[i].Status; s == StepStarted || s == StepNotStarted {
 				markInDoubt(&st.Branches[i])
 			}
 		}

@@ -31,6 +31,9 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 		"intent after the effect": {"four", []edit{
 			{"run.go", "		} else {\n			r.intend()\n		}", "		}"},
 			{"run.go", "		markInDoubt(st)\n		for", "		if st.Status == StepStarted {\n			markInDoubt(st)\n		}\n		for"}}},
+		"intent after the compensation": {"four", []edit{{"compensate.go",
+			"			u.st.UndoAttempts++\n			if err := r.save(ctx); err != nil {\n				return result{end: endLost, err: err}\n			}\n",
+			"			u.st.UndoAttempts++\n"}}},
 		"the attempt in the key": {"four", []edit{{"call.go",
 			"	return c.id + \"/\" + c.step + \"/do\"", "	return c.id + \"/\" + c.step + \"/do\" + string(rune('0'+c.attempt))"}}},
 		"a pivot that is compensated": {"four", []edit{{"run.go",

@@ -295,6 +295,7 @@ func (n *node) handle(_ context.Context, c *saga.Call) error {
 	}
 	w.keys[what][c.Key()] = true
 	w.mu.Unlock()
+	w.checkIntent(c, what)
 	f := w.at(what+" before", before...)
 	switch f {
 	case Error:
@@ -317,6 +318,26 @@ func (n *node) handle(_ context.Context, c *saga.Call) error {
 		time.AfterFunc(late, func() { _ = w.apply("network", c) })
 	}
 	return n.hit(f)
+}
+
+// checkIntent checks that the store knows of an attempt before it runs: the step at the cursor of a claimed saga, or a
+// compensation that is marked as begun. A handler whose saga was taken over is not checked.
+func (w *world) checkIntent(c *saga.Call, what string) {
+	r, err := w.store.Get(context.Background(), sagaID)
+	if err != nil || r.Fence != c.Fence() {
+		return
+	}
+	for i, st := range r.Steps {
+		for _, s := range append([]saga.StepState{st}, st.Branches...) {
+			known := r.Status == saga.Running && r.Owner != "" && r.Cursor == i
+			if c.Compensating() {
+				known = s.Undoing
+			}
+			if s.Name == c.Step() && !known {
+				w.breaks("%s ran before its intent was stored", what)
+			}
+		}
+	}
 }
 
 // apply is the participant.
