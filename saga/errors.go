@@ -24,6 +24,13 @@ var (
 	ErrUnknown = errors.New("saga: definition not registered")
 	// ErrPastPivot says that the saga can no longer be cancelled.
 	ErrPastPivot = errors.New("saga: past the pivot")
+	// ErrTooLate says that the saga compensates: the signal can no longer have an effect.
+	ErrTooLate = errors.New("saga: too late for the signal: the saga compensates")
+	// ErrStarted says that a saga with the id exists that was started with another state. Start returns its handle too.
+	ErrStarted = errors.New("saga: already started with another state")
+	// ErrUnstorable is returned by a Store that can never hold a record, because of its content or its size. The saga
+	// becomes stuck.
+	ErrUnstorable = errors.New("saga: the store cannot hold the saga")
 	// ErrFinished says that the saga has ended already.
 	ErrFinished = errors.New("saga: finished")
 	// ErrNotStuck says that only a stuck saga can be retried or skipped.

@@ -48,8 +48,8 @@ func (o *Orchestrator) changed(ctx context.Context, r Record) {
 	o.last.forget(r.ID) // an operator may have set going again what had ended
 	if r.Status.Ended() || len(waiting) > 0 {
 		kept := r.Clone()
-		if r.Status.Ended() {
-			o.last.put(&kept)
+		if r.Status.Ended() && r.Status != Stuck && len(kept.State) <= maxRecentState {
+			o.last.put(&kept) // a stuck saga may be retried on another node
 		}
 		for c := range waiting {
 			select {
@@ -73,6 +73,9 @@ func (o *Orchestrator) tell(ctx context.Context, r Record) {
 	}()
 	o.cfg.OnChange(ctx, r)
 }
+
+// maxRecentState bounds the memory of recent: its 1,024 records hold at most 16 MiB of states.
+const maxRecentState = 16 << 10
 
 // recent holds the sagas that ended last, in bounded memory.
 type recent struct {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -51,7 +53,10 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 			err = r.backward(ctx, stop)
 		}
 	}
-	if errors.Is(err, errStop) {
+	if errors.Is(err, ErrUnstorable) {
+		err = r.giveUp(ctx, err)
+	}
+	if err == nil || errors.Is(err, errStop) {
 		return true
 	}
 	span.RecordError(err)
@@ -118,7 +123,12 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 	}
 	pause := backoff.Exponential(20*time.Millisecond, time.Second)
 	for n := 1; ; n++ {
-		err := r.o.store.Save(ctx, r.rec)
+		var err error
+		if utf8.Valid(r.rec.State) {
+			err = r.o.store.Save(ctx, r.rec)
+		} else {
+			err = fmt.Errorf("%w: the state is not valid UTF-8", ErrUnstorable)
+		}
 		switch {
 		case err == nil:
 			r.rec.Revision++
@@ -137,7 +147,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 			if gerr == nil || errors.Is(gerr, ErrNotFound) {
 				return err
 			}
-		case errors.Is(err, ErrNotFound): // somebody has deleted it
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrUnstorable): // it was deleted, or no later try can succeed
 			return err
 		case errors.Is(err, ErrSignalled):
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
@@ -149,6 +159,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 				if r.atBoundary() {
 					r.applyCancel()
 				}
+				r.cancelAtEnd()
 				if r.rec.Owner == "" {
 					r.rec.WakeAt = time.Now().UTC() // do not sleep over a signal
 				}
@@ -195,6 +206,43 @@ func (r *runner) applyCancel() {
 		}
 	}
 	r.startCompensation(st.Name, ErrCancelled.Error())
+}
+
+// cancelAtEnd turns the end of a saga without a pivot into its compensation where a cancellation came during the last
+// step: Cancel has reported success.
+func (r *runner) cancelAtEnd() {
+	_, cancelled := r.rec.Signals[cancelSignal]
+	last := len(r.def.nodes) - 1
+	if !cancelled || r.rec.Status != Completed || r.def.pivot <= last {
+		return
+	}
+	r.rec.Cursor = last
+	r.startCompensation(r.rec.Steps[last].Name, ErrCancelled.Error())
+}
+
+// giveUp makes the saga stuck as it was stored last, where the store can never hold what it has become. The step at the
+// cursor is in doubt then: its effect is there, its result is lost.
+func (r *runner) giveUp(ctx context.Context, cause error) error {
+	stored, err := r.o.store.Get(ctx, r.rec.ID)
+	if err != nil {
+		return err
+	}
+	if stored.Fence != r.rec.Fence || stored.Revision != r.rec.Revision {
+		return ErrFenced
+	}
+	r.rec = stored
+	if err := r.def.adopt(&r.rec); err != nil {
+		return err
+	}
+	st := &r.rec.Steps[r.rec.Cursor]
+	if r.rec.Status == Running {
+		st.Status, st.InDoubt, st.Error = StepFailed, true, cut(cause.Error())
+	} else {
+		st.UndoError = cut(cause.Error())
+	}
+	r.rec.FailedStep, r.rec.Cause = st.Name, cut(cause.Error())
+	r.finish(Stuck)
+	return r.save(ctx)
 }
 
 // startCompensation begins to compensate, at the step that the cursor stands on.
@@ -302,6 +350,11 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 
 // checkpoint stores the state in the middle of a step.
 func (r *runner) checkpoint(ctx context.Context, state []byte) error {
+	before := r.rec.State
 	r.rec.State = state
-	return r.save(ctx)
+	err := r.save(ctx)
+	if errors.Is(err, ErrUnstorable) {
+		r.rec.State = before
+	}
+	return err
 }

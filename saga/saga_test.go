@@ -153,7 +153,7 @@ func TestStartIsIdempotent(t *testing.T) {
 	def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")))
 	run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, _ error) {
 		h, err := def.Start(t.Context(), o, "t1", trip{Hotel: "other"})
-		if err != nil {
+		if !errors.Is(err, saga.ErrStarted) {
 			t.Fatal(err)
 		}
 		if s, err := h.Wait(t.Context()); err != nil || s.Hotel != "" {

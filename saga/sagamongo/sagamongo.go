@@ -191,6 +191,9 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 			{Key: "cursor", Value: d.Cursor}, {Key: "state", Value: d.State}, {Key: "steps", Value: d.Steps}, {Key: "failed_step", Value: d.FailedStep},
 			{Key: "cause", Value: d.Cause}, {Key: "audit", Value: d.Audit}, {Key: "owner", Value: d.Owner}, {Key: "wake_at", Value: d.WakeAt},
 			{Key: "updated_at", Value: time.Now().UnixMicro()}}}, {Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}}})
+	if tooLarge(err) {
+		return fmt.Errorf("%w: sagamongo: save %s: %w", saga.ErrUnstorable, r.ID, err)
+	}
 	if err != nil {
 		return fmt.Errorf("sagamongo: save %s: %w", r.ID, err)
 	}
@@ -205,6 +208,12 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 		return saga.ErrFenced
 	}
 	return saga.ErrSignalled
+}
+
+// tooLarge reports whether the server refused a document of more than 16 MiB.
+func tooLarge(err error) bool {
+	var e mongo.ServerError
+	return errors.As(err, &e) && (e.HasErrorCode(10334) || e.HasErrorCode(17419))
 }
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.

@@ -110,6 +110,12 @@ func source(rows [][]any) (query string, args []any) {
 	return "SELECT * FROM unnest(" + strings.Join(m, ", ") + ")", args
 }
 
+// refused reports whether PostgreSQL can never hold what it was given: data exceptions and exceeded limits.
+func refused(err error) bool {
+	var e interface{ SQLState() string }
+	return errors.As(err, &e) && (strings.HasPrefix(e.SQLState(), "22") || strings.HasPrefix(e.SQLState(), "54"))
+}
+
 func marks(from, n int) []string {
 	out := make([]string, n)
 	for i := range out {
@@ -165,6 +171,16 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 			}
 			return s.writeHistory(ctx, ids...)
 		})
+	}
+	if err != nil && refused(err) {
+		err = fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+		if len(list) > 1 && !s.InTx(ctx) { // one of them is refused: the others must not fail with it
+			errs := make([]error, 0, len(list))
+			for i := range list {
+				errs = append(errs, s.each(ctx, list[i:i+1], all[i:i+1], statement)...)
+			}
+			return errs
+		}
 	}
 	errs := groupcommit.Same(err, len(list))
 	for i, r := range list {

@@ -36,10 +36,9 @@ func placeOrder(h *steps) *saga.Def[Placing] {
 		saga.Step("create-order", h.create).Compensate(h.cancel),
 		saga.Step("check-inventory", h.check),
 		saga.Step("reserve-inventory", h.reserve).Compensate(h.release),
-		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second).
-			CompensateRetry(50, saga.Exponential(200*time.Millisecond, time.Minute)), // money waits for its processor as long as it takes
+		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second),
 		saga.Pivot("confirm-order", h.confirm),
-		saga.Retriable("commit-reservation", h.commit).Retry(50, saga.Exponential(200*time.Millisecond, time.Minute)),
+		saga.Retriable("commit-reservation", h.commit),
 	)
 }
 
