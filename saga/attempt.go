@@ -29,7 +29,7 @@ type result struct {
 }
 
 // attempts makes attempts until one decides, short pauses included.
-func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, payload []byte, inParallel bool) result {
+func (r *runner) attempts(ctx context.Context, stop stopSignal, n *node, st *StepState, payload []byte, inParallel bool) result {
 	refused := 0
 	for {
 		if st.Attempts >= n.attempts || st.Takeovers > r.o.cfg.MaxTakeovers { // an earlier owner used them up
@@ -83,14 +83,14 @@ func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, pay
 }
 
 // pause waits, unless there is a reason to stop.
-func pause(ctx, stop context.Context, d time.Duration) bool {
+func pause(ctx context.Context, stop stopSignal, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
-	case <-stop.Done():
+	case <-stop:
 	}
 	return false
 }

@@ -14,7 +14,7 @@ type undoable struct {
 
 // backward makes the compensations of the step at the cursor, and moves the cursor down. When there is no step left
 // the saga is Compensated, or Stuck where a compensation kept failing.
-func (r *runner) backward(ctx, stop context.Context) error {
+func (r *runner) backward(ctx context.Context, stop stopSignal) error {
 	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
 	list := r.undoables(r.rec.Cursor) // branches are undone one after the other, the last one first
 	touched := false
@@ -72,7 +72,7 @@ func (r *runner) backward(ctx, stop context.Context) error {
 }
 
 // undo makes the attempts of one compensation. The intent of each is stored before it runs.
-func (r *runner) undo(ctx, stop context.Context, u undoable) result {
+func (r *runner) undo(ctx context.Context, stop stopSignal, u undoable) result {
 	refused := 0
 	for {
 		if !u.st.Undoing {

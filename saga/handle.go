@@ -108,29 +108,28 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	}
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
-	for ask := !here; ; ask = true {
-		if ask {
+	var none S
+	look := !here // a saga that runs here reports its end by changed
+	for {
+		if look {
 			r, err := h.o.store.Get(ctx, h.id)
 			if err != nil {
-				var none S
 				return none, fmt.Errorf("saga: wait for %s: %w", h.id, err)
 			}
 			if r.Status.Ended() {
 				return h.end(r)
 			}
 		}
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
-				var none S
-				return none, context.Cause(ctx)
-			case r := <-changed:
-				if r.Status.Ended() {
-					return h.end(r)
-				}
-			case <-ticker.C:
-				waiting = false
+		select {
+		case <-ctx.Done():
+			return none, context.Cause(ctx)
+		case r := <-changed:
+			if r.Status.Ended() {
+				return h.end(r)
 			}
+			look = false
+		case <-ticker.C:
+			look = true
 		}
 	}
 }

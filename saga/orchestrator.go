@@ -21,14 +21,14 @@ import (
 type Config struct {
 	// Name tells orchestrators apart in the store; a unique suffix is added. Default "orchestrator".
 	Name string
-	// Concurrency bounds the sagas at work at once. 0 means 64.
+	// Concurrency bounds the sagas that run at once. Default 64.
 	Concurrency int
-	// Lease is how long the orchestrator owns its sagas without a sign of life. 0 means 15 s. After a crash others
-	// take over within Lease plus Poll; a shorter one takes over sooner and stumbles over shorter stalls.
+	// Lease is how long the orchestrator owns its sagas without a heartbeat. Default 15 s. After a crash others take
+	// over within Lease plus Poll. A shorter lease takes over sooner and is lost during shorter pauses.
 	Lease time.Duration
-	// Poll is how often the store is asked for sagas whose time has come. 0 means 1 s.
+	// Poll is how often the store is asked for sagas that are due. Default 1 s.
 	Poll time.Duration
-	// ParkAfter is from which pause on a saga gives up its place and waits in the store. 0 means 1 s.
+	// ParkAfter is the shortest pause for which a saga releases its worker slot and waits in the store. Default 1 s.
 	ParkAfter time.Duration
 	// StoreTimeout bounds each call to the store. A call that fails is logged and made again. Default a third of Lease,
 	// at most 5 s: longer than a slow write takes, shorter than what makes a node lose its lease.
@@ -36,17 +36,17 @@ type Config struct {
 	// MaxTakeovers bounds how often a step, or its compensation, is tried again after the process that ran it has died
 	// or has lost its lease. These attempts are not counted as those of Retry and CompensateRetry. Default 5.
 	MaxTakeovers int
-	// DrainTimeout bounds how long running handlers may go on after Run's context ends. 0 means 20 s, negative none.
+	// DrainTimeout bounds how long running handlers may go on after Run's context ends. Default 20 s. Negative disables it.
 	DrainTimeout time.Duration
-	// Logger is where failures go. Nil means slog.Default.
+	// Logger gets failures, stuck sagas as errors, and starts and ends. Default slog.Default.
 	Logger *slog.Logger
 	// TracerProvider, MeterProvider and Propagator carry traces and correlation ids. Nil means the global providers,
 	// and W3C trace context with the correlation id.
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 	Propagator     propagation.TextMapPropagator
-	// OnChange is told of every saga that was stored with a change, on the goroutine that runs the saga: a slow one makes
-	// sagas slow. One that panics is logged. r is its own copy.
+	// OnChange is called after each write of a saga, on the goroutine that runs the saga: a slow function makes sagas
+	// slow. A panic is logged. r is a copy.
 	OnChange func(ctx context.Context, r Record)
 }
 
@@ -157,7 +157,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		_ = backoff.Sleep(ctx, o.cfg.Poll)
 	}
 	beats := make(chan struct{})
-	go func() { defer close(beats); o.heart(ctx) }()
+	go func() { defer close(beats); o.heartbeat(ctx) }()
 
 	ticker := time.NewTicker(o.cfg.Poll)
 	defer ticker.Stop()
@@ -202,7 +202,7 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 func (o *Orchestrator) run(self *identity, c Claimed) {
 	defer o.leave(self)
 	defer o.unmark(c.ID)
-	if !newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver) {
+	if !newRunner(o, c.Record).drive(self.life, self.stop.Done(), c.TakenOver) {
 		self.unsure.Store(true)
 	}
 }
@@ -235,7 +235,7 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 	return len(claimed) == places
 }
 
-// drain waits for running handlers, under a lease that is kept alive, and ends the lease.
+// drain waits for running handlers under a lease that is kept alive, and ends the lease.
 func (o *Orchestrator) drain() error {
 	o.mu.Lock()
 	self := o.self
@@ -244,14 +244,26 @@ func (o *Orchestrator) drain() error {
 	ctx := context.Background()
 	done := make(chan struct{})
 	go func() { o.busy.Wait(); close(done) }()
+	if err := o.waitForHandlers(ctx, self, done); err != nil || self == nil {
+		return err
+	}
+	self.yield()
+	self.kill(ErrDraining)
+	o.leaveStore(ctx, self)
+	return nil
+}
+
+// waitForHandlers waits until done is closed. It keeps the lease of self alive; after DrainTimeout it ends the contexts
+// of handlers, and 10 s later it returns ErrDraining.
+func (o *Orchestrator) waitForHandlers(ctx context.Context, self *identity, done <-chan struct{}) error {
 	ticker := time.NewTicker(o.cfg.Lease / 4)
 	defer ticker.Stop()
 	soft := time.After(max(o.cfg.DrainTimeout, 0))
 	hard := time.After(max(o.cfg.DrainTimeout, 0) + 10*time.Second)
-	for waiting := true; waiting; {
+	for {
 		select {
 		case <-done:
-			waiting = false
+			return nil
 		case <-ticker.C:
 			if self != nil {
 				o.prolong(ctx, self)
@@ -269,13 +281,6 @@ func (o *Orchestrator) drain() error {
 			return fmt.Errorf("%w: handlers ignore that their context has ended", ErrDraining)
 		}
 	}
-	if self == nil {
-		return nil
-	}
-	self.yield()
-	self.kill(ErrDraining)
-	o.leaveStore(ctx, self)
-	return nil
 }
 
 // Get returns a saga as it is stored, or ErrNotFound.
@@ -288,5 +293,5 @@ func (o *Orchestrator) List(ctx context.Context, f Filter) ([]Record, error) {
 	return o.store.List(ctx, f)
 }
 
-// errStop ends the drive of a saga that is not ours any more.
+// errStop ends the drive of a saga that the orchestrator has given back.
 var errStop = errors.New("saga: stop")

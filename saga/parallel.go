@@ -11,7 +11,7 @@ import (
 
 // parallel runs the branches of n that have not been completed, and stores each result as it comes. It settles all of
 // them before it says how it went: no compensation may meet a running action.
-func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) result {
+func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *StepState) result {
 	type ended struct {
 		branch int
 		st     StepState

@@ -29,7 +29,7 @@ const cancelSignal = "$cancel"
 
 // drive goes on until the saga ends, parks, or is not ours any more, and reports false when it may still be ours. life ends
 // with the lease, and is what handlers run under; when stop ends, nothing new is begun.
-func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
+func (r *runner) drive(life context.Context, stop stopSignal, takenOver bool) (done bool) {
 	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
 	ctx, span := r.o.tel.saga(ctx, r.rec)
 	defer span.End()
@@ -43,7 +43,7 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 		if r.rec.Status.Ended() {
 			return true
 		}
-		if stop.Err() != nil {
+		if stop.given() {
 			err = r.park(ctx, 0)
 			break
 		}
@@ -278,7 +278,7 @@ func (o *Orchestrator) wakeAt(at time.Time) {
 }
 
 // forward makes the step at the cursor, and stores its result together with the intent of the next one.
-func (r *runner) forward(ctx, stop context.Context) error {
+func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 	if r.applyCancel(); r.rec.Status != Running {
 		return r.save(ctx)
 	}
