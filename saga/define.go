@@ -187,7 +187,7 @@ func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S
 	return &AwaitDef[S]{part[S]{n}}
 }
 
-// Timeout bounds the wait; then the saga turns back. Default: no bound.
+// Timeout bounds the wait; then the saga compensates. Default: no bound.
 func (d *AwaitDef[S]) Timeout(t time.Duration) *AwaitDef[S] { d.n.wait = t; return d }
 
 // Compensate says how to undo what the handler did.
@@ -218,7 +218,7 @@ func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
 
 // Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made of
 // it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on it.
-// An error or a panic leaves the branch in doubt, and the saga turns back. Default: by top-level JSON fields.
+// An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
 func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
 	if merge == nil {
 		return d

@@ -59,7 +59,7 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 	if !o.store.InTx(ctx) {
 		own, places = o.enter(1)
 	}
-	if places > 0 { // owned from its first write on: nobody needs to claim it
+	if places > 0 { // owned from its first write on, without a claim
 		r.Owner, r.Fence = own.node, 1
 		(&runner{o: o, def: def, rec: r}).intend()
 	}

@@ -13,7 +13,7 @@ func (o *Orchestrator) Stuck(ctx context.Context, f Filter) ([]Record, error) {
 	return o.store.List(ctx, f)
 }
 
-// Cancel turns a saga back that has not come to its pivot: its steps are compensated. Cancelling twice is once. The
+// Cancel compensates the steps of a saga that has not come to its pivot. Cancelling twice is once. The
 // error is ErrPastPivot, ErrFinished or ErrNotFound.
 func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 	_, err := o.store.Signal(ctx, id, cancelSignal, []byte("true"), func(r Record) error {
@@ -132,7 +132,7 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 	})
 }
 
-// amend changes a stuck saga, which nobody owns.
+// amend changes a stuck saga, which has no owner.
 func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change func(*definition, *Record) error) error {
 	if a.Actor == "" {
 		return fmt.Errorf("saga: %s needs an actor", a.Action)

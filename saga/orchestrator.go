@@ -123,12 +123,12 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	return o, nil
 }
 
-// Must returns o or panics with err.
-func Must(o *Orchestrator, err error) *Orchestrator {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return o
+	return v
 }
 
 // Run runs sagas until ctx ends; then it lets running handlers finish, gives its sagas back and returns nil, or

@@ -116,7 +116,7 @@ func (r *runner) save(ctx context.Context) error {
 
 // saveUnless is save that returns ErrSignalled when a signal came after which the write must not be made.
 func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
-	if errors.Is(context.Cause(ctx), ErrDraining) { // what has been done is still told, within bounds
+	if errors.Is(context.Cause(ctx), ErrDraining) { // the result is still stored, within bounds
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
@@ -136,7 +136,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 			r.o.stored(ctx, r.rec)
 			return nil
 		case errors.Is(err, ErrFenced):
-			// Our own write may have been done although its answer was lost: nobody else writes under our fence.
+			// Our own write may have been done although its answer was lost: no other node writes under our fence.
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
 				r.rec.Revision++
@@ -188,7 +188,7 @@ func (r *runner) atBoundary() bool {
 	return st.Attempts == 0 && !st.InDoubt
 }
 
-// applyCancel turns back where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
+// applyCancel starts compensation where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
 // its beginning has not been stored yet.
 func (r *runner) applyCancel() {
 	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
@@ -327,7 +327,7 @@ func (r *runner) finish(s Status) {
 	r.rec.Status, r.rec.Owner = s, ""
 }
 
-// wait parks at an await whose signal is not there, or turns back when it is too late. Save refuses with ErrSignalled
+// wait parks at an await whose signal is not there, or starts compensation after its timeout. Save refuses with ErrSignalled
 // when the signal came meanwhile, so exactly one of the two wins.
 func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if st.Deadline.IsZero() {

@@ -56,12 +56,12 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Must returns s or panics with err.
-func Must(s *Store, err error) *Store {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return s
+	return v
 }
 
 // document is a saga as it is stored. Times are microseconds since 1970, UTC: a date holds milliseconds only.

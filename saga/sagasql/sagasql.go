@@ -68,12 +68,12 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Must returns s or panics with err.
-func Must(s *Store, err error) *Store {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return s
+	return v
 }
 
 // EnsureSchema makes the tables where they do not exist.

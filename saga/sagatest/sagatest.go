@@ -185,7 +185,7 @@ func saveAtOnce(t *testing.T, s saga.Store, _ Features) {
 	for _, c := range claimed {
 		got := get(t, s, c.ID)
 		if w := won[c.ID]; len(w) != 1 || w[0] != string(got.State) || got.Revision != c.Revision+1 {
-			t.Errorf("%s: %v were told that they had written, stored is %s at revision %d", c.ID, w, got.State, got.Revision)
+			t.Errorf("%s: the writes %v succeeded, stored is %s at revision %d", c.ID, w, got.State, got.Revision)
 		}
 	}
 }

@@ -43,7 +43,7 @@ type world struct {
 	plan  map[string]Fault
 	steps []saga.StepInfo
 	store saga.Store
-	over  chan struct{} // closed when the run ends: lets the dead go
+	over  chan struct{} // closed when the run ends: releases the goroutines of dead nodes
 
 	mu       sync.Mutex
 	seen     map[string]int
@@ -185,7 +185,7 @@ func (n *node) hit(f Fault) error {
 		n.dead = true
 		n.mu.Unlock()
 		n.w.mu.Lock()
-		n.w.launch() // somebody starts another one
+		n.w.launch() // another one is started
 		n.w.mu.Unlock()
 	case Stall:
 		n.mu.Lock()
@@ -195,7 +195,7 @@ func (n *node) hit(f Fault) error {
 	return n.wait()
 }
 
-// wait holds whoever belongs to a stalled node, and whoever belongs to a dead one for ever.
+// wait blocks the goroutines of a stalled node until it goes on, and those of a dead one until the run ends.
 func (n *node) wait() error {
 	for {
 		n.mu.Lock()
@@ -225,7 +225,7 @@ func (n *node) Save(ctx context.Context, r saga.Record) error {
 		return err
 	}
 	n.w.mu.Lock()
-	given := n.w.maxFence // before the write: who claims while it is under way may well come after it
+	given := n.w.maxFence // before the write: a claim that is made meanwhile may come after it
 	n.w.mu.Unlock()
 	if err := n.Store.Save(ctx, r); err != nil {
 		return err
@@ -313,7 +313,7 @@ func (n *node) handle(_ context.Context, c *saga.Call) error {
 	f = w.at(what+" after", Crash, Stall, Error, Duplicate)
 	switch f {
 	case Error:
-		return errInjected // it has happened, and nobody knows
+		return errInjected // the effect is there, the answer is lost
 	case Duplicate:
 		time.AfterFunc(late, func() { _ = w.apply("network", c) })
 	}
