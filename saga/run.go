@@ -15,13 +15,14 @@ import (
 
 // runner drives one saga that the orchestrator owns. It is used by one goroutine, save where Parallel says so.
 type runner struct {
-	o   *Orchestrator
-	def *definition
-	rec Record
+	o     *Orchestrator
+	def   *definition
+	rec   Record
+	owner string // under which the saga runs
 }
 
 func newRunner(o *Orchestrator, r Record) *runner {
-	return &runner{o: o, def: o.defs[Kind{r.Name, r.Version}], rec: r}
+	return &runner{o: o, def: o.defs[Kind{r.Name, r.Version}], rec: r, owner: r.Owner}
 }
 
 // cancelSignal is the name under which a cancellation is kept. No step can have it.
@@ -132,16 +133,16 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 		switch {
 		case err == nil:
 			r.rec.Revision++
-			r.o.changed(ctx, r.rec)
 			r.o.stored(ctx, r.rec)
+			r.o.changed(ctx, r.rec)
 			return nil
 		case errors.Is(err, ErrFenced):
 			// Our own write may have been done although its answer was lost: no other node writes under our fence.
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
 				r.rec.Revision++
-				r.o.changed(ctx, r.rec)
 				r.o.stored(ctx, r.rec)
+				r.o.changed(ctx, r.rec)
 				return nil
 			}
 			if gerr == nil || errors.Is(gerr, ErrNotFound) {
@@ -216,7 +217,7 @@ func (r *runner) cancelAtEnd() {
 	if !cancelled || r.rec.Status != Completed || r.def.pivot <= last {
 		return
 	}
-	r.rec.Cursor = last
+	r.rec.Cursor, r.rec.Owner = last, r.owner
 	r.startCompensation(r.rec.Steps[last].Name, ErrCancelled.Error())
 }
 
