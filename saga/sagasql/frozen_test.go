@@ -55,7 +55,7 @@ func TestFrozenConnectionsAreReplaced(t *testing.T) {
 	})
 	dsn.Host = proxy.Addr()
 	db := sqldb.Must(sqldb.Open(t.Context(), dsn.String(), sqldb.Config{}))
-	t.Cleanup(func() { _ = db.Close() })
+	t.Cleanup(func() { proxy.Cut(); _ = db.Close() })
 	store := sagasql.Must(sagasql.New(db, sagasql.Config{}))
 	if err := store.EnsureSchema(t.Context()); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,7 @@ func TestFrozenConnectionsAreReplaced(t *testing.T) {
 	if _, err := h.Wait(ctx); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("ended %v after the connections froze", time.Since(begin))
 	if took := time.Since(begin); took > 15*time.Second {
 		t.Errorf("a saga ended %v after the connections froze", took)
 	}
@@ -94,6 +95,7 @@ func TestFrozenConnectionsAreReplaced(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	t.Logf("drained after %v", time.Since(begin))
 	if !strings.Contains(log.String(), "level=ERROR") && !strings.Contains(log.String(), "level=WARN") {
 		t.Errorf("logged %q, want the calls that did not answer", log)
 	}
