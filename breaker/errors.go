@@ -15,9 +15,9 @@ var (
 	// ErrOpen is matched by *OpenError: the call was not tried. It is gobreaker.ErrOpenState too.
 	ErrOpen = fmt.Errorf("breaker: open: %w", gobreaker.ErrOpenState)
 	// ErrFull says that the bulkhead has no place: the call was not tried.
-	ErrFull = errors.New("breaker: bulkhead full")
+	ErrFull error = notAttemptedError("breaker: bulkhead full")
 	// ErrLimited says that the rate limit is reached: the call was not tried.
-	ErrLimited = errors.New("breaker: rate limit reached")
+	ErrLimited error = notAttemptedError("breaker: rate limit reached")
 	// ErrTimeout says that an attempt took longer than Config.Timeout. It is context.DeadlineExceeded too.
 	ErrTimeout = fmt.Errorf("breaker: attempt timed out: %w", context.DeadlineExceeded)
 	// ErrExhausted is the reason of a *RetryError after the last attempt.
@@ -66,6 +66,19 @@ func (e *OpenError) Error() string {
 func (e *OpenError) Is(target error) bool {
 	return target == ErrOpen || target == gobreaker.ErrOpenState
 }
+
+// NotAttempted declares to callers such as package saga that the call was not tried, and how long to wait before the
+// next one.
+func (e *OpenError) NotAttempted() (retryAfter time.Duration, ok bool) { return e.RetryAfter, true }
+
+// NotAttempted declares that attempts were made, whatever the reason for the end of them.
+func (e *RetryError) NotAttempted() (retryAfter time.Duration, ok bool) { return 0, false }
+
+// notAttemptedError is a rejection without data.
+type notAttemptedError string
+
+func (e notAttemptedError) Error() string                          { return string(e) }
+func (notAttemptedError) NotAttempted() (_ time.Duration, ok bool) { return 0, true }
 
 // RetryError says that no further attempt is made. It matches both the last error and the reason.
 type RetryError struct {

@@ -16,8 +16,8 @@ const (
 	endDone      end = iota
 	endRejected      // known to have had no effect
 	endExhausted     // in doubt, and no attempts left
-	endPark          // to be gone on with later
-	endLost          // not ours any more
+	endPark          // resumed later
+	endLost          // the lease expired or the saga was taken over
 )
 
 type result struct {
@@ -29,13 +29,14 @@ type result struct {
 }
 
 // attempts makes attempts until one decides, short pauses included.
-func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, payload []byte, inParallel bool) result {
+func (r *runner) attempts(ctx context.Context, stop stopSignal, n *node, st *StepState, payload []byte, inParallel bool) result {
+	refused := 0
 	for {
-		if st.Attempts >= n.attempts { // a takeover or an earlier owner used them up
+		if st.Attempts >= n.attempts || st.Takeovers > r.o.cfg.MaxTakeovers { // an earlier owner used them up
 			return result{end: endExhausted, err: errors.New(cmp.Or(st.Error, "attempts exhausted"))}
 		}
 		st.Attempts++
-		c := &Call{id: r.rec.ID, name: r.rec.Name, step: n.name, attempt: st.Attempts, fence: r.rec.Fence, payload: payload}
+		c := &Call{id: r.rec.ID, name: r.rec.Name, step: n.name, attempt: st.Attempts + st.Takeovers, fence: r.rec.Fence, payload: payload}
 		if !inParallel {
 			c.save = r.checkpoint
 		}
@@ -45,6 +46,18 @@ func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, pay
 			return result{end: endDone, state: state}
 		case isRejected(err):
 			return result{end: endRejected, err: err}
+		}
+		if retryAfter, ok := asNotAttempted(err); ok && ctx.Err() == nil {
+			st.Error = cut(err.Error())
+			st.Attempts--
+			refused++
+			retryAfter = cmp.Or(retryAfter, n.pause.Delay(refused))
+			r.o.cfg.Logger.WarnContext(ctx, "saga: a step could not be attempted", "saga", r.rec.Name, "saga_id", r.rec.ID,
+				"step", n.name, "retry_after", retryAfter, "error", err)
+			if retryAfter >= r.o.cfg.ParkAfter && !inParallel || !pause(ctx, stop, retryAfter) {
+				return result{end: endPark, delay: retryAfter}
+			}
+			continue
 		}
 		st.InDoubt, st.Error = true, cut(err.Error())
 		if ctx.Err() != nil {
@@ -70,20 +83,22 @@ func (r *runner) attempts(ctx, stop context.Context, n *node, st *StepState, pay
 }
 
 // pause waits, unless there is a reason to stop.
-func pause(ctx, stop context.Context, d time.Duration) bool {
+func pause(ctx context.Context, stop stopSignal, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
-	case <-stop.Done():
+	case <-stop:
 	}
 	return false
 }
 
 // attempt calls a handler once, on a goroutine of its own, so that one that ends by runtime.Goexit ends only itself.
-func (r *runner) attempt(ctx context.Context, h func(context.Context, *Call, []byte) ([]byte, error), timeout time.Duration, c *Call) (state []byte, err error) {
+func (r *runner) attempt(
+	ctx context.Context, h func(context.Context, *Call, []byte) ([]byte, error), timeout time.Duration, c *Call,
+) (state []byte, err error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -107,11 +122,33 @@ func (r *runner) attempt(ctx context.Context, h func(context.Context, *Call, []b
 		state, err = h(ctx, c, before)
 		returned = true
 	}()
+	if timeout += overdueAfter; !within(ended, timeout) {
+		r.o.cfg.Logger.WarnContext(ctx, "saga: a handler ignores that its context has ended, and holds a slot of Concurrency",
+			"saga", r.rec.Name, "saga_id", c.id, "step", c.step, "running_for", timeout)
+		r.o.tel.overdue.Add(ctx, 1)
+		defer r.o.tel.overdue.Add(ctx, -1)
+	}
 	<-ended
 	return state, err
 }
 
-// cut makes a text of somebody else's, such as an error's, one that every store takes: of bounded length, UTF-8, without NUL.
+// overdueAfter is how long after its timeout a handler is reported.
+const overdueAfter = time.Second
+
+// within reports whether done is closed within d.
+func within(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// cut makes a foreign text, such as that of an error, one that every store takes: at most 1,000 bytes of UTF-8 without
+// NUL.
 func cut(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), 1000)], "\x00", "\uFFFD"), "\uFFFD")
 }

@@ -24,6 +24,9 @@ func (c *Call) SagaID() string { return c.id }
 // Step returns the step's name.
 func (c *Call) Step() string { return c.step }
 
+// Compensating reports whether the attempt is one of the compensation, not of the action.
+func (c *Call) Compensating() bool { return c.undo }
+
 // Key returns the idempotency key: sagaID/step/do, or sagaID/step/undo in a compensation. It is the same on every
 // attempt; the participant applies it once.
 func (c *Call) Key() string {

@@ -55,14 +55,24 @@ type node struct {
 	err      error
 }
 
+// The default budget of what must not be given up: about four days.
+const patientAttempts = 1000
+
+var patientPause = Exponential(200*time.Millisecond, 10*time.Minute)
+
 func newNode[S any](name string, k kind, h Handler[S], attempts int) *node {
 	n := &node{name: name, kind: k, timeout: 10 * time.Second, attempts: attempts, pause: Exponential(200*time.Millisecond, 30*time.Second),
-		undoTimeout: 10 * time.Second, undoAttempts: 10, undoPause: Exponential(200*time.Millisecond, time.Minute)}
+		undoTimeout: 10 * time.Second, undoAttempts: patientAttempts, undoPause: patientPause}
+	if k == kindPivot || k == kindRetriable {
+		n.pause = patientPause
+	}
 	if h == nil && k != kindParallel {
 		n.err = fmt.Errorf("%w: step %q has no handler", ErrDefinition, name)
 		return n
 	}
-	n.do = erase(h)
+	if h != nil {
+		n.do = erase(h)
+	}
 	return n
 }
 
@@ -112,7 +122,8 @@ func (d *StepDef[S]) Compensate(undo Handler[S]) *StepDef[S] {
 	return d
 }
 
-// Timeout bounds an attempt. Default 10 s.
+// Timeout bounds an attempt. Default 10 s. It is cooperative: a handler that ignores its context keeps its slot, which
+// is logged and counted by sillar.saga.handlers.overdue.
 func (d *StepDef[S]) Timeout(t time.Duration) *StepDef[S] { d.n.timeout = t; return d }
 
 // Retry bounds the attempts of the action. Default 3, from 200 ms on. An attempt in doubt is tried again with the
@@ -125,7 +136,8 @@ func (d *StepDef[S]) Retry(attempts int, pause Backoff) *StepDef[S] {
 // CompensateTimeout bounds an attempt of the compensation. Default 10 s.
 func (d *StepDef[S]) CompensateTimeout(t time.Duration) *StepDef[S] { d.n.undoTimeout = t; return d }
 
-// CompensateRetry bounds the attempts of the compensation. Default 10, from 200 ms to a minute.
+// CompensateRetry bounds the attempts of the compensation. Then the saga is stuck. Default
+// 1,000 with pauses that grow from 200 ms to 10 minutes, which takes about four days.
 func (d *StepDef[S]) CompensateRetry(attempts int, pause Backoff) *StepDef[S] {
 	d.n.undoAttempts, d.n.undoPause = attempts, pause
 	return d
@@ -136,18 +148,19 @@ type ForwardDef[S any] struct{ part[S] }
 
 // Pivot is the step that decides: before it everything can be undone, after it everything is done.
 func Pivot[S any](name string, do Handler[S]) *ForwardDef[S] {
-	return &ForwardDef[S]{part[S]{newNode(name, kindPivot, do, 20)}}
+	return &ForwardDef[S]{part[S]{newNode(name, kindPivot, do, patientAttempts)}}
 }
 
 // Retriable is a step after the pivot.
 func Retriable[S any](name string, do Handler[S]) *ForwardDef[S] {
-	return &ForwardDef[S]{part[S]{newNode(name, kindRetriable, do, 20)}}
+	return &ForwardDef[S]{part[S]{newNode(name, kindRetriable, do, patientAttempts)}}
 }
 
 // Timeout bounds an attempt. Default 10 s.
 func (d *ForwardDef[S]) Timeout(t time.Duration) *ForwardDef[S] { d.n.timeout = t; return d }
 
-// Retry bounds the attempts; then the saga is stuck. Default 20, from 200 ms to 30 s.
+// Retry bounds the attempts; then the saga is stuck. Default 1,000 with pauses that grow from 200 ms to 10
+// minutes, which takes about four days.
 func (d *ForwardDef[S]) Retry(attempts int, pause Backoff) *ForwardDef[S] {
 	d.n.attempts, d.n.pause = attempts, pause
 	return d
@@ -164,7 +177,7 @@ func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S
 		h = func(ctx context.Context, c *Call, state *S) error {
 			var p P
 			if err := json.Unmarshal(c.payload, &p); err != nil {
-				return Rejected(fmt.Errorf("saga: signal %s does not decode: %w", name, err))
+				return Reject(fmt.Errorf("saga: signal %s does not decode: %w", name, err))
 			}
 			return on(ctx, c, state, p)
 		}
@@ -174,7 +187,7 @@ func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S
 	return &AwaitDef[S]{part[S]{n}}
 }
 
-// Timeout bounds the wait; then the saga turns back. Default: no bound.
+// Timeout bounds the wait; then the saga compensates. Default: no bound.
 func (d *AwaitDef[S]) Timeout(t time.Duration) *AwaitDef[S] { d.n.wait = t; return d }
 
 // Compensate says how to undo what the handler did.
@@ -205,7 +218,7 @@ func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
 
 // Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made of
 // it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on it.
-// An error or a panic leaves the branch in doubt, and the saga turns back. Default: by top-level JSON fields.
+// An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
 func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
 	if merge == nil {
 		return d
@@ -238,6 +251,8 @@ type Definition interface {
 	Version() int
 	// Mermaid draws the definition as a flowchart, coloured by an instance where one is given.
 	Mermaid(overlay ...Record) string
+	// Steps describes the steps.
+	Steps() []StepInfo
 	definition() *definition
 }
 
@@ -329,9 +344,9 @@ func (d *definition) check() {
 func (d *definition) freshSteps() []StepState {
 	steps := make([]StepState, len(d.nodes))
 	for i, n := range d.nodes {
-		steps[i] = StepState{Name: n.name, Status: NotStarted}
+		steps[i] = StepState{Name: n.name, Status: StepNotStarted}
 		for _, b := range n.branches {
-			steps[i].Branches = append(steps[i].Branches, StepState{Name: b.name, Status: NotStarted})
+			steps[i].Branches = append(steps[i].Branches, StepState{Name: b.name, Status: StepNotStarted})
 		}
 	}
 	return steps

@@ -17,9 +17,9 @@
 //
 // # Guarantees
 //
-//   - Intent is persisted before an effect. An attempt ends as success; as Rejected, known to have had no effect; or,
-//     for any other error, timeout, panic, crash or lost lease, in doubt. A step in doubt is compensated too, and
-//     Call.Certain tells the compensation so.
+//   - Intent is persisted before an effect, of compensations too. An attempt ends as success; as rejected (Reject), known
+//     to have had no effect; as not attempted (NotAttempted); or, for any other error, timeout, panic, crash or lost
+//     lease, in doubt. A step in doubt is compensated too, and Call.Certain reports that to the compensation.
 //   - Steps, then at most one pivot, then retriable steps. After the pivot nothing is compensated: it is retried, then
 //     the saga is stuck. A pivot in doubt is retried with the same key; while it is in doubt nothing is compensated.
 //   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves the

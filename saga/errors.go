@@ -24,6 +24,13 @@ var (
 	ErrUnknown = errors.New("saga: definition not registered")
 	// ErrPastPivot says that the saga can no longer be cancelled.
 	ErrPastPivot = errors.New("saga: past the pivot")
+	// ErrTooLate says that the saga compensates: the signal can no longer have an effect.
+	ErrTooLate = errors.New("saga: too late for the signal: the saga compensates")
+	// ErrStarted says that a saga with the id exists that was started with another state. Start returns its handle too.
+	ErrStarted = errors.New("saga: already started with another state")
+	// ErrUnstorable is returned by a Store that can never hold a record, because of its content or its size. The saga
+	// becomes stuck.
+	ErrUnstorable = errors.New("saga: the store cannot hold the saga")
 	// ErrFinished says that the saga has ended already.
 	ErrFinished = errors.New("saga: finished")
 	// ErrNotStuck says that only a stuck saga can be retried or skipped.
@@ -57,7 +64,7 @@ func (e rejectedError) Unwrap() error { return e.err }
 
 // Rejected marks an error as a refusal that is known to have had no effect, such as a declined card: the step is not
 // tried again, and its own compensation is skipped unless an earlier attempt was in doubt.
-func Rejected(err error) error {
+func Reject(err error) error {
 	if err == nil {
 		return nil
 	}

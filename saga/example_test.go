@@ -27,7 +27,7 @@ func Example() {
 		return nil
 	}
 	pay := func(context.Context, *saga.Call, *Order) error {
-		return saga.Rejected(errors.New("card declined"))
+		return saga.Reject(errors.New("card declined"))
 	}
 	confirm := func(context.Context, *saga.Call, *Order) error { return nil }
 

@@ -359,7 +359,7 @@ func TestResumesFrom(t *testing.T) {
 		}, []string{"hotel", "signalled", "pay", "mail"}, true},
 		"compensated by the new version": {func(w *world) *saga.Def[trip] {
 			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")).Compensate(w.undo("check")), saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
-				saga.Pivot("pay", w.fail("pay", saga.Rejected(errBoom))))
+				saga.Pivot("pay", w.fail("pay", saga.Reject(errBoom))))
 		}, []string{"hotel", "signalled", "pay fails", "undo hotel"}, true},
 		"a step that has run is gone": {func(w *world) *saga.Def[trip] {
 			return saga.Define[trip]("trip", 2, wait(w), saga.Pivot("pay", w.do("pay")))

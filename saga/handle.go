@@ -2,10 +2,15 @@ package saga
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
 )
@@ -19,7 +24,11 @@ type Handle[S any] struct {
 // ID returns the saga's id.
 func (h *Handle[S]) ID() string { return h.id }
 
-// Start starts a saga, or returns the handle of the one with the same id. Inside a transaction of the store's it joins:
+// startHeader is the header of a saga that holds a hash of the state that it was started with.
+const startHeader = "sillar-saga-start"
+
+// Start starts a saga, or returns the handle of the one with the same id; with ErrStarted where that was started with
+// another state. Inside a transaction of the store's it joins:
 // the saga begins when that commits. o need not run: any orchestrator on the same store with the same definition takes
 // the saga.
 func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S) (*Handle[S], error) {
@@ -27,15 +36,20 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 	if def == nil {
 		return nil, fmt.Errorf("%w: %s version %d", ErrUnknown, d.d.name, d.d.version)
 	}
-	if id == "" || len(id) > 200 {
-		return nil, fmt.Errorf("saga: start %s: the id must have 1 to 200 bytes", d.d.name)
+	if id == "" || len(id) > 200 || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return nil, fmt.Errorf("saga: start %s: the id %.200q must have 1 to 200 bytes of UTF-8 without control characters", d.d.name, id)
 	}
 	raw, err := json.Marshal(state)
 	if err != nil {
 		return nil, fmt.Errorf("saga: start %s %s: encode the state: %w", d.d.name, id, err)
 	}
+	if !utf8.Valid(raw) {
+		return nil, fmt.Errorf("saga: start %s %s: %w: the state is not valid UTF-8", d.d.name, id, ErrUnstorable)
+	}
+	sum := sha256.Sum256(raw)
 	headers := propagation.MapCarrier{}
 	o.cfg.Propagator.Inject(ctx, headers)
+	headers[startHeader] = hex.EncodeToString(sum[:16])
 	now := time.Now().UTC()
 	r := Record{ID: id, Name: d.d.name, Version: d.d.version, Shape: def.shape, Status: Running, State: raw,
 		Steps: def.freshSteps(), Headers: headers, WakeAt: now, CreatedAt: now, UpdatedAt: now}
@@ -45,7 +59,7 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 	if !o.store.InTx(ctx) {
 		own, places = o.enter(1)
 	}
-	if places > 0 { // owned from its first write on: nobody needs to claim it
+	if places > 0 { // owned from its first write on, without a claim
 		r.Owner, r.Fence = own.node, 1
 		(&runner{o: o, def: def, rec: r}).intend()
 	}
@@ -63,13 +77,17 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		if stored.Name != d.d.name {
 			return nil, fmt.Errorf("saga: start %s %s: the id belongs to a %s", d.d.name, id, stored.Name)
 		}
+		if with := stored.Headers[startHeader]; with != "" && with != headers[startHeader] {
+			return &Handle[S]{o, id}, fmt.Errorf("%w: %s %s", ErrStarted, d.d.name, id)
+		}
 		return &Handle[S]{o, id}, nil
 	}
+	o.cfg.Logger.DebugContext(ctx, "saga: started", "saga", d.d.name, "saga_id", id)
 	if places > 0 {
-		o.begun(id)
+		o.markRunning(id)
 		go o.run(own, Claimed{Record: stored})
 	} else {
-		o.store.AfterCommit(ctx, o.poke)
+		o.store.AfterCommit(ctx, o.wake)
 	}
 	return &Handle[S]{o, id}, nil
 }
@@ -90,29 +108,28 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	}
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
-	for ask := !here; ; ask = true {
-		if ask {
+	var none S
+	look := !here // a saga that runs here reports its end by changed
+	for {
+		if look {
 			r, err := h.o.store.Get(ctx, h.id)
 			if err != nil {
-				var none S
 				return none, fmt.Errorf("saga: wait for %s: %w", h.id, err)
 			}
 			if r.Status.Ended() {
 				return h.end(r)
 			}
 		}
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
-				var none S
-				return none, context.Cause(ctx)
-			case r := <-changed:
-				if r.Status.Ended() {
-					return h.end(r)
-				}
-			case <-ticker.C:
-				waiting = false
+		select {
+		case <-ctx.Done():
+			return none, context.Cause(ctx)
+		case r := <-changed:
+			if r.Status.Ended() {
+				return h.end(r)
 			}
+			look = false
+		case <-ticker.C:
+			look = true
 		}
 	}
 }
@@ -134,7 +151,8 @@ func (r Record) Err() error {
 }
 
 // Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
-// changes nothing, so a payload that is not the Await's is an error, and is not kept. It joins the transaction in ctx.
+// changes nothing. The error is ErrTooLate when the saga compensates already, such as after the timeout of the Await,
+// ErrFinished when it has ended, or ErrNotFound. A payload of another type is an error, and is not kept. It joins the transaction in ctx.
 func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
 	i := slices.IndexFunc(d.d.nodes, func(n *node) bool { return n.kind == kindAwait && n.name == name })
 	if i < 0 {
@@ -151,11 +169,14 @@ func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, p
 		if r.Name != d.d.name {
 			return fmt.Errorf("%w: %s is a %s", ErrNotFound, id, r.Name)
 		}
+		if r.Status == Compensating || r.Status == Stuck && !r.forwardStuck(&d.d) {
+			return ErrTooLate
+		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("saga: signal %s of %s: %w", name, id, err)
 	}
-	o.poke()
+	o.wake()
 	return nil
 }

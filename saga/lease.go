@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/internal/id"
 )
 
-// identity is the name under which an orchestrator owns sagas. It dies with its lease.
+// identity is the name under which an orchestrator owns sagas. It ends with its lease.
 type identity struct {
 	node  string
 	life  context.Context // ends with the lease: what handlers run under
@@ -18,8 +18,8 @@ type identity struct {
 	stop  context.Context // when it ends nothing new begins: with Run's, or by yield
 	yield context.CancelFunc
 
-	places int           // taken under it; guarded by the orchestrator's mu
-	idle   chan struct{} // told when none is any more
+	places int           // slots taken under it; guarded by the orchestrator's mu
+	idle   chan struct{} // receives when places becomes 0
 	unsure atomic.Bool   // it may own sagas that do not run here
 
 	mu    sync.Mutex
@@ -35,27 +35,38 @@ func (i *identity) end(lease time.Duration) time.Time {
 
 func (i *identity) alive(lease time.Duration) bool { return time.Now().Before(i.end(lease)) }
 
-// heart keeps the lease alive. When it could not be prolonged in time, everything that runs under the identity is
-// stopped, and a new identity is taken: others may have the old one's sagas by then.
-func (o *Orchestrator) heart(ctx context.Context) {
+// stopSignal is closed when nothing new may begin.
+type stopSignal <-chan struct{}
+
+func (s stopSignal) given() bool {
+	select {
+	case <-s:
+		return true
+	default:
+		return false
+	}
+}
+
+// heartbeat keeps the lease alive until ctx ends. When the lease could not be prolonged in time, everything that runs
+// under the identity is stopped and a new identity is taken: others may have taken the sagas of the old one by then.
+func (o *Orchestrator) heartbeat(ctx context.Context) {
 	for ctx.Err() == nil {
-		began := time.Now()
-		self := &identity{node: o.cfg.Name + "-" + id.New(), idle: make(chan struct{}, 1), until: began.Add(o.cfg.Lease)}
-		if err := o.store.Heartbeat(ctx, self.node, o.cfg.Lease); err != nil {
+		self, err := o.newIdentity(ctx)
+		if err != nil {
 			if ctx.Err() == nil {
 				o.cfg.Logger.ErrorContext(ctx, "saga: no lease from the store, no saga runs here", "error", err)
 			}
 			_ = backoff.Sleep(ctx, o.cfg.Poll)
 			continue
 		}
-		self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx)) //nolint:fatcontext // each lease has a life of its own
-		self.stop, self.yield = context.WithCancel(ctx)                            // and an end of its own
 		o.setSelf(self)
-		o.poke()
-		for ctx.Err() == nil && !self.unsure.Load() && o.hold(ctx, self, ctx.Done()) {
+		o.wake()
+		alive := true
+		for alive && ctx.Err() == nil && !self.unsure.Load() {
+			alive = o.keepAlive(ctx, self, ctx.Done())
 		}
 		switch {
-		case ctx.Err() != nil: // drain goes on under the lease, and prolongs it
+		case ctx.Err() != nil: // drain prolongs the lease from now on
 		case self.alive(o.cfg.Lease):
 			o.retire(ctx, self)
 		default:
@@ -65,13 +76,25 @@ func (o *Orchestrator) heart(ctx context.Context) {
 	}
 }
 
-// hold waits for the next look at a lease, or until it is told, and prolongs the lease. It reports false when that has
-// ended. The next look is due after a quarter of the lease, or at its end: no zombie may work on beyond that.
-func (o *Orchestrator) hold(ctx context.Context, self *identity, told <-chan struct{}) bool {
+// newIdentity takes a lease under a new name.
+func (o *Orchestrator) newIdentity(ctx context.Context) (*identity, error) {
+	self := &identity{node: o.cfg.Name + "-" + id.New(), idle: make(chan struct{}, 1), until: time.Now().Add(o.cfg.Lease)}
+	if err := o.store.Heartbeat(ctx, self.node, o.cfg.Lease); err != nil {
+		return nil, err
+	}
+	self.life, self.kill = context.WithCancelCause(context.WithoutCancel(ctx))
+	self.stop, self.yield = context.WithCancel(ctx)
+	return self, nil
+}
+
+// keepAlive waits until the next heartbeat is due and prolongs the lease, or returns early when interrupt is ready. It
+// reports false when the lease has ended. A heartbeat is due after a quarter of the lease, or at its end: no work goes
+// on beyond that.
+func (o *Orchestrator) keepAlive(ctx context.Context, self *identity, interrupt <-chan struct{}) bool {
 	timer := time.NewTimer(min(o.cfg.Lease/4, time.Until(self.end(o.cfg.Lease))))
 	defer timer.Stop()
 	select {
-	case <-told:
+	case <-interrupt:
 		return true
 	case <-timer.C:
 	}
@@ -87,9 +110,9 @@ func (o *Orchestrator) lost(ctx context.Context, self *identity) {
 	self.kill(ErrLostLease)
 }
 
-// retire makes room for a new identity, where the store's answer to a write was lost: the saga may be owned by this one, and
-// is not run by it. It goes on until the steps that run under it have ended, and then leaves, so that all that it still
-// owns is free. It counts as work, for which drain waits.
+// retire makes room for a new identity where the store's answer to a write was lost: this identity may own a saga that
+// does not run here. The steps that run under it end; then it leaves, so that all that it still owns is free. drain
+// waits for it.
 func (o *Orchestrator) retire(ctx context.Context, self *identity) {
 	o.mu.Lock()
 	o.self = nil
@@ -111,14 +134,14 @@ func (o *Orchestrator) retire(ctx context.Context, self *identity) {
 			delete(o.retired, self)
 		}()
 		for working() {
-			if !o.hold(ctx, self, self.idle) {
+			if !o.keepAlive(ctx, self, self.idle) {
 				o.lost(ctx, self)
 				return
 			}
 		}
 		self.kill(ErrLostLease)
 		o.leaveStore(ctx, self)
-		o.poke()
+		o.wake()
 	}()
 }
 
@@ -153,7 +176,7 @@ func (o *Orchestrator) prolong(ctx context.Context, self *identity) {
 	self.mu.Unlock()
 }
 
-// enter takes up to n places under the present identity, and returns how many it got. run or leave give each back.
+// enter takes up to n slots under the present identity and returns how many it got. run or leave releases each.
 func (o *Orchestrator) enter(n int) (self *identity, places int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -13,7 +13,7 @@ func (o *Orchestrator) Stuck(ctx context.Context, f Filter) ([]Record, error) {
 	return o.store.List(ctx, f)
 }
 
-// Cancel turns a saga back that has not come to its pivot: its steps are compensated. Cancelling twice is once. The
+// Cancel compensates the steps of a saga that has not come to its pivot. Cancelling twice is once. The
 // error is ErrPastPivot, ErrFinished or ErrNotFound.
 func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 	_, err := o.store.Signal(ctx, id, cancelSignal, []byte("true"), func(r Record) error {
@@ -27,7 +27,7 @@ func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 		if r.Status != Running {
 			return nil // it is on its way back
 		}
-		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != NotStarted)
+		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != StepNotStarted)
 		if r.Cursor > d.pivot || atPivot {
 			return ErrPastPivot
 		}
@@ -36,7 +36,7 @@ func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("saga: cancel %s: %w", id, err)
 	}
-	o.poke()
+	o.wake()
 	return nil
 }
 
@@ -46,19 +46,40 @@ func (o *Orchestrator) Retry(ctx context.Context, id, actor string) error {
 	return o.amend(ctx, id, Audit{Actor: actor, Action: "retry"}, func(d *definition, r *Record) error {
 		if r.Cause != "" && r.forwardStuck(d) {
 			st := &r.Steps[r.Cursor]
-			st.Status, st.Attempts = Started, 0
+			st.Status, st.Attempts, st.Takeovers = StepStarted, 0, 0
 			r.Status, r.FailedStep, r.Cause = Running, "", ""
 			return nil
 		}
 		r.Status, r.Cursor = Compensating, r.highest()
 		for i := range r.Steps {
-			r.Steps[i].UndoAttempts = 0
+			r.Steps[i].UndoAttempts, r.Steps[i].UndoTakeovers, r.Steps[i].Undoing = 0, 0, false
 			for j := range r.Steps[i].Branches {
-				r.Steps[i].Branches[j].UndoAttempts = 0
+				b := &r.Steps[i].Branches[j]
+				b.UndoAttempts, b.UndoTakeovers, b.Undoing = 0, 0, false
 			}
 		}
 		return nil
 	})
+}
+
+// RetryAll retries the stuck sagas that f selects, all pages of them, and returns how many. f.Limit is the size of a
+// page. Sagas that cannot be retried are skipped and reported in the error.
+func (o *Orchestrator) RetryAll(ctx context.Context, f Filter, actor string) (retried int, err error) {
+	var failed []error
+	for {
+		page, err := o.Stuck(ctx, f)
+		if err != nil || len(page) == 0 {
+			return retried, errors.Join(append(failed, err)...)
+		}
+		for _, r := range page {
+			f.After = r.ID
+			if err := o.Retry(ctx, r.ID, actor); err != nil {
+				failed = append(failed, err)
+				continue
+			}
+			retried++
+		}
+	}
 }
 
 // forwardStuck says whether the saga stopped on its way forward: at or after the pivot, where nothing is compensated.
@@ -69,7 +90,7 @@ func (r *Record) forwardStuck(d *definition) bool {
 // highest is the last step that was begun.
 func (r *Record) highest() int {
 	for i := len(r.Steps) - 1; i > 0; i-- {
-		if r.Steps[i].Status != NotStarted {
+		if r.Steps[i].Status != StepNotStarted {
 			return i
 		}
 	}
@@ -111,7 +132,7 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 	})
 }
 
-// amend changes a stuck saga, which nobody owns.
+// amend changes a stuck saga, which has no owner.
 func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change func(*definition, *Record) error) error {
 	if a.Actor == "" {
 		return fmt.Errorf("saga: %s needs an actor", a.Action)
@@ -142,6 +163,6 @@ func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change fun
 	}
 	r.Revision++
 	o.changed(ctx, r)
-	o.poke()
+	o.wake()
 	return nil
 }

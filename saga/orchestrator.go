@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,26 +21,32 @@ import (
 type Config struct {
 	// Name tells orchestrators apart in the store; a unique suffix is added. Default "orchestrator".
 	Name string
-	// Concurrency bounds the sagas at work at once. 0 means 64.
+	// Concurrency bounds the sagas that run at once. Default 64.
 	Concurrency int
-	// Lease is how long the orchestrator owns its sagas without a sign of life. 0 means 15 s. After a crash others
-	// take over within Lease plus Poll; a shorter one takes over sooner and stumbles over shorter stalls.
+	// Lease is how long the orchestrator owns its sagas without a heartbeat. Default 15 s. After a crash others take
+	// over within Lease plus Poll. A shorter lease takes over sooner and is lost during shorter pauses.
 	Lease time.Duration
-	// Poll is how often the store is asked for sagas whose time has come. 0 means 1 s.
+	// Poll is how often the store is asked for sagas that are due. Default 1 s.
 	Poll time.Duration
-	// ParkAfter is from which pause on a saga gives up its place and waits in the store. 0 means 1 s.
+	// ParkAfter is the shortest pause for which a saga releases its worker slot and waits in the store. Default 1 s.
 	ParkAfter time.Duration
-	// DrainTimeout bounds how long running handlers may go on after Run's context ends. 0 means 20 s, negative none.
+	// StoreTimeout bounds each call to the store. A call that fails is logged and made again. Default a third of Lease,
+	// at most 5 s: longer than a slow write takes, shorter than what makes a node lose its lease.
+	StoreTimeout time.Duration
+	// MaxTakeovers bounds how often a step, or its compensation, is tried again after the process that ran it has died
+	// or has lost its lease. These attempts are not counted as those of Retry and CompensateRetry. Default 5.
+	MaxTakeovers int
+	// DrainTimeout bounds how long running handlers may go on after Run's context ends. Default 20 s. Negative disables it.
 	DrainTimeout time.Duration
-	// Logger is where failures go. Nil means slog.Default.
+	// Logger gets failures, stuck sagas as errors, and starts and ends. Default slog.Default.
 	Logger *slog.Logger
 	// TracerProvider, MeterProvider and Propagator carry traces and correlation ids. Nil means the global providers,
 	// and W3C trace context with the correlation id.
 	TracerProvider trace.TracerProvider
 	MeterProvider  metric.MeterProvider
 	Propagator     propagation.TextMapPropagator
-	// OnChange is told of every saga that was stored with a change, on the goroutine that runs the saga: a slow one makes
-	// sagas slow. One that panics is logged. r is its own copy.
+	// OnChange is called after each write of a saga, on the goroutine that runs the saga: a slow function makes sagas
+	// slow. A panic is logged. r is a copy.
 	OnChange func(ctx context.Context, r Record)
 }
 
@@ -51,7 +58,7 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
-	wake  chan struct{}
+	wakes chan struct{}
 	slots chan struct{}
 
 	mu      sync.Mutex
@@ -69,26 +76,17 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if store == nil || len(defs) == 0 {
 		return nil, fmt.Errorf("%w: New needs a store and definitions", ErrDefinition)
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.Lease, 15*time.Second)
-	def(&cfg.Poll, time.Second)
-	def(&cfg.ParkAfter, time.Second)
-	def(&cfg.DrainTimeout, 20*time.Second)
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 64
-	}
-	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 {
-		return nil, fmt.Errorf("%w: Lease, Poll and Concurrency cannot be off", ErrDefinition)
-	}
-	if cfg.Name == "" {
-		cfg.Name = "orchestrator"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+	cfg.Lease = cmp.Or(cfg.Lease, 15*time.Second)
+	cfg.Poll = cmp.Or(cfg.Poll, time.Second)
+	cfg.ParkAfter = cmp.Or(cfg.ParkAfter, time.Second)
+	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 20*time.Second)
+	cfg.StoreTimeout = cmp.Or(cfg.StoreTimeout, min(cfg.Lease/3, 5*time.Second))
+	cfg.MaxTakeovers = cmp.Or(cfg.MaxTakeovers, 5)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 64)
+	cfg.Name = cmp.Or(cfg.Name, "orchestrator")
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 || cfg.StoreTimeout < 0 || cfg.MaxTakeovers < 0 {
+		return nil, fmt.Errorf("%w: Lease, Poll, Concurrency, StoreTimeout and MaxTakeovers cannot be negative", ErrDefinition)
 	}
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
@@ -97,8 +95,9 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{store: store, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wake: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{}, retired: map[*identity]struct{}{}, last: newRecent(1024)}
+	o := &Orchestrator{store: boundedStore{store, cfg.StoreTimeout}, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wakes: make(chan struct{}, 1),
+		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{},
+		retired: map[*identity]struct{}{}, last: newRecent(1024)}
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {
@@ -124,12 +123,12 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	return o, nil
 }
 
-// Must returns o or panics with err.
-func Must(o *Orchestrator, err error) *Orchestrator {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return o
+	return v
 }
 
 // Run runs sagas until ctx ends; then it lets running handlers finish, gives its sagas back and returns nil, or
@@ -158,7 +157,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		_ = backoff.Sleep(ctx, o.cfg.Poll)
 	}
 	beats := make(chan struct{})
-	go func() { defer close(beats); o.heart(ctx) }()
+	go func() { defer close(beats); o.heartbeat(ctx) }()
 
 	ticker := time.NewTicker(o.cfg.Poll)
 	defer ticker.Stop()
@@ -174,7 +173,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
-		case <-o.wake:
+		case <-o.wakes:
 		}
 	}
 	<-beats
@@ -202,16 +201,16 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 // run drives a saga in a place that enter took.
 func (o *Orchestrator) run(self *identity, c Claimed) {
 	defer o.leave(self)
-	defer o.gone(c.ID)
-	if !newRunner(o, c.Record).drive(self.life, self.stop, c.TakenOver) {
+	defer o.unmark(c.ID)
+	if !newRunner(o, c.Record).drive(self.life, self.stop.Done(), c.TakenOver) {
 		self.unsure.Store(true)
 	}
 }
 
-// poke makes Run look for work now.
-func (o *Orchestrator) poke() {
+// wake makes Run look for work now.
+func (o *Orchestrator) wake() {
 	select {
-	case o.wake <- struct{}{}:
+	case o.wakes <- struct{}{}:
 	default:
 	}
 }
@@ -236,7 +235,7 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 	return len(claimed) == places
 }
 
-// drain waits for running handlers, under a lease that is kept alive, and ends the lease.
+// drain waits for running handlers under a lease that is kept alive, and ends the lease.
 func (o *Orchestrator) drain() error {
 	o.mu.Lock()
 	self := o.self
@@ -245,14 +244,26 @@ func (o *Orchestrator) drain() error {
 	ctx := context.Background()
 	done := make(chan struct{})
 	go func() { o.busy.Wait(); close(done) }()
+	if err := o.waitForHandlers(ctx, self, done); err != nil || self == nil {
+		return err
+	}
+	self.yield()
+	self.kill(ErrDraining)
+	o.leaveStore(ctx, self)
+	return nil
+}
+
+// waitForHandlers waits until done is closed. It keeps the lease of self alive; after DrainTimeout it ends the contexts
+// of handlers, and 10 s later it returns ErrDraining.
+func (o *Orchestrator) waitForHandlers(ctx context.Context, self *identity, done <-chan struct{}) error {
 	ticker := time.NewTicker(o.cfg.Lease / 4)
 	defer ticker.Stop()
 	soft := time.After(max(o.cfg.DrainTimeout, 0))
 	hard := time.After(max(o.cfg.DrainTimeout, 0) + 10*time.Second)
-	for waiting := true; waiting; {
+	for {
 		select {
 		case <-done:
-			waiting = false
+			return nil
 		case <-ticker.C:
 			if self != nil {
 				o.prolong(ctx, self)
@@ -270,13 +281,6 @@ func (o *Orchestrator) drain() error {
 			return fmt.Errorf("%w: handlers ignore that their context has ended", ErrDraining)
 		}
 	}
-	if self == nil {
-		return nil
-	}
-	self.yield()
-	self.kill(ErrDraining)
-	o.leaveStore(ctx, self)
-	return nil
 }
 
 // Get returns a saga as it is stored, or ErrNotFound.
@@ -289,5 +293,5 @@ func (o *Orchestrator) List(ctx context.Context, f Filter) ([]Record, error) {
 	return o.store.List(ctx, f)
 }
 
-// errStop ends the drive of a saga that is not ours any more.
+// errStop ends the drive of a saga that the orchestrator has given back.
 var errStop = errors.New("saga: stop")

@@ -11,7 +11,7 @@ import (
 
 // parallel runs the branches of n that have not been completed, and stores each result as it comes. It settles all of
 // them before it says how it went: no compensation may meet a running action.
-func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) result {
+func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *StepState) result {
 	type ended struct {
 		branch int
 		st     StepState
@@ -21,12 +21,12 @@ func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) res
 	results := make(chan ended, len(n.branches))
 	running := 0
 	for i := range n.branches {
-		if st.Branches[i].Status == Started {
+		if st.Branches[i].Status == StepStarted {
 			running++
 		}
 	}
 	for i, b := range n.branches {
-		if own := st.Branches[i]; own.Status == Started {
+		if own := st.Branches[i]; own.Status == StepStarted {
 			br := &runner{o: r.o, def: r.def, rec: r.rec} // of the record it only reads what does not change
 			go func() {
 				res := br.attempts(ctx, stop, b, &own, nil, true)
@@ -42,14 +42,14 @@ func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) res
 		case endDone:
 			merged, err := n.merge(base, r.rec.State, e.res.state)
 			if err != nil {
-				e.st.Status, e.st.InDoubt = Failed, true
+				e.st.Status, e.st.InDoubt = StepFailed, true
 				e.st.Error = cut(fmt.Sprintf("%v: branch %s", err, e.st.Name))
 				break
 			}
 			e.st.Status, e.st.Error = StepCompleted, ""
 			r.rec.State = merged
 		case endRejected, endExhausted:
-			e.st.Status, e.st.Error = Failed, cut(e.res.err.Error())
+			e.st.Status, e.st.Error = StepFailed, cut(e.res.err.Error())
 		case endPark:
 			out = e.res
 		case endLost:
@@ -64,7 +64,7 @@ func (r *runner) parallel(ctx, stop context.Context, n *node, st *StepState) res
 		return result{end: endLost, err: lost}
 	}
 	for _, b := range st.Branches {
-		if b.Status == Failed && out.end != endPark {
+		if b.Status == StepFailed && out.end != endPark {
 			out = result{end: endExhausted, step: b.Name, err: errors.New(b.Error)}
 		}
 	}

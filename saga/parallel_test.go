@@ -41,7 +41,7 @@ func TestParallel(t *testing.T) {
 					w.note("hotel")
 					return nil
 				}).Compensate(w.undo("hotel")),
-				saga.Step("car", w.fail("car", saga.Rejected(errBoom))).Compensate(w.undo("car"))),
+				saga.Step("car", w.fail("car", saga.Reject(errBoom))).Compensate(w.undo("car"))),
 			saga.Pivot("pay", w.do("pay")))
 		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
 			w.saw(t, "check", "car fails", "hotel", "undo hotel", "undo check")

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -13,13 +15,14 @@ import (
 
 // runner drives one saga that the orchestrator owns. It is used by one goroutine, save where Parallel says so.
 type runner struct {
-	o   *Orchestrator
-	def *definition
-	rec Record
+	o     *Orchestrator
+	def   *definition
+	rec   Record
+	owner string // under which the saga runs
 }
 
 func newRunner(o *Orchestrator, r Record) *runner {
-	return &runner{o: o, def: o.defs[Kind{r.Name, r.Version}], rec: r}
+	return &runner{o: o, def: o.defs[Kind{r.Name, r.Version}], rec: r, owner: r.Owner}
 }
 
 // cancelSignal is the name under which a cancellation is kept. No step can have it.
@@ -27,7 +30,7 @@ const cancelSignal = "$cancel"
 
 // drive goes on until the saga ends, parks, or is not ours any more, and reports false when it may still be ours. life ends
 // with the lease, and is what handlers run under; when stop ends, nothing new is begun.
-func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
+func (r *runner) drive(life context.Context, stop stopSignal, takenOver bool) (done bool) {
 	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
 	ctx, span := r.o.tel.saga(ctx, r.rec)
 	defer span.End()
@@ -41,7 +44,7 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 		if r.rec.Status.Ended() {
 			return true
 		}
-		if stop.Err() != nil {
+		if stop.given() {
 			err = r.park(ctx, 0)
 			break
 		}
@@ -51,7 +54,10 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 			err = r.backward(ctx, stop)
 		}
 	}
-	if errors.Is(err, errStop) {
+	if errors.Is(err, ErrUnstorable) {
+		err = r.giveUp(ctx, err)
+	}
+	if err == nil || errors.Is(err, errStop) {
 		return true
 	}
 	span.RecordError(err)
@@ -59,17 +65,21 @@ func (r *runner) drive(life, stop context.Context, takenOver bool) (done bool) {
 	return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound)
 }
 
-// begin notes what a takeover means: the attempt that the last owner was at may have had its effect.
+// begin records what a takeover means: the attempt that the last owner was making may have had its effect.
 func (r *runner) begin(ctx context.Context, takenOver bool) error {
+	if r.rec.Status == Compensating && takenOver {
+		return r.markUndoInDoubt(ctx)
+	}
 	if r.rec.Status != Running {
 		return nil
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
 	if takenOver {
-		doubt(st)
+		markInDoubt(st)
 		for i := range st.Branches {
-			if st.Branches[i].Status == Started {
-				doubt(&st.Branches[i])
+			// The claim was the intent of branches that are not stored as started.
+			if s := st.Branches[i].Status; s == StepStarted || s == StepNotStarted {
+				markInDoubt(&st.Branches[i])
 			}
 		}
 		return r.save(ctx)
@@ -78,19 +88,19 @@ func (r *runner) begin(ctx context.Context, takenOver bool) error {
 	return nil
 }
 
-func doubt(st *StepState) {
-	st.Status, st.InDoubt = Started, true
-	st.Attempts++
-	st.Error = "the orchestrator was lost"
+func markInDoubt(st *StepState) {
+	st.Status, st.InDoubt = StepStarted, true
+	st.Takeovers++
+	st.Error = "the orchestrator's lease expired during the attempt"
 }
 
 // intend marks the step at the cursor as begun, which the next write, or the claim itself, makes durable.
 func (r *runner) intend() {
 	st := &r.rec.Steps[r.rec.Cursor]
-	st.Status = Started
+	st.Status = StepStarted
 	for i := range st.Branches {
-		if st.Branches[i].Status == NotStarted {
-			st.Branches[i].Status = Started
+		if st.Branches[i].Status == StepNotStarted {
+			st.Branches[i].Status = StepStarted
 		}
 	}
 	n := r.def.nodes[r.rec.Cursor]
@@ -107,32 +117,38 @@ func (r *runner) save(ctx context.Context) error {
 
 // saveUnless is save that returns ErrSignalled when a signal came after which the write must not be made.
 func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
-	if errors.Is(context.Cause(ctx), ErrDraining) { // what has been done is still told, within bounds
+	if errors.Is(context.Cause(ctx), ErrDraining) { // the result is still stored, within bounds
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 	}
-	pause := backoff.Exponential(20 * time.Millisecond, time.Second)
+	pause := backoff.Exponential(20*time.Millisecond, time.Second)
 	for n := 1; ; n++ {
-		err := r.o.store.Save(ctx, r.rec)
+		var err error
+		if utf8.Valid(r.rec.State) {
+			err = r.o.store.Save(ctx, r.rec)
+		} else {
+			err = fmt.Errorf("%w: the state is not valid UTF-8", ErrUnstorable)
+		}
 		switch {
 		case err == nil:
 			r.rec.Revision++
+			r.o.stored(ctx, r.rec)
 			r.o.changed(ctx, r.rec)
-			r.o.tel.stored(ctx, r.rec)
 			return nil
 		case errors.Is(err, ErrFenced):
-			// Our own write may have been done although its answer was lost: nobody else writes under our fence.
+			// Our own write may have been done although its answer was lost: no other node writes under our fence.
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
 				r.rec.Revision++
+				r.o.stored(ctx, r.rec)
 				r.o.changed(ctx, r.rec)
 				return nil
 			}
 			if gerr == nil || errors.Is(gerr, ErrNotFound) {
 				return err
 			}
-		case errors.Is(err, ErrNotFound): // somebody has deleted it
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrUnstorable): // it was deleted, or no later try can succeed
 			return err
 		case errors.Is(err, ErrSignalled):
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
@@ -142,8 +158,9 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 					return err
 				}
 				if r.atBoundary() {
-					r.heedCancel()
+					r.applyCancel()
 				}
+				r.cancelAtEnd()
 				if r.rec.Owner == "" {
 					r.rec.WakeAt = time.Now().UTC() // do not sleep over a signal
 				}
@@ -172,9 +189,9 @@ func (r *runner) atBoundary() bool {
 	return st.Attempts == 0 && !st.InDoubt
 }
 
-// heedCancel turns back where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
+// applyCancel starts compensation where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
 // its beginning has not been stored yet.
-func (r *runner) heedCancel() {
+func (r *runner) applyCancel() {
 	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
 		return
 	}
@@ -184,18 +201,56 @@ func (r *runner) heedCancel() {
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
 	if fresh {
-		st.Status = NotStarted
+		st.Status = StepNotStarted
 		for i := range st.Branches {
-			st.Branches[i].Status = NotStarted
+			st.Branches[i].Status = StepNotStarted
 		}
 	}
-	r.turnBack(st.Name, ErrCancelled.Error())
+	r.startCompensation(st.Name, ErrCancelled.Error())
 }
 
-// turnBack begins to compensate, at the step that the cursor stands on.
-func (r *runner) turnBack(step, cause string) {
+// cancelAtEnd turns the end of a saga without a pivot into its compensation where a cancellation came during the last
+// step: Cancel has reported success.
+func (r *runner) cancelAtEnd() {
+	_, cancelled := r.rec.Signals[cancelSignal]
+	last := len(r.def.nodes) - 1
+	if !cancelled || r.rec.Status != Completed || r.def.pivot <= last {
+		return
+	}
+	r.rec.Cursor, r.rec.Owner = last, r.owner
+	r.startCompensation(r.rec.Steps[last].Name, ErrCancelled.Error())
+}
+
+// giveUp makes the saga stuck as it was stored last, where the store can never hold what it has become. The step at the
+// cursor is in doubt then: its effect is there, its result is lost.
+func (r *runner) giveUp(ctx context.Context, cause error) error {
+	stored, err := r.o.store.Get(ctx, r.rec.ID)
+	if err != nil {
+		return err
+	}
+	if stored.Fence != r.rec.Fence || stored.Revision != r.rec.Revision {
+		return ErrFenced
+	}
+	r.rec = stored
+	if err := r.def.adopt(&r.rec); err != nil {
+		return err
+	}
+	st := &r.rec.Steps[r.rec.Cursor]
+	if r.rec.Status == Running {
+		st.Status, st.InDoubt, st.Error = StepFailed, true, cut(cause.Error())
+	} else {
+		st.UndoError = cut(cause.Error())
+	}
+	r.rec.FailedStep, r.rec.Cause = st.Name, cut(cause.Error())
+	r.finish(Stuck)
+	return r.save(ctx)
+}
+
+// startCompensation begins to compensate, at the step that the cursor stands on.
+func (r *runner) startCompensation(step, cause string) {
 	r.rec.Status = Compensating
 	r.rec.FailedStep, r.rec.Cause = step, cause
+	r.intendUndo()
 }
 
 // park gives the saga back, to be claimed after the delay.
@@ -217,15 +272,15 @@ func (r *runner) parkUntil(ctx context.Context, at time.Time) error {
 // wakeAt makes Run look for work at a time.
 func (o *Orchestrator) wakeAt(at time.Time) {
 	if d := time.Until(at); d <= 0 {
-		o.poke()
+		o.wake()
 	} else if d < o.cfg.Poll {
-		time.AfterFunc(d, o.poke)
+		time.AfterFunc(d, o.wake)
 	}
 }
 
 // forward makes the step at the cursor, and stores its result together with the intent of the next one.
-func (r *runner) forward(ctx, stop context.Context) error {
-	if r.heedCancel(); r.rec.Status != Running {
+func (r *runner) forward(ctx context.Context, stop stopSignal) error {
+	if r.applyCancel(); r.rec.Status != Running {
 		return r.save(ctx)
 	}
 	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
@@ -252,13 +307,13 @@ func (r *runner) forward(ctx, stop context.Context) error {
 			r.intend()
 		}
 	case endRejected, endExhausted:
-		st.Status, st.Error = Failed, cut(res.err.Error())
+		st.Status, st.Error = StepFailed, cut(res.err.Error())
 		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt
 		if forward {
 			r.rec.FailedStep, r.rec.Cause = st.Name, st.Error
 			r.finish(Stuck)
 		} else {
-			r.turnBack(cmp.Or(res.step, st.Name), st.Error)
+			r.startCompensation(cmp.Or(res.step, st.Name), st.Error)
 		}
 	case endPark:
 		return r.park(ctx, res.delay)
@@ -273,7 +328,7 @@ func (r *runner) finish(s Status) {
 	r.rec.Status, r.rec.Owner = s, ""
 }
 
-// wait parks at an await whose signal is not there, or turns back when it is too late. Save refuses with ErrSignalled
+// wait parks at an await whose signal is not there, or starts compensation after its timeout. Save refuses with ErrSignalled
 // when the signal came meanwhile, so exactly one of the two wins.
 func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if st.Deadline.IsZero() {
@@ -282,12 +337,13 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if time.Now().Before(st.Deadline) {
 		return r.parkUntil(ctx, st.Deadline)
 	}
-	st.Status, st.Error = Failed, ErrAwaitTimeout.Error()
-	r.turnBack(n.name, ErrAwaitTimeout.Error())
+	before := r.rec.Clone()
+	st.Status, st.Error = StepFailed, ErrAwaitTimeout.Error()
+	r.startCompensation(n.name, ErrAwaitTimeout.Error())
 	err := r.saveUnless(ctx, func() bool { _, here := r.rec.Signals[n.name]; return here })
 	if errors.Is(err, ErrSignalled) {
-		st.Status, st.Error = Started, ""
-		r.rec.Status, r.rec.FailedStep, r.rec.Cause = Running, "", ""
+		before.Signals, before.SignalSeq = r.rec.Signals, r.rec.SignalSeq
+		r.rec = before
 		return nil
 	}
 	return err
@@ -295,6 +351,11 @@ func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 
 // checkpoint stores the state in the middle of a step.
 func (r *runner) checkpoint(ctx context.Context, state []byte) error {
+	before := r.rec.State
 	r.rec.State = state
-	return r.save(ctx)
+	err := r.save(ctx)
+	if errors.Is(err, ErrUnstorable) {
+		r.rec.State = before
+	}
+	return err
 }

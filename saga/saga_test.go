@@ -153,7 +153,7 @@ func TestStartIsIdempotent(t *testing.T) {
 	def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")))
 	run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, _ error) {
 		h, err := def.Start(t.Context(), o, "t1", trip{Hotel: "other"})
-		if err != nil {
+		if !errors.Is(err, saga.ErrStarted) {
 			t.Fatal(err)
 		}
 		if s, err := h.Wait(t.Context()); err != nil || s.Hotel != "" {
@@ -169,7 +169,7 @@ func TestRejectedCompensatesInReverse(t *testing.T) {
 		saga.Step("check", w.do("check")),
 		saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
 		saga.Step("car", w.do("car")).Compensate(w.undo("car")),
-		saga.Step("flight", w.fail("flight", saga.Rejected(errBoom))).Compensate(w.undo("flight")))
+		saga.Step("flight", w.fail("flight", saga.Reject(errBoom))).Compensate(w.undo("flight")))
 	run(t, def, func(t *testing.T, o *saga.Orchestrator, s trip, err error) {
 		w.saw(t, "check", "hotel", "car", "flight fails", "undo car", "undo hotel")
 		var f *saga.FailedError
@@ -183,7 +183,7 @@ func TestRejectedCompensatesInReverse(t *testing.T) {
 		for _, st := range status(t, o, "t1").Steps {
 			got = append(got, st.Status)
 		}
-		if d := cmp.Diff([]saga.StepStatus{saga.StepCompleted, saga.StepCompensated, saga.StepCompensated, saga.Failed}, got); d != "" {
+		if d := cmp.Diff([]saga.StepStatus{saga.StepCompleted, saga.StepCompensated, saga.StepCompensated, saga.StepFailed}, got); d != "" {
 			t.Errorf("steps (-want +got):\n%s", d)
 		}
 	})
@@ -202,7 +202,7 @@ func TestInDoubtIsCompensatedToo(t *testing.T) {
 			return func(ctx context.Context, _ *saga.Call, _ *trip) error {
 				w.note("car fails")
 				<-ctx.Done()
-				return saga.Rejected(nil) // what a handler says after its time does not matter: nil is no rejection
+				return saga.Reject(nil) // what a handler says after its time does not matter: nil is no rejection
 			}
 		},
 	} {
@@ -233,7 +233,7 @@ func TestRejectedAfterDoubtIsCompensated(t *testing.T) {
 		if n++; n == 1 {
 			return errBoom
 		}
-		return saga.Rejected(errBoom)
+		return saga.Reject(errBoom)
 	}
 	def := saga.Define[trip]("trip", 1, saga.Step("car", car).Compensate(w.undo("car")))
 	run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, _ error) { w.saw(t, "undo car?") })
@@ -247,7 +247,7 @@ func TestKeyIsStable(t *testing.T) {
 		if n++; n < 3 {
 			return errBoom
 		}
-		return saga.Rejected(errBoom)
+		return saga.Reject(errBoom)
 	}
 	undo := func(_ context.Context, c *saga.Call, _ *trip) error {
 		step, said := c.Cause()
@@ -263,7 +263,7 @@ func TestKeyIsStable(t *testing.T) {
 func TestPivot(t *testing.T) {
 	t.Run("rejected compensates", func(t *testing.T) {
 		w := &world{}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", w.fail("pay", saga.Rejected(errBoom))))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", w.fail("pay", saga.Reject(errBoom))))
 		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
 			w.saw(t, "hotel", "pay fails", "undo hotel")
 			if !errors.Is(err, saga.ErrCompensated) {
@@ -340,7 +340,7 @@ func TestFailingCompensation(t *testing.T) {
 		return saga.Define[trip]("trip", 1,
 			saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
 			saga.Step("car", w.do("car")).Compensate(undoCar).CompensateRetry(2, saga.Exponential(5*time.Second, 5*time.Second)),
-			saga.Step("flight", w.fail("flight", saga.Rejected(errBoom))))
+			saga.Step("flight", w.fail("flight", saga.Reject(errBoom))))
 	}
 	t.Run("the others run, the saga is stuck, retry mends it", func(t *testing.T) {
 		w, broken := &world{}, true

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Status is a saga's.
+// Status is the state of a saga.
 type Status string
 
 // The states of a saga. Completed and Compensated are final; a Stuck one waits for an operator.
@@ -22,15 +22,15 @@ const (
 // Ended reports whether nothing more will happen by itself.
 func (s Status) Ended() bool { return s == Completed || s == Compensated || s == Stuck }
 
-// StepStatus is a step's.
+// StepStatus is the state of a step.
 type StepStatus string
 
 // The states of a step.
 const (
-	NotStarted      StepStatus = "NOT_STARTED"
-	Started         StepStatus = "STARTED"
+	StepNotStarted  StepStatus = "NOT_STARTED"
+	StepStarted     StepStatus = "STARTED"
 	StepCompleted   StepStatus = "COMPLETED"
-	Failed          StepStatus = "FAILED"
+	StepFailed      StepStatus = "FAILED"
 	StepCompensated StepStatus = "COMPENSATED"
 )
 
@@ -43,6 +43,12 @@ type StepState struct {
 	// Attempts counts those of the action, UndoAttempts those of the compensation.
 	Attempts     int `json:"attempts,omitempty"`
 	UndoAttempts int `json:"undo_attempts,omitempty"`
+	// Takeovers counts the attempts of the action that ended with the process or the lease of the orchestrator,
+	// UndoTakeovers those of the compensation.
+	Takeovers     int `json:"takeovers,omitempty"`
+	UndoTakeovers int `json:"undo_takeovers,omitempty"`
+	// Undoing says that an attempt of the compensation was stored as begun and has not ended.
+	Undoing bool `json:"undoing,omitempty"`
 	// Error is what the last failed attempt said, UndoError what the compensation said.
 	Error     string `json:"error,omitempty"`
 	UndoError string `json:"undo_error,omitempty"`
@@ -76,7 +82,7 @@ type Record struct {
 	// State is the saga's state as JSON.
 	State []byte
 	Steps []StepState
-	// FailedStep and Cause are why the saga turned back.
+	// FailedStep and Cause say why the saga compensates or is stuck.
 	FailedStep, Cause string
 	// Headers carry correlation id and trace context.
 	Headers map[string]string
@@ -146,10 +152,11 @@ type Store interface {
 	// Get returns a saga, or ErrNotFound.
 	Get(ctx context.Context, id string) (Record, error)
 	// Claim gives the node up to limit sagas of the kinds, oldest wake first, that are Running or Compensating, whose
-	// time has come, and whose owner is nobody, or an orchestrator without a lease. It raises Fence and Revision.
+	// time has come, and that have no owner, or one without a lease. It raises Fence and Revision.
 	Claim(ctx context.Context, node string, kinds []Kind, limit int) ([]Claimed, error)
 	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq
-	// (else ErrSignalled). The stored Revision is then r.Revision + 1. A saga that is gone is ErrNotFound, or ErrFenced.
+	// (else ErrSignalled). The stored Revision is then r.Revision + 1. A saga that was deleted is ErrNotFound, or ErrFenced. A record
+	// that the store can never hold is ErrUnstorable.
 	Save(ctx context.Context, r Record) error
 	// Signal keeps a payload under a name, once: the first one stays. It returns whether this was the first, sets
 	// WakeAt to now, and ErrNotFound or ErrFinished. check sees the saga first, in the same transaction, and can

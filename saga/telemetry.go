@@ -18,6 +18,7 @@ type telemetry struct {
 	tracer   trace.Tracer
 	finished metric.Int64Counter
 	steps    metric.Float64Histogram
+	overdue  metric.Int64UpDownCounter
 }
 
 func newTelemetry(cfg Config) (*telemetry, error) {
@@ -34,7 +35,9 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 	steps, err2 := m.Float64Histogram("sillar.saga.step.duration", metric.WithUnit("s"),
 		metric.WithDescription("Attempts of actions and compensations."),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
-	return &telemetry{tp.Tracer(scope), finished, steps}, errors.Join(err, err2)
+	overdue, err3 := m.Int64UpDownCounter("sillar.saga.handlers.overdue", metric.WithUnit("{handler}"),
+		metric.WithDescription("Handlers that run on although their timeout has passed."))
+	return &telemetry{tp.Tracer(scope), finished, steps, overdue}, errors.Join(err, err2, err3)
 }
 
 func (t *telemetry) saga(ctx context.Context, r Record) (context.Context, trace.Span) {
@@ -61,6 +64,8 @@ func (t *telemetry) stepDone(ctx context.Context, span trace.Span, name string, 
 		outcome = "in_doubt"
 		if isRejected(err) {
 			outcome = "rejected"
+		} else if _, ok := asNotAttempted(err); ok {
+			outcome = "not_attempted"
 		}
 		span.RecordError(err)
 		span.SetStatus(codes.Error, outcome)
@@ -70,9 +75,20 @@ func (t *telemetry) stepDone(ctx context.Context, span trace.Span, name string, 
 	span.End()
 }
 
-// stored counts a saga that a write has ended.
-func (t *telemetry) stored(ctx context.Context, r Record) {
-	if r.Status.Ended() {
-		t.finished.Add(ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))))
+// stored counts and logs a saga that a write has ended.
+func (o *Orchestrator) stored(ctx context.Context, r Record) {
+	if !r.Status.Ended() {
+		return
+	}
+	o.tel.finished.Add(ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))))
+	attrs := []any{"saga", r.Name, "saga_id", r.ID}
+	switch r.Status {
+	case Stuck:
+		o.cfg.Logger.ErrorContext(ctx, "saga: stuck: mend the cause and call Retry or RetryAll, or do the step by hand and call Skip",
+			append(attrs, "error", r.Err())...)
+	case Compensated:
+		o.cfg.Logger.InfoContext(ctx, "saga: compensated", append(attrs, "step", r.FailedStep, "cause", r.Cause)...)
+	default:
+		o.cfg.Logger.DebugContext(ctx, "saga: completed", attrs...)
 	}
 }

@@ -22,7 +22,7 @@ func (d *definition) adopt(r *Record) error {
 	last, cursor := -1, -1
 	for i, old := range r.Steps {
 		at, ok := place[old.Name]
-		begun := old.Status != NotStarted || i == r.Cursor
+		begun := old.Status != StepNotStarted || i == r.Cursor
 		switch {
 		case !ok && begun:
 			return fmt.Errorf("%w: version %d has no step %s", ErrShape, d.version, old.Name)
@@ -46,7 +46,7 @@ func (d *definition) adopt(r *Record) error {
 		return fmt.Errorf("%w: the saga stands at no step of version %d", ErrShape, d.version)
 	}
 	for i := range cursor { // added since, and behind it: not run, and nothing to undo
-		if steps[i].Status == NotStarted {
+		if steps[i].Status == StepNotStarted {
 			steps[i].Undone = true
 		}
 	}

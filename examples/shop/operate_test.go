@@ -52,7 +52,7 @@ func TestSagasCommand(t *testing.T) {
 	stick := func() saga.Record { // as if its attempts had been used up
 		r := commit(saga.Completed)
 		r.Status, r.Cursor, r.FailedStep, r.Cause = saga.Stuck, len(r.Steps)-1, "commit-reservation", "no answer"
-		r.Steps[r.Cursor].Status, r.Steps[r.Cursor].InDoubt, r.Steps[r.Cursor].Error = saga.Failed, true, "no answer"
+		r.Steps[r.Cursor].Status, r.Steps[r.Cursor].InDoubt, r.Steps[r.Cursor].Error = saga.StepFailed, true, "no answer"
 		if err := store.Save(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}

@@ -12,8 +12,8 @@ const (
 	maxGroup = 128
 	// crowd is how large a group is after which the next one is given time to come together.
 	crowd = 12
-	// flushTimeout bounds a commit.
-	flushTimeout = 30 * time.Second
+	// flushTimeout bounds a commit, and so how long a connection that has gone silent holds up other writes.
+	flushTimeout = 5 * time.Second
 )
 
 // Group lets writes that come while another one is being committed share the next commit. A write that comes alone is

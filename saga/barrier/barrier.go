@@ -10,8 +10,8 @@
 // # Guarantees
 //
 //   - A key that has been applied is a no-op: fn does not run.
-//   - A compensation (key .../undo) of an action that never ran is a no-op, and shuts the door: the action, should it
-//     arrive later, is refused with ErrTooLate.
+//   - A compensation (key .../undo) of an action that never ran is a no-op. The action, should it arrive later, is
+//     refused with ErrTooLate.
 //   - The mark and what fn does are one transaction, which must be in ctx: else sqldb.ErrNoTx.
 //
 // Marks stay until Prune.
@@ -67,12 +67,12 @@ func New(db *sqldb.DB, cfg Config) (*Barrier, error) {
 	return &Barrier{db, prefix, "INSERT INTO " + prefix + "barrier (step, op, set_by, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"}, nil
 }
 
-// Must returns b or panics with err.
-func Must(b *Barrier, err error) *Barrier {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return b
+	return v
 }
 
 // EnsureSchema makes the table where it does not exist.
@@ -99,7 +99,7 @@ func (b *Barrier) Do(ctx context.Context, key string, fn func(ctx context.Contex
 		return n == 1, nil
 	}
 	if op == "undo" {
-		never, err := mark("do", "undo") // shuts the door, and tells whether the action had come
+		never, err := mark("do", "undo") // refuses a later action, and reports whether the action had come
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,9 @@ package sagamem
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +19,9 @@ import (
 type Store struct {
 	mu     sync.Mutex
 	sagas  map[string]saga.Record
+	index  index
+	owners map[string]int               // how many unfinished sagas a node owns
+	shapes map[saga.Kind]map[string]int // how many unfinished sagas there are of a shape
 	leases map[string]time.Time
 }
 
@@ -24,7 +29,43 @@ var _ saga.Store = (*Store)(nil)
 
 // New returns an empty store.
 func New() *Store {
-	return &Store{sagas: map[string]saga.Record{}, leases: map[string]time.Time{}}
+	return &Store{sagas: map[string]saga.Record{}, owners: map[string]int{}, shapes: map[saga.Kind]map[string]int{},
+		leases: map[string]time.Time{}}
+}
+
+// put stores a record and keeps the indexes. The store's mutex is held.
+func (s *Store) put(r saga.Record) {
+	if old, ok := s.sagas[r.ID]; ok {
+		for _, key := range keys(old) {
+			s.index.remove(key)
+		}
+		s.count(old, -1)
+	}
+	s.sagas[r.ID] = r
+	for _, key := range keys(r) {
+		s.index.add(key)
+	}
+	s.count(r, 1)
+}
+
+// count adds n to the counters of an unfinished saga. A counter that reaches 0 is deleted.
+func (s *Store) count(r saga.Record, n int) {
+	if r.Status.Ended() {
+		return
+	}
+	kind := saga.Kind{Name: r.Name, Version: r.Version}
+	if s.shapes[kind] == nil {
+		s.shapes[kind] = map[string]int{}
+	}
+	if s.shapes[kind][r.Shape] += n; s.shapes[kind][r.Shape] == 0 {
+		delete(s.shapes[kind], r.Shape)
+	}
+	if r.Owner == "" {
+		return
+	}
+	if s.owners[r.Owner] += n; s.owners[r.Owner] == 0 {
+		delete(s.owners, r.Owner)
+	}
 }
 
 // Insert implements saga.Store.
@@ -35,7 +76,7 @@ func (s *Store) Insert(_ context.Context, r saga.Record) (saga.Record, bool, err
 		return stored.Clone(), false, nil
 	}
 	r.Revision = 1
-	s.sagas[r.ID] = r.Clone()
+	s.put(r.Clone())
 	return r, true, nil
 }
 
@@ -62,14 +103,34 @@ func (s *Store) Claim(_ context.Context, node string, kinds []saga.Kind, limit i
 	defer s.mu.Unlock()
 	now := time.Now()
 	var due []saga.Record
-	for _, r := range s.sagas {
-		if r.Status.Ended() || !slices.Contains(kinds, saga.Kind{Name: r.Name, Version: r.Version}) {
+	for _, k := range kinds {
+		of, n := kindKey(k), 0
+		for key := range s.index.from(of) {
+			if n++; !strings.HasPrefix(key, of) || n > limit {
+				break
+			}
+			r := s.sagas[key[len(of)+8:]]
+			if r.WakeAt.After(now) {
+				break
+			}
+			due = append(due, r)
+		}
+	}
+	for owner := range s.owners {
+		if s.leases[owner].After(now) {
 			continue
 		}
-		if r.Owner == "" && r.WakeAt.After(now) || r.Owner != "" && s.leases[r.Owner].After(now) {
-			continue
+		n := 0
+		for id := range s.index.ids(ownedKey(owner, ""), "") {
+			r := s.sagas[id]
+			if !slices.Contains(kinds, saga.Kind{Name: r.Name, Version: r.Version}) {
+				continue
+			}
+			if n++; n > limit {
+				break
+			}
+			due = append(due, r)
 		}
-		due = append(due, r)
 	}
 	slices.SortFunc(due, func(a, b saga.Record) int {
 		return cmp.Or(a.WakeAt.Compare(b.WakeAt), cmp.Compare(a.ID, b.ID))
@@ -78,7 +139,7 @@ func (s *Store) Claim(_ context.Context, node string, kinds []saga.Kind, limit i
 	for _, r := range due[:min(limit, len(due))] {
 		taken := r.Owner != ""
 		r.Owner, r.Fence, r.Revision = node, r.Fence+1, r.Revision+1
-		s.sagas[r.ID] = r
+		s.put(r)
 		out = append(out, saga.Claimed{Record: r.Clone(), TakenOver: taken})
 	}
 	return out, nil
@@ -101,7 +162,7 @@ func (s *Store) Save(_ context.Context, r saga.Record) error {
 	r.Revision++
 	r.UpdatedAt = time.Now().UTC()
 	r.Signals = stored.Signals
-	s.sagas[r.ID] = r
+	s.put(r)
 	return nil
 }
 
@@ -129,7 +190,7 @@ func (s *Store) Signal(_ context.Context, id, name string, payload []byte, check
 	r.Signals[name] = slices.Clone(payload)
 	r.SignalSeq++
 	r.WakeAt = time.Now().UTC()
-	s.sagas[id] = r
+	s.put(r)
 	return true, nil
 }
 
@@ -153,29 +214,44 @@ func (s *Store) Leave(_ context.Context, node string) error {
 func (s *Store) List(_ context.Context, f saga.Filter) ([]saga.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []saga.Record
-	for _, r := range s.sagas {
-		if (f.Name == "" || f.Name == r.Name) && (len(f.Statuses) == 0 || slices.Contains(f.Statuses, r.Status)) && r.ID > f.After {
-			out = append(out, r.Clone())
-		}
-	}
-	slices.SortFunc(out, func(a, b saga.Record) int { return cmp.Compare(a.ID, b.ID) })
 	limit := f.Limit
 	if limit <= 0 {
 		limit = 100
 	}
-	return out[:min(len(out), limit)], nil
+	of := f.Statuses
+	if len(of) == 0 {
+		of = []saga.Status{saga.Running, saga.Compensating, saga.Completed, saga.Compensated, saga.Stuck}
+	}
+	var prefixes []string
+	for _, status := range of {
+		if f.Name != "" {
+			prefixes = append(prefixes, nameKey(f.Name, status, ""))
+		} else {
+			prefixes = append(prefixes, statusKey(status, ""))
+		}
+	}
+	var ids []string
+	for _, prefix := range prefixes {
+		n := 0
+		for id := range s.index.ids(prefix, f.After) {
+			if n++; n > limit {
+				break
+			}
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	out := make([]saga.Record, 0, min(limit, len(ids)))
+	for _, id := range ids[:min(limit, len(ids))] {
+		out = append(out, s.sagas[id].Clone())
+	}
+	return out, nil
 }
 
 // Shapes implements saga.Store.
 func (s *Store) Shapes(_ context.Context, k saga.Kind) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
-	for _, r := range s.sagas {
-		if r.Name == k.Name && r.Version == k.Version && !r.Status.Ended() && !slices.Contains(out, r.Shape) {
-			out = append(out, r.Shape)
-		}
-	}
-	return out, nil
+	return slices.Collect(maps.Keys(s.shapes[k])), nil
 }

@@ -14,7 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -36,31 +36,32 @@ type Config struct {
 type Store struct {
 	db           *mongo.Database
 	sagas, nodes *mongo.Collection
+	ahead        atomic.Int64 // how far the server's clock is ahead of this node's, in ns; now sets it
 }
 
 var _ saga.Store = (*Store)(nil)
 
-// New returns a store, and makes the index it needs.
+// New returns a store and creates the indexes that it needs.
 func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 	if db == nil {
 		return nil, errors.New("sagamongo: New needs a database")
 	}
 	prefix := cmp.Or(cfg.Prefix, "sillar_")
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
-	s := &Store{db, db.Collection(prefix+"sagas", safe), db.Collection(prefix+"orchestrators", safe)}
-	_, err := s.sagas.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "status", Value: 1}, {Key: "wake_at", Value: 1}}})
+	s := &Store{db: db, sagas: db.Collection(prefix+"sagas", safe), nodes: db.Collection(prefix+"orchestrators", safe)}
+	_, err := s.sagas.Indexes().CreateMany(ctx, indexes())
 	if err != nil {
-		return nil, fmt.Errorf("sagamongo: make the index: %w", err)
+		return nil, fmt.Errorf("sagamongo: create the indexes: %w", err)
 	}
 	return s, nil
 }
 
-// Must returns s or panics with err.
-func Must(s *Store, err error) *Store {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return s
+	return v
 }
 
 // document is a saga as it is stored. Times are microseconds since 1970, UTC: a date holds milliseconds only.
@@ -104,22 +105,6 @@ func encode(r saga.Record) (document, error) {
 		Owner: r.Owner, WakeAt: r.WakeAt.UnixMicro(), SignalSeq: r.SignalSeq}, nil
 }
 
-func decode(d document) (saga.Record, error) {
-	r := saga.Record{ID: d.ID, Name: d.Name, Version: d.Version, Shape: d.Shape, Status: d.Status, Cursor: d.Cursor, State: []byte(d.State),
-		FailedStep: d.FailedStep, Cause: d.Cause, Headers: d.Headers, Revision: d.Revision, Fence: d.Fence, Owner: d.Owner,
-		WakeAt: time.UnixMicro(d.WakeAt).UTC(), SignalSeq: d.SignalSeq, CreatedAt: time.UnixMicro(d.CreatedAt).UTC(), UpdatedAt: time.UnixMicro(d.UpdatedAt).UTC()}
-	for _, s := range d.Signals {
-		if r.Signals == nil {
-			r.Signals = map[string][]byte{}
-		}
-		r.Signals[s.Name] = s.Payload
-	}
-	if err := errors.Join(json.Unmarshal([]byte(d.Steps), &r.Steps), json.Unmarshal([]byte(d.Audit), &r.Audit)); err != nil {
-		return r, fmt.Errorf("sagamongo: decode %s: %w", d.ID, err)
-	}
-	return r, nil
-}
-
 // alone returns a context that carries no session, and so no transaction.
 func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
 
@@ -132,15 +117,26 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("sagamongo: ask for the time: %w", err)
 	}
 	if hello.LocalTime.IsZero() {
-		return time.Time{}, errors.New("sagamongo: the server does not tell its time")
+		return time.Time{}, errors.New("sagamongo: the server does not report its time")
 	}
+	s.ahead.Store(int64(time.Until(hello.LocalTime)))
 	return hello.LocalTime, nil
+}
+
+// serverTime returns when a saga is due by the server's clock, as far as the last heartbeat or claim has shown it: a
+// difference of the two clocks delays nothing. For a saga that has ended it is the time of its end.
+func (s *Store) serverTime(r saga.Record) time.Time {
+	at := r.WakeAt
+	if r.Status.Ended() {
+		at = time.Now()
+	}
+	return at.Add(time.Duration(s.ahead.Load()))
 }
 
 // Insert implements saga.Store.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
 	ctx = alone(ctx)
-	r.Revision = 1
+	r.Revision, r.WakeAt = 1, s.serverTime(r)
 	d, err := encode(r)
 	if err != nil {
 		return r, false, err
@@ -167,116 +163,24 @@ func (s *Store) AfterCommit(_ context.Context, fn func()) { fn() }
 // Get implements saga.Store.
 func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 	ctx = alone(ctx)
-	var d document
-	err := s.sagas.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Decode(&d)
+	raw, err := s.sagas.FindOne(ctx, bson.D{{Key: "_id", Value: id}}).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return saga.Record{}, saga.ErrNotFound
 	}
 	if err != nil {
 		return saga.Record{}, fmt.Errorf("sagamongo: get %s: %w", id, err)
 	}
-	return decode(d)
-}
-
-func (s *Store) find(ctx context.Context, filter bson.D, sort bson.D, limit int) (out []saga.Record, err error) {
-	cur, err := s.sagas.Find(ctx, filter, options.Find().SetSort(sort).SetLimit(int64(limit)))
-	if err != nil {
-		return nil, err
+	row := decode(raw)
+	if row.err != nil {
+		return saga.Record{}, fmt.Errorf("sagamongo: get %s: %w", id, row.err)
 	}
-	var docs []document
-	if err := cur.All(ctx, &docs); err != nil {
-		return nil, err
-	}
-	for _, d := range docs {
-		r, err := decode(d)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, nil
-}
-
-var unfinished = bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: bson.A{saga.Running, saga.Compensating}}}}
-
-// alive returns the nodes that have a lease.
-func (s *Store) alive(ctx context.Context, now time.Time) (map[string]bool, error) {
-	cur, err := s.nodes.Find(ctx, bson.D{{Key: "expires_at", Value: bson.D{{Key: "$gt", Value: now.UnixMicro()}}}})
-	var leases []struct {
-		Node string `bson:"_id"`
-	}
-	if err == nil {
-		err = cur.All(ctx, &leases)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("sagamongo: look at leases: %w", err)
-	}
-	nodes := map[string]bool{}
-	for _, l := range leases {
-		nodes[l.Node] = true
-	}
-	return nodes, nil
-}
-
-// Claim implements saga.Store. Each saga is taken by a compare-and-set of its own: of several nodes one gets it.
-func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
-	ctx = alone(ctx)
-	if len(kinds) == 0 || limit <= 0 {
-		return nil, nil
-	}
-	now, err := s.now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	leases, err := s.alive(ctx, now)
-	if err != nil {
-		return nil, err
-	}
-	alive, which := bson.A{""}, bson.A{}
-	for node := range leases {
-		alive = append(alive, node)
-	}
-	for _, k := range kinds {
-		which = append(which, bson.D{{Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}})
-	}
-	free := bson.A{
-		bson.D{{Key: "owner", Value: ""}, {Key: "wake_at", Value: bson.D{{Key: "$lte", Value: now.UnixMicro()}}}},
-		bson.D{{Key: "owner", Value: bson.D{{Key: "$nin", Value: alive}}}},
-	}
-	due, err := s.find(ctx, bson.D{unfinished, {Key: "$and", Value: bson.A{bson.D{{Key: "$or", Value: which}}, bson.D{{Key: "$or", Value: free}}}}},
-		bson.D{{Key: "wake_at", Value: 1}, {Key: "_id", Value: 1}}, limit)
-	if err != nil {
-		return nil, fmt.Errorf("sagamongo: claim: %w", err)
-	}
-	if slices.ContainsFunc(due, func(r saga.Record) bool { return r.Owner != "" }) {
-		// A node that has come since the first look, and has claimed, is alive: look again, after what it has written.
-		if leases, err = s.alive(ctx, now); err != nil {
-			return nil, err
-		}
-	}
-	var out []saga.Claimed
-	for _, r := range due {
-		if leases[r.Owner] {
-			continue
-		}
-		res, err := s.sagas.UpdateOne(ctx,
-			bson.D{{Key: "_id", Value: r.ID}, {Key: "fence", Value: r.Fence}, {Key: "revision", Value: r.Revision}, {Key: "owner", Value: r.Owner}},
-			bson.D{{Key: "$set", Value: bson.D{{Key: "owner", Value: node}}}, {Key: "$inc", Value: bson.D{{Key: "fence", Value: 1}, {Key: "revision", Value: 1}}}})
-		if err != nil {
-			return out, fmt.Errorf("sagamongo: claim %s: %w", r.ID, err)
-		}
-		if res.MatchedCount == 1 {
-			taken := r.Owner != ""
-			r.Owner, r.Fence, r.Revision = node, r.Fence+1, r.Revision+1
-			out = append(out, saga.Claimed{Record: r, TakenOver: taken})
-		}
-	}
-	return out, nil
+	return row.record, nil
 }
 
 // Save implements saga.Store.
 func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	ctx = alone(ctx)
+	r.WakeAt = s.serverTime(r)
 	d, err := encode(r)
 	if err != nil {
 		return err
@@ -287,6 +191,9 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 			{Key: "cursor", Value: d.Cursor}, {Key: "state", Value: d.State}, {Key: "steps", Value: d.Steps}, {Key: "failed_step", Value: d.FailedStep},
 			{Key: "cause", Value: d.Cause}, {Key: "audit", Value: d.Audit}, {Key: "owner", Value: d.Owner}, {Key: "wake_at", Value: d.WakeAt},
 			{Key: "updated_at", Value: time.Now().UnixMicro()}}}, {Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}}})
+	if tooLarge(err) {
+		return fmt.Errorf("%w: sagamongo: save %s: %w", saga.ErrUnstorable, r.ID, err)
+	}
 	if err != nil {
 		return fmt.Errorf("sagamongo: save %s: %w", r.ID, err)
 	}
@@ -301,6 +208,12 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 		return saga.ErrFenced
 	}
 	return saga.ErrSignalled
+}
+
+// tooLarge reports whether the server refused a document of more than 16 MiB.
+func tooLarge(err error) bool {
+	var e mongo.ServerError
+	return errors.As(err, &e) && (e.HasErrorCode(10334) || e.HasErrorCode(17419))
 }
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.
@@ -362,35 +275,4 @@ func (s *Store) Leave(ctx context.Context, node string) error {
 		return fmt.Errorf("sagamongo: leave: %w", err)
 	}
 	return nil
-}
-
-// List implements saga.Store.
-func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
-	ctx = alone(ctx)
-	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$gt", Value: f.After}}}}
-	if f.Name != "" {
-		filter = append(filter, bson.E{Key: "name", Value: f.Name})
-	}
-	if len(f.Statuses) > 0 {
-		filter = append(filter, bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: f.Statuses}}})
-	}
-	limit := f.Limit
-	if limit <= 0 { // MongoDB takes a negative one for its amount, in one batch
-		limit = 100
-	}
-	out, err := s.find(ctx, filter, bson.D{{Key: "_id", Value: 1}}, limit)
-	if err != nil {
-		return nil, fmt.Errorf("sagamongo: list: %w", err)
-	}
-	return out, nil
-}
-
-// Shapes implements saga.Store.
-func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
-	ctx = alone(ctx)
-	err = s.sagas.Distinct(ctx, "shape", bson.D{unfinished, {Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}}).Decode(&shapes)
-	if err != nil {
-		return nil, fmt.Errorf("sagamongo: shapes: %w", err)
-	}
-	return shapes, nil
 }

@@ -28,7 +28,7 @@ func bookings(db *sqldb.DB, b *barrier.Barrier) *saga.Def[booking] {
 	effect := func(op string) saga.Handler[booking] {
 		return func(ctx context.Context, c *saga.Call, s *booking) error {
 			if op == "do" && c.Step() == "pay" && crc32.ChecksumIEEE([]byte(c.SagaID()))%10 == 0 {
-				return saga.Rejected(errors.New("declined"))
+				return saga.Reject(errors.New("declined"))
 			}
 			return db.InTx(ctx, func(ctx context.Context) error {
 				return b.Do(ctx, c.Key(), func(ctx context.Context) error {

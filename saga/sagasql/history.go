@@ -44,12 +44,12 @@ func (s *Store) returning(with, write string) string {
 	if with != "" {
 		with += ", "
 	}
-	return "WITH " + with + "told AS (" + write + " RETURNING " + historyOf + ") INSERT INTO sillar_saga_history (" + historyColumns +
-		") SELECT * FROM told RETURNING saga_id"
+	return "WITH " + with + "written AS (" + write + " RETURNING " + historyOf + ") INSERT INTO sillar_saga_history (" + historyColumns +
+		") SELECT * FROM written RETURNING saga_id"
 }
 
-// tell writes the history where returning has not. ctx carries the transaction of the write.
-func (s *Store) tell(ctx context.Context, ids ...any) error {
+// writeHistory writes the history where returning has not. ctx carries the transaction of the write.
+func (s *Store) writeHistory(ctx context.Context, ids ...any) error {
 	if !s.history || s.db.Dialect() == sqldb.PostgreSQL {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time) (pruned int64, err 
 		var n int
 		err := s.db.InTx(ctx, func(ctx context.Context) error {
 			rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`SELECT id FROM sillar_sagas WHERE status IN ('COMPLETED', 'COMPENSATED')
-				AND updated_at < $1 LIMIT $2`), before.UnixMicro(), pruneAtOnce)
+				AND wake_at < $1 ORDER BY wake_at, id LIMIT $2`), sqldb.Replan, before.UnixMicro(), pruneAtOnce)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ var tripDef = saga.Define[trip]("trip", 1,
 		Compensate(func(context.Context, *saga.Call, *trip) error { return nil }),
 	saga.Pivot("pay", func(_ context.Context, _ *saga.Call, s *trip) error {
 		if s.Refuse {
-			return saga.Rejected(errors.New("no money"))
+			return saga.Reject(errors.New("no money"))
 		}
 		return nil
 	}))

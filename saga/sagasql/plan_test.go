@@ -3,16 +3,20 @@ package sagasql
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	"github.com/sillar-go/sillar/saga"
 )
 
-// What was planned for an empty table does not read all of it when it has grown, in groups of every size.
-func TestPlans(t *testing.T) {
+// No statement reads more than it returns plus a constant, also when it was planned while the table was empty.
+func TestStatementsReadWhatTheyReturn(t *testing.T) {
 	for _, history := range []bool{false, true} {
 		t.Run(fmt.Sprintf("history %v", history), func(t *testing.T) {
 			pool, plans := testenv.PostgresPlans(t)
@@ -29,7 +33,7 @@ func TestPlans(t *testing.T) {
 				for _, n := range []int{1, 2, 16, 128} {
 					var list []saga.Record
 					for i := range n {
-						list = append(list, saga.Record{ID: fmt.Sprintf("%d-%d-%d", round, n, i), Name: kind.Name, Version: kind.Version, Status: saga.Running,
+						list = append(list, saga.Record{ID: fmt.Sprintf("%d-%d-%d", round, n, i), Name: kind.Name, Version: kind.Version, Shape: "s", Status: saga.Running,
 							State: []byte("1"), Revision: 1, WakeAt: time.Now().Add(-time.Hour)})
 					}
 					err := errors.Join(errors.Join(s.insertAll(ctx, list)...), errors.Join(s.saveAll(ctx, list)...))
@@ -46,19 +50,80 @@ func TestPlans(t *testing.T) {
 					}
 				}
 			}
+			look := func() {
+				t.Helper()
+				for _, f := range []saga.Filter{{Limit: 2}, {Name: "x", Limit: 2}, {Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2},
+					{Name: "x", Statuses: []saga.Status{saga.Compensated}}, {Name: "none"}} {
+					if _, err := s.List(ctx, f); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, err := s.Shapes(ctx, kind)
+				_, perr := s.Prune(ctx, time.Now().Add(-time.Hour))
+				claimed, cerr := s.Claim(ctx, "me", []saga.Kind{kind, {Name: "y", Version: 1}}, 64)
+				if err := errors.Join(err, perr, cerr); err != nil || len(claimed) != 0 {
+					t.Fatalf("%d claimed, %v", len(claimed), err)
+				}
+			}
 			work()
+			look()
 			const rows = 20_000
 			if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+`) SELECT i || '-old', name, version, shape, status, position, state, steps,
 				failed_step, cause, headers, audit, revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at
 				FROM sillar_sagas, generate_series(1, $1) i WHERE id = '1-1-0'`, rows); err != nil {
 				t.Fatal(err)
 			}
+			for _, status := range []saga.Status{saga.Running, saga.Stuck} { // sleeping ones, of this kind and another
+				if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+`) SELECT i || '-' || $2::text, CASE WHEN i % 2 = 0 THEN 'x' ELSE 'z' END,
+					version, shape, $2::text, position, state, steps, failed_step, cause, headers, audit, revision, fence, '',
+					CASE WHEN i % 2 = 0 THEN wake_at + 3600000000 ELSE 0 END, signals, signal_seq, created_at, updated_at
+					FROM sillar_sagas, generate_series(1, $1) i WHERE id = '1-1-0'`, 2*rows, string(status)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			work() // as often as before: now all is planned anew
+			look()
 			plans.Scans(rows)
 			work()
-			for _, scan := range plans.Scans(rows) {
+			look()
+			for _, scan := range plans.Scans(1000) {
 				t.Error(scan)
 			}
 		})
+	}
+}
+
+// On SQLite every statement that looks for sagas uses an index for all that it asks for.
+func TestStatementsUseIndexesOnSQLite(t *testing.T) {
+	ctx := t.Context()
+	db := sqldb.Must(sqldb.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "sagas.db"), sqldb.Config{}))
+	t.Cleanup(func() { _ = db.Close() })
+	s := Must(New(db, Config{}))
+	if err := s.EnsureSchema(ctx); err != nil {
+		t.Fatal(err)
+	}
+	query, args := s.dueSQL([]saga.Kind{{Name: "x", Version: 1}, {Name: "y", Version: 1}}, []any{"dead"}, 64)
+	rows, err := db.Querier(ctx).Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plan []string
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(detail, "sillar_sagas") {
+			plan = append(plan, detail)
+		}
+	}
+	if err := rows.Close(); err != nil {
+		t.Fatal(err)
+	}
+	free := "SEARCH sillar_sagas USING INDEX sillar_sagas_free (name=? AND version=? AND wake_at<?)"
+	owned := "SEARCH sillar_sagas USING INDEX sillar_sagas_owned (owner=? AND name=? AND version=?)"
+	if d := cmp.Diff([]string{free, owned, free, owned}, plan); d != "" {
+		t.Errorf("plan (-want +got):\n%s", d)
 	}
 }

@@ -68,12 +68,12 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Must returns s or panics with err.
-func Must(s *Store, err error) *Store {
+// Must returns v or panics with err.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return s
+	return v
 }
 
 // EnsureSchema makes the tables where they do not exist.
@@ -128,91 +128,17 @@ func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 }
 
 func (s *Store) get(ctx context.Context, query, id string) (saga.Record, error) {
-	list, err := s.read(ctx, query, id)
+	rows, err := s.read(ctx, query, id)
+	if err == nil && len(rows) > 0 {
+		err = rows[0].err
+	}
 	if err != nil {
 		return saga.Record{}, fmt.Errorf("sagasql: get %s: %w", id, err)
 	}
-	if len(list) == 0 {
+	if len(rows) == 0 {
 		return saga.Record{}, saga.ErrNotFound
 	}
-	return list[0], nil
-}
-
-// Claim implements saga.Store. On PostgreSQL several orchestrators claim at once without waiting for each other.
-func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
-	if len(kinds) == 0 || limit <= 0 {
-		return nil, nil
-	}
-	where, args := kindsSQL(kinds, limit)
-	skip := ""
-	if s.db.Dialect() == sqldb.PostgreSQL {
-		skip = "FOR UPDATE OF s SKIP LOCKED"
-	}
-	find := s.sql(`SELECT @columns FROM sillar_sagas s WHERE status IN ('RUNNING', 'COMPENSATING') AND (` + where + `)
-		AND (owner = '' AND wake_at <= @now OR owner <> '' AND NOT EXISTS
-			(SELECT 1 FROM sillar_orchestrators o WHERE o.node = s.owner AND o.expires_at > @now))
-		ORDER BY wake_at, id LIMIT $1 ` + skip)
-	// The look outside a transaction costs little and mostly finds nothing.
-	if skip == "" {
-		if due, err := s.read(ctx, find, args...); err != nil || len(due) == 0 {
-			return nil, claimErr(err)
-		}
-	}
-	var out []saga.Claimed
-	err := s.db.InTx(ctx, func(ctx context.Context) error {
-		out = nil
-		due, err := s.read(ctx, find, args...)
-		if err != nil || len(due) == 0 {
-			return err
-		}
-		ids := []any{sqldb.Replan, node}
-		for _, r := range due {
-			taken := r.Owner != ""
-			if taken {
-				// The rows are locked, the look at the leases is as old as the statement: a node that has come and
-				// claimed since then is alive. A statement of its own sees it.
-				alive := 0
-				err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_orchestrators WHERE node = $1 AND expires_at > @now"), r.Owner).Scan(&alive)
-				if err != nil {
-					return err
-				}
-				if alive > 0 {
-					continue
-				}
-			}
-			ids = append(ids, r.ID)
-			r.Owner, r.Fence, r.Revision = node, r.Fence+1, r.Revision+1
-			out = append(out, saga.Claimed{Record: r, TakenOver: taken})
-		}
-		if len(out) == 0 {
-			return nil
-		}
-		own := s.returning("", "UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+strings.Join(marks(1, len(out)), ", ")+")")
-		if _, err = s.db.Querier(ctx).Exec(ctx, s.sql(own), ids...); err != nil {
-			return err
-		}
-		return s.tell(ctx, ids[2:]...)
-	})
-	if err != nil {
-		return nil, claimErr(err)
-	}
-	return out, nil
-}
-
-func claimErr(err error) error {
-	if err != nil {
-		return fmt.Errorf("sagasql: claim: %w", err)
-	}
-	return nil
-}
-
-func kindsSQL(kinds []saga.Kind, first ...any) (string, []any) {
-	args, parts := first, make([]string, len(kinds))
-	for i, k := range kinds {
-		args = append(args, k.Name, k.Version)
-		parts[i] = fmt.Sprintf("name = $%d AND version = $%d", len(args)-1, len(args))
-	}
-	return strings.Join(parts, " OR "), args
+	return rows[0].record, nil
 }
 
 // Save implements saga.Store. Outside a transaction, writes that come at the same time share a commit.
@@ -298,52 +224,7 @@ func (s *Store) Leave(ctx context.Context, node string) error {
 	return nil
 }
 
-// List implements saga.Store.
-func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
-	query, args := "SELECT @columns FROM sillar_sagas WHERE id > $1", []any{f.After}
-	if f.Name != "" {
-		args = append(args, f.Name)
-		query += fmt.Sprintf(" AND name = $%d", len(args))
-	}
-	if len(f.Statuses) > 0 {
-		var marks []string
-		for _, st := range f.Statuses {
-			args = append(args, string(st))
-			marks = append(marks, fmt.Sprintf("$%d", len(args)))
-		}
-		query += " AND status IN (" + strings.Join(marks, ", ") + ")"
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 100
-	}
-	args = append(args, limit)
-	list, err := s.read(ctx, s.sql(query+fmt.Sprintf(" ORDER BY id LIMIT $%d", len(args))), args...)
-	if err != nil {
-		return nil, fmt.Errorf("sagasql: list: %w", err)
-	}
-	return list, nil
-}
-
-// Shapes implements saga.Store.
-func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`SELECT DISTINCT shape FROM sillar_sagas
-		WHERE name = $1 AND version = $2 AND status IN ('RUNNING', 'COMPENSATING')`), k.Name, k.Version)
-	if err != nil {
-		return nil, fmt.Errorf("sagasql: shapes: %w", err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var shape string
-		if err := rows.Scan(&shape); err != nil {
-			return nil, fmt.Errorf("sagasql: shapes: %w", err)
-		}
-		shapes = append(shapes, shape)
-	}
-	return shapes, rows.Err()
-}
-
-// encoded is a record's columns that hold JSON.
+// encoded holds the columns of a record that are JSON.
 type encoded struct{ steps, headers, audit, signals string }
 
 func encode(r saga.Record) (encoded, error) {
@@ -365,41 +246,58 @@ func encode(r saga.Record) (encoded, error) {
 	return e, nil
 }
 
-func (s *Store) read(ctx context.Context, query string, args ...any) (list []saga.Record, err error) {
+// row is a saga as it was read. err says why its JSON does not decode; the other fields of the record are set then.
+type row struct {
+	record saga.Record
+	err    error
+}
+
+// undecodable is the cause of a saga that does not decode.
+func undecodable(err error) string { return "the stored saga does not decode: " + err.Error() }
+
+func (s *Store) read(ctx context.Context, query string, args ...any) (list []row, err error) {
 	rows, err := s.db.Querier(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
+	defer closeRows(rows, &err)
 	for rows.Next() {
 		var (
 			r                      saga.Record
 			e                      encoded
 			status, state          string
 			wake, created, updated int64
-			signals                map[string]json.RawMessage
 		)
-		if err := rows.Scan(&r.ID, &r.Name, &r.Version, &r.Shape, &status, &r.Cursor, &state, &e.steps, &r.FailedStep, &r.Cause, &e.headers,
-			&e.audit, &r.Revision, &r.Fence, &r.Owner, &wake, &e.signals, &r.SignalSeq, &created, &updated); err != nil {
+		if err := rows.Scan(&r.ID, &r.Name, &r.Version, &r.Shape, &status, &r.Cursor, &state, &e.steps, &r.FailedStep, &r.Cause,
+			&e.headers, &e.audit, &r.Revision, &r.Fence, &r.Owner, &wake, &e.signals, &r.SignalSeq, &created, &updated); err != nil {
 			return nil, err
 		}
-		for _, c := range []struct {
-			from string
-			to   any
-		}{{e.steps, &r.Steps}, {e.headers, &r.Headers}, {e.audit, &r.Audit}, {e.signals, &signals}} {
-			if err := json.Unmarshal([]byte(c.from), c.to); err != nil {
-				return nil, fmt.Errorf("sagasql: decode %s: %w", r.ID, err)
-			}
-		}
-		for k, v := range signals {
-			if r.Signals == nil {
-				r.Signals = map[string][]byte{}
-			}
-			r.Signals[k] = v
-		}
-		r.Status, r.State = saga.Status(status), []byte(state)
-		r.WakeAt, r.CreatedAt, r.UpdatedAt = time.UnixMicro(wake).UTC(), time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-		list = append(list, r)
+		r.Status, r.State, r.WakeAt = saga.Status(status), []byte(state), time.UnixMicro(wake).UTC()
+		r.CreatedAt, r.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+		derr := e.decode(&r)
+		list = append(list, row{r, derr})
 	}
 	return list, rows.Err()
 }
+
+func (e encoded) decode(r *saga.Record) error {
+	var signals map[string]json.RawMessage
+	for _, c := range []struct {
+		column, from string
+		to           any
+	}{{"steps", e.steps, &r.Steps}, {"headers", e.headers, &r.Headers}, {"audit", e.audit, &r.Audit}, {"signals", e.signals, &signals}} {
+		if err := json.Unmarshal([]byte(c.from), c.to); err != nil {
+			return fmt.Errorf("column %s: %w", c.column, err)
+		}
+	}
+	for name, payload := range signals {
+		if r.Signals == nil {
+			r.Signals = map[string][]byte{}
+		}
+		r.Signals[name] = payload
+	}
+	return nil
+}
+
+// closeRows closes rows and adds the error to err.
+func closeRows(rows interface{ Close() error }, err *error) { *err = errors.Join(*err, rows.Close()) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/sqldb"
@@ -28,11 +29,11 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 			return groupcommit.Same(err, len(list))
 		}
 		rows[i] = []any{r.ID, r.Name, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.headers, e.audit,
-			r.Fence, r.Owner, r.WakeAt.UnixMicro()}
+			r.Fence, r.Owner, time.Until(r.WakeAt).Microseconds()}
 	}
 	one := func(at int) string {
 		m := marks(at, fields)
-		return "(" + strings.Join(m[:12], ", ") + ", 1, " + strings.Join(m[12:], ", ") + ", '{}', 0, @now, @now)"
+		return "(" + strings.Join(m[:12], ", ") + ", 1, " + m[12] + ", " + m[13] + ", @now + " + m[14] + ", '{}', 0, @now, @now)"
 	}
 	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
 		values := make([]string, len(rows))
@@ -45,7 +46,7 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 
 // saved are the columns of a save, as PostgreSQL has them: what is expected of the row, and what it gets.
 var (
-	saved      = []string{"id", "fence", "revision", "signal_seq", "version", "shape", "status", "position", "state", "steps", "failed_step", "cause", "audit", "owner", "wake_at"}
+	saved      = []string{"id", "fence", "revision", "signal_seq", "version", "shape", "status", "position", "state", "steps", "failed_step", "cause", "audit", "owner", "wait"}
 	savedTypes = []string{"text", "bigint", "bigint", "bigint", "int", "text", "text", "int", "text", "text", "text", "text", "text", "text", "bigint"}
 )
 
@@ -58,13 +59,14 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 			return groupcommit.Same(err, len(list))
 		}
 		rows[i] = []any{r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep,
-			r.Cause, e.audit, r.Owner, r.WakeAt.UnixMicro()}
+			r.Cause, e.audit, r.Owner, wait(r)}
 	}
 	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
 		from, args := source(rows)
 		query := s.returning("w ("+strings.Join(saved, ", ")+") AS ("+from+")", `UPDATE sillar_sagas SET version = w.version, shape = w.shape,
 				status = w.status, position = w.position, state = w.state, steps = w.steps, failed_step = w.failed_step, cause = w.cause, audit = w.audit,
-				owner = w.owner, wake_at = w.wake_at, revision = sillar_sagas.revision + 1, updated_at = @now
+				owner = w.owner, revision = sillar_sagas.revision + 1, updated_at = @now,
+				wake_at = CASE WHEN w.wait IS NULL THEN sillar_sagas.wake_at ELSE @now + w.wait END
 			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision
 				AND sillar_sagas.signal_seq = w.signal_seq`)
 		if len(rows) > 1 { // a join, that is best made by reading the table as long as that is small
@@ -72,6 +74,20 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 		}
 		return query, args
 	})
+}
+
+// wait returns how many microseconds from now, by this node's clock, a saga is due. The statement adds them to the
+// database's clock, so that a difference of the two delays nothing. While a saga has an owner it is not due and nil is
+// returned: an update that leaves all indexed columns as they are is cheaper on PostgreSQL. A saga that has ended is
+// marked with the time of its end.
+func wait(r saga.Record) any {
+	switch {
+	case r.Status.Ended():
+		return int64(0)
+	case r.Owner != "":
+		return nil
+	}
+	return time.Until(r.WakeAt).Microseconds()
 }
 
 // source returns the rows of a save as a query and its arguments: several, which only PostgreSQL gets at once, as arrays.
@@ -92,6 +108,12 @@ func source(rows [][]any) (query string, args []any) {
 		args = append(args, column)
 	}
 	return "SELECT * FROM unnest(" + strings.Join(m, ", ") + ")", args
+}
+
+// refused reports whether PostgreSQL can never hold what it was given: data exceptions and exceeded limits.
+func refused(err error) bool {
+	var e interface{ SQLState() string }
+	return errors.As(err, &e) && (strings.HasPrefix(e.SQLState(), "22") || strings.HasPrefix(e.SQLState(), "54"))
 }
 
 func marks(from, n int) []string {
@@ -147,8 +169,18 @@ func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, state
 			for id := range done {
 				ids = append(ids, id)
 			}
-			return s.tell(ctx, ids...)
+			return s.writeHistory(ctx, ids...)
 		})
+	}
+	if err != nil && refused(err) {
+		err = fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+		if len(list) > 1 && !s.InTx(ctx) { // one of them is refused: the others must not fail with it
+			errs := make([]error, 0, len(list))
+			for i := range list {
+				errs = append(errs, s.each(ctx, list[i:i+1], all[i:i+1], statement)...)
+			}
+			return errs
+		}
 	}
 	errs := groupcommit.Same(err, len(list))
 	for i, r := range list {

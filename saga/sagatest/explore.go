@@ -97,7 +97,8 @@ type Report struct {
 //
 // The invariants: every saga ends, or is stuck; a completed one has had every effect exactly once; a compensated one
 // has left none alive; nothing is compensated once the pivot has had its effect; compensations run in reverse; no write
-// under an old fence succeeds; every attempt has the same key.
+// under an old fence succeeds; every attempt has the same key; the store knows of every attempt, of compensations too,
+// before it runs.
 func Explore(t *testing.T, def saga.Definition, cfg ExploreConfig) Report {
 	t.Helper()
 	r := Search(t, def, cfg)

@@ -11,10 +11,10 @@ import (
 // violations returns the invariants that a run has broken.
 func (w *world) violations(plan Plan) (out []Violation) {
 	broken := slices.Clone(w.broken)
-	place := map[string]int{}
+	position := map[string]int{}
 	pivot := ""
 	for _, s := range w.steps {
-		place[s.Name] = s.Place
+		position[s.Name] = s.Position
 		if s.Kind == "pivot" {
 			pivot = s.Name
 		}
@@ -42,10 +42,10 @@ func (w *world) violations(plan Plan) (out []Violation) {
 	last := len(w.steps) + 1
 	for _, what := range w.order {
 		if step, ok := strings.CutPrefix(what, "undo "); ok {
-			if place[step] > last {
+			if position[step] > last {
 				broken = append(broken, fmt.Sprintf("%s out of turn: compensations run in reverse", what))
 			}
-			last = place[step]
+			last = position[step]
 		}
 	}
 	for what, keys := range w.keys {

@@ -57,7 +57,7 @@ var kind = saga.Kind{Name: "trip", Version: 1}
 func record(id string) saga.Record {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	return saga.Record{ID: id, Name: kind.Name, Version: kind.Version, Shape: "abc", Status: saga.Running, State: []byte(`{"n":1}`),
-		Steps:   []saga.StepState{{Name: "a", Status: saga.NotStarted}, {Name: "b", Status: saga.NotStarted, Branches: []saga.StepState{{Name: "c"}}}},
+		Steps:   []saga.StepState{{Name: "a", Status: saga.StepNotStarted}, {Name: "b", Status: saga.StepNotStarted, Branches: []saga.StepState{{Name: "c"}}}},
 		Headers: map[string]string{"X-Correlation-ID": "c-1"}, WakeAt: now, CreatedAt: now, UpdatedAt: now}
 }
 
@@ -185,7 +185,7 @@ func saveAtOnce(t *testing.T, s saga.Store, _ Features) {
 	for _, c := range claimed {
 		got := get(t, s, c.ID)
 		if w := won[c.ID]; len(w) != 1 || w[0] != string(got.State) || got.Revision != c.Revision+1 {
-			t.Errorf("%s: %v were told that they had written, stored is %s at revision %d", c.ID, w, got.State, got.Revision)
+			t.Errorf("%s: the writes %v succeeded, stored is %s at revision %d", c.ID, w, got.State, got.Revision)
 		}
 	}
 }
@@ -196,7 +196,7 @@ func saveAndGet(t *testing.T, s saga.Store, _ Features) {
 	r := first(t, s, "n")
 	r.Version, r.Shape = 2, "def" // an older one was adopted
 	r.Status, r.Cursor, r.State = saga.Compensating, 1, []byte(`{"n":7,"s":"zażółć \"q\""}`)
-	r.Steps[1] = saga.StepState{Name: "b", Status: saga.Failed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
+	r.Steps[1] = saga.StepState{Name: "b", Status: saga.StepFailed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
 		Branches: []saga.StepState{{Name: "c", Status: saga.StepCompleted}}}
 	r.FailedStep, r.Cause = "b", "it broke"
 	r.Audit = []saga.Audit{{At: time.Now().UTC().Truncate(time.Second), Actor: "ana", Action: "skip", Reason: "done by hand"}}

@@ -79,7 +79,7 @@ func TestOrderBook(t *testing.T) {
 		}
 		return strings.TrimSpace(s)
 	}
-	const n, s, d, f, c = saga.NotStarted, saga.Started, saga.StepCompleted, saga.Failed, saga.StepCompensated
+	const n, s, d, f, c = saga.StepNotStarted, saga.StepStarted, saga.StepCompleted, saga.StepFailed, saga.StepCompensated
 	row := tell(record("o1", saga.Running, 0, s, n, n))
 	if row.What != "2 × Mug, 12.50 €" || row.Card != "visa" || row.Correlation != "c-o1" || states(row) != "running waiting waiting" || row.End != "under way" {
 		t.Fatalf("%+v", row)

@@ -143,15 +143,15 @@ func stepsOf(r saga.Record) []stepRow {
 		}
 		why, attempts := st.Error, st.Attempts
 		switch {
-		case r.Status == saga.Compensating && i == r.Cursor && (st.Status == saga.StepCompleted || st.Status == saga.Started || st.InDoubt):
+		case r.Status == saga.Compensating && i == r.Cursor && (st.Status == saga.StepCompleted || st.Status == saga.StepStarted || st.InDoubt):
 			s.State, s.Mark, why, attempts = "undoing", "↩", st.UndoError, st.UndoAttempts
-		case st.Status == saga.NotStarted:
+		case st.Status == saga.StepNotStarted:
 			s.State, s.Mark = "waiting", "·"
-		case st.Status == saga.Started:
+		case st.Status == saga.StepStarted:
 			s.State, s.Mark = "running", "…"
 		case st.Status == saga.StepCompleted:
 			s.State, s.Mark = "done", "✓"
-		case st.Status == saga.Failed:
+		case st.Status == saga.StepFailed:
 			s.State, s.Mark = "failed", "✗"
 		case st.Status == saga.StepCompensated:
 			s.State, s.Mark, why, attempts = "undone", "↩", "", st.UndoAttempts

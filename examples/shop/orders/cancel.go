@@ -21,7 +21,7 @@ func cancelOrder(h *steps) *saga.Def[Cancelling] {
 		saga.Pivot("cancel-order", func(ctx context.Context, _ *saga.Call, c *Cancelling) error {
 			_, err := h.orders.Handle(ctx, c.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPaid(c.Reason) })
 			if errors.Is(err, ErrState) {
-				return saga.Rejected(err)
+				return saga.Reject(err)
 			}
 			return err
 		}),

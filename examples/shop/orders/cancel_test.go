@@ -105,7 +105,7 @@ func TestCancelledWhileItIsRefused(t *testing.T) {
 		return saga.Define[Placing]("place-order", 1,
 			saga.Step("create-order", h.create).Compensate(h.cancel),
 			saga.Step("process-payment", func(context.Context, *saga.Call, *Placing) error {
-				return saga.Rejected(errors.New("your card was declined"))
+				return saga.Reject(errors.New("your card was declined"))
 			}),
 			saga.Pivot("confirm-order", nothing))
 	})

@@ -36,10 +36,9 @@ func placeOrder(h *steps) *saga.Def[Placing] {
 		saga.Step("create-order", h.create).Compensate(h.cancel),
 		saga.Step("check-inventory", h.check),
 		saga.Step("reserve-inventory", h.reserve).Compensate(h.release),
-		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second).
-			CompensateRetry(50, saga.Exponential(200*time.Millisecond, time.Minute)), // money waits for its processor as long as it takes
+		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second),
 		saga.Pivot("confirm-order", h.confirm),
-		saga.Retriable("commit-reservation", h.commit).Retry(50, saga.Exponential(200*time.Millisecond, time.Minute)),
+		saga.Retriable("commit-reservation", h.commit),
 	)
 }
 
@@ -82,7 +81,7 @@ func (h *steps) check(ctx context.Context, _ *saga.Call, p *Placing) error {
 		return h.verdict(ctx, h.peers.inventory, err)
 	}
 	if !got.Available {
-		return saga.Rejected(errors.New("not enough in stock"))
+		return saga.Reject(errors.New("not enough in stock"))
 	}
 	return nil
 }
@@ -126,7 +125,7 @@ func (h *steps) refund(ctx context.Context, c *saga.Call, p *Placing) error {
 func (h *steps) confirm(ctx context.Context, _ *saga.Call, p *Placing) error {
 	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.pay(p.PaymentID) })
 	if errors.Is(err, ErrState) {
-		return saga.Rejected(err)
+		return saga.Reject(err)
 	}
 	return err
 }
@@ -151,7 +150,7 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 			if res.Problem != nil && res.Problem.Detail != "" {
 				reason = res.Problem.Detail
 			}
-			return saga.Rejected(errors.New(reason))
+			return saga.Reject(errors.New(reason))
 		}
 	}
 	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)

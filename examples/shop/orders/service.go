@@ -79,6 +79,9 @@ func (s *service) Place(ctx context.Context, r Request) (id string, err error) {
 			}
 		}
 		_, err := s.place.Start(ctx, s.sagas, id, Placing{OrderID: id, UserID: r.UserID, Items: priced.Items, TotalCents: priced.TotalCents, PaymentMethod: r.PaymentMethod})
+		if errors.Is(err, saga.ErrStarted) { // a repeated request at which prices have changed
+			return nil
+		}
 		return err
 	})
 	if errors.Is(err, errRaced) {
@@ -185,7 +188,7 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (ended bool, er
 		return true, nil
 	}
 	h, err := s.cancel.Start(ctx, s.sagas, "cancel-"+id, Cancelling{OrderID: id, Reason: reason})
-	if err != nil {
+	if err != nil && !errors.Is(err, saga.ErrStarted) { // cancelled before, perhaps for another reason
 		return false, err
 	}
 	if ended, err = settle(ctx, h); err != nil || !ended {

@@ -21,7 +21,6 @@ CREATE TABLE IF NOT EXISTS sillar_sagas (
     created_at  BIGINT NOT NULL,
     updated_at  BIGINT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS sillar_sagas_due ON sillar_sagas (wake_at, id) WHERE status IN ('RUNNING', 'COMPENSATING');
 CREATE TABLE IF NOT EXISTS sillar_orchestrators (
     node       TEXT PRIMARY KEY,
     expires_at BIGINT NOT NULL

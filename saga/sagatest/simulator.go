@@ -2,6 +2,7 @@ package sagatest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/saga"
-	"github.com/sillar-go/sillar/saga/internal/bridge"
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
 
@@ -41,9 +41,9 @@ type effect struct {
 type world struct {
 	cfg   ExploreConfig
 	plan  map[string]Fault
-	steps []bridge.Step
+	steps []saga.StepInfo
 	store saga.Store
-	over  chan struct{} // closed when the run ends: lets the dead go
+	over  chan struct{} // closed when the run ends: releases the goroutines of dead nodes
 
 	mu       sync.Mutex
 	seen     map[string]int
@@ -72,7 +72,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 	for _, c := range plan {
 		w.plan[c.Point] = c.Fault
 	}
-	_, w.steps = bridge.Fake(def, nil)
+	w.steps = def.Steps()
 	synctest.Test(t, func(t *testing.T) {
 		w.over = make(chan struct{})
 		w.store = sagamem.New()
@@ -84,12 +84,12 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 		w.launch = func() {
 			w.nodes++
 			n := &node{Store: w.store, w: w, name: fmt.Sprintf("node%d", w.nodes)}
-			fake, _ := bridge.Fake(def, n.handle)
-			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, fake.(saga.Definition)))
+			simulated := saga.Substitute(def, n.handle)
+			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, simulated))
 			running.Go(func() { _ = o.Run(ctx) })
 			if w.nodes == 1 {
 				synctest.Wait() // it has its lease
-				if err := bridge.Start(ctx, o, fake, sagaID); err != nil {
+				if _, err := simulated.Start(ctx, o, sagaID, json.RawMessage("{}")); err != nil {
 					w.breaks("the saga could not be started: %v", err)
 				}
 			}
@@ -185,7 +185,7 @@ func (n *node) hit(f Fault) error {
 		n.dead = true
 		n.mu.Unlock()
 		n.w.mu.Lock()
-		n.w.launch() // somebody starts another one
+		n.w.launch() // another one is started
 		n.w.mu.Unlock()
 	case Stall:
 		n.mu.Lock()
@@ -195,7 +195,7 @@ func (n *node) hit(f Fault) error {
 	return n.wait()
 }
 
-// wait holds whoever belongs to a stalled node, and whoever belongs to a dead one for ever.
+// wait blocks the goroutines of a stalled node until it goes on, and those of a dead one until the run ends.
 func (n *node) wait() error {
 	for {
 		n.mu.Lock()
@@ -225,7 +225,7 @@ func (n *node) Save(ctx context.Context, r saga.Record) error {
 		return err
 	}
 	n.w.mu.Lock()
-	given := n.w.maxFence // before the write: who claims while it is under way may well come after it
+	given := n.w.maxFence // before the write: a claim that is made meanwhile may come after it
 	n.w.mu.Unlock()
 	if err := n.Store.Save(ctx, r); err != nil {
 		return err
@@ -283,24 +283,25 @@ func (n *node) Leave(ctx context.Context, owner string) error {
 }
 
 // handle is every handler: it sends a message to the participant, whose effect is in the world.
-func (n *node) handle(_ context.Context, c bridge.Call) error {
-	w, what := n.w, "do "+c.Step
+func (n *node) handle(_ context.Context, c *saga.Call) error {
+	w, what := n.w, "do "+c.Step()
 	before := []Fault{Crash, Stall, Error, Reject}
-	if c.Undo {
-		what, before = "undo "+c.Step, []Fault{Crash, Stall, Error}
+	if c.Compensating() {
+		what, before = "undo "+c.Step(), []Fault{Crash, Stall, Error}
 	}
 	w.mu.Lock()
 	if w.keys[what] == nil {
 		w.keys[what] = map[string]bool{}
 	}
-	w.keys[what][c.Key] = true
+	w.keys[what][c.Key()] = true
 	w.mu.Unlock()
+	w.checkIntent(c, what)
 	f := w.at(what+" before", before...)
 	switch f {
 	case Error:
 		return errInjected
 	case Reject:
-		return saga.Rejected(errInjected)
+		return saga.Reject(errInjected)
 	}
 	if err := n.hit(f); err != nil {
 		return err
@@ -312,43 +313,63 @@ func (n *node) handle(_ context.Context, c bridge.Call) error {
 	f = w.at(what+" after", Crash, Stall, Error, Duplicate)
 	switch f {
 	case Error:
-		return errInjected // it has happened, and nobody knows
+		return errInjected // the effect is there, the answer is lost
 	case Duplicate:
 		time.AfterFunc(late, func() { _ = w.apply("network", c) })
 	}
 	return n.hit(f)
 }
 
+// checkIntent checks that the store knows of an attempt before it runs: the step at the cursor of a claimed saga, or a
+// compensation that is marked as begun. A handler whose saga was taken over is not checked.
+func (w *world) checkIntent(c *saga.Call, what string) {
+	r, err := w.store.Get(context.Background(), sagaID)
+	if err != nil || r.Fence != c.Fence() {
+		return
+	}
+	for i, st := range r.Steps {
+		for _, s := range append([]saga.StepState{st}, st.Branches...) {
+			known := r.Status == saga.Running && r.Owner != "" && r.Cursor == i
+			if c.Compensating() {
+				known = s.Undoing
+			}
+			if s.Name == c.Step() && !known {
+				w.breaks("%s ran before its intent was stored", what)
+			}
+		}
+	}
+}
+
 // apply is the participant.
-func (w *world) apply(from string, c bridge.Call) error {
+func (w *world) apply(from string, c *saga.Call) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	e := w.effects[c.Step]
+	e := w.effects[c.Step()]
 	if e == nil {
 		e = &effect{}
-		w.effects[c.Step] = e
+		w.effects[c.Step()] = e
 	}
 	alive := e.applied > e.undone
 	first := func(what string) {
 		w.order = append(w.order, what)
 		w.tell("%s->>participant: %s", from, what)
 	}
-	if !c.Undo {
+	if !c.Compensating() {
 		switch {
 		case !w.cfg.NoBarrier && e.shut:
-			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step)
-			return saga.Rejected(errors.New("too late"))
+			w.tell("participant-->>%s: %s comes too late, refused", from, c.Step())
+			return saga.Reject(errors.New("too late"))
 		case alive, !w.cfg.NoBarrier && e.applied > 0:
 			return nil // a duplicate
 		}
 		e.applied++
-		first("do " + c.Step)
+		first("do " + c.Step())
 		return nil
 	}
 	e.shut = true
 	if alive {
 		e.undone++
-		first("undo " + c.Step)
+		first("undo " + c.Step())
 	}
 	return nil
 }

@@ -33,9 +33,9 @@ func TestErrorsOfAnyText(t *testing.T) {
 		"longer than any database": strings.Repeat("x", 20<<20),
 	} {
 		for kind, step := range map[string]func(err error) saga.Node[trip]{
-			"a step": func(err error) saga.Node[trip] { return saga.Step("car", (&world{}).fail("car", saga.Rejected(err))) },
+			"a step": func(err error) saga.Node[trip] { return saga.Step("car", (&world{}).fail("car", saga.Reject(err))) },
 			"a branch": func(err error) saga.Node[trip] {
-				return saga.Parallel("both", saga.Step("car", (&world{}).fail("car", saga.Rejected(err))))
+				return saga.Parallel("both", saga.Step("car", (&world{}).fail("car", saga.Reject(err))))
 			},
 		} {
 			synctest.Test(t, func(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// What happens to sagas in this process is told to those who wait for them here, so that they need not ask the store.
+// Callers that wait for a saga are notified of changes that this process stores, and need not ask the store.
 
 // subscribe returns a channel that gets the record whenever this process stores a change of the saga; only the latest is
 // kept. ended is the record of one that has ended here a short while ago, and here says that it is at work.
@@ -28,32 +28,32 @@ func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record,
 	}
 }
 
-// begun notes that a saga is at work here, gone that it is not any more.
-func (o *Orchestrator) begun(id string) {
+// markRunning notes that a saga runs in this process, unmark that it no longer does.
+func (o *Orchestrator) markRunning(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.here[id] = struct{}{}
 }
 
-func (o *Orchestrator) gone(id string) {
+func (o *Orchestrator) unmark(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.here, id)
 }
 
-// changed tells of a record that was stored.
+// changed notifies waiting callers and OnChange of a record that was stored.
 func (o *Orchestrator) changed(ctx context.Context, r Record) {
 	o.mu.Lock()
 	waiting := o.waiting[r.ID]
-	o.last.forget(r.ID) // an operator may have set going again what had ended
+	o.last.forget(r.ID) // an operator may have retried a stuck saga
 	if r.Status.Ended() || len(waiting) > 0 {
 		kept := r.Clone()
-		if r.Status.Ended() {
-			o.last.put(&kept)
+		if r.Status.Ended() && r.Status != Stuck && len(kept.State) <= maxRecentState {
+			o.last.put(&kept) // a stuck saga may be retried on another node
 		}
 		for c := range waiting {
 			select {
-			case <-c: // an older one that nobody has looked at
+			case <-c: // an older one that was not received
 			default:
 			}
 			c <- kept
@@ -61,18 +61,21 @@ func (o *Orchestrator) changed(ctx context.Context, r Record) {
 	}
 	o.mu.Unlock()
 	if o.cfg.OnChange != nil {
-		o.tell(ctx, r.Clone())
+		o.notifyOnChange(ctx, r.Clone())
 	}
 }
 
-func (o *Orchestrator) tell(ctx context.Context, r Record) {
+func (o *Orchestrator) notifyOnChange(ctx context.Context, r Record) {
 	defer func() {
-		if p := recover(); p != nil { // the saga is none the worse
+		if p := recover(); p != nil { // the saga goes on
 			o.cfg.Logger.ErrorContext(ctx, "saga: OnChange panicked", "saga", r.Name, "saga_id", r.ID, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	o.cfg.OnChange(ctx, r)
 }
+
+// maxRecentState bounds the memory of recent: its 1,024 records hold at most 16 MiB of states.
+const maxRecentState = 16 << 10
 
 // recent holds the sagas that ended last, in bounded memory.
 type recent struct {
