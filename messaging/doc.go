@@ -14,7 +14,7 @@
 //
 // # Guarantees
 //
-//   - Delivery is at least once. With a Dedup (the inboxes) an event is applied once.
+//   - Delivery is at least once. With a Deduplicator (the inboxes) an event is applied once.
 //   - A handler settles by what it returns: nil acknowledges; an error retries after a pause that a queue of the broker
 //     keeps; Permanent sends to the dead letters at once; RetryAfter says when. A panic counts as an error.
 //   - A body that does not decode, and a message that no handler of its group takes, become dead letters, kept whole,

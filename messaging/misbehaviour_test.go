@@ -15,7 +15,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// panics is a Dedup that does so before or after its work.
+// panics is a Deduplicator that does so before or after its work.
 type panics struct{ after bool }
 
 func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) error) (bool, error) {
@@ -25,10 +25,10 @@ func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) 
 	panic("ouch")
 }
 
-// Whatever a handler or a Dedup does to its goroutine is a failed attempt, and the group goes on with the next message.
+// Whatever a handler or a Deduplicator does to its goroutine is a failed attempt, and the group goes on with the next message.
 func TestPanicIsARetry(t *testing.T) {
 	for name, c := range map[string]struct {
-		dedup   messaging.Dedup
+		dedup   messaging.Deduplicator
 		handler func()
 	}{
 		"a panic":              {nil, func() { panic("ouch") }},

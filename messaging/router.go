@@ -111,7 +111,7 @@ type GroupConfig struct {
 	// Retry says how often and how fast failed messages are tried again.
 	Retry Retry
 	// Dedup applies each message once. Default none: handlers see duplicates.
-	Dedup Dedup
+	Dedup Deduplicator
 	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
 	// retried come later. Default false.
 	Ordered bool

@@ -286,7 +286,7 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-// seen is a Dedup that remembers what succeeded.
+// seen is a Deduplicator that remembers what succeeded.
 type seen struct {
 	mu  sync.Mutex
 	ids map[string]bool

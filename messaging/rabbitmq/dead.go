@@ -92,7 +92,7 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 			seen[e.ID] = true
 			msg := again(&d, e)
 			if c, _, _ := b.con.state(); c != nil && c.lacks(&msg) > 0 {
-				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrMessage, e.ID)
+				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrInvalid, e.ID)
 			}
 			if err := b.pub.one(ctx, "", group, msg); err != nil {
 				return moved, err

@@ -73,14 +73,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Inbox is a messaging.Dedup. It is safe for concurrent use, in many processes.
+// Inbox is a messaging.Deduplicator. It is safe for concurrent use, in many processes.
 type Inbox struct {
 	db     *mongo.Database
 	cfg    Config
 	purged atomic.Int64
 }
 
-var _ messaging.Dedup = (*Inbox)(nil)
+var _ messaging.Deduplicator = (*Inbox)(nil)
 
 // New makes an inbox over collections of a database.
 func New(db *mongo.Database, cfg Config) (*Inbox, error) {
@@ -118,7 +118,7 @@ func (i *Inbox) EnsureIndexes(ctx context.Context) error {
 
 type key struct{ inbox *Inbox }
 
-// Once implements messaging.Dedup. fn has to call Apply in the write that is to happen once.
+// Once implements messaging.Deduplicator. fn has to call Apply in the write that is to happen once.
 func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
 	note := consumer + "/" + id
 	if dup, err = i.applied(ctx, note); err != nil {
@@ -143,7 +143,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 // has let go of the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
-	pause := backoff.Exponential(2 * time.Millisecond, 200 * time.Millisecond)
+	pause := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
 	for n := 1; ; n++ {
 		kept, err := i.find(ctx, note, options.Collection().SetReadConcern(readconcern.Majority()))
 		if kept || err != nil {
