@@ -26,7 +26,7 @@ type Peer struct {
 // BreakerConfig is that of calls to a peer.
 func (s *Service) BreakerConfig(name string) (breaker.Config, error) {
 	return breakerotel.Instrument(breaker.Config{Name: name, Timeout: 5 * time.Second, OpenFor: s.BreakerOpenFor,
-		Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(50 * time.Millisecond, time.Second)},
+		Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(50*time.Millisecond, time.Second)},
 		OnStateChange: func(c breaker.StateChange) {
 			s.Log.Warn("breaker changed state", "breaker", c.Name, "from", c.From.String(), "to", c.To.String())
 		}}, breakerotel.Config{MeterProvider: s.Tel.MeterProvider})
