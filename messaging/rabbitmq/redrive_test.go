@@ -111,3 +111,39 @@ func TestRedriveOfAStrangers(t *testing.T) {
 		t.Errorf("it came as %q", d.Envelope().Type)
 	}
 }
+
+// An id is unique within its source only: letters of many sources that have one id are all moved.
+func TestRedriveMovesLettersOfTwoSourcesWithOneID(t *testing.T) {
+	t.Parallel()
+	b := open(t, testenv.RabbitMQ(t), rabbitmq.Config{})
+	const n = 10
+	s := subscribe(t, b, "g", n, "t")
+	for i := range n {
+		e := messaging.Envelope{ID: fmt.Sprint(i / 4), Source: fmt.Sprint("source-", i%2), Type: "t", Body: []byte("{}")}
+		if err := b.PublishBatch(t.Context(), []messaging.Envelope{e}); err != nil {
+			t.Fatal(err)
+		}
+		if err := receive(t, s).DeadLetter(t.Context(), errors.New("broken")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moved := 0
+	for end := time.Now().Add(patience); moved == 0 && time.Now().Before(end); {
+		m, err := b.Redrive(within(t, 20*time.Second), "g", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved += m
+	}
+	if moved != n {
+		t.Errorf("moved %d in one call, want %d", moved, n)
+	}
+	for range n {
+		if err := receive(t, s).Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
