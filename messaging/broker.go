@@ -87,9 +87,12 @@ type Delivery interface {
 	Envelope() Envelope
 	// Attempt counts from 1.
 	Attempt() int
+	// Unhandled counts the times that the message came to a process without a handler for it, this time excluded.
+	Unhandled() int
 	// Ack says that it is done with.
 	Ack(ctx context.Context) error
-	// Retry delivers it again to this group, and to no other, after the delay or a little later; the attempt counts.
+	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts; with a
+	// reason that matches ErrNoHandler it counts as unhandled instead.
 	Retry(ctx context.Context, delay time.Duration, reason error) error
 	// DeadLetter puts it to the group's dead letters.
 	DeadLetter(ctx context.Context, reason error) error

@@ -21,7 +21,8 @@ var (
 	ErrClosed = errors.New("messaging: closed")
 	// ErrInvalid says that a message is malformed: no topic, or a payload that does not encode.
 	ErrInvalid = errors.New("messaging: malformed message")
-	// ErrNoHandler is the reason of a dead letter that no handler of its group takes.
+	// ErrNoHandler is the reason of a dead letter that no handler of its group took in all the attempts of
+	// GroupConfig.Unhandled.
 	ErrNoHandler = errors.New("messaging: no handler takes the message")
 	// ErrDecode is the reason of a dead letter whose body does not decode.
 	ErrDecode = errors.New("messaging: the body does not decode")

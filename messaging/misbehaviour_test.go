@@ -94,7 +94,7 @@ func TestSeriesAreFew(t *testing.T) {
 			}
 		}
 	}
-	if len(counts) != 2 || counts["users.* ack"] != 50 || counts["(none) dead"] != 50 {
+	if len(counts) != 3 || counts["users.* ack"] != 50 || counts["(none) retry"] != 29*50 || counts["(none) dead"] != 50 {
 		t.Errorf("series: %v", counts)
 	}
 }

@@ -17,9 +17,11 @@ import (
 const (
 	cloudEvents    = "cloudEvents_"
 	headerAttempts = "x-sillar-attempts" // how many were made
-	headerReason   = "x-sillar-reason"
-	headerOrigin   = "x-sillar-origin"
-	headerDeath    = "x-first-death-reason" // the server's, when it dead-lettered by itself
+	// headerUnhandled counts deliveries to processes without a handler.
+	headerUnhandled = "x-sillar-unhandled"
+	headerReason    = "x-sillar-reason"
+	headerOrigin    = "x-sillar-origin"
+	headerDeath     = "x-first-death-reason" // the server's, when it dead-lettered by itself
 )
 
 // maxReason bounds a reason: a frame holds all headers of a message.
