@@ -133,7 +133,14 @@ func Traced[C, R any](name string, cfg Config) Decorator[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {
 			ctx, span := tracer.Start(ctx, name)
 			defer span.End()
+			returned := false
+			defer func() {
+				if !returned { // the handler panicked, or ended its goroutine
+					span.SetStatus(codes.Error, "the handler panicked")
+				}
+			}()
 			r, err := next.Handle(ctx, c)
+			returned = true
 			if err != nil {
 				span.RecordError(err)
 				span.SetStatus(codes.Error, "the handler failed")
