@@ -52,15 +52,15 @@ type Subscription struct {
 // maxGroup leaves room for the names of the queues that a group has beside its own.
 const maxGroup = 200
 
-// Validate reports what keeps a subscription from being made on any broker, as an ErrMessage: an empty or overlong group,
+// Validate reports what keeps a subscription from being made on any broker, as an ErrInvalid: an empty or overlong group,
 // one whose name is that of another group's dead letters or retries (g.dead, g.retry.5s) or reserved by AMQP (amq.), and
 // malformed patterns. It is for adapters.
 func (s Subscription) Validate() error {
 	switch {
 	case s.Group == "" || len(s.Group) > maxGroup:
-		return fmt.Errorf("%w: group %q: want 1 to %d bytes", ErrMessage, s.Group, maxGroup)
+		return fmt.Errorf("%w: group %q: want 1 to %d bytes", ErrInvalid, s.Group, maxGroup)
 	case strings.HasSuffix(s.Group, ".dead"), strings.Contains(s.Group, ".retry."), strings.HasPrefix(s.Group, "amq."):
-		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken", ErrMessage, s.Group)
+		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken", ErrInvalid, s.Group)
 	}
 	for _, p := range s.Patterns {
 		if err := ValidPattern(p); err != nil {
@@ -87,9 +87,12 @@ type Delivery interface {
 	Envelope() Envelope
 	// Attempt counts from 1.
 	Attempt() int
+	// Unhandled counts the times that the message came to a process without a handler for it, this time excluded.
+	Unhandled() int
 	// Ack says that it is done with.
 	Ack(ctx context.Context) error
-	// Retry delivers it again to this group, and to no other, after the delay or a little later; the attempt counts.
+	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts; with a
+	// reason that matches ErrNoHandler it counts as unhandled instead.
 	Retry(ctx context.Context, delay time.Duration, reason error) error
 	// DeadLetter puts it to the group's dead letters.
 	DeadLetter(ctx context.Context, reason error) error
@@ -108,9 +111,9 @@ type DeadLetter struct {
 	Origin string
 }
 
-// Dedup applies a message once. The inboxes implement it. A router calls it with the group's name, and with source and ID
+// Deduplicator applies a message once. The inboxes implement it. A router calls it with the group's name, and with source and ID
 // of the event: events of two sources are two, whatever their IDs.
-type Dedup interface {
+type Deduplicator interface {
 	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup tells that it had
 	// been seen. When fn fails nothing is noted.
 	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error)

@@ -165,7 +165,7 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 		defer cancel()
 		switch outcome {
 		case "retry":
-			r.cfg.Logger.WarnContext(ctx, "messaging: a handler failed, the message will be tried again", "group", g.name,
+			r.cfg.Logger.WarnContext(ctx, "messaging: a message was not handled and will be tried again", "group", g.name,
 				"topic", e.Type, "message_id", e.ID, "attempt", d.Attempt(), "error", err)
 		case "dead":
 			r.cfg.Logger.ErrorContext(ctx, "messaging: a message became a dead letter", "group", g.name,
@@ -180,6 +180,10 @@ var errGoexit = fmt.Errorf("%w: it ended its goroutine", ErrPanic)
 
 // verdict says what becomes of a message.
 func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle func(context.Context) error) {
+	retry, attempt := g.cfg.Retry, d.Attempt()
+	if errors.Is(err, ErrNoHandler) {
+		retry, attempt = g.cfg.Unhandled, d.Unhandled()+1
+	}
 	var permanent permanentError
 	var after retryAfterError
 	switch {
@@ -187,19 +191,19 @@ func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle
 		return "duplicate", d.Ack
 	case err == nil:
 		return "ack", d.Ack
-	case errors.As(err, &permanent), g.cfg.Retry.Attempts > 0 && d.Attempt() >= g.cfg.Retry.Attempts:
+	case errors.As(err, &permanent), retry.Attempts > 0 && attempt >= retry.Attempts:
 		return "dead", func(ctx context.Context) error { return d.DeadLetter(ctx, err) }
 	case errors.As(err, &after):
 		return "retry", func(ctx context.Context) error { return d.Retry(ctx, after.d, err) }
 	}
 	return "retry", func(ctx context.Context) error {
-		return d.Retry(ctx, g.cfg.Retry.Backoff.Delay(d.Attempt()), err)
+		return d.Retry(ctx, retry.Backoff.Delay(attempt), err)
 	}
 }
 
 func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelope) (dup bool, err error) {
 	if h == nil {
-		return false, Permanent(fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type))
+		return false, fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type)
 	}
 	m := Message[[]byte]{Envelope: e, Data: e.Body, Attempt: d.Attempt()}
 	if g.cfg.Dedup == nil || e.ID == "" {

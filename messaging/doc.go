@@ -14,10 +14,12 @@
 //
 // # Guarantees
 //
-//   - Delivery is at least once. With a Dedup (the inboxes) an event is applied once.
+//   - Delivery is at least once. With a Deduplicator (the inboxes) an event is applied once.
 //   - A handler settles by what it returns: nil acknowledges; an error retries after a pause that a queue of the broker
 //     keeps; Permanent sends to the dead letters at once; RetryAfter says when. A panic counts as an error.
-//   - A body that does not decode, and a message that no handler of its group takes, become dead letters, kept whole,
+//   - A message that no handler of its process takes is retried for about 12 minutes (GroupConfig.Unhandled): while
+//     versions roll, another process may handle it.
+//   - A body that does not decode, and a message that stays without a handler, become dead letters, kept whole,
 //     with reason, attempts and origin.
 //   - When Run's context ends nothing new starts, what has not started goes back without counting an attempt, running
 //     handlers finish with a live context, and then Run returns.

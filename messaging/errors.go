@@ -19,9 +19,10 @@ var (
 	ErrBlocked = errors.New("messaging: the broker takes no messages at present")
 	// ErrClosed says that the broker's client has been closed, or that a delivery's channel is gone.
 	ErrClosed = errors.New("messaging: closed")
-	// ErrMessage says that a message is malformed: no topic, or a payload that does not encode.
-	ErrMessage = errors.New("messaging: malformed message")
-	// ErrNoHandler is the reason of a dead letter that no handler of its group takes.
+	// ErrInvalid says that a message is malformed: no topic, or a payload that does not encode.
+	ErrInvalid = errors.New("messaging: malformed message")
+	// ErrNoHandler is the reason of a dead letter that no handler of its group took in all the attempts of
+	// GroupConfig.Unhandled.
 	ErrNoHandler = errors.New("messaging: no handler takes the message")
 	// ErrDecode is the reason of a dead letter whose body does not decode.
 	ErrDecode = errors.New("messaging: the body does not decode")

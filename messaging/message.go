@@ -46,35 +46,35 @@ type Message[T any] struct {
 
 // Limits, in bytes. They are AMQP's, whose server ends a connection that breaks them.
 const (
-	// MaxTopic bounds a topic, and an ID, Source, ContentType and the name of a header.
-	MaxTopic = 255
+	// MaxName bounds a topic, and an ID, Source, ContentType and the name of a header.
+	MaxName = 255
 	// MaxHeaders bounds names and values of all headers together, Key included.
 	MaxHeaders = 64 << 10
 )
 
-// Validate reports what keeps an envelope from being published, as an ErrMessage.
+// Validate reports what keeps an envelope from being published, as an ErrInvalid.
 func (e Envelope) Validate() error {
 	switch {
-	case e.Type == "" || len(e.Type) > MaxTopic || strings.ContainsAny(e.Type, "*# \t\r\n"):
-		return fmt.Errorf("%w: topic %q: want 1 to %d bytes without *, # or space", ErrMessage, e.Type, MaxTopic)
+	case e.Type == "" || len(e.Type) > MaxName || strings.ContainsAny(e.Type, "*# \t\r\n"):
+		return fmt.Errorf("%w: topic %q: want 1 to %d bytes without *, # or space", ErrInvalid, e.Type, MaxName)
 	case e.ID == "":
-		return fmt.Errorf("%w: no ID", ErrMessage)
+		return fmt.Errorf("%w: no ID", ErrInvalid)
 	case e.Source == "":
-		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrMessage)
-	case max(len(e.ID), len(e.Source), len(e.ContentType)) > MaxTopic:
-		return fmt.Errorf("%w: ID, Source or ContentType: want at most %d bytes", ErrMessage, MaxTopic)
+		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrInvalid)
+	case max(len(e.ID), len(e.Source), len(e.ContentType)) > MaxName:
+		return fmt.Errorf("%w: ID, Source or ContentType: want at most %d bytes", ErrInvalid, MaxName)
 	case !isText(e.Type) || !isText(e.ID) || !isText(e.Source) || !isText(e.ContentType) || !isText(e.Key):
-		return fmt.Errorf("%w: topic, ID, Source, ContentType and Key: want UTF-8 without NUL", ErrMessage)
+		return fmt.Errorf("%w: topic, ID, Source, ContentType and Key: want UTF-8 without NUL", ErrInvalid)
 	}
 	size := len(e.Key)
 	for name, value := range e.Headers {
-		if name == "" || len(name) > MaxTopic {
-			return fmt.Errorf("%w: name of a header: want 1 to %d bytes", ErrMessage, MaxTopic)
+		if name == "" || len(name) > MaxName {
+			return fmt.Errorf("%w: name of a header: want 1 to %d bytes", ErrInvalid, MaxName)
 		}
 		size += len(name) + len(value)
 	}
 	if size > MaxHeaders {
-		return fmt.Errorf("%w: %d bytes of headers: want at most %d", ErrMessage, size, MaxHeaders)
+		return fmt.Errorf("%w: %d bytes of headers: want at most %d", ErrInvalid, size, MaxHeaders)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func NewEnvelope(ctx context.Context, source string, propagator propagation.Text
 	default:
 		body, err := json.Marshal(payload)
 		if err != nil {
-			return e, fmt.Errorf("%w: %s: encode: %w", ErrMessage, topic, err)
+			return e, fmt.Errorf("%w: %s: encode: %w", ErrInvalid, topic, err)
 		}
 		e.Body = body
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// panics is a Dedup that does so before or after its work.
+// panics is a Deduplicator that does so before or after its work.
 type panics struct{ after bool }
 
 func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) error) (bool, error) {
@@ -25,10 +25,10 @@ func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) 
 	panic("ouch")
 }
 
-// Whatever a handler or a Dedup does to its goroutine is a failed attempt, and the group goes on with the next message.
+// Whatever a handler or a Deduplicator does to its goroutine is a failed attempt, and the group goes on with the next message.
 func TestPanicIsARetry(t *testing.T) {
 	for name, c := range map[string]struct {
-		dedup   messaging.Dedup
+		dedup   messaging.Deduplicator
 		handler func()
 	}{
 		"a panic":              {nil, func() { panic("ouch") }},
@@ -94,7 +94,7 @@ func TestSeriesAreFew(t *testing.T) {
 			}
 		}
 	}
-	if len(counts) != 2 || counts["users.* ack"] != 50 || counts["(none) dead"] != 50 {
+	if len(counts) != 3 || counts["users.* ack"] != 50 || counts["(none) retry"] != 29*50 || counts["(none) dead"] != 50 {
 		t.Errorf("series: %v", counts)
 	}
 }

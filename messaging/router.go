@@ -110,8 +110,13 @@ type GroupConfig struct {
 	Prefetch int
 	// Retry says how often and how fast failed messages are tried again.
 	Retry Retry
+	// Unhandled is the retry policy for messages that no handler of this process takes, such as those of a new topic while
+	// a new version of the service rolls out and processes of the old version consume from the same queue. These attempts
+	// do not count as attempts of a handler. Default 30 attempts, Exponential(time.Second, 30*time.Second): about 12
+	// minutes until the message becomes a dead letter. One attempt makes it a dead letter at once; negative: no limit.
+	Unhandled Retry
 	// Dedup applies each message once. Default none: handlers see duplicates.
-	Dedup Dedup
+	Dedup Deduplicator
 	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
 	// retried come later. Default false.
 	Ordered bool
@@ -149,6 +154,8 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 	}
 	cfg.Retry.Attempts = cmp.Or(cfg.Retry.Attempts, 5)
 	cfg.Retry.Backoff = cmp.Or(cfg.Retry.Backoff, Exponential(time.Second, time.Minute))
+	cfg.Unhandled.Attempts = cmp.Or(cfg.Unhandled.Attempts, 30)
+	cfg.Unhandled.Backoff = cmp.Or(cfg.Unhandled.Backoff, Exponential(time.Second, 30*time.Second))
 	g := &Group{name: name, cfg: cfg, router: r, exact: map[string]HandlerFunc{}}
 	r.names[name] = true
 	r.groups = append(r.groups, g)

@@ -195,7 +195,7 @@ func TestAttemptsWithoutLimit(t *testing.T) {
 	})
 }
 
-// What no attempt can mend becomes a dead letter at the first: a body that does not decode, a topic without a handler.
+// What no attempt can mend becomes a dead letter at the first: a body that does not decode, and, with one attempt, a topic without a handler.
 func TestPoison(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
@@ -203,7 +203,7 @@ func TestPoison(t *testing.T) {
 		if err != nil || s.Close() != nil {
 			t.Fatal(err)
 		}
-		g := w.r.Group("g", messaging.GroupConfig{})
+		g := w.r.Group("g", messaging.GroupConfig{Unhandled: messaging.Retry{Attempts: 1}})
 		messaging.Handle(g, "a", func(context.Context, messaging.Message[order]) error { t.Error("handled"); return nil })
 		w.start()
 		w.publish("a", []byte("{not json"))
@@ -286,7 +286,7 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-// seen is a Dedup that remembers what succeeded.
+// seen is a Deduplicator that remembers what succeeded.
 type seen struct {
 	mu  sync.Mutex
 	ids map[string]bool
@@ -378,4 +378,41 @@ func TestMistakesPanic(t *testing.T) {
 			f()
 		}()
 	}
+}
+
+// While versions roll, processes of the old version get messages of a topic that only the new one handles.
+func TestRollingDeployHandlesEachMessageOfANewTopic(t *testing.T) {
+	in(t, messaging.RouterConfig{}, func(w *world) {
+		t := w.t
+		const n = 100
+		old := w.r.Group("g", messaging.GroupConfig{Concurrency: 4})
+		messaging.HandleRaw(old, "a", func(context.Context, messaging.Message[[]byte]) error { return nil })
+		w.start()
+		next := messaging.MustRouter(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
+		g := next.Group("g", messaging.GroupConfig{Concurrency: 4})
+		handled := make(chan int, n)
+		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { return nil })
+		messaging.HandleRaw(g, "b", func(_ context.Context, m messaging.Message[[]byte]) error { handled <- m.Attempt; return nil })
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- next.Run(ctx) }()
+		synctest.Wait()
+		for range n {
+			w.publish("b", order{"1"})
+		}
+		w.sleep(12 * time.Minute)
+		w.dead("g", 0)
+		if len(handled) != n {
+			t.Errorf("handled %d, want %d", len(handled), n)
+		}
+		for len(handled) > 0 {
+			if attempt := <-handled; attempt != 1 {
+				t.Errorf("got attempt %d, want 1: deliveries without a handler do not count", attempt)
+			}
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

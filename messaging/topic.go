@@ -48,22 +48,22 @@ func matchWords(pattern, topic []string) bool {
 // maxHashes is RabbitMQ's limit since 4.3.
 const maxHashes = 2
 
-// ValidPattern reports what is wrong with a pattern, as an ErrMessage.
+// ValidPattern reports what is wrong with a pattern, as an ErrInvalid.
 func ValidPattern(pattern string) error {
 	hashes := 0
 	for w := range strings.SplitSeq(pattern, ".") {
 		if strings.ContainsAny(w, "*#") && len(w) > 1 {
-			return fmt.Errorf("%w: pattern %q: * and # stand for whole words", ErrMessage, pattern)
+			return fmt.Errorf("%w: pattern %q: * and # stand for whole words", ErrInvalid, pattern)
 		}
 		if w == "#" {
 			hashes++
 		}
 	}
 	if hashes > maxHashes {
-		return fmt.Errorf("%w: pattern %q: want at most %d times #", ErrMessage, pattern, maxHashes)
+		return fmt.Errorf("%w: pattern %q: want at most %d times #", ErrInvalid, pattern, maxHashes)
 	}
-	if pattern == "" || len(pattern) > MaxTopic || strings.ContainsAny(pattern, " \t\r\n") {
-		return fmt.Errorf("%w: pattern %q: want 1 to %d bytes without space", ErrMessage, pattern, MaxTopic)
+	if pattern == "" || len(pattern) > MaxName || strings.ContainsAny(pattern, " \t\r\n") {
+		return fmt.Errorf("%w: pattern %q: want 1 to %d bytes without space", ErrInvalid, pattern, MaxName)
 	}
 	return nil
 }

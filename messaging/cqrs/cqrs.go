@@ -133,7 +133,14 @@ func Traced[C, R any](name string, cfg Config) Decorator[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {
 			ctx, span := tracer.Start(ctx, name)
 			defer span.End()
+			returned := false
+			defer func() {
+				if !returned { // the handler panicked, or ended its goroutine
+					span.SetStatus(codes.Error, "the handler panicked")
+				}
+			}()
 			r, err := next.Handle(ctx, c)
+			returned = true
 			if err != nil {
 				span.RecordError(err)
 				span.SetStatus(codes.Error, "the handler failed")
@@ -159,7 +166,7 @@ func Validated[C, R any](validate func(C) error) Decorator[C, R] {
 // RetryOnConflict runs the handler up to attempts times (at least once) while its error says, by a method Conflict()
 // bool, that another one changed the same thing meanwhile. Between them it pauses some milliseconds, with jitter.
 func RetryOnConflict[C, R any](attempts int) Decorator[C, R] {
-	pause := backoff.Exponential(5 * time.Millisecond, 500 * time.Millisecond)
+	pause := backoff.Exponential(5*time.Millisecond, 500*time.Millisecond)
 	return func(next Handler[C, R]) Handler[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {
 			for n := 1; ; n++ {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -149,4 +150,17 @@ func Example() {
 	// Output:
 	// placed 2 <nil>
 	// cqrs: invalid: want at least one
+}
+
+func TestTracedMarksTheSpanOfAPanicAsFailed(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	traced := cqrs.Traced[int, int]("c", cqrs.Config{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+	h := traced(cqrs.HandlerFunc[int, int](func(context.Context, int) (int, error) { panic("boom") }))
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = h.Handle(t.Context(), 1)
+	}()
+	if got := spans.Ended(); len(got) != 1 || got[0].Status().Code != codes.Error {
+		t.Errorf("got spans %v, want one with the status Error", got)
+	}
 }

@@ -70,13 +70,15 @@ type queue struct {
 type item struct {
 	e       messaging.Envelope
 	attempt int
-	place   uint64
+	// unhandled counts deliveries to processes without a handler.
+	unhandled int
+	place     uint64
 }
 
 // push adds a message at the end.
-func (q *queue) push(e messaging.Envelope, attempt int) {
+func (q *queue) push(e messaging.Envelope, attempt, unhandled int) {
 	q.place++
-	q.ready = append(q.ready, item{e, attempt, q.place})
+	q.ready = append(q.ready, item{e, attempt, unhandled, q.place})
 }
 
 // giveBack puts a message where it was, so that what is given back keeps its order.
@@ -159,7 +161,7 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 		}
 		if full == nil {
 			for _, q := range bound {
-				q.push(clone(e), 1)
+				q.push(clone(e), 1, 0)
 			}
 			b.wake()
 			b.mu.Unlock()
@@ -258,7 +260,7 @@ func (b *Broker) Redrive(_ context.Context, group string, limit int) (int, error
 	}
 	n := min(max(limit, 0), len(q.dead))
 	for _, d := range q.dead[:n] {
-		q.push(d.Envelope, 1)
+		q.push(d.Envelope, 1, 0)
 	}
 	q.dead = slices.Clone(q.dead[n:])
 	b.wake()

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -80,6 +81,9 @@ func (d *delivery) Envelope() messaging.Envelope { return d.e }
 // Attempt implements messaging.Delivery.
 func (d *delivery) Attempt() int { return d.attempt }
 
+// Unhandled implements messaging.Delivery.
+func (d *delivery) Unhandled() int { return d.unhandled }
+
 // settle runs then with the mutex held, unless the delivery has been settled or given back.
 func (d *delivery) settle(then func(b *Broker, q *queue)) error {
 	b := d.s.b
@@ -104,10 +108,14 @@ func (d *delivery) Requeue(context.Context) error {
 }
 
 // Retry implements messaging.Delivery.
-func (d *delivery) Retry(_ context.Context, delay time.Duration, _ error) error {
+func (d *delivery) Retry(_ context.Context, delay time.Duration, reason error) error {
+	attempt, unhandled := d.attempt+1, d.unhandled
+	if errors.Is(reason, messaging.ErrNoHandler) {
+		attempt, unhandled = d.attempt, d.unhandled+1
+	}
 	return d.settle(func(b *Broker, q *queue) {
 		if delay <= 0 {
-			q.push(d.e, d.attempt+1)
+			q.push(d.e, attempt, unhandled)
 			return
 		}
 		q.delayed++
@@ -117,7 +125,7 @@ func (d *delivery) Retry(_ context.Context, delay time.Duration, _ error) error 
 			defer b.mu.Unlock()
 			delete(b.timers, t)
 			q.delayed--
-			q.push(d.e, d.attempt+1)
+			q.push(d.e, attempt, unhandled)
 			b.wake()
 		})
 		b.timers[t] = struct{}{}

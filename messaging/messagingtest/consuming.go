@@ -148,7 +148,8 @@ func deadLettersStay(e *env) {
 func poison(e *env) {
 	e.bind("g", "t", "nobody.handles")
 	e.route(func(r *messaging.Router) {
-		messaging.Handle(r.Group("g", messaging.GroupConfig{}), "t", func(context.Context, messaging.Message[order]) error {
+		unhandled := messaging.Retry{Attempts: 3, Backoff: messaging.Constant(10 * time.Millisecond)}
+		messaging.Handle(r.Group("g", messaging.GroupConfig{Unhandled: unhandled}), "t", func(context.Context, messaging.Message[order]) error {
 			e.Error("a body that does not decode was handled")
 			return nil
 		})
@@ -158,7 +159,7 @@ func poison(e *env) {
 		e.Fatalf("dead letter %+v", d)
 	}
 	e.publish("nobody.handles", order{"1"})
-	if d := e.dead("g", 2)[1]; !strings.Contains(d.Reason, messaging.ErrNoHandler.Error()) {
+	if d := e.dead("g", 2)[1]; !strings.Contains(d.Reason, messaging.ErrNoHandler.Error()) || d.Attempts != 1 {
 		e.Fatalf("dead letter %+v", d)
 	}
 }

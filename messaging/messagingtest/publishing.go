@@ -70,7 +70,7 @@ func batch(e *env) {
 		e.Fatalf("a mixed batch: %v", err)
 	}
 	for i, m := range mixed {
-		want := map[string]error{"bad topic": messaging.ErrMessage, "nobody": messaging.ErrUnroutable}[m.Type]
+		want := map[string]error{"bad topic": messaging.ErrInvalid, "nobody": messaging.ErrUnroutable}[m.Type]
 		if !errors.Is(b.Errors[i], want) {
 			e.Fatalf("message %d of a mixed batch, to %q: %v", i, m.Type, b.Errors[i])
 		}
@@ -140,7 +140,7 @@ func hostileHeaders(e *env) {
 		"a long key":    {Key: strings.Repeat("k", messaging.MaxHeaders+1)},
 	} {
 		bad.Type = "a"
-		if err := e.PublishBatch(e.ctx, []messaging.Envelope{bad}); !errors.Is(err, messaging.ErrMessage) {
+		if err := e.PublishBatch(e.ctx, []messaging.Envelope{bad}); !errors.Is(err, messaging.ErrInvalid) {
 			e.Errorf("%s: %v", what, err)
 		}
 	}
@@ -156,7 +156,7 @@ func unroutable(e *env) {
 	}
 	e.bind("g", "nobody.listens")
 	e.publish("nobody.listens", 1)
-	if err := e.Publish(e.ctx, "no*topic", 1); !errors.Is(err, messaging.ErrMessage) {
+	if err := e.Publish(e.ctx, "no*topic", 1); !errors.Is(err, messaging.ErrInvalid) {
 		e.Fatalf("publishing to a pattern: %v", err)
 	}
 }
@@ -194,12 +194,12 @@ func patterns(e *env) {
 		e.must(s.Close())
 	}
 	for _, p := range []string{"a.b*", "#.a.#.b.#"} {
-		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{p}}); !errors.Is(err, messaging.ErrMessage) {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{p}}); !errors.Is(err, messaging.ErrInvalid) {
 			e.Errorf("the pattern %s, which none may have: %v", p, err)
 		}
 	}
 	for _, g := range []string{"", "g.dead", "g.retry.5s", "amq.g", strings.Repeat("g", 201)} {
-		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: g, Patterns: []string{"a"}}); !errors.Is(err, messaging.ErrMessage) {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: g, Patterns: []string{"a"}}); !errors.Is(err, messaging.ErrInvalid) {
 			e.Errorf("the group %.20q, which none may be: %v", g, err)
 		}
 	}

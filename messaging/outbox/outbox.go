@@ -16,8 +16,10 @@
 //   - What was committed is published, at least once, and what was rolled back is not. An event is deleted only after the
 //     broker confirmed it, and only by the relay that still has it on lease: a relay that is killed leaves its events
 //     to the next one.
-//   - Events of one key are published one after the other, in the order in which they were stored. One that fails holds
-//     back those of its key, with growing pauses, and no others. It is never given up.
+//   - Events of one key are published one after the other, in the order in which they were stored. An event that the
+//     broker refuses is held, with growing pauses and without a limit, and stops its key. New events of other keys never
+//     wait for held ones: a relay publishes both at the same time.
+//   - An event that no queue takes counts as published, unless RelayConfig.Unroutable says otherwise.
 //   - A transaction that commits late is not skipped: nothing keeps a position.
 //
 // # What it does not do
@@ -43,17 +45,43 @@ type Entry struct {
 	Attempts int
 }
 
+// Held is an event that is held after a failed attempt.
+type Held struct {
+	Entry
+	// Until is when the relay tries it again.
+	Until time.Time
+	// StopsKey says that later events of the same key wait for it.
+	StopsKey bool
+}
+
+// HeldStore is what operators need of a store. SQL outboxes implement it.
+type HeldStore interface {
+	// ListHeld returns up to limit held events, the one that is tried next first.
+	ListHeld(ctx context.Context, limit int) ([]Held, error)
+	// RetryHeld ends the pause of held events, by Ref, or of all when no Ref is named, and returns their number.
+	RetryHeld(ctx context.Context, refs ...string) (int64, error)
+	// SkipHeld lets the later events of their keys pass the held events that are named, which stay held. It returns
+	// their number.
+	SkipHeld(ctx context.Context, refs ...string) (int64, error)
+	// DropHeld deletes the held events that are named, unpublished, and returns their number. An event that a relay is
+	// publishing at the time is left alone.
+	DropHeld(ctx context.Context, refs ...string) (int64, error)
+}
+
 // Store is the port of a database that holds events. The outboxes implement it.
 type Store interface {
-	// Claim leases up to limit entries to owner, in order. Entries whose key has an earlier one that is held back, or
-	// one that another owner has on lease, are left out.
+	// Claim leases up to limit entries that have not been held to owner, in order. It leaves out entries whose key has
+	// an entry on lease, or an earlier entry that is held and stops its key.
 	Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]Entry, error)
+	// ClaimHeld leases up to limit held entries whose pause has ended to owner, the longest overdue first.
+	ClaimHeld(ctx context.Context, owner string, limit int, lease time.Duration) ([]Entry, error)
 	// Done deletes those of the entries that owner still has on lease.
 	Done(ctx context.Context, owner string, entries []Entry) error
 	// Release ends the lease of entries, uncounted.
 	Release(ctx context.Context, owner string, entries []Entry) error
-	// Hold ends the lease of an entry, counts an attempt, and holds it back for a pause.
-	Hold(ctx context.Context, owner string, entry Entry, pause time.Duration) error
+	// Hold ends the lease of entries, counts an attempt, and holds them for a pause. With stopKey later entries of the
+	// same key wait until the held one is published or dropped.
+	Hold(ctx context.Context, owner string, entries []Entry, pause time.Duration, stopKey bool) error
 	// Wake returns a channel that gets a value when there may be something to claim, until ctx ends. It is a hint.
 	Wake(ctx context.Context) <-chan struct{}
 	// Pending returns how many entries wait, and when the oldest was stored.

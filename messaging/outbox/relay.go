@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +36,8 @@ type RelayConfig struct {
 	Poll time.Duration
 	// Backoff is the pause after a failure, by attempts. Default messaging.Exponential(time.Second, time.Minute).
 	Backoff messaging.Backoff
-	// DropUnroutable logs and deletes events that no queue takes. Default false: they are kept and tried again.
-	DropUnroutable bool
+	// Unroutable says what becomes of events that no queue takes. Default UnroutableDiscard.
+	Unroutable Unroutable
 	// DrainTimeout bounds how long Run goes on with what it has claimed after its context ends. Default 10s; negative:
 	// it gives back at once.
 	DrainTimeout time.Duration
@@ -50,6 +51,21 @@ type RelayConfig struct {
 	Propagator propagation.TextMapPropagator
 }
 
+// Unroutable is a policy for events that no queue takes.
+type Unroutable int
+
+const (
+	// UnroutableDiscard takes an event that no queue takes for published, as a broker without subscribers does: it is
+	// counted (outcome unroutable), logged once a topic by each relay, and deleted. A group that subscribes later does
+	// not get it.
+	UnroutableDiscard Unroutable = iota
+	// UnroutableHold holds the event and tries it again, with growing pauses, until a queue takes it. Later events of
+	// its key pass it.
+	UnroutableHold
+	// UnroutableHoldKey does the same and stops the event's key, so that its order is kept.
+	UnroutableHoldKey
+)
+
 // Relay publishes what a store holds. Several may run at once, in one process or many.
 type Relay struct {
 	store   Store
@@ -60,6 +76,9 @@ type Relay struct {
 	relayed metric.Int64Counter
 	meter   metric.Meter
 	tracer  trace.Tracer
+
+	mu         sync.Mutex
+	unroutable map[string]bool // topics that have been logged
 }
 
 // maxBatch keeps a claim below the parameters that a statement can have: 32,766 on SQLite, 65,535 on PostgreSQL.
@@ -98,10 +117,11 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
 	}
-	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope), tracer: cfg.TracerProvider.Tracer(scope)}
+	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope),
+		tracer: cfg.TracerProvider.Tracer(scope), unroutable: map[string]bool{}}
 	var err error
 	r.relayed, err = r.meter.Int64Counter("sillar.outbox.relayed", metric.WithUnit("{message}"),
-		metric.WithDescription("Events taken from the outbox, by outcome (published, failed, dropped)."))
+		metric.WithDescription("Events taken from the outbox, by outcome (published, failed, unroutable)."))
 	return r, err
 }
 
@@ -131,16 +151,38 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer kill()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(max(r.cfg.DrainTimeout, 0), kill) })()
 
-	wake := r.store.Wake(ctx)
+	// Held events are retried beside the new ones, which never wait for them. A retry may have freed its key: it wakes
+	// the loop of the new ones.
+	freed := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.loop(ctx, live, r.store.ClaimHeld, nil, nil, freed) })
+	r.loop(ctx, live, r.store.Claim, r.store.Wake(ctx), freed, nil)
+	wg.Wait()
+	return nil
+}
+
+// claim is Store.Claim or Store.ClaimHeld.
+type claim func(ctx context.Context, owner string, limit int, lease time.Duration) ([]Entry, error)
+
+// loop publishes batches of what claim returns until ctx ends. It looks again after Poll, or when one of the two channels
+// wakes it, and wakes what reads from progress when it published something.
+func (r *Relay) loop(ctx, live context.Context, claim claim, wake, freed <-chan struct{}, progress chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; {
-		n, err := r.batch(ctx, live)
+		n, err := r.batch(ctx, live, claim)
+		if n > 0 {
+			select {
+			case progress <- struct{}{}:
+			default:
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return
 		case err != nil:
 			failures++
 			pause := backoff.Exponential(100*time.Millisecond, 15*time.Second).Delay(failures)
-			r.cfg.Logger.WarnContext(ctx, "outbox: the relay could not go on and will try again", "outbox", r.cfg.Name, "error", err, "next_try_in", pause)
+			r.cfg.Logger.WarnContext(ctx, "outbox: the relay could not go on and will try again", "outbox", r.cfg.Name,
+				"error", err, "next_try_in", pause)
 			_ = backoff.Sleep(ctx, pause)
 			continue
 		case n >= r.cfg.Batch:
@@ -153,10 +195,10 @@ func (r *Relay) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-t.C:
 		case <-wake:
+		case <-freed:
 		}
 		t.Stop()
 	}
-	return nil
 }
 
 func (r *Relay) gauges() (unregister func(), err error) {
@@ -169,6 +211,8 @@ func (r *Relay) gauges() (unregister func(), err error) {
 	}
 	name := metric.WithAttributes(attribute.String("outbox", r.cfg.Name))
 	reg, err := r.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
 		n, oldest, err := r.store.Pending(ctx)
 		if err != nil {
 			return err
@@ -187,15 +231,20 @@ func (r *Relay) gauges() (unregister func(), err error) {
 	return func() { _ = reg.Unregister() }, nil
 }
 
-// settleTimeout bounds a statement that settles entries.
-const settleTimeout = 10 * time.Second
+// storeTimeout bounds each call of the store: a frozen connection to the database must not stop the relay.
+const storeTimeout = 10 * time.Second
 
 // batch claims, publishes and deletes once.
-func (r *Relay) batch(ctx, live context.Context) (int, error) {
+func (r *Relay) batch(ctx, live context.Context, claim claim) (int, error) {
 	begin := time.Now()
-	entries, err := r.store.Claim(ctx, r.owner, r.cfg.Batch, r.cfg.Lease)
-	if err != nil || len(entries) == 0 {
-		return 0, err
+	cctx, stop := context.WithTimeout(ctx, storeTimeout)
+	entries, err := claim(cctx, r.owner, r.cfg.Batch, r.cfg.Lease)
+	stop()
+	if err != nil {
+		return 0, fmt.Errorf("outbox: claim events: %w", err)
+	}
+	if len(entries) == 0 {
+		return 0, nil
 	}
 	// What is not confirmed in half the lease is given back: the other half is for settling.
 	pctx, cancel := context.WithDeadline(live, begin.Add(r.cfg.Lease/2))
@@ -273,6 +322,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	}
 	endSpans(spans, errs)
 	var done, away []Entry
+	held := map[hold][]Entry{}
 	var why error
 	for i, e := range round {
 		err := errs[i]
@@ -280,24 +330,35 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 		switch {
 		case err == nil:
 			done = append(done, e)
-		case r.cfg.DropUnroutable && errors.Is(err, messaging.ErrUnroutable):
-			outcome = "dropped"
-			r.cfg.Logger.WarnContext(ctx, "outbox: an event that no queue takes was dropped", "outbox", r.cfg.Name, "topic", e.Type, "message_id", e.ID)
-			done = append(done, e)
+		case errors.Is(err, messaging.ErrUnroutable):
+			outcome = "unroutable"
+			r.logUnroutable(ctx, e)
+			if r.cfg.Unroutable == UnroutableDiscard {
+				done = append(done, e)
+				break
+			}
+			h := hold{e.Attempts + 1, r.cfg.Unroutable == UnroutableHoldKey}
+			held[h] = append(held[h], e)
 		case noBroker(err):
 			outcome, why = "failed", err
 			away = append(away, e)
 		default:
 			outcome = "failed"
-			pause := r.cfg.Backoff.Delay(e.Attempts + 1)
-			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held back", "outbox", r.cfg.Name, "topic", e.Type,
-				"message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err, "next_try_in", pause)
-			if herr := r.settle(live, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, e, pause) }); herr != nil {
-				why = errors.Join(why, herr)
-			}
-			stuck = append(stuck, e)
+			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held", "outbox", r.cfg.Name,
+				"topic", e.Type, "message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err)
+			h := hold{e.Attempts + 1, true}
+			held[h] = append(held[h], e)
 		}
 		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
+	}
+	for h, entries := range held {
+		if h.stopKey {
+			stuck = append(stuck, entries...)
+		}
+		err := r.settle(live, func(ctx context.Context) error {
+			return r.store.Hold(ctx, r.owner, entries, r.cfg.Backoff.Delay(h.attempts), h.stopKey)
+		})
+		why = errors.Join(why, err)
 	}
 	if len(done) > 0 {
 		if err := r.settle(live, func(ctx context.Context) error { return r.store.Done(ctx, r.owner, done) }); err != nil {
@@ -309,6 +370,32 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 		return away, why
 	}
 	return stuck, nil
+}
+
+// hold is what entries that are held by one statement have in common.
+type hold struct {
+	attempts int
+	stopKey  bool
+}
+
+// maxUnroutable bounds the topics that a relay remembers to have logged.
+const maxUnroutable = 1000
+
+// logUnroutable logs each topic once.
+func (r *Relay) logUnroutable(ctx context.Context, e Entry) {
+	r.mu.Lock()
+	logged := r.unroutable[e.Type]
+	if !logged {
+		if len(r.unroutable) >= maxUnroutable {
+			clear(r.unroutable)
+		}
+		r.unroutable[e.Type] = true
+	}
+	r.mu.Unlock()
+	if !logged {
+		r.cfg.Logger.WarnContext(ctx, "outbox: no queue takes the events of a topic; this is logged once", "outbox", r.cfg.Name,
+			"topic", e.Type, "message_id", e.ID, "discarded", r.cfg.Unroutable == UnroutableDiscard)
+	}
 }
 
 // noBroker reports whether an error says nothing about the event itself. A broker that has taken the event and does not
@@ -335,7 +422,7 @@ func (r *Relay) release(live context.Context, entries []Entry) error {
 
 // settle runs a statement that must not be cut short by the drain.
 func (r *Relay) settle(live context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(live), settleTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(live), storeTimeout)
 	defer cancel()
 	return f(ctx)
 }

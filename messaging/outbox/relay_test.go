@@ -70,10 +70,14 @@ func (s *store) Release(ctx context.Context, _ string, entries []outbox.Entry) e
 	return ctx.Err()
 }
 
-func (s *store) Hold(ctx context.Context, _ string, e outbox.Entry, pause time.Duration) error {
+func (s *store) ClaimHeld(context.Context, string, int, time.Duration) ([]outbox.Entry, error) {
+	return nil, nil
+}
+
+func (s *store) Hold(ctx context.Context, _ string, entries []outbox.Entry, pause time.Duration, _ bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.note(fmt.Sprint("hold ", pause), e)
+	s.note(fmt.Sprint("hold ", pause), entries...)
 	return ctx.Err()
 }
 
@@ -227,10 +231,10 @@ func TestMetrics(t *testing.T) {
 	p := func(_ context.Context, events []messaging.Envelope) error {
 		return messaging.Batch([]error{nil, messaging.ErrUnroutable})
 	}
-	run(t, s, p, outbox.RelayConfig{DropUnroutable: true, MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))}, func(func() error) {
+	run(t, s, p, outbox.RelayConfig{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))}, func(func() error) {
 		synctest.Wait()
 		var data metricdata.ResourceMetrics
-		if err := reader.Collect(t.Context(), &data); err != nil {
+		if err := reader.Collect(context.Background(), &data); err != nil {
 			t.Fatal(err)
 		}
 		got := map[string]string{}
@@ -247,7 +251,7 @@ func TestMetrics(t *testing.T) {
 				got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
 			}
 		}
-		want := "map[sillar.outbox.lag:60 sillar.outbox.pending:7 sillar.outbox.relayed dropped:1 sillar.outbox.relayed published:1]"
+		want := "map[sillar.outbox.lag:60 sillar.outbox.pending:7 sillar.outbox.relayed published:1 sillar.outbox.relayed unroutable:1]"
 		if fmt.Sprint(got) != want {
 			t.Errorf("metrics %v", got)
 		}
@@ -295,5 +299,56 @@ func TestProducerSpans(t *testing.T) {
 	}
 	if sent["unsampled"]["traceparent"] != unsampled.Headers["traceparent"] || sent["plain"] != nil {
 		t.Errorf("changed on the way: %v, %v", sent["unsampled"], sent["plain"])
+	}
+}
+
+// frozen is a store whose first claim lasts as long as its context.
+type frozen struct {
+	store
+	calls int
+}
+
+func (s *frozen) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
+	if s.calls++; s.calls == 1 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.store.Claim(ctx, owner, limit, lease)
+}
+
+func TestFrozenClaimDoesNotStopTheRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &frozen{store: store{entries: []outbox.Entry{entry("a", "")}}}
+		p := publisher(func(context.Context, []messaging.Envelope) error { return nil })
+		r := outbox.MustRelay(outbox.NewRelay(s, p, outbox.RelayConfig{Logger: quiet}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(s.done()); got != "[done a]" {
+			t.Errorf("settled %s, want [done a]", got)
+		}
+	})
+}
+
+func TestUnroutableEventsAreHeldOnlyWhereConfigured(t *testing.T) {
+	for policy, want := range map[outbox.Unroutable]string{
+		outbox.UnroutableDiscard: "[done a done b]",
+		outbox.UnroutableHold:    "[hold 1s a done b]",
+		outbox.UnroutableHoldKey: "[hold 1s a release b]",
+	} {
+		s := &store{entries: []outbox.Entry{entry("a", "k"), entry("b", "k")}}
+		p := func(_ context.Context, events []messaging.Envelope) error {
+			if events[0].ID == "a" {
+				return messaging.Batch([]error{messaging.ErrUnroutable})
+			}
+			return nil
+		}
+		cfg := outbox.RelayConfig{Unroutable: policy, Backoff: messaging.Constant(time.Second)}
+		run(t, s, p, cfg, func(func() error) { synctest.Wait() })
+		if got := fmt.Sprint(s.done()); got != want {
+			t.Errorf("policy %d: settled %s, want %s", policy, got, want)
+		}
 	}
 }

@@ -14,11 +14,11 @@ import (
 
 // DeadLetters implements messaging.Broker. While it looks, the letters are invisible to others.
 func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]messaging.DeadLetter, error) {
-	dead, err := onChannel(ctx, b.con, func(ch *amqp.Channel) ([]messaging.DeadLetter, error) {
+	dead, err := withChannel(ctx, b.con, func(ch *ownChannel) ([]messaging.DeadLetter, error) {
 		var dead []messaging.DeadLetter
 		var last uint64
 		for len(dead) < limit {
-			d, ok, err := ch.Get(deadQueue(group), false)
+			d, ok, err := ch.get(ctx, deadQueue(group))
 			if err != nil {
 				return nil, err
 			}
@@ -26,10 +26,10 @@ func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]me
 				break
 			}
 			last = d.DeliveryTag
-			dead = append(dead, deadLetter(&d, group))
+			dead = append(dead, deadLetter(d, group))
 		}
 		if last > 0 {
-			return dead, ch.Nack(last, true, true)
+			return dead, ch.call(ctx, func() error { return ch.Nack(last, true, true) })
 		}
 		return dead, nil
 	})
@@ -65,14 +65,25 @@ const (
 	emptyPause = 30 * time.Millisecond
 )
 
+// messageID identifies an event: an id is unique within its source only.
+type messageID struct{ source, id string }
+
 // Redrive implements messaging.Broker. A letter leaves the dead letters when its new copy is confirmed; when it fails
 // halfway the number of those that were moved is returned with the error.
 func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
-	n, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (int, error) {
-		seen := map[string]bool{}
+	n, err := withChannel(ctx, b.con, func(ch *ownChannel) (int, error) {
+		// The letters that are there at the start are moved, and not those that die again meanwhile.
+		var there amqp.Queue
+		if err := ch.call(ctx, func() (err error) {
+			there, err = ch.QueueDeclarePassive(deadQueue(group), true, false, false, false, nil)
+			return err
+		}); err != nil {
+			return 0, err
+		}
+		seen := map[messageID]int{}
 		moved, empty := 0, 0
 		for moved < limit {
-			d, ok, err := ch.Get(deadQueue(group), false)
+			d, ok, err := ch.get(ctx, deadQueue(group))
 			if err != nil {
 				return moved, err
 			}
@@ -85,19 +96,20 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 				}
 				continue
 			}
-			e, _ := decode(&d)
-			if e.ID != "" && seen[e.ID] { // moved by this call, and dead again
-				return moved, ch.Nack(d.DeliveryTag, false, true)
+			e, _ := decode(d)
+			id := messageID{e.Source, e.ID}
+			if e.ID != "" && seen[id] > 0 && moved >= there.Messages { // moved by this call, and dead again
+				return moved, ch.call(ctx, func() error { return ch.Nack(d.DeliveryTag, false, true) })
 			}
-			seen[e.ID] = true
-			msg := again(&d, e)
+			seen[id]++
+			msg := again(d, e)
 			if c, _, _ := b.con.state(); c != nil && c.lacks(&msg) > 0 {
-				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrMessage, e.ID)
+				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrInvalid, e.ID)
 			}
 			if err := b.pub.one(ctx, "", group, msg); err != nil {
 				return moved, err
 			}
-			if err := ch.Ack(d.DeliveryTag, false); err != nil {
+			if err := ch.call(ctx, func() error { return ch.Ack(d.DeliveryTag, false) }); err != nil {
 				return moved, err
 			}
 			moved++

@@ -20,7 +20,9 @@ type delivery struct {
 	raw     amqp.Delivery
 	e       messaging.Envelope
 	attempt int
-	settled atomic.Bool
+	// unhandled counts earlier deliveries to processes without a handler.
+	unhandled int
+	settled   atomic.Bool
 }
 
 func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
@@ -28,6 +30,7 @@ func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
 	var made int
 	d.e, made = decode(&d.raw)
 	d.attempt = made + 1
+	d.unhandled = number(raw.Headers[headerUnhandled])
 	return d
 }
 
@@ -36,6 +39,9 @@ func (d *delivery) Envelope() messaging.Envelope { return d.e }
 
 // Attempt implements messaging.Delivery.
 func (d *delivery) Attempt() int { return d.attempt }
+
+// Unhandled implements messaging.Delivery.
+func (d *delivery) Unhandled() int { return d.unhandled }
 
 // claim makes the caller the one who settles.
 func (d *delivery) claim() error {
@@ -65,7 +71,14 @@ func (d *delivery) Requeue(context.Context) error {
 // Retry implements messaging.Delivery. A message whose headers leave no room to count the attempt becomes a dead letter.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
 	msg := again(&d.raw, d.e)
-	msg.Headers[headerAttempts] = int64(d.attempt)
+	attempts, unhandled := d.attempt, d.unhandled
+	if errors.Is(reason, messaging.ErrNoHandler) {
+		attempts, unhandled = d.attempt-1, d.unhandled+1
+	}
+	msg.Headers[headerAttempts] = int64(attempts)
+	if unhandled > 0 {
+		msg.Headers[headerUnhandled] = int64(unhandled)
+	}
 	group := d.s.sub.Group
 	if d.g.c.lacks(&msg) > 0 {
 		return d.DeadLetter(ctx, errors.Join(errors.New("rabbitmq: its headers leave no room for another attempt"), reason))

@@ -16,7 +16,7 @@
 //   - Publishing and consuming have a connection each: a broker that blocks publishers does not keep consumers from
 //     acknowledging. Publish then returns within its context, with ErrBlocked.
 //   - A message that the server refuses by closing the channel (too large a body, a topic that the user may not publish) is
-//     told as ErrMessage or ErrNacked; what was under way beside it is sent again.
+//     told as ErrInvalid or ErrNacked; what was under way beside it is sent again.
 //   - A retry or a dead letter is confirmed in its new queue before the delivery is acknowledged.
 //   - URLs, and the passwords in them, appear in no error and no log line.
 //

@@ -19,10 +19,10 @@ import (
 )
 
 // lingering is a Dedup that leaves time to be killed between the commit and the acknowledgement.
-type lingering struct{ messaging.Dedup }
+type lingering struct{ messaging.Deduplicator }
 
 func (l lingering) Once(ctx context.Context, consumer, id string, fn func(context.Context) error) (bool, error) {
-	dup, err := l.Dedup.Once(ctx, consumer, id, fn)
+	dup, err := l.Deduplicator.Once(ctx, consumer, id, fn)
 	if err == nil && !dup {
 		fmt.Println("applied", id)
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)

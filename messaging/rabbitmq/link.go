@@ -249,6 +249,52 @@ func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T))
 	}
 }
 
+// ownChannel is a channel for an operation of many calls, each of which has the time limit of a single one.
+type ownChannel struct {
+	*amqp.Channel
+	c *conn
+}
+
+// withChannel runs f with a channel of its own, which is closed afterwards. The operation as a whole is bounded by ctx only.
+func withChannel[T any](ctx context.Context, l *link, f func(ch *ownChannel) (T, error)) (v T, err error) {
+	c, err := l.get(ctx)
+	if err != nil {
+		return v, err
+	}
+	ch, err := rpc(ctx, c, c.Channel, func(ch *amqp.Channel) { _ = ch.Close() })
+	if err != nil {
+		return v, err
+	}
+	own := &ownChannel{ch, c}
+	v, err = f(own)
+	// The close gives back what f has not settled, also when ctx has ended. The server closes a channel that it refuses
+	// something to by itself; that is in err already.
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = own.call(cctx, ch.Close)
+	return v, err
+}
+
+// closeTimeout bounds the wait for the close of a channel.
+const closeTimeout = 5 * time.Second
+
+func (ch *ownChannel) call(ctx context.Context, f func() error) error {
+	_, err := rpc(ctx, ch.c, func() (struct{}, error) { return struct{}{}, f() }, nil)
+	return err
+}
+
+// get returns the next message of a queue, or false when there is none.
+func (ch *ownChannel) get(ctx context.Context, queue string) (d *amqp.Delivery, ok bool, err error) {
+	d, err = rpc(ctx, ch.c, func() (*amqp.Delivery, error) {
+		d, ok, err := ch.Get(queue, false)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return &d, nil
+	}, nil)
+	return d, d != nil, err
+}
+
 // onChannel runs f with a channel of its own, which is closed afterwards.
 func onChannel[T any](ctx context.Context, l *link, f func(ch *amqp.Channel) (T, error)) (T, error) {
 	c, err := l.get(ctx)

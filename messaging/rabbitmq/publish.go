@@ -332,8 +332,8 @@ func (p *publisher) outcome(j *job, i int) error {
 	case s.err != nil && errors.Is(s.err, j.ctx.Err()):
 		return p.refusal(s.err) // not sent
 	case errors.Is(s.err, amqp.ErrFieldType):
-		return fmt.Errorf("%w: a header's type", messaging.ErrMessage)
-	case errors.Is(s.err, messaging.ErrMessage):
+		return fmt.Errorf("%w: a header's type", messaging.ErrInvalid)
+	case errors.Is(s.err, messaging.ErrInvalid):
 		return s.err
 	case s.err != nil:
 		return p.unknown(s.err)

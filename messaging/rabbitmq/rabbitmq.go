@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 // Errors of this package, to be compared with errors.Is.
 var (
-	// ErrURL is returned by New for a URL that does not parse. It does not quote the URL.
+	// ErrURL is returned by New for a URL that does not parse or that names several hosts. It does not quote the URL.
 	ErrURL = errors.New("rabbitmq: unusable URL: want amqp:// or amqps://, user, password, host, port, vhost")
 	// ErrTopology says that a queue or the exchange exists with other properties than those asked for, which only an
 	// operator can mend: delete it, or ask for what is there.
@@ -86,7 +87,8 @@ var _ messaging.Broker = (*Broker)(nil)
 // New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
 // whether it is connected.
 func New(url string, cfg Config) (*Broker, error) {
-	if _, err := amqp.ParseURI(url); err != nil {
+	// A comma would be part of a host's name: several hosts in one URL would be accepted and never be found.
+	if uri, err := amqp.ParseURI(url); err != nil || strings.Contains(uri.Host, ",") {
 		return nil, ErrURL
 	}
 	if cfg.Exchange == "" {

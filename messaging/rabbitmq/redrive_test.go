@@ -111,3 +111,76 @@ func TestRedriveOfAStrangers(t *testing.T) {
 		t.Errorf("it came as %q", d.Envelope().Type)
 	}
 }
+
+// An id is unique within its source only: letters of many sources that have one id are all moved.
+func TestRedriveMovesLettersOfTwoSourcesWithOneID(t *testing.T) {
+	t.Parallel()
+	b := open(t, testenv.RabbitMQ(t), rabbitmq.Config{})
+	const n = 10
+	s := subscribe(t, b, "g", n, "t")
+	for i := range n {
+		e := messaging.Envelope{ID: fmt.Sprint(i / 4), Source: fmt.Sprint("source-", i%2), Type: "t", Body: []byte("{}")}
+		if err := b.PublishBatch(t.Context(), []messaging.Envelope{e}); err != nil {
+			t.Fatal(err)
+		}
+		if err := receive(t, s).DeadLetter(t.Context(), errors.New("broken")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moved := 0
+	for end := time.Now().Add(patience); moved == 0 && time.Now().Before(end); {
+		m, err := b.Redrive(within(t, 20*time.Second), "g", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		moved += m
+	}
+	if moved != n {
+		t.Errorf("moved %d in one call, want %d", moved, n)
+	}
+	for range n {
+		if err := receive(t, s).Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A CloudEvent of another program, whose type is not its routing key, is dispatched by the key: at first, after a retry,
+// and after Redrive.
+func TestTopicIsTheRoutingKeyOnEveryPath(t *testing.T) {
+	t.Parallel()
+	url := testenv.RabbitMQ(t)
+	b := open(t, url, rabbitmq.Config{})
+	s := subscribe(t, b, "g", 1, "orders.created")
+	publishRaw(t, url, "orders.created", amqp.Table{"cloudEvents_type": "com.acme.order.created.v1"})
+	want := func(d messaging.Delivery) messaging.Delivery {
+		t.Helper()
+		if got := d.Envelope().Type; got != "orders.created" {
+			t.Fatalf("got topic %q, want orders.created", got)
+		}
+		return d
+	}
+	for _, delay := range []time.Duration{0, time.Millisecond} {
+		if err := want(receive(t, s)).Retry(t.Context(), delay, errors.New("later")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := want(receive(t, s)).DeadLetter(t.Context(), errors.New("broken")); err != nil {
+		t.Fatal(err)
+	}
+	for n, end := 0, time.Now().Add(patience); n == 0 && time.Now().Before(end); {
+		var err error
+		if n, err = b.Redrive(within(t, 10*time.Second), "g", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := want(receive(t, s)).Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -42,7 +42,7 @@ func TestForbiddenTopic(t *testing.T) {
 func (tr *traffic) tooLarge(limit int) {
 	tr.Helper()
 	for range 3 {
-		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit+1)); !errors.Is(err, messaging.ErrMessage) {
+		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit+1)); !errors.Is(err, messaging.ErrInvalid) {
 			tr.Fatalf("a body above the server's limit: %v", err)
 		}
 		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit)); err != nil {

@@ -17,9 +17,13 @@ import (
 const (
 	cloudEvents    = "cloudEvents_"
 	headerAttempts = "x-sillar-attempts" // how many were made
-	headerReason   = "x-sillar-reason"
-	headerOrigin   = "x-sillar-origin"
-	headerDeath    = "x-first-death-reason" // the server's, when it dead-lettered by itself
+	// headerTopic is the topic of a message that was moved: its routing key is the name of a queue.
+	headerTopic = "x-sillar-topic"
+	// headerUnhandled counts deliveries to processes without a handler.
+	headerUnhandled = "x-sillar-unhandled"
+	headerReason    = "x-sillar-reason"
+	headerOrigin    = "x-sillar-origin"
+	headerDeath     = "x-first-death-reason" // the server's, when it dead-lettered by itself
 )
 
 // maxReason bounds a reason: a frame holds all headers of a message.
@@ -60,9 +64,7 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 	if d.Timestamp.IsZero() {
 		e.Time = time.Time{}
 	}
-	if key, ok := firstKey(d.Headers); ok {
-		e.Type = key
-	}
+	topic := topicOf(d)
 	for name, v := range d.Headers {
 		lower := strings.ToLower(name)
 		if own(lower) {
@@ -79,7 +81,29 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 			e.Headers[lower] = s
 		}
 	}
+	if topic != "" && topic != e.Type {
+		e.Headers["cloudevents_type"] = e.Type // of another program, whose routing keys are not its types
+		e.Type = topic
+	}
 	return e, attempts
+}
+
+// topicOf returns the routing key with which a message was published, or "" where only its own headers may know: it was
+// published to a queue by name.
+func topicOf(d *amqp.Delivery) string {
+	if topic, ok := text(d.Headers[headerTopic]); ok {
+		return topic
+	}
+	if _, moved := d.Headers[headerAttempts]; moved {
+		return ""
+	}
+	if key, ok := firstKey(d.Headers); ok {
+		return key
+	}
+	if d.Exchange == "" {
+		return ""
+	}
+	return d.RoutingKey
 }
 
 // firstKey returns the routing key with which a message was published that the server has moved by itself: the oldest
@@ -176,6 +200,7 @@ func again(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
 		return own(lower) || isAttribute(lower) // stamped anew
 	})
 	stamp(h, e)
+	h[headerTopic] = e.Type
 	return amqp.Publishing{Headers: h, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent,
 		Priority: d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, MessageId: d.MessageId, Timestamp: d.Timestamp,
 		Type: d.Type, AppId: d.AppId, Body: d.Body}

@@ -16,8 +16,9 @@
 //
 // # Guarantees
 //
-//   - A write whose function calls Apply happens once for each message and consumer, also when two deliveries of one
-//     message are handled at the same time, and when a handler fails after the write.
+//   - A write whose function calls Apply happens once for each message, consumer and collection, also when two deliveries
+//     of one message are handled at the same time and create or change different documents, and when a handler fails
+//     after the write. A unique index holds this, which EnsureIndexes makes; Once returns ErrNoIndex without it.
 //   - Where there is a replica set a duplicate is one when the majority has the note, whatever the client's defaults are:
 //     no failover takes back a write whose message has been let go.
 //   - Notes are kept for Config.Keep. A document that was deleted stays as a tombstone as long as it holds one.
@@ -34,6 +35,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +62,8 @@ var (
 	// ErrApplied is returned by Apply when the message has been applied. The handler returns it as any other error;
 	// Once takes it for a duplicate.
 	ErrApplied = errors.New("mongoinbox: the message has been applied")
+	// ErrNoIndex is returned by Once when a collection lacks the unique index that EnsureIndexes makes.
+	ErrNoIndex = errors.New("mongoinbox: a collection has no unique index of notes: call EnsureIndexes")
 	// ErrNoMessage is returned by Apply outside Once.
 	ErrNoMessage = errors.New("mongoinbox: the context belongs to no message")
 )
@@ -73,14 +78,19 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Inbox is a messaging.Dedup. It is safe for concurrent use, in many processes.
+// Inbox is a messaging.Deduplicator. It is safe for concurrent use, in many processes.
 type Inbox struct {
 	db     *mongo.Database
 	cfg    Config
 	purged atomic.Int64
+	// indexed says that all collections were seen to have their unique index.
+	indexed atomic.Bool
 }
 
-var _ messaging.Dedup = (*Inbox)(nil)
+// indexName is the name of the unique index of notes.
+const indexName = "sillar_applied_once"
+
+var _ messaging.Deduplicator = (*Inbox)(nil)
 
 // New makes an inbox over collections of a database.
 func New(db *mongo.Database, cfg Config) (*Inbox, error) {
@@ -104,11 +114,15 @@ func Must(i *Inbox, err error) *Inbox {
 	return i
 }
 
-// EnsureIndexes makes the index by which notes are found. Without it each message reads whole collections.
+// EnsureIndexes makes the unique index by which notes are found, and which keeps two documents of a collection from
+// having the same note. Once needs it. Duplicate notes that are there already fail it.
 func (i *Inbox) EnsureIndexes(ctx context.Context) error {
 	for _, name := range i.cfg.Collections {
-		_, err := i.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: field + ".id", Value: 1}},
-			Options: options.Index().SetName("sillar_applied").SetSparse(true)})
+		_, err := i.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{
+			Keys: bson.D{{Key: field + ".id", Value: 1}},
+			Options: options.Index().SetName(indexName).SetUnique(true).
+				SetPartialFilterExpression(bson.D{{Key: field + ".kind", Value: Kind}}),
+		})
 		if err != nil {
 			return fmt.Errorf("mongoinbox: make the index of %s: %w", name, err)
 		}
@@ -116,17 +130,40 @@ func (i *Inbox) EnsureIndexes(ctx context.Context) error {
 	return nil
 }
 
+// checkIndexes returns ErrNoIndex unless all collections have the unique index. It asks the server until they do.
+func (i *Inbox) checkIndexes(ctx context.Context) error {
+	if i.indexed.Load() {
+		return nil
+	}
+	for _, name := range i.cfg.Collections {
+		c := i.db.Collection(name, options.Collection().SetReadPreference(readpref.Primary()))
+		specs, err := c.Indexes().ListSpecifications(mongo.NewSessionContext(ctx, nil))
+		if err != nil {
+			return fmt.Errorf("mongoinbox: list the indexes of %s: %w", name, err)
+		}
+		if !slices.ContainsFunc(specs, func(s mongo.IndexSpecification) bool { return s.Name == indexName }) {
+			return fmt.Errorf("%w: %s", ErrNoIndex, name)
+		}
+	}
+	i.indexed.Store(true)
+	return nil
+}
+
 type key struct{ inbox *Inbox }
 
-// Once implements messaging.Dedup. fn has to call Apply in the write that is to happen once.
+// Once implements messaging.Deduplicator. fn has to call Apply in the write that is to happen once.
 func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
+	if err := i.checkIndexes(ctx); err != nil {
+		return false, err
+	}
 	note := consumer + "/" + id
 	if dup, err = i.applied(ctx, note); err != nil {
 		return false, err
 	}
 	if !dup {
 		err = fn(context.WithValue(ctx, key{i}, note))
-		if dup = errors.Is(err, ErrApplied); !dup {
+		// A write that lost to another one, of a different document, violates the unique index.
+		if dup = errors.Is(err, ErrApplied) || mongo.IsDuplicateKeyError(err) && strings.Contains(err.Error(), indexName); !dup {
 			if err == nil {
 				i.purgeSometimes(ctx)
 			}
@@ -143,7 +180,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 // has let go of the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
-	pause := backoff.Exponential(2 * time.Millisecond, 200 * time.Millisecond)
+	pause := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
 	for n := 1; ; n++ {
 		kept, err := i.find(ctx, note, options.Collection().SetReadConcern(readconcern.Majority()))
 		if kept || err != nil {
@@ -184,7 +221,7 @@ func (i *Inbox) applied(ctx context.Context, note string) (bool, error) {
 
 // find looks where it is written: another node may not have the note yet.
 func (i *Inbox) find(ctx context.Context, note string, as *options.CollectionOptionsBuilder) (bool, error) {
-	filter := bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
+	filter := bson.D{{Key: field + ".kind", Value: Kind}, {Key: field + ".id", Value: note}, {Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
 	for _, name := range i.cfg.Collections {
 		err := i.db.Collection(name, as.SetReadPreference(readpref.Primary())).FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
 		if err == nil {

@@ -124,3 +124,46 @@ func TestPurge(t *testing.T) {
 		t.Fatalf("%d documents left, %v", n, err)
 	}
 }
+
+// Two deliveries of a message that are handled at the same time create one document.
+func TestConcurrentCreatesOfOneMessageApplyOnce(t *testing.T) {
+	db, r, i := open(t, 0)
+	const messages, deliveries = 20, 4
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	duplicates := 0
+	for n := range messages {
+		for range deliveries {
+			wg.Go(func() {
+				dup, err := i.Once(t.Context(), "c", fmt.Sprint(n), func(ctx context.Context) error {
+					_, err := r.Create(ctx, stock{}, func(ctx context.Context, _ *stock) error { return i.Apply(ctx) })
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if dup {
+					duplicates++
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if got, err := db.Collection("stock").CountDocuments(t.Context(), bson.D{}); got != messages+1 || err != nil {
+		t.Errorf("got %d documents, %v; want %d", got, err, messages+1)
+	}
+	if want := messages * (deliveries - 1); duplicates != want {
+		t.Errorf("got %d duplicates, want %d", duplicates, want)
+	}
+}
+
+func TestOnceReturnsErrNoIndexWithoutTheUniqueIndex(t *testing.T) {
+	db := testenv.MongoDatabase(t, testenv.Mongo(t))
+	i := mongoinbox.Must(mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock"}}))
+	_, err := i.Once(t.Context(), "c", "m", func(context.Context) error { return nil })
+	if !errors.Is(err, mongoinbox.ErrNoIndex) {
+		t.Errorf("got %v, want ErrNoIndex", err)
+	}
+}

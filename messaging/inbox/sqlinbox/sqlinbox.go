@@ -50,7 +50,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Inbox is a messaging.Dedup. It is safe for concurrent use, in many processes.
+// Inbox is a messaging.Deduplicator. It is safe for concurrent use, in many processes.
 type Inbox struct {
 	db     *sqldb.DB
 	cfg    Config
@@ -58,7 +58,7 @@ type Inbox struct {
 	purged atomic.Int64 // when, in microseconds
 }
 
-var _ messaging.Dedup = (*Inbox)(nil)
+var _ messaging.Deduplicator = (*Inbox)(nil)
 
 // New makes an inbox over a database. The table must exist: see Migrations and EnsureSchema.
 func New(db *sqldb.DB, cfg Config) (*Inbox, error) {
@@ -92,7 +92,7 @@ func (i *Inbox) EnsureSchema(ctx context.Context) error {
 	return i.db.EnsureSchema(ctx, Migrations, i.cfg.Prefix)
 }
 
-// Once implements messaging.Dedup. The context that fn gets carries the transaction; fn runs again when the transaction
+// Once implements messaging.Deduplicator. The context that fn gets carries the transaction; fn runs again when the transaction
 // loses against another one (see sqldb.DB.InTx).
 func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
 	err = i.db.InTx(ctx, func(ctx context.Context) error {

@@ -32,7 +32,7 @@ func TestClaimsAreSafe(t *testing.T) {
 		t.Fatalf("%v, %v", entries, err)
 	}
 	_, _, err = o.Pending(ctx)
-	if err := errors.Join(err, o.Hold(ctx, "me", entries[0], time.Minute), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
+	if err := errors.Join(err, o.Hold(ctx, "me", entries[:1], time.Minute, true), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
 		t.Fatal(err)
 	}
 	list := commands()

@@ -25,20 +25,33 @@ type document struct {
 	} `bson:"_relay"`
 }
 
-// free selects documents with events that nobody publishes and nothing holds back.
-func free(now time.Time, more ...bson.E) bson.D {
-	return append(bson.D{{Key: effects + ".kind", Value: Kind},
+// free selects documents with events that no relay has on lease: held ones whose pause has ended, or the others.
+func free(now time.Time, held bool, more ...bson.E) bson.D {
+	mark := bson.D{{Key: "$ne", Value: true}}
+	if held {
+		mark = bson.D{{Key: "$eq", Value: true}}
+	}
+	return append(bson.D{{Key: effects + ".kind", Value: Kind}, {Key: relay + ".held", Value: mark},
 		{Key: relay + ".until", Value: bson.D{{Key: "$not", Value: bson.D{{Key: "$gt", Value: now}}}}}}, more...)
 }
 
 // Claim implements outbox.Store. A lease is on a document: it covers what the document held at the time, and keeps
 // others from what is added.
-func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
+	return o.claimAll(ctx, false, owner, limit, lease)
+}
+
+// ClaimHeld implements outbox.Store.
+func (o *Outbox) ClaimHeld(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
+	return o.claimAll(ctx, true, owner, limit, lease)
+}
+
+func (o *Outbox) claimAll(ctx context.Context, held bool, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
 	for _, name := range o.cfg.Collections {
 		if len(entries) >= limit {
 			break
 		}
-		found, err := o.claim(ctx, name, owner, limit-len(entries), lease)
+		found, err := o.claim(ctx, name, held, owner, limit-len(entries), lease)
 		entries = append(entries, found...)
 		if err != nil {
 			return nil, fmt.Errorf("mongooutbox: claim in %s: %w", name, errors.Join(err, o.Release(context.WithoutCancel(ctx), owner, entries)))
@@ -47,9 +60,9 @@ func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.
 	return entries, nil
 }
 
-func (o *Outbox) claim(ctx context.Context, name, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
 	c := o.collection(name)
-	cur, err := c.Find(ctx, free(time.Now()), options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	cur, err := c.Find(ctx, free(time.Now(), held), options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +78,7 @@ func (o *Outbox) claim(ctx context.Context, name, owner string, limit int, lease
 		}
 		now := time.Now()
 		var d document
-		err := c.FindOneAndUpdate(ctx, free(now, bson.E{Key: "_id", Value: cand.ID}), set("owner", owner, "until", now.Add(lease), "held", false),
+		err := c.FindOneAndUpdate(ctx, free(now, held, bson.E{Key: "_id", Value: cand.ID}), set("owner", owner, "until", now.Add(lease), "held", false),
 			options.FindOneAndUpdate().SetReturnDocument(options.After).SetProjection(bson.D{{Key: effects, Value: 1}, {Key: relay, Value: 1}})).Decode(&d)
 		if errors.Is(err, mongo.ErrNoDocuments) { // another relay was faster
 			continue
@@ -171,11 +184,12 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 	return each(entries, func(t target, ids []string) error { return o.settled(ctx, t, owner, len(ids)) })
 }
 
-// Hold implements outbox.Store. It holds back the document; the owner can still settle what else it has of it.
-func (o *Outbox) Hold(ctx context.Context, owner string, entry outbox.Entry, pause time.Duration) error {
-	return each([]outbox.Entry{entry}, func(t target, _ []string) error {
+// Hold implements outbox.Store. It holds the document, whatever stopKey says; the owner can still settle what else it has
+// of it.
+func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, pause time.Duration, _ bool) error {
+	return each(entries, func(t target, ids []string) error {
 		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(pause), "held", true),
-			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -1}, {Key: relay + ".attempts", Value: 1}}}))
+			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -len(ids)}, {Key: relay + ".attempts", Value: 1}}}))
 		return err
 	})
 }

@@ -39,6 +39,7 @@ func Run(t *testing.T, factory func(t *testing.T) Box) {
 		{"NoBroker", noBroker},
 		{"LeaseOfADeadRelay", deadRelay},
 		{"Unroutable", unroutable},
+		{"NewEventsDoNotWaitForHeldOnes", newBesideHeld},
 		{"DrainFinishesTheBatch", drain},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -275,7 +276,7 @@ func deadRelay(t *testing.T, e *env) {
 	if err != nil || len(next) == 0 || next[0].ID != "1" {
 		t.Fatalf("after the lease: %v, %v", next, err)
 	}
-	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held), e.Store.Hold(ctx, "dead", held[0], time.Hour)); err != nil {
+	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held), e.Store.Hold(ctx, "dead", held[:1], time.Hour, true)); err != nil {
 		t.Fatal(err)
 	}
 	e.pending(2)
@@ -294,15 +295,64 @@ func unroutable(t *testing.T, e *env) {
 	b := &broker{}
 	b.say(func(messaging.Envelope) error { return fmt.Errorf("%w: x", messaging.ErrUnroutable) })
 	e.commit(event("1", "a"))
-	stop := e.relay(b, outbox.RelayConfig{Backoff: messaging.Constant(10 * time.Millisecond), Poll: 10 * time.Millisecond})
+	stop := e.relay(b, outbox.RelayConfig{Unroutable: outbox.UnroutableHold, Backoff: messaging.Constant(10 * time.Millisecond), Poll: 10 * time.Millisecond})
 	e.until("three tries", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.calls >= 3 })
 	e.pending(1)
 	stop()
-	e.relay(b, outbox.RelayConfig{DropUnroutable: true, Poll: 10 * time.Millisecond})
+	e.relay(b, outbox.RelayConfig{Poll: 10 * time.Millisecond})
 	e.pending(0)
 	if got := b.ids("*"); len(got) != 0 {
 		t.Fatalf("published %v", got)
 	}
+}
+
+// Held events whose pauses have ended, more than a batch, and which the broker does not answer, do not delay new ones.
+func newBesideHeld(t *testing.T, e *env) {
+	ctx, b := t.Context(), &broker{}
+	const held = 30
+	for i := range held {
+		e.commit(event(fmt.Sprint("held-", i), fmt.Sprint("h", i)))
+	}
+	claimed, err := e.Store.Claim(ctx, "other", held, time.Minute)
+	if err != nil || len(claimed) != held {
+		t.Fatalf("got %d entries, %v; want %d", len(claimed), err, held)
+	}
+	if err := e.Store.Hold(ctx, "other", claimed, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	never := make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	b.say(func(ev messaging.Envelope) error {
+		if strings.HasPrefix(ev.ID, "held-") {
+			return messaging.ErrNacked
+		}
+		return nil
+	})
+	e.relay(&stalling{broker: b, never: never}, outbox.RelayConfig{Batch: 10, DrainTimeout: -1, Poll: 20 * time.Millisecond})
+	e.commit(event("new", "n"))
+	e.until("the new event", func() bool { return slices.Contains(b.ids("*"), "new") })
+	if got := b.ids("*"); !slices.Equal(got, []string{"new"}) {
+		t.Fatalf("published %v, want only the new event", got)
+	}
+}
+
+// stalling is a broker that does not answer for held events.
+type stalling struct {
+	*broker
+	never chan struct{}
+}
+
+func (s *stalling) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
+	for _, e := range events {
+		if strings.HasPrefix(e.ID, "held-") {
+			select {
+			case <-ctx.Done():
+			case <-s.never:
+			}
+			return ctx.Err()
+		}
+	}
+	return s.broker.PublishBatch(ctx, events)
 }
 
 // slow is a broker whose confirms take a while.

@@ -120,7 +120,7 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 	}
 	headers, err := json.Marshal(e.Headers)
 	if err != nil {
-		return fmt.Errorf("%w: headers: %w", messaging.ErrMessage, err)
+		return fmt.Errorf("%w: headers: %w", messaging.ErrInvalid, err)
 	}
 	body := e.Body
 	if body == nil {

@@ -70,7 +70,7 @@ func TestPublish(t *testing.T) {
 				t.Fatalf("a batch outside a transaction: %v", err)
 			}
 			if err := db.InTx(ctx, func(ctx context.Context) error {
-				if err := o.Publish(ctx, "bad topic", 1); !errors.Is(err, messaging.ErrMessage) {
+				if err := o.Publish(ctx, "bad topic", 1); !errors.Is(err, messaging.ErrInvalid) {
 					return fmt.Errorf("a malformed topic: %w", err)
 				}
 				return o.Publish(ctx, "a", map[string]int{"n": 1}, messaging.WithKey("k"))

@@ -18,12 +18,33 @@ func (o *Outbox) lock(ctx context.Context) error {
 	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
 		return nil
 	}
-	_, err := o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
+	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort all that
+	// waits: statistics of a time when all events were held say that next to none is new.
+	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
+		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)`)
+	if err == nil {
+		_, err = o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
+	}
 	return err
 }
 
 // Claim implements outbox.Store. Claims come one after the other, so that of two relays only one sees a key free.
-func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
+	// Indexes of what is held keep a claim from reading it. Only what stops a key, and is held or on lease, is looked for.
+	return o.claim(ctx, "due_at = 0", "seq", `AND NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq)`,
+		owner, limit, lease)
+}
+
+// ClaimHeld implements outbox.Store. Of a key that events stop it takes the first.
+func (o *Outbox) ClaimHeld(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
+	return o.claim(ctx, "due_at <> 0", "abs(due_at)",
+		`AND (o.due_at < 0 OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq))`,
+		owner, limit, lease)
+}
+
+// claim leases entries of which a condition holds, in an order. A key's entries are left out when one of them is on lease,
+// or as stopped says.
+func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
 	ctx = o.db.WithoutTx(ctx)
 	// Most looks find nothing, and need no transaction for it.
 	var one int
@@ -37,7 +58,7 @@ func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.
 			if err := o.lock(ctx); err != nil {
 				return err
 			}
-			entries, err = o.due(ctx, limit)
+			entries, err = o.due(ctx, which, order, stopped, limit)
 			if err != nil || len(entries) == 0 {
 				return err
 			}
@@ -53,7 +74,7 @@ func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.
 	return entries, nil
 }
 
-func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, err error) {
+func (o *Outbox) due(ctx context.Context, which, order, stopped string, limit int) (entries []outbox.Entry, err error) {
 	// One moment for all rows: else a lease that ends meanwhile holds an event back, and not what follows it.
 	now, args := o.now, []any{limit}
 	if o.db.Dialect() == sqldb.SQLite {
@@ -63,14 +84,13 @@ func (o *Outbox) due(ctx context.Context, limit int) (entries []outbox.Entry, er
 		}
 		now, args = "$2", append(args, at)
 	}
-	// The sums keep PostgreSQL from what it knows of the columns: where all that there was when it was analysed was held back,
-	// it thinks that next to nothing is due, and reads and sorts everything. What stops a key has indexes, which say > 0 too:
-	// a key may have all of a backlog.
+	// The sum keeps PostgreSQL from what it knows of the column. What stops a key has indexes, which say > 0 too: a key may
+	// have all of a backlog.
 	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
-		WHERE leased_until + 0 <= `+now+` AND due_at + 0 <= `+now+` AND (key = ''
+		WHERE leased_until + 0 <= `+now+` AND `+which+` AND abs(due_at) <= `+now+` AND (key = ''
 			OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.leased_until > 0 AND p.leased_until > `+now+`)
-			AND NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.due_at > `+now+` AND p.seq < o.seq))
-		ORDER BY seq LIMIT $1`, replan(args)...)
+			`+stopped+`)
+		ORDER BY `+order+` LIMIT $1`, replan(args)...)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +136,14 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0", []any{owner}, entries)
 }
 
-// Hold implements outbox.Store.
-func (o *Outbox) Hold(ctx context.Context, owner string, e outbox.Entry, pause time.Duration) error {
-	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0, attempts = attempts + 1, due_at = "+o.now+" + $2",
-		[]any{owner, pause.Microseconds()}, []outbox.Entry{e})
+// Hold implements outbox.Store. An entry that does not stop its key has a negative due_at.
+func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, pause time.Duration, stopKey bool) error {
+	due := "(" + o.now + " + $2)"
+	if !stopKey {
+		due = "-" + due
+	}
+	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0, attempts = attempts + 1, due_at = "+due,
+		[]any{owner, pause.Microseconds()}, entries)
 }
 
 // settle runs a statement on the entries that the owner, $1, still has.

@@ -128,7 +128,8 @@ func (s *Service) Outbox(ctx context.Context, db *sqldb.DB) (*sqloutbox.Outbox, 
 func (s *Service) Relay(store outbox.Store) error {
 	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log, MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
 		TracerProvider: s.Tel.TracerProvider, Propagator: s.Tel.Propagator,
-		Backoff: messaging.Exponential(200*time.Millisecond, 30*time.Second)})
+		Unroutable: outbox.UnroutableHold, // services start in any order: a consumer may not have its queue yet
+		Backoff:    messaging.Exponential(200*time.Millisecond, 30*time.Second)})
 	if err != nil {
 		return err
 	}
