@@ -102,7 +102,7 @@ func TestHostileTokens(t *testing.T) {
 		if u, err := v.Verify(t.Context(), token); err != nil || u.ID != "u1" {
 			t.Errorf("%s: refused: %v", name, err)
 		}
-		if h, g, err := atTheDoors(v, token); h != "u1" || g != "u1" {
+		if h, g, err := verifyEverywhere(v, token); h != "u1" || g != "u1" {
 			t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
 		}
 	}
@@ -230,7 +230,7 @@ func TestHostileTokens(t *testing.T) {
 	}
 	for name, token := range hostile {
 		if name != "space before" { // in a header it is a second space behind the scheme, which RFC 9110 allows
-			if h, g, err := atTheDoors(v, token); h != "" || g != "" || err != nil {
+			if h, g, err := verifyEverywhere(v, token); h != "" || g != "" || err != nil {
 				t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
 			}
 		}

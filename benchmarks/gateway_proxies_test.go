@@ -109,7 +109,7 @@ func proxyMain(name, upstream, addr string) error {
 		return err
 	}
 	go func() { _ = gw.Run(context.Background()) }()
-	return gateway.Server(addr, gw).ListenAndServe()
+	return gateway.NewServer(addr, gw).ListenAndServe()
 }
 
 type proxyBuffers struct{}

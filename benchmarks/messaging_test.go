@@ -325,7 +325,7 @@ func BenchmarkMessagingConsume500(b *testing.B) {
 		broker := p.sillar(b)
 		p.fill(b, full(body))
 		ctx, stop := context.WithCancel(context.Background())
-		r := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
+		r := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
 		n := 0
 		messaging.HandleRaw(r.Group(p.queue, messaging.GroupConfig{Prefetch: 500}), topic, func(context.Context, messaging.Message[[]byte]) error {
 			if n++; n == b.N {

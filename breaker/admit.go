@@ -46,7 +46,7 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 		return t, nil
 	}
 	b.hooks.rejected(b.cfg.Name, err)
-	if b.cfg.ObserveOnly && Rejected(err) {
+	if b.cfg.ObserveOnly && IsRejection(err) {
 		return t, nil
 	}
 	b.release(&t)

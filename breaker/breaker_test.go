@@ -53,7 +53,7 @@ func TestOpensProbesAndCloses(t *testing.T) {
 		if !errors.As(err, &open) || open.Name != "billing" || open.RetryAfter != 20*time.Second || open.LastErr != errDown {
 			t.Fatalf("rejection: %#v", err)
 		}
-		if ran || !errors.Is(err, breaker.ErrOpen) || !errors.Is(err, gobreaker.ErrOpenState) || !breaker.Rejected(err) {
+		if ran || !errors.Is(err, breaker.ErrOpen) || !errors.Is(err, gobreaker.ErrOpenState) || !breaker.IsRejection(err) {
 			t.Fatalf("ran %v, %v", ran, err)
 		}
 		if b.RetryAfter() != 20*time.Second {

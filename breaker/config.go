@@ -137,7 +137,7 @@ func DefaultClassify(ctx context.Context, err error) Outcome {
 	switch {
 	case err == nil:
 		return Success
-	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled), Rejected(err):
+	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled), IsRejection(err):
 		return Ignore
 	}
 	return Failure

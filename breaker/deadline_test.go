@@ -129,18 +129,18 @@ func TestRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := breaker.Must(breaker.New(breaker.Config{Name: "inner", Failures: 1, Timeout: time.Second, Retry: breaker.Retry{Attempts: 2}}))
 		tried := inner.Run(t.Context(), wait) // opens, so that the retry is refused
-		if breaker.Rejected(tried) || !errors.Is(tried, breaker.ErrOpen) || !errors.Is(tried, breaker.ErrTimeout) {
+		if breaker.IsRejection(tried) || !errors.Is(tried, breaker.ErrOpen) || !errors.Is(tried, breaker.ErrTimeout) {
 			t.Fatalf("a call that was tried: %v", tried)
 		}
 		err := inner.Run(t.Context(), succeed)
-		if !breaker.Rejected(err) || !breaker.Rejected(fmt.Errorf("outer: %w", err)) || !breaker.Rejected(errors.Join(errDown, err)) {
+		if !breaker.IsRejection(err) || !breaker.IsRejection(fmt.Errorf("outer: %w", err)) || !breaker.IsRejection(errors.Join(errDown, err)) {
 			t.Fatalf("a call that was not: %v", err)
 		}
 		if errors.Is(err, breaker.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("it looks like a timeout, which another call had: %v", err)
 		}
 		for _, e := range []error{nil, errDown, context.Canceled, breaker.ErrTimeout} {
-			if breaker.Rejected(e) {
+			if breaker.IsRejection(e) {
 				t.Errorf("%v is a rejection", e)
 			}
 		}
@@ -149,7 +149,7 @@ func TestRejected(t *testing.T) {
 		outer := breaker.Must(breaker.New(breaker.Config{Name: "outer", Failures: 1, Retry: breaker.Retry{Attempts: 3}}))
 		n := 0
 		err = outer.Run(t.Context(), func(ctx context.Context) error { n++; return inner.Run(ctx, succeed) })
-		if n != 1 || !breaker.Rejected(err) || outer.Counts() != (breaker.Counts{Ignored: 1}) {
+		if n != 1 || !breaker.IsRejection(err) || outer.Counts() != (breaker.Counts{Ignored: 1}) {
 			t.Fatalf("%d attempts, %v, %+v", n, err, outer.Counts())
 		}
 		// That its attempts failed before is.

@@ -26,21 +26,21 @@ var (
 	ErrBudget = errors.New("breaker: retry budget spent")
 )
 
-// Rejected reports whether err says that a call was not tried. A *RetryError does not, also when a rejection is its
+// IsRejection reports whether err says that a call was not tried. A *RetryError does not, also when a rejection is its
 // reason: attempts were made.
-func Rejected(err error) bool {
+func IsRejection(err error) bool {
 	switch e := err.(type) {
 	case *OpenError:
 		return true
 	case *RetryError:
 		return false
 	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(e.Unwrap(), Rejected)
+		return slices.ContainsFunc(e.Unwrap(), IsRejection)
 	}
 	if err == nil || err == ErrOpen || err == ErrFull || err == ErrLimited {
 		return err != nil
 	}
-	return Rejected(errors.Unwrap(err))
+	return IsRejection(errors.Unwrap(err))
 }
 
 // OpenError says that the breaker is open, or half-open with all probes out. It matches ErrOpen. It does not match

@@ -204,7 +204,7 @@ func follow(cfg breaker.Config, steps []int) string {
 			did = "call"
 			f := launch(b)
 			ok, probe := m.admit(id + 1)
-			if ok != f.ran || ok != (f.err == nil) || !ok && !breaker.Rejected(f.err) {
+			if ok != f.ran || ok != (f.err == nil) || !ok && !breaker.IsRejection(f.err) {
 				return fmt.Sprintf("step %d: let through %v, %v; the model says %v", id, f.ran, f.err, ok)
 			}
 			if f.era, f.probe = m.era, probe; ok {

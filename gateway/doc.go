@@ -10,7 +10,7 @@
 //	})
 //	...
 //	go gw.Run(ctx) // looks at the instances
-//	err = gateway.Server(":8080", gw).ListenAndServe()
+//	err = gateway.NewServer(":8080", gw).ListenAndServe()
 //
 // It answers /health, /health/services and /openapi.json itself, unless a route has that very prefix.
 //

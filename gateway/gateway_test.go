@@ -65,7 +65,7 @@ func start(t *testing.T, cfg gateway.Config) (*gateway.Gateway, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := gateway.Server("", gw)
+	srv := gateway.NewServer("", gw)
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { http.DefaultClient.CloseIdleConnections(); gw.CloseIdleConnections(); _ = srv.Close() })
 	return gw, "http://" + l.Addr().String()

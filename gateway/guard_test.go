@@ -125,7 +125,7 @@ func TestUpgradesPassUnseen(t *testing.T) {
 }
 
 // startTLS serves a gateway with a certificate of httptest's.
-func startTLS(t *testing.T, cfg gateway.Config) (addr string, client *tls.Config, door *gateway.Door) {
+func startTLS(t *testing.T, cfg gateway.Config) (addr string, client *tls.Config, srv *gateway.Server) {
 	t.Helper()
 	cert := httptest.NewUnstartedServer(nil)
 	cert.StartTLS()
@@ -136,12 +136,12 @@ func startTLS(t *testing.T, cfg gateway.Config) (addr string, client *tls.Config
 	if err != nil {
 		t.Fatal(err)
 	}
-	door = gateway.Server("", gw)
-	door.TLSConfig = &tls.Config{Certificates: cert.TLS.Certificates, MinVersion: tls.VersionTLS12}
-	go func() { _ = door.ServeTLS(l, "", "") }()
-	t.Cleanup(func() { _ = door.Close(); gw.CloseIdleConnections() })
+	srv = gateway.NewServer("", gw)
+	srv.TLSConfig = &tls.Config{Certificates: cert.TLS.Certificates, MinVersion: tls.VersionTLS12}
+	go func() { _ = srv.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = srv.Close(); gw.CloseIdleConnections() })
 	pool := cert.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
-	return l.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS12}, door
+	return l.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "example.com", MinVersion: tls.VersionTLS12}, srv
 }
 
 func TestGuardOverTLS(t *testing.T) {
@@ -188,7 +188,7 @@ func TestGuardOverTLS(t *testing.T) {
 
 // Handshakes that never end neither hold up others nor outlive the server.
 func TestHandshakesThatHang(t *testing.T) {
-	addr, trust, door := startTLS(t, gateway.Config{})
+	addr, trust, srv := startTLS(t, gateway.Config{})
 	var hung [20]net.Conn
 	for n := range hung {
 		c, err := net.Dial("tcp", addr)
@@ -210,7 +210,7 @@ func TestHandshakesThatHang(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	c.Close()
-	if err := door.Shutdown(ctx); err != nil {
+	if err := srv.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range hung {

@@ -176,7 +176,7 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 				if err == nil {
 					return i, done, nil
 				}
-				if !breaker.Rejected(err) {
+				if !breaker.IsRejection(err) {
 					return nil, nil, err
 				}
 				fit[n] = fit[len(fit)-1]

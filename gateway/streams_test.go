@@ -248,9 +248,9 @@ func TestWebSocketThroughAllMiddleware(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	door := gateway.Server("", tel.Middleware(gw))
-	go func() { _ = door.Serve(l) }()
-	t.Cleanup(func() { _ = door.Close(); gw.CloseIdleConnections() })
+	srv := gateway.NewServer("", tel.Middleware(gw))
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close(); gw.CloseIdleConnections() })
 	c, _, err := websocket.Dial(t.Context(), "http://"+l.Addr().String()+"/ws", &websocket.DialOptions{
 		HTTPHeader: http.Header{"Authorization": {"Bearer ana"}, "Origin": {"https://shop.example"}}})
 	if err != nil {

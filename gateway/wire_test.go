@@ -190,17 +190,17 @@ func TestBodiesAreProcessedOnce(t *testing.T) {
 func TestSlowHeaders(t *testing.T) {
 	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}}))
 	defer gw.CloseIdleConnections()
-	door := gateway.Server("", gw)
-	if door.ReadHeaderTimeout <= 0 || door.ReadHeaderTimeout > 30*time.Second || door.MaxHeaderBytes > 1<<20 || door.IdleTimeout <= 0 {
-		t.Fatalf("the limits: %v %d %v", door.ReadHeaderTimeout, door.MaxHeaderBytes, door.IdleTimeout)
+	srv := gateway.NewServer("", gw)
+	if srv.ReadHeaderTimeout <= 0 || srv.ReadHeaderTimeout > 30*time.Second || srv.MaxHeaderBytes > 1<<20 || srv.IdleTimeout <= 0 {
+		t.Fatalf("the limits: %v %d %v", srv.ReadHeaderTimeout, srv.MaxHeaderBytes, srv.IdleTimeout)
 	}
-	door.ReadHeaderTimeout = 150 * time.Millisecond
+	srv.ReadHeaderTimeout = 150 * time.Millisecond
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = door.Serve(l) }()
-	defer door.Close()
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

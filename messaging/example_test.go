@@ -18,7 +18,7 @@ func ExampleRouter() {
 	broker := memory.Must(memory.New(memory.Config{Source: "orders"}))
 	defer broker.Close()
 
-	router := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{Logger: quiet}))
+	router := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{Logger: quiet}))
 	group := router.Group("billing", messaging.GroupConfig{
 		Concurrency: 4,
 		Retry:       messaging.Retry{Attempts: 3, Backoff: messaging.Exponential(10*time.Millisecond, time.Second)},

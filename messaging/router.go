@@ -93,12 +93,12 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	return r, errors.Join(err1, err2)
 }
 
-// MustRouter returns r or panics with err.
-func MustRouter(r *Router, err error) *Router {
+// Must returns v, or panics with err when it is not nil.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return r
+	return v
 }
 
 // GroupConfig tunes a group. The zero value is useful.

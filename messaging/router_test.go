@@ -46,7 +46,7 @@ func in(t *testing.T, cfg messaging.RouterConfig, test func(w *world)) {
 		if cfg.Logger == nil {
 			cfg.Logger = quiet
 		}
-		w := &world{Broker: b, r: messaging.MustRouter(messaging.NewRouter(b, cfg)), t: t}
+		w := &world{Broker: b, r: messaging.Must(messaging.NewRouter(b, cfg)), t: t}
 		test(w)
 		if w.stop != nil {
 			if err := w.end(); err != nil {
@@ -355,7 +355,7 @@ func TestMiddlewareOrder(t *testing.T) {
 }
 
 func TestMistakesPanic(t *testing.T) {
-	r := messaging.MustRouter(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
+	r := messaging.Must(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
 	g := r.Group("g", messaging.GroupConfig{})
 	h := func(context.Context, messaging.Message[[]byte]) error { return nil }
 	messaging.HandleRaw(g, "a.*", h)
@@ -366,7 +366,7 @@ func TestMistakesPanic(t *testing.T) {
 		"pattern taken":    func() { messaging.HandleRaw(g, "a.*", h) },
 		"malformed":        func() { messaging.HandleRaw(g, "a.b*", h) },
 		"empty pattern":    func() { messaging.HandleRaw(g, "", h) },
-		"no subscriber":    func() { messaging.MustRouter(messaging.NewRouter(nil, messaging.RouterConfig{})) },
+		"no subscriber":    func() { messaging.Must(messaging.NewRouter(nil, messaging.RouterConfig{})) },
 		"pattern too long": func() { messaging.HandleRaw(g, strings.Repeat("a", 256), h) },
 	} {
 		func() {
@@ -388,7 +388,7 @@ func TestRollingDeployHandlesEachMessageOfANewTopic(t *testing.T) {
 		old := w.r.Group("g", messaging.GroupConfig{Concurrency: 4})
 		messaging.HandleRaw(old, "a", func(context.Context, messaging.Message[[]byte]) error { return nil })
 		w.start()
-		next := messaging.MustRouter(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
+		next := messaging.Must(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
 		g := next.Group("g", messaging.GroupConfig{Concurrency: 4})
 		handled := make(chan int, n)
 		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { return nil })

@@ -29,7 +29,7 @@ func init() {
 	killtest.Register("service", runService)
 	killtest.Register("stuck", func([]string) error {
 		fmt.Println("pid", os.Getpid())
-		return health.Run(context.Background(), health.Drain{}, health.Phase{Name: "never", Bound: 20 * time.Second,
+		return health.Run(context.Background(), health.Drain{}, health.Phase{Name: "never", Timeout: 20 * time.Second,
 			Stop: func(ctx context.Context) error { fmt.Println("stuck"); <-ctx.Done(); return nil }})
 	})
 }

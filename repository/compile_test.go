@@ -43,7 +43,7 @@ type Order struct{ repository.Meta }
 var (
 	Name  = repository.Text(func(p *Product) *string { return &p.Name })
 	Price = repository.Ord(func(p *Product) *int64 { return &p.Price })
-	Paid  = repository.Of(func(p *Product) *bool { return &p.Paid })
+	Paid  = repository.Eq(func(p *Product) *bool { return &p.Paid })
 	Sold  = repository.Null(func(p *Product) **time.Time { return &p.Sold })
 	Made  = repository.Time(func(p *Product) *time.Time { return &p.CreatedAt })
 	Of    = repository.Text(func(o *Order) *string { return &o.ID })

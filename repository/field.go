@@ -130,20 +130,20 @@ func find[E, V any](get func(*E) *V) column[E] {
 	return column[E]{err: &FieldError{Field: p.Type().Elem().String(), Reason: "the accessor points to no mapped field"}}
 }
 
-// OfField is a field that can be compared for equality.
-type OfField[E any, V comparable] struct{ c column[E] }
+// EqField is a field that can be compared for equality.
+type EqField[E any, V comparable] struct{ c column[E] }
 
-// Of makes a field of an accessor.
-func Of[E any, V comparable](get func(*E) *V) OfField[E, V] { return OfField[E, V]{find(get)} }
+// Eq makes a field of an accessor.
+func Eq[E any, V comparable](get func(*E) *V) EqField[E, V] { return EqField[E, V]{find(get)} }
 
 // Eq selects entities whose field equals v.
-func (f OfField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
+func (f EqField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
 
 // Ne selects entities whose field differs from v.
-func (f OfField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
+func (f EqField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
 
 // In selects entities whose field equals one of vs; none of them when vs is empty.
-func (f OfField[E, V]) In(vs ...V) Filter[E] {
+func (f EqField[E, V]) In(vs ...V) Filter[E] {
 	list := make([]any, len(vs))
 	for i, v := range vs {
 		list[i] = v
@@ -152,10 +152,10 @@ func (f OfField[E, V]) In(vs ...V) Filter[E] {
 }
 
 // OrdField is a field with an order: text by its bytes, numbers by their value.
-type OrdField[E any, V cmp.Ordered] struct{ OfField[E, V] }
+type OrdField[E any, V cmp.Ordered] struct{ EqField[E, V] }
 
 // Ord makes a field of an accessor.
-func Ord[E any, V cmp.Ordered](get func(*E) *V) OrdField[E, V] { return OrdField[E, V]{Of(get)} }
+func Ord[E any, V cmp.Ordered](get func(*E) *V) OrdField[E, V] { return OrdField[E, V]{Eq(get)} }
 
 // Lt selects entities whose field is less than v.
 func (f OrdField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }

@@ -23,7 +23,7 @@ type Meta struct {
 type Repository[E any] interface {
 	// Create stores a new entity. It sets Version and the times, and ID when it is empty. When ID or another unique
 	// field is taken the error is a *UniqueError. The functions run with the write, see Then.
-	Create(ctx context.Context, e E, then ...Then[E]) (E, error)
+	Create(ctx context.Context, e E, then ...WriteHook[E]) (E, error)
 	// Get returns the entity with the id, or ErrNotFound.
 	Get(ctx context.Context, id string) (E, error)
 	// GetMany returns the entities with the ids in the order of ids; missing ones are left out.
@@ -37,17 +37,17 @@ type Repository[E any] interface {
 	Count(ctx context.Context, where Filter[E]) (int64, error)
 	// Update reads the entity, lets change change it and stores it, so that no concurrent change is lost. change may
 	// run again on a fresh read; when it fails nothing is stored. ID, Version and times are not for change to set.
-	Update(ctx context.Context, id string, change Then[E]) (E, error)
+	Update(ctx context.Context, id string, change WriteHook[E]) (E, error)
 	// Replace stores e over the entity with its ID, if that still has e.Version; else the error is a *ConflictError.
 	Replace(ctx context.Context, e E) (E, error)
 	// Delete removes the entity, or returns ErrNotFound. The functions see what is removed, and run with the write.
-	Delete(ctx context.Context, id string, then ...Then[E]) error
+	Delete(ctx context.Context, id string, then ...WriteHook[E]) error
 }
 
-// Then is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector of
+// WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector of
 // effects in ctx (see Collect). So what it publishes through an outbox is stored exactly when the write is. It may
 // run more than once. An error undoes the write.
-type Then[E any] func(ctx context.Context, e *E) error
+type WriteHook[E any] func(ctx context.Context, e *E) error
 
 // Transactor runs a function in a transaction that the context carries; sqldb.DB is one. The function may run again.
 type Transactor interface {

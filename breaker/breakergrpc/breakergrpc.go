@@ -222,7 +222,7 @@ func plain(err error) error {
 		return m.error
 	case errors.As(err, &again): // the last attempt's status is found by status.Code
 		return err
-	case breaker.Rejected(err):
+	case breaker.IsRejection(err):
 		return rejected{err}
 	case errors.Is(err, breaker.ErrTimeout):
 		return timedOut{err}

@@ -42,7 +42,7 @@ func ExampleDialOptions() {
 	fmt.Println(res.GetStatus(), err)
 	srv.Stop()
 	_, err = client.Check(context.Background(), &grpc_health_v1.HealthCheckRequest{})
-	fmt.Println(status.Code(err) == codes.Unavailable, breaker.Rejected(err))
+	fmt.Println(status.Code(err) == codes.Unavailable, breaker.IsRejection(err))
 	_, err = client.Check(context.Background(), &grpc_health_v1.HealthCheckRequest{})
 	fmt.Println(status.Code(err) == codes.Unavailable, errors.Is(err, breaker.ErrOpen))
 	// Output:

@@ -118,7 +118,7 @@ func TestBodiesAreClosedOnEveryPath(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n = 0
 				b := &base{answer: c.answer}
-				tr := breakerhttp.MustTransport(breakerhttp.NewTransport(b, breakerhttp.Config{Breaker: c.cfg}))
+				tr := breakerhttp.Must(breakerhttp.NewTransport(b, breakerhttp.Config{Breaker: c.cfg}))
 				if c.prepare != nil {
 					c.prepare(tr.Breaker("h"))
 				}
@@ -182,7 +182,7 @@ func TestBaseThatPanics(t *testing.T) {
 			runtime.Goexit()
 			return nil, nil
 		}}
-		tr := breakerhttp.MustTransport(breakerhttp.NewTransport(b, breakerhttp.Config{Breaker: breaker.Config{Bulkhead: 1}}))
+		tr := breakerhttp.Must(breakerhttp.NewTransport(b, breakerhttp.Config{Breaker: breaker.Config{Bulkhead: 1}}))
 		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodGet} {
 			go func() {
 				defer func() { _ = recover() }()

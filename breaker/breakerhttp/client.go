@@ -50,12 +50,12 @@ func NewClientOver(tr *Transport, baseURL string) (*Client, error) {
 	return c, nil
 }
 
-// MustClient returns c or panics with err.
-func MustClient(c *Client, err error) *Client {
+// Must returns v, or panics with err when it is not nil.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return c
+	return v
 }
 
 // sameHost follows redirects within the service: a service must not send our credentials elsewhere.

@@ -25,7 +25,7 @@ type user struct {
 func client(t *testing.T, cfg breakerhttp.Config, h http.HandlerFunc) *breakerhttp.Client {
 	t.Helper()
 	tr, url := serve(t, cfg, h)
-	return breakerhttp.MustClient(breakerhttp.NewClientOver(tr, url+"/base/"))
+	return breakerhttp.Must(breakerhttp.NewClientOver(tr, url+"/base/"))
 }
 
 func TestClient(t *testing.T) {
@@ -82,7 +82,7 @@ func TestClientErrors(t *testing.T) {
 func TestClientUnavailable(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	c := breakerhttp.MustClient(breakerhttp.NewClient(gone.URL, breakerhttp.Config{Breaker: breaker.Config{Failures: 1}}))
+	c := breakerhttp.Must(breakerhttp.NewClient(gone.URL, breakerhttp.Config{Breaker: breaker.Config{Failures: 1}}))
 	_, err := breakerhttp.Get[user](t.Context(), c, "users", breakerhttp.Query("token", "s3cret"))
 	if !errors.Is(err, breakerhttp.ErrUnavailable) || strings.Contains(err.Error(), "s3cret") {
 		t.Fatalf("no connection: %v", err)

@@ -28,7 +28,7 @@ func TestAHundredHostsAmongJunk(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
 	}}
 	defer real.CloseIdleConnections()
-	tr := breakerhttp.MustTransport(breakerhttp.NewTransport(real, breakerhttp.Config{MaxHosts: 128,
+	tr := breakerhttp.Must(breakerhttp.NewTransport(real, breakerhttp.Config{MaxHosts: 128,
 		Breaker: breaker.Config{Failures: 2, FailureRate: 0.5, OpenFor: time.Hour}}))
 	get := func(tr http.RoundTripper, host string) (int, error) {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+"/", nil)
@@ -77,7 +77,7 @@ func heap() int64 {
 
 func TestPortsAndCaseAreOneHost(t *testing.T) {
 	b := &base{answer: func(*http.Request) (*http.Response, error) { return status(200) }}
-	tr := breakerhttp.MustTransport(breakerhttp.NewTransport(b, breakerhttp.Config{}))
+	tr := breakerhttp.Must(breakerhttp.NewTransport(b, breakerhttp.Config{}))
 	for _, u := range []string{"http://H:80/", "http://h/", "https://h:443/", "http://h:8080/", "http://[::1]:80/", "http://[::1]/", "http://[::80]/"} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, u, nil)
 		res, err := tr.RoundTrip(req)

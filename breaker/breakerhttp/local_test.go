@@ -76,7 +76,7 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 				continue
 			}
 			t.Run(protocol+"/"+name, func(t *testing.T) {
-				tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Constant(time.Millisecond)}}}))
+				tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Constant(time.Millisecond)}}}))
 				for range 5 {
 					r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/", nil)
 					if err != nil {
@@ -133,7 +133,7 @@ func TestFailuresOfTheOtherSideCount(t *testing.T) {
 		}
 	}()
 	for name, url := range map[string]string{"a refused connection": closed.URL, "no HTTP": "http://" + garbage.Addr().String()} {
-		tr := breakerhttp.MustTransport(breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{Failures: 2}}))
+		tr := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{Failures: 2}}))
 		for range 2 {
 			r, err := http.NewRequestWithContext(context.Background(), "GET", url, nil)
 			if err != nil {
@@ -156,7 +156,7 @@ func TestPropagateKeepsHeadersFromThirdParties(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
 	defer srv.Close()
 	for own, want := range map[string]bool{"127.0.0.1": true, "users.internal": false} {
-		c := breakerhttp.MustClient(breakerhttp.NewClient(srv.URL, breakerhttp.Config{Propagate: func(host string) bool { return host == own }}))
+		c := breakerhttp.Must(breakerhttp.NewClient(srv.URL, breakerhttp.Config{Propagate: func(host string) bool { return host == own }}))
 		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
 		if _, err := breakerhttp.Get[any](trace.ContextWithSpanContext(t.Context(), span), c, "/"); err != nil {
 			t.Fatal(err)

@@ -101,14 +101,6 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	return t, nil
 }
 
-// MustTransport returns t or panics with err.
-func MustTransport(t *Transport, err error) *Transport {
-	if err != nil {
-		panic(err)
-	}
-	return t
-}
-
 func newBase() http.RoundTripper {
 	def, ok := http.DefaultTransport.(*http.Transport)
 	if !ok { // the program has wrapped it, and knows better

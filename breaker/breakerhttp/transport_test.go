@@ -28,7 +28,7 @@ var twice = breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Ex
 func serve(t *testing.T, cfg breakerhttp.Config, h http.HandlerFunc) (*breakerhttp.Transport, string) {
 	t.Helper()
 	srv := httptest.NewServer(h)
-	tr := breakerhttp.MustTransport(breakerhttp.NewTransport(nil, cfg))
+	tr := breakerhttp.Must(breakerhttp.NewTransport(nil, cfg))
 	t.Cleanup(func() { tr.CloseIdleConnections(); srv.Close() })
 	return tr, srv.URL
 }

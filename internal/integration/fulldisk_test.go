@@ -58,7 +58,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	relay := outbox.MustRelay(outbox.NewRelay(p.outbox, broker, outbox.RelayConfig{Logger: quiet, Poll: 20 * time.Millisecond}))
+	relay := outbox.Must(outbox.NewRelay(p.outbox, broker, outbox.RelayConfig{Logger: quiet, Poll: 20 * time.Millisecond}))
 	done := make(chan error, 2)
 	go func() { done <- relay.Run(ctx) }()
 	go func() { done <- p.sagas.Run(ctx) }()

@@ -80,7 +80,7 @@ func (p *parts) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := p.events.Append(ctx, "order-1", eventstore.New, eventstore.Event{Type: "created"}); err != nil {
+	if _, err := p.events.Append(ctx, "order-1", eventstore.NoStream, eventstore.Event{Type: "created"}); err != nil {
 		return err
 	}
 	if _, err := trip.Start(ctx, p.sagas, "trip-1", "far"); err != nil {

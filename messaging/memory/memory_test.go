@@ -49,7 +49,7 @@ func Example() {
 	broker := memory.Must(memory.New(memory.Config{Source: "orders"}))
 	defer broker.Close()
 
-	router := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{}))
+	router := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{}))
 	group := router.Group("notifications", messaging.GroupConfig{})
 	type orderCreated struct{ ID string }
 	messaging.Handle(group, "orders.created", func(_ context.Context, m messaging.Message[orderCreated]) error {

@@ -125,12 +125,12 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	return r, err
 }
 
-// MustRelay returns r or panics with err.
-func MustRelay(r *Relay, err error) *Relay {
+// Must returns v, or panics with err when it is not nil.
+func Must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return r
+	return v
 }
 
 // Run publishes until ctx ends; then it finishes what it has claimed and returns nil. It survives the loss of database

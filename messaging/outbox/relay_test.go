@@ -111,7 +111,7 @@ func run(t *testing.T, s *store, p publisher, cfg outbox.RelayConfig, test func(
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		cfg.Logger = quiet
-		r := outbox.MustRelay(outbox.NewRelay(s, p, cfg))
+		r := outbox.Must(outbox.NewRelay(s, p, cfg))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
@@ -320,7 +320,7 @@ func TestFrozenClaimDoesNotStopTheRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &frozen{store: store{entries: []outbox.Entry{entry("a", "")}}}
 		p := publisher(func(context.Context, []messaging.Envelope) error { return nil })
-		r := outbox.MustRelay(outbox.NewRelay(s, p, outbox.RelayConfig{Logger: quiet}))
+		r := outbox.Must(outbox.NewRelay(s, p, outbox.RelayConfig{Logger: quiet}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := r.Run(ctx); err != nil {

@@ -37,7 +37,7 @@ func init() {
 		if err != nil {
 			return err
 		}
-		r := messaging.MustRouter(messaging.NewRouter(rabbitmq.Must(rabbitmq.New(args[0], rabbitmq.Config{})), messaging.RouterConfig{Logger: quiet}))
+		r := messaging.Must(messaging.NewRouter(rabbitmq.Must(rabbitmq.New(args[0], rabbitmq.Config{})), messaging.RouterConfig{Logger: quiet}))
 		g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Dedup: lingering{sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))},
 			Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(100 * time.Millisecond)}})
 		messaging.HandleRaw(g, "t", func(ctx context.Context, m messaging.Message[[]byte]) error {
@@ -75,7 +75,7 @@ func TestEndToEnd(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	relayed := make(chan error, 1)
 	go func() {
-		relayed <- outbox.MustRelay(outbox.NewRelay(box, b, outbox.RelayConfig{Logger: quiet, Batch: 20})).Run(ctx)
+		relayed <- outbox.Must(outbox.NewRelay(box, b, outbox.RelayConfig{Logger: quiet, Batch: 20})).Run(ctx)
 	}()
 	defer func() {
 		stop()

@@ -17,7 +17,7 @@ func Example() {
 		return
 	}
 	defer broker.Close()
-	router := messaging.MustRouter(messaging.NewRouter(broker, messaging.RouterConfig{}))
+	router := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{}))
 	group := router.Group("notifications", messaging.GroupConfig{Concurrency: 16})
 	messaging.HandleRaw(group, "orders.*", func(_ context.Context, m messaging.Message[[]byte]) error {
 		fmt.Println(m.Type, string(m.Data))

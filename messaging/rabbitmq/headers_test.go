@@ -40,7 +40,7 @@ func TestHeadersFillTheFrame(t *testing.T) {
 	url := testenv.RabbitMQ(t)
 	var said log
 	b := open(t, url, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&said, nil))})
-	r := messaging.MustRouter(messaging.NewRouter(b, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
+	r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
 	g := r.Group("full", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}})
 	long := errors.New(strings.Repeat("r", 4000))
 	messaging.HandleRaw(g, "full", func(context.Context, messaging.Message[[]byte]) error { return messaging.RetryAfter(long, 0) })

@@ -53,7 +53,7 @@ func flow(t *testing.T, url string, cfg rabbitmq.Config, allow ...error) *traffi
 		}
 		running, stop := context.WithCancel(ctx)
 		tr.stop = stop
-		r := messaging.MustRouter(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
+		r := messaging.Must(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
 		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
 			tr.mu.Lock()
 			defer tr.mu.Unlock()

@@ -8,9 +8,9 @@
 //	mux.Handle("GET /ready", h.Ready())
 //
 //	err = health.Run(ctx, health.Drain{Health: h, Delay: 5 * time.Second},
-//		health.Phase{Name: "http", Stop: server.Shutdown, Bound: 10 * time.Second},
-//		health.Phase{Name: "consumers", Stop: stopConsumers, Bound: 5 * time.Second},
-//		health.Phase{Name: "telemetry", Stop: tel.Shutdown, Bound: 3 * time.Second})
+//		health.Phase{Name: "http", Stop: server.Shutdown, Timeout: 10 * time.Second},
+//		health.Phase{Name: "consumers", Stop: stopConsumers, Timeout: 5 * time.Second},
+//		health.Phase{Name: "telemetry", Stop: tel.Shutdown, Timeout: 3 * time.Second})
 //
 // # Guarantees
 //

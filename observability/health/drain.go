@@ -18,8 +18,8 @@ type Phase struct {
 	Name string
 	// Stop does it, and returns when it is done or its context ends. Required.
 	Stop func(ctx context.Context) error
-	// Bound is how long it may take. Default 5 s.
-	Bound time.Duration
+	// Timeout bounds Stop. Default 5 s.
+	Timeout time.Duration
 }
 
 // CloseConnections returns a handler that answers as next does, and once the service drains also with Connection: close: the
@@ -56,8 +56,8 @@ type Drain struct {
 	exit    func(code int)
 }
 
-// defaultBound is how long a phase may take that does not say.
-const defaultBound = 5 * time.Second
+// defaultPhaseTimeout is how long a phase may take that does not say.
+const defaultPhaseTimeout = 5 * time.Second
 
 // ErrGrace is returned by Run, at once, when Delay and the phases' bounds do not fit in Grace.
 var ErrGrace = errors.New("health: the phases do not fit in the grace period")
@@ -110,13 +110,13 @@ func Run(ctx context.Context, d Drain, phases ...Phase) error {
 func fits(d *Drain, phases []Phase) error {
 	total := d.Delay
 	for i, p := range phases {
-		if p.Name == "" || p.Stop == nil || p.Bound < 0 {
-			return fmt.Errorf("health: phase %d needs a Name, a Stop and no negative Bound", i)
+		if p.Name == "" || p.Stop == nil || p.Timeout < 0 {
+			return fmt.Errorf("health: phase %d needs a Name, a Stop and no negative Timeout", i)
 		}
-		if p.Bound == 0 {
-			p.Bound = defaultBound
+		if p.Timeout == 0 {
+			p.Timeout = defaultPhaseTimeout
 		}
-		total += p.Bound
+		total += p.Timeout
 	}
 	if total > d.Grace {
 		return fmt.Errorf("%w: they may take %s of %s", ErrGrace, total, d.Grace)
@@ -130,8 +130,8 @@ func (d *Drain) down(ctx context.Context, phases []Phase) error {
 	}
 	var errs []error
 	for _, p := range phases {
-		if p.Bound == 0 {
-			p.Bound = defaultBound
+		if p.Timeout == 0 {
+			p.Timeout = defaultPhaseTimeout
 		}
 		start := time.Now()
 		if err := p.run(ctx); err != nil {
@@ -146,7 +146,7 @@ func (d *Drain) down(ctx context.Context, phases []Phase) error {
 
 // run calls Stop and does not wait for it longer than its bound, whether or not it heeds its context.
 func (p Phase) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.Bound)
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
@@ -164,7 +164,7 @@ func (p Phase) run(ctx context.Context) error {
 		select { // both may be ready: what Stop said counts
 		case err := <-done:
 			return err
-		case <-time.After(p.Bound / 20):
+		case <-time.After(p.Timeout / 20):
 			return context.DeadlineExceeded
 		}
 	}

@@ -154,7 +154,7 @@ func TestRun(t *testing.T) {
 		start := time.Now()
 		var order []string
 		step := func(name string, takes time.Duration, err error) Phase {
-			return Phase{Name: name, Bound: 2 * time.Second, Stop: func(ctx context.Context) error {
+			return Phase{Name: name, Timeout: 2 * time.Second, Stop: func(ctx context.Context) error {
 				if !h.Draining() {
 					t.Error("a phase began while the service was ready")
 				}
@@ -174,7 +174,7 @@ func TestRun(t *testing.T) {
 		}()
 		err := Run(t.Context(), Drain{Health: h, Delay: 5 * time.Second, Logger: quiet, signals: signals},
 			step("http", time.Second, nil), step("consumers", time.Second, boom),
-			Phase{Name: "stuck", Bound: time.Second, Stop: func(context.Context) error { time.Sleep(1500 * time.Millisecond); return nil }},
+			Phase{Name: "stuck", Timeout: time.Second, Stop: func(context.Context) error { time.Sleep(1500 * time.Millisecond); return nil }},
 			Phase{Name: "panics", Stop: func(context.Context) error { panic("x") }},
 			step("telemetry", 0, nil))
 		if !errors.Is(err, boom) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "panics") {
@@ -194,7 +194,7 @@ func TestSecondSignalExits(t *testing.T) {
 		signals <- syscall.SIGTERM
 		go func() { time.Sleep(time.Second); signals <- syscall.SIGINT }()
 		err := Run(t.Context(), Drain{Logger: quiet, signals: signals, exit: func(c int) { code = c }},
-			Phase{Name: "http", Bound: 20 * time.Second, Stop: func(ctx context.Context) error { <-ctx.Done(); return nil }})
+			Phase{Name: "http", Timeout: 20 * time.Second, Stop: func(ctx context.Context) error { <-ctx.Done(); return nil }})
 		if code != 1 || err == nil {
 			t.Errorf("exit %d, %v", code, err)
 		}
@@ -214,7 +214,7 @@ func TestRunByContextAndGrace(t *testing.T) {
 		t.Errorf("ran %v: %v", ran, err)
 	}
 	err = Run(t.Context(), Drain{NoSignals: true, Grace: 10 * time.Second, Delay: 5 * time.Second, Logger: quiet},
-		Phase{Name: "p", Bound: 6 * time.Second, Stop: func(context.Context) error { return nil }})
+		Phase{Name: "p", Timeout: 6 * time.Second, Stop: func(context.Context) error { return nil }})
 	if !errors.Is(err, ErrGrace) {
 		t.Errorf("grace: %v", err)
 	}

@@ -52,10 +52,10 @@ import (
 
 // Expected versions of Append that are no number of events.
 const (
-	// Any appends whatever the stream's version is.
-	Any int64 = -1
-	// New appends only where there is no event yet.
-	New int64 = 0
+	// AnyVersion appends whatever the version of the stream is.
+	AnyVersion int64 = -1
+	// NoStream appends only where there is no event yet.
+	NoStream int64 = 0
 )
 
 // Errors of this package, to be compared with errors.Is. A conflict is a *repository.ConflictError, whose ID is the
@@ -111,7 +111,7 @@ type Snapshot struct {
 
 // Store is the port. Package eventstoretest checks that an adapter keeps the promises.
 type Store interface {
-	// Append appends events if the stream has the expected version, Any or New, and returns them as recorded. An ID
+	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded. An ID
 	// that the store holds already is a *repository.UniqueError. It joins the transaction that ctx carries.
 	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
 	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
@@ -186,7 +186,7 @@ func Storable(name string) bool { return utf8.ValidString(name) && strings.Index
 
 // Prepare checks and completes events for an adapter: ids, schema, data, and the metadata of ctx.
 func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event, newID func() string) ([]Event, error) {
-	if stream == "" || len(stream) > 300 || !Storable(stream) || expected < Any || len(events) == 0 {
+	if stream == "" || len(stream) > 300 || !Storable(stream) || expected < AnyVersion || len(events) == 0 {
 		return nil, fmt.Errorf("%w: stream %q, expected version %d, %d events", ErrAppend, stream[:min(len(stream), 64)], expected, len(events))
 	}
 	if p == nil {

@@ -150,7 +150,7 @@ func TestProjectorKilled(t *testing.T) {
 			}
 			defer db.Close()
 			for range events {
-				if _, err := s.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -212,7 +212,7 @@ func TestReplaceBesideAppends(t *testing.T) {
 			event := eventstore.Event{Type: "x"}
 			const before, beside = 200, 200
 			for range before / 10 {
-				if _, err := s.Append(t.Context(), "a", eventstore.Any, event, event, event, event, event, event, event, event, event, event); err != nil {
+				if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, event, event, event, event, event, event, event, event, event, event); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -231,7 +231,7 @@ func TestReplaceBesideAppends(t *testing.T) {
 			running.Go(func() { _ = models["old"].Run(ctx) })
 			writing.Go(func() {
 				for range beside {
-					if _, err := s.Append(t.Context(), "b", eventstore.Any, event); err != nil {
+					if _, err := s.Append(t.Context(), "b", eventstore.AnyVersion, event); err != nil {
 						t.Error(err)
 						return
 					}
@@ -287,7 +287,7 @@ func TestReplaceBesideAppends(t *testing.T) {
 // change is not made when the rebuild fails, and Replace begins anew when old moves at that moment.
 func TestReplaceFails(t *testing.T) {
 	s := memevents.New(memevents.Config{})
-	if _, err := s.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+	if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.MoveCheckpoint(t.Context(), "old", "", "1"); err != nil {
@@ -345,7 +345,7 @@ func (r *racing) MoveCheckpoint(ctx context.Context, projection, from, to string
 func TestReplaceIsNotBehind(t *testing.T) {
 	s := &racing{Store: memevents.New(memevents.Config{})}
 	s.meanwhile = func() {
-		if _, err := s.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+		if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
 			t.Error(err)
 		}
 		if err := s.Store.MoveCheckpoint(t.Context(), "old", "", "1"); err != nil {
@@ -380,7 +380,7 @@ func ExampleProjector() {
 	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
 	err := errors.Join(store.EnsureSchema(ctx), db.Exec(ctx, "CREATE TABLE streams (name TEXT PRIMARY KEY, events INTEGER NOT NULL)"))
 	for _, stream := range []string{"a", "b", "a"} {
-		_, aerr := store.Append(ctx, stream, eventstore.Any, eventstore.Event{Type: "counted"})
+		_, aerr := store.Append(ctx, stream, eventstore.AnyVersion, eventstore.Event{Type: "counted"})
 		err = errors.Join(err, aerr)
 	}
 	counts, perr := eventstore.NewProjector(store, db, func(ctx context.Context, e eventstore.Recorded) error {
@@ -406,7 +406,7 @@ func TestProjectionPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memevents.New(memevents.Config{})
 		for range 3 {
-			if _, err := s.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+			if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -68,7 +68,7 @@ func Must[E any](r *Repo[E], err error) *Repo[E] {
 }
 
 // Create implements repository.Repository.
-func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[E]) (E, error) {
 	var zero E
 	e, err := r.life.Clone(&e)
 	if err != nil {
@@ -101,7 +101,7 @@ func (r *Repo[E]) free(e *E) error {
 }
 
 // run runs the functions of a write on e.
-func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
+func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) error {
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
 			return err
@@ -251,7 +251,7 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 }
 
 // Update implements repository.Repository.
-func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.WriteHook[E]) (E, error) {
 	ctx, unlock, err := r.lock(ctx)
 	if err != nil {
 		var zero E
@@ -313,7 +313,7 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 }
 
 // Delete implements repository.Repository.
-func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.WriteHook[E]) error {
 	ctx, unlock, err := r.lock(ctx)
 	if err != nil {
 		return err

@@ -126,7 +126,7 @@ func live(more ...bson.E) bson.D {
 	return append(bson.D{{Key: DeletedField, Value: bson.D{{Key: "$exists", Value: false}}}}, more...)
 }
 
-func run[E any](ctx context.Context, e *E, then []repository.Then[E]) ([]repository.Effect, error) {
+func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) ([]repository.Effect, error) {
 	ctx, collected := repository.WithEffects(ctx)
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
@@ -137,7 +137,7 @@ func run[E any](ctx context.Context, e *E, then []repository.Then[E]) ([]reposit
 }
 
 // Create implements repository.Repository.
-func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[E]) (E, error) {
 	var zero E
 	r.life.Init(&e)
 	effects, err := run(ctx, &e, then)
@@ -250,7 +250,7 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 }
 
 // Update implements repository.Repository.
-func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.WriteHook[E]) (E, error) {
 	var zero E
 	e, err := again(ctx, r, id, func(ctx context.Context) (E, error) {
 		before, err := r.one(ctx, r.latest, "update in", id)
@@ -261,7 +261,7 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[
 		if err != nil {
 			return zero, err
 		}
-		effects, err := run(ctx, &e, []repository.Then[E]{change})
+		effects, err := run(ctx, &e, []repository.WriteHook[E]{change})
 		if err != nil {
 			return zero, err
 		}
@@ -327,7 +327,7 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 }
 
 // Delete implements repository.Repository.
-func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.WriteHook[E]) error {
 	if len(then) == 0 {
 		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: id}, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
 		if err != nil {
@@ -343,7 +343,7 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then
 }
 
 // bury removes the document, or makes a tombstone of it while there are effects to be told.
-func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.Then[E]) error {
+func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHook[E]) error {
 	e, err := r.one(ctx, r.latest, "delete from", id)
 	if err != nil {
 		return err

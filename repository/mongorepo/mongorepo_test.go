@@ -50,7 +50,7 @@ func TestMapping(t *testing.T) {
 // What a write's function collects is in the document, in order, and a delete keeps it in a tombstone.
 func TestEffects(t *testing.T) {
 	db, r := open(t)
-	tell := func(topic string) repository.Then[widget] {
+	tell := func(topic string) repository.WriteHook[widget] {
 		return func(ctx context.Context, w *widget) error {
 			return repository.Collect(ctx, repository.Effect{ID: topic, Kind: "message", Topic: topic, Key: w.ID, Body: []byte(topic), CreatedAt: time.Now()})
 		}

@@ -144,12 +144,12 @@ var (
 	mappedGroup  = repository.Ord(func(m *Mapped) *int64 { return &m.Group })
 	mappedLimit  = repository.Null(func(m *Mapped) **int64 { return &m.Limit })
 	mappedFrom   = repository.Time(func(m *Mapped) *time.Time { return &m.From })
-	mappedSelect = repository.Of(func(m *Mapped) *bool { return &m.Select })
+	mappedSelect = repository.Eq(func(m *Mapped) *bool { return &m.Select })
 	mappedSecret = repository.Text(func(m *Mapped) *Secret { return &m.Secret })
-	mappedUUID   = repository.Of(func(m *Mapped) *UUID { return &m.UUID })
+	mappedUUID   = repository.Eq(func(m *Mapped) *UUID { return &m.UUID })
 	mappedParent = repository.Null(func(m *Mapped) **UUID { return &m.Parent })
-	mappedCents  = repository.Of(func(m *Mapped) *Cents { return &m.Cents })
-	mappedNick   = repository.Of(func(m *Mapped) *sql.NullString { return &m.Nick })
+	mappedCents  = repository.Eq(func(m *Mapped) *Cents { return &m.Cents })
+	mappedNick   = repository.Eq(func(m *Mapped) *sql.NullString { return &m.Nick })
 )
 
 // MappedFactory makes an empty store of Mapped.

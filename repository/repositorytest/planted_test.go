@@ -24,17 +24,17 @@ type widget = repositorytest.Widget
 // wrong is a repository in memory whose methods can be replaced.
 type wrong struct {
 	repository.Repository[widget]
-	create  func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error)
+	create  func(ctx context.Context, e widget, then []repository.WriteHook[widget]) (widget, error)
 	get     func(ctx context.Context, id string) (widget, error)
 	getMany func(ctx context.Context, ids []string) ([]widget, error)
 	find    func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error)
 	count   func(ctx context.Context, where repository.Filter[widget]) (int64, error)
-	update  func(ctx context.Context, id string, change repository.Then[widget]) (widget, error)
+	update  func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error)
 	replace func(ctx context.Context, e widget) (widget, error)
 	remove  func(ctx context.Context, id string) error
 }
 
-func (w *wrong) Create(ctx context.Context, e widget, then ...repository.Then[widget]) (widget, error) {
+func (w *wrong) Create(ctx context.Context, e widget, then ...repository.WriteHook[widget]) (widget, error) {
 	if w.create == nil {
 		return w.Repository.Create(ctx, e, then...)
 	}
@@ -73,7 +73,7 @@ func (w *wrong) Count(ctx context.Context, where repository.Filter[widget]) (int
 	return w.count(ctx, where)
 }
 
-func (w *wrong) Update(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+func (w *wrong) Update(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 	if w.update == nil {
 		return w.Repository.Update(ctx, id, change)
 	}
@@ -87,7 +87,7 @@ func (w *wrong) Replace(ctx context.Context, e widget) (widget, error) {
 	return w.replace(ctx, e)
 }
 
-func (w *wrong) Delete(ctx context.Context, id string, then ...repository.Then[widget]) error {
+func (w *wrong) Delete(ctx context.Context, id string, then ...repository.WriteHook[widget]) error {
 	if w.remove == nil {
 		return w.Repository.Delete(ctx, id, then...)
 	}
@@ -100,7 +100,7 @@ func (w *wrong) overwrite(ctx context.Context, e widget) (widget, error) {
 }
 
 // inTwoSteps reads, changes, and writes after a while, whatever has come in between.
-func (w *wrong) inTwoSteps(ctx context.Context, id string, change repository.Then[widget], write func(context.Context, widget) (widget, error)) (widget, error) {
+func (w *wrong) inTwoSteps(ctx context.Context, id string, change repository.WriteHook[widget], write func(context.Context, widget) (widget, error)) (widget, error) {
 	e, err := w.Repository.Get(ctx, id)
 	if err != nil {
 		return e, err
@@ -118,12 +118,12 @@ var planted = map[string]struct {
 	plant func(w *wrong)
 }{
 	"does not run the functions": {"CreateAndGet", func(w *wrong) {
-		w.create = func(ctx context.Context, e widget, _ []repository.Then[widget]) (widget, error) {
+		w.create = func(ctx context.Context, e widget, _ []repository.WriteHook[widget]) (widget, error) {
 			return w.Repository.Create(ctx, e)
 		}
 	}},
 	"leaves out what is zero": {"ZeroValues", func(w *wrong) {
-		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			return w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error {
 				before := e.Price
 				err := change(ctx, e)
@@ -145,7 +145,7 @@ var planted = map[string]struct {
 		w.remove = func(ctx context.Context, id string) error { _ = w.Repository.Delete(ctx, id); return nil }
 	}},
 	"names no fields": {"Unique", func(w *wrong) {
-		w.create = func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error) {
+		w.create = func(ctx context.Context, e widget, then []repository.WriteHook[widget]) (widget, error) {
 			e, err := w.Repository.Create(ctx, e, then...)
 			if errors.Is(err, repository.ErrUnique) {
 				err = &repository.UniqueError{Constraint: "x"}
@@ -154,14 +154,14 @@ var planted = map[string]struct {
 		}
 	}},
 	"returns another version than it stores": {"Update", func(w *wrong) {
-		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			e, err := w.Repository.Update(ctx, id, change)
 			e.Version--
 			return e, err
 		}
 	}},
 	"stores what failed": {"UpdateFails", func(w *wrong) {
-		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			var failed error
 			e, err := w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error { failed = change(ctx, e); return nil })
 			return e, errors.Join(err, failed)
@@ -179,7 +179,7 @@ var planted = map[string]struct {
 		}
 	}},
 	"brings back what was deleted": {"DeleteAgainstUpdate", func(w *wrong) {
-		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			return w.inTwoSteps(ctx, id, change, func(ctx context.Context, e widget) (widget, error) {
 				out, err := w.overwrite(ctx, e)
 				if errors.Is(err, repository.ErrNotFound) {
@@ -206,7 +206,7 @@ var planted = map[string]struct {
 		}
 	}},
 	"loses updates": {"ConcurrentUpdates", func(w *wrong) {
-		w.update = func(ctx context.Context, id string, change repository.Then[widget]) (widget, error) {
+		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			return w.inTwoSteps(ctx, id, change, w.overwrite)
 		}
 	}},
@@ -297,7 +297,7 @@ var planted = map[string]struct {
 		}
 	}},
 	"works for a caller that has left": {"EndedContext", func(w *wrong) {
-		w.create = func(ctx context.Context, e widget, then []repository.Then[widget]) (widget, error) {
+		w.create = func(ctx context.Context, e widget, then []repository.WriteHook[widget]) (widget, error) {
 			return w.Repository.Create(context.WithoutCancel(ctx), e, then...)
 		}
 	}},

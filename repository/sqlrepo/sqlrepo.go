@@ -74,7 +74,7 @@ func (r *Repo[E]) fail(doing string, err error) error {
 }
 
 // Create implements repository.Repository.
-func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.Then[E]) (E, error) {
+func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[E]) (E, error) {
 	var zero E
 	if len(then) == 0 {
 		r.life.Init(&e)
@@ -107,7 +107,7 @@ func (r *Repo[E]) insert(ctx context.Context, e *E) error {
 	return r.fail("create in", err)
 }
 
-func run[E any](ctx context.Context, e *E, then []repository.Then[E]) error {
+func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) error {
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
 			return err
@@ -237,7 +237,7 @@ func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64
 }
 
 // Update implements repository.Repository. The row is locked while change runs, so that it seldom runs twice.
-func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Then[E]) (E, error) {
+func (r *Repo[E]) Update(ctx context.Context, id string, change repository.WriteHook[E]) (E, error) {
 	var out, zero E
 	err := r.locked(ctx, "update in", id, func(ctx context.Context, before E) (err error) {
 		if out, err = r.life.Clone(&before); err != nil {
@@ -315,7 +315,7 @@ func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64)
 }
 
 // Delete implements repository.Repository.
-func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Then[E]) error {
+func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.WriteHook[E]) error {
 	if len(then) == 0 {
 		return r.remove(ctx, id)
 	}

@@ -32,7 +32,7 @@ func End(ctx context.Context, name string, err error) {
 	}
 	var gaveUp *breaker.RetryError
 	switch {
-	case breaker.Rejected(err):
+	case breaker.IsRejection(err):
 		span.AddEvent("breaker.rejected", trace.WithAttributes(
 			attribute.String("breaker.name", name), attribute.String("breaker.reason", reason(err))))
 	case errors.As(err, &gaveUp):

@@ -87,7 +87,7 @@ func TestComposeServices(t *testing.T) {
 // drain is how long a service may take to go down: the bounds of its phases, without the delay before them.
 func drain(t *testing.T) (sum time.Duration) {
 	t.Helper()
-	found := regexp.MustCompile(`health\.Phase\{Name: "\w+", Bound: (\d+) \* time\.Second`).FindAllStringSubmatch(string(read(t, "../internal/platform/platform.go")), -1)
+	found := regexp.MustCompile(`health\.Phase\{Name: "\w+", Timeout: (\d+) \* time\.Second`).FindAllStringSubmatch(string(read(t, "../internal/platform/platform.go")), -1)
 	for _, m := range found {
 		n, _ := strconv.Atoi(m[1])
 		sum += time.Duration(n) * time.Second

@@ -1,4 +1,4 @@
-// Package gateway is the shop's door: /{service}/{path} goes to each service, tokens are verified, and what is meant for
+// Package gateway is the shop's gw: /{service}/{path} goes to each service, tokens are verified, and what is meant for
 // operators alone is kept to them.
 package gateway
 
@@ -59,17 +59,17 @@ func build(_ context.Context, s *platform.Service) error {
 			routes[i].Breaker.OpenFor = s.BreakerOpenFor
 		}
 	}
-	door, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
+	gw, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
 		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
-	s.Door = operatorsOnly(s.Guard.Users(), door)
-	s.Go("health", door.Run)
+	s.Fallback = operatorsOnly(s.Guard.Users(), gw)
+	s.Go("health", gw.Run)
 	if s.Routes != "" {
-		s.Go("routes", func(ctx context.Context) error { return gatewayyaml.Watch(ctx, s.Routes, watchEvery, door, s.Log) })
+		s.Go("routes", func(ctx context.Context) error { return gatewayyaml.Watch(ctx, s.Routes, watchEvery, gw, s.Log) })
 	}
-	s.OnClose("connections", func(context.Context) error { door.CloseIdleConnections(); return nil })
+	s.OnClose("connections", func(context.Context) error { gw.CloseIdleConnections(); return nil })
 	return nil
 }
 

@@ -88,7 +88,7 @@ func (p *Page) Attach(services []*platform.Service) {
 	p.nodes = layout(services)
 	p.traffic = newTraffic(p.inside, door.URL(), p.note)
 
-	plain := door.Door
+	plain := door.Fallback
 	door.Mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		if !fromHere(r) { // the page that every gateway has
 			plain.ServeHTTP(w, r)

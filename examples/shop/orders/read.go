@@ -22,7 +22,7 @@ type Row struct {
 
 var (
 	rowUser   = repository.Text(func(r *Row) *string { return &r.UserID })
-	rowStatus = repository.Of(func(r *Row) *Status { return &r.Status })
+	rowStatus = repository.Eq(func(r *Row) *Status { return &r.Status })
 	rowPlaced = repository.Time(func(r *Row) *time.Time { return &r.PlacedAt })
 )
 

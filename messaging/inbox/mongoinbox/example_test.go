@@ -30,7 +30,7 @@ func Example() {
 	db := client.Database("shop")
 	stock := mongorepo.Must(mongorepo.New[Stock](ctx, db, mongorepo.Config{Collection: "stock"}))
 	inbox := mongoinbox.Must(mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock"}}))
-	r := messaging.MustRouter(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
+	r := messaging.Must(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
 	g := r.Group("stock", messaging.GroupConfig{Dedup: inbox})
 	messaging.Handle(g, "goods.arrived", func(ctx context.Context, m messaging.Message[int64]) error {
 		_, err := stock.Update(ctx, m.Key, func(ctx context.Context, s *Stock) error {

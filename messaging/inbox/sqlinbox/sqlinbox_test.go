@@ -222,7 +222,7 @@ func TestWithRouter(t *testing.T) {
 		}
 		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
-		r := messaging.MustRouter(messaging.NewRouter(b, messaging.RouterConfig{}))
+		r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{}))
 		g := r.Group("g", messaging.GroupConfig{Dedup: inbox(t, db, sqlinbox.Config{})})
 		messaging.HandleRaw(g, "a", func(ctx context.Context, m messaging.Message[[]byte]) error {
 			if m.ID == "last" {

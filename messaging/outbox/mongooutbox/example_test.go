@@ -30,6 +30,6 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	relay := outbox.MustRelay(outbox.NewRelay(box, memory.Must(memory.New(memory.Config{})), outbox.RelayConfig{}))
+	relay := outbox.Must(outbox.NewRelay(box, memory.Must(memory.New(memory.Config{})), outbox.RelayConfig{}))
 	fmt.Println(relay.Run(ctx))
 }

@@ -170,7 +170,7 @@ func TestWake(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- outbox.MustRelay(outbox.NewRelay(o, b, outbox.RelayConfig{Poll: 50 * time.Millisecond})).Run(ctx)
+		done <- outbox.Must(outbox.NewRelay(o, b, outbox.RelayConfig{Poll: 50 * time.Millisecond})).Run(ctx)
 	}()
 	if _, err := s.Receive(ctx); err != nil {
 		t.Error(err)

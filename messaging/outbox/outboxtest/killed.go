@@ -24,7 +24,7 @@ const (
 // RunRelay is what a process of RunKilled runs: a relay over a broker that writes what it confirms to a file, and pauses
 // between confirm and delete, which is when it is killed. Events of one key it refuses while a second file is not there.
 func RunRelay(store outbox.Store, file string) error {
-	return outbox.MustRelay(outbox.NewRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second, Poll: 20 * time.Millisecond,
+	return outbox.Must(outbox.NewRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second, Poll: 20 * time.Millisecond,
 		Backoff: messaging.Constant(50 * time.Millisecond)})).Run(context.Background())
 }
 

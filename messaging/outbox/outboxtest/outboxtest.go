@@ -113,7 +113,7 @@ func (e *env) relay(b messaging.Publisher, cfg outbox.RelayConfig) (stop func())
 	if cfg.Poll == 0 {
 		cfg.Poll = e.Poll
 	}
-	r := outbox.MustRelay(outbox.NewRelay(e.Store, b, cfg))
+	r := outbox.Must(outbox.NewRelay(e.Store, b, cfg))
 	ctx, cancel := context.WithCancel(e.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

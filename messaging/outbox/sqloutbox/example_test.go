@@ -31,7 +31,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	relay := outbox.MustRelay(outbox.NewRelay(box, broker, outbox.RelayConfig{}))
+	relay := outbox.Must(outbox.NewRelay(box, broker, outbox.RelayConfig{}))
 	done := make(chan error, 1)
 	go func() { done <- relay.Run(ctx) }()
 

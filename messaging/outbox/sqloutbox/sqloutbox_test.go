@@ -99,7 +99,7 @@ func TestNotify(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- outbox.MustRelay(outbox.NewRelay(there, broker, outbox.RelayConfig{Poll: time.Hour})).Run(ctx)
+		done <- outbox.Must(outbox.NewRelay(there, broker, outbox.RelayConfig{Poll: time.Hour})).Run(ctx)
 	}()
 	defer func() {
 		stop()

@@ -18,12 +18,12 @@ import (
 func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
 	ctx := correlation.With(t.Context(), "c-42")
 	begin := time.Now().Add(-time.Second)
-	first, err := s.Append(ctx, "a", eventstore.New, eventstore.Event{ID: "own-id", Type: "made", Schema: 3, Data: json.RawMessage(`{"z":1,"a":"é","big":12345678901234567890}`),
+	first, err := s.Append(ctx, "a", eventstore.NoStream, eventstore.Event{ID: "own-id", Type: "made", Schema: 3, Data: json.RawMessage(`{"z":1,"a":"é","big":12345678901234567890}`),
 		Metadata: map[string]string{"who": "ana"}}, eventstore.Event{Type: "empty"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustAppend(t, s, "b", eventstore.New, event(0))
+	mustAppend(t, s, "b", eventstore.NoStream, event(0))
 	second := mustAppend(t, s, "a", 2, event(1))
 	want := slices.Concat(first, second)
 	got := load(t, s, "a", 0)
@@ -57,7 +57,7 @@ func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
 }
 
 func expectedVersion(t *testing.T, s eventstore.Store, _ Features) {
-	mustAppend(t, s, "a", eventstore.New, event(1), event(2))
+	mustAppend(t, s, "a", eventstore.NoStream, event(1), event(2))
 	for _, expected := range []int64{0, 1, 3, 99} {
 		_, err := s.Append(t.Context(), "a", expected, event(3), event(4))
 		var c *repository.ConflictError
@@ -147,7 +147,7 @@ func anyVersion(t *testing.T, s eventstore.Store, _ Features) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 10 {
-				if _, err := s.Append(t.Context(), "a", eventstore.Any, event(i)); err != nil {
+				if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, event(i)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -162,16 +162,16 @@ func anyVersion(t *testing.T, s eventstore.Store, _ Features) {
 func uniqueIDs(t *testing.T, s eventstore.Store, _ Features) {
 	one := event(1)
 	one.ID = "one"
-	mustAppend(t, s, "a", eventstore.New, one)
-	for stream, expected := range map[string]int64{"a": 1, "b": eventstore.New, "c": eventstore.Any} {
+	mustAppend(t, s, "a", eventstore.NoStream, one)
+	for stream, expected := range map[string]int64{"a": 1, "b": eventstore.NoStream, "c": eventstore.AnyVersion} {
 		if _, err := s.Append(t.Context(), stream, expected, event(2), one); !errors.Is(err, repository.ErrUnique) {
 			t.Errorf("an id again, in stream %s: %v, want ErrUnique", stream, err)
 		}
 	}
-	if _, err := s.Append(t.Context(), "d", eventstore.New, eventstore.Event{ID: "x", Type: "y"}, eventstore.Event{ID: "x", Type: "y"}); !errors.Is(err, eventstore.ErrAppend) {
+	if _, err := s.Append(t.Context(), "d", eventstore.NoStream, eventstore.Event{ID: "x", Type: "y"}, eventstore.Event{ID: "x", Type: "y"}); !errors.Is(err, eventstore.ErrAppend) {
 		t.Errorf("an id twice in one append: %v, want ErrAppend", err)
 	}
-	mustAppend(t, s, "b", eventstore.New, event(3)) // what was refused has left nothing
+	mustAppend(t, s, "b", eventstore.NoStream, event(3)) // what was refused has left nothing
 	if n := len(load(t, s, "a", 0)) + len(load(t, s, "b", 0)) + len(load(t, s, "c", 0)) + len(load(t, s, "d", 0)); n != 2 {
 		t.Errorf("%d events, want 2", n)
 	}

@@ -53,7 +53,7 @@ func inOrder(t *testing.T, events []eventstore.Recorded) map[string]int64 {
 
 func readAll(t *testing.T, s eventstore.Store, _ Features) {
 	for i := range 30 {
-		mustAppend(t, s, fmt.Sprint("s", i%3), eventstore.Any, event(i), event(i))
+		mustAppend(t, s, fmt.Sprint("s", i%3), eventstore.AnyVersion, event(i), event(i))
 	}
 	events, cursor := drain(t, s, "", 7, 60)
 	if inOrder(t, events); len(events) != 60 {
@@ -65,7 +65,7 @@ func readAll(t *testing.T, s eventstore.Store, _ Features) {
 	if lag, err := s.Lag(t.Context(), cursor); err != nil || lag != 0 {
 		t.Errorf("lag at the end: %d, %v", lag, err)
 	}
-	mustAppend(t, s, "new", eventstore.New, event(1))
+	mustAppend(t, s, "new", eventstore.NoStream, event(1))
 	if more, _ := drain(t, s, cursor, 7, 1); len(more) != 1 || more[0].Stream != "new" {
 		t.Errorf("after the cursor: %v", more)
 	}
@@ -92,7 +92,7 @@ func tailBesideWriters(t *testing.T, s eventstore.Store, f Features) {
 		var once sync.Once
 		wg.Go(func() {
 			err := f.InTx(ctx, s, func(ctx context.Context) error {
-				if _, err := s.Append(ctx, "early", eventstore.Any, event(0)); err != nil {
+				if _, err := s.Append(ctx, "early", eventstore.AnyVersion, event(0)); err != nil {
 					return err
 				}
 				once.Do(func() { close(held) })
@@ -112,7 +112,7 @@ func tailBesideWriters(t *testing.T, s eventstore.Store, f Features) {
 	for w := range writers {
 		wg.Go(func() {
 			for i := range each {
-				if _, err := s.Append(ctx, fmt.Sprint("s", (w+i)%4), eventstore.Any, event(i)); err != nil {
+				if _, err := s.Append(ctx, fmt.Sprint("s", (w+i)%4), eventstore.AnyVersion, event(i)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -170,7 +170,7 @@ func lateCommit(t *testing.T, s eventstore.Store, f Features) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		err := f.InTx(ctx, s, func(ctx context.Context) error {
-			if _, err := s.Append(ctx, "early", eventstore.Any, event(1)); err != nil {
+			if _, err := s.Append(ctx, "early", eventstore.AnyVersion, event(1)); err != nil {
 				return err
 			}
 			once.Do(func() { close(appended) })
@@ -187,7 +187,7 @@ func lateCommit(t *testing.T, s eventstore.Store, f Features) {
 		t.Fatal("the transaction does not begin")
 	}
 	wg.Go(func() {
-		if _, err := s.Append(ctx, "late", eventstore.Any, event(2)); err != nil {
+		if _, err := s.Append(ctx, "late", eventstore.AnyVersion, event(2)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -220,7 +220,7 @@ func rollback(t *testing.T, s eventstore.Store, f Features) {
 	}
 	boom := errors.New("boom")
 	err := f.InTx(t.Context(), s, func(ctx context.Context) error {
-		if _, err := s.Append(ctx, "a", eventstore.New, event(1)); err != nil {
+		if _, err := s.Append(ctx, "a", eventstore.NoStream, event(1)); err != nil {
 			return err
 		}
 		return boom
@@ -228,7 +228,7 @@ func rollback(t *testing.T, s eventstore.Store, f Features) {
 	if !errors.Is(err, boom) {
 		t.Fatal(err)
 	}
-	mustAppend(t, s, "a", eventstore.New, event(2))
+	mustAppend(t, s, "a", eventstore.NoStream, event(2))
 	if got := load(t, s, "a", 0); len(got) != 1 || string(got[0].Data) != `{"n":2}` {
 		t.Errorf("after a rollback: %v", got)
 	}

@@ -152,7 +152,7 @@ var planted = map[string]struct {
 	}},
 	"does not compare versions": {check: "ExpectedVersion", plant: func(w *wrong) {
 		w.append = func(ctx context.Context, stream string, _ int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
-			return w.Store.Append(ctx, stream, eventstore.Any, events...)
+			return w.Store.Append(ctx, stream, eventstore.AnyVersion, events...)
 		}
 	}},
 	"takes an event without a type": {check: "Refuses", plant: func(w *wrong) {
@@ -167,16 +167,16 @@ var planted = map[string]struct {
 	}},
 	"looks, then writes": {check: "OneWinner", plant: func(w *wrong) {
 		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
-			if v := w.version(stream); expected != eventstore.Any && v != expected {
+			if v := w.version(stream); expected != eventstore.AnyVersion && v != expected {
 				return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: v}
 			}
 			time.Sleep(5 * time.Millisecond)
-			return w.Store.Append(ctx, stream, eventstore.Any, events...)
+			return w.Store.Append(ctx, stream, eventstore.AnyVersion, events...)
 		}
 	}},
 	"appends at the version it saw": {check: "AnyVersion", plant: func(w *wrong) {
 		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
-			if expected == eventstore.Any {
+			if expected == eventstore.AnyVersion {
 				expected = w.version(stream)
 				time.Sleep(time.Millisecond)
 			}

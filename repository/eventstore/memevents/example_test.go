@@ -14,7 +14,7 @@ func Example() {
 	ctx := context.Background()
 	store := memevents.New(memevents.Config{})
 	for _, what := range []string{"created", "paid"} {
-		_, err := store.Append(ctx, "order-1", eventstore.New, eventstore.Event{Type: what, Data: []byte(`{}`)})
+		_, err := store.Append(ctx, "order-1", eventstore.NoStream, eventstore.Event{Type: what, Data: []byte(`{}`)})
 		fmt.Println(what, errors.Is(err, repository.ErrConflict))
 	}
 	for e, err := range eventstore.Load(ctx, store, "order-1") {

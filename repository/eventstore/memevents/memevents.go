@@ -58,7 +58,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	version := int64(len(s.streams[stream]))
-	if expected != eventstore.Any && expected != version {
+	if expected != eventstore.AnyVersion && expected != version {
 		return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
 	}
 	for _, e := range events {

@@ -21,7 +21,7 @@ func Example() {
 	}
 	defer func() { _ = client.Disconnect(ctx) }()
 	store := mongoevents.Must(mongoevents.New(ctx, client.Database("orders"), mongoevents.Config{}))
-	if _, err := store.Append(ctx, "order-1", eventstore.New, eventstore.Event{Type: "order_created"}); err != nil {
+	if _, err := store.Append(ctx, "order-1", eventstore.NoStream, eventstore.Event{Type: "order_created"}); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -193,12 +193,12 @@ var errOvertaken = errors.New("another append was faster")
 
 func (s *Store) insert(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
 	version := expected
-	if expected != eventstore.New { // a stream that is there already is told by the index
+	if expected != eventstore.NoStream { // a stream that is there already is told by the index
 		head, err := s.version(ctx, stream)
 		if err != nil {
 			return nil, err
 		}
-		if expected != eventstore.Any && head != expected {
+		if expected != eventstore.AnyVersion && head != expected {
 			return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: head}
 		}
 		version = head
@@ -244,7 +244,7 @@ func (s *Store) taken(ctx context.Context, stream string, expected int64, err er
 	if mongoerror.Index(err) == idIndex {
 		return &repository.UniqueError{Constraint: idIndex, Fields: []string{"id"}, Err: err}
 	}
-	if expected == eventstore.Any {
+	if expected == eventstore.AnyVersion {
 		return errOvertaken
 	}
 	head, err := s.version(ctx, stream)

@@ -54,7 +54,7 @@ func TestSeveralProcesses(t *testing.T) {
 		s := open(t, db, mongoevents.Config{})
 		wg.Go(func() {
 			for i := range each {
-				if _, err := s.Append(ctx, []string{"a", "b", "c"}[i%3], eventstore.Any, event, event); err != nil {
+				if _, err := s.Append(ctx, []string{"a", "b", "c"}[i%3], eventstore.AnyVersion, event, event); err != nil {
 					t.Error(err)
 				}
 			}
@@ -83,7 +83,7 @@ func TestSeveralProcesses(t *testing.T) {
 func TestCursorInsideAnAppend(t *testing.T) {
 	s := open(t, database(t), mongoevents.Config{})
 	for _, stream := range []string{"a", "b"} {
-		if _, err := s.Append(t.Context(), stream, eventstore.New, event, event, event); err != nil {
+		if _, err := s.Append(t.Context(), stream, eventstore.NoStream, event, event, event); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,7 +129,7 @@ func TestGap(t *testing.T) {
 	db := database(t)
 	s := open(t, db, mongoevents.Config{})
 	for range 3 {
-		if _, err := s.Append(t.Context(), "a", eventstore.Any, event); err != nil {
+		if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, event); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestOnAppend(t *testing.T) {
 		}
 		return fail
 	}})
-	if _, err := s.Append(t.Context(), "a", eventstore.New, event, event); err != nil {
+	if _, err := s.Append(t.Context(), "a", eventstore.NoStream, event, event); err != nil {
 		t.Fatal(err)
 	}
 	fail = boom
@@ -186,7 +186,7 @@ func TestRefuses(t *testing.T) {
 	}
 	s := open(t, db, mongoevents.Config{})
 	big := eventstore.Event{Type: "x", Data: []byte(`"` + strings.Repeat("a", 16<<20) + `"`)}
-	if _, err := s.Append(t.Context(), "a", eventstore.New, big); !errors.Is(err, eventstore.ErrAppend) {
+	if _, err := s.Append(t.Context(), "a", eventstore.NoStream, big); !errors.Is(err, eventstore.ErrAppend) {
 		t.Errorf("16 MiB: %v", err)
 	}
 	session, err := db.Client().StartSession()
@@ -197,13 +197,13 @@ func TestRefuses(t *testing.T) {
 	if err := session.StartTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Append(mongo.NewSessionContext(t.Context(), session), "a", eventstore.New, event); !errors.Is(err, mongoevents.ErrTransaction) {
+	if _, err := s.Append(mongo.NewSessionContext(t.Context(), session), "a", eventstore.NoStream, event); !errors.Is(err, mongoevents.ErrTransaction) {
 		t.Errorf("in a transaction: %v", err)
 	}
 	// Whoever waits for a turn does so no longer than its context lets it.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Append(ctx, "a", eventstore.New, event); !errors.Is(err, context.Canceled) {
+	if _, err := s.Append(ctx, "a", eventstore.NoStream, event); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ func TestWritesAreSafe(t *testing.T) {
 	if err := session.StartTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	_, err1 := s.Append(t.Context(), "a", eventstore.Any, event)
+	_, err1 := s.Append(t.Context(), "a", eventstore.AnyVersion, event)
 	_, _, err2 := s.Read(t.Context(), "", 1)
 	_, err3 := s.Lag(t.Context(), "")
 	for _, err4 := range s.LoadFrom(t.Context(), "a", 0) {
@@ -80,7 +80,7 @@ func TestDuplicateKeys(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := open(t, db, mongoevents.Config{}).Append(t.Context(), "event_id", eventstore.New, event)
+		_, err := open(t, db, mongoevents.Config{}).Append(t.Context(), "event_id", eventstore.NoStream, event)
 		if errors.Is(err, repository.ErrUnique) != unique || errors.Is(err, repository.ErrConflict) == unique {
 			t.Errorf("%s: %v", message, err)
 		}

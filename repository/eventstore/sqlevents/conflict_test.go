@@ -56,7 +56,7 @@ func TestConflictInsideTransaction(t *testing.T) {
 				if _, err := s.Append(ctx, "sum-a", 1, eventstore.Event{Type: "added"}); !errors.As(err, &conflict) || conflict.Actual != 3 {
 					t.Errorf("a stale append: %v", err)
 				}
-				_, err := s.Append(ctx, "b", eventstore.New, eventstore.Event{Type: "added"})
+				_, err := s.Append(ctx, "b", eventstore.NoStream, eventstore.Event{Type: "added"})
 				return err
 			})
 			if err != nil {

@@ -24,7 +24,7 @@ func Example() {
 		return
 	}
 	paid := eventstore.Event{Type: "order_paid", Data: json.RawMessage(`{"cents":1990}`)}
-	_, err := store.Append(ctx, "order-1", eventstore.New, eventstore.Event{Type: "order_created"}, paid)
+	_, err := store.Append(ctx, "order-1", eventstore.NoStream, eventstore.Event{Type: "order_created"}, paid)
 	fmt.Println(err)
 	_, err = store.Append(ctx, "order-1", 1, paid) // by one who has not seen the payment
 	fmt.Println(err)

@@ -29,7 +29,7 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 10 {
-		if _, err := s.Append(t.Context(), fmt.Sprint("s", n), eventstore.New, event(fmt.Sprint("first", n))); err != nil {
+		if _, err := s.Append(t.Context(), fmt.Sprint("s", n), eventstore.NoStream, event(fmt.Sprint("first", n))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -26,7 +26,7 @@ func TestPlans(t *testing.T) {
 			const streams = 64
 			name := func(i int) string { return fmt.Sprint("s-", i) }
 			for i := range streams {
-				if _, err := s.Append(ctx, name(i), eventstore.New, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := s.Append(ctx, name(i), eventstore.NoStream, eventstore.Event{Type: "x"}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -67,9 +67,9 @@ func (s *Store) statement(stream string, expected int64, out []eventstore.Record
 		args = append(args, ids, types, schemas, data, meta)
 	}
 	switch expected {
-	case eventstore.New:
+	case eventstore.NoStream:
 		return moves.first, args, nil
-	case eventstore.Any:
+	case eventstore.AnyVersion:
 		return moves.any, args, nil
 	}
 	return moves.exact, append(args, expected), nil

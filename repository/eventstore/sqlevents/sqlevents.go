@@ -179,7 +179,7 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return err
 	}
-	if actual == expected || expected == eventstore.Any {
+	if actual == expected || expected == eventstore.AnyVersion {
 		return errOvertaken
 	}
 	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
@@ -193,7 +193,7 @@ func (s *Store) insertSQLite(ctx context.Context, stream string, expected int64,
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return err
 	}
-	if expected != eventstore.Any && expected != version {
+	if expected != eventstore.AnyVersion && expected != version {
 		return &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
 	}
 	if _, err := q.Exec(ctx, s.sql(`INSERT INTO sillar_streams (stream, version) VALUES ($1, $2)

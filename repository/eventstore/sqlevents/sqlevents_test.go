@@ -98,11 +98,11 @@ func TestOvertaken(t *testing.T) {
 			return err
 		}
 		if runs == 1 {
-			if _, err := s.Append(t.Context(), "a", eventstore.Any, e); err != nil { // another transaction
+			if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, e); err != nil { // another transaction
 				return err
 			}
 		}
-		_, err := s.Append(ctx, "a", eventstore.Any, e)
+		_, err := s.Append(ctx, "a", eventstore.AnyVersion, e)
 		return err
 	})
 	if err != nil || runs != 2 {
@@ -122,7 +122,7 @@ func TestOrderIsNumeric(t *testing.T) {
 	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
 	xids := []string{"9", "10", "99", "100", "999", "1000"}
 	for i, xid := range xids {
-		if _, err := s.Append(t.Context(), fmt.Sprint(i), eventstore.New, eventstore.Event{Type: "x"}); err != nil {
+		if _, err := s.Append(t.Context(), fmt.Sprint(i), eventstore.NoStream, eventstore.Event{Type: "x"}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := db.Querier(t.Context()).Exec(t.Context(), "UPDATE sillar_events SET xid = $1::text::xid8 WHERE stream = $2", xid, fmt.Sprint(i)); err != nil {
@@ -180,7 +180,7 @@ func TestListen(t *testing.T) {
 			var appended sync.WaitGroup
 			appended.Go(func() {
 				time.Sleep(20 * time.Millisecond) // the other waits
-				if _, err := appends.Append(t.Context(), "a", eventstore.Any, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := appends.Append(t.Context(), "a", eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
 					t.Error(err)
 				}
 			})

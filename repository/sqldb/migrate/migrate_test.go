@@ -44,7 +44,7 @@ func TestUpAndDown(t *testing.T) {
 			version(one, 1)
 			for _, prefix := range []string{"", "other_"} {
 				s := sqlevents.Must(sqlevents.New(db, sqlevents.Config{Prefix: prefix}))
-				if _, err := s.Append(ctx, "a", eventstore.New, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := s.Append(ctx, "a", eventstore.NoStream, eventstore.Event{Type: "x"}); err != nil {
 					t.Errorf("prefix %q: %v", prefix, err)
 				}
 			}

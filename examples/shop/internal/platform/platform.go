@@ -101,8 +101,8 @@ type Service struct {
 	Mux    *observability.Mux
 	API    huma.API
 	Guard  *Guard
-	// Door serves what has no pattern in Mux, when it is set, and names routes by itself.
-	Door http.Handler
+	// Fallback serves what has no pattern in Mux, when it is set, and names routes by itself.
+	Fallback http.Handler
 
 	listener    net.Listener
 	tlsListener net.Listener // nil without TLS
@@ -224,13 +224,13 @@ func (s *Service) Run(ctx context.Context) error {
 	s.Log.InfoContext(ctx, "service started", "address", s.URL(), "tls", s.TLSURL())
 
 	err := health.Run(ctx, health.Drain{Health: s.Health, Delay: s.DrainDelay, NoSignals: true, Logger: s.Log},
-		health.Phase{Name: "requests", Bound: 8 * time.Second, Stop: servers.shutdown},
-		health.Phase{Name: "background", Bound: 8 * time.Second, Stop: func(ctx context.Context) error {
+		health.Phase{Name: "requests", Timeout: 8 * time.Second, Stop: servers.shutdown},
+		health.Phase{Name: "background", Timeout: 8 * time.Second, Stop: func(ctx context.Context) error {
 			stopWork()
 			return wait(ctx, &background)
 		}},
-		health.Phase{Name: "close", Bound: 4 * time.Second, Stop: s.close},
-		health.Phase{Name: "telemetry", Bound: 4 * time.Second, Stop: s.Tel.Shutdown})
+		health.Phase{Name: "close", Timeout: 4 * time.Second, Stop: s.close},
+		health.Phase{Name: "telemetry", Timeout: 4 * time.Second, Stop: s.Tel.Shutdown})
 	servers.Wait()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -241,14 +241,14 @@ func (s *Service) Run(ctx context.Context) error {
 // servers are those of a service: one for each listener.
 type servers struct {
 	sync.WaitGroup // until all have ended
-	all            []*gateway.Door
+	all            []*gateway.Server
 }
 
 func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 	handler := s.Health.CloseConnections(s.Tel.Middleware(s.handler()))
 	all := &servers{}
-	start := func(run func(*gateway.Door) error) {
-		server := gateway.Server("", handler)
+	start := func(run func(*gateway.Server) error) {
+		server := gateway.NewServer("", handler)
 		server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
 		for _, fn := range s.shutdowns {
 			server.RegisterOnShutdown(fn)
@@ -260,9 +260,9 @@ func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 			}
 		})
 	}
-	start(func(h *gateway.Door) error { return h.Serve(s.listener) })
+	start(func(h *gateway.Server) error { return h.Serve(s.listener) })
 	if s.tlsListener != nil {
-		start(func(h *gateway.Door) error {
+		start(func(h *gateway.Server) error {
 			h.TLSConfig = s.TLS
 			return h.ServeTLS(s.tlsListener, "", "")
 		})
@@ -271,7 +271,7 @@ func (s *Service) serve(fail context.CancelCauseFunc) *servers {
 }
 
 func (s *Service) handler() http.Handler {
-	if s.Door == nil {
+	if s.Fallback == nil {
 		return s.Mux
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -279,7 +279,7 @@ func (s *Service) handler() http.Handler {
 			s.Mux.ServeHTTP(w, r)
 			return
 		}
-		s.Door.ServeHTTP(w, r)
+		s.Fallback.ServeHTTP(w, r)
 	})
 }
 

@@ -15,9 +15,9 @@ import (
 	"github.com/sillar-go/sillar/authn/authngrpc"
 )
 
-// atTheDoors shows a token to the middleware and to the interceptor, and returns whom each lets in, "" for nobody. The
+// verifyEverywhere shows a token to the middleware and to the interceptor, and returns whom each lets in, "" for nobody. The
 // error is an answer that is neither that nor the refusal of a token.
-func atTheDoors(v *authn.Verifier, token string) (overHTTP, overGRPC string, err error) {
+func verifyEverywhere(v *authn.Verifier, token string) (overHTTP, overGRPC string, err error) {
 	handler := authn.Require(v)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		u, _ := authn.FromContext(r.Context())
 		overHTTP = u.ID

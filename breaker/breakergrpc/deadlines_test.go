@@ -53,10 +53,10 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 	})
 	s.next = []error{down, down}
 	err := check(ctx, c)
-	if status.Code(err) != codes.Unavailable || !errors.Is(err, breaker.ErrOpen) || breaker.Rejected(err) || s.calls != 2 {
+	if status.Code(err) != codes.Unavailable || !errors.Is(err, breaker.ErrOpen) || breaker.IsRejection(err) || s.calls != 2 {
 		t.Fatalf("%v after %d calls", err, s.calls)
 	}
-	if _, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{}); !breaker.Rejected(err) || status.Code(err) != codes.Unavailable {
+	if _, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{}); !breaker.IsRejection(err) || status.Code(err) != codes.Unavailable {
 		t.Fatalf("a stream: %v", err)
 	}
 	span.End()

@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Door is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees them,
+// Server is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees them,
 // malformed or ambiguous ones, are told to ErrorLog, or else to package log's standard logger: one line a second at most,
 // with nothing of the request.
-type Door struct {
+type Server struct {
 	*http.Server
 }
 
-// Server returns a server for h with limits that are safe for a door to the world: a slow header, a large header
+// NewServer returns a server for h with limits that are safe for a door to the world: a slow header, a large header
 // and an idle connection end. It speaks HTTP/1.1 and HTTP/2, the latter without TLS too, for gRPC. Bodies have no limit
 // of time, for streams have none: Route.MaxBody and Route.TotalTimeout bound them.
-func Server(addr string, h http.Handler) *Door {
+func NewServer(addr string, h http.Handler) *Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
-	return &Door{&http.Server{
+	return &Server{&http.Server{
 		Addr: addr, Handler: h, Protocols: p,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -33,40 +33,40 @@ func Server(addr string, h http.Handler) *Door {
 }
 
 // Serve is http.Server.Serve over a guarded l.
-func (d *Door) Serve(l net.Listener) error {
-	return d.Server.Serve(newGuard(l, &refusals{log: d.ErrorLog}))
+func (s *Server) Serve(l net.Listener) error {
+	return s.Server.Serve(newGuard(l, &refusals{log: s.ErrorLog}))
 }
 
 // ListenAndServe is that of http.Server, guarded.
-func (d *Door) ListenAndServe() error {
-	l, err := d.listen(":http")
+func (s *Server) ListenAndServe() error {
+	l, err := s.listen(":http")
 	if err != nil {
 		return err
 	}
-	return d.Serve(l)
+	return s.Serve(l)
 }
 
 // ServeTLS is that of http.Server, guarded.
-func (d *Door) ServeTLS(l net.Listener, certFile, keyFile string) error {
-	cfg, err := d.tlsConfig(certFile, keyFile)
+func (s *Server) ServeTLS(l net.Listener, certFile, keyFile string) error {
+	cfg, err := s.tlsConfig(certFile, keyFile)
 	if err != nil {
 		_ = l.Close()
 		return err
 	}
-	return d.Serve(tls.NewListener(l, cfg))
+	return s.Serve(tls.NewListener(l, cfg))
 }
 
 // ListenAndServeTLS is that of http.Server, guarded.
-func (d *Door) ListenAndServeTLS(certFile, keyFile string) error {
-	l, err := d.listen(":https")
+func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
+	l, err := s.listen(":https")
 	if err != nil {
 		return err
 	}
-	return d.ServeTLS(l, certFile, keyFile)
+	return s.ServeTLS(l, certFile, keyFile)
 }
 
-func (d *Door) listen(standard string) (net.Listener, error) {
-	addr := d.Addr
+func (s *Server) listen(standard string) (net.Listener, error) {
+	addr := s.Addr
 	if addr == "" {
 		addr = standard
 	}
@@ -74,16 +74,16 @@ func (d *Door) listen(standard string) (net.Listener, error) {
 }
 
 // tlsConfig is TLSConfig with what a server needs.
-func (d *Door) tlsConfig(certFile, keyFile string) (*tls.Config, error) {
+func (s *Server) tlsConfig(certFile, keyFile string) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if d.TLSConfig != nil {
-		cfg = d.TLSConfig.Clone()
+	if s.TLSConfig != nil {
+		cfg = s.TLSConfig.Clone()
 	}
 	cfg.NextProtos = slices.Clone(cfg.NextProtos)
 	for _, p := range []struct {
 		name   string
 		spoken bool
-	}{{"h2", d.Protocols == nil || d.Protocols.HTTP2()}, {"http/1.1", d.Protocols == nil || d.Protocols.HTTP1()}} {
+	}{{"h2", s.Protocols == nil || s.Protocols.HTTP2()}, {"http/1.1", s.Protocols == nil || s.Protocols.HTTP1()}} {
 		if p.spoken && !slices.Contains(cfg.NextProtos, p.name) {
 			cfg.NextProtos = append(cfg.NextProtos, p.name)
 		}

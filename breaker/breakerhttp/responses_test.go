@@ -29,10 +29,10 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 		}
 		return &http.Response{StatusCode: status, Header: http.Header{}}, nil
 	})
-	tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{
+	tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{
 		Breaker: breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}, OpenFor: time.Hour},
 	}))
-	c := breakerhttp.MustClient(breakerhttp.NewClientOver(tr, "http://users"))
+	c := breakerhttp.Must(breakerhttp.NewClientOver(tr, "http://users"))
 	if _, err := breakerhttp.Get[struct{}](t.Context(), c, "1"); err != nil {
 		t.Errorf("without a Request and a Body: %v", err)
 	}
@@ -57,7 +57,7 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 func TestLargestMaxBody(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"all"`) }))
 	defer srv.Close()
-	c := breakerhttp.MustClient(breakerhttp.NewClient(srv.URL, breakerhttp.Config{MaxBody: math.MaxInt64}))
+	c := breakerhttp.Must(breakerhttp.NewClient(srv.URL, breakerhttp.Config{MaxBody: math.MaxInt64}))
 	defer c.CloseIdleConnections()
 	if v, err := breakerhttp.Get[string](t.Context(), c, ""); v != "all" || err != nil {
 		t.Errorf("%q, %v", v, err)
@@ -79,7 +79,7 @@ func TestAbsurdRetryAfter(t *testing.T) {
 				at = append(at, time.Now())
 				return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {header}}, Body: io.NopCloser(strings.NewReader(""))}, nil
 			})
-			tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{
+			tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{
 				Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}, MaxRetryAfter: 7 * time.Second,
 			}))
 			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://users/", nil)
@@ -125,8 +125,8 @@ func TestBodyThatStalls(t *testing.T) {
 				return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/problem+json"}},
 					Body: &stalling{r.Context(), parts, 4 * time.Second}}, nil
 			})
-			tr := breakerhttp.MustTransport(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Timeout: 5 * time.Second}}))
-			c := breakerhttp.MustClient(breakerhttp.NewClientOver(tr, "http://users"))
+			tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Timeout: 5 * time.Second}}))
+			c := breakerhttp.Must(breakerhttp.NewClientOver(tr, "http://users"))
 			began := time.Now()
 			_, err := breakerhttp.Get[map[string]string](context.Background(), c, "1")
 			if took := time.Since(began).Truncate(time.Second); took != time.Duration(len(parts))*4*time.Second+5*time.Second {

@@ -51,14 +51,14 @@ func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 func TestRefusalsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &told{}
-		door := Server("", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		srv := NewServer("", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Connection", "close")
 			http.Error(w, "the handler's own", http.StatusBadRequest)
 		}))
-		door.ErrorLog = log.New(out, "", 0)
+		srv.ErrorLog = log.New(out, "", 0)
 		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 		ended := make(chan error, 1)
-		go func() { ended <- door.Serve(l) }()
+		go func() { ended <- srv.Serve(l) }()
 		ask := func(request string) (status string) {
 			client, server := net.Pipe()
 			l.conns <- server
@@ -96,7 +96,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		if got := out.take(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "(and 49 more before it)") {
 			t.Errorf("50 at once, and one more: %s", got)
 		}
-		_ = door.Close()
+		_ = srv.Close()
 		<-ended
 	})
 }
