@@ -15,7 +15,9 @@ type Retry = backoff.Retry
 type Backoff = backoff.Backoff
 
 // Exponential returns a Backoff that doubles from initial up to max, with jitter.
-func Exponential(initial, max time.Duration) Backoff { return backoff.Exponential(initial, max) }
+func Exponential(initial, max time.Duration) Backoff { //nolint:predeclared // the field's word
+	return backoff.Exponential(initial, max)
+}
 
 // Constant returns a Backoff that pauses for exactly d after each attempt.
 func Constant(d time.Duration) Backoff { return backoff.Constant(d) }

@@ -35,10 +35,10 @@ type spanQueue struct {
 	log                    *slog.Logger
 }
 
-// newSpanQueue returns the queue of an exporter, for max spans.
-func newSpanQueue(e sdktrace.SpanExporter, max int, counts spanCounts, log *slog.Logger) *spanQueue {
-	q := &spanQueue{max: int64(max), counts: counts, log: log}
-	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(&countingExporter{e, q}, sdktrace.WithMaxQueueSize(max+sdktrace.DefaultMaxExportBatchSize))
+// newSpanQueue returns the queue of an exporter, for size spans.
+func newSpanQueue(e sdktrace.SpanExporter, size int, counts spanCounts, log *slog.Logger) *spanQueue {
+	q := &spanQueue{max: int64(size), counts: counts, log: log}
+	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(&countingExporter{e, q}, sdktrace.WithMaxQueueSize(size+sdktrace.DefaultMaxExportBatchSize))
 	return q
 }
 

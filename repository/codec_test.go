@@ -17,7 +17,6 @@ type (
 	onlyOut   struct{ X int }
 	byPointer struct{ x int }
 	hidden    struct{ Shown, hidden int }
-	sameName  struct{ A, a2 int }
 	twoNames  struct {
 		A int `json:"x"`
 		B int `json:"X"`
@@ -42,8 +41,7 @@ type with[T any] struct {
 // New refuses, by the name of the type, what would be read back as something else; it accepts what comes back as it was.
 func TestMappingRefusesWhatItWouldLose(t *testing.T) {
 	refused := map[string]error{
-		"stamp": mapping[with[stamp]](), "hidden": mapping[with[hidden]](), "sameName": mapping[with[sameName]](),
-		"twoNames": mapping[with[twoNames]](), "onlyOut": mapping[with[onlyOut]](), "byPointer": mapping[with[map[string]byPointer]](),
+		"stamp": mapping[with[stamp]](), "hidden": mapping[with[hidden]](), "twoNames": mapping[with[twoNames]](), "onlyOut": mapping[with[onlyOut]](), "byPointer": mapping[with[map[string]byPointer]](),
 		"chan int": mapping[with[chan int]](), "func": mapping[with[func()]](), "complex128": mapping[with[complex128]](), "stringer": mapping[with[stringer]](),
 		"Mutex": mapping[with[struct{ Mu sync.Mutex }]](), "Context": mapping[with[context.Context]](), "[2]int": mapping[with[map[[2]int]string]](),
 	}

@@ -62,7 +62,7 @@ type rejectedError struct{ err error }
 func (e rejectedError) Error() string { return e.err.Error() }
 func (e rejectedError) Unwrap() error { return e.err }
 
-// Rejected marks an error as a refusal that is known to have had no effect, such as a declined card: the step is not
+// Reject marks an error as a refusal that is known to have had no effect, such as a declined card: the step is not
 // tried again, and its own compensation is skipped unless an earlier attempt was in doubt.
 func Reject(err error) error {
 	if err == nil {

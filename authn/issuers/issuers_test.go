@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -333,7 +332,7 @@ func TestAlgorithmOfRSAKeysByOption(t *testing.T) {
 func TestJoinChoosesByIssuer(t *testing.T) {
 	one, two := edKey(t, "one"), edKey(t, "two")
 	verifier := func(k key, issuer string) *authn.Verifier {
-		return authn.Must(authn.NewVerifier(openSet(t, []any{k.jwk}, ""), authn.VerifierConfig{Issuer: issuer, Audience: []string{"y"}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}))
+		return authn.Must(authn.NewVerifier(openSet(t, []any{k.jwk}, ""), authn.VerifierConfig{Issuer: issuer, Audience: []string{"y"}, Logger: quiet}))
 	}
 	v := authn.Must(authn.Join(verifier(one, "https://one"), verifier(two, "https://two")))
 	token := func(k key, issuer string) string {

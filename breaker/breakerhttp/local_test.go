@@ -139,7 +139,7 @@ func TestFailuresOfTheOtherSideCount(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := tr.RoundTrip(r); err == nil || errors.Is(err, breakerhttp.ErrLocal) { //nolint:bodyclose // there is none
+			if _, err := tr.RoundTrip(r); err == nil || errors.Is(err, breakerhttp.ErrLocal) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

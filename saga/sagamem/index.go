@@ -86,12 +86,12 @@ func first(i *item) *item {
 // A key is a path of parts, each followed by a NUL, which no part holds; the last part is the saga's id.
 
 func kindKey(k saga.Kind) string {
-	return "free\x00" + k.Name + "\x00" + string(binary.BigEndian.AppendUint32(nil, uint32(k.Version))) //nolint:gosec // versions are small
+	return "free\x00" + k.Name + "\x00" + string(binary.BigEndian.AppendUint32(nil, uint32(k.Version)))
 }
 
 func freeKey(r saga.Record) string {
 	// Times before 1970 sort as 1970.
-	wake := uint64(max(r.WakeAt.UnixNano(), 0)) //nolint:gosec // it is not negative
+	wake := uint64(max(r.WakeAt.UnixNano(), 0))
 	return kindKey(saga.Kind{Name: r.Name, Version: r.Version}) + string(binary.BigEndian.AppendUint64(nil, wake)) + r.ID
 }
 
