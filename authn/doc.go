@@ -22,10 +22,10 @@
 //     in canonical form, when it does not expire, and when it is not meant for this issuer and audience.
 //   - Keys rotate without a refused request: a new key is published before it signs, an old one verifies until its
 //     tokens have expired. Replicas agree through the KeyStore.
-//   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace revokes
-//     the login, whoever does it.
-//   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors, and
-//     in the counter sillar.authn.refused.
+//   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace
+//     revokes the login, whoever does it.
+//   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors,
+//     and in the counter sillar.authn.refused.
 //   - Passwords are never cut. A login takes the same time whether or not the user exists, and logins together take no
 //     more of the machine than PasswordConfig allows.
 //

@@ -100,7 +100,10 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 		return nil, errors.New("authn: IssuerConfig: TTL and RefreshTTL must be a second or more")
 	}
 	if cfg.TTL+maxLeeway > keys.cfg.VerifyFor {
-		return nil, fmt.Errorf("authn: IssuerConfig: tokens live %s, but the keys verify only %s after they last signed", cfg.TTL, keys.cfg.VerifyFor)
+		return nil, fmt.Errorf(
+			"authn: IssuerConfig: tokens live %s, but the keys verify only %s after they last signed", cfg.TTL,
+			keys.cfg.VerifyFor,
+		)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -144,8 +147,8 @@ func (i *Issuer) IssueAccess(ctx context.Context, s Subject) (TokenPair, error) 
 }
 
 // Refresh exchanges a refresh token for a new pair. clientID is the authenticated client that presents it, empty when
-// there is none: a token that was issued to a client is refused to every other (ErrRefresh). A token that was used before,
-// longer ago than Grace, ends the whole login (ErrReused): either the caller or another has stolen it.
+// there is none: a token that was issued to a client is refused to every other (ErrRefresh). A token that was used
+// before, longer ago than Grace, ends the whole login (ErrReused): either the caller or another has stolen it.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (TokenPair, error) {
 	old := hashRefresh(refreshToken)
 	s, err := i.store.Lookup(ctx, old)
@@ -184,7 +187,9 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (To
 	}
 	err = i.store.Rotate(ctx, rotation)
 	if errors.Is(err, ErrReused) {
-		i.cfg.Logger.WarnContext(ctx, "authn: a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family)
+		i.cfg.Logger.WarnContext(
+			ctx, "authn: a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family,
+		)
 		err = errors.Join(err, i.notifyRevoked(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
 	}
 	if err != nil {
@@ -311,7 +316,12 @@ func (i *Issuer) expiry(now, familyEnds time.Time) time.Time {
 }
 
 func (i *Issuer) pair(access, refresh string) TokenPair {
-	return TokenPair{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(i.cfg.TTL / time.Second), RefreshToken: refresh}
+	return TokenPair{
+		AccessToken:  access,
+		TokenType:    "Bearer",
+		ExpiresIn:    int64(i.cfg.TTL / time.Second),
+		RefreshToken: refresh,
+	}
 }
 
 // newRefresh makes a refresh token of 256 random bits, and its hash. Hashing needs no salt at that strength.

@@ -96,7 +96,9 @@ func NewKeySet(store KeyStore, cfg KeyConfig) (*KeySet, error) {
 	cfg.PublishAhead = max(cfg.PublishAhead, 0)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.VerifyFor < 0 || cfg.RefreshEvery < 0 || cfg.RotateEvery > 0 && cfg.PublishAhead >= cfg.RotateEvery {
-		return nil, errors.New("authn: KeyConfig: VerifyFor and RefreshEvery must be positive, PublishAhead shorter than RotateEvery")
+		return nil, errors.New(
+			"authn: KeyConfig: VerifyFor and RefreshEvery must be positive, PublishAhead shorter than RotateEvery",
+		)
 	}
 	if !slices.Contains([]Algorithm{EdDSA, ES256, RS256, HS256}, cfg.Algorithm) {
 		return nil, fmt.Errorf("authn: KeyConfig: algorithm %q cannot be issued", cfg.Algorithm)

@@ -63,8 +63,8 @@ const (
 
 // Passwords hashes and compares passwords. It is safe for concurrent use.
 //
-// Passwords are compared in Unicode's form NFC, as RFC 8265 asks: it does not matter how a keyboard composes é. A hash of
-// a password that was stored without normalisation still matches, and is replaced.
+// Passwords are compared in Unicode's form NFC, as RFC 8265 asks: it does not matter how a keyboard composes é. A hash
+// of a password that was stored without normalisation still matches, and is replaced.
 type Passwords struct {
 	cfg     PasswordConfig
 	slots   chan struct{}
@@ -114,7 +114,10 @@ func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
 	cfg.MaxLength = cmp.Or(cfg.MaxLength, 1024)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, runtime.GOMAXPROCS(0))
 	if cfg.Passes < 1 || cfg.Passes > maxPasses || cfg.Lanes < 1 || cfg.Lanes > 255 || cfg.MaxLength < 1 || cfg.Concurrency < 1 ||
-		cfg.MemoryKiB < 8*cfg.Lanes || cfg.MemoryKiB > maxMemoryKiB || cfg.BcryptCost < 0 || cfg.BcryptCost > maxBcryptCost {
+		cfg.MemoryKiB < 8*cfg.Lanes ||
+		cfg.MemoryKiB > maxMemoryKiB ||
+		cfg.BcryptCost < 0 ||
+		cfg.BcryptCost > maxBcryptCost {
 		return nil, errors.New("authn: PasswordConfig: a field is out of range")
 	}
 	p := &Passwords{cfg: cfg, slots: make(chan struct{}, cfg.Concurrency)}
@@ -165,14 +168,17 @@ func (p *Passwords) argon(password string) string {
 	_, _ = rand.Read(salt) // never fails
 	sum := argon2.IDKey([]byte(password), salt, uint32(p.cfg.Passes), uint32(p.cfg.MemoryKiB), uint8(p.cfg.Lanes), sumLen)
 	b64 := base64.RawStdEncoding.EncodeToString
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.cfg.MemoryKiB, p.cfg.Passes, p.cfg.Lanes, b64(salt), b64(sum))
+	return fmt.Sprintf(
+		"$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.cfg.MemoryKiB, p.cfg.Passes, p.cfg.Lanes, b64(salt),
+		b64(sum),
+	)
 }
 
 // Verify compares a password with a stored hash, argon2id or bcrypt. It returns ErrPassword when they do not belong
-// together. An empty hash stands for a user who does not exist, and gives ErrPassword. A failed comparison takes as long
-// as one with the slowest form of hash that is stored, so that its time says nothing about the user. upgraded, when not
-// empty, is a new hash that is to be stored in place of the old one, whose form or cost is not that of the config. With
-// bcrypt, more than 72 bytes give ErrPasswordTooLong.
+// together. An empty hash stands for a user who does not exist, and gives ErrPassword. A failed comparison takes as
+// long as one with the slowest form of hash that is stored, so that its time says nothing about the user. upgraded,
+// when not empty, is a new hash that is to be stored in place of the old one, whose form or cost is not that of the
+// config. With bcrypt, more than 72 bytes give ErrPasswordTooLong.
 func (p *Passwords) Verify(ctx context.Context, hash, password string) (upgraded string, err error) {
 	normal := norm.NFC.String(password)
 	if len(normal) > p.cfg.MaxLength || len(password) > 4*p.cfg.MaxLength {
@@ -235,7 +241,8 @@ func (p *Passwords) matchesArgon(hash, password string) (matches, current bool, 
 		return false, false, err
 	}
 	sum := argon2.IDKey([]byte(password), h.salt, h.passes, h.memory, h.lanes, uint32(len(h.sum)))
-	current = int(h.memory) == p.cfg.MemoryKiB && int(h.passes) == p.cfg.Passes && int(h.lanes) == p.cfg.Lanes && len(h.sum) == sumLen
+	current = int(h.memory) == p.cfg.MemoryKiB && int(h.passes) == p.cfg.Passes && int(h.lanes) == p.cfg.Lanes &&
+		len(h.sum) == sumLen
 	return subtle.ConstantTimeCompare(sum, h.sum) == 1, current, nil
 }
 
@@ -283,7 +290,10 @@ func parseArgon(s string) (h argonHash, err error) {
 	var err1, err2 error
 	h.salt, err1 = base64.RawStdEncoding.Strict().DecodeString(part[4])
 	h.sum, err2 = base64.RawStdEncoding.Strict().DecodeString(part[5])
-	if err1 != nil || err2 != nil || h.memory == 0 || h.passes == 0 || h.lanes == 0 || len(h.salt) < 8 || len(h.salt) > 64 || len(h.sum) < 16 || len(h.sum) > 64 {
+	if err1 != nil || err2 != nil || h.memory == 0 || h.passes == 0 || h.lanes == 0 || len(h.salt) < 8 ||
+		len(h.salt) > 64 ||
+		len(h.sum) < 16 ||
+		len(h.sum) > 64 {
 		return h, ErrHash
 	}
 	return h, nil

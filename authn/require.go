@@ -45,9 +45,9 @@ func AllScopes(scopes ...string) Requirement {
 	return requirement(func(u *User) bool { return u.HasAllScopes(scopes...) })
 }
 
-// Require returns middleware that admits requests whose token v accepts and whose user meets every requirement, and puts
-// the user into their context. Others get 401 or 403 with WWW-Authenticate (RFC 6750) and a problem document, or 503 when
-// v cannot verify now. The token is taken from the Authorization header only. Identity headers of the request
+// Require returns middleware that admits requests whose token v accepts and whose user meets every requirement, and
+// puts the user into their context. Others get 401 or 403 with WWW-Authenticate (RFC 6750) and a problem document, or
+// 503 when v cannot verify now. The token is taken from the Authorization header only. Identity headers of the request
 // (StripIdentity) are removed: handlers find the user in the context.
 func Require(v *Verifier, requirements ...Requirement) func(http.Handler) http.Handler {
 	if v == nil {
@@ -175,9 +175,8 @@ func isCredentialError(err error) bool {
 		func(sentinel error) bool { return errors.Is(err, sentinel) })
 }
 
-// StripIdentity removes the headers in which a gateway tells services who calls: X-User-ID and all others that begin with
-// X-User-. An edge does so with every request
-// from outside.
+// StripIdentity removes the headers in which a gateway tells services who calls: X-User-ID and all others that begin
+// with X-User-. An edge does so with every request from outside.
 func StripIdentity(h http.Header) {
 	for name := range h {
 		if isIdentity(name) {

@@ -16,9 +16,9 @@ type RevocationEndpointConfig struct {
 	Logger *slog.Logger
 }
 
-// RevocationEndpoint returns the OAuth 2.0 revocation endpoint (RFC 7009) of an issuer: a client posts a token of its own,
-// and the login of a refresh token ends, or an access token is revoked by its id. A token that is not valid any more is
-// answered with 200, as one that was just revoked. A nil issuer panics.
+// RevocationEndpoint returns the OAuth 2.0 revocation endpoint (RFC 7009) of an issuer: a client posts a token of its
+// own, and the login of a refresh token ends, or an access token is revoked by its id. A token that is not valid any
+// more is answered with 200, as one that was just revoked. A nil issuer panics.
 func RevocationEndpoint(issuer *Issuer, cfg RevocationEndpointConfig) http.Handler {
 	if issuer == nil {
 		panic("authn: RevocationEndpoint needs an Issuer")

@@ -17,8 +17,8 @@ type RevokedIDs struct {
 	next time.Time // when to look for expired ones
 }
 
-// NewRevokedIDs returns a memory of at most limit ids; 0 means 100,000. When it is full, the id whose token expires first
-// makes room.
+// NewRevokedIDs returns a memory of at most limit ids; 0 means 100,000. When it is full, the id whose token expires
+// first makes room.
 func NewRevokedIDs(limit int) *RevokedIDs {
 	if limit <= 0 {
 		limit = 100_000

@@ -68,7 +68,9 @@ func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, e
 			return fmt.Errorf("authn: save keys: %w", err)
 		}
 		newest := next[len(next)-1]
-		k.cfg.Logger.InfoContext(ctx, "signing keys changed", "kid", newest.ID, "algorithm", newest.Algorithm, "signs_from", newest.ActiveFrom)
+		k.cfg.Logger.InfoContext(
+			ctx, "signing keys changed", "kid", newest.ID, "algorithm", newest.Algorithm, "signs_from", newest.ActiveFrom,
+		)
 		return k.use(next)
 	}
 	return fmt.Errorf("authn: save keys: %w", ErrKeyConflict)

@@ -20,9 +20,10 @@ const maxDepth = 16
 
 var errJSON = errors.New("not strict JSON")
 
-// strictObject reads a JSON object as encoding/json would, with numbers as json.Number. It refuses what two readers could
-// understand differently: duplicate members at any depth, members at the root that differ only in case, invalid UTF-8,
-// lone surrogates, numbers out of range, nesting deeper than maxDepth, and anything around the object, whitespace too.
+// strictObject reads a JSON object as encoding/json would, with numbers as json.Number. It refuses what two readers
+// could understand differently: duplicate members at any depth, members at the root that differ only in case, invalid
+// UTF-8, lone surrogates, numbers out of range, nesting deeper than maxDepth, and anything around the object,
+// whitespace too.
 func strictObject(s string) (map[string]any, error) {
 	if len(s) < 2 || s[0] != '{' {
 		return nil, errJSON

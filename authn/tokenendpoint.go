@@ -45,11 +45,15 @@ type TokenEndpointConfig struct {
 // maxForm is the largest form that is read.
 const maxForm = 16 << 10
 
-// TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password, refresh_token and, where it is
-// configured, client_credentials, as golang.org/x/oauth2 and other clients expect it. authenticate returns the subject of a username and password, or
-// ErrPassword when they do not belong together or the user does not exist. An error that matches ErrUnavailable becomes a
-// 503, every other error a 500. A nil issuer or authenticate panics.
-func TokenEndpoint(issuer *Issuer, authenticate func(ctx context.Context, username, password string) (Subject, error), cfg TokenEndpointConfig) http.Handler {
+// TokenEndpoint returns the OAuth2 token endpoint of an issuer, with the grants password, refresh_token and, where it
+// is configured, client_credentials, as golang.org/x/oauth2 and other clients expect it. authenticate returns the
+// subject of a username and password, or ErrPassword when they do not belong together or the user does not exist. An
+// error that matches ErrUnavailable becomes a 503, every other error a 500. A nil issuer or authenticate panics.
+func TokenEndpoint(
+	issuer *Issuer,
+	authenticate func(ctx context.Context, username, password string) (Subject, error),
+	cfg TokenEndpointConfig,
+) http.Handler {
 	if issuer == nil || authenticate == nil {
 		panic("authn: TokenEndpoint needs an Issuer and a function that authenticates")
 	}
@@ -189,7 +193,11 @@ func (t *tokenEndpoint) clientCredentials(ctx context.Context, clientID string, 
 	return t.issuer.IssueAccess(ctx, s)
 }
 
-func (t *tokenEndpoint) password(w http.ResponseWriter, r *http.Request, clientID, username, password string) (TokenPair, error) {
+func (t *tokenEndpoint) password(
+	w http.ResponseWriter,
+	r *http.Request,
+	clientID, username, password string,
+) (TokenPair, error) {
 	if username == "" || password == "" {
 		return TokenPair{}, badRequest("username or password is missing")
 	}
@@ -226,7 +234,12 @@ func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.
 }
 
 // authenticateClient returns the id of the client that sent a request. check may be nil: then clients are public.
-func authenticateClient(w http.ResponseWriter, r *http.Request, form url.Values, check func(ctx context.Context, id, secret string) error) (string, error) {
+func authenticateClient(
+	w http.ResponseWriter,
+	r *http.Request,
+	form url.Values,
+	check func(ctx context.Context, id, secret string) error,
+) (string, error) {
 	id, secret, basic := r.BasicAuth()
 	if basic {
 		var err1, err2 error
@@ -258,7 +271,8 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &oauthError{http.StatusMethodNotAllowed, "invalid_request", "POST is needed"}
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/x-www-form-urlencoded" {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		media != "application/x-www-form-urlencoded" {
 		return nil, badRequest("the body must be application/x-www-form-urlencoded")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)

@@ -150,8 +150,12 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 }
 
 // Authenticate is Verify in builtin types, for packages that do not import this one. bearer is the token without its
-// scheme. Errors that are the caller's have a Challenge() string; those that match ErrUnavailable have a Temporary() bool.
-func (v *Verifier) Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error) {
+// scheme. Errors that are the caller's have a Challenge() string; those that match ErrUnavailable have a Temporary()
+// bool.
+func (v *Verifier) Authenticate(
+	ctx context.Context,
+	bearer string,
+) (subject string, roles []string, claims map[string]any, err error) {
 	if bearer == "" {
 		return "", nil, nil, missing
 	}
@@ -309,5 +313,6 @@ func (v *Verifier) current(ctx context.Context, c *claims) error {
 
 // meant reports whether one of the token's audiences is one of ours.
 func (v *Verifier) meant(aud []string) bool {
-	return len(v.cfg.Audience) == 0 || slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(v.cfg.Audience, a) })
+	return len(v.cfg.Audience) == 0 ||
+		slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(v.cfg.Audience, a) })
 }

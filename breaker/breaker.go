@@ -160,8 +160,8 @@ func (b *Breaker) newEra(s State) *era {
 	return e
 }
 
-// openFor returns how long the breaker opens now: OpenFor the first time, then doubled for each time in a row, with a tenth
-// at most at random.
+// openFor returns how long the breaker opens now: OpenFor the first time, then doubled for each time in a row, with a
+// tenth at most at random.
 func (b *Breaker) openFor() time.Duration {
 	if b.opened == 0 {
 		return b.cfg.OpenFor
@@ -216,8 +216,8 @@ func (b *Breaker) Open() {
 	b.enter(e)
 }
 
-// HalfOpen lets an open breaker probe at once, as when its time has passed: for programs that know, from a health check,
-// that the service has returned. It does nothing in other states, and when the breaker was opened manually.
+// HalfOpen lets an open breaker probe at once, as when its time has passed: for programs that know, from a health
+// check, that the service has returned. It does nothing in other states, and when the breaker was opened manually.
 func (b *Breaker) HalfOpen() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

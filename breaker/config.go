@@ -63,10 +63,10 @@ type Config struct {
 	// Retry says whether and how failed attempts are repeated. The zero value: not.
 	Retry Retry
 
-	// ShortDeadline is the least time that a caller must have given a call for the passing of the caller's own deadline
-	// to count as a failure. Below it the call is ignored: else a few callers with 2 ms would open the breaker of a healthy
-	// service for all. Default 1 s, or Timeout when that is less. When all callers give less, and the service hangs, only a
-	// smaller value lets the breaker open. Negative: every deadline that passes counts.
+	// ShortDeadline is the least time that a caller must have given a call for the passing of the caller's own deadline to
+	// count as a failure. Below it the call is ignored: else a few callers with 2 ms would open the breaker of a healthy
+	// service for all. Default 1 s, or Timeout when that is less. When all callers give less, and the service hangs, only
+	// a smaller value lets the breaker open. Negative: every deadline that passes counts.
 	ShortDeadline time.Duration
 
 	// Classify tells what a finished call means; ctx is the caller's. A value that is no Outcome counts as Ignore. Default
@@ -75,8 +75,8 @@ type Config struct {
 
 	// OnStateChange is called after every change of state.
 	OnStateChange func(StateChange)
-	// OnCall is called after every attempt and every rejection. At most 65,536 calls wait for a slow hook; further ones are
-	// dropped, so that a stuck hook fills no memory. Changes of state are never dropped.
+	// OnCall is called after every attempt and every rejection. At most 65,536 calls wait for a slow hook; further ones
+	// are dropped, so that a stuck hook fills no memory. Changes of state are never dropped.
 	OnCall func(Call)
 	// Logger logs hooks that panic, and a Classify that returns no Outcome. Default slog.Default().
 	Logger *slog.Logger
@@ -133,8 +133,8 @@ func (o Outcome) String() string {
 }
 
 // DefaultClassify takes nil for Success, the end of ctx by cancellation and a rejection by another breaker for Ignore,
-// and everything else for Failure: a deadline of the caller's that passed in mid-flight too, since most slow dependencies
-// are first seen that way. Config.ShortDeadline keeps short ones from counting.
+// and everything else for Failure: a deadline of the caller's that passed in mid-flight too, since most slow
+// dependencies are first seen that way. Config.ShortDeadline keeps short ones from counting.
 func DefaultClassify(ctx context.Context, err error) Outcome {
 	switch {
 	case err == nil:

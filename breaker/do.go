@@ -25,7 +25,12 @@ func Do[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, err
 }
 
 // DoOr is Do, and when that fails returns what fallback makes of the error.
-func DoOr[T any](ctx context.Context, b *Breaker, fn func(context.Context) (T, error), fallback func(context.Context, error) (T, error)) (T, error) {
+func DoOr[T any](
+	ctx context.Context,
+	b *Breaker,
+	fn func(context.Context) (T, error),
+	fallback func(context.Context, error) (T, error),
+) (T, error) {
 	v, err := Do(ctx, b, fn)
 	if err != nil {
 		return fallback(ctx, err)
@@ -62,7 +67,12 @@ const untried Outcome = -1
 
 // attempt runs fn once. end is the total deadline, if there is one: it is no context of its own, so that an attempt
 // needs one context at most.
-func attempt[T any](ctx context.Context, b *Breaker, end time.Time, fn func(context.Context) (T, error)) (v T, out Outcome, err error) {
+func attempt[T any](
+	ctx context.Context,
+	b *Breaker,
+	end time.Time,
+	fn func(context.Context) (T, error),
+) (v T, out Outcome, err error) {
 	t, err := b.admit(ctx, end)
 	if err != nil {
 		return v, untried, err
@@ -96,7 +106,9 @@ func (b *Breaker) classify(ctx context.Context, t *ticket, err error) Outcome {
 	out := b.cfg.Classify(ctx, err)
 	switch {
 	case out < Success || out > Ignore:
-		b.cfg.Logger.ErrorContext(ctx, "breaker: Classify returned no Outcome, the call is ignored", "breaker", b.cfg.Name, "outcome", int(out))
+		b.cfg.Logger.ErrorContext(
+			ctx, "breaker: Classify returned no Outcome, the call is ignored", "breaker", b.cfg.Name, "outcome", int(out),
+		)
 		return Ignore
 	case out == Failure && t.given > 0 && t.given < b.cfg.ShortDeadline && !errors.Is(err, ErrTimeout):
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {

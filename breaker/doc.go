@@ -21,22 +21,22 @@
 //     runtime.Goexit, or hangs longer than Config.ProbeTimeout, gives its place back.
 //   - Outcomes have three values. What the caller cancels is Ignore, the breaker's own timeout is Failure; rejections
 //     (open, full, limited) count as nothing and are not retried. A call whose deadline has passed is not run.
-//   - A retry pauses with full jitter, never longer than its ceiling or what the service asked for, and not at all when the
-//     pause would pass the deadline, the breaker is open, or too large a part of the calls are retries already. What it
-//     returns then matches both the last error and the reason.
+//   - A retry pauses with full jitter, never longer than its ceiling or what the service asked for, and not at all when
+//     the pause would pass the deadline, the breaker is open, or too large a part of the calls are retries already.
+//     What it returns then matches both the last error and the reason.
 //   - Hooks run in order, once each, on a goroutine of their own, outside every lock: a slow or panicking hook delays
 //     nobody, and a hook may call the breaker.
-//   - A closed breaker with Timeout: -1 adds no allocation to a successful call, and takes no lock, unless a rate limit or
-//     a rate over a window is asked for. Timeout and Deadline together cost one context, and none when the caller's own
-//     deadline is earlier. A retry policy costs nothing until the first failure.
+//   - A closed breaker with Timeout: -1 adds no allocation to a successful call, and takes no lock, unless a rate limit
+//     or a rate over a window is asked for. Timeout and Deadline together cost one context, and none when the caller's
+//     own deadline is earlier. A retry policy costs nothing until the first failure.
 //
 // # What it does not do
 //
 // State is not shared between processes: that would put a round trip, and its failure, before every call. A function
 // that ignores its context is not abandoned: it runs on the caller's goroutine until it returns. There is no hedging, a
 // second call beside a slow one: functions that write to what they captured, as clients do to their reply, would race,
-// and the answer that comes second would have to be closed by somebody who knows how. There are no span events here, for
-// this package links no telemetry: see breakerotel.
+// and the answer that comes second would have to be closed by somebody who knows how. There are no span events here,
+// for this package links no telemetry: see breakerotel.
 //
 // The state machine is github.com/sony/gobreaker/v2, the pauses between retries are computed by
 // github.com/cenkalti/backoff/v4.

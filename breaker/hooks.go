@@ -114,8 +114,8 @@ func (h *hooks) deliver() {
 	}
 }
 
-// call calls the hook for an event. It survives a hook that panics or ends its goroutine: the events that follow must be
-// delivered, and no caller waits for this goroutine.
+// call calls the hook for an event. It survives a hook that panics or ends its goroutine: the events that follow must
+// be delivered, and no caller waits for this goroutine.
 func (h *hooks) call(event any, rest []any) {
 	returned := false
 	defer func() {

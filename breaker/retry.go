@@ -8,7 +8,15 @@ import (
 )
 
 // retry makes the attempts after the first, which returned v and err and meant out.
-func retry[T any](ctx context.Context, b *Breaker, end time.Time, fn func(context.Context) (T, error), v T, out Outcome, err error) (T, error) {
+func retry[T any](
+	ctx context.Context,
+	b *Breaker,
+	end time.Time,
+	fn func(context.Context) (T, error),
+	v T,
+	out Outcome,
+	err error,
+) (T, error) {
 	for n := 1; ; n++ {
 		if out != Failure || b.cfg.Retry.If != nil && !b.cfg.Retry.If(err) {
 			return v, err

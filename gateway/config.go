@@ -20,8 +20,8 @@ import (
 )
 
 // Authenticator tells who a bearer token stands for. An error that has a Challenge() string is a 401, and names its
-// WWW-Authenticate header. A net.Error, such as context.DeadlineExceeded, and an error whose Temporary() bool is true say
-// that the token cannot be verified now: 503. Every other one is a 401.
+// WWW-Authenticate header. A net.Error, such as context.DeadlineExceeded, and an error whose Temporary() bool is true
+// say that the token cannot be verified now: 503. Every other one is a 401.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error)
 }
@@ -41,9 +41,9 @@ type Config struct {
 	// CORS answers browsers of other origins. Default: none is allowed, and headers of services pass as they are.
 	CORS *CORS
 	// RemoveHeaders are further headers that a client's request must not have, beside those that the gateway sets itself
-	// and their relatives: X-User-ID, X-User-Roles, the headers of Claims, Forwarded, X-Forwarded-*, X-Original-*, X-Real-IP,
-	// X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are removed under every spelling
-	// that some server takes for the same name, from trailers too.
+	// and their relatives: X-User-ID, X-User-Roles, the headers of Claims, Forwarded, X-Forwarded-*, X-Original-*,
+	// X-Real-IP, X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are removed under
+	// every spelling that some server takes for the same name, from trailers too.
 	RemoveHeaders []string
 	// TrustedProxies are the networks whose X-Forwarded headers are believed and continued. Default: none.
 	TrustedProxies []netip.Prefix
@@ -60,9 +60,9 @@ type Config struct {
 
 	// Logger is told of every request. Default: slog.Default().
 	Logger *slog.Logger
-	// PublicEdge is for gateways that strangers call: a stranger's trace context becomes a link, not a parent, so that nobody
-	// outside decides what is sampled, and baggage is dropped. Where middleware around the gateway makes the request's span,
-	// that decides.
+	// PublicEdge is for gateways that strangers call: a stranger's trace context becomes a link, not a parent, so that
+	// nobody outside decides what is sampled, and baggage is dropped. Where middleware around the gateway makes the
+	// request's span, that decides.
 	PublicEdge bool
 	// TracerProvider makes a server span of every request, where there is none yet, and a client span of every attempt.
 	// Default: the global one.
@@ -118,13 +118,13 @@ type Route struct {
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// RoundRobin takes instances in turn. Default: the less busy of two drawn at random.
 	RoundRobin bool `json:"round_robin,omitempty"`
-	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes, ObserveOnly and hooks are used.
-	// Default: opens after 5 failures in a row for 30 s.
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes, ObserveOnly and hooks are
+	// used. Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
 	// MaxEjection is the part of the instances that open breakers may take out of rotation. Default 0.5. When more are
-	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than trying:
-	// a rolling restart, or one bad endpoint, then takes no service away. So the only instance of a service is never
-	// ejected. 1: no bound; a request gets 503 while all breakers are open.
+	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than
+	// trying: a rolling restart, or one bad endpoint, then takes no service away. So the only instance of a service is
+	// never ejected. 1: no bound; a request gets 503 while all breakers are open.
 	MaxEjection float64 `json:"max_ejection,omitempty"`
 	// Health is the path at which an instance tells how it is. Default "/health".
 	Health string `json:"health,omitempty"`
@@ -169,7 +169,8 @@ func (c *CORS) withDefaults() (*CORS, error) {
 	}
 	for _, o := range d.Origins {
 		u, err := url.Parse(o)
-		if o != "*" && o != "null" && (err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+strings.ToLower(u.Host)) {
+		if o != "*" && o != "null" &&
+			(err != nil || u.Scheme == "" || u.Host == "" || o != u.Scheme+"://"+strings.ToLower(u.Host)) {
 			return nil, fmt.Errorf("gateway: CORS: origin %q: want one as browsers send it, such as https://shop.example", o)
 		}
 	}

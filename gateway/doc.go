@@ -24,23 +24,24 @@
 //   - X-User-ID, X-User-Roles, the X-Forwarded headers and Config.Claims' are removed from every request, under every
 //     spelling that a service could read as them, and then set by the gateway alone. Request trailers that were not
 //     declared are dropped, and those of these names.
-//   - Server's connections are guarded: a request with both Content-Length and Transfer-Encoding, and others that servers are
-//     known to read differently, get 400, and what follows a malformed body is never read as a request. See Guard.
+//   - Server's connections are guarded: a request with both Content-Length and Transfer-Encoding, and others that
+//     servers are known to read differently, get 400, and what follows a malformed body is never read as a request. See
+//     Guard.
 //   - What may not be processed twice is sent once: only idempotent requests, or such as no service has seen, are tried
 //     again, within a budget, and only while nothing of the body has been read.
 //   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
 //     goes away ends the request at the service, is 499 in logs and metrics, and is no failure of the service.
 //   - Each instance has a circuit breaker, which only 5xx and missing answers open.
-//   - A request has one server span, that of middleware around the gateway where there is one, and a client span for each
-//     attempt, which is what the service is told.
+//   - A request has one server span, that of middleware around the gateway where there is one, and a client span for
+//     each attempt, which is what the service is told.
 //   - A reload fails no request. With an invalid configuration the old one goes on serving.
 //
 // docs/gateway.md lists what is removed, added and refused, why, and the test of each.
 //
 // # What it does not do
 //
-// It makes no tokens, caches no answers and compresses nothing. It changes no Location and no cookie's path: services learn
-// their prefix from X-Forwarded-Prefix. Behind an http.Server without Guard, a request
-// with both Content-Length and Transfer-Encoding is not refused: net/http drops the length and reads the body as chunked, and
-// so it is passed on.
+// It makes no tokens, caches no answers and compresses nothing. It changes no Location and no cookie's path: services
+// learn their prefix from X-Forwarded-Prefix. Behind an http.Server without Guard, a request with both Content-Length
+// and Transfer-Encoding is not refused: net/http drops the length and reads the body as chunked, and so it is passed
+// on.
 package gateway

@@ -88,7 +88,15 @@ func (s *scanner) scan(p []byte) int {
 				s.state = scanNothing
 			}
 			i++
-		case scanBetween, scanRequestLine, scanLineStart, scanHeadCR, scanName, scanValue, scanLength, scanLengthEnd, scanLengthCR:
+		case scanBetween,
+			scanRequestLine,
+			scanLineStart,
+			scanHeadCR,
+			scanName,
+			scanValue,
+			scanLength,
+			scanLengthEnd,
+			scanLengthCR:
 			i = s.head(p, i)
 		case scanBody:
 			n := min(s.left, int64(len(p)-i))

@@ -82,7 +82,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	for claim, name := range cfg.Claims {
 		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
-			return nil, fmt.Errorf("gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name)
+			return nil, fmt.Errorf(
+				"gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name,
+			)
 		}
 		g.owned[folded(name)] = struct{}{}
 	}

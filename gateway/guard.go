@@ -16,13 +16,14 @@ import (
 const handshakeTimeout = 10 * time.Second
 
 // Guard returns a listener whose connections refuse what net/http would mend: a request with both Content-Length and
-// Transfer-Encoding, with either of them twice, with Transfer-Encoding in HTTP/1.0, or with folded header lines gets 400,
-// and a body whose chunks are malformed ends the connection. A service behind a proxy that mends otherwise would take a
-// part of such a request for another one. HTTP/2 and what follows an upgrade pass unseen.
+// Transfer-Encoding, with either of them twice, with Transfer-Encoding in HTTP/1.0, or with folded header lines gets
+// 400, and a body whose chunks are malformed ends the connection. A service behind a proxy that mends otherwise would
+// take a part of such a request for another one. HTTP/2 and what follows an upgrade pass unseen.
 //
-// Door's methods use it, and tell of what is refused; it is for programs that have an http.Server of their own. When connections of l are *tls.Conn,
-// Guard does their handshakes, so l must come from tls.NewListener, with "h2" and "http/1.1" as NextProtos where HTTP/2 is
-// wanted. To be handed such connections, the server must serve HTTP/2 (the default).
+// Door's methods use it, and tell of what is refused; it is for programs that have an http.Server of their own. When
+// connections of l are *tls.Conn, Guard does their handshakes, so l must come from tls.NewListener, with "h2" and
+// "http/1.1" as NextProtos where HTTP/2 is wanted. To be handed such connections, the server must serve HTTP/2 (the
+// default).
 func Guard(l net.Listener) net.Listener { return newGuard(l, nil) }
 
 func newGuard(l net.Listener, told *refusals) *guard {
@@ -113,8 +114,8 @@ func (g *guard) shake(c *tls.Conn) {
 
 var errFraming = errors.New("gateway: the body's chunks are malformed")
 
-// nonsense takes the place of what follows where chunks are malformed. Wherever that is, net/http fails to understand it,
-// and the handler is told so; were reading to fail, it would seem to it that the client has gone.
+// nonsense takes the place of what follows where chunks are malformed. Wherever that is, net/http fails to understand
+// it, and the handler is told so; were reading to fail, it would seem to it that the client has gone.
 const nonsense = "\x00\n\r\n\r\n"
 
 // guarded is a connection that a scanner looks at.
@@ -165,7 +166,8 @@ func (c *guarded) Read(p []byte) (int, error) {
 
 // Write implements net.Conn. It sees an upgrade granted: what the client sends from then on is no HTTP.
 func (c *guarded) Write(p []byte) (int, error) {
-	if c.upgrade.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 101 ")) || c.connect.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 2")) {
+	if c.upgrade.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 101 ")) ||
+		c.connect.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 2")) {
 		c.raw.Store(true)
 	}
 	if c.told != nil {

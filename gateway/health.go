@@ -141,7 +141,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 						i.breaker.HalfOpen() // what it learns from its next request is worth more than its time
 					}
 					if ctx.Err() == nil && i.sick.Swap(sick) != sick {
-						g.cfg.Logger.WarnContext(ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", sick)
+						g.cfg.Logger.WarnContext(
+							ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", sick,
+						)
 					}
 				})
 			}

@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// owned are the headers that only the gateway sets, or that some service takes for the address of a client, in lower case.
+// owned are the headers that only the gateway sets, or that some service takes for the address of a client, in lower
+// case.
 var owned = []string{
 	"x-user-id", "x-user-roles", "forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip",
 	"cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-remote-ip", "x-remote-addr", "x-rewrite-url", "x-envoy-external-address",
@@ -29,8 +30,8 @@ type identity struct {
 	claims  map[string]any
 }
 
-// folded is a header's name as careless servers read it: CGI and its descendants make one character of all that are neither
-// letters nor digits.
+// folded is a header's name as careless servers read it: CGI and its descendants make one character of all that are
+// neither letters nor digits.
 func folded(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -108,7 +109,8 @@ func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	}
 }
 
-// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: an id is no measurement.
+// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: an id is no
+// measurement.
 func claimText(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -126,9 +128,10 @@ func claimText(v any) string {
 // passes says whether a header of the name reaches a service as it was set, and means nothing to the way there.
 func passes(name string) bool {
 	key := http.CanonicalHeaderKey(name)
-	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) && !strings.ContainsFunc(name, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
-	})
+	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) &&
+		!strings.ContainsFunc(name, func(r rune) bool {
+			return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+		})
 }
 
 // headerValue escapes what would end the value or divide it.
@@ -139,8 +142,8 @@ func headerValue(s string) string {
 	return s
 }
 
-// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there has
-// 2^64 of them.
+// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there
+// has 2^64 of them.
 func (g *Gateway) network(r *http.Request) string {
 	addr := g.client(r)
 	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
@@ -179,7 +182,8 @@ func (g *Gateway) client(r *http.Request) string {
 
 func (g *Gateway) trusts(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return err == nil && slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
+	return err == nil &&
+		slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
 
 // setForwarded tells the service where the request came from.

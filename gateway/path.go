@@ -10,9 +10,9 @@ import (
 
 var errPath = errors.New("gateway: the path has dot segments, encoded slashes, backslashes or control characters")
 
-// receivedPath is the escaped path as the client sent it, with the characters escaped that a path must not contain. What is
-// checked, matched and sent is this one string: url.URL.EscapedPath decodes escaped slashes where the path also contains
-// such a character.
+// receivedPath is the escaped path as the client sent it, with the characters escaped that a path must not contain.
+// What is checked, matched and sent is this one string: url.URL.EscapedPath decodes escaped slashes where the path also
+// contains such a character.
 func receivedPath(u *url.URL) string {
 	path := u.RawPath
 	if path == "" {
@@ -31,21 +31,24 @@ func receivedPath(u *url.URL) string {
 
 // allowedInPath reports the characters that url.URL.EscapedPath keeps in a RawPath.
 func allowedInPath(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,;=:@/[]", c) >= 0
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("-._~!$&'()*+,;=:@/[]", c) >= 0
 }
 
-// checkPath refuses escaped paths that services and gateways are known to read differently: some take what follows a ; in
-// a segment for a parameter, and see two dots before it.
+// checkPath refuses escaped paths that services and gateways are known to read differently: some take what follows a ;
+// in a segment for a parameter, and see two dots before it.
 func checkPath(escaped string, slashes bool) error {
 	if escaped == "" {
 		return nil
 	}
-	if !strings.ContainsFunc(escaped, func(r rune) bool { return r == '%' || r == '\\' || r < ' ' || r == 0x7f }) && !strings.Contains(escaped, "/.") {
+	if !strings.ContainsFunc(escaped, func(r rune) bool { return r == '%' || r == '\\' || r < ' ' || r == 0x7f }) &&
+		!strings.Contains(escaped, "/.") {
 		return nil
 	}
 	for segment := range strings.SplitSeq(escaped, "/") {
 		s, err := url.PathUnescape(segment)
-		if name, _, _ := strings.Cut(s, ";"); err != nil || name == "." || name == ".." || strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) {
+		if name, _, _ := strings.Cut(s, ";"); err != nil || name == "." || name == ".." ||
+			strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) {
 			return errPath
 		}
 		if i := strings.IndexByte(s, '/'); i >= 0 {

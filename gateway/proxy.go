@@ -60,8 +60,8 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 	}
 }
 
-// drain reads the rest of an answer that is not passed on, so that its connection can be used again, but no more and for
-// no longer than a new connection costs.
+// drain reads the rest of an answer that is not passed on, so that its connection can be used again, but no more and
+// for no longer than a new connection costs.
 func drain(body io.ReadCloser) {
 	stop := time.AfterFunc(100*time.Millisecond, func() { _ = body.Close() })
 	defer stop.Stop()
@@ -79,7 +79,8 @@ func (r *route) another(tried []*instance) bool {
 
 // retriable says whether a request may be sent again: it was not processed, or twice is as good as once.
 func retriable(out *http.Request, res *http.Response, err error) bool {
-	if res != nil && res.StatusCode != http.StatusBadGateway && res.StatusCode != http.StatusServiceUnavailable && res.StatusCode != http.StatusGatewayTimeout {
+	if res != nil && res.StatusCode != http.StatusBadGateway && res.StatusCode != http.StatusServiceUnavailable &&
+		res.StatusCode != http.StatusGatewayTimeout {
 		return false
 	}
 	var op *net.OpError
@@ -100,7 +101,13 @@ func retriable(out *http.Request, res *http.Response, err error) bool {
 }
 
 // send tries one instance, after as many others as resend says.
-func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(error), resend int) (*http.Response, error) {
+func (r *route) send(
+	out *http.Request,
+	x *exchange,
+	inst *instance,
+	done func(error),
+	resend int,
+) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(out.Context())
 	inst.busy.Add(1)
 	timer := newProgress(r.Timeout, func() {
@@ -152,7 +159,8 @@ func (r *route) send(out *http.Request, x *exchange, inst *instance, done func(e
 		}
 		answered(span, 0, err)
 		release()
-		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() || errors.Is(err, errRequest) || errors.Is(err, errOwnLimit) {
+		if errors.Is(out.Context().Err(), context.Canceled) || x.body.failed() || errors.Is(err, errRequest) ||
+			errors.Is(err, errOwnLimit) {
 			done(errNoVerdict)
 		} else {
 			done(err)

@@ -45,8 +45,8 @@ func (r *refusals) tell(from net.Addr, answer, why string) {
 // ownHeader is the header of all answers that net/http makes of what is no request. Those of handlers have a Date.
 const ownHeader = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
 
-// ownAnswer returns the status of an answer that net/http made of what is no request: "400 Bad Request", and what is wrong
-// in words of its own.
+// ownAnswer returns the status of an answer that net/http made of what is no request: "400 Bad Request", and what is
+// wrong in words of its own.
 func ownAnswer(p []byte) (status string, ok bool) {
 	rest, ok := bytes.CutPrefix(p, []byte("HTTP/1.1 "))
 	if !ok || len(rest) == 0 || rest[0] != '4' && rest[0] != '5' {

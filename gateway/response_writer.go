@@ -27,8 +27,8 @@ type reply struct {
 	ended        atomic.Bool   // the whole exchange has run out of time
 }
 
-// closeConnection ends an HTTP/1 connection with this answer. On HTTP/2 net/http would make a GOAWAY of the header, and so
-// end the streams of other requests.
+// closeConnection ends an HTTP/1 connection with this answer. On HTTP/2 net/http would make a GOAWAY of the header, and
+// so end the streams of other requests.
 func (w *reply) closeConnection() {
 	if w.major == 1 {
 		w.Header().Set("Connection", "close")
@@ -51,8 +51,8 @@ func (w *reply) progress() {
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline)
 }
 
-// endWrites ends a write that waits for the client when ctx ends. The function that it returns lifts the deadline again, for
-// the next request of the connection.
+// endWrites ends a write that waits for the client when ctx ends. The function that it returns lifts the deadline
+// again, for the next request of the connection.
 func (w *reply) endWrites(ctx context.Context) func() {
 	if _, ok := ctx.Deadline(); !ok {
 		return func() { w.liftDeadline() }
@@ -177,7 +177,8 @@ func (c *CORS) allow(origin string) string {
 
 // preflight answers a browser's question, and says whether it was one.
 func (g *Gateway) preflight(w *reply, r *http.Request) bool {
-	if w.cors == nil || r.Method != http.MethodOptions || r.Header.Get("Origin") == "" || r.Header.Get("Access-Control-Request-Method") == "" {
+	if w.cors == nil || r.Method != http.MethodOptions || r.Header.Get("Origin") == "" ||
+		r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
 	w.writeHeaderWith(http.StatusNoContent, func(h http.Header) {
@@ -203,7 +204,17 @@ func (w *reply) writeHeaderWith(status int, set func(http.Header)) {
 }
 
 // hop are the headers that concern one connection only.
-var hop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+var hop = []string{
+	"Connection",
+	"Proxy-Connection",
+	"Keep-Alive",
+	"Proxy-Authenticate",
+	"Proxy-Authorization",
+	"Te",
+	"Trailer",
+	"Transfer-Encoding",
+	"Upgrade",
+}
 
 func removeHop(h http.Header) {
 	for _, line := range h["Connection"] {

@@ -210,8 +210,8 @@ func (r *route) panicking() bool {
 	return float64(open) > r.MaxEjection*float64(len(r.instances))
 }
 
-// pickAny chooses an instance without regard to breakers, one that was not tried where there is one. What it answers does
-// not count, but an answer that is no failure lets its breaker probe at once.
+// pickAny chooses an instance without regard to breakers, one that was not tried where there is one. What it answers
+// does not count, but an answer that is no failure lets its breaker probe at once.
 func (r *route) pickAny(tried []*instance) (*instance, func(error), error) {
 	fit := make([]*instance, 0, len(r.instances))
 	for _, i := range r.instances {
@@ -300,7 +300,11 @@ func newTransports(t *tls.Config) (plain, h2c *http.Transport) {
 		MaxResponseHeaderBytes: 256 << 10,
 		// A connection that is silent is pinged, and dropped when the ping is not answered: else every request would be sent
 		// into a dead one.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:  5 * time.Second,
+			PingTimeout:      5 * time.Second,
+			WriteByteTimeout: 10 * time.Second,
+		},
 	}
 	h2c = plain.Clone()
 	h2c.Protocols = new(http.Protocols)

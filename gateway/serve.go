@@ -37,7 +37,13 @@ func exchangeOf(ctx context.Context) *exchange {
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	ctx, id, span := g.telemetry.enter(r)
-	w := &reply{ResponseWriter: rw, id: id, major: r.ProtoMajor, cors: g.cors, origin: g.cors.allow(r.Header.Get("Origin"))}
+	w := &reply{
+		ResponseWriter: rw,
+		id:             id,
+		major:          r.ProtoMajor,
+		cors:           g.cors,
+		origin:         g.cors.allow(r.Header.Get("Origin")),
+	}
 	panics := true
 	defer func() {
 		if panics && w.status == 0 { // of the Fallback, the Authenticator or the Limiter; net/http cuts the connection
@@ -104,7 +110,10 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		g.tooLarge(ctx, w)
 		return
 	}
-	x.body = &requestBody{max: rt.MaxBody, cut: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) }}
+	x.body = &requestBody{
+		max: rt.MaxBody,
+		cut: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) },
+	}
 	if rt.TotalTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, rt.TotalTimeout)
@@ -193,7 +202,10 @@ func (g *Gateway) within(ctx context.Context, w *reply, rt *route, kind, who str
 		return false
 	}
 	if err != nil { // a door that is shut because its counter is broken helps nobody
-		g.telemetry.log(ctx, slog.LevelError, "gateway: the rate limit cannot be counted, the request passes", slog.Any("error", err), slog.String("route", rt.Name))
+		g.telemetry.log(
+			ctx, slog.LevelError, "gateway: the rate limit cannot be counted, the request passes", slog.Any("error", err),
+			slog.String("route", rt.Name),
+		)
 		return true
 	}
 	if !ok {
@@ -228,7 +240,9 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
 		w.gone()
 	case errors.Is(err, errRequest):
-		g.telemetry.log(ctx, slog.LevelInfo, "gateway: a request cannot be sent", slog.String("route", x.route.Name), slog.Any("error", err))
+		g.telemetry.log(
+			ctx, slog.LevelInfo, "gateway: a request cannot be sent", slog.String("route", x.route.Name), slog.Any("error", err),
+		)
 		w.closeConnection()
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
 	case errors.As(err, &open):

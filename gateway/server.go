@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Server is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees them,
-// malformed or ambiguous ones, are told to ErrorLog, or else to package log's standard logger: one line a second at most,
-// with nothing of the request.
+// Server is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees
+// them, malformed or ambiguous ones, are told to ErrorLog, or else to package log's standard logger: one line a second
+// at most, with nothing of the request.
 type Server struct {
 	*http.Server
 }
@@ -88,7 +88,8 @@ func (s *Server) tlsConfig(certFile, keyFile string) (*tls.Config, error) {
 			cfg.NextProtos = append(cfg.NextProtos, p.name)
 		}
 	}
-	if certFile != "" || keyFile != "" || len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
+	if certFile != "" || keyFile != "" ||
+		len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("gateway: certificate: %w", err)

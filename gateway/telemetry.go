@@ -48,8 +48,10 @@ func (t *telemetry) attributes(m mark) metric.MeasurementOption {
 	if o, ok := t.marks.Load(m); ok {
 		return o.(metric.MeasurementOption)
 	}
-	o := metric.WithAttributeSet(attribute.NewSet(attribute.String("http.route", m.route), attribute.String("http.request.method", m.method),
-		attribute.Int("http.response.status_code", m.status)))
+	o := metric.WithAttributeSet(
+		attribute.NewSet(attribute.String("http.route", m.route), attribute.String("http.request.method", m.method),
+			attribute.Int("http.response.status_code", m.status)),
+	)
 	t.marks.Store(m, o)
 	return o
 }
@@ -62,8 +64,15 @@ func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
 		return nil, err
 	}
 	adds, _ := cfg.Logger.Handler().(interface{ AddsCorrelationID() bool })
-	return &telemetry{logger: cfg.Logger, tracer: cfg.TracerProvider.Tracer(scope), propagator: cfg.Propagator, duration: d,
-		publicEdge: cfg.PublicEdge, standard: standard, ids: adds == nil || !adds.AddsCorrelationID()}, nil
+	return &telemetry{
+		logger:     cfg.Logger,
+		tracer:     cfg.TracerProvider.Tracer(scope),
+		propagator: cfg.Propagator,
+		duration:   d,
+		publicEdge: cfg.PublicEdge,
+		standard:   standard,
+		ids:        adds == nil || !adds.AddsCorrelationID(),
+	}, nil
 }
 
 // log tells something of a request, with its correlation id.
@@ -77,8 +86,8 @@ func (t *telemetry) log(ctx context.Context, level slog.Level, msg string, attrs
 	t.logger.LogAttrs(ctx, level, msg, attrs...)
 }
 
-// enter makes the context of a request. When middleware around the gateway has made a span or a correlation id of it, then
-// it has read the headers, and may have had reasons not to believe them: they are not read again. Its span is the
+// enter makes the context of a request. When middleware around the gateway has made a span or a correlation id of it,
+// then it has read the headers, and may have had reasons not to believe them: they are not read again. Its span is the
 // request's, and the gateway makes no other; that is a nil one.
 func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span) {
 	ctx := r.Context()
@@ -136,16 +145,23 @@ func (c noBaggage) Values(key string) []string {
 	return c.HeaderCarrier.Values(key)
 }
 
-// attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is recorded
-// around it there is none: the instance is told of what is around.
+// attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is
+// recorded around it there is none: the instance is told of what is around.
 func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.Request, trace.Span) {
 	ctx := req.Context()
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return req, nil
 	}
 	ctx, span := t.tracer.Start(ctx, method(req.Method), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		attribute.String("http.request.method", method(req.Method)), attribute.String("server.address", req.URL.Hostname()),
-		attribute.String("url.scheme", req.URL.Scheme), attribute.String("url.path", clip(req.URL.Path)), attribute.String("peer.service", route)))
+		attribute.String("http.request.method", method(req.Method)),
+		attribute.String("server.address", req.URL.Hostname()),
+		attribute.String(
+			"url.scheme",
+			req.URL.Scheme,
+		),
+		attribute.String("url.path", clip(req.URL.Path)),
+		attribute.String("peer.service", route),
+	))
 	if port, err := strconv.Atoi(req.URL.Port()); err == nil {
 		span.SetAttributes(attribute.Int("server.port", port))
 	}
@@ -212,8 +228,10 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 	}
 	if span != nil && span.IsRecording() {
 		span.SetName(method(r.Method) + " " + r.Pattern)
-		span.SetAttributes(attribute.String("http.request.method", method(r.Method)), attribute.String("http.route", r.Pattern),
-			attribute.Int("http.response.status_code", status), attribute.String("url.path", clip(r.URL.Path)))
+		span.SetAttributes(
+			attribute.String("http.request.method", method(r.Method)), attribute.String("http.route", r.Pattern),
+			attribute.Int("http.response.status_code", status), attribute.String("url.path", clip(r.URL.Path)),
+		)
 		if status >= 500 {
 			span.SetStatus(codes.Error, http.StatusText(status))
 		}
@@ -223,9 +241,21 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 	}
 	t.duration.Record(ctx, took.Seconds(), t.attributes(mark{r.Pattern, method(r.Method), status}))
 	if t.logger.Enabled(ctx, slog.LevelInfo) {
-		t.log(ctx, slog.LevelInfo, "gateway: request", slog.String("method", method(r.Method)), slog.String("path", clip(r.URL.Path)),
-			slog.String("route", r.Pattern), slog.Int("status", status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
-			slog.String("remote", r.RemoteAddr))
+		t.log(
+			ctx,
+			slog.LevelInfo,
+			"gateway: request",
+			slog.String("method", method(r.Method)),
+			slog.String("path", clip(r.URL.Path)),
+			slog.String(
+				"route",
+				r.Pattern,
+			),
+			slog.Int("status", status),
+			slog.Int64("bytes", w.bytes),
+			slog.Duration("took", took),
+			slog.String("remote", r.RemoteAddr),
+		)
 	}
 }
 

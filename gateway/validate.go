@@ -27,8 +27,8 @@ func (e *RouteError) Error() string {
 // Unwrap returns Err.
 func (e *RouteError) Unwrap() error { return e.Err }
 
-// Validate returns a *RouteError for the first thing that is wrong with the route by itself. Two routes may still exclude
-// each other, and a route may want roles of a gateway that has none.
+// Validate returns a *RouteError for the first thing that is wrong with the route by itself. Two routes may still
+// exclude each other, and a route may want roles of a gateway that has none.
 func (r Route) Validate() error {
 	r, err := r.withDefaults()
 	if err != nil {

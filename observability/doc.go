@@ -28,6 +28,7 @@
 //
 // # What it does not do
 //
-// It collects no logs and has no dashboards; docs/telemetry.md lists all that the library tells, with queries. With a plain http.ServeMux in place of Mux, the endpoint is the innermost
-// pattern whose mux saw the middleware's own request: http.StripPrefix and middleware that copies the request hide it.
+// It collects no logs and has no dashboards; docs/telemetry.md lists all that the library tells, with queries. With a
+// plain http.ServeMux in place of Mux, the endpoint is the innermost pattern whose mux saw the middleware's own
+// request: http.StripPrefix and middleware that copies the request hide it.
 package observability

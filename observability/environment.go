@@ -11,7 +11,8 @@ import (
 	"github.com/sillar-go/sillar/internal/correlation"
 )
 
-// propagatorFromEnvironment returns the propagator that OTEL_PROPAGATORS names, with the correlation id, or the default.
+// propagatorFromEnvironment returns the propagator that OTEL_PROPAGATORS names, with the correlation id, or the
+// default.
 func propagatorFromEnvironment() (p propagation.TextMapPropagator, fields []string, err error) {
 	names := os.Getenv("OTEL_PROPAGATORS")
 	if names == "" {
@@ -26,7 +27,10 @@ func propagatorFromEnvironment() (p propagation.TextMapPropagator, fields []stri
 			parts = append(parts, propagation.Baggage{})
 		case "none", "":
 		default:
-			return nil, nil, fmt.Errorf("observability: OTEL_PROPAGATORS names %q; known are tracecontext, baggage and none, others need Config.Propagator", name)
+			return nil, nil, fmt.Errorf(
+				"observability: OTEL_PROPAGATORS names %q; known are tracecontext, baggage and none, others need Config.Propagator",
+				name,
+			)
 		}
 	}
 	return propagation.NewCompositeTextMapPropagator(parts...), nil, nil
@@ -46,7 +50,14 @@ func queueSizeFromEnvironment() (int, error) {
 }
 
 // samplers are what OTEL_TRACES_SAMPLER may name; the SDK reads it.
-var samplers = []string{"always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"}
+var samplers = []string{
+	"always_on",
+	"always_off",
+	"traceidratio",
+	"parentbased_always_on",
+	"parentbased_always_off",
+	"parentbased_traceidratio",
+}
 
 // samplerInEnvironment reports whether OTEL_TRACES_SAMPLER decides.
 func samplerInEnvironment() (bool, error) {

@@ -20,10 +20,17 @@ func newSpanCounts(reg *prometheus.Registry) (spanCounts, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "observability_spans_total", Help: "Spans that were sent to the exporters, failed there, or were dropped from a full queue",
 	}, []string{"result"})
-	return spanCounts{vec.WithLabelValues("sent"), vec.WithLabelValues("failed"), vec.WithLabelValues("dropped")}, reg.Register(vec)
+	return spanCounts{
+			vec.WithLabelValues("sent"),
+			vec.WithLabelValues("failed"),
+			vec.WithLabelValues("dropped"),
+		}, reg.Register(
+			vec,
+		)
 }
 
-// spanQueue is the queue in front of one exporter. It knows what becomes of each span: the SDK's own queue drops silently.
+// spanQueue is the queue in front of one exporter. It knows what becomes of each span: the SDK's own queue drops
+// silently.
 type spanQueue struct {
 	sdktrace.SpanProcessor // the SDK's batches, whose queue is larger than max
 	max                    int64
@@ -38,7 +45,10 @@ type spanQueue struct {
 // newSpanQueue returns the queue of an exporter, for size spans.
 func newSpanQueue(e sdktrace.SpanExporter, size int, counts spanCounts, log *slog.Logger) *spanQueue {
 	q := &spanQueue{max: int64(size), counts: counts, log: log}
-	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(&countingExporter{e, q}, sdktrace.WithMaxQueueSize(size+sdktrace.DefaultMaxExportBatchSize))
+	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(
+		&countingExporter{e, q},
+		sdktrace.WithMaxQueueSize(size+sdktrace.DefaultMaxExportBatchSize),
+	)
 	return q
 }
 
@@ -68,7 +78,9 @@ func (q *spanQueue) Shutdown(ctx context.Context) error {
 	if lost == 0 {
 		return err
 	}
-	q.log.ErrorContext(ctx, "observability: spans were lost at shutdown", "lost", lost, "lost_in_all", q.lost.Load(), "error", err)
+	q.log.ErrorContext(
+		ctx, "observability: spans were lost at shutdown", "lost", lost, "lost_in_all", q.lost.Load(), "error", err,
+	)
 	if err != nil {
 		return fmt.Errorf("%d spans were lost: %w", lost, err)
 	}
@@ -93,7 +105,8 @@ type countingExporter struct {
 	q *spanQueue
 }
 
-// ExportSpans implements sdktrace.SpanExporter. It returns no error: OpenTelemetry's global handler need not say it again.
+// ExportSpans implements sdktrace.SpanExporter. It returns no error: OpenTelemetry's global handler need not say it
+// again.
 func (e *countingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	if e.q.waiting.Add(-int64(len(spans))) < 0 { // after Shutdown, which has counted them

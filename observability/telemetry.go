@@ -33,8 +33,9 @@ import (
 const scope = "github.com/sillar-go/sillar/observability"
 
 // Config names the service and says where its logs, metrics and spans go. Beside it the variables OTEL_SERVICE_NAME,
-// OTEL_RESOURCE_ATTRIBUTES, OTEL_PROPAGATORS, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and OTEL_BSP_* of OpenTelemetry
-// count where a field is empty; New refuses values that it does not know. Package otlp reads those of exporters.
+// OTEL_RESOURCE_ATTRIBUTES, OTEL_PROPAGATORS, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and OTEL_BSP_* of
+// OpenTelemetry count where a field is empty; New refuses values that it does not know. Package otlp reads those of
+// exporters.
 type Config struct {
 	// Service is the name of the service, in every log line and span. Default: OTEL_SERVICE_NAME; one of them is required.
 	Service string
@@ -49,10 +50,11 @@ type Config struct {
 	LogWriter io.Writer
 
 	// SpanExporters take the spans, package otlp makes them. None: tracing is off, and trace ids from outside are only
-	// passed on. They belong to this Telemetry, whose Shutdown ends them: several in one process need exporters of their own.
+	// passed on. They belong to this Telemetry, whose Shutdown ends them: several in one process need exporters of their
+	// own.
 	SpanExporters []sdktrace.SpanExporter
-	// SampleRatio is the part of traces, begun here, that is recorded. Default: OTEL_TRACES_SAMPLER, else 1. Negative: none.
-	// Traces that were begun elsewhere follow the decision made there.
+	// SampleRatio is the part of traces, begun here, that is recorded. Default: OTEL_TRACES_SAMPLER, else 1. Negative:
+	// none. Traces that were begun elsewhere follow the decision made there.
 	SampleRatio float64
 	// Sampler decides in place of SampleRatio. Default none.
 	Sampler sdktrace.Sampler
@@ -189,7 +191,9 @@ func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	if cfg.Version != "" {
 		own = append(own, attribute.String("service.version", cfg.Version))
 	}
-	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithFromEnv(), resource.WithAttributes(append(own, cfg.Attributes...)...))
+	res, err := resource.New(
+		ctx, resource.WithTelemetrySDK(), resource.WithFromEnv(), resource.WithAttributes(append(own, cfg.Attributes...)...),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
@@ -262,8 +266,8 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// MetricsHandler serves the registry in Prometheus' formats. Requests to it are neither counted nor logged. A metric that
-// cannot be served, because its name or labels contradict another's, is left out, logged once and counted in
+// MetricsHandler serves the registry in Prometheus' formats. Requests to it are neither counted nor logged. A metric
+// that cannot be served, because its name or labels contradict another's, is left out, logged once and counted in
 // promhttp_metric_handler_errors_total; all others are served.
 func (t *Telemetry) MetricsHandler() http.Handler {
 	inner := promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{

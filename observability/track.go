@@ -38,7 +38,11 @@ func FromContext(ctx context.Context) *Telemetry {
 // TrackDependency calls fn, a call to something outside, and measures it: dependency_request_duration_seconds by
 // status, and dependency_errors_total by the kind of error. dependency and operation are labels: constants, nothing
 // that a client sends. Without a Telemetry it only calls fn.
-func TrackDependency[T any](ctx context.Context, dependency, operation string, fn func(context.Context) (T, error)) (v T, err error) {
+func TrackDependency[T any](
+	ctx context.Context,
+	dependency, operation string,
+	fn func(context.Context) (T, error),
+) (v T, err error) {
 	t := FromContext(ctx)
 	if t == nil {
 		return fn(ctx)
@@ -73,7 +77,12 @@ func TrackOperation[T any](ctx context.Context, operation string, fn func(contex
 }
 
 // Trace calls fn inside a span of its own, which notes an error or a panic.
-func Trace[T any](ctx context.Context, name string, fn func(context.Context) (T, error), attrs ...attribute.KeyValue) (v T, err error) {
+func Trace[T any](
+	ctx context.Context,
+	name string,
+	fn func(context.Context) (T, error),
+	attrs ...attribute.KeyValue,
+) (v T, err error) {
 	tracer := otel.Tracer(scope)
 	if t := FromContext(ctx); t != nil {
 		tracer = t.tracer
@@ -106,8 +115,8 @@ func errorType(err error) string {
 	return fmt.Sprintf("%T", cause(err))
 }
 
-// cause returns the innermost error that others wrap. Of several that one wraps, the last counts: after the sentinel of the
-// package that wraps, it is what happened.
+// cause returns the innermost error that others wrap. Of several that one wraps, the last counts: after the sentinel of
+// the package that wraps, it is what happened.
 func cause(err error) error {
 	for {
 		switch w := err.(type) { //nolint:errorlint // this walks the tree itself

@@ -20,7 +20,9 @@ type writer struct {
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *writer) WriteHeader(code int) {
-	w.ResponseWriter.WriteHeader(code)                                           // panics for a code that is none: then nothing has been answered
+	w.ResponseWriter.WriteHeader(
+		code,
+	) // panics for a code that is none: then nothing has been answered
 	if w.status == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) { // other 1xx come before the answer
 		w.status = code
 	}

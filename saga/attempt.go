@@ -29,14 +29,28 @@ type result struct {
 }
 
 // attempts makes attempts until one decides, short pauses included.
-func (r *runner) attempts(ctx context.Context, stop stopSignal, n *node, st *StepState, payload []byte, inParallel bool) result {
+func (r *runner) attempts(
+	ctx context.Context,
+	stop stopSignal,
+	n *node,
+	st *StepState,
+	payload []byte,
+	inParallel bool,
+) result {
 	refused := 0
 	for {
 		if st.Attempts >= n.attempts || st.Takeovers > r.o.cfg.MaxTakeovers { // an earlier owner used them up
 			return result{end: endExhausted, err: errors.New(cmp.Or(st.Error, "attempts exhausted"))}
 		}
 		st.Attempts++
-		c := &Call{id: r.rec.ID, name: r.rec.Name, step: n.name, attempt: st.Attempts + st.Takeovers, fence: r.rec.Fence, payload: payload}
+		c := &Call{
+			id:      r.rec.ID,
+			name:    r.rec.Name,
+			step:    n.name,
+			attempt: st.Attempts + st.Takeovers,
+			fence:   r.rec.Fence,
+			payload: payload,
+		}
 		if !inParallel {
 			c.save = r.checkpoint
 		}

@@ -82,8 +82,18 @@ func (r *runner) undo(ctx context.Context, stop stopSignal, u undoable) result {
 				return result{end: endLost, err: err}
 			}
 		}
-		c := &Call{id: r.rec.ID, name: r.rec.Name, step: u.n.name, undo: true, attempt: u.st.UndoAttempts + u.st.UndoTakeovers,
-			fence: r.rec.Fence, certain: u.st.Status == StepCompleted, failed: r.rec.FailedStep, cause: r.rec.Cause, save: r.checkpoint}
+		c := &Call{
+			id:      r.rec.ID,
+			name:    r.rec.Name,
+			step:    u.n.name,
+			undo:    true,
+			attempt: u.st.UndoAttempts + u.st.UndoTakeovers,
+			fence:   r.rec.Fence,
+			certain: u.st.Status == StepCompleted,
+			failed:  r.rec.FailedStep,
+			cause:   r.rec.Cause,
+			save:    r.checkpoint,
+		}
 		state, err := r.attempt(ctx, u.n.undo, u.n.undoTimeout, c)
 		if ctx.Err() != nil && err != nil && !errors.Is(context.Cause(ctx), ErrDraining) {
 			return result{end: endLost, err: context.Cause(ctx)} // the stored intent says that the attempt was made
@@ -103,8 +113,10 @@ func (r *runner) undo(ctx context.Context, stop stopSignal, u undoable) result {
 			refused++
 			delay = cmp.Or(retryAfter, u.n.undoPause.Delay(refused))
 		}
-		r.o.cfg.Logger.WarnContext(ctx, "saga: a compensation failed", "saga", r.rec.Name, "saga_id", r.rec.ID, "step", u.n.name,
-			"attempt", c.attempt, "of", u.n.undoAttempts, "error", err)
+		r.o.cfg.Logger.WarnContext(
+			ctx, "saga: a compensation failed", "saga", r.rec.Name, "saga_id", r.rec.ID, "step", u.n.name, "attempt", c.attempt,
+			"of", u.n.undoAttempts, "error", err,
+		)
 		if u.st.UndoAttempts >= u.n.undoAttempts {
 			return result{end: endExhausted, err: err}
 		}

@@ -63,8 +63,16 @@ const patientAttempts = 1000
 var patientPause = Exponential(200*time.Millisecond, 10*time.Minute)
 
 func newNode[S any](name string, k kind, h Handler[S], attempts int) *node {
-	n := &node{name: name, kind: k, timeout: 10 * time.Second, attempts: attempts, pause: Exponential(200*time.Millisecond, 30*time.Second),
-		undoTimeout: 10 * time.Second, undoAttempts: patientAttempts, undoPause: patientPause}
+	n := &node{
+		name:         name,
+		kind:         k,
+		timeout:      10 * time.Second,
+		attempts:     attempts,
+		pause:        Exponential(200*time.Millisecond, 30*time.Second),
+		undoTimeout:  10 * time.Second,
+		undoAttempts: patientAttempts,
+		undoPause:    patientPause,
+	}
 	if k == kindPivot || k == kindRetriable {
 		n.pause = patientPause
 	}
@@ -218,9 +226,9 @@ func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
 	return &ParallelDef[S]{part[S]{n}}
 }
 
-// Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made of
-// it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on it.
-// An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
+// Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made
+// of it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on
+// it. An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
 func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
 	if merge == nil {
 		return d
@@ -286,9 +294,9 @@ func Define[S any](name string, version int, nodes ...Node[S]) *Def[S] {
 // StopOnFailure leaves the remaining compensations undone when one keeps failing, in place of running them all.
 func (d *Def[S]) StopOnFailure() *Def[S] { d.d.stop = true; return d }
 
-// ResumesFrom lets this version finish sagas that older ones have begun. Steps are matched by name: those that a saga has
-// begun must still be there, in the same order. What this version has added before the place where a saga stands is not
-// run for it. The state must still decode.
+// ResumesFrom lets this version finish sagas that older ones have begun. Steps are matched by name: those that a saga
+// has begun must still be there, in the same order. What this version has added before the place where a saga stands is
+// not run for it. The state must still decode.
 func (d *Def[S]) ResumesFrom(versions ...int) *Def[S] {
 	d.d.resumes = append(d.d.resumes, versions...)
 	return d
@@ -316,7 +324,9 @@ func (d *definition) check() {
 			case m.err != nil:
 				d.err = m.err
 			case m.name == "" || strings.ContainsAny(m.name, "/$ \n") || len(m.name) > 100:
-				d.err = fmt.Errorf("%w: %s: step name %q: want 1 to 100 characters without /, $ and space", ErrDefinition, d.name, m.name)
+				d.err = fmt.Errorf(
+					"%w: %s: step name %q: want 1 to 100 characters without /, $ and space", ErrDefinition, d.name, m.name,
+				)
 			case seen[m.name]:
 				d.err = fmt.Errorf("%w: %s: two steps are called %q", ErrDefinition, d.name, m.name)
 			case m.kind != kindParallel && (m.attempts < 1 || m.timeout <= 0 || m.undoAttempts < 1 || m.undoTimeout <= 0):

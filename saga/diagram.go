@@ -30,7 +30,9 @@ func (d *Def[S]) Mermaid(overlay ...Record) string {
 	})
 	status := statuses(overlay)
 	if len(status) > 0 {
-		b.WriteString("    classDef completed fill:#cfc\n    classDef started fill:#ffc\n    classDef failed fill:#fcc\n    classDef compensated fill:#ccf\n")
+		b.WriteString(
+			"    classDef completed fill:#cfc\n    classDef started fill:#ffc\n    classDef failed fill:#fcc\n    classDef compensated fill:#ccf\n",
+		)
 		d.d.each(func(id string, n *node) {
 			if s, ok := status[n.name]; ok && s != StepNotStarted {
 				fmt.Fprintf(&b, "    class %s %s\n", id, strings.ToLower(string(s)))
@@ -42,7 +44,14 @@ func (d *Def[S]) Mermaid(overlay ...Record) string {
 
 // DOT draws the definition for Graphviz, coloured by an instance where one is given.
 func (d *Def[S]) DOT(overlay ...Record) string {
-	status, colors := statuses(overlay), map[StepStatus]string{StepCompleted: "#ccffcc", StepStarted: "#ffffcc", StepFailed: "#ffcccc", StepCompensated: "#ccccff"}
+	status, colors := statuses(
+		overlay,
+	), map[StepStatus]string{
+		StepCompleted:   "#ccffcc",
+		StepStarted:     "#ffffcc",
+		StepFailed:      "#ffcccc",
+		StepCompensated: "#ccccff",
+	}
 	fill := map[string]string{}
 	d.d.each(func(id string, n *node) {
 		if c, ok := colors[status[n.name]]; ok {

@@ -17,17 +17,17 @@
 //
 // # Guarantees
 //
-//   - Intent is persisted before an effect, of compensations too. An attempt ends as success; as rejected (Reject), known
-//     to have had no effect; as not attempted (NotAttempted); or, for any other error, timeout, panic, crash or lost
-//     lease, in doubt. A step in doubt is compensated too, and Call.Certain reports that to the compensation.
+//   - Intent is persisted before an effect, of compensations too. An attempt ends as success; as rejected (Reject),
+//     known to have had no effect; as not attempted (NotAttempted); or, for any other error, timeout, panic, crash or
+//     lost lease, in doubt. A step in doubt is compensated too, and Call.Certain reports that to the compensation.
 //   - Steps, then at most one pivot, then retriable steps. After the pivot nothing is compensated: it is retried, then
 //     the saga is stuck. A pivot in doubt is retried with the same key; while it is in doubt nothing is compensated.
-//   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves the
-//     saga stuck, never compensated; the others still run (StopOnFailure opts out).
-//   - Leases belong to an orchestrator. Every takeover raises a fence; every write checks fence and revision; a zombie's
-//     write gets ErrFenced, and it runs no further step. Where the store's answer to a start, a claim or a last write was
-//     lost, the orchestrator goes on under a new name, and what the old one may own without running it is free as soon
-//     as the steps that run under it have ended.
+//   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves
+//     the saga stuck, never compensated; the others still run (StopOnFailure opts out).
+//   - Leases belong to an orchestrator. Every takeover raises a fence; every write checks fence and revision; a
+//     zombie's write gets ErrFenced, and it runs no further step. Where the store's answer to a start, a claim or a
+//     last write was lost, the orchestrator goes on under a new name, and what the old one may own without running it
+//     is free as soon as the steps that run under it have ended.
 //   - The idempotency key of a step, sagaID/step/do or sagaID/step/undo, is the same on every attempt. With package
 //     barrier a participant applies each key once, in any order of arrival.
 //   - A node claims only the definitions that it has registered; others are left alone.

@@ -37,7 +37,9 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 		return nil, fmt.Errorf("%w: %s version %d", ErrUnknown, d.d.name, d.d.version)
 	}
 	if id == "" || len(id) > 200 || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
-		return nil, fmt.Errorf("saga: start %s: the id %.200q must have 1 to 200 bytes of UTF-8 without control characters", d.d.name, id)
+		return nil, fmt.Errorf(
+			"saga: start %s: the id %.200q must have 1 to 200 bytes of UTF-8 without control characters", d.d.name, id,
+		)
 	}
 	raw, err := json.Marshal(state)
 	if err != nil {
@@ -98,8 +100,8 @@ func (d *Def[S]) Handle(o *Orchestrator, id string) *Handle[S] { return &Handle[
 // waitPoll is how often Wait looks for what other processes do.
 const waitPoll = 250 * time.Millisecond
 
-// Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or ctx's.
-// A stuck saga counts as ended.
+// Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or
+// ctx's. A stuck saga counts as ended.
 func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	changed, ended, here, cancel := h.o.subscribe(h.id)
 	defer cancel()
@@ -147,12 +149,20 @@ func (r Record) Err() error {
 	if r.Status != Compensated && r.Status != Stuck {
 		return nil
 	}
-	return &FailedError{ID: r.ID, Name: r.Name, Status: r.Status, Step: r.FailedStep, Cause: r.Cause, Compensations: r.failures()}
+	return &FailedError{
+		ID:            r.ID,
+		Name:          r.Name,
+		Status:        r.Status,
+		Step:          r.FailedStep,
+		Cause:         r.Cause,
+		Compensations: r.failures(),
+	}
 }
 
 // Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
 // changes nothing. The error is ErrTooLate when the saga compensates already, such as after the timeout of the Await,
-// ErrFinished when it has ended, or ErrNotFound. A payload of another type is an error, and is not kept. It joins the transaction in ctx.
+// ErrFinished when it has ended, or ErrNotFound. A payload of another type is an error, and is not kept. It joins the
+// transaction in ctx.
 func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
 	i := slices.IndexFunc(d.d.nodes, func(n *node) bool { return n.kind == kindAwait && n.name == name })
 	if i < 0 {

@@ -7,8 +7,8 @@ import (
 
 // Callers that wait for a saga are notified of changes that this process stores, and need not ask the store.
 
-// subscribe returns a channel that gets the record whenever this process stores a change of the saga; only the latest is
-// kept. ended is the record of one that has ended here a short while ago, and here says that it is at work.
+// subscribe returns a channel that gets the record whenever this process stores a change of the saga; only the latest
+// is kept. ended is the record of one that has ended here a short while ago, and here says that it is at work.
 func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record, here bool, cancel func()) {
 	changed = make(chan Record, 1)
 	o.mu.Lock()
@@ -68,7 +68,9 @@ func (o *Orchestrator) changed(ctx context.Context, r Record) {
 func (o *Orchestrator) notifyOnChange(ctx context.Context, r Record) {
 	defer func() {
 		if p := recover(); p != nil { // the saga goes on
-			o.cfg.Logger.ErrorContext(ctx, "saga: OnChange panicked", "saga", r.Name, "saga_id", r.ID, "panic", p, "stack", string(debug.Stack()))
+			o.cfg.Logger.ErrorContext(
+				ctx, "saga: OnChange panicked", "saga", r.Name, "saga_id", r.ID, "panic", p, "stack", string(debug.Stack()),
+			)
 		}
 	}()
 	o.cfg.OnChange(ctx, r)

@@ -103,33 +103,38 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 	if reason == "" {
 		return errors.New("saga: skip needs a reason")
 	}
-	return o.amend(ctx, id, Audit{Actor: actor, Action: "skip", Step: step, Reason: reason}, func(d *definition, r *Record) error {
-		if r.forwardStuck(d) {
-			if r.Steps[r.Cursor].Name != step {
-				return fmt.Errorf("%w: %s is stuck at %s, not at %s", ErrStep, id, r.Steps[r.Cursor].Name, step)
+	return o.amend(
+		ctx,
+		id,
+		Audit{Actor: actor, Action: "skip", Step: step, Reason: reason},
+		func(d *definition, r *Record) error {
+			if r.forwardStuck(d) {
+				if r.Steps[r.Cursor].Name != step {
+					return fmt.Errorf("%w: %s is stuck at %s, not at %s", ErrStep, id, r.Steps[r.Cursor].Name, step)
+				}
+				r.Steps[r.Cursor].Status = StepCompleted
+				r.Status, r.FailedStep, r.Cause = Running, "", ""
+				if r.Cursor++; r.Cursor == len(r.Steps) {
+					r.Status = Completed
+				}
+				return nil
 			}
-			r.Steps[r.Cursor].Status = StepCompleted
-			r.Status, r.FailedStep, r.Cause = Running, "", ""
-			if r.Cursor++; r.Cursor == len(r.Steps) {
-				r.Status = Completed
-			}
-			return nil
-		}
-		for i := range r.Steps {
-			list := []*StepState{&r.Steps[i]}
-			for j := range r.Steps[i].Branches {
-				list = append(list, &r.Steps[i].Branches[j])
-			}
-			for _, st := range list {
-				if st.Name == step && st.UndoError != "" && !st.Undone {
-					st.Undone, st.Status = true, StepCompensated
-					r.Status, r.Cursor = Compensating, r.highest()
-					return nil
+			for i := range r.Steps {
+				list := []*StepState{&r.Steps[i]}
+				for j := range r.Steps[i].Branches {
+					list = append(list, &r.Steps[i].Branches[j])
+				}
+				for _, st := range list {
+					if st.Name == step && st.UndoError != "" && !st.Undone {
+						st.Undone, st.Status = true, StepCompensated
+						r.Status, r.Cursor = Compensating, r.highest()
+						return nil
+					}
 				}
 			}
-		}
-		return fmt.Errorf("%w: no compensation of %s has failed in %s", ErrStep, step, id)
-	})
+			return fmt.Errorf("%w: no compensation of %s has failed in %s", ErrStep, step, id)
+		},
+	)
 }
 
 // amend changes a stuck saga, which has no owner.

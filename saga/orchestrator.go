@@ -36,7 +36,8 @@ type Config struct {
 	// MaxTakeovers bounds how often a step, or its compensation, is tried again after the process that ran it has died
 	// or has lost its lease. These attempts are not counted as those of Retry and CompensateRetry. Default 5.
 	MaxTakeovers int
-	// DrainTimeout bounds how long running handlers may go on after Run's context ends. Default 20 s. Negative disables it.
+	// DrainTimeout bounds how long running handlers may go on after Run's context ends. Default 20 s. Negative disables
+	// it.
 	DrainTimeout time.Duration
 	// Logger gets failures, stuck sagas as errors, and starts and ends. Default slog.Default.
 	Logger *slog.Logger
@@ -86,7 +87,10 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	cfg.Name = cmp.Or(cfg.Name, "orchestrator")
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.Lease < 0 || cfg.Poll < 0 || cfg.Concurrency < 0 || cfg.StoreTimeout < 0 || cfg.MaxTakeovers < 0 {
-		return nil, fmt.Errorf("%w: Lease, Poll, Concurrency, StoreTimeout and MaxTakeovers cannot be negative", ErrDefinition)
+		return nil, fmt.Errorf(
+			"%w: Lease, Poll, Concurrency, StoreTimeout and MaxTakeovers cannot be negative",
+			ErrDefinition,
+		)
 	}
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
@@ -95,9 +99,21 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orchestrator{store: boundedStore{store, cfg.StoreTimeout}, cfg: cfg, defs: map[Kind]*definition{}, tel: tel, wakes: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.Concurrency), waiting: map[string]map[chan Record]struct{}{}, here: map[string]struct{}{},
-		retired: map[*identity]struct{}{}, last: newRecent(1024)}
+	o := &Orchestrator{
+		store: boundedStore{store, cfg.StoreTimeout},
+		cfg:   cfg,
+		defs:  map[Kind]*definition{},
+		tel:   tel,
+		wakes: make(chan struct{}, 1),
+		slots: make(
+			chan struct{},
+			cfg.Concurrency,
+		),
+		waiting: map[string]map[chan Record]struct{}{},
+		here:    map[string]struct{}{},
+		retired: map[*identity]struct{}{},
+		last:    newRecent(1024),
+	}
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {
@@ -114,7 +130,10 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		for _, v := range d.definition().resumes {
 			k := Kind{d.Name(), v}
 			if o.defs[k] != nil || v >= d.Version() {
-				return nil, fmt.Errorf("%w: %s version %d cannot resume from version %d: it is registered, or not older", ErrDefinition, d.Name(), d.Version(), v)
+				return nil, fmt.Errorf(
+					"%w: %s version %d cannot resume from version %d: it is registered, or not older", ErrDefinition, d.Name(),
+					d.Version(), v,
+				)
 			}
 			o.defs[k] = d.definition()
 			o.kinds = append(o.kinds, k)

@@ -72,8 +72,8 @@ func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *Ste
 	return out
 }
 
-// mergeFields puts what a branch changed between base and its result into state, by top-level fields. A field that another
-// branch has changed too, and differently, is ErrMerge.
+// mergeFields puts what a branch changed between base and its result into state, by top-level fields. A field that
+// another branch has changed too, and differently, is ErrMerge.
 func mergeFields(base, state, branch []byte) ([]byte, error) {
 	var b, s, n map[string]json.RawMessage
 	for _, in := range []struct {

@@ -28,8 +28,8 @@ func newRunner(o *Orchestrator, r Record) *runner {
 // cancelSignal is the name under which a cancellation is kept. No step can have it.
 const cancelSignal = "$cancel"
 
-// drive goes on until the saga ends, parks, or is not ours any more, and reports false when it may still be ours. life ends
-// with the lease, and is what handlers run under; when stop ends, nothing new is begun.
+// drive goes on until the saga ends, parks, or is not ours any more, and reports false when it may still be ours. life
+// ends with the lease, and is what handlers run under; when stop ends, nothing new is begun.
 func (r *runner) drive(life context.Context, stop stopSignal, takenOver bool) (done bool) {
 	ctx := r.o.cfg.Propagator.Extract(life, propagation.MapCarrier(r.rec.Headers))
 	ctx, span := r.o.tel.saga(ctx, r.rec)
@@ -167,7 +167,9 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 				continue
 			}
 		default:
-			r.o.cfg.Logger.WarnContext(ctx, "saga: a write failed, trying again", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err)
+			r.o.cfg.Logger.WarnContext(
+				ctx, "saga: a write failed, trying again", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err,
+			)
 		}
 		if err := backoff.Sleep(ctx, pause.Delay(n)); err != nil {
 			return err
@@ -189,8 +191,8 @@ func (r *runner) atBoundary() bool {
 	return st.Attempts == 0 && !st.InDoubt
 }
 
-// applyCancel starts compensation where a cancellation has come and the saga may still be cancelled: the pivot has not begun, or
-// its beginning has not been stored yet.
+// applyCancel starts compensation where a cancellation has come and the saga may still be cancelled: the pivot has not
+// begun, or its beginning has not been stored yet.
 func (r *runner) applyCancel() {
 	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
 		return
@@ -328,8 +330,8 @@ func (r *runner) finish(s Status) {
 	r.rec.Status, r.rec.Owner = s, ""
 }
 
-// wait parks at an await whose signal is not there, or starts compensation after its timeout. Save refuses with ErrSignalled
-// when the signal came meanwhile, so exactly one of the two wins.
+// wait parks at an await whose signal is not there, or starts compensation after its timeout. Save refuses with
+// ErrSignalled when the signal came meanwhile, so exactly one of the two wins.
 func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
 	if st.Deadline.IsZero() {
 		return r.parkUntil(ctx, time.Now().Add(365*24*time.Hour))

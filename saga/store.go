@@ -154,9 +154,9 @@ type Store interface {
 	// Claim gives the node up to limit sagas of the kinds, oldest wake first, that are Running or Compensating, whose
 	// time has come, and that have no owner, or one without a lease. It raises Fence and Revision.
 	Claim(ctx context.Context, node string, kinds []Kind, limit int) ([]Claimed, error)
-	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq
-	// (else ErrSignalled). The stored Revision is then r.Revision + 1. A saga that was deleted is ErrNotFound, or ErrFenced. A record
-	// that the store can never hold is ErrUnstorable.
+	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq (else
+	// ErrSignalled). The stored Revision is then r.Revision + 1. A saga that was deleted is ErrNotFound, or ErrFenced. A
+	// record that the store can never hold is ErrUnstorable.
 	Save(ctx context.Context, r Record) error
 	// Signal keeps a payload under a name, once: the first one stays. It returns whether this was the first, sets
 	// WakeAt to now, and ErrNotFound or ErrFinished. check sees the saga first, in the same transaction, and can

@@ -55,10 +55,23 @@ func direction(c *Call) string {
 
 func (t *telemetry) step(ctx context.Context, c *Call) (context.Context, trace.Span) {
 	return t.tracer.Start(ctx, direction(c)+" "+c.step, trace.WithAttributes(
-		attribute.String("sillar.saga.id", c.id), attribute.String("sillar.saga.step", c.step), attribute.Int("sillar.saga.attempt", c.attempt)))
+		attribute.String(
+			"sillar.saga.id",
+			c.id,
+		),
+		attribute.String("sillar.saga.step", c.step),
+		attribute.Int("sillar.saga.attempt", c.attempt),
+	))
 }
 
-func (t *telemetry) stepDone(ctx context.Context, span trace.Span, name string, c *Call, took time.Duration, err error) {
+func (t *telemetry) stepDone(
+	ctx context.Context,
+	span trace.Span,
+	name string,
+	c *Call,
+	took time.Duration,
+	err error,
+) {
 	outcome := "success"
 	if err != nil {
 		outcome = "in_doubt"
@@ -70,8 +83,12 @@ func (t *telemetry) stepDone(ctx context.Context, span trace.Span, name string, 
 		span.RecordError(err)
 		span.SetStatus(codes.Error, outcome)
 	}
-	t.steps.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("saga", name), attribute.String("step", c.step),
-		attribute.String("direction", direction(c)), attribute.String("outcome", outcome)))
+	t.steps.Record(
+		ctx,
+		took.Seconds(),
+		metric.WithAttributes(attribute.String("saga", name), attribute.String("step", c.step),
+			attribute.String("direction", direction(c)), attribute.String("outcome", outcome)),
+	)
 	span.End()
 }
 
@@ -80,11 +97,15 @@ func (o *Orchestrator) stored(ctx context.Context, r Record) {
 	if !r.Status.Ended() {
 		return
 	}
-	o.tel.finished.Add(ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))))
+	o.tel.finished.Add(
+		ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))),
+	)
 	attrs := []any{"saga", r.Name, "saga_id", r.ID}
 	switch r.Status {
 	case Stuck:
-		o.cfg.Logger.ErrorContext(ctx, "saga: stuck: mend the cause and call Retry or RetryAll, or do the step by hand and call Skip",
+		o.cfg.Logger.ErrorContext(
+			ctx,
+			"saga: stuck: mend the cause and call Retry or RetryAll, or do the step by hand and call Skip",
 			append(attrs, "error", r.Err())...)
 	case Compensated:
 		o.cfg.Logger.InfoContext(ctx, "saga: compensated", append(attrs, "step", r.FailedStep, "cause", r.Cause)...)

@@ -45,7 +45,8 @@ func RunKeys(t *testing.T, open func(t *testing.T) (store authn.KeyStore, reopen
 		}
 		for i, want := range []authn.Key{a, b} {
 			g := got[i]
-			if g.ID != want.ID || g.Algorithm != want.Algorithm || !g.ActiveFrom.Equal(want.ActiveFrom) || !g.ExpiresAt.Equal(want.ExpiresAt) ||
+			if g.ID != want.ID || g.Algorithm != want.Algorithm || !g.ActiveFrom.Equal(want.ActiveFrom) ||
+				!g.ExpiresAt.Equal(want.ExpiresAt) ||
 				!reflect.DeepEqual(g.Private.Reveal(), want.Private.Reveal()) {
 				t.Errorf("key %d came back changed", i)
 			}
@@ -141,7 +142,11 @@ func roundTrip(t *testing.T, s authn.TokenStore) {
 	x.Subject.Roles = []string{"admin", "user"}
 	x.Subject.Scopes = []string{"orders:read"}
 	x.Subject.ClientID = "web"
-	x.Subject.Claims = map[string]any{"tenant": "acme", "account": int64(9007199254740993), "nested": map[string]any{"n": []any{json.Number("12345678901234567890.123")}}}
+	x.Subject.Claims = map[string]any{
+		"tenant":  "acme",
+		"account": int64(9007199254740993),
+		"nested":  map[string]any{"n": []any{json.Number("12345678901234567890.123")}},
+	}
 	create(t, s, x)
 	got, err := s.Lookup(t.Context(), "h1")
 	gotClaims, err1 := json.Marshal(got.Subject.Claims) // numbers may come back as another type, never with other digits
@@ -186,7 +191,10 @@ func reuse(t *testing.T, s authn.TokenStore) {
 	create(t, s, refreshToken("h1", "f1", "u1", now))
 	create(t, s, refreshToken("other", "f2", "u1", now))
 	rotate := func(old, next string, at time.Duration) error {
-		return s.Rotate(t.Context(), authn.Rotation{Old: old, Next: refreshToken(next, "f1", "u1", now), Now: now.Add(at), Grace: 10 * time.Second})
+		return s.Rotate(
+			t.Context(),
+			authn.Rotation{Old: old, Next: refreshToken(next, "f1", "u1", now), Now: now.Add(at), Grace: 10 * time.Second},
+		)
 	}
 	for i, c := range []struct {
 		old, next string
@@ -196,7 +204,8 @@ func reuse(t *testing.T, s authn.TokenStore) {
 			t.Fatalf("%d: within the grace: %v", i, err)
 		}
 	}
-	if err := rotate("h1", "h6", 10*time.Second+time.Millisecond); !errors.Is(err, authn.ErrReused) || !errors.Is(err, authn.ErrRefresh) {
+	if err := rotate("h1", "h6", 10*time.Second+time.Millisecond); !errors.Is(err, authn.ErrReused) ||
+		!errors.Is(err, authn.ErrRefresh) {
 		t.Fatalf("after the grace, which counts from the first use: %v", err)
 	}
 	has(t, s, map[string]bool{"h1": false, "h2": false, "h3": false, "h4": false, "h5": false, "h6": false, "other": true})
@@ -221,7 +230,10 @@ func expiry(t *testing.T, s authn.TokenStore) {
 	now := start()
 	create(t, s, refreshToken("h1", "f1", "u1", now))
 	for _, at := range []time.Duration{time.Hour, 2 * time.Hour} {
-		err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: refreshToken("h2", "f1", "u1", now), Now: now.Add(at), Grace: time.Second})
+		err := s.Rotate(
+			t.Context(),
+			authn.Rotation{Old: "h1", Next: refreshToken("h2", "f1", "u1", now), Now: now.Add(at), Grace: time.Second},
+		)
 		if !errors.Is(err, authn.ErrRefresh) || errors.Is(err, authn.ErrReused) {
 			t.Errorf("expired by %s: %v", at-time.Hour, err)
 		}
@@ -282,8 +294,8 @@ func purge(t *testing.T, s authn.TokenStore) {
 	}
 }
 
-// strictRaces lets replicas, whose clocks differ by up to 10 s, exchange one token at once without a grace: in each race
-// exactly one wins, and the first of the others revokes what it won.
+// strictRaces lets replicas, whose clocks differ by up to 10 s, exchange one token at once without a grace: in each
+// race exactly one wins, and the first of the others revokes what it won.
 func strictRaces(t *testing.T, s authn.TokenStore) {
 	now := start()
 	for race := range 30 {

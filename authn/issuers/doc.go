@@ -5,8 +5,8 @@
 //	keys, err := jwks.Discover(cfg.Issuer, jwks.Config{})
 //	v, err := authn.NewVerifier(keys, cfg)
 //
-// Each function returns an authn.VerifierConfig, which the caller may change: another RolesClaim, Revocations, a Logger.
-// Scopes are read from scope and scp for every issuer. Tokens of several issuers are verified by authn.Join.
+// Each function returns an authn.VerifierConfig, which the caller may change: another RolesClaim, Revocations, a
+// Logger. Scopes are read from scope and scp for every issuer. Tokens of several issuers are verified by authn.Join.
 //
 // # What it does not do
 //

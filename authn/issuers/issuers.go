@@ -6,9 +6,9 @@ import (
 	"github.com/sillar-go/sillar/authn"
 )
 
-// Auth0 accepts access tokens of an API of Auth0. domain is the tenant, such as "shop.eu.auth0.com", or a custom domain;
-// audience is the identifier of the API. Roles are the permissions of the user, which the API must add to its tokens
-// ("Add Permissions in the Access Token").
+// Auth0 accepts access tokens of an API of Auth0. domain is the tenant, such as "shop.eu.auth0.com", or a custom
+// domain; audience is the identifier of the API. Roles are the permissions of the user, which the API must add to its
+// tokens ("Add Permissions in the Access Token").
 func Auth0(domain, audience string) authn.VerifierConfig {
 	return authn.VerifierConfig{
 		Issuer:     "https://" + strings.Trim(domain, "/") + "/",
@@ -18,8 +18,8 @@ func Auth0(domain, audience string) authn.VerifierConfig {
 }
 
 // Okta accepts access tokens of a custom authorization server of Okta. issuer is its URL, such as
-// "https://shop.okta.com/oauth2/default". Roles are the groups of the user, which the server must add to its tokens as the
-// claim groups.
+// "https://shop.okta.com/oauth2/default". Roles are the groups of the user, which the server must add to its tokens as
+// the claim groups.
 func Okta(issuer, audience string) authn.VerifierConfig {
 	return authn.VerifierConfig{
 		Issuer:     issuer,
@@ -31,7 +31,8 @@ func Okta(issuer, audience string) authn.VerifierConfig {
 
 // Keycloak accepts access tokens of a realm of Keycloak. realmURL is its issuer: "https://host/realms/shop", and
 // "https://host/auth/realms/shop" before version 17. Keycloak names an audience only when a mapper of the client or a
-// client scope adds it. Roles are those of the realm; "resource_access.CLIENT.roles" as RolesClaim reads those of a client.
+// client scope adds it. Roles are those of the realm; "resource_access.CLIENT.roles" as RolesClaim reads those of a
+// client.
 func Keycloak(realmURL, audience string) authn.VerifierConfig {
 	return authn.VerifierConfig{
 		Issuer:     realmURL,
@@ -40,20 +41,23 @@ func Keycloak(realmURL, audience string) authn.VerifierConfig {
 	}
 }
 
-// EntraV1 accepts access tokens of Microsoft Entra ID in format 1, which an API gets unless its manifest asks for 2. The
-// audience is the Application ID URI, such as "api://orders". Roles are the application roles.
+// EntraV1 accepts access tokens of Microsoft Entra ID in format 1, which an API gets unless its manifest asks for 2.
+// The audience is the Application ID URI, such as "api://orders". Roles are the application roles.
 func EntraV1(tenantID, audience string) authn.VerifierConfig {
 	return authn.VerifierConfig{Issuer: "https://sts.windows.net/" + tenantID + "/", Audience: []string{audience}}
 }
 
-// EntraV2 accepts access tokens of Microsoft Entra ID in format 2 ("requestedAccessTokenVersion": 2). The audience is the
-// client id of the API. Roles are the application roles.
+// EntraV2 accepts access tokens of Microsoft Entra ID in format 2 ("requestedAccessTokenVersion": 2). The audience is
+// the client id of the API. Roles are the application roles.
 func EntraV2(tenantID, audience string) authn.VerifierConfig {
-	return authn.VerifierConfig{Issuer: "https://login.microsoftonline.com/" + tenantID + "/v2.0", Audience: []string{audience}}
+	return authn.VerifierConfig{
+		Issuer:   "https://login.microsoftonline.com/" + tenantID + "/v2.0",
+		Audience: []string{audience},
+	}
 }
 
-// Cognito accepts access tokens of a user pool of Amazon Cognito that were issued to one of the clients: these tokens name
-// no audience. Roles are the groups of the user.
+// Cognito accepts access tokens of a user pool of Amazon Cognito that were issued to one of the clients: these tokens
+// name no audience. Roles are the groups of the user.
 func Cognito(region, userPoolID string, clientIDs ...string) authn.VerifierConfig {
 	cfg := authn.VerifierConfig{
 		Issuer:        "https://cognito-idp." + region + ".amazonaws.com/" + userPoolID,
@@ -81,8 +85,8 @@ func Firebase(projectID string) authn.VerifierConfig {
 }
 
 // Supabase accepts access tokens of Supabase Auth for signed-in users. projectURL is "https://PROJECT.supabase.co". The
-// role is the one of PostgREST, "authenticated"; "app_metadata.roles" as RolesClaim reads an application's own. Projects
-// with a legacy JWT secret verify with authn.NewSecretKeySet.
+// role is the one of PostgREST, "authenticated"; "app_metadata.roles" as RolesClaim reads an application's own.
+// Projects with a legacy JWT secret verify with authn.NewSecretKeySet.
 func Supabase(projectURL string) authn.VerifierConfig {
 	return authn.VerifierConfig{
 		Issuer:     strings.TrimSuffix(projectURL, "/") + "/auth/v1",
@@ -103,8 +107,8 @@ func Ory(issuer, audience string) authn.VerifierConfig {
 	return authn.VerifierConfig{Issuer: issuer, Audience: []string{audience}, RolesClaim: "ext.roles"}
 }
 
-// Zitadel accepts access tokens of type JWT of Zitadel. The audience is the id of the project; clients ask for it with the
-// scope urn:zitadel:iam:org:project:id:PROJECT:aud. Roles are those of the project.
+// Zitadel accepts access tokens of type JWT of Zitadel. The audience is the id of the project; clients ask for it with
+// the scope urn:zitadel:iam:org:project:id:PROJECT:aud. Roles are those of the project.
 func Zitadel(issuer, projectID string) authn.VerifierConfig {
 	return authn.VerifierConfig{
 		Issuer:     issuer,

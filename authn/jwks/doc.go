@@ -6,10 +6,10 @@
 //
 // # Guarantees
 //
-//   - The set is read again every Config.Refresh, and when a token names an unknown key, but never more often than every
-//     Config.MinInterval, whatever tokens are sent. All who wait for keys wait for one request.
-//   - While the endpoint is down, or answers nonsense or an empty set, the keys of before serve on. A key that is not among
-//     them then gives authn.ErrUnavailable: it may have been made meanwhile.
+//   - The set is read again every Config.Refresh, and when a token names an unknown key, but never more often than
+//     every Config.MinInterval, whatever tokens are sent. All who wait for keys wait for one request.
+//   - While the endpoint is down, or answers nonsense or an empty set, the keys of before serve on. A key that is not
+//     among them then gives authn.ErrUnavailable: it may have been made meanwhile.
 //   - New does not wait for the endpoint: services start in any order. Until the first answer, verification gives
 //     authn.ErrUnavailable, which is a 503 and not a 401.
 //   - Answers are bounded in size; https is required, save for loopback addresses and under Config.Insecure, and

@@ -191,7 +191,10 @@ func (s *Set) find(id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
 		return found, nil
 	}
 	if s.failed { // the issuer may have published the key since
-		return nil, fmt.Errorf("%w: the key is not among the known ones, and the set cannot be read again", authn.ErrUnavailable)
+		return nil, fmt.Errorf(
+			"%w: the key is not among the known ones, and the set cannot be read again",
+			authn.ErrUnavailable,
+		)
 	}
 	return nil, authn.ErrUnknownKey
 }

@@ -8,8 +8,8 @@
 // # Guarantees
 //
 //   - Tokens are stored as hashes. A copy of the database logs nobody in.
-//   - A login is one document, so an exchange is one atomic write. Of exchanges and revocations at the same time each sees
-//     what the one before has written: none slips past a revocation.
+//   - A login is one document, so an exchange is one atomic write. Of exchanges and revocations at the same time each
+//     sees what the one before has written: none slips past a revocation.
 //   - Writes are acknowledged by the majority where there is a replica set, and reads are the primary's, whatever the
 //     client's defaults are: a revocation that was acknowledged survives a failover and is seen at once.
 //   - The document stays small: tokens that were used longer ago than the grace lie in a collection of their own, where

@@ -120,7 +120,14 @@ func encode(x authn.RefreshToken) (grant, error) {
 	if err != nil {
 		return grant{}, fmt.Errorf("mongotokens: the subject's claims: %w", err)
 	}
-	return grant{x.Hash, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt)}, nil
+	return grant{
+		x.Hash,
+		string(p),
+		micros(x.CreatedAt),
+		micros(x.ExpiresAt),
+		micros(x.FamilyEndsAt),
+		micros(x.UsedAt),
+	}, nil
 }
 
 func (g grant) decode(family, subject string) (authn.RefreshToken, error) {
@@ -145,9 +152,16 @@ func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.families.UpdateOne(ctx, bson.D{{Key: "_id", Value: x.Family}, {Key: "grants.hash", Value: bson.D{{Key: "$ne", Value: x.Hash}}}},
-		bson.D{{Key: "$setOnInsert", Value: bson.D{{Key: "subject", Value: x.Subject.ID}}}, {Key: "$push", Value: bson.D{{Key: "grants", Value: g}}},
-			{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}}}}, options.UpdateOne().SetUpsert(true))
+	_, err = s.families.UpdateOne(
+		ctx,
+		bson.D{{Key: "_id", Value: x.Family}, {Key: "grants.hash", Value: bson.D{{Key: "$ne", Value: x.Hash}}}},
+		bson.D{
+			{Key: "$setOnInsert", Value: bson.D{{Key: "subject", Value: x.Subject.ID}}},
+			{Key: "$push", Value: bson.D{{Key: "grants", Value: g}}},
+			{Key: "$inc", Value: bson.D{{Key: "rev", Value: int64(1)}}},
+		},
+		options.UpdateOne().SetUpsert(true),
+	)
 	if mongo.IsDuplicateKeyError(err) {
 		return errors.New("mongotokens: this refresh token exists")
 	}
@@ -227,9 +241,15 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	}
 }
 
-// tidy returns the grants of f that stay: the first use of hash is noted, what has expired is left out, and so is, once it
-// is in the other collection, what was used longer ago than the grace.
-func (s *Store) tidy(ctx context.Context, f family, hash string, now int64, grace time.Duration) (keep []grant, err error) {
+// tidy returns the grants of f that stay: the first use of hash is noted, what has expired is left out, and so is, once
+// it is in the other collection, what was used longer ago than the grace.
+func (s *Store) tidy(
+	ctx context.Context,
+	f family,
+	hash string,
+	now int64,
+	grace time.Duration,
+) (keep []grant, err error) {
 	for _, g := range f.Grants {
 		if g.Hash == hash && g.Used == 0 {
 			g.Used = now
@@ -237,7 +257,10 @@ func (s *Store) tidy(ctx context.Context, f family, hash string, now int64, grac
 		switch {
 		case g.Expires <= now:
 		case g.Used != 0 && (grace <= 0 || now-g.Used > grace.Microseconds()):
-			_, err := s.used.ReplaceOne(ctx, bson.D{{Key: "_id", Value: g.Hash}}, old{g.Hash, f.ID, f.Subject, g.Expires, g}, options.Replace().SetUpsert(true))
+			_, err := s.used.ReplaceOne(
+				ctx, bson.D{{Key: "_id", Value: g.Hash}}, old{g.Hash, f.ID, f.Subject, g.Expires, g},
+				options.Replace().SetUpsert(true),
+			)
 			if err != nil && !mongo.IsDuplicateKeyError(err) { // another exchange has just written the same
 				return nil, err
 			}
@@ -248,8 +271,8 @@ func (s *Store) tidy(ctx context.Context, f family, hash string, now int64, grac
 	return keep, nil
 }
 
-// write gives the login other grants, or deletes it where there are none. It reports false when somebody else has changed
-// it meanwhile.
+// write gives the login other grants, or deletes it where there are none. It reports false when somebody else has
+// changed it meanwhile.
 func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bool, err error) {
 	as := bson.D{{Key: "_id", Value: f.ID}, {Key: "rev", Value: f.Rev}}
 	if len(grants) == 0 {

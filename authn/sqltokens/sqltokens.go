@@ -99,8 +99,10 @@ func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, er
 	x := authn.RefreshToken{Hash: hash}
 	var text string
 	var created, expires, ends, used int64
-	err := s.db.Querier(ctx).QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
-		s.tokens+" WHERE hash = $1", hash).Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
+	err := s.db.Querier(ctx).
+		QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
+			s.tokens+" WHERE hash = $1", hash).
+		Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return authn.RefreshToken{}, authn.ErrRefresh
 	}
@@ -112,7 +114,15 @@ func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, er
 		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read the profile of a token: %w", err)
 	}
 	x.Subject.ID = subject
-	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(created), fromMicros(expires), fromMicros(ends), fromMicros(used)
+	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(
+		created,
+	), fromMicros(
+		expires,
+	), fromMicros(
+		ends,
+	), fromMicros(
+		used,
+	)
 	return x, nil
 }
 
@@ -125,8 +135,8 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 	return err
 }
 
-// Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when that
-// transaction is rolled back, except on SQLite inside a transaction of the caller's own (sqldb.WithSQLTx).
+// Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
+// that transaction is rolled back, except on SQLite inside a transaction of the caller's own (sqldb.WithSQLTx).
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
@@ -183,11 +193,14 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 	}
 	seen := s.db.AfterRollback(ctx, func() {
 		if err := outside(); err != nil {
-			s.cfg.Logger.Error("sqltokens: the login of a reused refresh token could not be revoked after a rollback; revoke it by hand",
-				"family", family, "error", err)
+			s.cfg.Logger.Error(
+				"sqltokens: the login of a reused refresh token could not be revoked after a rollback; revoke it by hand", "family",
+				family, "error", err,
+			)
 		}
 	})
-	if !seen && s.db.Dialect() == sqldb.PostgreSQL { // begun by the caller, who ends it unseen: another connection removes it now
+	if !seen &&
+		s.db.Dialect() == sqldb.PostgreSQL { // begun by the caller, who ends it unseen: another connection removes it now
 		if err := outside(); err != nil {
 			return err
 		}
@@ -204,7 +217,9 @@ func (s *Store) drop(ctx context.Context, column, value string) error {
 func (s *Store) RevokeFamily(ctx context.Context, family string) error {
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		var subject string
-		err := s.db.Querier(ctx).QueryRow(ctx, "SELECT subject FROM "+s.tokens+" WHERE family = $1 LIMIT 1", family).Scan(&subject)
+		err := s.db.Querier(ctx).
+			QueryRow(ctx, "SELECT subject FROM "+s.tokens+" WHERE family = $1 LIMIT 1", family).
+			Scan(&subject)
 		if errors.Is(err, sqldb.ErrNoRows) {
 			return nil
 		}
@@ -238,8 +253,9 @@ func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
 
 // RevokeID implements authn.TokenStore.
 func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.revoked+" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = "+
-		"CASE WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at ELSE "+s.revoked+".expires_at END", id, micros(until))
+	_, err := s.db.Querier(ctx).
+		Exec(ctx, "INSERT INTO "+s.revoked+" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = "+
+			"CASE WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at ELSE "+s.revoked+".expires_at END", id, micros(until))
 	if err != nil {
 		return fmt.Errorf("sqltokens: revoke an id: %w", err)
 	}

@@ -92,7 +92,9 @@ func (ca *DevCA) Issue(valid time.Duration, hosts ...string) (certPEM, keyPEM []
 	if err != nil {
 		return nil, nil, fmt.Errorf("tlsconfig: make a certificate: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(
+		&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER},
+	), nil
 }
 
 // WriteFiles issues a certificate and writes ca.crt, NAME.crt and NAME.key (mode 0600) into a folder.

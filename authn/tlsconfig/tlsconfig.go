@@ -104,7 +104,8 @@ func (f *Files) loop(ctx context.Context) {
 	}
 }
 
-// Reload reads the files now. When they cannot be used, those that were read before stay in use, and the error says why.
+// Reload reads the files now. When they cannot be used, those that were read before stay in use, and the error says
+// why.
 func (f *Files) Reload() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,8 +197,8 @@ func pool(name string, pem []byte) (*x509.CertPool, error) {
 	return p, nil
 }
 
-// Server returns a configuration for servers, HTTP and gRPC. It needs a CertFile. Changes of the files reach it. It may be
-// changed before it is used; certificates and client authorities stay those of the files.
+// Server returns a configuration for servers, HTTP and gRPC. It needs a CertFile. Changes of the files reach it. It may
+// be changed before it is used; certificates and client authorities stay those of the files.
 func (f *Files) Server() *tls.Config {
 	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	f.serve(base, f.now.Load())
@@ -227,9 +228,10 @@ func (f *Files) serve(c *tls.Config, l *loaded) {
 	}
 }
 
-// Client returns a configuration for clients. Each new connection presents the certificate of the files as they are then.
-// With Config.ServerName, it also verifies the server with the RootCAFile as it is then. Without, crypto/tls does not say
-// which host is dialed, and the RootCAFile stays the one at the time of this call: HTTP clients use Transport instead.
+// Client returns a configuration for clients. Each new connection presents the certificate of the files as they are
+// then. With Config.ServerName, it also verifies the server with the RootCAFile as it is then. Without, crypto/tls does
+// not say which host is dialed, and the RootCAFile stays the one at the time of this call: HTTP clients use Transport
+// instead.
 func (f *Files) Client() *tls.Config {
 	l := f.now.Load()
 	c := f.client(l)
@@ -265,7 +267,8 @@ func (f *Files) verifyServer(state tls.ConnectionState) error {
 }
 
 // Transport returns a transport for HTTP clients, HTTP/1.1 and HTTP/2, with the settings of http.DefaultTransport. Each
-// new connection uses the files as they are then, the RootCAFile included. The caller may change it before its first use.
+// new connection uses the files as they are then, the RootCAFile included. The caller may change it before its first
+// use.
 func (f *Files) Transport() *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -274,7 +277,10 @@ func (f *Files) Transport() *http.Transport {
 		MaxIdleConns:          100,
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}, // a dead connection is dropped
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 15 * time.Second,
+			PingTimeout:     5 * time.Second,
+		}, // a dead connection is dropped
 	}
 }
 

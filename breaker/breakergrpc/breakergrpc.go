@@ -51,9 +51,9 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 	return breaker.Success
 }
 
-// localMessages are the beginnings of the messages with which grpc-go ends a call on this side: a message that cannot be
-// encoded or is above our own limits, metadata or a method that cannot be sent, credentials that could not be had. grpc-go
-// has no types for them. TestLocalErrorsOfGRPC provokes each.
+// localMessages are the beginnings of the messages with which grpc-go ends a call on this side: a message that cannot
+// be encoded or is above our own limits, metadata or a method that cannot be sent, credentials that could not be had.
+// grpc-go has no types for them. TestLocalErrorsOfGRPC provokes each.
 var localMessages = []string{
 	"grpc: error while marshaling", "trying to send message larger than max", "grpc: received message larger than max",
 	"grpc: received message after decompression larger than max", "header key ", "malformed method name", "grpc: Compressor is not installed",
@@ -107,7 +107,8 @@ func Must(g *Guard, err error) *Guard {
 	return g
 }
 
-// DialOptions returns the interceptors of a new Guard. It panics on a Config that makes no sense; New returns the error.
+// DialOptions returns the interceptors of a new Guard. It panics on a Config that makes no sense; New returns the
+// error.
 func DialOptions(cfg Config) []grpc.DialOption { return Must(New(cfg)).DialOptions() }
 
 // DialOptions returns the interceptors as options of grpc.NewClient.
@@ -119,7 +120,14 @@ func (g *Guard) DialOptions() []grpc.DialOption {
 func (g *Guard) Breaker(target string) *breaker.Breaker { return g.breakers.Get(target) }
 
 // Unary is a grpc.UnaryClientInterceptor.
-func (g *Guard) Unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (g *Guard) Unary(
+	ctx context.Context,
+	method string,
+	req, reply any,
+	cc *grpc.ClientConn,
+	invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	ctx = g.inject(ctx)
 	b := g.breakers.Get(cc.Target())
 	attempts := 0
@@ -138,7 +146,14 @@ func (g *Guard) Unary(ctx context.Context, method string, req, reply any, cc *gr
 }
 
 // Stream is a grpc.StreamClientInterceptor.
-func (g *Guard) Stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (g *Guard) Stream(
+	ctx context.Context,
+	desc *grpc.StreamDesc,
+	cc *grpc.ClientConn,
+	method string,
+	open grpc.Streamer,
+	opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	ctx = g.inject(ctx)
 	b := g.breakers.Get(cc.Target())
 	done, err := b.Allow(ctx)

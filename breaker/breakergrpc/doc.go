@@ -18,6 +18,6 @@
 // # What it does not do
 //
 // It makes no spans: add otelgrpc's stats handler for those. To the span that is in the context it adds the events
-// breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them. gRPC's own retries, set by a
-// service config, happen inside one attempt and are not seen.
+// breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them. gRPC's own retries, set
+// by a service config, happen inside one attempt and are not seen.
 package breakergrpc

@@ -78,8 +78,9 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	e.last, e.kind = res, strconv.Itoa(res.StatusCode)
 	return res, &attemptError{
 		error: &StatusError{Host: req.URL.Host, Status: res.StatusCode}, outcome: out,
-		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented && res.StatusCode != http.StatusHTTPVersionNotSupported,
-		pause:      retryAfter(res.Header.Get("Retry-After"), e.t.cfg.MaxRetryAfter),
+		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented &&
+			res.StatusCode != http.StatusHTTPVersionNotSupported,
+		pause: retryAfter(res.Header.Get("Retry-After"), e.t.cfg.MaxRetryAfter),
 	}
 }
 

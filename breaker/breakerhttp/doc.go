@@ -16,8 +16,8 @@
 //   - With Config.Breaker.Retry set, only requests are repeated that may be: idempotent methods, or an Idempotency-Key,
 //     with no body or one that GetBody can replay. The body of a response that is not returned is drained and closed,
 //     so its connection is used again. Retry-After is honoured, as seconds and as a date, up to Config.MaxRetryAfter.
-//   - The attempt timeout ends when the response's header is there: it does not cut the body. Breaker.Deadline does,
-//     it is the whole request's. Get, Post and the others, whose callers see no body, wait for each part of it no longer
+//   - The attempt timeout ends when the response's header is there: it does not cut the body. Breaker.Deadline does, it
+//     is the whole request's. Get, Post and the others, whose callers see no body, wait for each part of it no longer
 //     than for the header.
 //   - The last response reaches the caller readable, whatever its status. A request is never changed, and its body is
 //     closed on every path.

@@ -111,7 +111,11 @@ func newBase() http.RoundTripper {
 	tuned.MaxIdleConnsPerHost = 64
 	// A connection that is silent is pinged, and dropped when the ping is not answered: else every request would be sent
 	// into a dead one.
-	tuned.HTTP2 = &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second}
+	tuned.HTTP2 = &http.HTTP2Config{
+		SendPingTimeout:  5 * time.Second,
+		PingTimeout:      5 * time.Second,
+		WriteByteTimeout: 10 * time.Second,
+	}
 	return tuned
 }
 

@@ -7,9 +7,9 @@ import (
 	"github.com/sillar-go/sillar/breaker/internal/spanevent"
 )
 
-// Do is breaker.Do, and adds events to the span of ctx: breaker.retry when another attempt begins, breaker.rejected when
-// the call is not tried, breaker.gave_up when retries end. The success of a first attempt costs nothing more, with a span
-// or without. Packages breakerhttp and breakergrpc add these events themselves.
+// Do is breaker.Do, and adds events to the span of ctx: breaker.retry when another attempt begins, breaker.rejected
+// when the call is not tried, breaker.gave_up when retries end. The success of a first attempt costs nothing more, with
+// a span or without. Packages breakerhttp and breakergrpc add these events themselves.
 func Do[T any](ctx context.Context, b *breaker.Breaker, fn func(context.Context) (T, error)) (T, error) {
 	attempts := 0
 	var last error
@@ -26,7 +26,12 @@ func Do[T any](ctx context.Context, b *breaker.Breaker, fn func(context.Context)
 }
 
 // DoOr is breaker.DoOr with the events of Do.
-func DoOr[T any](ctx context.Context, b *breaker.Breaker, fn func(context.Context) (T, error), fallback func(context.Context, error) (T, error)) (T, error) {
+func DoOr[T any](
+	ctx context.Context,
+	b *breaker.Breaker,
+	fn func(context.Context) (T, error),
+	fallback func(context.Context, error) (T, error),
+) (T, error) {
 	v, err := Do(ctx, b, fn)
 	if err != nil {
 		return fallback(ctx, err)

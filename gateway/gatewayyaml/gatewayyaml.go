@@ -11,10 +11,10 @@
 //	    rate_limit: {rate: 20, by_subject: true}
 //	    breaker: {failures: 5, open_for: 30s}
 //
-// The keys are those of gateway.Route's JSON, and of breaker failures, failure_rate, slow_rate, slow_call, window, min_calls,
-// open_for, probes and observe_only. A key that does not exist is an error: a misspelt "roles" must not open a
-// route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the environment
-// and no other file is included.
+// The keys are those of gateway.Route's JSON, and of breaker failures, failure_rate, slow_rate, slow_call, window,
+// min_calls, open_for, probes and observe_only. A key that does not exist is an error: a misspelt "roles" must not open
+// a route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the
+// environment and no other file is included.
 package gatewayyaml
 
 import (
@@ -98,7 +98,11 @@ func (d *duration) UnmarshalYAML(n ast.Node) error {
 		v, err = -1, nil
 	}
 	if err != nil {
-		return &Error{Line: t.Position.Line, Column: t.Position.Column, Err: fmt.Errorf("%q is no duration such as 1.5s", t.Value)}
+		return &Error{
+			Line:   t.Position.Line,
+			Column: t.Position.Column,
+			Err:    fmt.Errorf("%q is no duration such as 1.5s", t.Value),
+		}
 	}
 	*d = duration(v)
 	return nil

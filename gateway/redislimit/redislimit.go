@@ -4,8 +4,8 @@
 //	gw, err := gateway.New(gateway.Config{Limiter: limiter, ...})
 //
 // A limit is a token bucket, kept by one script on the server and by the server's clock: gateways whose clocks differ
-// agree. Keys end by themselves when their bucket is full again. While Redis does not answer, each gateway counts for itself
-// in memory: the limit is then that of one gateway, and no request passes uncounted. Redis is asked again after
+// agree. Keys end by themselves when their bucket is full again. While Redis does not answer, each gateway counts for
+// itself in memory: the limit is then that of one gateway, and no request passes uncounted. Redis is asked again after
 // Config.RetryAfter, by one request, so that a dead one costs no request its time.
 package redislimit
 
@@ -28,7 +28,8 @@ import (
 type Config struct {
 	// Prefix is what keys begin with. Default "sillar:limit:".
 	Prefix string
-	// Timeout bounds the wait of a request for its turn to ask Redis, and then for the answer. Default 100 ms. A longer one makes a slow Redis felt, a shorter one counts more requests in memory.
+	// Timeout bounds the wait of a request for its turn to ask Redis, and then for the answer. Default 100 ms. A longer
+	// one makes a slow Redis felt, a shorter one counts more requests in memory.
 	Timeout time.Duration
 	// Concurrency bounds the requests that ask Redis at once; further ones wait for their turn within Timeout, and are
 	// counted in memory when it does not come. Default: the size of the client's pool, so that waiting for a connection is
@@ -51,14 +52,16 @@ type Limiter struct {
 
 var _ gateway.Limiter = (*Limiter)(nil)
 
-// New returns a Limiter over client, which the caller closes. The client's options must have ContextTimeoutEnabled: without
-// it go-redis does not heed deadlines.
+// New returns a Limiter over client, which the caller closes. The client's options must have ContextTimeoutEnabled:
+// without it go-redis does not heed deadlines.
 func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("redislimit: no client")
 	}
 	if !heedsDeadlines(client) {
-		return nil, errors.New("redislimit: the client must have Options.ContextTimeoutEnabled, or Config.Timeout would bound nothing")
+		return nil, errors.New(
+			"redislimit: the client must have Options.ContextTimeoutEnabled, or Config.Timeout would bound nothing",
+		)
 	}
 	cfg.Prefix = cmp.Or(cfg.Prefix, "sillar:limit:")
 	cfg.Timeout = cmp.Or(cfg.Timeout, 100*time.Millisecond)
@@ -67,7 +70,12 @@ func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = poolSize(client)
 	}
-	return &Limiter{client: client, cfg: cfg, turns: make(chan struct{}, cfg.Concurrency), local: gateway.NewMemoryLimiter(0)}, nil
+	return &Limiter{
+		client: client,
+		cfg:    cfg,
+		turns:  make(chan struct{}, cfg.Concurrency),
+		local:  gateway.NewMemoryLimiter(0),
+	}, nil
 }
 
 // poolSize is the number of connections that a client opens, as far as its options can be seen.
@@ -192,6 +200,9 @@ func (l *Limiter) mayAsk() bool {
 
 func (l *Limiter) failed(ctx context.Context, err error) {
 	if l.down.Swap(time.Now().Add(l.cfg.RetryAfter).UnixNano()) == 0 {
-		l.cfg.Logger.ErrorContext(ctx, "redislimit: Redis does not answer, this gateway counts for itself", "error", err, "retry_after", l.cfg.RetryAfter)
+		l.cfg.Logger.ErrorContext(
+			ctx, "redislimit: Redis does not answer, this gateway counts for itself", "error", err, "retry_after",
+			l.cfg.RetryAfter,
+		)
 	}
 }

@@ -99,12 +99,12 @@ func (p *Proxy) Delay(d time.Duration) {
 	p.delay = d
 }
 
-// Filter looks at each piece of data that comes through one direction of one connection, lets so many of its bytes pass,
-// and says whether the connection is cut after them.
+// Filter looks at each piece of data that comes through one direction of one connection, lets so many of its bytes
+// pass, and says whether the connection is cut after them.
 type Filter func(piece []byte) (pass int, cut bool)
 
-// Filter makes filters for the connections that come: one for what clients send, and one for what the target does. A nil
-// filter lets all pass.
+// Filter makes filters for the connections that come: one for what clients send, and one for what the target does. A
+// nil filter lets all pass.
 func (p *Proxy) Filter(filterFor func(fromTarget bool) Filter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

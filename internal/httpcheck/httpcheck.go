@@ -77,8 +77,8 @@ func hasControl(s string) bool {
 	return false
 }
 
-// local are the beginnings of the errors with which net/http refuses a request, or ends an exchange because of a limit of
-// ours. It has no types for them. The tests of breakerhttp and gateway provoke them.
+// local are the beginnings of the errors with which net/http refuses a request, or ends an exchange because of a limit
+// of ours. It has no types for them. The tests of breakerhttp and gateway provoke them.
 var local = []string{
 	"http: invalid ", "net/http: invalid ", "http2: invalid ", "invalid Trailer key", "http: nil Request", "http: no Host in request URL",
 	"unsupported protocol scheme", "net/http: can't write control character", "http: ContentLength=", "http: Request.ContentLength=",
@@ -87,8 +87,8 @@ var local = []string{
 	"connection error: COMPRESSION_ERROR", // what HTTP/2 makes of a response header above our limit
 }
 
-// Local reports whether a transport's error is about the request or about a limit of ours, and so says nothing about the
-// server.
+// Local reports whether a transport's error is about the request or about a limit of ours, and so says nothing about
+// the server.
 func Local(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		text := err.Error()
@@ -127,6 +127,6 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Failed reports whether the body could not be read, or is of another length than the request announced: the exchange then
-// failed because of its sender. A nil Body never fails.
+// Failed reports whether the body could not be read, or is of another length than the request announced: the exchange
+// then failed because of its sender. A nil Body never fails.
 func (b *Body) Failed() bool { return b != nil && b.failed.Load() }

@@ -1,5 +1,5 @@
-// Package mongofake is a MongoDB replica set that answers what a test says: for what a real server does only at a failover,
-// and for what is sent to which node. It stores nothing.
+// Package mongofake is a MongoDB replica set that answers what a test says: for what a real server does only at a
+// failover, and for what is sent to which node. It stores nothing.
 package mongofake
 
 import (
@@ -67,7 +67,12 @@ func Lapses(commands []Command) (list []string) {
 
 // Error is an answer that refuses a command.
 func Error(code int32, name, message string, labels ...string) bson.D {
-	d := bson.D{{Key: "ok", Value: 0.0}, {Key: "code", Value: code}, {Key: "codeName", Value: name}, {Key: "errmsg", Value: message}}
+	d := bson.D{
+		{Key: "ok", Value: 0.0},
+		{Key: "code", Value: code},
+		{Key: "codeName", Value: name},
+		{Key: "errmsg", Value: message},
+	}
 	if len(labels) > 0 {
 		d = append(d, bson.E{Key: "errorLabels", Value: labels})
 	}
@@ -80,13 +85,23 @@ func Found(docs ...bson.D) bson.D {
 	for _, d := range docs {
 		list = append(list, d)
 	}
-	return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(0)}, {Key: "ns", Value: "fake.c"}, {Key: "firstBatch", Value: list}}}}
+	return bson.D{
+		{Key: "ok", Value: 1.0},
+		{
+			Key:   "cursor",
+			Value: bson.D{{Key: "id", Value: int64(0)}, {Key: "ns", Value: "fake.c"}, {Key: "firstBatch", Value: list}},
+		},
+	}
 }
 
-// Start starts a primary and a secondary, until the test ends, and returns the database "fake" of a client of theirs and
-// the commands since the last call. answer may return nil for an answer that fits: nothing is found, one document is
-// changed.
-func Start(t testing.TB, answer func(Command) bson.D, opts ...*options.ClientOptions) (db *mongo.Database, commands func() []Command) {
+// Start starts a primary and a secondary, until the test ends, and returns the database "fake" of a client of theirs
+// and the commands since the last call. answer may return nil for an answer that fits: nothing is found, one document
+// is changed.
+func Start(
+	t testing.TB,
+	answer func(Command) bson.D,
+	opts ...*options.ClientOptions,
+) (db *mongo.Database, commands func() []Command) {
 	t.Helper()
 	s := &set{answer: answer}
 	for range 2 {
@@ -178,7 +193,13 @@ func (s *set) one(c net.Conn, secondary bool) error {
 	if _, err := io.ReadFull(c, header); err != nil {
 		return err
 	}
-	size, id, code := binary.LittleEndian.Uint32(header), binary.LittleEndian.Uint32(header[4:]), binary.LittleEndian.Uint32(header[12:])
+	size, id, code := binary.LittleEndian.Uint32(
+		header,
+	), binary.LittleEndian.Uint32(
+		header[4:],
+	), binary.LittleEndian.Uint32(
+		header[12:],
+	)
 	if size < 16 || size > 48<<20 {
 		return errors.New("mongofake: not a message")
 	}
@@ -258,11 +279,34 @@ func (s *set) reply(body bson.Raw, secondary bool) bson.D {
 		if secondary {
 			me = s.hosts[1]
 		}
-		return bson.D{{Key: "ok", Value: 1.0}, {Key: "helloOk", Value: true}, {Key: "isWritablePrimary", Value: !secondary}, {Key: "ismaster", Value: !secondary},
-			{Key: "secondary", Value: secondary}, {Key: "setName", Value: "fake"}, {Key: "setVersion", Value: int32(1)}, {Key: "hosts", Value: s.hosts},
-			{Key: "me", Value: me}, {Key: "primary", Value: s.hosts[0]}, {Key: "maxWireVersion", Value: int32(21)}, {Key: "minWireVersion", Value: int32(0)},
-			{Key: "maxBsonObjectSize", Value: int32(16 << 20)}, {Key: "maxMessageSizeBytes", Value: int32(48_000_000)}, {Key: "maxWriteBatchSize", Value: int32(100_000)},
-			{Key: "logicalSessionTimeoutMinutes", Value: int32(30)}, {Key: "localTime", Value: bson.DateTime(1_700_000_000_000)}}
+		return bson.D{
+			{Key: "ok", Value: 1.0},
+			{Key: "helloOk", Value: true},
+			{Key: "isWritablePrimary", Value: !secondary},
+			{Key: "ismaster", Value: !secondary},
+			{
+				Key:   "secondary",
+				Value: secondary,
+			},
+			{Key: "setName", Value: "fake"},
+			{Key: "setVersion", Value: int32(1)},
+			{Key: "hosts", Value: s.hosts},
+			{
+				Key:   "me",
+				Value: me,
+			},
+			{Key: "primary", Value: s.hosts[0]},
+			{Key: "maxWireVersion", Value: int32(21)},
+			{Key: "minWireVersion", Value: int32(0)},
+			{
+				Key:   "maxBsonObjectSize",
+				Value: int32(16 << 20),
+			},
+			{Key: "maxMessageSizeBytes", Value: int32(48_000_000)},
+			{Key: "maxWriteBatchSize", Value: int32(100_000)},
+			{Key: "logicalSessionTimeoutMinutes", Value: int32(30)},
+			{Key: "localTime", Value: bson.DateTime(1_700_000_000_000)},
+		}
 	case "endSessions", "ping":
 		return bson.D{{Key: "ok", Value: 1.0}}
 	}

@@ -32,17 +32,21 @@ type Node struct {
 }
 
 // RabbitMQNode starts a node, which takes some ten seconds. It needs RabbitMQ's program on this machine: a server that
-// is only reached, or runs in a container, cannot be killed from here. SILLAR_RABBITMQ_SERVER names the program, or says
-// "none", which skips the test even under SILLAR_REQUIRE_SERVICES; `tools/services env` does so where the servers run in
-// containers.
+// is only reached, or runs in a container, cannot be killed from here. SILLAR_RABBITMQ_SERVER names the program, or
+// says "none", which skips the test even under SILLAR_REQUIRE_SERVICES; `tools/services env` does so where the servers
+// run in containers.
 func RabbitMQNode(t testing.TB) *Node {
 	t.Helper()
 	n := &Node{program: serverProgram(t), dir: t.TempDir(), port: freePort(t)}
 	epmdPort := freePort(t)
 	n.name = fmt.Sprintf("sillar-test-%d@localhost", n.port)
 	files := map[string]string{
-		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
-			"max_message_size = %d\n", n.port, NodeMaxBody),
+		"rabbitmq.conf": fmt.Sprintf(
+			"listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
+				"max_message_size = %d\n",
+			n.port,
+			NodeMaxBody,
+		),
 		"plugins": "[].", "rabbitmq-env.conf": "",
 	}
 	for name, text := range files {
@@ -50,12 +54,27 @@ func RabbitMQNode(t testing.TB) *Node {
 			t.Fatalf("testenv: %v", err)
 		}
 	}
-	n.env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_") }),
-		"HOME="+n.dir, "RABBITMQ_NODENAME="+n.name, "RABBITMQ_MNESIA_BASE="+n.dir, "RABBITMQ_LOG_BASE="+n.dir,
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(n.dir, "rabbitmq"), "RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir, "rabbitmq-env.conf"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(n.dir, "plugins"), "RABBITMQ_PID_FILE="+filepath.Join(n.dir, "pid"),
-		fmt.Sprint("RABBITMQ_DIST_PORT=", freePort(t)), "ERL_EPMD_ADDRESS=127.0.0.1", fmt.Sprint("ERL_EPMD_PORT=", epmdPort),
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}")
+	n.env = append(
+		slices.DeleteFunc(
+			os.Environ(),
+			func(e string) bool { return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_") },
+		),
+		"HOME="+n.dir,
+		"RABBITMQ_NODENAME="+n.name,
+		"RABBITMQ_MNESIA_BASE="+n.dir,
+		"RABBITMQ_LOG_BASE="+n.dir,
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(
+			n.dir,
+			"rabbitmq",
+		),
+		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir, "rabbitmq-env.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(n.dir, "plugins"),
+		"RABBITMQ_PID_FILE="+filepath.Join(n.dir, "pid"),
+		fmt.Sprint("RABBITMQ_DIST_PORT=", freePort(t)),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		fmt.Sprint("ERL_EPMD_PORT=", epmdPort),
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
+	)
 	n.epmd = exec.Command("epmd", "-port", strconv.Itoa(epmdPort), "-address", "127.0.0.1")
 	n.epmd.Env = n.env
 	n.epmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -201,7 +220,10 @@ func (n *Node) Control(t testing.TB, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), boot)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(filepath.Dir(n.program), "rabbitmqctl"), append([]string{"-n", n.name}, args...)...)
+	cmd := exec.CommandContext(
+		ctx,
+		filepath.Join(filepath.Dir(n.program), "rabbitmqctl"),
+		append([]string{"-n", n.name}, args...)...)
 	cmd.Env = n.env
 	out, err := cmd.CombinedOutput()
 	if err != nil {

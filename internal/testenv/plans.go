@@ -36,8 +36,11 @@ func PostgresPlans(t testing.TB) (*pgxpool.Pool, *Plans) {
 		p.seen = append(p.seen, n.Message)
 	}
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, `LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
-			SET auto_explain.log_analyze = on; SET auto_explain.log_timing = off`)
+		_, err := c.Exec(
+			ctx,
+			`LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
+			SET auto_explain.log_analyze = on; SET auto_explain.log_timing = off`,
+		)
 		return err
 	}
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)

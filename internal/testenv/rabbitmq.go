@@ -31,7 +31,10 @@ func RabbitMQ(t testing.TB) string {
 		}
 	}
 	t.Cleanup(func() {
-		err := errors.Join(manage(api, http.MethodDelete, "/api/vhosts/"+name, ""), manage(api, http.MethodDelete, "/api/users/"+name, ""))
+		err := errors.Join(
+			manage(api, http.MethodDelete, "/api/vhosts/"+name, ""),
+			manage(api, http.MethodDelete, "/api/users/"+name, ""),
+		)
 		if err != nil {
 			t.Errorf("testenv: remove the vhost: %v", err)
 		}
@@ -70,8 +73,8 @@ func RabbitMQManagement(t testing.TB) string {
 	return strings.TrimSuffix(raw, "/")
 }
 
-// RestrictTopics lets the user of a URL that RabbitMQ returned publish only topics that match a regular expression, to any
-// exchange of the name.
+// RestrictTopics lets the user of a URL that RabbitMQ returned publish only topics that match a regular expression, to
+// any exchange of the name.
 func RestrictTopics(t testing.TB, own, exchange, write string) {
 	t.Helper()
 	u, err := url.Parse(own)

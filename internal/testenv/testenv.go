@@ -65,7 +65,10 @@ func (s server) url(t testing.TB) *url.URL {
 
 func (s server) missing(t testing.TB, why any) {
 	t.Helper()
-	line := fmt.Sprintf("no %s (%v): start it with `tools/services up`, then `eval \"$(tools/services env)\"`, or name one in %s", s.name, why, s.variable)
+	line := fmt.Sprintf(
+		"no %s (%v): start it with `tools/services up`, then `eval \"$(tools/services env)\"`, or name one in %s", s.name,
+		why, s.variable,
+	)
 	if os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
 		t.Fatal(line)
 	}

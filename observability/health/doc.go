@@ -14,8 +14,8 @@
 //
 // # Guarantees
 //
-//   - Checks run with a timeout each, at most once per Config.CacheFor whatever is asked, and one run serves all who wait
-//     for it. A check that panics or hangs has failed; it is not started again before it has returned.
+//   - Checks run with a timeout each, at most once per Config.CacheFor whatever is asked, and one run serves all who
+//     wait for it. A check that panics or hangs has failed; it is not started again before it has returned.
 //   - /health answers 200 as long as the process answers at all: a dependency that is down is no reason to kill it.
 //   - /ready answers 503 from the first signal on, before anything stops. Checks that only Degraded speak of never make
 //     a service unready.

@@ -22,10 +22,10 @@ type Phase struct {
 	Timeout time.Duration
 }
 
-// CloseConnections returns a handler that answers as next does, and once the service drains also with Connection: close: the
-// client then sends its next request over another connection, to another instance. Without it a load balancer that balances
-// connections keeps sending requests over those that it has, into a server that is about to close them. On HTTP/2 the
-// connection ends with a GOAWAY, after the requests that are under way.
+// CloseConnections returns a handler that answers as next does, and once the service drains also with Connection:
+// close: the client then sends its next request over another connection, to another instance. Without it a load
+// balancer that balances connections keeps sending requests over those that it has, into a server that is about to
+// close them. On HTTP/2 the connection ends with a GOAWAY, after the requests that are under way.
 func (h *Health) CloseConnections(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.Draining() {

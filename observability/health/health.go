@@ -207,7 +207,10 @@ func (c *check) run(ctx context.Context, running chan struct{}) {
 			c.running = nil
 		}
 	}
-	hung := time.AfterFunc(c.timeout+c.timeout/10, func() { settle(ErrHung, false) }) // a little later than the context's own end
+	hung := time.AfterFunc(
+		c.timeout+c.timeout/10,
+		func() { settle(ErrHung, false) },
+	) // a little later than the context's own end
 	defer hung.Stop()
 	err := ErrPanicked
 	defer func() {

@@ -4,7 +4,7 @@
 //	tel, err := observability.New(ctx, observability.Config{Service: "orders", SpanExporters: exporters})
 //
 // It reads the standard variables: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-// OTEL_EXPORTER_OTLP_PROTOCOL (grpc or http/protobuf, the default), _HEADERS, _TIMEOUT, _CERTIFICATE and the others that
-// OpenTelemetry's exporters know. With no endpoint set there is no exporter, and nothing is dialled. A collector that
-// does not answer delays nothing: spans wait in a bounded queue, and the newest are dropped when it is full.
+// OTEL_EXPORTER_OTLP_PROTOCOL (grpc or http/protobuf, the default), _HEADERS, _TIMEOUT, _CERTIFICATE and the others
+// that OpenTelemetry's exporters know. With no endpoint set there is no exporter, and nothing is dialled. A collector
+// that does not answer delays nothing: spans wait in a bounded queue, and the newest are dropped when it is full.
 package otlp

@@ -13,7 +13,8 @@ import (
 
 // FromEnv returns the exporter that the environment asks for, or none.
 func FromEnv(ctx context.Context) ([]sdktrace.SpanExporter, error) {
-	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || strings.EqualFold(os.Getenv("OTEL_TRACES_EXPORTER"), "none") {
+	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") ||
+		strings.EqualFold(os.Getenv("OTEL_TRACES_EXPORTER"), "none") {
 		return nil, nil
 	}
 	if either("ENDPOINT") == "" {

@@ -64,7 +64,11 @@ func New(db *sqldb.DB, cfg Config) (*Barrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Barrier{db, prefix, "INSERT INTO " + prefix + "barrier (step, op, set_by, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"}, nil
+	return &Barrier{
+		db,
+		prefix,
+		"INSERT INTO " + prefix + "barrier (step, op, set_by, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+	}, nil
 }
 
 // Must returns v or panics with err.

@@ -9,7 +9,8 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
-// index is an ordered set of keys: a treap (https://en.wikipedia.org/wiki/Treap). Each operation looks at O(log n) keys.
+// index is an ordered set of keys: a treap (https://en.wikipedia.org/wiki/Treap). Each operation looks at O(log n)
+// keys.
 type index struct{ root *item }
 
 type item struct {

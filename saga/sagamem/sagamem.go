@@ -167,7 +167,12 @@ func (s *Store) Save(_ context.Context, r saga.Record) error {
 }
 
 // Signal implements saga.Store.
-func (s *Store) Signal(_ context.Context, id, name string, payload []byte, check func(saga.Record) error) (bool, error) {
+func (s *Store) Signal(
+	_ context.Context,
+	id, name string,
+	payload []byte,
+	check func(saga.Record) error,
+) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.sagas[id]

@@ -161,10 +161,17 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		case alive[r.Owner]:
 			continue
 		}
-		res, err := s.sagas.UpdateOne(ctx,
-			bson.D{{Key: "_id", Value: r.ID}, {Key: "fence", Value: r.Fence}, {Key: "revision", Value: r.Revision}, {Key: "owner", Value: r.Owner}},
+		res, err := s.sagas.UpdateOne(
+			ctx,
+			bson.D{
+				{Key: "_id", Value: r.ID},
+				{Key: "fence", Value: r.Fence},
+				{Key: "revision", Value: r.Revision},
+				{Key: "owner", Value: r.Owner},
+			},
 			bson.D{{Key: "$set", Value: bson.D{{Key: "owner", Value: node}}},
-				{Key: "$inc", Value: bson.D{{Key: "fence", Value: 1}, {Key: "revision", Value: 1}}}})
+				{Key: "$inc", Value: bson.D{{Key: "fence", Value: 1}, {Key: "revision", Value: 1}}}},
+		)
 		if err != nil {
 			return out, fmt.Errorf("sagamongo: claim %s: %w", r.ID, err)
 		}
@@ -198,7 +205,14 @@ func dueFilter(kinds []saga.Kind, dead []string, now time.Time) bson.D {
 // state stays as it is.
 func (s *Store) setAside(ctx context.Context, row row) error {
 	_, err := s.sagas.UpdateOne(ctx, bson.D{{Key: "_id", Value: row.record.ID}}, bson.D{
-		{Key: "$set", Value: bson.D{{Key: "status", Value: saga.Stuck}, {Key: "owner", Value: ""}, {Key: "cause", Value: undecodable(row.err)}}},
+		{
+			Key: "$set",
+			Value: bson.D{
+				{Key: "status", Value: saga.Stuck},
+				{Key: "owner", Value: ""},
+				{Key: "cause", Value: undecodable(row.err)},
+			},
+		},
 		{Key: "$inc", Value: bson.D{{Key: "fence", Value: 1}, {Key: "revision", Value: 1}}}})
 	if err != nil {
 		return fmt.Errorf("sagamongo: set %s aside: %w", row.record.ID, err)

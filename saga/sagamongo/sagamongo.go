@@ -1,5 +1,5 @@
-// Package sagamongo keeps sagas in MongoDB, or a server that speaks its protocol: one document a saga. Every write is one
-// atomic compare-and-set, so no replica set is needed.
+// Package sagamongo keeps sagas in MongoDB, or a server that speaks its protocol: one document a saga. Every write is
+// one atomic compare-and-set, so no replica set is needed.
 //
 //	store, err := sagamongo.New(ctx, db, sagamongo.Config{})
 //	o, err := saga.New(store, saga.Config{}, PlaceOrder)
@@ -100,9 +100,27 @@ func encode(r saga.Record) (document, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return document{}, fmt.Errorf("sagamongo: encode %s: %w", r.ID, err)
 	}
-	return document{ID: r.ID, Name: r.Name, Version: r.Version, Shape: r.Shape, Status: r.Status, Cursor: r.Cursor, State: string(r.State),
-		Steps: string(steps), FailedStep: r.FailedStep, Cause: r.Cause, Headers: r.Headers, Audit: string(audit), Revision: r.Revision, Fence: r.Fence,
-		Owner: r.Owner, WakeAt: r.WakeAt.UnixMicro(), SignalSeq: r.SignalSeq}, nil
+	return document{
+		ID:      r.ID,
+		Name:    r.Name,
+		Version: r.Version,
+		Shape:   r.Shape,
+		Status:  r.Status,
+		Cursor:  r.Cursor,
+		State:   string(r.State),
+		Steps: string(
+			steps,
+		),
+		FailedStep: r.FailedStep,
+		Cause:      r.Cause,
+		Headers:    r.Headers,
+		Audit:      string(audit),
+		Revision:   r.Revision,
+		Fence:      r.Fence,
+		Owner:      r.Owner,
+		WakeAt:     r.WakeAt.UnixMicro(),
+		SignalSeq:  r.SignalSeq,
+	}, nil
 }
 
 // alone returns a context that carries no session, and so no transaction.
@@ -185,12 +203,31 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	if err != nil {
 		return err
 	}
-	res, err := s.sagas.UpdateOne(ctx,
-		bson.D{{Key: "_id", Value: r.ID}, {Key: "fence", Value: r.Fence}, {Key: "revision", Value: r.Revision}, {Key: "signal_seq", Value: r.SignalSeq}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: d.Version}, {Key: "shape", Value: d.Shape}, {Key: "status", Value: d.Status},
-			{Key: "cursor", Value: d.Cursor}, {Key: "state", Value: d.State}, {Key: "steps", Value: d.Steps}, {Key: "failed_step", Value: d.FailedStep},
-			{Key: "cause", Value: d.Cause}, {Key: "audit", Value: d.Audit}, {Key: "owner", Value: d.Owner}, {Key: "wake_at", Value: d.WakeAt},
-			{Key: "updated_at", Value: time.Now().UnixMicro()}}}, {Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}}})
+	res, err := s.sagas.UpdateOne(
+		ctx,
+		bson.D{
+			{Key: "_id", Value: r.ID},
+			{Key: "fence", Value: r.Fence},
+			{Key: "revision", Value: r.Revision},
+			{Key: "signal_seq", Value: r.SignalSeq},
+		},
+		bson.D{
+			{
+				Key: "$set",
+				Value: bson.D{{Key: "version", Value: d.Version}, {Key: "shape", Value: d.Shape}, {Key: "status", Value: d.Status},
+					{
+						Key:   "cursor",
+						Value: d.Cursor,
+					}, {Key: "state", Value: d.State}, {Key: "steps", Value: d.Steps}, {Key: "failed_step", Value: d.FailedStep},
+					{
+						Key:   "cause",
+						Value: d.Cause,
+					}, {Key: "audit", Value: d.Audit}, {Key: "owner", Value: d.Owner}, {Key: "wake_at", Value: d.WakeAt},
+					{Key: "updated_at", Value: time.Now().UnixMicro()}},
+			},
+			{Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}},
+		},
+	)
 	if tooLarge(err) {
 		return fmt.Errorf("%w: sagamongo: save %s: %w", saga.ErrUnstorable, r.ID, err)
 	}
@@ -217,7 +254,12 @@ func tooLarge(err error) bool {
 }
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.
-func (s *Store) Signal(ctx context.Context, id, name string, payload []byte, check func(saga.Record) error) (bool, error) {
+func (s *Store) Signal(
+	ctx context.Context,
+	id, name string,
+	payload []byte,
+	check func(saga.Record) error,
+) (bool, error) {
 	ctx = alone(ctx)
 	for {
 		r, err := s.Get(ctx, id)
@@ -237,10 +279,20 @@ func (s *Store) Signal(ctx context.Context, id, name string, payload []byte, che
 		if err != nil {
 			return false, err
 		}
-		res, err := s.sagas.UpdateOne(ctx,
-			bson.D{{Key: "_id", Value: id}, {Key: "fence", Value: r.Fence}, {Key: "revision", Value: r.Revision}, {Key: "signal_seq", Value: r.SignalSeq}},
-			bson.D{{Key: "$push", Value: bson.D{{Key: "signals", Value: signal{name, payload}}}}, {Key: "$inc", Value: bson.D{{Key: "signal_seq", Value: 1}}},
-				{Key: "$set", Value: bson.D{{Key: "wake_at", Value: now.UnixMicro()}}}})
+		res, err := s.sagas.UpdateOne(
+			ctx,
+			bson.D{
+				{Key: "_id", Value: id},
+				{Key: "fence", Value: r.Fence},
+				{Key: "revision", Value: r.Revision},
+				{Key: "signal_seq", Value: r.SignalSeq},
+			},
+			bson.D{
+				{Key: "$push", Value: bson.D{{Key: "signals", Value: signal{name, payload}}}},
+				{Key: "$inc", Value: bson.D{{Key: "signal_seq", Value: 1}}},
+				{Key: "$set", Value: bson.D{{Key: "wake_at", Value: now.UnixMicro()}}},
+			},
+		)
 		if err != nil {
 			return false, fmt.Errorf("sagamongo: signal %s of %s: %w", name, id, err)
 		}
@@ -257,8 +309,14 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 	if err != nil {
 		return err
 	}
-	_, err = s.nodes.UpdateOne(ctx, bson.D{{Key: "_id", Value: node}},
-		bson.D{{Key: "$set", Value: bson.D{{Key: "expires_at", Value: now.Add(lease).UnixMicro()}}}}, options.UpdateOne().SetUpsert(true))
+	_, err = s.nodes.UpdateOne(
+		ctx,
+		bson.D{{Key: "_id", Value: node}},
+		bson.D{
+			{Key: "$set", Value: bson.D{{Key: "expires_at", Value: now.Add(lease).UnixMicro()}}},
+		},
+		options.UpdateOne().SetUpsert(true),
+	)
 	if err != nil {
 		return fmt.Errorf("sagamongo: heartbeat: %w", err)
 	}

@@ -71,8 +71,11 @@ func (s *Store) claim(ctx context.Context, node string, kinds []saga.Kind, limit
 		if len(claimed) == 0 {
 			return nil
 		}
-		update := s.returning("", "UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+
-			strings.Join(marks(1, len(claimed)), ", ")+")")
+		update := s.returning(
+			"",
+			"UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+
+				strings.Join(marks(1, len(claimed)), ", ")+")",
+		)
 		if _, err = s.db.Querier(ctx).Exec(ctx, s.sql(update), ids...); err != nil {
 			return err
 		}
@@ -87,10 +90,11 @@ func (s *Store) claim(ctx context.Context, node string, kinds []saga.Kind, limit
 // deadOwners returns the owners of unfinished sagas that have no lease. It reads one saga for each owner.
 func (s *Store) deadOwners(ctx context.Context) (dead []any, err error) {
 	next := "(SELECT owner FROM sillar_sagas WHERE owner <> '' AND " + unfinished + " AND owner > %s ORDER BY owner LIMIT 1)"
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql("WITH RECURSIVE owners (owner) AS (SELECT * FROM "+fmt.Sprintf(next, "''")+" AS f"+
-		" UNION ALL SELECT "+fmt.Sprintf(next, "o.owner")+" FROM owners o WHERE o.owner IS NOT NULL)"+
-		" SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS"+
-		" (SELECT 1 FROM sillar_orchestrators n WHERE n.node = owners.owner AND n.expires_at > (SELECT @now))"), sqldb.Replan)
+	rows, err := s.db.Querier(ctx).
+		Query(ctx, s.sql("WITH RECURSIVE owners (owner) AS (SELECT * FROM "+fmt.Sprintf(next, "''")+" AS f"+
+			" UNION ALL SELECT "+fmt.Sprintf(next, "o.owner")+" FROM owners o WHERE o.owner IS NOT NULL)"+
+			" SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS"+
+			" (SELECT 1 FROM sillar_orchestrators n WHERE n.node = owners.owner AND n.expires_at > (SELECT @now))"), sqldb.Replan)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +118,8 @@ func (s *Store) alive(ctx context.Context, node string) (bool, error) {
 	return n > 0, err
 }
 
-// dueSQL returns the statement that finds, and on PostgreSQL locks, sagas that can be claimed. Each kind is looked up by
-// itself, so that the order of the index bounds what is read.
+// dueSQL returns the statement that finds, and on PostgreSQL locks, sagas that can be claimed. Each kind is looked up
+// by itself, so that the order of the index bounds what is read.
 func (s *Store) dueSQL(kinds []saga.Kind, dead []any, limit int) (query string, args []any) {
 	lock := ""
 	if s.db.Dialect() == sqldb.PostgreSQL {
@@ -125,8 +129,11 @@ func (s *Store) dueSQL(kinds []saga.Kind, dead []any, limit int) (query string, 
 	owners := strings.Join(marks(1, len(dead)), ", ")
 	var arms []string
 	arm := func(where, order string) {
-		arms = append(arms, fmt.Sprintf("SELECT * FROM (SELECT @columns FROM sillar_sagas WHERE %s AND %s ORDER BY %s LIMIT $1%s) a%d",
-			unfinished, where, order, lock, len(arms)))
+		arms = append(
+			arms,
+			fmt.Sprintf("SELECT * FROM (SELECT @columns FROM sillar_sagas WHERE %s AND %s ORDER BY %s LIMIT $1%s) a%d",
+				unfinished, where, order, lock, len(arms)),
+		)
 	}
 	for _, k := range kinds {
 		of := fmt.Sprintf(" AND name = $%d AND version = $%d", len(args), len(args)+1)

@@ -60,7 +60,8 @@ func (s *Store) writeHistory(ctx context.Context, ids ...any) error {
 
 // History returns the states that a saga has been in while Config.History was set, the first one first.
 func (s *Store) History(ctx context.Context, id string) (list []Change, err error) {
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`SELECT revision, fence, owner, status, position, steps, failed_step, cause, at
+	rows, err := s.db.Querier(ctx).
+		Query(ctx, s.sql(`SELECT revision, fence, owner, status, position, steps, failed_step, cause, at
 		FROM sillar_saga_history WHERE saga_id = $1 ORDER BY revision`), id)
 	if err != nil {
 		return nil, fmt.Errorf("sagasql: history of %s: %w", id, err)
@@ -87,14 +88,15 @@ func (s *Store) History(ctx context.Context, id string) (list []Change, err erro
 // pruneAtOnce is how many sagas Prune deletes in a transaction: few enough not to hold others up.
 const pruneAtOnce = 500
 
-// Prune deletes sagas that were completed or compensated before a time, with their history, and returns how many. It can
-// be stopped and called again. A saga whose id is used once more after that is a new one: keep ids at least as long as
-// callers may repeat a start. What is stuck stays.
+// Prune deletes sagas that were completed or compensated before a time, with their history, and returns how many. It
+// can be stopped and called again. A saga whose id is used once more after that is a new one: keep ids at least as long
+// as callers may repeat a start. What is stuck stays.
 func (s *Store) Prune(ctx context.Context, before time.Time) (pruned int64, err error) {
 	for {
 		var n int
 		err := s.db.InTx(ctx, func(ctx context.Context) error {
-			rows, err := s.db.Querier(ctx).Query(ctx, s.sql(`SELECT id FROM sillar_sagas WHERE status IN ('COMPLETED', 'COMPENSATED')
+			rows, err := s.db.Querier(ctx).
+				Query(ctx, s.sql(`SELECT id FROM sillar_sagas WHERE status IN ('COMPLETED', 'COMPENSATED')
 				AND wake_at < $1 ORDER BY wake_at, id LIMIT $2`), sqldb.Replan, before.UnixMicro(), pruneAtOnce)
 			if err != nil {
 				return err

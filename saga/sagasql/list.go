@@ -61,9 +61,10 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
 	next := "(SELECT shape FROM sillar_sagas WHERE shape <> '' AND " + unfinished +
 		" AND name = $1 AND version = $2%s ORDER BY shape LIMIT 1)"
-	rows, err := s.db.Querier(ctx).Query(ctx, s.sql("WITH RECURSIVE shapes (shape) AS (SELECT * FROM "+fmt.Sprintf(next, "")+" AS f"+
-		" UNION ALL SELECT "+fmt.Sprintf(next, " AND shape > o.shape")+" FROM shapes o WHERE o.shape IS NOT NULL)"+
-		" SELECT shape FROM shapes WHERE shape IS NOT NULL"), sqldb.Replan, k.Name, k.Version)
+	rows, err := s.db.Querier(ctx).
+		Query(ctx, s.sql("WITH RECURSIVE shapes (shape) AS (SELECT * FROM "+fmt.Sprintf(next, "")+" AS f"+
+			" UNION ALL SELECT "+fmt.Sprintf(next, " AND shape > o.shape")+" FROM shapes o WHERE o.shape IS NOT NULL)"+
+			" SELECT shape FROM shapes WHERE shape IS NOT NULL"), sqldb.Replan, k.Name, k.Version)
 	if err != nil {
 		return nil, fmt.Errorf("sagasql: shapes: %w", err)
 	}

@@ -31,8 +31,8 @@ var Migrations embed.FS
 type Config struct {
 	// Prefix begins the tables' names. Empty means sqldb.DefaultPrefix.
 	Prefix string
-	// History keeps a row for each state that a saga has been in, in the commit that makes the state: who owned it, how far
-	// each step had come, what failed. It does not keep the saga's own state. Default off: it about doubles what is
+	// History keeps a row for each state that a saga has been in, in the commit that makes the state: who owned it, how
+	// far each step had come, what failed. It does not keep the saga's own state. Default off: it about doubles what is
 	// written, and the rows stay until Prune.
 	History bool
 }
@@ -166,7 +166,12 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 }
 
 // Signal implements saga.Store.
-func (s *Store) Signal(ctx context.Context, id, name string, payload []byte, check func(saga.Record) error) (first bool, err error) {
+func (s *Store) Signal(
+	ctx context.Context,
+	id, name string,
+	payload []byte,
+	check func(saga.Record) error,
+) (first bool, err error) {
 	lock := ""
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		lock = " FOR UPDATE"
@@ -217,7 +222,8 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
 	day := (24 * time.Hour).Microseconds()
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql("DELETE FROM sillar_orchestrators WHERE node = $1 OR expires_at < @now - $2"), node, day)
+	_, err := s.db.Querier(ctx).
+		Exec(ctx, s.sql("DELETE FROM sillar_orchestrators WHERE node = $1 OR expires_at < @now - $2"), node, day)
 	if err != nil {
 		return fmt.Errorf("sagasql: leave: %w", err)
 	}

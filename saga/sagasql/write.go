@@ -28,26 +28,77 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 		if err != nil {
 			return groupcommit.Same(err, len(list))
 		}
-		rows[i] = []any{r.ID, r.Name, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep, r.Cause, e.headers, e.audit,
-			r.Fence, r.Owner, time.Until(r.WakeAt).Microseconds()}
+		rows[i] = []any{
+			r.ID,
+			r.Name,
+			r.Version,
+			r.Shape,
+			string(r.Status),
+			r.Cursor,
+			string(r.State),
+			e.steps,
+			r.FailedStep,
+			r.Cause,
+			e.headers,
+			e.audit,
+			r.Fence,
+			r.Owner,
+			time.Until(r.WakeAt).Microseconds(),
+		}
 	}
 	one := func(at int) string {
 		m := marks(at, fields)
-		return "(" + strings.Join(m[:12], ", ") + ", 1, " + m[12] + ", " + m[13] + ", @now + " + m[14] + ", '{}', 0, @now, @now)"
+		return "(" + strings.Join(
+			m[:12],
+			", ",
+		) + ", 1, " + m[12] + ", " + m[13] + ", @now + " + m[14] + ", '{}', 0, @now, @now)"
 	}
 	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
 		values := make([]string, len(rows))
 		for i := range values {
 			values[i] = one(i * fields)
 		}
-		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING"), slices.Concat(rows...)
+		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING"), slices.Concat(
+			rows...)
 	})
 }
 
 // saved are the columns of a save, as PostgreSQL has them: what is expected of the row, and what it gets.
 var (
-	saved      = []string{"id", "fence", "revision", "signal_seq", "version", "shape", "status", "position", "state", "steps", "failed_step", "cause", "audit", "owner", "wait"}
-	savedTypes = []string{"text", "bigint", "bigint", "bigint", "int", "text", "text", "int", "text", "text", "text", "text", "text", "text", "bigint"}
+	saved = []string{
+		"id",
+		"fence",
+		"revision",
+		"signal_seq",
+		"version",
+		"shape",
+		"status",
+		"position",
+		"state",
+		"steps",
+		"failed_step",
+		"cause",
+		"audit",
+		"owner",
+		"wait",
+	}
+	savedTypes = []string{
+		"text",
+		"bigint",
+		"bigint",
+		"bigint",
+		"int",
+		"text",
+		"text",
+		"int",
+		"text",
+		"text",
+		"text",
+		"text",
+		"text",
+		"text",
+		"bigint",
+	}
 )
 
 // saveAll changes rows that have the fence, the revision and the signals that are expected.
@@ -58,17 +109,35 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 		if err != nil {
 			return groupcommit.Same(err, len(list))
 		}
-		rows[i] = []any{r.ID, r.Fence, r.Revision, r.SignalSeq, r.Version, r.Shape, string(r.Status), r.Cursor, string(r.State), e.steps, r.FailedStep,
-			r.Cause, e.audit, r.Owner, wait(r)}
+		rows[i] = []any{
+			r.ID,
+			r.Fence,
+			r.Revision,
+			r.SignalSeq,
+			r.Version,
+			r.Shape,
+			string(r.Status),
+			r.Cursor,
+			string(r.State),
+			e.steps,
+			r.FailedStep,
+			r.Cause,
+			e.audit,
+			r.Owner,
+			wait(r),
+		}
 	}
 	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
 		from, args := source(rows)
-		query := s.returning("w ("+strings.Join(saved, ", ")+") AS ("+from+")", `UPDATE sillar_sagas SET version = w.version, shape = w.shape,
+		query := s.returning(
+			"w ("+strings.Join(saved, ", ")+") AS ("+from+")",
+			`UPDATE sillar_sagas SET version = w.version, shape = w.shape,
 				status = w.status, position = w.position, state = w.state, steps = w.steps, failed_step = w.failed_step, cause = w.cause, audit = w.audit,
 				owner = w.owner, revision = sillar_sagas.revision + 1, updated_at = @now,
 				wake_at = CASE WHEN w.wait IS NULL THEN sillar_sagas.wake_at ELSE @now + w.wait END
 			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision
-				AND sillar_sagas.signal_seq = w.signal_seq`)
+				AND sillar_sagas.signal_seq = w.signal_seq`,
+		)
 		if len(rows) > 1 { // a join, that is best made by reading the table as long as that is small
 			query = s.plan.SQL(query)
 		}
@@ -90,7 +159,8 @@ func wait(r saga.Record) any {
 	return time.Until(r.WakeAt).Microseconds()
 }
 
-// source returns the rows of a save as a query and its arguments: several, which only PostgreSQL gets at once, as arrays.
+// source returns the rows of a save as a query and its arguments: several, which only PostgreSQL gets at once, as
+// arrays.
 func source(rows [][]any) (query string, args []any) {
 	m := marks(0, len(saved))
 	if len(rows) == 1 {
@@ -126,7 +196,12 @@ func marks(from, n int) []string {
 
 // each makes the writes in one commit. statement makes those of rows, and returns the ids of those that were made. Of
 // several writes to one saga the first is made: the others expect what can no longer be.
-func (s *Store) each(ctx context.Context, list []saga.Record, all [][]any, statement func(rows [][]any) (string, []any)) []error {
+func (s *Store) each(
+	ctx context.Context,
+	list []saga.Record,
+	all [][]any,
+	statement func(rows [][]any) (string, []any),
+) []error {
 	done, first := map[string]bool{}, map[string]int{}
 	var rows [][]any
 	for i, r := range list {

@@ -105,7 +105,10 @@ func Explore(t *testing.T, def saga.Definition, cfg ExploreConfig) Report {
 	for _, v := range r.Violations {
 		t.Errorf("%s\nplan: %s\nreplay: sagatest.ExploreConfig{Replay: %q}\n%s", v.What, v.Plan, v.Plan, v.Story)
 	}
-	t.Logf("sagatest: %s: %d schedules in %v, %d violations", def.Name(), r.Runs, r.Took.Round(time.Millisecond), len(r.Violations))
+	t.Logf(
+		"sagatest: %s: %d schedules in %v, %d violations", def.Name(), r.Runs, r.Took.Round(time.Millisecond),
+		len(r.Violations),
+	)
 	return r
 }
 

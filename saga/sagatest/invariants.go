@@ -25,7 +25,12 @@ func (w *world) violations(plan Plan) (out []Violation) {
 		alive := e.applied - e.undone
 		switch {
 		case w.ended.Status == saga.Completed && (e.applied != 1 || e.undone != 0):
-			broken = append(broken, fmt.Sprintf("completed, and step %s has had its effect %d times and was undone %d times", s.Name, e.applied, e.undone))
+			broken = append(
+				broken,
+				fmt.Sprintf(
+					"completed, and step %s has had its effect %d times and was undone %d times", s.Name, e.applied, e.undone,
+				),
+			)
 		case w.ended.Status == saga.Compensated && s.Compensates && alive > 0:
 			broken = append(broken, fmt.Sprintf("compensated, and the effect of step %s is alive", s.Name))
 		case w.ended.Status == saga.Compensated && s.Kind == "pivot" && alive > 0:

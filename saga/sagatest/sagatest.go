@@ -56,9 +56,22 @@ var kind = saga.Kind{Name: "trip", Version: 1}
 
 func record(id string) saga.Record {
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	return saga.Record{ID: id, Name: kind.Name, Version: kind.Version, Shape: "abc", Status: saga.Running, State: []byte(`{"n":1}`),
-		Steps:   []saga.StepState{{Name: "a", Status: saga.StepNotStarted}, {Name: "b", Status: saga.StepNotStarted, Branches: []saga.StepState{{Name: "c"}}}},
-		Headers: map[string]string{"X-Correlation-ID": "c-1"}, WakeAt: now, CreatedAt: now, UpdatedAt: now}
+	return saga.Record{
+		ID:      id,
+		Name:    kind.Name,
+		Version: kind.Version,
+		Shape:   "abc",
+		Status:  saga.Running,
+		State:   []byte(`{"n":1}`),
+		Steps: []saga.StepState{
+			{Name: "a", Status: saga.StepNotStarted},
+			{Name: "b", Status: saga.StepNotStarted, Branches: []saga.StepState{{Name: "c"}}},
+		},
+		Headers:   map[string]string{"X-Correlation-ID": "c-1"},
+		WakeAt:    now,
+		CreatedAt: now,
+		UpdatedAt: now,
+	}
 }
 
 func insert(t *testing.T, s saga.Store, r saga.Record) saga.Record {
@@ -196,10 +209,19 @@ func saveAndGet(t *testing.T, s saga.Store, _ Features) {
 	r := first(t, s, "n")
 	r.Version, r.Shape = 2, "def" // an older one was adopted
 	r.Status, r.Cursor, r.State = saga.Compensating, 1, []byte(`{"n":7,"s":"zażółć \"q\""}`)
-	r.Steps[1] = saga.StepState{Name: "b", Status: saga.StepFailed, InDoubt: true, Attempts: 3, Error: "it broke", Deadline: time.Now().UTC().Truncate(time.Second),
-		Branches: []saga.StepState{{Name: "c", Status: saga.StepCompleted}}}
+	r.Steps[1] = saga.StepState{
+		Name:     "b",
+		Status:   saga.StepFailed,
+		InDoubt:  true,
+		Attempts: 3,
+		Error:    "it broke",
+		Deadline: time.Now().UTC().Truncate(time.Second),
+		Branches: []saga.StepState{{Name: "c", Status: saga.StepCompleted}},
+	}
 	r.FailedStep, r.Cause = "b", "it broke"
-	r.Audit = []saga.Audit{{At: time.Now().UTC().Truncate(time.Second), Actor: "ana", Action: "skip", Reason: "done by hand"}}
+	r.Audit = []saga.Audit{
+		{At: time.Now().UTC().Truncate(time.Second), Actor: "ana", Action: "skip", Reason: "done by hand"},
+	}
 	if err := s.Save(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,13 @@ var (
 // play runs the definition once.
 func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *world {
 	t.Helper()
-	w := &world{cfg: cfg, plan: map[string]Fault{}, seen: map[string]int{}, effects: map[string]*effect{}, keys: map[string]map[string]bool{}}
+	w := &world{
+		cfg:     cfg,
+		plan:    map[string]Fault{},
+		seen:    map[string]int{},
+		effects: map[string]*effect{},
+		keys:    map[string]map[string]bool{},
+	}
 	for _, c := range plan {
 		w.plan[c.Point] = c.Fault
 	}
@@ -85,7 +91,13 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 			w.nodes++
 			n := &node{Store: w.store, w: w, name: fmt.Sprintf("node%d", w.nodes)}
 			simulated := saga.Substitute(def, n.handle)
-			o := saga.Must(saga.New(n, saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1}, simulated))
+			o := saga.Must(
+				saga.New(
+					n,
+					saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1},
+					simulated,
+				),
+			)
 			running.Go(func() { _ = o.Run(ctx) })
 			if w.nodes == 1 {
 				synctest.Wait() // it has its lease
@@ -128,8 +140,8 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 	return w
 }
 
-// onItsWay is how long after the end of a saga something can still arrive: a duplicate, or what a stalled node was about
-// to do.
+// onItsWay is how long after the end of a saga something can still arrive: a duplicate, or what a stalled node was
+// about to do.
 func (p Plan) onItsWay() (d time.Duration) {
 	for _, c := range p {
 		switch c.Fault {
@@ -232,7 +244,10 @@ func (n *node) Save(ctx context.Context, r saga.Record) error {
 	}
 	n.w.mu.Lock()
 	if r.Fence < given {
-		n.w.broken = append(n.w.broken, fmt.Sprintf("a write under fence %d succeeded after fence %d was given out", r.Fence, given))
+		n.w.broken = append(
+			n.w.broken,
+			fmt.Sprintf("a write under fence %d succeeded after fence %d was given out", r.Fence, given),
+		)
 	}
 	n.w.tell("%s->>store: %s, step %d", n.name, strings.ToLower(string(r.Status)), r.Cursor)
 	n.w.mu.Unlock()

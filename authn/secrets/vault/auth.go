@@ -114,7 +114,10 @@ func (e EndpointAuth) At(mount string) EndpointAuth {
 }
 
 // Login implements Auth.
-func (e EndpointAuth) Login(ctx context.Context, post func(context.Context, string, any) (Lease, error)) (Lease, error) {
+func (e EndpointAuth) Login(
+	ctx context.Context,
+	post func(context.Context, string, any) (Lease, error),
+) (Lease, error) {
 	body, err := e.body()
 	if err != nil {
 		return Lease{}, err
@@ -122,8 +125,8 @@ func (e EndpointAuth) Login(ctx context.Context, post func(context.Context, stri
 	return post(ctx, "auth/"+e.mount+"/"+e.suffix, body)
 }
 
-// Endpoint logs in at auth/MOUNT/SUFFIX with the fields that body returns at each login, for the login methods that have
-// no function of their own: Endpoint("ldap", "login/ana", body).
+// Endpoint logs in at auth/MOUNT/SUFFIX with the fields that body returns at each login, for the login methods that
+// have no function of their own: Endpoint("ldap", "login/ana", body).
 func Endpoint(mount, suffix string, body func() (map[string]string, error)) EndpointAuth {
 	return EndpointAuth{strings.Trim(mount, "/"), strings.Trim(suffix, "/"), body}
 }

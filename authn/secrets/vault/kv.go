@@ -104,8 +104,8 @@ func (c *Client) read(ctx context.Context, at string, version int) (*Data, error
 const AnyVersion = -1
 
 // Write makes a new version of a secret and returns its number. It must follow the given version, 0 for a secret that
-// does not exist; otherwise nothing changes and the error matches ErrConflict. When the answer to a try was lost, the next
-// try may meet this very write: read again before you take ErrConflict for somebody else's.
+// does not exist; otherwise nothing changes and the error matches ErrConflict. When the answer to a try was lost, the
+// next try may meet this very write: read again before you take ErrConflict for somebody else's.
 func (c *Client) Write(ctx context.Context, mount, path string, values map[string]any, version int) (int, error) {
 	at, err := location(mount, path)
 	if err != nil {
@@ -125,7 +125,8 @@ func (c *Client) Write(ctx context.Context, mount, path string, values map[strin
 	c.mu.Lock()
 	delete(c.cache, at)
 	c.mu.Unlock()
-	if e, ok := errors.AsType[*Error](err); ok && e.Op == op && e.Status == http.StatusBadRequest && version != AnyVersion {
+	if e, ok := errors.AsType[*Error](err); ok && e.Op == op && e.Status == http.StatusBadRequest &&
+		version != AnyVersion {
 		e.Err = ErrConflict // Vault has no status of its own for it
 	}
 	return a.Data.Version, err
@@ -211,7 +212,12 @@ func (c *Client) send(ctx context.Context, op, method, path string, token secret
 }
 
 // once sends a request. wait is how long the server asks to wait.
-func (c *Client) once(ctx context.Context, op, method, path string, token secrets.Secret, in, out any) (wait time.Duration, err error) {
+func (c *Client) once(
+	ctx context.Context,
+	op, method, path string,
+	token secrets.Secret,
+	in, out any,
+) (wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	var body io.Reader
@@ -241,7 +247,14 @@ func (c *Client) once(ctx context.Context, op, method, path string, token secret
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if res.StatusCode/100 != 2 {
 		s, _ := strconv.Atoi(res.Header.Get("Retry-After"))
-		return min(time.Duration(max(s, 0))*time.Second, time.Minute), &Error{Op: op, Status: res.StatusCode, Err: meaning(res.StatusCode)}
+		return min(
+				time.Duration(max(s, 0))*time.Second,
+				time.Minute,
+			), &Error{
+				Op:     op,
+				Status: res.StatusCode,
+				Err:    meaning(res.StatusCode),
+			}
 	}
 	if err != nil || len(data) > maxAnswer {
 		return 0, &Error{Op: op, Status: res.StatusCode, Err: ErrUnavailable}
@@ -260,7 +273,9 @@ func meaning(status int) error {
 		return ErrNotFound
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
 		return ErrDenied
-	case status == http.StatusTooManyRequests, status == http.StatusPreconditionFailed, status >= 500: // 412: a replica lags
+	case status == http.StatusTooManyRequests,
+		status == http.StatusPreconditionFailed,
+		status >= 500: // 412: a replica lags
 		return ErrUnavailable
 	}
 	return nil

@@ -135,7 +135,10 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.own = &http.Transport{
 			Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true, TLSClientConfig: tlsConfig,
-			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}, // a dead connection is dropped
+			HTTP2: &http.HTTP2Config{
+				SendPingTimeout: 15 * time.Second,
+				PingTimeout:     5 * time.Second,
+			}, // a dead connection is dropped
 		}
 		cfg.Transport = c.own
 	}
