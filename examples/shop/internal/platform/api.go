@@ -17,6 +17,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/cqrs"
 	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // Problem is the form of every error that a client sees (RFC 9457).
@@ -58,6 +59,8 @@ func describe(err error) (p *Problem, known bool) {
 		return Fail(http.StatusUnprocessableEntity, "validation", "the request holds text that cannot be stored"), true
 	case errors.Is(err, cqrs.ErrInvalid):
 		return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid"), true
+	case errors.Is(err, sqldb.ErrBusy):
+		return Fail(http.StatusServiceUnavailable, "busy", "the service is busy: try again"), true
 	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, context.Canceled): // whose client has gone: nobody reads it, and nothing has failed
 		return Fail(http.StatusServiceUnavailable, "unavailable", "a service that is needed does not answer: try again"), true
@@ -117,8 +120,12 @@ func newError(ctx context.Context, log *slog.Logger, status int, msg string, err
 func apiConfig(name, version string) huma.Config {
 	cfg := huma.DefaultConfig("Shop: "+name, version)
 	cfg.CreateHooks = nil // no $schema in every answer
+	cfg.DocsPath = ""     // ours needs nothing of the internet
 	cfg.Transformers = append(cfg.Transformers, func(c huma.Context, _ string, v any) (any, error) {
 		if p, ok := v.(*Problem); ok { // one that a handler returned as it is
+			if p.Status == http.StatusServiceUnavailable {
+				c.SetHeader("Retry-After", "1")
+			}
 			return complete(c.Context(), p), nil
 		}
 		return v, nil

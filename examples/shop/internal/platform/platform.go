@@ -143,6 +143,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if !cfg.NoAPI {
 		s.Mux.HandleFunc("/", notFound)
 		s.API = newAPI(s, humago.New(s.Mux, apiConfig(cfg.Name, cfg.Version)))
+		s.Mux.HandleFunc("GET /docs", docs)
 	}
 	s.OnClose("tokens", func(context.Context) error { return guard.Close() })
 	return s, nil
