@@ -94,6 +94,9 @@ func TestPackages(t *testing.T) {
 		"repository/eventstore/mongoevents": slices.Concat(otel, shared, mongo, under("repository", "repository/eventstore")),
 
 		"authn/sqltokens":   slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/sqlkeys":     slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/mongokeys":   slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/issuers":     slices.Concat(otel, shared, jwt, under("authn")),
 		"authn/mongotokens": slices.Concat(otel, shared, mongo, jwt, under("authn")),
 		"authn/vaultkeys":   slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 

@@ -1,0 +1,9 @@
+-- +goose Up
+CREATE TABLE IF NOT EXISTS sillar_signing_keys (
+    name    TEXT PRIMARY KEY,
+    version BIGINT NOT NULL,
+    sealed  BYTEA NOT NULL -- encrypted
+);
+
+-- +goose Down
+DROP TABLE sillar_signing_keys;
