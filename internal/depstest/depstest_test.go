@@ -96,6 +96,7 @@ func TestPackages(t *testing.T) {
 		"authn/sqltokens":   slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
 		"authn/sqlkeys":     slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
 		"authn/mongokeys":   slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/tokensource": nil,
 		"authn/issuers":     slices.Concat(otel, shared, jwt, under("authn")),
 		"authn/mongotokens": slices.Concat(otel, shared, mongo, jwt, under("authn")),
 		"authn/vaultkeys":   slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
