@@ -199,5 +199,5 @@ func Example() {
 		TokenURL: "https://id.example.com/token", ClientID: "orders", ClientSecret: "from a secret store", Scopes: []string{"stock:read"},
 	}))
 	client := &http.Client{Transport: source.Transport(nil)} // each request carries a token
-	_ = client
+	client.CloseIdleConnections()
 }

@@ -33,7 +33,8 @@ func main() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has run
 	}
 }
 
@@ -70,7 +71,8 @@ func run(ctx context.Context, l net.Listener) error {
 				http.Error(w, "out of order", http.StatusServiceUnavailable)
 				return
 			}
-			_, _ = fmt.Fprintf(w, "%s for %s: 7 left\n", r.URL.Path, r.Header.Get("X-User-ID"))
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			_, _ = fmt.Fprintf(w, "%s for %s: 7 left\n", r.URL.Path, r.Header.Get("X-User-ID")) //nolint:gosec // plain text
 		})
 	}
 	good, closeGood, err := serve(stock(false))

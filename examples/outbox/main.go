@@ -41,7 +41,8 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has run
 	}
 }
 

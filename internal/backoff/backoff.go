@@ -29,9 +29,7 @@ type Backoff struct {
 // Exponential returns a Backoff whose ceiling is initial after the first attempt and doubles after each further one,
 // up to max. The pause is drawn evenly between a tenth of the ceiling and the ceiling, so that callers that failed
 // together do not retry together. An initial of 0 or less counts as 100 ms; a max below initial counts as initial.
-func Exponential(
-	initial, max time.Duration,
-) Backoff { //nolint:predeclared // the word that breaker, saga and messaging use
+func Exponential(initial, max time.Duration) Backoff { //nolint:predeclared // the field's word
 	if initial <= 0 {
 		initial = 100 * time.Millisecond
 	}
