@@ -31,6 +31,7 @@ type logHandler struct {
 	level   slog.Leveler
 	service []byte   // `,"service":"..."`, or empty
 	pre     []byte   // attributes of With, encoded, and the groups opened for them
+	fields  []field  // those of the innermost object in pre
 	open    int      // how many groups pre has opened
 	groups  []string // groups that wait for their first attribute
 }
@@ -50,7 +51,7 @@ func (o *output) write(line []byte) error {
 
 // NewLogHandler returns a slog.Handler that writes JSON lines with the fields timestamp, level, message, service,
 // correlation_id, trace_id, span_id, source, and then the rest. An attribute at the root with one of these names gets
-// a _ behind it.
+// a _ behind it. Of attributes of one object with the same name, the last is kept.
 func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
 	h := &logHandler{out: &output{w: w}, level: cfg.Level}
 	if h.level == nil {
@@ -77,20 +78,25 @@ const maxKept = 16 << 10
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	buf := buffers.Get().(*[]byte)
 	b := h.head(ctx, (*buf)[:0], r)
+	head := len(b)
 	b = append(b, h.pre...)
 	before := len(b)
 	for _, g := range h.groups {
 		b = appendOpen(b, g)
 	}
-	from, root := len(b), h.open == 0 && len(h.groups) == 0
+	object := object{root: h.open == 0 && len(h.groups) == 0, fields: make([]field, 0, 16)}
+	if len(h.groups) == 0 {
+		object.fields = appendShifted(object.fields, h.fields, head)
+	}
 	r.Attrs(func(a slog.Attr) bool {
-		b = appendAttr(b, a, root)
+		b = object.append(b, a)
 		return true
 	})
-	if len(b) == from { // groups without content are left out
+	if !object.wrote { // groups without content are left out
 		b = b[:before]
 	} else {
 		b = appendClose(b, len(h.groups))
+		b = h.overtake(b, head)
 	}
 	b = appendClose(b, h.open)
 	b = append(b, '}', '\n')
@@ -100,6 +106,22 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		buffers.Put(buf)
 	}
 	return err
+}
+
+// overtake cuts out the attribute whose name the outermost of h.groups has taken. What h.pre holds begins at head.
+func (h *logHandler) overtake(b []byte, head int) []byte {
+	if len(h.groups) == 0 || !slices.ContainsFunc(h.fields, func(f field) bool { return f.name == h.groups[0] }) {
+		return b
+	}
+	parent := object{fields: appendShifted(nil, h.fields, head)}
+	return parent.keep(b, h.groups[0], head+len(h.pre))
+}
+
+func appendShifted(to, fields []field, by int) []field {
+	for _, f := range fields {
+		to = append(to, field{f.name, f.from + by, f.to + by})
+	}
+	return to
 }
 
 // head writes the fixed fields.
@@ -133,17 +155,23 @@ func (h *logHandler) head(ctx context.Context, b []byte, r slog.Record) []byte {
 // WithAttrs implements slog.Handler.
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	n := *h
-	n.pre = slices.Clip(h.pre)
+	n.pre = slices.Clone(h.pre)
 	for _, g := range h.groups {
 		n.pre = appendOpen(n.pre, g)
 	}
-	from, root := len(n.pre), h.open == 0 && len(h.groups) == 0
-	for _, a := range attrs {
-		n.pre = appendAttr(n.pre, a, root)
+	object := object{root: h.open == 0 && len(h.groups) == 0}
+	if len(h.groups) == 0 {
+		object.fields = slices.Clone(h.fields)
 	}
-	if len(n.pre) == from {
+	for _, a := range attrs {
+		n.pre = object.append(n.pre, a)
+	}
+	if !object.wrote {
 		return h
 	}
+	written := len(n.pre)
+	n.pre = h.overtake(n.pre, 0)
+	n.fields = appendShifted(nil, object.fields, len(n.pre)-written)
 	n.open, n.groups = h.open+len(h.groups), nil
 	return &n
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -43,40 +44,72 @@ func appendKey(b []byte, name string) []byte {
 	return append(appendString(b, name), ':')
 }
 
-func appendAttr(b []byte, a slog.Attr, root bool) []byte {
+// An object is what has been written of a JSON object. Of attributes with one name, it keeps the last: parsers disagree
+// about a name that comes twice (RFC 8259, section 4).
+type object struct {
+	root   bool // the line itself, whose fixed names are taken
+	wrote  bool
+	fields []field
+}
+
+// field is an attribute in a buffer, with the comma before it where there is one.
+type field struct {
+	name     string
+	from, to int
+}
+
+func (o *object) append(b []byte, a slog.Attr) []byte {
 	a.Value = a.Value.Resolve()
 	if a.Equal(slog.Attr{}) {
 		return b
 	}
-	if a.Value.Kind() == slog.KindGroup {
-		return appendGroup(b, a, root)
-	}
-	if root && fixedField(a.Key) {
-		a.Key += "_"
-	}
-	return appendValue(appendKey(b, a.Key), a.Value)
-}
-
-func appendGroup(b []byte, a slog.Attr, root bool) []byte {
-	attrs, before := a.Value.Group(), len(b)
-	if a.Key == "" { // its attributes belong to the parent
-		for _, x := range attrs {
-			b = appendAttr(b, x, root)
+	group := a.Value.Kind() == slog.KindGroup
+	if group && a.Key == "" { // its attributes belong to the parent
+		for _, x := range a.Value.Group() {
+			b = o.append(b, x)
 		}
 		return b
 	}
-	if root && fixedField(a.Key) {
+	if o.root && fixedField(a.Key) {
 		a.Key += "_"
 	}
-	b = appendOpen(b, a.Key)
-	from := len(b)
-	for _, x := range attrs {
-		b = appendAttr(b, x, false)
+	before := len(b)
+	if !group {
+		return o.keep(appendValue(appendKey(b, a.Key), a.Value), a.Key, before)
 	}
-	if len(b) == from {
+	inner := object{}
+	b = appendOpen(b, a.Key)
+	for _, x := range a.Value.Group() {
+		b = inner.append(b, x)
+	}
+	if !inner.wrote {
 		return b[:before]
 	}
-	return append(b, '}')
+	return o.keep(append(b, '}'), a.Key, before)
+}
+
+// keep notes the field that ends b, and cuts out the one that had its name.
+func (o *object) keep(b []byte, name string, from int) []byte {
+	o.wrote = true
+	for i, old := range o.fields {
+		if old.name != name {
+			continue
+		}
+		o.fields = slices.Delete(o.fields, i, i+1)
+		if b[old.from] != ',' {
+			old.to++ // the first field has no comma: it takes that of the next
+		}
+		n := old.to - old.from
+		b = slices.Delete(b, old.from, old.to)
+		for j := i; j < len(o.fields); j++ {
+			f := &o.fields[j]
+			f.from, f.to = max(f.from-n, old.from), f.to-n
+		}
+		from = max(from-n, old.from)
+		break
+	}
+	o.fields = append(o.fields, field{name, from, len(b)})
+	return b
 }
 
 func appendValue(b []byte, v slog.Value) []byte {
