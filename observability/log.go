@@ -69,22 +69,28 @@ func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >=
 // AddsCorrelationID tells packages that log that they need not: the line has the id of its context.
 func (h *logHandler) AddsCorrelationID() bool { return true }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
+// buffer is what a line needs while it is written.
+type buffer struct {
+	line   []byte
+	fields []field
+}
+
+var buffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 1024), make([]field, 0, 16)} }}
 
 // maxKept bounds the buffers that wait for the next line.
 const maxKept = 16 << 10
 
 // Handle implements slog.Handler.
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
-	buf := buffers.Get().(*[]byte)
-	b := h.head(ctx, (*buf)[:0], r)
+	buf := buffers.Get().(*buffer)
+	b := h.head(ctx, buf.line[:0], r)
 	head := len(b)
 	b = append(b, h.pre...)
 	before := len(b)
 	for _, g := range h.groups {
 		b = appendOpen(b, g)
 	}
-	object := object{root: h.open == 0 && len(h.groups) == 0, fields: make([]field, 0, 16)}
+	object := object{root: h.open == 0 && len(h.groups) == 0, fields: buf.fields[:0]}
 	if len(h.groups) == 0 {
 		object.fields = appendShifted(object.fields, h.fields, head)
 	}
@@ -102,7 +108,8 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	b = append(b, '}', '\n')
 	err := h.out.write(b)
 	if cap(b) <= maxKept {
-		*buf = b
+		clear(object.fields) // they hold names
+		buf.line, buf.fields = b, object.fields
 		buffers.Put(buf)
 	}
 	return err
