@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,8 @@ type Config struct {
 	// X-Real-IP, X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are removed under
 	// every spelling that some server takes for the same name, from trailers too.
 	RemoveHeaders []string
-	// TrustedProxies are the networks whose X-Forwarded headers are believed and continued. Default: none.
+	// TrustedProxies are the networks whose X-Forwarded headers (-For, -Host, -Proto, -Port, -Prefix) are believed and
+	// continued. The access log names the client that they name. Default: none.
 	TrustedProxies []netip.Prefix
 	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
 	Limiter Limiter
@@ -188,6 +190,11 @@ func (c *CORS) withDefaults() (*CORS, error) {
 	return &d, nil
 }
 
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
 func parseUpstream(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -197,6 +204,9 @@ func parseUpstream(s string) (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "h2c",
 		u.Host == "", u.User != nil, u.RawQuery != "", u.Fragment != "", checkPath(u.EscapedPath(), false) != nil:
 		return nil, fmt.Errorf("upstream %q: want http, https or h2c, a host, and no user or query", u.Redacted())
+	}
+	if port := u.Port(); u.Hostname() == "" || port != "" && !validPort(port) {
+		return nil, fmt.Errorf("upstream %q: want a host, and a port from 1 to 65535", u.Redacted())
 	}
 	u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/"), strings.TrimSuffix(u.RawPath, "/")
 	return u, nil

@@ -154,6 +154,14 @@ func (g *Gateway) network(r *http.Request) string {
 	return addr
 }
 
+// remote is what the access log says of the client: its address, and its port where no proxy is in between.
+func (g *Gateway) remote(r *http.Request) string {
+	if len(g.cfg.TrustedProxies) == 0 {
+		return r.RemoteAddr
+	}
+	return g.client(r)
+}
+
 // client is the address that the request came from, past trusted proxies.
 func (g *Gateway) client(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -193,6 +201,7 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 		host = in.RemoteAddr
 	}
 	chain, name, proto := host, in.Host, "http"
+	var port, prefix string
 	if in.TLS != nil {
 		proto = "https"
 	}
@@ -209,11 +218,26 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 		case "https", "wss":
 			proto = "https"
 		}
+		port, _, _ = strings.Cut(in.Header.Get("X-Forwarded-Port"), ",")
+		if port = strings.TrimSpace(port); !validPort(port) {
+			port = ""
+		}
+		prefix, _, _ = strings.Cut(in.Header.Get("X-Forwarded-Prefix"), ",")
+		if prefix = strings.TrimRight(strings.TrimSpace(prefix), "/"); !strings.HasPrefix(prefix, "/") || strings.HasPrefix(prefix, "//") ||
+			checkPath(prefix, false) != nil {
+			prefix = ""
+		}
 	}
 	values := [...]string{chain, name, proto}
 	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
+	if port != "" {
+		out["X-Forwarded-Port"] = []string{port}
+	}
 	if !rt.KeepPrefix && rt.Prefix != "/" {
-		out["X-Forwarded-Prefix"] = []string{rt.Prefix}
+		prefix += rt.Prefix
+	}
+	if prefix != "" {
+		out["X-Forwarded-Prefix"] = []string{prefix}
 	}
 }
 

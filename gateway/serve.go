@@ -49,7 +49,7 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if panics && w.status == 0 { // of the Fallback, the Authenticator or the Limiter; net/http cuts the connection
 			w.status = http.StatusInternalServerError
 		}
-		g.telemetry.end(ctx, span, w, r, time.Since(start))
+		g.telemetry.end(ctx, span, w, r, g.remote(r), time.Since(start))
 	}()
 	g.serve(ctx, w, r)
 	panics = false

@@ -215,7 +215,7 @@ func clip(path string) string {
 }
 
 // end tells of a request that is over, or about to panic because its answer was cut.
-func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.Request, took time.Duration) {
+func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.Request, remote string, took time.Duration) {
 	status := w.status
 	if status == 0 { // hijacked, or nothing was written: net/http sends 200
 		status = http.StatusOK
@@ -247,14 +247,11 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 			"gateway: request",
 			slog.String("method", method(r.Method)),
 			slog.String("path", clip(r.URL.Path)),
-			slog.String(
-				"route",
-				r.Pattern,
-			),
+			slog.String("route", r.Pattern),
 			slog.Int("status", status),
 			slog.Int64("bytes", w.bytes),
 			slog.Duration("took", took),
-			slog.String("remote", r.RemoteAddr),
+			slog.String("remote", remote),
 		)
 	}
 }

@@ -50,6 +50,9 @@ func (r Route) withDefaults() (Route, error) {
 	if !strings.HasPrefix(r.Prefix, "/") || checkPath(r.Prefix, false) != nil {
 		return bad("prefix", errors.New("want a clean path that begins with /"))
 	}
+	if strings.ContainsAny(r.Prefix, "*{}") {
+		return bad("prefix", errors.New("want no pattern: a prefix stands for itself and all paths below"))
+	}
 	if r.Rewrite != "" && (!strings.HasPrefix(r.Rewrite, "/") || checkPath(r.Rewrite, false) != nil || r.KeepPrefix) {
 		return bad("rewrite", errors.New("want a clean path that begins with /, and no keep_prefix"))
 	}
