@@ -19,14 +19,14 @@ import (
 	"github.com/sillar-go/sillar/observability/otlp"
 )
 
-// build is how a service is made, and where its address belongs.
+// build makes a service and stores its address for its peers.
 type build struct {
 	name string
 	make func(context.Context, platform.Config) (*platform.Service, error)
 	at   func(*platform.Peers) *string
 }
 
-// services in the order in which they can be made: each knows those before it.
+// services lists the services in start order: each may use the addresses of those before it.
 var services = []build{
 	{"users", users.New, func(p *platform.Peers) *string { return &p.Users }},
 	{"inventory", inventory.New, func(p *platform.Peers) *string { return &p.Inventory }},
@@ -37,25 +37,25 @@ var services = []build{
 	{"gateway", gateway.New, nil},
 }
 
-// Seeds are the users of a shop that is tried out.
+// Seeds are the users of a demonstration shop.
 var seeds = []platform.SeedUser{
 	{Username: "admin", Email: "admin@example.com", Password: "admin-password", Roles: []string{"admin"}},
 	{Username: "ana", Email: "ana@example.com", Password: "ana-password", Roles: []string{"customer"}},
 }
 
-// users are those to begin with.
+// users returns the users to create at start.
 func (o *options) users() []platform.SeedUser {
 	var list []platform.SeedUser
 	if o.admin != "" {
 		list = append(list, platform.SeedUser{Username: "admin", Email: "admin@example.com", Password: o.admin, Roles: []string{"admin"}})
 	}
-	if o.seed { // who is there already stays
+	if o.seed { // existing users are not changed
 		list = append(list, seeds...)
 	}
 	return list
 }
 
-// config is that of one service.
+// config returns the configuration of one service.
 func (o *options) config(common platform.Config, name string) platform.Config {
 	cfg := common
 	cfg.Name, cfg.Addr, cfg.GRPCAddr = name, o.addr(name), o.addr("grpc")
@@ -77,15 +77,15 @@ func (o *options) config(common platform.Config, name string) platform.Config {
 	return cfg
 }
 
-// house is all services in one process.
-type house struct {
+// allInOne runs all services in one process.
+type allInOne struct {
 	services []*platform.Service
 	parts    *parts
 	page     bool // the gateway has the live page
 }
 
-// newHouse makes all services, on free ports or on those of the options.
-func newHouse(ctx context.Context, o *options) (h *house, err error) {
+// newAllInOne makes all services, on free ports or on those of the options.
+func newAllInOne(ctx context.Context, o *options) (h *allInOne, err error) {
 	if o.db != "" {
 		return nil, errors.New("--db is for a single service: together, each has a SQLite file of its own in --data")
 	}
@@ -93,9 +93,9 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h = &house{parts: p}
+	h = &allInOne{parts: p}
 	var page *live.Page
-	if o.broker == "memory:" && live.Loopback(o.host) { // else others could reach what only an operator may see and do
+	if o.broker == "memory:" && live.Loopback(o.host) { // otherwise other machines could reach what is reserved for operators
 		page = live.New(p.config.Broker, o.faults)
 		p.config.Broker, p.config.LogWriter, p.config.OnSaga = page.Broker(), page.LogWriter(p.config.LogWriter), page.OnSaga
 	}
@@ -134,15 +134,15 @@ func newHouse(ctx context.Context, o *options) (h *house, err error) {
 	return h, nil
 }
 
-// URL is the gateway's address.
-func (h *house) URL() string { return h.services[len(h.services)-1].URL() }
+// URL returns the address of the gateway.
+func (h *allInOne) URL() string { return h.services[len(h.services)-1].URL() }
 
-// TLSURL is the gateway's address with TLS, "" without.
-func (h *house) TLSURL() string { return h.services[len(h.services)-1].TLSURL() }
+// TLSURL returns the address of the gateway with TLS, "" without TLS.
+func (h *allInOne) TLSURL() string { return h.services[len(h.services)-1].TLSURL() }
 
-// Run runs all services until ctx ends, or one of them fails; then they end one after the other, the door first, so
-// that nobody is refused by a neighbour who has gone.
-func (h *house) Run(ctx context.Context) error {
+// Run runs all services until ctx ends or one of them fails. Then it stops them one after the other, the gateway first,
+// so that no service calls one that has stopped.
+func (h *allInOne) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	errs := make([]error, len(h.services))

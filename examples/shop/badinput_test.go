@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// house starts the shop in this process, on free ports.
-func openHouse(t *testing.T) (*house, *options) {
+// openShop starts the shop in this process, on free ports.
+func openShop(t *testing.T) (*allInOne, *options) {
 	t.Helper()
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error", breaker: time.Second, faults: true, seed: true}
-	h, err := newHouse(t.Context(), o)
+	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func openHouse(t *testing.T) (*house, *options) {
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
-			t.Errorf("the house: %v", err)
+			t.Errorf("Run: %v", err)
 		}
 	})
 	return h, o
@@ -33,7 +33,7 @@ func openHouse(t *testing.T) (*house, *options) {
 // Every operation of every service gets nonsense, with and without a token, through the gateway and directly: the answer
 // is a problem with the correlation id, and tells nothing of how the service is made.
 func TestBadInputEverywhere(t *testing.T) {
-	h, o := openHouse(t)
+	h, o := openShop(t)
 	tokens := map[string]string{"no token": "", "a bad token": "not.a.token", "ana": signIn(t, h.URL(), "ana"), "admin": signIn(t, h.URL(), "admin")}
 	direct := map[string]string{"users": o.peers.Users, "products": o.peers.Products, "orders": o.peers.Orders,
 		"inventory": o.peers.Inventory, "payments": o.peers.Payments, "notifications": o.peers.Notifications}

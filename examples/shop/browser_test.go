@@ -104,7 +104,7 @@ func (b *browser) press(selector string) {
 // A person opens the page, places an order, breaks payments, and sees what becomes of it.
 func TestPageInBrowser(t *testing.T) {
 	path := chromium(t)
-	h, _, _ := liveHouse(t, nil) // closed after the browser
+	h, _, _ := liveShop(t, nil) // closed after the browser
 	b := openBrowser(t, path)
 	b.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(h.URL()+"/"))
 	b.until("the stream", `document.getElementById('conn').textContent === 'live'`)
@@ -126,7 +126,7 @@ func TestPageInBrowser(t *testing.T) {
 	b.press(`button[data-state="payments"][value="down"]`)
 	b.until("the button that is pressed", `document.querySelector('button[data-state="payments"][value="down"]').getAttribute('aria-pressed') === 'true'`)
 	b.press("#place")
-	b.until("an order that turns back", end+`.startsWith('turning back')`)
+	b.until("an order that turns back", end+`.startsWith('compensating')`)
 	b.until("a breaker that is open", `document.getElementById('n-payments').textContent.includes('breaker open') && document.getElementById('e-orders-payments').classList.contains('open')`)
 	b.press("#heal")
 	b.until("an order that was taken back", end+`.startsWith('cancelled')`)

@@ -16,7 +16,7 @@ import (
 // certsFor is how long certificates of the development authority are valid.
 const certsFor = 90 * 24 * time.Hour
 
-// certs writes what is needed to try TLS out.
+// certs returns the command that writes certificates for development.
 func certs(o *options) *cobra.Command {
 	var hosts []string
 	cmd := &cobra.Command{
@@ -63,7 +63,7 @@ func writeCerts(dir string, hosts []string) error {
 	return ca.WriteFiles(dir, "client", certsFor, "shop-client")
 }
 
-// openTLS gives the gateway its certificate, and looks for a newer one from time to time.
+// openTLS loads the certificate of the gateway and reloads it when the file changes.
 func (o *options) openTLS(p *parts) error {
 	cfg := tlsconfig.Config{CertFile: o.tlsCert, KeyFile: o.tlsKey, ClientCAFile: o.tlsClientCA,
 		Logger: slog.New(slog.NewJSONHandler(p.config.LogWriter, &slog.HandlerOptions{Level: p.config.LogLevel}))}

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// openHouseWith runs the shop on free ports until the test ends.
-func openHouseWith(t *testing.T, args ...string) *house {
+// openShopWith runs the shop on free ports until the test ends.
+func openShopWith(t *testing.T, args ...string) *allInOne {
 	t.Helper()
 	o := &options{}
 	flags := pflag.NewFlagSet("shop", pflag.ContinueOnError)
@@ -25,7 +25,7 @@ func openHouseWith(t *testing.T, args ...string) *house {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h, err := newHouse(ctx, o)
+	h, err := newAllInOne(ctx, o)
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func tlsClient(t *testing.T, dir, cert string, http2 bool) *http.Client {
 }
 
 func TestTLSDev(t *testing.T) {
-	h := openHouseWith(t, "--tls-dev")
+	h := openShopWith(t, "--tls-dev")
 	dir := filepath.Join(h.parts.config.Data, "tls")
 	for _, http2 := range []bool{true, false} {
 		c := tlsClient(t, dir, "", http2)
@@ -109,7 +109,7 @@ func TestCertsCommandAndClients(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 	}
-	h := openHouseWith(t, "--tls-cert", at("gateway.crt"), "--tls-key", at("gateway.key"), "--tls-client-ca", at("ca.crt"))
+	h := openShopWith(t, "--tls-cert", at("gateway.crt"), "--tls-key", at("gateway.key"), "--tls-client-ca", at("ca.crt"))
 	res, err := tlsClient(t, dir, "client", true).Get(h.TLSURL() + "/health")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestTLSFlags(t *testing.T) {
 		{tlsDev: true, tlsCert: "x"}, {tlsClientCA: "x"}, {tlsCert: "x"}, {tlsKey: "x"}, {tlsCert: "/none", tlsKey: "/none"},
 	} {
 		o.data, o.portOffset, o.broker, o.logLevel, o.log = t.TempDir(), -1, "memory:", "info", "none"
-		if h, err := newHouse(t.Context(), &o); err == nil {
+		if h, err := newAllInOne(t.Context(), &o); err == nil {
 			t.Errorf("%+v: opened", o)
 			_ = h.parts.Close()
 		}

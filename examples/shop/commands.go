@@ -20,7 +20,7 @@ func root() *cobra.Command {
 	o := &options{}
 	cmd := &cobra.Command{
 		Use:           "shop",
-		Short:         "Seven services that stand together: all of them in this process, on embedded defaults",
+		Short:         "Seven services in one process, on embedded defaults",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -39,7 +39,7 @@ func root() *cobra.Command {
 	return cmd
 }
 
-// withData runs with a folder for data: the one that was given, or a temporary one.
+// withData runs fn with the given data folder, or with a temporary one.
 func (o *options) withData(run func() error) (err error) {
 	if o.data != "" {
 		if err := os.MkdirAll(o.data, 0o700); err != nil {
@@ -55,7 +55,7 @@ func (o *options) withData(run func() error) (err error) {
 }
 
 func runAll(ctx context.Context, o *options) error {
-	h, err := newHouse(ctx, o)
+	h, err := newAllInOne(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func runAll(ctx context.Context, o *options) error {
 		secure = ", with TLS at " + h.TLSURL()
 	}
 	if h.page {
-		page = "\n  open that address in a browser: it shows what goes on, and lets you place orders and break things\n"
+		page = "\n  open that address in a browser: it shows the services at work and lets you place orders and inject faults\n"
 	}
 	fmt.Printf(`The shop is open at %[1]s%[3]s  (data and shop.log in %[2]s)
 %[4]s
@@ -92,7 +92,7 @@ func one(o *options, b build) *cobra.Command {
 			return o.withData(func() error {
 				ctx := cmd.Context()
 				o.fillPeers()
-				p, err := o.open(ctx, b.name == "gateway", "stdout") // which signs nothing and hears of no event
+				p, err := o.open(ctx, b.name == "gateway", "stdout") // the gateway signs no tokens and consumes no events
 				if err != nil {
 					return err
 				}
@@ -107,13 +107,13 @@ func one(o *options, b build) *cobra.Command {
 				if err != nil {
 					return errors.Join(err, p.Close())
 				}
-				otel.SetMeterProvider(s.Tel.MeterProvider) // what was made before the service, the broker, counts there too
+				otel.SetMeterProvider(s.Tel.MeterProvider) // the broker was made before the service and reports its metrics there too
 				return errors.Join(s.Run(ctx), p.Close())
 			})
 		},
 	}
 	if b.name == "gateway" {
-		cmd.Flags().StringVar(&o.routes, "config", "", "routes, as YAML: see examples/shop/gateway/routes.yaml; a new version of the file is taken without a restart (default: those of the shop)")
+		cmd.Flags().StringVar(&o.routes, "config", "", "routes, as YAML: see examples/shop/gateway/routes.yaml; a new version of the file is loaded without a restart (default: those of the shop)")
 	}
 	return cmd
 }
@@ -126,7 +126,7 @@ func demo(o *options) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg := scenario.Config{Gateway: gatewayURL, Admin: admin, AdminPassword: password, Out: cmd.OutOrStdout(), Faults: o.faults}
-			if gatewayURL != "" { // a shop that runs already
+			if gatewayURL != "" { // a running shop
 				return scenario.Run(cmd.Context(), cfg)
 			}
 			return o.withData(func() error { return playDemo(cmd.Context(), o, cfg) })
@@ -138,13 +138,13 @@ func demo(o *options) *cobra.Command {
 	return cmd
 }
 
-// playDemo opens a shop on free ports, plays, and closes it.
+// playDemo starts a shop on free ports, runs the scenario and stops the shop.
 func playDemo(ctx context.Context, o *options, cfg scenario.Config) error {
 	o.portOffset = -1
 	if o.breaker == 30*time.Second {
 		o.breaker = time.Second
 	}
-	h, err := newHouse(ctx, o)
+	h, err := newAllInOne(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func playDemo(ctx context.Context, o *options, cfg scenario.Config) error {
 		}
 		return err
 	}
-	fmt.Fprintln(cfg.Out, "\nEverything held. The shop is closed.")
+	fmt.Fprintln(cfg.Out, "\nAll invariants hold. The shop is closed.")
 	return nil
 }
 

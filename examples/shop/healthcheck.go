@@ -33,8 +33,8 @@ func askReady(ctx context.Context, url string) error {
 	if err != nil {
 		return fmt.Errorf("healthcheck: %w", err)
 	}
-	tr := &http.Transport{DisableKeepAlives: true} // and no proxy: what is asked is on this machine
-	res, err := tr.RoundTrip(req)                  // a redirect is no health
+	tr := &http.Transport{DisableKeepAlives: true} // and no proxy: the service is on this machine
+	res, err := tr.RoundTrip(req)                  // a redirect does not count as healthy
 	if err != nil {
 		return fmt.Errorf("healthcheck: %w", err)
 	}

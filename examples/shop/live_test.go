@@ -16,14 +16,14 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// liveHouse runs a whole shop, and returns where its databases are. stop ends it, and says how long that took.
-func liveHouse(t *testing.T, change func(*options)) (h *house, data string, stop func() time.Duration) {
+// liveShop runs a whole shop, and returns where its databases are. stop ends it, and says how long that took.
+func liveShop(t *testing.T, change func(*options)) (h *allInOne, data string, stop func() time.Duration) {
 	t.Helper()
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "info", breaker: time.Second, seed: true, faults: true}
 	if change != nil {
 		change(o)
 	}
-	h, err := newHouse(t.Context(), o)
+	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func (w *watch) tile(name, state string) {
 // What the page shows is what happens: an order with all its steps, one that turns back, the ways that they take, the
 // log of each, and money that is not where it should be.
 func TestLivePage(t *testing.T) {
-	h, data, stop := liveHouse(t, nil)
+	h, data, stop := liveShop(t, nil)
 	page := request(t, "GET", h.URL()+"/", "")
 	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`, "inventory"} {
 		if !strings.Contains(page.body, want) {
@@ -225,7 +225,7 @@ func TestLivePage(t *testing.T) {
 	}
 	turned := w.order("compensated", "cancelled: your card was declined")
 	if strings.Count(turned, `<li class="undone"`) != 2 || strings.Count(turned, `<li class="failed"`) != 1 {
-		t.Errorf("what was turned back: %s", turned)
+		t.Errorf("what was compensated: %s", turned)
 	}
 
 	// The log of one order alone, also of what was logged before.
@@ -262,7 +262,7 @@ func TestLivePage(t *testing.T) {
 
 // The controls break what they say, and heal it.
 func TestLiveControls(t *testing.T) {
-	h, _, _ := liveHouse(t, nil)
+	h, _, _ := liveShop(t, nil)
 	w := watchPage(t, h.URL(), "")
 	post := func(path, body string) {
 		t.Helper()
@@ -275,7 +275,7 @@ func TestLiveControls(t *testing.T) {
 		w.until(text, func(frame) bool { return strings.Contains(w.html["notes"], text) })
 	}
 	post("race", "")
-	noted("12 orders at once for the last 3 of &#34;Wool rug&#34;: 3 paid, 9 turned back")
+	noted("12 orders at once for the last 3 of &#34;Wool rug&#34;: 3 paid, 9 compensated")
 	post("repeat", "")
 	noted("One request, sent 3 times at once: 1 order.")
 
@@ -294,7 +294,7 @@ func TestLiveControls(t *testing.T) {
 	post("payments", "mode=down")
 	post("place", "card=pm_card_visa&count=1")
 	w.until("a breaker that is open", func(frame) bool { return strings.Contains(w.html["n-payments"], "breaker open") })
-	w.order("compensating", "turning back", `class="undoing"`)
+	w.order("compensating", "compensating", `class="undoing"`)
 	post("heal", "")
 	w.until("a broker without a backlog", func(frame) bool { return strings.Contains(w.html["n-broker"], "in process") })
 	w.tile("Sagas", "ok")
@@ -321,7 +321,7 @@ func TestLiveControls(t *testing.T) {
 // What only an operator may is kept from other pages, other names and other machines; and a shop that others may reach, or
 // a gateway that stands alone, does not have it at all.
 func TestLivePageIsForThisMachine(t *testing.T) {
-	h, _, _ := liveHouse(t, nil)
+	h, _, _ := liveShop(t, nil)
 	plain := func(what string, f fetched) {
 		t.Helper()
 		if f.code != 200 || strings.Contains(f.body, "/live/") || !strings.Contains(f.body, "Six services") {
@@ -344,7 +344,7 @@ func TestLivePageIsForThisMachine(t *testing.T) {
 	w := watchPage(t, h.URL(), "")
 	w.until("payments that are well", func(f frame) bool { return f.State["payments"] == "ok" })
 
-	open, _, _ := liveHouse(t, func(o *options) { o.host = "0.0.0.0" })
+	open, _, _ := liveShop(t, func(o *options) { o.host = "0.0.0.0" })
 	plain("a shop that others reach", request(t, "GET", open.URL()+"/", ""))
 	for _, path := range []string{"POST /live/place", "GET /live/stream", "GET /live/live.js"} {
 		method, path, _ := strings.Cut(path, " ")

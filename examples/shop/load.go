@@ -17,7 +17,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
-// load drives a running shop.
+// load returns the command that places many orders at a running shop.
 func load() *cobra.Command {
 	o := &operator{}
 	var orders, concurrency int
@@ -37,7 +37,7 @@ func load() *cobra.Command {
 	return cmd
 }
 
-// drive places orders; every tenth is declined.
+// drive places orders; every tenth uses a declined card.
 func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency int) error {
 	name := "load-" + uuid.NewString()[:8]
 	if _, err := shopclient.Anyone(o.gateway, name).Want(ctx, 201, "POST", "/users/api/v1/users",
@@ -104,7 +104,7 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))].Round(time.Millisecond) }
 	fmt.Fprintf(out, "%d orders in %v: %.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v\n", orders, total.Round(time.Millisecond),
 		float64(orders)/total.Seconds(), at(0.5), at(0.95), at(0.99), at(1))
-	fmt.Fprintf(out, "%d still under way when answered, %d turned away by the rate limit, %d failed\n", open.Load(), limited.Load(), failed.Load())
+	fmt.Fprintf(out, "%d still under way when answered, %d rejected by the rate limit, %d failed\n", open.Load(), limited.Load(), failed.Load())
 	if failed.Load() > 0 {
 		return fmt.Errorf("%d of %d orders failed", failed.Load(), orders)
 	}

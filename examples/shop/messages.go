@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// messages are the commands of operators for messages that were given up.
+// messages returns the operator commands for dead letters.
 func messages() *cobra.Command {
 	o := &operator{}
-	cmd := &cobra.Command{Use: "messages", Short: "Look at the messages that a running shop has given up, and give them to their handlers again"}
+	cmd := &cobra.Command{Use: "messages", Short: "List and redrive the dead letters of a running shop"}
 	o.register(cmd)
 	const path = "/notifications/api/v1/dead-letters"
 	var group string
@@ -40,7 +40,7 @@ func messages() *cobra.Command {
 		}
 		return nil
 	}}
-	redrive := &cobra.Command{Use: "redrive", Short: "Give a group its dead letters again, the oldest first", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	redrive := &cobra.Command{Use: "redrive", Short: "Move dead letters back to their group, the oldest first", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := o.login(cmd)
 		if err != nil {
 			return err
@@ -53,7 +53,7 @@ func messages() *cobra.Command {
 		if err := a.Into(&moved); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%d messages go to %s again\n", moved.Moved, group)
+		fmt.Fprintf(cmd.OutOrStdout(), "%d messages were moved back to %s\n", moved.Moved, group)
 		return nil
 	}}
 	for _, c := range []*cobra.Command{dead, redrive} {

@@ -16,7 +16,7 @@ import (
 func TestDeadLettersByCommand(t *testing.T) {
 	url := testenv.RabbitMQ(t)
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: url, log: "none", logLevel: "error", breaker: time.Second, seed: true}
-	h, err := newHouse(t.Context(), o)
+	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

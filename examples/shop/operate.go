@@ -13,7 +13,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
-// operator is who gives commands to a running shop.
+// operator holds the login of the administrator that runs a command.
 type operator struct{ gateway, name, password string }
 
 func (o *operator) register(cmd *cobra.Command) {
@@ -27,7 +27,7 @@ func (o *operator) login(cmd *cobra.Command) (*shopclient.Client, error) {
 	return shopclient.Login(cmd.Context(), o.gateway, o.name, o.password, fmt.Sprintf("operator-%d", time.Now().UnixNano()))
 }
 
-// sagaView is what the orders service tells of a saga.
+// sagaView is a saga as the orders service returns it.
 type sagaView struct {
 	ID, Name, Status, Cause string
 	FailedStep              string `json:"failed_step"`
@@ -74,10 +74,10 @@ func (v sagaView) print(w io.Writer) {
 	}
 }
 
-// sagas are the commands of operators.
+// sagas returns the operator commands for sagas.
 func sagas() *cobra.Command {
 	o := &operator{}
-	cmd := &cobra.Command{Use: "sagas", Short: "Look at the sagas of a running shop, and help those that are stuck"}
+	cmd := &cobra.Command{Use: "sagas", Short: "Inspect the sagas of a running shop and resolve stuck ones"}
 	o.register(cmd)
 
 	var status string
@@ -132,7 +132,7 @@ func sagas() *cobra.Command {
 	}
 	none := func() any { return nil }
 	var step, reason string
-	skip := one("skip", "Take a step of a stuck saga for done, because it was done by hand", "POST", "/skip",
+	skip := one("skip", "Mark a step of a stuck saga as done manually", "POST", "/skip",
 		func() any { return map[string]string{"step": step, "reason": reason} })
 	skip.Flags().StringVar(&step, "step", "", "the step")
 	skip.Flags().StringVar(&reason, "reason", "", "why; it is kept with the saga")
@@ -141,6 +141,6 @@ func sagas() *cobra.Command {
 			panic(err) // the flags are those above
 		}
 	}
-	cmd.AddCommand(list, one("show", "Show a saga", "GET", "", none), one("retry", "Let a stuck saga go on, with fresh attempts", "POST", "/retry", none), skip)
+	cmd.AddCommand(list, one("show", "Show a saga", "GET", "", none), one("retry", "Retry a stuck saga with new attempts", "POST", "/retry", none), skip)
 	return cmd
 }

@@ -16,7 +16,7 @@ import (
 // An operator finds a saga that is stuck at its last step, sees how it came there, cannot skip what it is not stuck at,
 // and lets it go on: once by another try, once by having done the step by hand.
 func TestSagasCommand(t *testing.T) {
-	h, o := openHouse(t)
+	h, o := openShop(t)
 	token := signIn(t, h.URL(), "ana")
 	lamps := func() float64 {
 		_, body := ask(t, t.Context(), token, "GET", h.URL()+"/inventory/api/v1/inventory/prod-lamp", "")

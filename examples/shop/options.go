@@ -25,7 +25,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// options are the flags.
+// options holds the values of the flags.
 type options struct {
 	host       string
 	portOffset int
@@ -53,7 +53,7 @@ type options struct {
 
 func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
-	f.IntVar(&o.portOffset, "port-offset", 0, "is added to every port; -1 picks free ports")
+	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
 	f.StringVar(&o.data, "data", "", "folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
 	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., and for users mongodb://.../NAME (default: SQLite in --data)")
 	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, or amqp://...")
@@ -62,14 +62,14 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
 	f.StringVar(&o.admin, "first-admin-password", "", "make the user admin with this password, where there is none; a reference as --service-secret is")
 	f.StringVar(&o.smtp, "smtp", "", "mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
-	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to serve on after saying that it goes down")
+	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to keep serving after /ready reports not ready")
 	f.DurationVar(&o.breaker, "breaker-open", 30*time.Second, "how long breakers between services stay open")
-	f.BoolVar(&o.faults, "faults", true, "let administrators break the payment processor")
+	f.BoolVar(&o.faults, "faults", true, "let administrators inject faults into the payment processor")
 	f.BoolVar(&o.seed, "seed", true, "make the users admin and ana, and a catalogue, where there is none")
-	f.BoolVar(&o.insecure, "insecure", false, "read the keys of the users service by http from another machine too: only where nobody else is on the network between them")
-	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate of the gateway, PEM: it listens on 8443 too, with TLS; a newer file is taken without a restart")
+	f.BoolVar(&o.insecure, "insecure", false, "read the keys of the users service by http from another machine too: only on a network that no attacker can reach")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate of the gateway, PEM: it listens on 8443 too, with TLS; a newer file is loaded without a restart")
 	f.StringVar(&o.tlsKey, "tls-key", "", "its key")
-	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "let in on 8443 only clients whose certificate these authorities have signed")
+	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "admit on 8443 only clients with a certificate of these authorities")
 	f.BoolVar(&o.tlsDev, "tls-dev", false, "the same with a certificate of a new development authority, in the folder tls of --data")
 	for _, p := range []struct {
 		to         *string
@@ -81,14 +81,14 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.peers.UsersGRPC, "users-grpc", "", "address of the users service's gRPC (default: 127.0.0.1:50051 and the offset)")
 }
 
-// aliases are environment variables that tutorials of this architecture use.
+// aliases lists further environment variables, which tutorials of this architecture use.
 var aliases = map[string][]string{
 	"users-url": {"USER_SERVICE_URL"}, "products-url": {"PRODUCT_SERVICE_URL"}, "orders-url": {"ORDER_SERVICE_URL"},
 	"inventory-url": {"INVENTORY_SERVICE_URL"}, "payments-url": {"PAYMENT_SERVICE_URL"}, "notifications-url": {"NOTIFICATION_SERVICE_URL"},
 	"db": {"MONGODB_URI"}, "broker": {"RABBITMQ_URI"}, "service-secret": {"JWT_SECRET_KEY"},
 }
 
-// fromEnv sets what no flag has set and the environment has.
+// fromEnv sets flags that the command line does not set from the environment.
 func fromEnv(f *pflag.FlagSet) (err error) {
 	f.VisitAll(func(fl *pflag.Flag) {
 		if fl.Changed || fl.Name == "help" {
@@ -107,7 +107,7 @@ func fromEnv(f *pflag.FlagSet) (err error) {
 	return err
 }
 
-// ports are those of the services. Number 50051 is gRPC's.
+// ports lists the ports of the services. 50051 is the gRPC port of users.
 var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003, "payments": 8004, "notifications": 8005, "grpc": 50051}
 
 // tlsPort is the gateway's with TLS.
@@ -152,13 +152,14 @@ func version() string {
 	return "devel"
 }
 
-// parts are what services have in common, and what must be closed after them.
+// parts holds what the services share, and what must be closed after them.
 type parts struct {
 	config platform.Config
 	close  []func() error
 }
 
-// open makes the common parts. own says that there is nobody outside this process to share a secret and a broker with.
+// open makes the common parts. own means that no
+// service outside this process shares the secret and the broker.
 func (o *options) open(ctx context.Context, own bool, logDefault string) (p *parts, err error) {
 	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay, BreakerOpenFor: o.breaker, Faults: o.faults}}
 	defer func() {
@@ -267,7 +268,7 @@ func (p *parts) logWriter(where, fallback string) (io.Writer, error) {
 	return f, nil
 }
 
-// Close closes what open has opened, the last one first.
+// Close closes what open opened, in reverse order.
 func (p *parts) Close() error {
 	var errs []error
 	for i := len(p.close) - 1; i >= 0; i-- {

@@ -97,7 +97,7 @@ var questions = regexp.MustCompile("(?s)```promql\n(.*?)```")
 // A real Prometheus scrapes a shop that works, and every query of the page on telemetry has an answer there.
 func TestPrometheusAnswersThePage(t *testing.T) {
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error", breaker: time.Second, seed: true}
-	h, err := newHouse(t.Context(), o)
+	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "60000") // all that counts is what is flushed at the end
 
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: broker, log: "none", logLevel: "error", breaker: time.Second, seed: true}
-	h, err := newHouse(t.Context(), o)
+	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

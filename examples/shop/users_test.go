@@ -18,7 +18,7 @@ func TestFirstAdministrator(t *testing.T) {
 	for _, password := range []string{"the first password", "another password"} {
 		t.Run(password, func(t *testing.T) {
 			t.Setenv("FIRST", password)
-			h := openHouseWith(t, "--data", dir, "--seed=false", "--first-admin-password", "env:FIRST")
+			h := openShopWith(t, "--data", dir, "--seed=false", "--first-admin-password", "env:FIRST")
 			login := func(name, password string) error {
 				_, err := shopclient.Login(t.Context(), h.URL(), name, password, "test")
 				return err
@@ -41,7 +41,7 @@ func TestFirstAdministrator(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := newHouse(ctx, o); err == nil || !strings.Contains(err.Error(), "user admin: ") || !strings.Contains(err.Error(), "password: want 8 to 72 bytes") || strings.Contains(err.Error(), "short") {
+	if _, err := newAllInOne(ctx, o); err == nil || !strings.Contains(err.Error(), "user admin: ") || !strings.Contains(err.Error(), "password: want 8 to 72 bytes") || strings.Contains(err.Error(), "short") {
 		t.Errorf("a password that is too short: %v", err)
 	}
 }

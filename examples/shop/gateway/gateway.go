@@ -1,5 +1,5 @@
-// Package gateway is the shop's gw: /{service}/{path} goes to each service, tokens are verified, and what is meant for
-// operators alone is kept to them.
+// Package gateway is the API gateway of the shop. It forwards /{service}/{path} to each service, verifies tokens, and
+// restricts operator endpoints to administrators.
 package gateway
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/sillar-go/sillar/gateway/gatewayyaml"
 )
 
-// open are the paths of every service that need no token.
+// open lists the requests of every service that need no token.
 var open = []string{"GET /health", "GET /docs", "GET /openapi.json", "GET /openapi.yaml", "GET /schemas/**"}
 
-// Routes are those of the shop.
+// Routes returns the routes of the shop.
 func Routes(p platform.Peers) []gateway.Route {
 	routes := []gateway.Route{
 		{Prefix: "/users", Upstreams: []string{p.Users}, Public: []string{"POST /token", "POST /api/v1/users", "GET /.well-known/jwks.json"}},
@@ -37,13 +37,13 @@ func Routes(p platform.Peers) []gateway.Route {
 	return routes
 }
 
-// New makes the gateway.
+// New returns the gateway service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	cfg.NoAPI, cfg.PublicEdge = true, true
 	return platform.Make(ctx, cfg, build)
 }
 
-// watchEvery is how often a file of routes is looked at.
+// watchEvery is the interval at which a routes file is checked for changes.
 const watchEvery = time.Second
 
 func build(_ context.Context, s *platform.Service) error {
@@ -73,7 +73,7 @@ func build(_ context.Context, s *platform.Service) error {
 	return nil
 }
 
-// operatorsOnly keeps the services' metrics and readiness to administrators: they tell how the shop is built.
+// operatorsOnly restricts metrics and readiness of the services to administrators: they reveal how the shop is built.
 func operatorsOnly(v *authn.Verifier, next http.Handler) http.Handler {
 	guarded := authn.Require(v, authn.AnyRole("admin"))(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -89,7 +89,7 @@ func operatorsOnly(v *authn.Verifier, next http.Handler) http.Handler {
 //go:embed landing.html
 var landingHTML string
 
-// landing is the page at /.
+// landing serves the page at /.
 func landing() http.Handler {
 	page := template.Must(template.New("landing").Parse(landingHTML))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

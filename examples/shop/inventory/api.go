@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// view is a stock as clients see it.
+// view is the stock that clients receive.
 type view struct {
 	ProductID string    `json:"product_id"`
 	OnHand    int64     `json:"on_hand"`
@@ -34,12 +34,12 @@ type checkInput struct {
 type checkedItem struct {
 	ProductID string `json:"product_id"`
 	Quantity  int64  `json:"quantity"`
-	Available int64  `json:"available" doc:"How many may still be ordered."`
+	Available int64  `json:"available" doc:"How many can still be ordered."`
 }
 
 type checked struct {
 	CheckID   string        `json:"check_id"`
-	Available bool          `json:"available" doc:"Whether there is enough of all. It promises nothing."`
+	Available bool          `json:"available" doc:"Whether all items are available. Nothing is reserved."`
 	Items     []checkedItem `json:"items"`
 }
 
@@ -77,10 +77,10 @@ type setInput struct {
 	}
 }
 
-// api hangs the HTTP operations into the frame.
+// api registers the HTTP operations.
 func api(s *platform.Service, svc *Service) {
 	inside := platform.Only(platform.RoleService, "admin")
-	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/check", "Ask whether there is enough", platform.SignedIn),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/check", "Check availability", platform.SignedIn),
 		func(ctx context.Context, in *checkInput) (*platform.Body[checked], error) {
 			return check(ctx, svc, in.Body.Items)
 		})
@@ -88,15 +88,15 @@ func api(s *platform.Service, svc *Service) {
 		func(ctx context.Context, in *reserveInput) (*platform.Body[reserved], error) {
 			return reply(svc.Reserve(ctx, in.Key, in.Body.OrderID, in.Body.Items))
 		})
-	huma.Register(s.API, platform.Op("DELETE", "/api/v1/inventory/reserve/{id}", "Give up a reservation", inside),
+	huma.Register(s.API, platform.Op("DELETE", "/api/v1/inventory/reserve/{id}", "Release a reservation", inside),
 		func(ctx context.Context, in *releaseInput) (*struct{}, error) {
 			return nil, svc.Release(ctx, in.Key, in.ID)
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/commit", "Let the reserved goods leave", inside),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/commit", "Commit a reservation", inside),
 		func(ctx context.Context, in *endInput) (*platform.Body[reserved], error) {
 			return reply(svc.Commit(ctx, in.Key, in.ID))
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/restock", "Take the goods back", inside),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/restock", "Restock the goods of a reservation", inside),
 		func(ctx context.Context, in *endInput) (*platform.Body[reserved], error) {
 			return reply(svc.Restock(ctx, in.Key, in.ID))
 		})

@@ -1,8 +1,8 @@
-// Package inventory is the service that owns the stock: what is there, and what is promised to orders. It takes part in
-// the sagas of orders behind a barrier: whatever comes twice, late or in the wrong order changes the stock once.
+// Package inventory is the service that owns the stock and its reservations. It takes part in the sagas of orders behind
+// a barrier: requests that arrive twice, late or out of order change the stock once.
 //
-// The file inventory.go holds the domain; service.go what can be done; events.go what is listened to; api.go how it is
-// reached; store.go where it is kept.
+// The domain is in inventory.go, the use cases in service.go, the event handlers in events.go, the HTTP API in api.go and
+// the storage in store.go.
 package inventory
 
 import (
@@ -15,15 +15,15 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// Stock is what there is of a product; its ID is the product's. Neither number is ever negative, and Reserved is never
-// more than OnHand.
+// Stock is the stock of a product, under the product's ID. Neither number is ever negative, and Reserved never exceeds
+// OnHand.
 type Stock struct {
 	repository.Meta
 	OnHand   int64
 	Reserved int64
 }
 
-// Available is what may still be promised.
+// Available returns the quantity that can still be reserved.
 func (s Stock) Available() int64 { return s.OnHand - s.Reserved }
 
 // Status of a reservation.
@@ -44,8 +44,8 @@ type Item struct {
 	Quantity  int64  `json:"quantity" minimum:"1" maximum:"1000"`
 }
 
-// Reservation is stock that is promised to an order. Its ID is known to whoever knows the order's: who gives up must be
-// able to name what may never have been made.
+// Reservation is stock that is reserved for an order. Its ID is derived from the ID of the order, so that a compensation
+// can name a reservation that was never made.
 type Reservation struct {
 	repository.Meta
 	OrderID string
@@ -62,7 +62,7 @@ type Stocks = repository.Repository[Stock]
 // Reservations is the port of the store of reservations.
 type Reservations = repository.Repository[Reservation]
 
-// take promises an item, or says why it cannot.
+// take reserves n of the stock, or returns an error when fewer are available.
 func (s *Stock) take(n int64) error {
 	if s.Available() < n {
 		return fmt.Errorf("%d wanted, %d available", n, s.Available())
@@ -71,26 +71,26 @@ func (s *Stock) take(n int64) error {
 	return nil
 }
 
-// move is what a reservation's end does to the stock of an item.
+// move is the change of an item's stock when a reservation ends.
 type move func(s *Stock, n int64)
 
 func putBack(s *Stock, n int64)  { s.Reserved -= n }
 func handOut(s *Stock, n int64)  { s.Reserved -= n; s.OnHand -= n }
 func takeBack(s *Stock, n int64) { s.OnHand += n }
 
-// release ends a promise. What was released before, or came back, stays as it is.
+// release ends a reservation. A reservation that was released or restocked before stays as it is.
 func (r *Reservation) release() (move, error) {
 	switch r.Status {
 	case Reserved:
 		r.Status = Released
 		return putBack, nil
 	case Committed:
-		return nil, platform.Fail(http.StatusConflict, "state", "the goods have left already: restock them")
+		return nil, platform.Fail(http.StatusConflict, "state", "the reservation is committed already: restock it")
 	}
 	return nil, nil
 }
 
-// commit lets the goods leave. The commit of an order that was cancelled meanwhile finds the goods back in stock, and
+// commit removes the goods from the stock. The commit of an order that was cancelled meanwhile finds the goods back in stock, and
 // leaves them there.
 func (r *Reservation) commit() (move, error) {
 	if r.Status != Reserved {
@@ -100,7 +100,7 @@ func (r *Reservation) commit() (move, error) {
 	return handOut, nil
 }
 
-// restock brings the goods back, whether they had left or not.
+// restock returns the goods to the stock, whether they were committed or not.
 func (r *Reservation) restock() (move, error) {
 	if r.Status == Committed {
 		r.Status = Restocked
@@ -109,7 +109,7 @@ func (r *Reservation) restock() (move, error) {
 	return r.release()
 }
 
-// once refuses lists that name a product twice.
+// once rejects lists that name a product twice.
 func once(items []Item) error {
 	seen := map[string]bool{}
 	for i, it := range items {
@@ -121,8 +121,8 @@ func once(items []Item) error {
 	return nil
 }
 
-// order is the sequence in which the rows of items are locked: everybody's is the same, so that nobody waits in a
-// circle.
+// order returns the order in which the rows of items are locked: it is the same in all transactions, which prevents
+// deadlocks.
 func order(items []Item) []int {
 	at := make([]int, len(items))
 	for i := range at {

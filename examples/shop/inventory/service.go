@@ -12,7 +12,7 @@ import (
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
-// Service is what can be done with the stock.
+// Service has the use cases of the stock.
 type Service struct {
 	tx           repository.Transactor
 	stocks       Stocks
@@ -25,14 +25,14 @@ func (s *Service) once(ctx context.Context, key string, fn func(ctx context.Cont
 	err := s.tx.InTx(ctx, func(ctx context.Context) error { return s.barrier.Do(ctx, key, fn) })
 	switch {
 	case errors.Is(err, barrier.ErrTooLate):
-		return platform.Fail(http.StatusConflict, "too-late", "the reservation was given up before it was made")
+		return platform.Fail(http.StatusConflict, "too-late", "the reservation was released before it was made")
 	case errors.Is(err, barrier.ErrKey):
 		return platform.Invalid("header.Idempotency-Key", "want the key of a saga's step, which ends with /do or /undo")
 	}
 	return err
 }
 
-// Available returns how many of each item may be promised at this moment, in the order of items.
+// Available returns how many of each item can be reserved now, in the order of items.
 func (s *Service) Available(ctx context.Context, items []Item) ([]int64, error) {
 	ids := make([]string, len(items))
 	for i, it := range items {
@@ -53,7 +53,7 @@ func (s *Service) Available(ctx context.Context, items []Item) ([]int64, error) 
 	return out, nil
 }
 
-// Reserve promises all items to an order, or none. The same key again returns the reservation as it is now.
+// Reserve reserves all items for an order, or none. A repeated key returns the reservation in its present state.
 func (s *Service) Reserve(ctx context.Context, key, orderID string, items []Item) (Reservation, error) {
 	if err := once(items); err != nil {
 		return Reservation{}, err
@@ -108,12 +108,12 @@ func (s *Service) takeAll(ctx context.Context, items []Item) error {
 	return nil
 }
 
-// Release gives up a reservation, also one that has not been made yet.
+// Release releases a reservation, also one that has not been made yet.
 func (s *Service) Release(ctx context.Context, key, id string) error {
 	return s.end(ctx, key, id, (*Reservation).release)
 }
 
-// Commit lets the goods of a reservation leave.
+// Commit removes the goods of a reservation from the stock.
 func (s *Service) Commit(ctx context.Context, key, id string) (Reservation, error) {
 	if err := s.end(ctx, key, id, (*Reservation).commit); err != nil {
 		return Reservation{}, err
@@ -121,7 +121,7 @@ func (s *Service) Commit(ctx context.Context, key, id string) (Reservation, erro
 	return s.reservations.Get(ctx, id)
 }
 
-// Restock brings the goods of a reservation back.
+// Restock returns the goods of a reservation to the stock.
 func (s *Service) Restock(ctx context.Context, key, id string) (Reservation, error) {
 	if err := s.end(ctx, key, id, (*Reservation).restock); err != nil {
 		return Reservation{}, err
@@ -153,11 +153,11 @@ func (s *Service) end(ctx context.Context, key, id string, how func(*Reservation
 	})
 }
 
-// Set says how many of a product there are, as counted.
+// Set sets the counted stock of a product.
 func (s *Service) Set(ctx context.Context, productID string, onHand int64) (Stock, error) {
 	return s.stocks.Update(ctx, productID, func(_ context.Context, st *Stock) error {
 		if onHand < st.Reserved {
-			return platform.Fail(http.StatusConflict, "reserved", "orders have been promised more than that",
+			return platform.Fail(http.StatusConflict, "reserved", "more than that is reserved",
 				platform.FieldError{Field: "on_hand", Detail: fmt.Sprintf("%d are reserved", st.Reserved)})
 		}
 		st.OnHand = onHand
@@ -165,7 +165,7 @@ func (s *Service) Set(ctx context.Context, productID string, onHand int64) (Stoc
 	})
 }
 
-// Add makes the stock of a new product. A stock that is there stays as it is.
+// Add creates the stock of a new product. An existing stock is not changed.
 func (s *Service) Add(ctx context.Context, productID string, onHand int64) error {
 	return s.tx.InTx(ctx, func(ctx context.Context) error {
 		_, err := s.stocks.Get(ctx, productID)

@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
-// New makes the inventory service.
+// New returns the inventory service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
 }
@@ -40,7 +40,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	return nil
 }
 
-// open makes the tables, and the service over them.
+// open creates the tables and returns the service on them.
 func open(ctx context.Context, db *sqldb.DB, parts ...platform.Schema) (*Service, error) {
 	b, err := barrier.New(db, barrier.Config{})
 	if err != nil {

@@ -16,8 +16,8 @@ const (
 	brokerDown  = "down"
 )
 
-// Broker stands before the shop's broker, and can be broken: down, it takes nothing and hands out nothing, and says so
-// when it is asked how it is. What was handed out before can still be settled.
+// Broker wraps the broker of the shop and injects faults. While it is down it accepts and delivers no messages, and Health
+// returns an error. Messages that were delivered before can still be settled.
 type Broker struct {
 	messaging.Broker
 
@@ -47,10 +47,10 @@ func (b *Broker) is() (mode string, changed <-chan struct{}) {
 	return b.mode, b.changed
 }
 
-// down is an error while the broker is.
+// down returns an error while the broker is down.
 func (b *Broker) down() error {
 	if mode, _ := b.is(); mode == brokerDown {
-		return fmt.Errorf("%w: it was broken on purpose", messaging.ErrBlocked)
+		return fmt.Errorf("%w: a fault is injected", messaging.ErrBlocked)
 	}
 	return nil
 }

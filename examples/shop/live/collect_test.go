@@ -84,7 +84,7 @@ func TestOrderBook(t *testing.T) {
 	if row.What != "2 × Mug, 12.50 €" || row.Card != "visa" || row.Correlation != "c-o1" || states(row) != "running waiting waiting" || row.End != "under way" {
 		t.Fatalf("%+v", row)
 	}
-	if row = tell(record("o1", saga.Compensating, 1, d, d, f)); states(row) != "done undoing failed" || row.End != "turning back: no" {
+	if row = tell(record("o1", saga.Compensating, 1, d, d, f)); states(row) != "done undoing failed" || row.End != "compensating: no" {
 		t.Fatalf("%+v", row)
 	}
 	if row = tell(record("o1", saga.Compensated, 0, c, c, f)); states(row) != "undone undone failed" || row.End != "cancelled: no" {

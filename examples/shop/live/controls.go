@@ -19,25 +19,25 @@ var cards = []struct{ ID, Name string }{
 	{"pm_card_flaky", "a flaky card"},
 }
 
-// controls are what can be done, by the last part of the path. Each answers with a sentence.
+// controls returns the actions of the page by the last segment of the path. Each returns a sentence for the notes.
 func (p *Page) controls() map[string]func(r *http.Request) (string, error) {
 	return map[string]func(r *http.Request) (string, error){
 		"place":    p.doPlace,
 		"load":     p.doLoad,
 		"payments": p.doPayments,
 		"broker":   p.doBroker,
-		"race":     p.begin("Twelve orders want the last three of a product.", p.traffic.race),
-		"repeat":   p.begin("One request goes out three times at once.", p.traffic.repeat),
+		"race":     p.begin("Twelve orders for the last three of a product are sent at once.", p.traffic.race),
+		"repeat":   p.begin("One request is sent three times at once.", p.traffic.repeat),
 		"heal":     p.doHeal,
 	}
 }
 
-// begin sets something going that tells by itself how it ended.
+// begin starts an action that reports its own result in the notes.
 func (p *Page) begin(what string, do func(context.Context) error) func(*http.Request) (string, error) {
 	return func(*http.Request) (string, error) { return what, p.traffic.start(do) }
 }
 
-// choice is the form's field, if it is one of those that there are.
+// choice returns a field of the form, or an error unless it has one of the listed values.
 func choice(r *http.Request, field string, of ...string) (string, error) {
 	v := r.PostFormValue(field)
 	if !slices.Contains(of, v) {
@@ -73,7 +73,7 @@ func (p *Page) doLoad(*http.Request) (string, error) {
 	if err != nil || running {
 		return fmt.Sprintf("Ten orders a second for %d seconds.", int(loadFor.Seconds())), err
 	}
-	return "The load ends.", nil
+	return "The load stops.", nil
 }
 
 func (p *Page) doPayments(r *http.Request) (string, error) {
@@ -87,7 +87,7 @@ func (p *Page) doPayments(r *http.Request) (string, error) {
 	if err := p.setPayments(r.Context(), mode); err != nil {
 		return "", err
 	}
-	return map[string]string{"ok": "The payment processor is well.", "slow": "The payment processor takes three seconds longer.",
+	return map[string]string{"ok": "The payment processor is normal.", "slow": "The payment processor takes three seconds longer.",
 		"down": "The payment processor does not answer."}[mode], nil
 }
 
@@ -106,7 +106,7 @@ func (p *Page) doBroker(r *http.Request) (string, error) {
 	}
 	p.broker.set(mode)
 	p.set(func(v *view) { v.state["broker"] = mode })
-	return map[string]string{brokerUp: "The broker is up: outboxes try again within 15 seconds.", brokerTwice: "The broker delivers every event twice.",
+	return map[string]string{brokerUp: "The broker is up: outboxes retry within 15 seconds.", brokerTwice: "The broker delivers every event twice.",
 		brokerDown: "The broker is down: events wait in the outboxes."}[mode], nil
 }
 
@@ -123,10 +123,10 @@ func (p *Page) doHeal(r *http.Request) (string, error) {
 			return "", err
 		}
 	}
-	return "Everything is well again. Breakers and outboxes try again by themselves.", nil
+	return "Faults are reset. Breakers and outboxes recover by themselves.", nil
 }
 
-// control answers a form. A script gets the sentence; a browser without one is sent back to the page.
+// control handles a form. A script gets the sentence; a browser without scripting is redirected to the page.
 func (p *Page) control(do func(*http.Request) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)

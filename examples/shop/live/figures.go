@@ -56,7 +56,7 @@ func labels(m *dto.Metric) map[string]string {
 	return out
 }
 
-// apart are endpoints that are nobody's business of the shop: probes, meters, and this page.
+// apart are endpoints that are not part of the shop's traffic: probes, meters, and this page.
 func apart(endpoint string) bool {
 	return endpoint == "/" || endpoint == "/health" || endpoint == "/ready" || endpoint == "/metrics" || strings.HasPrefix(endpoint, "/live/") || strings.HasPrefix(endpoint, "/{$}")
 }
@@ -156,7 +156,7 @@ func newFigures(services []*platform.Service) *figures {
 // update reads all meters.
 func (f *figures) update(ctx context.Context, now time.Time) {
 	elapsed := now.Sub(f.at).Seconds()
-	first := f.at.IsZero() || elapsed > 30 // nobody has looked for long: there is nothing to compare with
+	first := f.at.IsZero() || elapsed > 30 // without viewers for a while there is no recent reading to compare with
 	before := f.last
 	f.at, f.last, f.moved = now, map[string]reading{}, map[edge]flow{}
 	f.health, f.checks = map[string]string{}, map[string]map[string]string{}

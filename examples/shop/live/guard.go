@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 )
 
-// policy is the Content-Security-Policy of the page: everything comes from here, nothing is inline, nobody frames it.
+// policy is the Content-Security-Policy of the page: same origin only, nothing inline, no framing.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // Loopback reports whether an address to listen on is reached from this machine alone.
@@ -41,7 +41,7 @@ func fromHere(r *http.Request) bool {
 	return true
 }
 
-// guard keeps what is behind it to whoever sits at this machine: see fromHere. Other pages that are open in the same
+// guard admits only requests from this machine (see fromHere). Other pages that are open in the same
 // browser may neither read it nor use it.
 func guard(next http.Handler) http.Handler {
 	var cross http.CrossOriginProtection

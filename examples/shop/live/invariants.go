@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 )
 
-// audit is what must hold, as it was looked at last.
+// audit is the latest result of checking the invariants.
 type audit struct {
 	at                    time.Time
 	held, standing        int64 // cents that were captured, and those of orders that stand

@@ -1,7 +1,7 @@
-// Package live is the shop's page for who tries it out: what goes on between the services, each order with the steps of
-// its saga, what must hold, and controls to place orders and to break things.
+// Package live is the shop's live page: the traffic between the services, each order with the steps of its saga, the
+// invariants, and controls to place orders and to inject faults.
 //
-// It tells and does what only an operator may. So it exists only in a shop that runs in one process on embedded
+// It shows and does what is reserved for operators. So it exists only in a shop that runs in one process on embedded
 // defaults, and only for requests from the machine on which that runs; no other shop has it.
 //
 // What is seen is collected in figures.go (meters), orders.go (sagas), invariants.go and log.go, made into pieces of the
@@ -25,7 +25,7 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
-// How often things are looked at while somebody watches.
+// Refresh intervals while the page has viewers.
 const (
 	tick       = 200 * time.Millisecond // orders and log
 	everyMeter = 3                      // ticks
@@ -77,37 +77,37 @@ func (p *Page) OnSaga(ctx context.Context, r saga.Record) { p.orders.told(ctx, r
 
 // Attach hangs the page into the gateway, which is the last of the services.
 func (p *Page) Attach(services []*platform.Service) {
-	door := services[len(services)-1]
+	gw := services[len(services)-1]
 	byName := map[string]*platform.Service{}
 	for _, s := range services {
 		byName[s.Name] = s
 	}
-	p.log = door.Log
-	p.inside = inside{byName, door.Guard}
+	p.log = gw.Log
+	p.inside = inside{byName, gw.Guard}
 	p.figures = newFigures(services)
 	p.nodes = layout(services)
-	p.traffic = newTraffic(p.inside, door.URL(), p.note)
+	p.traffic = newTraffic(p.inside, gw.URL(), p.note)
 
-	plain := door.Fallback
-	door.Mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+	plain := gw.Fallback
+	gw.Mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		if !fromHere(r) { // the page that every gateway has
 			plain.ServeHTTP(w, r)
 			return
 		}
 		p.serve(w, r)
 	})
-	door.Mux.Handle("GET /live/stream", guard(http.HandlerFunc(p.stream)))
+	gw.Mux.Handle("GET /live/stream", guard(http.HandlerFunc(p.stream)))
 	for _, name := range []string{"live.css", "live.js", "icon.svg"} {
-		door.Mux.Handle("GET /live/"+name, guard(asset(name)))
+		gw.Mux.Handle("GET /live/"+name, guard(asset(name)))
 	}
 	for name, do := range p.controls() {
-		door.Mux.Handle("POST /live/"+name, guard(p.control(do)))
+		gw.Mux.Handle("POST /live/"+name, guard(p.control(do)))
 	}
-	door.Go("page", p.Run)
-	door.OnShutdown(p.close)
+	gw.Go("page", p.Run)
+	gw.OnShutdown(p.close)
 }
 
-// Run collects what is shown while somebody looks, until ctx ends.
+// Run collects what is shown while the page has viewers, until ctx ends.
 func (p *Page) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -115,7 +115,7 @@ func (p *Page) Run(ctx context.Context) error {
 	wg.Go(func() { p.audits(ctx) })
 	wg.Go(func() {
 		select {
-		case <-p.closing: // the doors close: what the controls have begun ends now
+		case <-p.closing: // the listeners close: stop what the controls have started
 			stop()
 		case <-ctx.Done():
 		}
@@ -135,7 +135,7 @@ func (p *Page) Run(ctx context.Context) error {
 		if n%everyMeter == 0 {
 			p.measure(ctx)
 		}
-		p.tell()
+		p.notify()
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -145,7 +145,7 @@ func (p *Page) Run(ctx context.Context) error {
 	return nil
 }
 
-// audits looks at the invariants while somebody watches, never for more than a tenth of the time.
+// audits looks at the invariants while the page has viewers, never for more than a tenth of the time.
 func (p *Page) audits(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -161,7 +161,7 @@ func (p *Page) audits(ctx context.Context) {
 			p.check(ctx)
 			next = max(next, 10*time.Since(began))
 		} else {
-			next /= 4 // only to see whether somebody came
+			next /= 4 // only to notice new viewers
 		}
 		pause.Reset(next)
 	}
@@ -191,12 +191,12 @@ func (p *Page) check(ctx context.Context) {
 	}
 	p.set(func(v *view) {
 		if broken := now.broken(); broken != "" && broken != before.broken() {
-			v.say("What must hold does not: " + broken + ".")
+			v.say("Invariants violated: " + broken + ".")
 		}
 		v.audit = now
 		v.state["load"] = load
 		if mode != "" {
-			v.state["payments"] = mode // the demonstration breaks it too
+			v.state["payments"] = mode // the demonstration sets it too
 		}
 	})
 }
@@ -222,7 +222,7 @@ func (p *Page) set(change func(*view)) {
 		change(&p.view)
 		p.view.render()
 	}()
-	p.tell()
+	p.notify()
 }
 
 // refused answers a control that could not be used.

@@ -1,12 +1,12 @@
-// The page is made on the server, and so is every piece that arrives: this script puts the pieces in their places, sends
-// the forms, and lets the edges of the map pulse.
+// The server renders the page and every fragment of the stream. This script inserts the fragments, sends the forms and
+// animates the edges of the map.
 'use strict';
 
 const byId = (id) => document.getElementById(id);
 const maxOrders = 24, maxLines = 300;
 let source, filter = '';
 
-// piece makes an element of HTML that the server's templates have made.
+// piece makes an element from HTML that the server's templates have rendered.
 function piece(html) {
   const t = document.createElement('template');
   t.innerHTML = html;
@@ -84,7 +84,7 @@ function listen() {
   source.onopen = () => conn('live', true);
   source.onmessage = (m) => show(JSON.parse(m.data));
   source.onerror = () => {
-    conn('the shop does not answer, trying again', false);
+    conn('the shop does not answer, reconnecting', false);
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (mine === source) listen(); }, 2000);
   };
 }
@@ -101,14 +101,14 @@ async function send(form, button) {
     const res = await fetch(form.action, { method: 'POST', body });
     if (!res.ok) {
       const problem = await res.json().catch(() => ({}));
-      tell(problem.detail || 'That was refused: ' + res.status);
+      notify(problem.detail || 'That was refused: ' + res.status);
     }
   } catch {
-    tell('The shop does not answer.');
+    notify('The shop does not answer.');
   }
 }
 
-function tell(text) {
+function notify(text) {
   const li = document.createElement('li');
   li.textContent = text;
   byId('notes').prepend(li);
@@ -126,6 +126,6 @@ document.addEventListener('click', (e) => {
   follow(b.value);
   byId('h-log').scrollIntoView({ block: 'nearest' });
 });
-// A page that nobody sees listens to nothing: browsers open six connections to one place, and this is one of them.
+// A hidden page closes its stream: browsers open at most six connections to one origin, and the stream is one of them.
 document.addEventListener('visibilitychange', () => (document.hidden ? source.close() : listen()));
 listen();

@@ -17,8 +17,8 @@ const (
 	keptBytes = 2 << 10 // of a line; what is longer is not shown
 )
 
-// journal keeps the last lines of the log. It takes one line a Write, as slog handlers write, and understands a line only
-// when somebody looks.
+// journal keeps the last lines of the log. It takes one line a Write, as slog handlers write, and parses a line only
+// for viewers.
 type journal struct {
 	mu    sync.Mutex
 	lines [keptLines][]byte

@@ -74,7 +74,7 @@ func lines(nodes []node) (out []line) {
 		case "out":
 			out = append(out, line{edge{n.Name, "broker"}, fmt.Sprintf("M%d %d V%d", n.X+84, cardBottom, brokerTop), n.Name + " publishes"})
 		case "in":
-			out = append(out, line{edge{"broker", n.Name}, fmt.Sprintf("M%d %d V%d", n.X+84, brokerTop, cardBottom), n.Name + " is told"})
+			out = append(out, line{edge{"broker", n.Name}, fmt.Sprintf("M%d %d V%d", n.X+84, brokerTop, cardBottom), n.Name + " consumes from the broker"})
 		}
 	}
 	for _, c := range calls {

@@ -175,7 +175,7 @@ func endOf(r saga.Record) string {
 	case saga.Compensated:
 		return "cancelled: " + r.Cause
 	case saga.Compensating:
-		return "turning back: " + r.Cause
+		return "compensating: " + r.Cause
 	case saga.Stuck:
 		return "stuck, an operator must help: " + r.Cause
 	}

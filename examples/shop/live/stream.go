@@ -18,7 +18,7 @@ const (
 	linesAtOnce  = 150
 )
 
-// frame is what a viewer is told at once: only what changed since it was told last.
+// frame is one message to a viewer: the changes since the last one.
 type frame struct {
 	Fresh  bool              `json:"fresh,omitempty"` // the first one: what was there before is to be forgotten
 	HTML   map[string]string `json:"html,omitempty"`  // the contents of elements, by id
@@ -109,8 +109,8 @@ func (p *Page) enter() (changed <-chan struct{}, leave func()) {
 	}
 }
 
-// tell wakes all viewers. Who is still writing is woken once, whatever happens meanwhile.
-func (p *Page) tell() {
+// notify wakes all viewers. A viewer that is still writing is woken once for all changes meanwhile.
+func (p *Page) notify() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.viewers {
@@ -121,7 +121,7 @@ func (p *Page) tell() {
 	}
 }
 
-// watched reports whether anybody looks.
+// watched reports whether the page has viewers.
 func (p *Page) watched() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

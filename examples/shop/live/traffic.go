@@ -27,7 +27,7 @@ const (
 	fullStock   = 200
 )
 
-// traffic is the customer behind the controls. What he does goes through the gateway, as any customer's requests do.
+// traffic is the customer behind the controls. Its requests go through the gateway, as any customer's requests do.
 type traffic struct {
 	inside  inside
 	gateway string
@@ -132,7 +132,7 @@ type stockView struct {
 	Available int64 `json:"available"`
 }
 
-// stock is that of a product. In a shop that has just opened it is told of a little later than the product.
+// stock is that of a product. After the start of a shop the stock appears shortly after its product.
 func (t *traffic) stock(ctx context.Context, productID string) (stockView, error) {
 	return shopclient.Until(ctx, "stock of "+productID, func() (s stockView, _ bool, err error) {
 		err = t.inside.get(ctx, "inventory", "/api/v1/inventory/"+url.PathEscape(productID), &s)
@@ -280,7 +280,7 @@ func (t *traffic) race(ctx context.Context) error {
 	for _, o := range got {
 		n[o.status]++
 	}
-	text := fmt.Sprintf("%d orders at once for the last %d of %q: %d paid, %d turned back", racers, raceStock, p.Name, n["paid"], n["cancelled"])
+	text := fmt.Sprintf("%d orders at once for the last %d of %q: %d paid, %d compensated", racers, raceStock, p.Name, n["paid"], n["cancelled"])
 	if n["pending"] > 0 {
 		text += fmt.Sprintf(", %d still under way", n["pending"])
 	}

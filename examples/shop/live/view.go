@@ -14,7 +14,7 @@ var assets embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{"add": func(a, b int) int { return a + b }}).ParseFS(assets, "page.html"))
 
-// execute runs a template of the house, which does not fail: tests run all of them.
+// execute runs an embedded template, which does not fail: tests run all of them.
 func execute(name string, data any) string {
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, name, data); err != nil {

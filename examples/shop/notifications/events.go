@@ -17,7 +17,7 @@ type userEvent struct {
 	UserID   string `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
-	Version  int64  `json:"version"` // 0 where an older users service told it
+	Version  int64  `json:"version"` // 0 in events of an older users service
 }
 
 // orderEvent is the payload of orders.*.
@@ -28,10 +28,10 @@ type orderEvent struct {
 	Reason     string `json:"reason"`
 }
 
-// data is what letters are written with.
+// data is the input of the letter templates.
 type data struct{ Username, OrderID, Total, Reason string }
 
-// errUnknownUser says that users.created has not been handled yet: the event is tried again a little later.
+// errUnknownUser means that users.created has not been handled yet: the event is tried again a little later.
 var errUnknownUser = errors.New("notifications: the user is not known yet")
 
 var errNobody = errors.New("notifications: an event of a user without id or address")
@@ -43,7 +43,7 @@ type inbound struct {
 	log           *slog.Logger
 }
 
-// subscribe has the events handled, each once: the inbox notes it in the transaction that stores the notification.
+// subscribe registers the event handlers. Each event is handled once: the inbox notes it in the transaction that stores the notification.
 func (in *inbound) subscribe(g *messaging.Group) {
 	messaging.Handle(g, "users.*", in.user)
 	messaging.Handle(g, "orders.*", in.order)
@@ -68,7 +68,7 @@ func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) err
 	return in.store(ctx, m.Envelope, c.ID, m.Data.Email, "", data{Username: m.Data.Username})
 }
 
-// learn takes over what is told of a user, unless something later is known. Who is gone stays gone, and is forgotten.
+// learn stores the contact of a user unless a later version is stored. It erases deleted users, which stay deleted.
 func (c *Contact) learn(topic string, u userEvent) {
 	if c.Gone || u.Version < c.Told {
 		return
@@ -97,7 +97,7 @@ func (in *inbound) order(ctx context.Context, m messaging.Message[orderEvent]) e
 func (in *inbound) store(ctx context.Context, e messaging.Envelope, userID, email, orderID string, d data) error {
 	l, ok := letters[e.Type]
 	if !ok {
-		return nil // an event that nobody needs to be written about
+		return nil // this event needs no letter
 	}
 	subject, text, err := l.render(d)
 	if err != nil {

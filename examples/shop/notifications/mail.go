@@ -15,7 +15,7 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// smtp sends by a mail server.
+// smtp sends through a mail server.
 type smtp struct {
 	client *mail.Client
 	from   string
@@ -81,8 +81,8 @@ func (s *smtp) Send(ctx context.Context, to, subject, text string) error {
 	return err
 }
 
-// sender sends what is pending, again and again until it is sent or refused for good: an e-mail may arrive twice, and is
-// never lost. Each is sent by one process at a time.
+// sender sends pending notifications and retries each until the server accepts or permanently rejects it. A crash may
+// send an e-mail twice and loses none. One process at a time sends each notification.
 type sender struct {
 	notifications repository.Repository[Notification]
 	mailer        Mailer
@@ -158,11 +158,11 @@ func (s *sender) one(ctx context.Context, id string) (goOn bool) {
 	log := s.log.With("notification", id, "attempt", n.Attempts)
 	switch {
 	case err != nil:
-		log.WarnContext(ctx, "it cannot be noted what became of a notification", "sent", failed == nil, "error", err)
+		log.WarnContext(ctx, "the outcome of a notification could not be stored", "sent", failed == nil, "error", err)
 	case errors.Is(failed, ErrRefused):
-		log.WarnContext(ctx, "a notification was refused for good", "error", failed)
+		log.WarnContext(ctx, "a notification was rejected permanently", "error", failed)
 	case failed != nil:
-		log.WarnContext(ctx, "a notification was not sent, it will be tried again", "error", failed)
+		log.WarnContext(ctx, "a notification was not sent, it will be retried", "error", failed)
 	default:
 		log.InfoContext(ctx, "notification sent", "event", n.Event, "order_id", n.OrderID)
 	}

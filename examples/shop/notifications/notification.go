@@ -1,8 +1,8 @@
-// Package notifications is the service that writes to people: it follows what the other services tell, and sends
+// Package notifications is the service that notifies users: it consumes the events of the other services and sends
 // e-mail.
 //
-// An event becomes a stored notification exactly once (inbox); a sender sends what is stored, at least once. What the
-// users are called and where they are reached it knows from users.* alone: no other service is asked.
+// An event becomes a stored notification exactly once (inbox); a sender sends what is stored, at least once. Names and
+// addresses of users come from users.* events alone; the service calls no other service.
 package notifications
 
 import (
@@ -19,9 +19,9 @@ import (
 const (
 	Pending = "pending"
 	Sent    = "sent"
-	// Kept says that there is nowhere to send to: the notification can be read, and nothing more.
+	// Kept means that no mail server is configured: the notification is stored for reading.
 	Kept = "kept"
-	// Refused says that the mail server will not take it, however often it is asked.
+	// Refused means that the mail server rejected the notification permanently.
 	Refused = "refused"
 )
 
@@ -47,7 +47,7 @@ var (
 	byDue    = repository.Time(func(n *Notification) *time.Time { return &n.DueAt })
 )
 
-// claim makes the caller the one who sends the notification, for as long as the lease lasts.
+// claim reserves the notification for the caller until the lease expires.
 func (n *Notification) claim(now time.Time, lease time.Duration) error {
 	if n.Status != Pending || n.DueAt.After(now) {
 		return errTaken
@@ -59,7 +59,7 @@ func (n *Notification) claim(now time.Time, lease time.Duration) error {
 
 var errTaken = errors.New("notifications: another process sends it, or has")
 
-// Contact is how a user is reached. Its id is the user's.
+// Contact is the address of a user, under the user's ID.
 type Contact struct {
 	repository.Meta
 	Username, Email string
@@ -67,7 +67,7 @@ type Contact struct {
 	Gone            bool
 }
 
-// Mailer is the port by which e-mail leaves. An error is one of the two below, or else says that there is no server.
+// Mailer is the port to the mail server. An error is one of the two below, or else means that the server is unreachable.
 type Mailer interface {
 	Send(ctx context.Context, to, subject, text string) error
 }
@@ -80,7 +80,7 @@ var (
 	ErrLater = errors.New("notifications: the e-mail is not taken now")
 )
 
-// letter is what an event is told with.
+// letter holds the templates of the e-mail about an event.
 type letter struct{ subject, text *template.Template }
 
 func write(subject, text string) letter {
@@ -99,10 +99,10 @@ func (l letter) render(data any) (subject, text string, err error) {
 var letters = map[string]letter{
 	"users.created":    write("Welcome, {{.Username}}", "Hello {{.Username}},\n\nyour account is ready.\n"),
 	"users.updated":    write("Your profile was changed", "Hello {{.Username}},\n\nyour profile was changed. If it was not you, write to us.\n"),
-	"users.deleted":    write("Good-bye, {{.Username}}", "Hello {{.Username}},\n\nyour account is gone, as you wished.\n"),
+	"users.deleted":    write("Good-bye, {{.Username}}", "Hello {{.Username}},\n\nyour account was deleted, as you requested.\n"),
 	"orders.created":   write("We have your order {{.OrderID}}", "Hello {{.Username}},\n\nthank you for your order {{.OrderID}} over {{.Total}}.\n"),
 	"orders.paid":      write("Your order {{.OrderID}} is paid", "Hello {{.Username}},\n\nyour order {{.OrderID}} over {{.Total}} is paid, and will be sent soon.\n"),
-	"orders.shipped":   write("Your order {{.OrderID}} is on its way", "Hello {{.Username}},\n\nyour order {{.OrderID}} has left our house.\n"),
+	"orders.shipped":   write("Your order {{.OrderID}} is on its way", "Hello {{.Username}},\n\nyour order {{.OrderID}} has left our warehouse.\n"),
 	"orders.delivered": write("Your order {{.OrderID}} has arrived", "Hello {{.Username}},\n\nyour order {{.OrderID}} has arrived.\n"),
 	"orders.cancelled": write("Your order {{.OrderID}} was cancelled", "Hello {{.Username}},\n\nyour order {{.OrderID}} was cancelled: {{.Reason}}.\n"),
 }

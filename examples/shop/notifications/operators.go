@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// deadView is a dead letter as operators see it, without its body, which may hold what is nobody's business.
+// deadView is a dead letter as operators see it, without its body, which may hold personal data.
 type deadView struct {
 	ID       string    `json:"id"`
 	Topic    string    `json:"topic"`
@@ -38,11 +38,11 @@ type redriven struct {
 	Moved int `json:"moved"`
 }
 
-// operators hangs in what operators do with messages that were given up. All services have one broker, so that any group
-// is reached from here.
+// operators registers the operations on dead letters. All services share one broker, so every group can be reached from
+// here.
 func operators(s *platform.Service, broker messaging.Broker) {
 	admin := platform.Only("admin")
-	huma.Register(s.API, platform.Op("GET", "/api/v1/dead-letters", "List messages that a group has given up, oldest first", admin),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/dead-letters", "List the dead letters of a group, oldest first", admin),
 		func(ctx context.Context, in *deadInput) (*platform.Body[platform.List[deadView]], error) {
 			dead, err := broker.DeadLetters(ctx, in.Group, in.Limit)
 			if err != nil {
@@ -54,13 +54,13 @@ func operators(s *platform.Service, broker messaging.Broker) {
 			}
 			return platform.Reply(out), nil
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/dead-letters/redrive", "Give a group its dead letters again", admin),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/dead-letters/redrive", "Move dead letters back to their group", admin),
 		func(ctx context.Context, in *redriveInput) (*platform.Body[redriven], error) {
 			n, err := broker.Redrive(ctx, in.Body.Group, in.Body.Limit)
 			if err != nil {
 				return nil, err
 			}
-			s.Log.InfoContext(ctx, "dead letters go to their group again", "group", in.Body.Group, "count", n, "by", platform.Caller(ctx).ID)
+			s.Log.InfoContext(ctx, "dead letters were moved back to their group", "group", in.Body.Group, "count", n, "by", platform.Caller(ctx).ID)
 			return platform.Reply(redriven{n}), nil
 		})
 }

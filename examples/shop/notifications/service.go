@@ -13,13 +13,13 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// indexes are what notifications are looked up by.
+// indexes creates the indexes of notifications.
 const indexes = `CREATE INDEX IF NOT EXISTS notifications_user ON notifications (user_id, id);
 CREATE INDEX IF NOT EXISTS notifications_order ON notifications (order_id, id);
 CREATE INDEX IF NOT EXISTS notifications_due ON notifications (status, due_at, id);
 `
 
-// New makes the notifications service.
+// New returns the notifications service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
 }
@@ -87,7 +87,7 @@ type listInput struct {
 	UserID  string `query:"user_id" maxLength:"64" doc:"For administrators; others see their own."`
 }
 
-// api hangs the HTTP operations into the frame.
+// api registers the HTTP operations.
 func api(s *platform.Service, notifications repository.Repository[Notification]) {
 	huma.Register(s.API, platform.Op("GET", "/api/v1/notifications", "List notifications", platform.SignedIn),
 		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {

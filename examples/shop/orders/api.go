@@ -39,7 +39,7 @@ type placeInput struct {
 	}
 }
 
-// output says with its status whether the saga behind it has ended.
+// output is an order. The HTTP status tells whether its saga has ended.
 type output struct {
 	Status   int
 	Location string `header:"Location"`
@@ -56,10 +56,10 @@ type listInput struct {
 	Status string `query:"status" enum:"pending,paid,shipped,delivered,cancelled,"`
 }
 
-// api hangs the HTTP operations into the frame.
+// api registers the HTTP operations.
 func api(s *platform.Service, svc *service) {
 	place := platform.Created(platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn))
-	place.Description = "Answers 201 when the order is paid or refused within 5 s, else 202 and where to look."
+	place.Description = "Answers 201 when the order is paid or refused within 5 s, else 202 with the order's location."
 	huma.Register(s.API, place, func(ctx context.Context, in *placeInput) (*output, error) {
 		r := Request{UserID: platform.Caller(ctx).ID, Lines: in.Body.Items, PaymentMethod: in.Body.PaymentMethod, Key: in.Key}
 		seen := map[string]bool{}
@@ -91,7 +91,7 @@ func api(s *platform.Service, svc *service) {
 			}
 			return platform.Reply(show(o)), nil
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/events", "What happened to an order", platform.SignedIn),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/events", "List the events of an order", platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*platform.Body[[]happened], error) {
 			return svc.history(ctx, in.ID)
 		})
@@ -108,7 +108,7 @@ func api(s *platform.Service, svc *service) {
 		})
 	for verb, decide := range map[string]func(Order) ([]Event, error){"ship": Order.ship, "deliver": Order.deliver} {
 		past := map[string]string{"ship": "shipped", "deliver": "delivered"}[verb]
-		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Say that an order was "+past, platform.Only("admin")),
+		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Record that an order was "+past, platform.Only("admin")),
 			func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
 				o, err := svc.advance(ctx, in.ID, decide)
 				if err != nil {
@@ -139,7 +139,7 @@ func (s *service) answer(ctx context.Context, id string, done int, ended bool) (
 	return &output{Status: done, Location: "/api/v1/orders/" + id, Body: show(o)}, nil
 }
 
-// visible returns an order that the caller may see; others' orders are not there.
+// visible returns an order that the caller may see; orders of other users are reported as not found.
 func (s *service) visible(ctx context.Context, id string) (Order, error) {
 	o, err := s.Get(ctx, id)
 	if err == nil && !platform.MaySee(ctx, o.UserID) {
@@ -168,7 +168,7 @@ func (s *service) list(ctx context.Context, in *listInput) (*platform.Body[platf
 	})), nil
 }
 
-// happened is an event as clients see it.
+// happened is an event that clients receive.
 type happened struct {
 	Version       int64           `json:"version"`
 	Type          string          `json:"type"`

@@ -12,19 +12,19 @@ import (
 	"github.com/sillar-go/sillar/saga/sagasql"
 )
 
-// requests is where idempotency keys are kept.
+// requests creates the table of idempotency keys.
 const requests = `CREATE TABLE IF NOT EXISTS order_requests (
 	subject TEXT NOT NULL, request_key TEXT NOT NULL, hash TEXT NOT NULL, order_id TEXT NOT NULL, created_at BIGINT NOT NULL,
 	PRIMARY KEY (subject, request_key));
 `
 
-// indexes are what lists are sorted by.
+// indexes creates the indexes that lists are sorted by.
 const indexes = `CREATE INDEX IF NOT EXISTS orders_placed ON orders (placed_at DESC, id);
 CREATE INDEX IF NOT EXISTS orders_user ON orders (user_id, placed_at DESC, id);
 CREATE INDEX IF NOT EXISTS orders_status ON orders (status, placed_at DESC, id);
 `
 
-// New makes the orders service.
+// New returns the orders service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
 }
@@ -38,7 +38,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	events, err1 := sqlevents.New(db, sqlevents.Config{OnAppend: tell(box), Propagator: s.Tel.Propagator})
+	events, err1 := sqlevents.New(db, sqlevents.Config{OnAppend: toOutbox(box), Propagator: s.Tel.Propagator})
 	sagas, err2 := sagasql.New(db, sagasql.Config{History: true})
 	if err := errors.Join(err1, err2); err != nil {
 		return err

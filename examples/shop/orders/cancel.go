@@ -9,13 +9,13 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
-// Cancelling is the state of the saga that takes back an order that was paid.
+// Cancelling is the state of the saga that cancels a paid order.
 type Cancelling struct {
 	OrderID string `json:"order_id"`
 	Reason  string `json:"reason"`
 }
 
-// cancelOrder defines the saga: once the order is cancelled, the money and the goods follow, however long it takes.
+// cancelOrder defines the saga: once the order is cancelled, the saga refunds the money and restocks the goods.
 func cancelOrder(h *steps) *saga.Def[Cancelling] {
 	return saga.Define[Cancelling]("cancel-order", 1,
 		saga.Pivot("cancel-order", func(ctx context.Context, _ *saga.Call, c *Cancelling) error {

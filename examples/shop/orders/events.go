@@ -7,7 +7,7 @@ import (
 	"github.com/sillar-go/sillar/repository/eventstore"
 )
 
-// topics are what is told of events.
+// topics maps event types to the topics they are published under.
 var topics = map[string]string{
 	"order_created":   "orders.created",
 	"order_paid":      "orders.paid",
@@ -16,8 +16,8 @@ var topics = map[string]string{
 	"order_cancelled": "orders.cancelled",
 }
 
-// tell puts what was appended into the outbox, inside the transaction of the append.
-func tell(outbox messaging.Publisher) func(ctx context.Context, events []eventstore.Recorded) error {
+// toOutbox stores appended events in the outbox, in the transaction of the append.
+func toOutbox(outbox messaging.Publisher) func(ctx context.Context, events []eventstore.Recorded) error {
 	return func(ctx context.Context, events []eventstore.Recorded) error {
 		for _, e := range events {
 			topic, ok := topics[e.Type]

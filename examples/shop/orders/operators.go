@@ -66,10 +66,10 @@ type skipInput struct {
 	}
 }
 
-// operators hangs in what operators do with sagas.
+// operators registers the operations on sagas.
 func operators(s *platform.Service, svc *service, history func(context.Context, string) ([]sagasql.Change, error)) {
 	admin := platform.Only("admin")
-	huma.Register(s.API, platform.Op("GET", "/api/v1/totals", "How many orders there are of each status, and their worth", admin),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/totals", "Count and sum the orders by status", admin),
 		func(ctx context.Context, _ *struct{}) (*platform.Body[platform.List[platform.Total]], error) {
 			list, err := platform.Totals(ctx, svc.db, "orders", "total_cents")
 			return platform.Reply(platform.List[platform.Total]{Items: list}), err
@@ -93,7 +93,7 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 			}
 			return platform.Reply(out), nil
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "How far the placing of an order has come", platform.SignedIn),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "Get the saga that places an order", platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
 			if _, err := svc.visible(ctx, in.ID); err != nil {
 				return nil, err
@@ -115,14 +115,14 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 			}
 			return v, nil
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/retry", "Let a stuck saga go on", admin),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/retry", "Retry a stuck saga", admin),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
 			if err := svc.sagas.Retry(ctx, in.ID, platform.Caller(ctx).ID); err != nil {
 				return nil, sagaProblem(err)
 			}
 			return svc.saga(ctx, in.ID)
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/skip", "Take a step of a stuck saga for done", admin),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/sagas/{id}/skip", "Mark a step of a stuck saga as done", admin),
 		func(ctx context.Context, in *skipInput) (*platform.Body[sagaView], error) {
 			if err := svc.sagas.Skip(ctx, in.ID, in.Body.Step, platform.Caller(ctx).ID, in.Body.Reason); err != nil {
 				return nil, sagaProblem(err)

@@ -1,8 +1,8 @@
-// Package orders is the service that sells: orders are kept as events, and placed by a saga over inventory, payments
-// and this service.
+// Package orders is the service that sells. It stores orders as events; a saga over inventory, payments and this service
+// places them.
 //
 // The file order.go holds the domain; place.go and cancel.go the sagas; service.go what can be done; events.go what is
-// told; read.go the read model; api.go, operators.go how it is reached; peers.go whom it asks.
+// published; read.go the read model; api.go, operators.go the HTTP API; peers.go the clients of other services.
 package orders
 
 import (
@@ -25,7 +25,7 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// Item is what is ordered, at the price of the day.
+// Item is an ordered product, with its price at the time of the order.
 type Item struct {
 	ProductID  string `json:"product_id"`
 	Name       string `json:"name"`
@@ -33,7 +33,7 @@ type Item struct {
 	PriceCents int64  `json:"price_cents"`
 }
 
-// Order is the state that an order's events add up to.
+// Order is the state that results from the events of an order.
 type Order struct {
 	ID         string
 	UserID     string
@@ -46,13 +46,13 @@ type Order struct {
 	UpdatedAt  time.Time
 }
 
-// ErrState says that an order is not in a state in which that can be done.
+// ErrState means that the state of the order does not permit the operation.
 var ErrState = errors.New("orders: not possible in this state")
 
 // Event is something that happened to an order.
 type Event interface{ head() Head }
 
-// Head is in every event, so that each can be told by itself.
+// Head is part of every event, so that each event is complete by itself.
 type Head struct {
 	OrderID    string    `json:"order_id"`
 	UserID     string    `json:"user_id"`

@@ -19,7 +19,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/users/userpb"
 )
 
-// peers are the services that orders asks.
+// peers holds the clients of the services that orders calls.
 type peers struct {
 	users     userpb.UserServiceClient
 	products  *platform.Peer
@@ -96,7 +96,7 @@ type priced struct {
 	TotalCents int64  `json:"total_cents"`
 }
 
-// price asks products for names and prices: what the client says about them does not count.
+// price asks products for names and prices; values from the client are ignored.
 func (p *peers) price(ctx context.Context, want []line) (priced, error) {
 	got, err := platform.Send[priced](ctx, p.products, "api/v1/products/check", linesBody{want}, "")
 	var res *breakerhttp.ResponseError

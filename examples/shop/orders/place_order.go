@@ -25,8 +25,7 @@ type Placing struct {
 	PaymentID     string `json:"payment_id,omitempty"`
 }
 
-// Ids that both sides can tell without having spoken: a compensation must be able to name what may never have been
-// made.
+// Both sides derive these IDs, so that a compensation can name what was never made.
 func reservationID(orderID string) string { return "res-" + orderID }
 func paymentID(orderID string) string     { return "pay-" + orderID }
 
@@ -42,7 +41,7 @@ func placeOrder(h *steps) *saga.Def[Placing] {
 	)
 }
 
-// steps are the handlers.
+// steps holds the handlers of the steps.
 type steps struct {
 	orders *eventstore.Aggregate[Order, Event]
 	peers  *peers
@@ -65,7 +64,7 @@ func (h *steps) cancel(ctx context.Context, c *saga.Call, p *Placing) error {
 	return err
 }
 
-// reason is what the customer reads of why a saga was turned back.
+// reason returns the reason for a compensation that the customer sees.
 func reason(cause string) string {
 	if cause == saga.ErrCancelled.Error() {
 		return "cancelled by the customer"
@@ -135,9 +134,8 @@ func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
 	return h.verdict(ctx, h.peers.inventory, err)
 }
 
-// verdict says what an answer of a peer means to the saga. A refusal is known to have had no effect, and its text, which
-// the peer has written for people, becomes the reason that the customer reads. Everything else is in doubt, and its
-// text, which may name addresses, goes to the log alone.
+// verdict maps the answer of a peer to an outcome of the step. A rejection has had no effect; its text is written for
+// customers and becomes the reason of the cancellation. All else is in doubt; its text may name addresses and is logged only.
 func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
 	if err == nil {
 		return nil

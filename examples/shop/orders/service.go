@@ -19,10 +19,10 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
-// waitFor is how long a client is kept waiting for the end of a saga. Then it is told where to look.
+// waitFor is how long a request waits for its saga. After that the client gets 202 and the order's location.
 const waitFor = 5 * time.Second
 
-// service is what can be done with orders.
+// service has the use cases of orders.
 type service struct {
 	db     *sqldb.DB
 	orders *eventstore.Aggregate[Order, Event]
@@ -111,7 +111,7 @@ func (s *service) known(ctx context.Context, r Request) (id string, err error) {
 	return id, nil
 }
 
-// forgetRequests forgets idempotency keys that nobody repeats any more.
+// forgetRequests deletes idempotency keys older than platform.KeepRequests.
 func (s *service) forgetRequests(ctx context.Context) (int64, error) {
 	return s.db.Querier(ctx).Exec(ctx, "DELETE FROM order_requests WHERE created_at < $1", time.Now().Add(-platform.KeepRequests).UnixMicro())
 }
@@ -151,14 +151,14 @@ func (s *service) Get(ctx context.Context, id string) (Order, error) {
 		return o, fmt.Errorf("orders: state of saga %s: %w", id, err)
 	}
 	o = Order{ID: id, UserID: p.UserID, Items: p.Items, TotalCents: p.TotalCents, Status: Pending, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
-	if r.Status == saga.Compensated { // it was turned back before it began
+	if r.Status == saga.Compensated { // it was compensated before its first step
 		o.Status, o.Reason = Cancelled, reason(r.Cause)
 	}
 	return o, nil
 }
 
-// Cancel takes an order back: before it is paid by turning its saga, after that by a saga of its own that returns money
-// and goods. It reports whether that has ended.
+// Cancel cancels an order. Before the payment it compensates the order's saga; after that it starts a saga that refunds
+// the money and restocks the goods. It reports whether the saga has ended.
 func (s *service) Cancel(ctx context.Context, id, reason string) (ended bool, err error) {
 	o, err := s.Get(ctx, id)
 	switch {

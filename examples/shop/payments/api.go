@@ -46,7 +46,7 @@ type refundInput struct {
 
 type result struct {
 	PaymentID string `json:"payment_id"`
-	Status    Status `json:"status" enum:"captured,refunded,declined,none" doc:"none: there never was a payment, and there will be none."`
+	Status    Status `json:"status" enum:"captured,refunded,declined,none" doc:"none: the payment was never made and is refused from now on."`
 }
 
 type listInput struct {
@@ -58,7 +58,7 @@ type idInput struct {
 	ID string `path:"id" maxLength:"64"`
 }
 
-// api hangs the HTTP operations into the frame.
+// api registers the HTTP operations.
 func api(s *platform.Service, svc *Service) {
 	inside := platform.Only(platform.RoleService, "admin")
 	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/payments", "Take the money of an order", inside)),
@@ -86,7 +86,7 @@ func api(s *platform.Service, svc *Service) {
 		func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
 			p, err := svc.payments.Get(ctx, in.ID)
 			if err == nil && !platform.MaySee(ctx, p.UserID) {
-				err = repository.ErrNotFound // another's payments are not there
+				err = repository.ErrNotFound // payments of other users are reported as not found
 			}
 			if err != nil {
 				return nil, err
@@ -113,7 +113,7 @@ func totals(s *platform.Service, db *sqldb.DB) {
 
 type processorView struct {
 	Mode      string `json:"mode" enum:"ok,slow,down"`
-	HeldCents int64  `json:"held_cents" doc:"What it has taken and not given back, by its own books."`
+	HeldCents int64  `json:"held_cents" doc:"Amount captured and not voided, by the processor's ledger."`
 }
 
 type modeInput struct {
@@ -122,7 +122,7 @@ type modeInput struct {
 	}
 }
 
-// faults lets administrators break the processor.
+// faults registers the operations that inject faults into the processor.
 func faults(s *platform.Service, p *simulator) {
 	look := func(ctx context.Context, _ *struct{}) (*platform.Body[processorView], error) {
 		held, err := p.Held(ctx)
@@ -131,8 +131,8 @@ func faults(s *platform.Service, p *simulator) {
 		}
 		return platform.Reply(processorView{p.Mode(), held}), nil
 	}
-	huma.Register(s.API, platform.Op("GET", "/api/v1/processor", "How the payment processor is", platform.Only("admin")), look)
-	huma.Register(s.API, platform.Op("PUT", "/api/v1/processor", "Break the payment processor, or make it well", platform.Only("admin")),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/processor", "Get the mode of the payment processor", platform.Only("admin")), look)
+	huma.Register(s.API, platform.Op("PUT", "/api/v1/processor", "Set the mode of the payment processor", platform.Only("admin")),
 		func(ctx context.Context, in *modeInput) (*platform.Body[processorView], error) {
 			p.SetMode(in.Body.Mode)
 			return look(ctx, nil)

@@ -1,8 +1,8 @@
-// Package payments is the service that takes money and gives it back, through a processor of cards. It takes part in the
-// sagas of orders behind a barrier, and gives the processor a key for every charge: whatever comes twice, late, in the
-// wrong order or again after a crash takes the money at most once.
+// Package payments is the service that takes money and gives it back, through a card processor. It takes part in the
+// sagas of orders behind a barrier and gives the processor a key for every charge: requests that arrive twice, late, out
+// of order or again after a crash charge the card at most once.
 //
-// The file payment.go holds the domain; service.go what can be done; processor.go the simulated processor; api.go how
+// The file payment.go holds the domain; service.go the use cases; processor.go the simulated processor; api.go how
 // it is reached; store.go where it is kept.
 package payments
 
@@ -23,8 +23,8 @@ const (
 	Declined Status = "declined"
 )
 
-// Payment is the money of an order. Its ID is known to whoever knows the order's: who gives up must be able to name
-// what may never have been made.
+// Payment is the payment of an order. Its ID is derived from the ID of the order, so that a compensation can name a
+// payment that was never made.
 type Payment struct {
 	repository.Meta
 	OrderID     string
@@ -57,9 +57,9 @@ func (p Payment) same(c Charge) bool {
 	return p.OrderID == c.OrderID && p.UserID == c.UserID && p.AmountCents == c.AmountCents && p.Method == c.Method
 }
 
-// Charge is money to be taken.
+// Charge is a request for money.
 type Charge struct {
-	// Key names the charge. The processor does what has one key once.
+	// Key identifies the charge. The processor applies each key once.
 	Key         string
 	OrderID     string
 	UserID      string
@@ -67,7 +67,7 @@ type Charge struct {
 	Method      string
 }
 
-// Processor is the port to who moves the money. It remembers keys.
+// Processor is the port to the payment processor, which deduplicates by key.
 type Processor interface {
 	// Charge takes the money. The same charge again gets the same answer, and takes nothing more. It fails with a
 	// *DeclinedError, or with one of the errors below.
@@ -78,17 +78,17 @@ type Processor interface {
 
 // Errors of a Processor, to be compared with errors.Is.
 var (
-	// ErrProcessor says that the processor did not answer: whether the money moved is not known.
+	// ErrProcessor means that the processor did not answer: whether the money moved is not known.
 	ErrProcessor = errors.New("payments: the processor did not answer")
-	// ErrVoided says that the charge was voided before.
+	// ErrVoided means that the charge was voided before.
 	ErrVoided = errors.New("payments: the charge was voided")
-	// ErrKeyReused says that the key named another charge before.
+	// ErrKeyReused means that the key named another charge before.
 	ErrKeyReused = errors.New("payments: the key named another charge before")
-	// ErrMethod says that there is no such payment method.
+	// ErrMethod means that there is no such payment method.
 	ErrMethod = errors.New("payments: unknown payment method")
 )
 
-// DeclinedError says that the money was not given.
+// DeclinedError means that the charge was declined.
 type DeclinedError struct {
 	// Reason is for the customer to read.
 	Reason string

@@ -25,14 +25,14 @@ var methods = map[string]string{
 	"pm_card_insufficient": "insufficient funds",
 }
 
-// simulator is a Processor that moves no money. It stands for a company outside: its ledger has tables of its own, and
-// what it has answered stays even if the transaction of who asked does not.
+// simulator is a Processor that moves no money. It simulates an external system: its ledger has its own tables and its own
+// transactions, so its answers stay when the caller's transaction rolls back.
 type simulator struct {
 	db   *sqldb.DB
 	mode atomic.Value // string
 }
 
-// ledger makes the simulator's tables.
+// ledger creates the tables of the simulator.
 const ledger = `CREATE TABLE IF NOT EXISTS processor_charges (
 	charge_key TEXT PRIMARY KEY, order_id TEXT NOT NULL, amount_cents BIGINT NOT NULL, method TEXT NOT NULL, status TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS processor_attempts (order_id TEXT PRIMARY KEY, attempts BIGINT NOT NULL);
@@ -44,13 +44,13 @@ func newSimulator(db *sqldb.DB) *simulator {
 	return s
 }
 
-// Mode tells how the processor is.
+// Mode returns the mode of the processor.
 func (s *simulator) Mode() string { return s.mode.Load().(string) }
 
-// SetMode breaks it, or makes it well.
+// SetMode sets the mode of the processor.
 func (s *simulator) SetMode(mode string) { s.mode.Store(mode) }
 
-// arrive is what every request goes through.
+// arrive applies the mode to a request.
 func (s *simulator) arrive(ctx context.Context, takes time.Duration) error {
 	switch s.Mode() {
 	case ModeDown:
@@ -132,7 +132,7 @@ func (s *simulator) Void(ctx context.Context, key string) error {
 	return nil
 }
 
-// Held is the money that the processor has taken for us and not given back: it equals what the payments say.
+// Held returns the amount charged and not voided. It equals the sum of the captured payments.
 func (s *simulator) Held(ctx context.Context) (cents int64, err error) {
 	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT CAST(coalesce(sum(amount_cents), 0) AS BIGINT) FROM processor_charges WHERE status = 'approved'").Scan(&cents)
 	if err != nil {

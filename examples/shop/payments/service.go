@@ -12,8 +12,7 @@ import (
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
-// Service is what can be done with payments. The processor is always spoken to before the transaction that notes what it
-// did: a crash between the two leaves a charge that the same request finds again, and that its compensation voids.
+// Service has the use cases of payments. It always calls the processor before the transaction that stores the result: a crash between the two leaves a charge that the same request finds again, and that its compensation voids.
 type Service struct {
 	tx        repository.Transactor
 	payments  Repository
@@ -23,7 +22,7 @@ type Service struct {
 }
 
 var (
-	errTooLate = platform.Fail(http.StatusConflict, "too-late", "the payment was given up before it was made")
+	errTooLate = platform.Fail(http.StatusConflict, "too-late", "the payment was cancelled before it was made")
 	errPaid    = platform.Fail(http.StatusConflict, "already-paid", "the order has been paid already")
 	errReused  = platform.Fail(http.StatusUnprocessableEntity, "idempotency-key", "the Idempotency-Key was used for another request",
 		platform.FieldError{Field: "header.Idempotency-Key", Detail: "was used for another request"})
@@ -84,7 +83,7 @@ func (s *Service) charge(ctx context.Context, c Charge) error {
 	return s.answered(ctx, err)
 }
 
-// answered logs what the processor said, and tells the client only that it did not answer.
+// answered logs the processor's error and returns a problem without its text.
 func (s *Service) answered(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -93,7 +92,7 @@ func (s *Service) answered(ctx context.Context, err error) error {
 	return platform.Fail(http.StatusServiceUnavailable, "processor-unavailable", "the payment processor does not answer: try again")
 }
 
-// giveBack voids a charge that must not stand, and then says why. As long as it cannot, whether money moved is in doubt.
+// giveBack voids a charge and returns why. While the void fails, the charge is in doubt.
 func (s *Service) giveBack(ctx context.Context, key string, why error) error {
 	if err := s.answered(ctx, s.processor.Void(ctx, key)); err != nil {
 		return err

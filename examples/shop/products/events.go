@@ -23,7 +23,7 @@ type ToldNew struct {
 
 func told(p *Product) Told { return Told{p.ID, p.SKU, p.Name, p.PriceCents, p.Active} }
 
-// events tells through an outbox: what is told is stored by the write that it is about.
+// events publishes through an outbox: each event is stored in the transaction of its change.
 type events struct{ outbox messaging.Publisher }
 
 func (e events) ProductCreated(ctx context.Context, p *Product, stock int64) error {

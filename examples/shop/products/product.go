@@ -1,7 +1,7 @@
 // Package products is the service of the catalogue: what is sold, and at which price. Prices come from here, never from
 // a client; what is in stock is the business of inventory.
 //
-// The file product.go holds the domain; service.go what can be done; events.go what is told; stock.go what is asked of
+// The file product.go holds the domain; service.go the use cases; events.go the events; stock.go what is asked of
 // inventory; api.go how it is reached; store.go where it is kept.
 package products
 
@@ -32,7 +32,7 @@ var (
 // Repository is the port of the store of products.
 type Repository = repository.Repository[Product]
 
-// Events is the port by which products are told of. It is called inside the write that the event is about. Stock is what
+// Events is the port that publishes events of products. It is called inside the write that the event describes. Stock is what
 // there is of the product at first.
 type Events interface {
 	ProductCreated(ctx context.Context, p *Product, stock int64) error

@@ -16,19 +16,19 @@ type Told struct {
 	Version int64 `json:"version"`
 }
 
-// events tells through an outbox: what is told is stored by the write that it is about.
+// events publishes through an outbox: each event is stored in the transaction of its change.
 type events struct{ outbox messaging.Publisher }
 
-func (e events) tell(ctx context.Context, topic string, u *User, version int64) error {
+func (e events) publish(ctx context.Context, topic string, u *User, version int64) error {
 	return e.outbox.Publish(ctx, topic, Told{u.ID, u.Username, u.Email, version}, messaging.WithKey(u.ID))
 }
 
 func (e events) UserCreated(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.created", u, u.Version)
+	return e.publish(ctx, "users.created", u, u.Version)
 }
 func (e events) UserUpdated(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.updated", u, u.Version+1) // the write that counts it is to come
+	return e.publish(ctx, "users.updated", u, u.Version+1) // the write that counts it is to come
 }
 func (e events) UserDeleted(ctx context.Context, u *User) error {
-	return e.tell(ctx, "users.deleted", u, u.Version+1)
+	return e.publish(ctx, "users.deleted", u, u.Version+1)
 }

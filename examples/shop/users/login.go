@@ -16,7 +16,7 @@ func login(q *Queries, users Repository, passwords *authn.Passwords) func(ctx co
 		if err != nil && !errors.Is(err, repository.ErrNotFound) {
 			return authn.Subject{}, err
 		}
-		upgraded, err := passwords.Verify(ctx, u.PasswordHash, password) // the empty hash of nobody costs the same
+		upgraded, err := passwords.Verify(ctx, u.PasswordHash, password) // the empty hash of an unknown user takes the same time
 		if err != nil {
 			return authn.Subject{}, err
 		}

@@ -1,7 +1,7 @@
 // Package users is the service that knows who buys: CQRS over a store of users, tokens, and the gRPC service that the
 // other services ask.
 //
-// The file user.go holds the domain; commands.go and queries.go what can be done; events.go what is told; api.go,
+// The file user.go holds the domain; commands.go and queries.go what can be done; events.go the events; api.go,
 // login.go and grpc.go how it is reached; store.go where it is kept.
 package users
 
@@ -21,7 +21,7 @@ const (
 	RoleAdmin    = "admin"
 )
 
-// User is somebody who may sign in.
+// User is an account.
 type User struct {
 	repository.Meta
 	Username     string
@@ -38,7 +38,7 @@ var (
 // Repository is the port of the store of users.
 type Repository = repository.Repository[User]
 
-// Events is the port by which users are told of. It is called inside the write that the event is about.
+// Events is the port that publishes events of users. It is called inside the write that the event describes.
 type Events interface {
 	UserCreated(ctx context.Context, u *User) error
 	UserUpdated(ctx context.Context, u *User) error

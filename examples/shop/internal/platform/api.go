@@ -20,13 +20,13 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// Problem is the form of every error that a client sees (RFC 9457).
+// Problem is the body of every error response (RFC 9457).
 type Problem = breakerhttp.Problem
 
 // FieldError says what is wrong with one field.
 type FieldError = breakerhttp.FieldError
 
-// Fail makes a problem. detail is for a person, and holds nothing that a stranger may not know.
+// Fail returns a problem. The client sees detail, so it must hold nothing confidential.
 func Fail(status int, slug, detail string, fields ...FieldError) *Problem {
 	return &Problem{Type: "https://sillar.dev/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail, Errors: fields}
 }
@@ -36,7 +36,7 @@ func Invalid(field, detail string) *Problem {
 	return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid", FieldError{Field: field, Detail: detail})
 }
 
-// describe makes a problem of an error that a handler returned. What it does not know is a 500 that says nothing.
+// describe maps an error of a handler to a problem. Unknown errors become a 500 without details.
 func describe(err error) (p *Problem, known bool) {
 	var problem *Problem
 	var unique *repository.UniqueError
@@ -62,7 +62,7 @@ func describe(err error) (p *Problem, known bool) {
 	case errors.Is(err, sqldb.ErrBusy):
 		return Fail(http.StatusServiceUnavailable, "busy", "the service is busy: try again"), true
 	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, context.Canceled): // whose client has gone: nobody reads it, and nothing has failed
+		errors.Is(err, context.Canceled): // the client disconnected: the response is not read, and nothing has failed
 		return Fail(http.StatusServiceUnavailable, "unavailable", "a service that is needed does not answer: try again"), true
 	}
 	return Fail(http.StatusInternalServerError, "internal", "something went wrong here; the correlation id helps to find out what"), false
@@ -155,10 +155,10 @@ func plainText(c huma.Context, next func(huma.Context)) {
 	next(c)
 }
 
-// Access is who may call an operation.
+// Access states which callers an operation admits.
 type Access []map[string][]string
 
-// Who may call.
+// Access levels.
 var (
 	// Public operations need no token.
 	Public Access
@@ -214,7 +214,7 @@ func Caller(ctx context.Context) *authn.User {
 	return u
 }
 
-// MaySee reports whether the caller may see what belongs to a user: its own things, or all as admin or service.
+// MaySee reports whether the caller may see the data of a user: users see their own, administrators and services all.
 func MaySee(ctx context.Context, userID string) bool {
 	u := Caller(ctx)
 	return u.ID == userID || u.HasAnyRole("admin", RoleService)

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// How long a shop remembers what it needs only while something may come again.
+// Retention of records that detect duplicates.
 const (
 	// KeepRequests is for idempotency keys: longer than any client repeats a request.
 	KeepRequests = 30 * 24 * time.Hour
-	// KeepSagas is for sagas that have ended: as long as somebody may ask how.
+	// KeepSagas is for sagas that have ended: as long as operators may inspect them.
 	KeepSagas = 90 * 24 * time.Hour
 	// KeepMarks is for the marks of barriers: longer than a saga may wait for an operator.
 	KeepMarks = 365 * 24 * time.Hour
 )
 
-// Hourly forgets something each hour, as long as the service runs. forget returns how much that was.
+// Hourly calls forget every hour while the service runs. forget returns the number of removed rows.
 func (s *Service) Hourly(what string, forget func(ctx context.Context) (int64, error)) {
 	s.Go("forget "+what, func(ctx context.Context) error {
 		hourly(ctx, s.Log, what, forget)

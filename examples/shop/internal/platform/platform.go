@@ -1,7 +1,7 @@
-// Package platform is the frame that every service of the shop stands in: logs, metrics, traces, health, an API with
-// problem+json errors, tokens, databases, clients of other services, and an orderly end.
+// Package platform is the common base of the services of the shop: logs, metrics, traces, health, an API with
+// problem+json errors, tokens, databases, clients of other services, and graceful shutdown.
 //
-// A service makes a frame with New, hangs its API and its background work into it, and is run by Run:
+// A service calls New, registers its API and its background work, and calls Run:
 //
 //	s, err := platform.New(ctx, platform.Config{Name: "orders", Addr: ":8002", ...})
 //	huma.Register(s.API, platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn), place)
@@ -34,9 +34,9 @@ import (
 
 // Config is what a service is started with.
 type Config struct {
-	// Name is the service's: users, products and so on.
+	// Name is the name of the service: users, products and so on.
 	Name string
-	// Version is the program's.
+	// Version is the version of the program.
 	Version string
 	// Addr is where HTTP listens; GRPCAddr is where gRPC does, for services that have it.
 	Addr, GRPCAddr string
@@ -62,20 +62,20 @@ type Config struct {
 	DrainDelay time.Duration
 	// BreakerOpenFor is how long breakers around calls to other services stay open. 0 means 30 s.
 	BreakerOpenFor time.Duration
-	// Faults allows operators to break things on purpose: for demonstrations.
+	// Faults allows administrators to inject faults, for demonstrations.
 	Faults bool
 	// SMTP is where notifications are sent: smtp://user:password@host:port. Empty: they are kept, and not sent.
 	SMTP string
 	// NoAPI leaves out the frame's own API and its answer to unknown paths: for the gateway, which has no other than those
 	// of the services.
 	NoAPI bool
-	// PublicEdge is for what strangers call: they decide nothing about traces.
+	// PublicEdge is for services that untrusted clients call: their trace headers are ignored.
 	PublicEdge bool
 	// Routes is a file of the gateway's routes, which is watched. Empty: those of the shop.
 	Routes string
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
-	// OnSaga is told of every change of a saga, on the goroutine that runs it. Nil: nobody is.
+	// OnSaga is called with every change of a saga, on the goroutine that runs it. Default none.
 	OnSaga func(ctx context.Context, r saga.Record)
 }
 
@@ -92,7 +92,7 @@ type Peers struct {
 	UsersGRPC string
 }
 
-// Service is the frame.
+// Service is the base of one service.
 type Service struct {
 	Config
 	Tel    *observability.Telemetry
@@ -190,18 +190,18 @@ func reachable(addr net.Addr) string {
 	return addr.String()
 }
 
-// Go runs something beside the server, until its context ends. An error ends the service.
+// Go runs background work until its context ends. An error stops the service.
 func (s *Service) Go(name string, run func(ctx context.Context) error) {
 	s.runners = append(s.runners, runner{name, run})
 }
 
-// OnClose does something when everything else has ended, the last one first.
+// OnClose registers a function to run after all other work has ended, in reverse order.
 func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
 	s.closers = append(s.closers, runner{name, fn})
 }
 
-// OnShutdown does something when the doors close, before the requests behind them are waited for: it ends those that
-// have no end of their own.
+// OnShutdown registers fn to run when the listeners close, before the service waits for requests: it ends streams, which
+// do not end by themselves.
 func (s *Service) OnShutdown(fn func()) { s.shutdowns = append(s.shutdowns, fn) }
 
 // Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,
@@ -284,7 +284,7 @@ func (s *Service) handler() http.Handler {
 	})
 }
 
-// shutdown closes all doors at once, and waits for the requests behind them.
+// shutdown closes all listeners at once and waits for their requests.
 func (s *servers) shutdown(ctx context.Context) error {
 	errs := make([]error, len(s.all))
 	var wg sync.WaitGroup
@@ -316,7 +316,7 @@ func (s *Service) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Abandon gives back what New took, for a service that will not run.
+// Abandon releases the resources of a service that will not run.
 func (s *Service) Abandon(ctx context.Context) {
 	_ = s.listener.Close()
 	if s.tlsListener != nil {

@@ -27,7 +27,7 @@ type Tokens struct {
 	// JWKS is where the users service publishes its keys. Keys takes its place inside the users service.
 	JWKS string
 	Keys authn.KeySource
-	// Insecure allows to read JWKS by http from other machines: who is on the way may then replace the keys.
+	// Insecure allows to read JWKS by http from other machines: a man in the middle could replace the keys.
 	Insecure bool
 	// Secret is what the services sign their own tokens with, at least 32 bytes.
 	Secret []byte
@@ -79,7 +79,7 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
 	return g, nil
 }
 
-// Users verifies users' tokens only: what the gateway's door is for.
+// Users verifies tokens of users only, for the gateway.
 func (g *Guard) Users() *authn.Verifier { return g.users }
 
 // Services verifies the services' own tokens only.

@@ -74,7 +74,7 @@ func (p *play) broken(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	p.say("   healed: an order is paid again")
+	p.say("   recovered: an order is paid again")
 	return nil
 }
 

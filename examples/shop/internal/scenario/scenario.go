@@ -1,5 +1,5 @@
-// Package scenario plays what the shop can do against a running one, through its gateway and nothing else, and checks
-// what must hold.
+// Package scenario runs a demonstration against a running shop, through its gateway alone, and checks the
+// invariants.
 package scenario
 
 import (
@@ -17,11 +17,11 @@ import (
 
 // Config says against which shop the scenario is played.
 type Config struct {
-	// Gateway is the address of its door.
+	// Gateway is the address of the gateway.
 	Gateway string
 	// Admin and AdminPassword are an administrator's.
 	Admin, AdminPassword string
-	// Out is told what happens.
+	// Out receives the report.
 	Out io.Writer
 	// Logs returns the log lines of all services, where they can be had: they are searched for the correlation id.
 	Logs func() ([]byte, error)
@@ -59,15 +59,15 @@ func Run(ctx context.Context, cfg Config) error {
 		act   func(context.Context) error
 	}{
 		{"A customer signs up and signs in", p.signUp},
-		{"An order is placed, paid and told of", p.happy},
+		{"An order is placed and paid, and the customer is notified", p.happy},
 		{"The same request again is the same order", p.again},
-		{"A declined card: the saga turns back", p.declined},
-		{"Too much is asked for", p.outOfStock},
-		{"Bad input gets a problem that says what is wrong", p.badInput},
+		{"A declined card: the saga compensates", p.declined},
+		{"An order exceeds the stock", p.outOfStock},
+		{"Bad input is answered with a problem that names the field", p.badInput},
 		{"An order is cancelled after it was paid", p.cancelled},
-		{"The payment service breaks, a breaker opens, and heals", p.broken},
+		{"The payment service fails, a breaker opens and closes again", p.broken},
 		{"One correlation id through all services", p.traced},
-		{"What must always hold", p.invariants},
+		{"Invariants", p.invariants},
 	}
 	for _, a := range acts {
 		if a.title == acts[7].title && !cfg.Faults || a.title == acts[8].title && cfg.Logs == nil {

@@ -1,4 +1,4 @@
-// Package shopclient speaks to a running shop through its gateway, as somebody who has signed in.
+// Package shopclient calls a running shop through its gateway, as a signed-in user.
 package shopclient
 
 import (
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Client speaks to the gateway as somebody.
+// Client calls the gateway as one user.
 type Client struct {
 	base string
 	http *http.Client
@@ -112,7 +112,7 @@ func (w withCorrelation) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// Until asks again and again until the answer is right.
+// Until polls until the answer is as expected.
 func Until[T any](ctx context.Context, what string, ask func() (T, bool, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
