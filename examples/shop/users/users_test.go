@@ -285,15 +285,15 @@ func TestGRPC(t *testing.T) {
 		call func() error
 		code codes.Code
 	}{
-		"get of an unknown user":  {func() error { _, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"}); return err }, codes.NotFound},
-		"create invalid": {func() error { _, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{}); return err }, codes.InvalidArgument},
+		"get of an unknown user": {func() error { _, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"}); return err }, codes.NotFound},
+		"create invalid":         {func() error { _, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{}); return err }, codes.InvalidArgument},
 		"create twice": {func() error {
 			_, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "c@example.com", Password: "long enough"})
 			return err
 		}, codes.AlreadyExists},
-		"list too many":     {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999}); return err }, codes.InvalidArgument},
-		"list by a forgery": {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"}); return err }, codes.InvalidArgument},
-		"delete of an unknown user":  {func() error { _, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"}); return err }, codes.NotFound},
+		"list too many":             {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999}); return err }, codes.InvalidArgument},
+		"list by a forgery":         {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"}); return err }, codes.InvalidArgument},
+		"delete of an unknown user": {func() error { _, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"}); return err }, codes.NotFound},
 	} {
 		if err := c.call(); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %v", what, err, c.code)
