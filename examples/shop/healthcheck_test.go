@@ -36,7 +36,7 @@ func TestHealthcheck(t *testing.T) {
 		{"ready", server.URL + "/ready", 0, ""},
 		{"not ready", server.URL + "/draining", 1, "503"},
 		{"a redirect", server.URL + "/moved", 1, "302"},
-		{"nobody there", gone.URL + "/ready", 1, "refused"},
+		{"no server", gone.URL + "/ready", 1, "refused"},
 		{"no answer", server.URL + "/hangs", 1, "deadline"},
 		{"no address", "::", 1, "healthcheck"},
 	} {

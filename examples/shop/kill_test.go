@@ -86,7 +86,7 @@ func TestKilledOverAndOver(t *testing.T) {
 	}
 	var told map[string]int
 	for end := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		told = toldTo(t, ctx, token, gateway)
+		told = notified(t, ctx, token, gateway)
 		missing := 0
 		for id := range ids {
 			if told[id+" orders.created"] == 0 || told[id+" orders.paid"]+told[id+" orders.cancelled"] == 0 {
@@ -97,17 +97,17 @@ func TestKilledOverAndOver(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d orders have not told all", missing)
+			t.Fatalf("%d orders lack notifications", missing)
 		}
 	}
 	for what, n := range told {
 		if n != 1 {
-			t.Errorf("%s was told %d times", what, n)
+			t.Errorf("%s: %d notifications", what, n)
 		}
 	}
 	for _, p := range f.all() {
 		if err := p.stop(syscall.SIGTERM); err != nil {
-			t.Errorf("%s, told to end: %v", p.name, err)
+			t.Errorf("%s, on SIGTERM: %v", p.name, err)
 		}
 	}
 }
@@ -133,8 +133,8 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 	}
 }
 
-// toldTo counts what the customer was told of each order.
-func toldTo(t *testing.T, ctx context.Context, token, gateway string) map[string]int {
+// notified counts the notifications about each order.
+func notified(t *testing.T, ctx context.Context, token, gateway string) map[string]int {
 	t.Helper()
 	told := map[string]int{}
 	for after := ""; ; {

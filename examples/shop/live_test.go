@@ -240,7 +240,7 @@ func TestLivePage(t *testing.T) {
 		t.Errorf("lines of others: %s", log.log.String())
 	}
 
-	// Somebody takes money out of the books.
+	// A captured payment disappears from the database.
 	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(data, "payments.db"), sqldb.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +335,7 @@ func TestLivePageIsForThisMachine(t *testing.T) {
 			t.Errorf("%v: %d %s", header, a.code, a.body)
 		}
 		if header[0] == "Origin" {
-			continue // who reads is told by the browser whether it may
+			continue // the browser decides whether another origin may read
 		}
 		if a := request(t, "GET", h.URL()+"/live/stream", "", header...); a.code != 403 {
 			t.Errorf("stream, %v: %d", header, a.code)

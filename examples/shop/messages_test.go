@@ -12,7 +12,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// A message that nobody can decode is a dead letter that operators see, and give back: it is dead again, whole and once.
+// A message that cannot be decoded becomes a dead letter. Operators can list and redrive it; then it is a dead letter
+// again, unchanged and once.
 func TestDeadLettersByCommand(t *testing.T) {
 	url := testenv.RabbitMQ(t)
 	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: url, log: "none", logLevel: "error", breaker: time.Second, seed: true}
@@ -71,7 +72,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 		t.Errorf("redrive: %q", got)
 	}
 	once("after redrive")
-	if got := run("dead", "--group", "nobody"); got != "" {
+	if got := run("dead", "--group", "unknown"); got != "" {
 		t.Errorf("a group that is none: %q", got)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
-// A production shop begins with an administrator whose password is a secret of its own, and with nobody else. Another
+// A production shop begins with an administrator whose password is a secret of its own, and with no other user. Another
 // password, later, does not change it.
 func TestFirstAdministrator(t *testing.T) {
 	dir := t.TempDir()

@@ -177,11 +177,11 @@ func TestComposeFiles(t *testing.T) {
 	for _, kind := range []string{"secrets", "configs"} {
 		for name := range c.object(kind) {
 			if !used[kind+name] {
-				t.Errorf("nobody uses the %s %s", kind, name)
+				t.Errorf("no service uses the %s %s", kind, name)
 			}
 		}
 	}
-	// A service has the secrets that it needs, and those of nobody else.
+	// A service has the secrets that it needs, and no others.
 	for name := range ports {
 		want := []any{"service_secret", "broker"}
 		if name != "gateway" {

@@ -1,4 +1,4 @@
-// Package deploy holds what the shop is deployed with; its tests hold that to the shop.
+// Package deploy holds the deployment files of the shop; its tests compare them with the shop.
 package deploy
 
 import (
@@ -93,7 +93,7 @@ func read(t *testing.T, name string) []byte {
 	return raw
 }
 
-// files lists what is deployed with, without the secrets that somebody has made here.
+// files lists the deployment files, without secrets that were generated here.
 func files(t *testing.T) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {

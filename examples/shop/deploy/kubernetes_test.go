@@ -80,7 +80,7 @@ func TestKubernetes(t *testing.T) {
 				checkDeployment(t, c, name, port, dev)
 				checkAround(t, c, name, port, dev)
 			}
-			checkDoor(t, c)
+			checkIngress(t, c)
 			checkPolicies(t, c)
 			for key := range c {
 				if strings.HasPrefix(key, "Secret/") {
@@ -155,7 +155,7 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 		bad("users with known passwords, and faults, are for trying out alone")
 	}
 	if common.text("data", "SHOP_INSECURE") != "true" {
-		bad("it refuses to read keys by http from another machine, unless it is told")
+		bad("it refuses to read keys by http from another machine, without SHOP_INSECURE")
 	}
 	if name == "users" && (number(d.at("spec", "replicas")) != 1 || d.text("spec", "strategy", "type") != "Recreate" || c["PersistentVolumeClaim/shop-users"] == nil) {
 		bad("the keys of users must be one process's alone, and last")
@@ -197,8 +197,8 @@ func checkAround(t *testing.T, c cluster, name string, port int, dev bool) {
 	}
 }
 
-// checkDoor checks that the world reaches every service by the gateway, and the gateway's own metrics not at all.
-func checkDoor(t *testing.T, c cluster) {
+// checkIngress checks that the world reaches every service by the gateway, and the gateway's own metrics not at all.
+func checkIngress(t *testing.T, c cluster) {
 	t.Helper()
 	var paths []string
 	if o := c["Ingress/shop"]; o != nil {
@@ -231,7 +231,7 @@ func checkDoor(t *testing.T, c cluster) {
 	}
 }
 
-// callers are who calls whom in the shop; nil is everybody.
+// callers lists the callers of each service; nil means all.
 var callers = map[string][]string{"products": {"gateway", "orders"}, "orders": {"gateway"}, "inventory": {"gateway", "orders", "products"},
 	"payments": {"gateway", "orders"}, "notifications": {"gateway"}, "users": nil}
 
@@ -289,14 +289,14 @@ func opens(rules []any, side, name string, port int) bool {
 	return false
 }
 
-// Every file is one that a build reads: what nobody refers to is not deployed.
+// Every file is part of a build: an unreferenced file is not deployed.
 func TestEveryManifestIsUsed(t *testing.T) {
 	err := filepath.WalkDir("kubernetes", func(p string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Base(p) == "kustomization.yaml" {
 			return err
 		}
 		if k := string(read(t, filepath.Join(filepath.Dir(p), "kustomization.yaml"))); !strings.Contains(k, filepath.Base(p)) {
-			t.Errorf("%s is used by nobody", p)
+			t.Errorf("%s is not referenced", p)
 		}
 		return nil
 	})

@@ -14,8 +14,8 @@ type productCreated struct {
 	Stock     int64  `json:"stock"`
 }
 
-// subscribe makes a stock for every new product, once: the inbox notes the event in the transaction that makes it. Other
-// news of products change no stock: also of a product that is gone, goods may come back.
+// subscribe makes a stock for every new product, once: the inbox notes the event in the transaction that makes it.
+// Other news of products change no stock: also of a product that is gone, goods may come back.
 func subscribe(r *messaging.Router, inbox messaging.Deduplicator, s *Service) {
 	g := r.Group("inventory", messaging.GroupConfig{Dedup: inbox,
 		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}})

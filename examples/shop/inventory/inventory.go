@@ -1,8 +1,8 @@
-// Package inventory is the service that owns the stock and its reservations. It takes part in the sagas of orders behind
-// a barrier: requests that arrive twice, late or out of order change the stock once.
+// Package inventory is the service that owns the stock and its reservations. It takes part in the sagas of orders
+// behind a barrier: requests that arrive twice, late or out of order change the stock once.
 //
-// The domain is in inventory.go, the use cases in service.go, the event handlers in events.go, the HTTP API in api.go and
-// the storage in store.go.
+// The domain is in inventory.go, the use cases in service.go, the event handlers in events.go, the HTTP API in api.go
+// and the storage in store.go.
 package inventory
 
 import (
@@ -44,8 +44,8 @@ type Item struct {
 	Quantity  int64  `json:"quantity" minimum:"1" maximum:"1000"`
 }
 
-// Reservation is stock that is reserved for an order. Its ID is derived from the ID of the order, so that a compensation
-// can name a reservation that was never made.
+// Reservation is stock that is reserved for an order. Its ID is derived from the ID of the order, so that a
+// compensation can name a reservation that was never made.
 type Reservation struct {
 	repository.Meta
 	OrderID string
@@ -90,8 +90,8 @@ func (r *Reservation) release() (move, error) {
 	return nil, nil
 }
 
-// commit removes the goods from the stock. The commit of an order that was cancelled meanwhile finds the goods back in stock, and
-// leaves them there.
+// commit removes the goods from the stock. The commit of an order that was cancelled meanwhile finds the goods back
+// in stock, and leaves them there.
 func (r *Reservation) commit() (move, error) {
 	if r.Status != Reserved {
 		return nil, nil

@@ -75,7 +75,7 @@ func TestInventory(t *testing.T) {
 				code                                int
 				want                                []string
 			}{
-				{"check as nobody", "POST", base + "/check", "", "", `{"items":[{"product_id":"lamp","quantity":1}]}`, 401, nil},
+				{"check without a token", "POST", base + "/check", "", "", `{"items":[{"product_id":"lamp","quantity":1}]}`, 401, nil},
 				{"check of nothing", "POST", base + "/check", ana, "", `{"items":[]}`, 422, []string{"validation", "items"}},
 				{"check of a half", "POST", base + "/check", ana, "", `{"items":[{"product_id":"lamp","quantity":0.5}]}`, 422, []string{"validation", "items[0].quantity"}},
 				{"check twice", "POST", base + "/check", ana, "", `{"items":[{"product_id":"lamp","quantity":1},{"product_id":"lamp","quantity":1}]}`, 422, []string{"validation", "items[1].product_id"}},
@@ -129,7 +129,7 @@ func TestInventory(t *testing.T) {
 
 			end("release of what never came", "DELETE", "res-o2", "s2/r/undo", 204, "")
 			shoptest.Call{Method: "POST", URL: reserve, Token: service, Key: "s2/r/do", Body: items("o2", 1, 1)}.Do(t).Want(t, "reserve, too late", 409, "too-late")
-			is("the door is shut", "lamp", 5, 0)
+			is("reserve after release", "lamp", 5, 0)
 
 			shoptest.Call{Method: "POST", URL: reserve, Token: service, Key: "s3/r/do", Body: items("o3", 3, 1)}.Do(t).Want(t, "reserve", 200)
 			end("commit", "POST", "res-o3/commit", "s3/c/do", 200, "committed")

@@ -16,8 +16,8 @@ const (
 	brokerDown  = "down"
 )
 
-// Broker wraps the broker of the shop and injects faults. While it is down it accepts and delivers no messages, and Health
-// returns an error. Messages that were delivered before can still be settled.
+// Broker wraps the broker of the shop and injects faults. While it is down it accepts and delivers no messages, and
+// Health returns an error. Messages that were delivered before can still be settled.
 type Broker struct {
 	messaging.Broker
 

@@ -11,8 +11,8 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 )
 
-// inside asks the services of this process as an operator does, without a connection and past their meters and logs: what
-// is watched is not changed by it.
+// inside asks the services of this process as an operator does, without a connection and past their meters and logs:
+// what is watched is not changed by it.
 type inside struct {
 	services map[string]*platform.Service
 	guard    *platform.Guard // whose token it shows

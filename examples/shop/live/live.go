@@ -4,10 +4,10 @@
 // It shows and does what is reserved for operators. So it exists only in a shop that runs in one process on embedded
 // defaults, and only for requests from the machine on which that runs; no other shop has it.
 //
-// What is seen is collected in figures.go (meters), orders.go (sagas), invariants.go and log.go, made into pieces of the
-// page by map.go and view.go, and sent by stream.go; controls.go and traffic.go are what can be done, broker.go a broker
-// that can be broken, inside.go how the services are asked; guard.go says who may. The page itself is page.html with its
-// style and its script.
+// What is seen is collected in figures.go (meters), orders.go (sagas), invariants.go and log.go, made into pieces of
+// the page by map.go and view.go, and sent by stream.go; controls.go and traffic.go are what can be done, broker.go a
+// broker that can be broken, inside.go how the services are asked; guard.go says who may. The page itself is
+// page.html with its style and its script.
 package live
 
 import (
@@ -56,8 +56,8 @@ type Page struct {
 	view   view
 }
 
-// New makes a page over the broker, which the services are given as Broker. faults says that the payment processor may be
-// broken.
+// New makes a page over the broker, which the services are given as Broker. faults says that the payment processor
+// may be broken.
 func New(broker messaging.Broker, faults bool) *Page {
 	p := &Page{broker: NewBroker(broker), faults: faults, viewers: map[chan struct{}]struct{}{},
 		wake: make(chan struct{}, 1), closing: make(chan struct{})}

@@ -47,7 +47,8 @@ func layout(services []*platform.Service) (out []node) {
 	return out
 }
 
-// calls are the ways between services: from, to, where it leaves and arrives beside the cards' left sides, and how high it goes.
+// calls are the ways between services: from, to, where it leaves and arrives beside the cards' left sides, and how
+// high it goes.
 var calls = []struct {
 	from, to            string
 	leaves, arrives, at int

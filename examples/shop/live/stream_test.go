@@ -25,8 +25,8 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Who does not read holds nobody up, and is then told the latest and not all that he has missed. There is a bound to
-// viewers, and they go when the doors close.
+// A viewer that does not read blocks no other; it then gets the latest state and not all that it missed. The number of
+// viewers is bounded, and their streams end when the listeners close.
 func TestSlowViewers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(memory.Must(memory.New(memory.Config{})), true)

@@ -43,7 +43,8 @@ type inbound struct {
 	log           *slog.Logger
 }
 
-// subscribe registers the event handlers. Each event is handled once: the inbox notes it in the transaction that stores the notification.
+// subscribe registers the event handlers. Each event is handled once: the inbox notes it in the transaction that
+// stores the notification.
 func (in *inbound) subscribe(g *messaging.Group) {
 	messaging.Handle(g, "users.*", in.user)
 	messaging.Handle(g, "orders.*", in.order)

@@ -127,8 +127,8 @@ func (s *sender) sweep(ctx context.Context) {
 	}
 }
 
-// one sends one e-mail, unless another process does. It reports whether there is a mail server, so that an outage is not
-// asked about for each e-mail that waits.
+// one sends one e-mail, unless another process does. It reports whether there is a mail server, so that an outage is
+// not asked about for each e-mail that waits.
 func (s *sender) one(ctx context.Context, id string) (goOn bool) {
 	n, err := s.notifications.Update(ctx, id, func(_ context.Context, n *Notification) error { return n.claim(time.Now(), lease) })
 	if errors.Is(err, errTaken) {

@@ -67,7 +67,8 @@ type Contact struct {
 	Gone            bool
 }
 
-// Mailer is the port to the mail server. An error is one of the two below, or else means that the server is unreachable.
+// Mailer is the port to the mail server. An error is one of the two below, or else means that the server is
+// unreachable.
 type Mailer interface {
 	Send(ctx context.Context, to, subject, text string) error
 }

@@ -174,7 +174,7 @@ func TestSenders(t *testing.T) {
 	}
 }
 
-// An event of nobody is given up at once, and becomes no contact and no letter.
+// An event without a user becomes a dead letter at once, and no contact and no letter.
 func TestEventOfNobody(t *testing.T) {
 	shop := shoptest.New(t)
 	s, err := notifications.New(t.Context(), shop.Config("notifications", shoptest.SQLite(t)))
@@ -198,7 +198,7 @@ func TestEventOfNobody(t *testing.T) {
 	}
 }
 
-// What is told of a user comes in any order: the latest address stays, and who is gone stays gone.
+// Events of a user arrive in any order: the latest address stays, and a deleted user stays deleted.
 func TestUsersInAnyOrder(t *testing.T) {
 	shop := shoptest.New(t)
 	s, err := notifications.New(t.Context(), shop.Config("notifications", shoptest.SQLite(t)))
@@ -235,7 +235,7 @@ func TestUsersInAnyOrder(t *testing.T) {
 	tell("users.created", user("b", "b@example.com", 1)) // comes after the order
 	time.Sleep(100 * time.Millisecond)
 	if got, n := list(t, s, admin); n != handled {
-		t.Errorf("somebody who is gone is written to: %v", got)
+		t.Errorf("a letter went to a deleted user: %v", got)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package orders is the service that sells. It stores orders as events; a saga over inventory, payments and this service
-// places them.
+// Package orders is the service that sells. It stores orders as events; a saga over inventory, payments and this
+// service places them.
 //
 // The file order.go holds the domain; place.go and cancel.go the sagas; service.go what can be done; events.go what is
 // published; read.go the read model; api.go, operators.go the HTTP API; peers.go the clients of other services.

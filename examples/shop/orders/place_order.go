@@ -135,7 +135,8 @@ func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 // verdict maps the answer of a peer to an outcome of the step. A rejection has had no effect; its text is written for
-// customers and becomes the reason of the cancellation. All else is in doubt; its text may name addresses and is logged only.
+// customers and becomes the reason of the cancellation. All else is in doubt; its text may name addresses and is
+// logged only.
 func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
 	if err == nil {
 		return nil

@@ -179,8 +179,8 @@ func (s *service) Cancel(ctx context.Context, id, reason string) (ended bool, er
 	if !errors.Is(err, saga.ErrFinished) && !errors.Is(err, saga.ErrNotFound) { // of an old order the saga is forgotten
 		return false, err
 	}
-	// What the saga ended with may not have been there yet when we looked: an order that it has cancelled has nothing to
-	// give back.
+	// What the saga ended with may not have been there yet when we looked: an order that it has cancelled has nothing
+	// to give back.
 	switch o, err = s.Get(ctx, id); {
 	case err != nil:
 		return false, err

@@ -1,6 +1,6 @@
 // Package payments is the service that takes money and gives it back, through a card processor. It takes part in the
-// sagas of orders behind a barrier and gives the processor a key for every charge: requests that arrive twice, late, out
-// of order or again after a crash charge the card at most once.
+// sagas of orders behind a barrier and gives the processor a key for every charge: requests that arrive twice, late,
+// out of order or again after a crash charge the card at most once.
 //
 // The file payment.go holds the domain; service.go the use cases; processor.go the simulated processor; api.go how
 // it is reached; store.go where it is kept.

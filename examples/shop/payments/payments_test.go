@@ -31,7 +31,7 @@ func TestPayments(t *testing.T) {
 				code                                 int
 				want                                 []string
 			}{
-				{"pay as nobody", "POST", "", "", "s1/p/do", body("o1", "pm_card_visa", 100), 401, nil},
+				{"pay without a token", "POST", "", "", "s1/p/do", body("o1", "pm_card_visa", 100), 401, nil},
 				{"pay as customer", "POST", "", ana, "s1/p/do", body("o1", "pm_card_visa", 100), 403, nil},
 				{"pay without a key", "POST", "", service, "", body("o1", "pm_card_visa", 100), 422, []string{"validation", "header.Idempotency-Key"}},
 				{"pay with an undo", "POST", "", service, "s1/p/undo", body("o1", "pm_card_visa", 100), 422, []string{"validation", "header.Idempotency-Key"}},

@@ -25,8 +25,8 @@ var methods = map[string]string{
 	"pm_card_insufficient": "insufficient funds",
 }
 
-// simulator is a Processor that moves no money. It simulates an external system: its ledger has its own tables and its own
-// transactions, so its answers stay when the caller's transaction rolls back.
+// simulator is a Processor that moves no money. It simulates an external system: its ledger has its own tables and
+// its own transactions, so its answers stay when the caller's transaction rolls back.
 type simulator struct {
 	db   *sqldb.DB
 	mode atomic.Value // string

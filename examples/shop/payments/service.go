@@ -12,7 +12,8 @@ import (
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
-// Service has the use cases of payments. It always calls the processor before the transaction that stores the result: a crash between the two leaves a charge that the same request finds again, and that its compensation voids.
+// Service has the use cases of payments. It always calls the processor before the transaction that stores the result:
+// a crash between the two leaves a charge that the same request finds again, and that its compensation voids.
 type Service struct {
 	tx        repository.Transactor
 	payments  Repository

@@ -32,8 +32,8 @@ var (
 // Repository is the port of the store of products.
 type Repository = repository.Repository[Product]
 
-// Events is the port that publishes events of products. It is called inside the write that the event describes. Stock is what
-// there is of the product at first.
+// Events is the port that publishes events of products. It is called inside the write that the event describes. Stock
+// is what there is of the product at first.
 type Events interface {
 	ProductCreated(ctx context.Context, p *Product, stock int64) error
 	ProductUpdated(ctx context.Context, p *Product) error

@@ -109,7 +109,7 @@ func TestProducts(t *testing.T) {
 				code                                int
 				want                                []string
 			}{
-				{"create as nobody", "POST", base, "", "", `{}`, 401, nil},
+				{"create without a token", "POST", base, "", "", `{}`, 401, nil},
 				{"create as customer", "POST", base, ana, "", `{"sku":"Y","name":"Y","price_cents":1}`, 403, nil},
 				{"create as service", "POST", base, service, "", `{"sku":"Y","name":"Y","price_cents":1}`, 403, nil},
 				{"a taken SKU", "POST", base, admin, "", `{"sku":"X-1","name":"Y","price_cents":1}`, 409, []string{"taken", "sku"}},
@@ -132,7 +132,7 @@ func TestProducts(t *testing.T) {
 				{"list in no order", "GET", base + "?sort=sku", "", "", "", 422, []string{"validation", "query.sort"}},
 				{"list from a price below 0", "GET", base + "?min_price=-1", "", "", "", 422, []string{"validation", "query.min_price"}},
 				{"list by a forgery", "GET", base + "?after=x", "", "", "", 400, []string{"query"}},
-				{"check as nobody", "POST", base + "/check", "", "", check(""), 401, nil},
+				{"check without a token", "POST", base + "/check", "", "", check(""), 401, nil},
 				{"check nothing", "POST", base + "/check", ana, "", check(""), 422, []string{"validation", "items"}},
 				{"check the unknown", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":1},{"product_id":"no","quantity":1}`), 422, []string{"validation", "items[1].product_id"}},
 				{"check twice", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":1},{"product_id":"prod-mug","quantity":1}`), 422, []string{"validation", "items[1].product_id"}},

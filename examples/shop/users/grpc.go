@@ -81,7 +81,8 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 	return nil
 }
 
-// logged writes a line a call. The propagator of the stats handler has put the caller's correlation id into the context.
+// logged writes a line a call. The propagator of the stats handler has put the caller's correlation id into the
+// context.
 func logged(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		start := time.Now()

@@ -151,7 +151,7 @@ func TestUsers(t *testing.T) {
 				{"the list as customer", asAna, "GET", "/api/v1/users", "", 403, ""},
 				{"the list as admin", asAdmin, "GET", "/admin/users?limit=1", "", 200, ""},
 				{"a limit too high", asAdmin, "GET", "/admin/users?limit=1000", "", 422, "query.limit"},
-				{"a cursor of nobody", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
+				{"an invalid cursor", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
 				{"a taken name", http.DefaultClient, "POST", "/api/v1/users", `{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
 				{"a bad address", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
 				{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
@@ -211,7 +211,7 @@ func refreshAndWrongPassword(t *testing.T, dsn string) {
 		}
 	}
 	if _, err := cfg.PasswordCredentialsToken(t.Context(), "", ""); err == nil {
-		t.Error("login as nobody")
+		t.Error("login as an unknown user")
 	}
 	token, err := cfg.PasswordCredentialsToken(t.Context(), "admin", "correct horse")
 	if err != nil {
@@ -285,15 +285,15 @@ func TestGRPC(t *testing.T) {
 		call func() error
 		code codes.Code
 	}{
-		"get of nobody":  {func() error { _, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"}); return err }, codes.NotFound},
-		"create invalid": {func() error { _, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{}); return err }, codes.InvalidArgument},
+		"get of an unknown user": {func() error { _, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"}); return err }, codes.NotFound},
+		"create invalid":         {func() error { _, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{}); return err }, codes.InvalidArgument},
 		"create twice": {func() error {
 			_, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "c@example.com", Password: "long enough"})
 			return err
 		}, codes.AlreadyExists},
-		"list too many":     {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999}); return err }, codes.InvalidArgument},
-		"list by a forgery": {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"}); return err }, codes.InvalidArgument},
-		"delete of nobody":  {func() error { _, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"}); return err }, codes.NotFound},
+		"list too many":             {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999}); return err }, codes.InvalidArgument},
+		"list by a forgery":         {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"}); return err }, codes.InvalidArgument},
+		"delete of an unknown user": {func() error { _, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"}); return err }, codes.NotFound},
 	} {
 		if err := c.call(); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %v", what, err, c.code)

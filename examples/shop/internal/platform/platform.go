@@ -66,8 +66,8 @@ type Config struct {
 	Faults bool
 	// SMTP is where notifications are sent: smtp://user:password@host:port. Empty: they are kept, and not sent.
 	SMTP string
-	// NoAPI leaves out the frame's own API and its answer to unknown paths: for the gateway, which has no other than those
-	// of the services.
+	// NoAPI leaves out the frame's own API and its answer to unknown paths: for the gateway, which has no other than
+	// those of the services.
 	NoAPI bool
 	// PublicEdge is for services that untrusted clients call: their trace headers are ignored.
 	PublicEdge bool
@@ -200,8 +200,8 @@ func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
 	s.closers = append(s.closers, runner{name, fn})
 }
 
-// OnShutdown registers fn to run when the listeners close, before the service waits for requests: it ends streams, which
-// do not end by themselves.
+// OnShutdown registers fn to run when the listeners close, before the service waits for requests: it ends streams,
+// which do not end by themselves.
 func (s *Service) OnShutdown(fn func()) { s.shutdowns = append(s.shutdowns, fn) }
 
 // Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,

@@ -15,7 +15,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/shoptest"
 )
 
-// Keys come by http from another machine only where somebody has said that they may.
+// Keys are read by http from another machine only with Insecure.
 func TestKeysFromAnotherMachine(t *testing.T) {
 	for _, c := range []struct {
 		url      string

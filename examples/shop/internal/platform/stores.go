@@ -74,8 +74,8 @@ func Ensure(ctx context.Context, db *sqldb.DB, script string, parts ...Schema) e
 	return Tables(ctx, db, func(ctx context.Context) error { return db.Exec(ctx, script) })
 }
 
-// Repo makes the store of an entity, and its table where that does not exist. unique lists sets of columns whose values no
-// two entities share.
+// Repo makes the store of an entity, and its table where that does not exist. unique lists sets of columns whose
+// values no two entities share.
 func Repo[E any](ctx context.Context, db *sqldb.DB, table string, unique ...[]string) (*sqlrepo.Repo[E], error) {
 	schema, err := sqlrepo.Schema[E](db.Dialect(), table, unique...)
 	if err != nil {
