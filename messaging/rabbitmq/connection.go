@@ -158,6 +158,7 @@ type conn struct {
 	gone chan struct{}
 
 	maxBody atomic.Int64 // bytes; 0 until the server refuses one
+	silent  atomic.Int32 // calls without an answer for more than rpcTimeout
 
 	mu      sync.Mutex
 	lost    error
@@ -219,32 +220,50 @@ func (c *conn) kill() {
 	}
 }
 
-// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it. What f returns after that
-// goes to drop, which may be nil. A server that does not answer loses the connection after rpcTimeout, so that f ends in
-// any case.
+// errSilent is the error of a call that the server does not answer.
+var errSilent = errors.New("rabbitmq: the server does not answer")
+
+// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up. A call
+// about a queue whose leader does not answer hangs, while the rest of the connection is sound: what it carries, such as
+// the deliveries of other groups, is not to end with it. A connection that is dead as a whole is noticed by its heartbeats.
+const maxSilent = 16
+
+// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it, at most rpcTimeout. What f
+// returns after that goes to drop, which may be nil.
 func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T)) (T, error) {
 	type result struct {
 		v   T
 		err error
 	}
-	done := make(chan result)
-	guard := time.AfterFunc(rpcTimeout, c.kill)
+	done, left, late := make(chan result), make(chan struct{}), make(chan struct{})
+	defer close(left)
+	guard := time.AfterFunc(rpcTimeout, func() {
+		if c.silent.Add(1) > maxSilent {
+			c.kill()
+		}
+		close(late)
+	})
 	go func() {
-		defer guard.Stop()
 		v, err := f()
+		if !guard.Stop() {
+			<-late
+			c.silent.Add(-1)
+		}
 		select {
 		case done <- result{v, err}:
-		case <-ctx.Done():
+		case <-left:
 			if err == nil && drop != nil {
 				drop(v)
 			}
 		}
 	}()
+	var zero T
 	select {
 	case r := <-done:
 		return r.v, r.err
+	case <-late:
+		return zero, errSilent
 	case <-ctx.Done():
-		var zero T
 		return zero, ctx.Err()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -17,9 +18,10 @@ import (
 // publisher owns the connection for publishing. One goroutine writes, because a write may block for as long as the
 // server likes, while callers have contexts.
 type publisher struct {
-	b    *Broker
-	link *link
-	jobs chan *job
+	b      *Broker
+	link   *link
+	jobs   chan *job
+	record record
 }
 
 // outgoing is a message on its way.
@@ -33,6 +35,7 @@ type job struct {
 	ctx     context.Context
 	out     []outgoing
 	sent    []sending
+	begun   time.Time // when it was written
 	written chan struct{}
 }
 
@@ -48,9 +51,14 @@ type pubGen struct {
 	ch   *amqp.Channel
 	gone chan struct{}
 	err  *amqp.Error // why it is gone
+	// retired is closed when no more is to be written to the channel, which is still there for what is under way.
+	retired chan struct{}
+	retire  func()
 
 	mu       sync.Mutex
 	returned map[string]int
+	late     []lateConfirm // nobody waits for these any more
+	reaping  bool          // a goroutine waits for late
 }
 
 // run opens one generation after the other.
@@ -67,6 +75,9 @@ func (p *publisher) run() {
 			if ctx.Err() != nil {
 				return
 			}
+			if errors.Is(err, errSilent) { // nothing else is on this connection
+				c.kill()
+			}
 			p.b.cfg.Logger.Error("rabbitmq: cannot open a channel for publishing", "error", err)
 			p.link.note(err)
 			if backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(attempt)) != nil {
@@ -80,9 +91,12 @@ func (p *publisher) run() {
 			p.b.rebind()
 		}
 		p.serve(g)
+		missing = false
 		select {
 		case <-g.gone:
 			missing = g.err != nil && g.err.Code == amqp.NotFound
+		case <-g.retired:
+			p.b.wg.Go(func() { p.closeRetired(g) })
 		default:
 		}
 	}
@@ -100,7 +114,8 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 		if err := ch.Confirm(false); err != nil {
 			return nil, err
 		}
-		g := &pubGen{c: c, ch: ch, gone: make(chan struct{}), returned: map[string]int{}}
+		g := &pubGen{c: c, ch: ch, gone: make(chan struct{}), retired: make(chan struct{}), returned: map[string]int{}}
+		g.retire = sync.OnceFunc(func() { close(g.retired) })
 		// A return must be noted before the confirm that follows it is seen. The reader of the connection tells the
 		// listeners in turn and waits for each: what it can hand to the second, the first has taken, and noted.
 		first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
@@ -136,7 +151,11 @@ func (g *pubGen) wasReturned(o outgoing) bool {
 	if len(g.returned) == 0 {
 		return false
 	}
-	k := returnKey(o.exchange, o.key, o.msg.MessageId)
+	return g.takeReturn(returnKey(o.exchange, o.key, o.msg.MessageId))
+}
+
+// takeReturn is called with the mutex locked.
+func (g *pubGen) takeReturn(k string) bool {
 	n := g.returned[k]
 	if n == 1 {
 		delete(g.returned, k)
@@ -159,6 +178,8 @@ func (p *publisher) serve(g *pubGen) {
 			g.writeAll(j, jobs)
 		case <-changed:
 		case <-g.gone:
+			return
+		case <-g.retired:
 			return
 		case <-p.b.ctx.Done():
 			return
@@ -191,6 +212,7 @@ func (g *pubGen) writeAll(j *job, jobs <-chan *job) {
 
 func (g *pubGen) write(j *job) {
 	defer close(j.written)
+	j.begun = time.Now()
 	for i := range j.out {
 		s := &j.sent[i]
 		if s.g = g; j.ctx.Err() != nil {
@@ -342,13 +364,16 @@ func (p *publisher) outcome(j *job, i int) error {
 	case <-s.confirm.Done():
 	case <-s.g.gone:
 	case <-j.ctx.Done():
-		go s.forget(o)
+		s.g.forget(p, s.confirm, o)
+		p.unconfirmed(s.g, o, j.begun)
 		return p.unknown(j.ctx.Err())
 	}
 	switch {
 	case s.confirm.Acked() && s.g.wasReturned(o):
+		p.record.confirmed(o.key)
 		return fmt.Errorf("%w: %s", messaging.ErrUnroutable, o.key)
 	case s.confirm.Acked():
+		p.record.confirmed(o.key)
 		return nil
 	case s.g.ch.IsClosed(): // amqp091 tells the end of a channel as nacks
 		<-s.g.gone
@@ -357,16 +382,8 @@ func (p *publisher) outcome(j *job, i int) error {
 		}
 		return p.unknown(s.g.why())
 	}
+	p.nacked(s.g, o)
 	return fmt.Errorf("%w: %s", messaging.ErrNacked, o.key)
-}
-
-// forget waits for the confirm that nobody waits for any more, so that a return does not stay noted.
-func (s *sending) forget(o outgoing) {
-	select {
-	case <-s.confirm.Done():
-		s.g.wasReturned(o)
-	case <-s.g.gone:
-	}
 }
 
 // unknown says that a message was sent, or perhaps sent, and not confirmed.

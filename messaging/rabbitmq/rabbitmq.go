@@ -160,7 +160,8 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 // healthTimeout bounds Health beside its context.
 const healthTimeout = 5 * time.Second
 
-// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked.
+// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked, unless the
+// server confirmed none of the messages that were published of late.
 func (b *Broker) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -174,7 +175,7 @@ func (b *Broker) Health(ctx context.Context) error {
 	if _, why, _ := b.pub.link.state(); why != nil { // connected, and yet of no use
 		return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
 	}
-	return nil
+	return b.pub.record.health(time.Now())
 }
 
 // Close implements messaging.Broker. Deliveries that have not been settled go back to their queues.

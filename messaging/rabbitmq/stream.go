@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -23,6 +24,8 @@ type stream struct {
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
 	done   chan struct{} // the goroutine has ended
+
+	refreshing atomic.Bool
 
 	mu      sync.Mutex
 	cur     *generation
@@ -173,21 +176,45 @@ func (s *stream) open(c *conn) (*generation, error) {
 func (s *stream) watch(g *generation) {
 	t := time.NewTicker(refresh)
 	defer t.Stop()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
 	for {
 		select {
 		case <-g.gone:
 			return
 		case <-s.ctx.Done():
 			return
-		case <-t.C:
-			if err := s.redeclare(s.ctx); err != nil && s.ctx.Err() == nil {
-				s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+		case <-t.C: // beside this loop, which must not miss the end
+			if s.refreshing.CompareAndSwap(false, true) {
+				go s.refresh(ctx, g.c)
 			}
 		}
 	}
 }
 
-// redeclare declares the topology on a channel of its own.
+// refresh declares the topology anew. An answer may take for ever, where the leader of a queue does not answer: one call
+// waits for it, and no other is made meanwhile.
+func (s *stream) refresh(ctx context.Context, c *conn) {
+	_, err := rpc(ctx, c, func() (struct{}, error) {
+		defer s.refreshing.Store(false)
+		return struct{}{}, s.declareOn(c)
+	}, nil)
+	if err != nil && ctx.Err() == nil {
+		s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+	}
+}
+
+// declareOn declares the topology on a channel of its own.
+func (s *stream) declareOn(c *conn) error {
+	ch, err := c.Channel()
+	if err != nil {
+		return err
+	}
+	defer ch.Close() // the server closes it when it refuses something; that is in err already
+	return s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+}
+
+// redeclare declares the topology and waits for it.
 func (s *stream) redeclare(ctx context.Context) error {
 	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
 		return struct{}{}, s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
