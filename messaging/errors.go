@@ -24,6 +24,9 @@ var (
 	// ErrNoHandler is the reason of a dead letter that no handler of its group took in all the attempts of
 	// GroupConfig.Unhandled.
 	ErrNoHandler = errors.New("messaging: no handler takes the message")
+	// ErrAttempts is the reason of a dead letter whose attempts were used up before this one, such as by handlers that
+	// ran longer than the broker lets them: it comes to no handler any more.
+	ErrAttempts = errors.New("messaging: the attempts are used up")
 	// ErrDecode is the reason of a dead letter whose body does not decode.
 	ErrDecode = errors.New("messaging: the body does not decode")
 	// ErrPanic is matched by the error of a handler that panicked, or ended its goroutine (runtime.Goexit).

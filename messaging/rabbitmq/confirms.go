@@ -151,6 +151,35 @@ func (p *publisher) closeRetired(g *pubGen) {
 	_, _ = rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() }, nil)
 }
 
+func returnKey(exchange, key, id string) string { return exchange + "\x00" + key + "\x00" + id }
+
+func (g *pubGen) note(r amqp.Return) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.returned[returnKey(r.Exchange, r.RoutingKey, r.MessageId)]++
+}
+
+// wasReturned takes the note of a return.
+func (g *pubGen) wasReturned(o outgoing) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.returned) == 0 {
+		return false
+	}
+	return g.takeReturn(returnKey(o.exchange, o.key, o.msg.MessageId))
+}
+
+// takeReturn is called with the mutex locked.
+func (g *pubGen) takeReturn(k string) bool {
+	n := g.returned[k]
+	if n == 1 {
+		delete(g.returned, k)
+	} else if n > 1 {
+		g.returned[k] = n - 1
+	}
+	return n > 0
+}
+
 // lateConfirm is a confirm that comes after its caller has left.
 type lateConfirm struct {
 	confirm   *amqp.DeferredConfirmation

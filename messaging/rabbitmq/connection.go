@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,8 @@ func (l *link) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // state returns the live connection or nil, the reason why there is none, and a channel that ends with the next change.
@@ -61,8 +64,15 @@ func (l *link) state() (*conn, error, <-chan struct{}) { //nolint:staticcheck //
 	return l.cur, l.err, l.changed
 }
 
-// get waits for a live connection.
-func (l *link) get(ctx context.Context) (*conn, error) {
+// get waits for a live connection, unless the server has refused it for good.
+func (l *link) get(ctx context.Context) (*conn, error) { return l.wait(ctx, permanent) }
+
+// await waits for a live connection even where it was refused for good: an operator may have mended that.
+func (l *link) await(ctx context.Context) (*conn, error) {
+	return l.wait(ctx, func(error) bool { return false })
+}
+
+func (l *link) wait(ctx context.Context, hopeless func(why error) bool) (*conn, error) {
 	if l.b.closed() {
 		return nil, messaging.ErrClosed
 	}
@@ -71,6 +81,9 @@ func (l *link) get(ctx context.Context) (*conn, error) {
 		c, why, changed := l.state()
 		if c != nil {
 			return c, nil
+		}
+		if hopeless(why) {
+			return nil, fmt.Errorf("%w: not connected: %w", messaging.ErrBlocked, why)
 		}
 		select {
 		case <-changed:
@@ -145,10 +158,25 @@ func (l *link) dial() (*conn, error) {
 	}
 	if err != nil {
 		c.kill()
-		return nil, err
+		return nil, refused(err)
 	}
 	go c.watch(c.NotifyClose(make(chan *amqp.Error, 1)), c.NotifyBlocked(make(chan amqp.Blocking)))
 	return c, nil
+}
+
+// refused names the refusal of a connection that another attempt would not mend.
+func refused(err error) error {
+	var e *amqp.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e.Code == amqp.AccessRefused && e != amqp.ErrVhost: // which stands for whatever goes wrong there
+		return fmt.Errorf("%w: check the user and the password of the URL: %s", ErrPermission, e.Reason)
+	case e.Code == amqp.NotAllowed && !strings.Contains(e.Reason, "limit"):
+		return fmt.Errorf("%w: check the vhost of the URL and the user's access to it: %s", ErrPermission, e.Reason)
+	}
+	return err
 }
 
 // conn is one connection of a link, never used again after it is gone.

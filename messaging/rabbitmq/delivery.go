@@ -22,6 +22,7 @@ type delivery struct {
 	attempt int
 	// unhandled counts earlier deliveries to processes without a handler.
 	unhandled int
+	received  time.Time
 	settled   atomic.Bool
 }
 
@@ -29,8 +30,12 @@ func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
 	d := &delivery{s: s, g: g, raw: raw}
 	var made int
 	d.e, made = decode(&d.raw)
-	d.attempt = made + 1
+	d.attempt = made + 1 + s.overdue.attempts(&raw, d.e)
+	d.received = time.Now()
 	d.unhandled = number(raw.Headers[headerUnhandled])
+	g.mu.Lock()
+	g.open[raw.DeliveryTag] = d
+	g.mu.Unlock()
 	return d
 }
 
@@ -48,6 +53,10 @@ func (d *delivery) claim() error {
 	if d.g.dead() || !d.settled.CompareAndSwap(false, true) {
 		return messaging.ErrClosed
 	}
+	d.g.mu.Lock()
+	delete(d.g.open, d.raw.DeliveryTag)
+	d.g.mu.Unlock()
+	d.s.overdue.settled(d.e)
 	return nil
 }
 

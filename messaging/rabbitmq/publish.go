@@ -66,7 +66,7 @@ func (p *publisher) run() {
 	ctx := p.b.ctx
 	missing := false // the exchange was deleted: groups must be bound anew
 	for attempt := 1; ; attempt++ {
-		c, err := p.link.get(ctx)
+		c, err := p.link.await(ctx)
 		if err != nil {
 			return
 		}
@@ -108,8 +108,8 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := ch.ExchangeDeclare(p.b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-			return nil, topology(err)
+		if err := p.b.declareExchange(ch); err != nil {
+			return nil, err
 		}
 		if err := ch.Confirm(false); err != nil {
 			return nil, err
@@ -134,35 +134,6 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 		}()
 		return g, nil
 	}, nil) // the connection ends with this context
-}
-
-func returnKey(exchange, key, id string) string { return exchange + "\x00" + key + "\x00" + id }
-
-func (g *pubGen) note(r amqp.Return) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.returned[returnKey(r.Exchange, r.RoutingKey, r.MessageId)]++
-}
-
-// wasReturned takes the note of a return.
-func (g *pubGen) wasReturned(o outgoing) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.returned) == 0 {
-		return false
-	}
-	return g.takeReturn(returnKey(o.exchange, o.key, o.msg.MessageId))
-}
-
-// takeReturn is called with the mutex locked.
-func (g *pubGen) takeReturn(k string) bool {
-	n := g.returned[k]
-	if n == 1 {
-		delete(g.returned, k)
-	} else if n > 1 {
-		g.returned[k] = n - 1
-	}
-	return n > 0
 }
 
 // serve writes jobs until the generation is gone. While the server blocks the connection nothing is taken.
@@ -313,16 +284,23 @@ func pick(out []outgoing, at []int) []outgoing {
 
 // hand gives a job to the writer.
 func (p *publisher) hand(j *job) error {
-	if p.b.closed() {
-		return messaging.ErrClosed
-	}
-	select {
-	case p.jobs <- j:
-		return nil
-	case <-p.b.ctx.Done():
-		return messaging.ErrClosed
-	case <-j.ctx.Done():
-		return p.refusal(j.ctx.Err())
+	for {
+		if p.b.closed() {
+			return messaging.ErrClosed
+		}
+		_, why, changed := p.link.state()
+		if permanent(why) { // which to wait for would be in vain
+			return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
+		}
+		select {
+		case p.jobs <- j:
+			return nil
+		case <-changed:
+		case <-p.b.ctx.Done():
+			return messaging.ErrClosed
+		case <-j.ctx.Done():
+			return p.refusal(j.ctx.Err())
+		}
 	}
 }
 

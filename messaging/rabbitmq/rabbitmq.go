@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,9 +24,12 @@ import (
 var (
 	// ErrURL is returned by New for a URL that does not parse or that names several hosts. It does not quote the URL.
 	ErrURL = errors.New("rabbitmq: unusable URL: want amqp:// or amqps://, user, password, host, port, vhost")
-	// ErrTopology says that a queue or the exchange exists with other properties than those asked for, which only an
-	// operator can mend: delete it, or ask for what is there.
-	ErrTopology = errors.New("rabbitmq: a queue or exchange exists with other properties")
+	// ErrTopology says that a queue or the exchange exists with other properties than those asked for or, with
+	// Config.Passive, does not exist, which only an operator can mend. It is returned at once.
+	ErrTopology = errors.New("rabbitmq: a queue or exchange is missing or has other properties")
+	// ErrPermission says that the server refuses user, password or vhost, or that the user lacks a permission. It is
+	// returned at once, while the broker tries again from time to time.
+	ErrPermission = errors.New("rabbitmq: the user lacks a permission")
 )
 
 // Config tunes a Broker.
@@ -56,6 +61,10 @@ type Config struct {
 	// ReportUnknown makes Publish return ErrUnknownOutcome when the connection breaks before the confirm. Default
 	// false: the message is published again under the same id, so a consumer may see it twice.
 	ReportUnknown bool
+	// Passive declares nothing: an operator makes the exchange, the queues of the groups with their arguments and
+	// bindings (see the package's topology), and those of the retries. What is missing is an ErrTopology. The user then
+	// needs no permission to configure. Default false.
+	Passive bool
 	// Classic declares classic queues: faster on one node, not replicated. Default false: quorum queues.
 	Classic bool
 	// DeliveryLimit has a quorum queue dead-letter a message whose consumer was lost so often, with its process, its
@@ -161,7 +170,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 const healthTimeout = 5 * time.Second
 
 // Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked, unless the
-// server confirmed none of the messages that were published of late.
+// server confirmed none of the messages that were published of late, and when every group that was subscribed consumes.
 func (b *Broker) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -175,19 +184,28 @@ func (b *Broker) Health(ctx context.Context) error {
 	if _, why, _ := b.pub.link.state(); why != nil { // connected, and yet of no use
 		return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
 	}
-	return b.pub.record.health(time.Now())
+	if err := b.pub.record.health(time.Now()); err != nil {
+		return err
+	}
+	for _, s := range b.subscribed() {
+		if err := s.health(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscribed returns the streams that have not been closed.
+func (b *Broker) subscribed() []*stream {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.streams))
 }
 
 // Close implements messaging.Broker. Deliveries that have not been settled go back to their queues.
 func (b *Broker) Close() error {
-	b.mu.Lock()
-	streams := make([]*stream, 0, len(b.streams))
-	for s := range b.streams {
-		streams = append(streams, s)
-	}
-	b.mu.Unlock()
 	var errs []error
-	for _, s := range streams {
+	for _, s := range b.subscribed() {
 		errs = append(errs, s.Close())
 	}
 	b.cancel()

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +27,13 @@ type stream struct {
 	done   chan struct{} // the goroutine has ended
 
 	refreshing atomic.Bool
+	overdue    overdue
 
 	mu      sync.Mutex
 	cur     *generation
 	opened  bool
 	err     error         // what ended the stream for good
+	lost    error         // why there is no channel at present; nil before the first attempt
 	changed chan struct{} // closed and replaced at every change
 }
 
@@ -40,7 +43,11 @@ type generation struct {
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	gone       chan struct{}
+	err        error // why it is gone
 	ops        chan settling
+
+	mu   sync.Mutex
+	open map[uint64]*delivery // received and not settled, by tag
 }
 
 const consumerTag = "sillar"
@@ -72,31 +79,72 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		case err != nil:
 			return nil, errors.Join(err, s.Close())
 		}
+		_, why, connection := b.con.state()
+		if permanent(why) {
+			return nil, errors.Join(fmt.Errorf("rabbitmq: subscribe %s: %w", sub.Group, why), s.Close())
+		}
 		select {
 		case <-changed:
+		case <-connection:
 		case <-s.ctx.Done():
 			return nil, messaging.ErrClosed
 		case <-ctx.Done():
-			_, why, _ := b.con.state()
+			s.mu.Lock()
+			why = errors.Join(why, s.lost)
+			s.mu.Unlock()
 			return nil, errors.Join(notConnected(why, ctx.Err()), s.Close())
 		}
 	}
 }
 
-func (s *stream) set(g *generation, err error) {
+// set sets the generation, or why there is none.
+func (s *stream) set(g *generation, lost error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cur, s.err = g, err
+	s.cur, s.lost = g, lost
 	s.opened = s.opened || g != nil
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// health returns an error when the stream does not consume: why, where that is known, or as soon as ctx ends.
+func (s *stream) health(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		g, lost, err, changed := s.cur, s.lost, s.err, s.changed
+		s.mu.Unlock()
+		_, why, connection := s.b.con.state()
+		switch {
+		case g != nil && !g.dead(), s.ctx.Err() != nil:
+			return nil
+		case err != nil, permanent(why), permanent(lost):
+			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group, cmp.Or(err, why, lost))
+		}
+		select {
+		case <-changed:
+		case <-connection:
+		case <-s.ctx.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group,
+				errors.Join(why, lost, ctx.Err()))
+		}
+	}
+}
+
+// ends reports whether a refusal ends the stream. A permission that is missing after the stream has consumed does not: it
+// may be the server that cannot ask who has it.
+func (s *stream) ends(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.opened || errors.Is(err, ErrTopology)
 }
 
 func (s *stream) run() {
 	defer close(s.done)
 	log := s.b.cfg.Logger.With("group", s.sub.Group)
 	for attempt := 1; ; attempt++ {
-		c, err := s.b.con.get(s.ctx)
+		c, err := s.b.con.await(s.ctx)
 		if err != nil {
 			return
 		}
@@ -109,16 +157,21 @@ func (s *stream) run() {
 			if s.ctx.Err() != nil {
 				return // g stays for what is to be settled
 			}
-			s.set(nil, nil)
-			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened")
+			s.set(nil, g.err)
+			s.overdue.note(g)
+			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "error", g.err)
 		case s.ctx.Err() != nil:
 			return
-		case errors.Is(err, ErrTopology):
+		case permanent(err) && s.ends(err):
 			log.Error("rabbitmq: a consumer cannot go on", "error", err)
+			s.mu.Lock()
+			s.err = err
+			s.mu.Unlock()
 			s.set(nil, err)
 			return
 		default:
 			log.Warn("rabbitmq: cannot open a consumer", "error", err)
+			s.set(nil, err)
 		}
 		if backoff.Sleep(s.ctx, s.b.cfg.Reconnect.Delay(attempt+1)) != nil {
 			return
@@ -133,7 +186,8 @@ func (s *stream) open(c *conn) (*generation, error) {
 		if err != nil {
 			return nil, err
 		}
-		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8)}
+		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8),
+			open: map[uint64]*delivery{}}
 		if err = s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns); err == nil {
 			err = ch.Qos(s.sub.Prefetch, 0, false)
 		}
@@ -143,33 +197,43 @@ func (s *stream) open(c *conn) (*generation, error) {
 		}
 		if err != nil {
 			_ = ch.Close() // err says more
-			return nil, err
+			return nil, s.b.topology(err)
 		}
-		go func() {
-			for {
-				select {
-				case _, ok := <-cancelled:
-					if ok { // the queue was deleted
-						_ = ch.Close()
-						continue
-					}
-					cancelled = nil
-				case <-closed: //nolint:errcheck // the reason is told by the link
-					close(g.gone)
-					for range cancelled { // to its end; nil when it has been there
-					}
-					return
-				}
-				if cancelled == nil {
-					<-closed //nolint:errcheck // the reason is told by the link
-					close(g.gone)
-					return
-				}
-			}
-		}()
+		go g.await(closed, cancelled)
 		go g.settle()
 		return g, nil
 	}, func(g *generation) { _ = g.ch.Close() }) // a consumer that nobody reads would hold messages
+}
+
+// errCancelled is why a channel ends whose queue the server no longer lets it consume from.
+var errCancelled = errors.New("rabbitmq: the server cancelled the consumer: its queue was deleted or lost its leader")
+
+// await waits for the end of the channel.
+func (g *generation) await(closed <-chan *amqp.Error, cancelled <-chan string) {
+	defer close(g.gone)
+	why := error(amqp.ErrClosed)
+	for {
+		select {
+		case _, ok := <-cancelled:
+			if !ok {
+				cancelled = nil
+				continue
+			}
+			why = errCancelled
+			_ = g.ch.Close()
+		case e := <-closed:
+			if g.err = why; e != nil {
+				g.err = e
+			}
+			if cancelled != nil {
+				go func() { // to its end
+					for range cancelled {
+					}
+				}()
+			}
+			return
+		}
+	}
 }
 
 // watch waits for the end of a generation or of the stream, and declares the topology anew from time to time.
