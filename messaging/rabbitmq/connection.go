@@ -20,8 +20,12 @@ import (
 
 const (
 	dialTimeout = 15 * time.Second // TCP, TLS and AMQP handshake together
-	rpcTimeout  = 30 * time.Second
-	bye         = 2 * time.Second // for an orderly end of a connection
+	// dialTimeoutOfSeveral is for one of several nodes: another one may answer.
+	dialTimeoutOfSeveral = 5 * time.Second
+	// nextNode is the pause before another node is tried.
+	nextNode   = 50 * time.Millisecond
+	rpcTimeout = 30 * time.Second
+	bye        = 2 * time.Second // for an orderly end of a connection
 )
 
 // link keeps one connection up from its first use until the broker is closed.
@@ -103,27 +107,34 @@ func notConnected(why, err error) error {
 }
 
 func (l *link) run() {
+	nodes := l.b.nodes
 	for attempt := 1; ; attempt++ {
-		c, err := l.dial()
+		node := nodes.pick(time.Now())
+		c, err := l.dial(node)
 		if err != nil {
 			if l.b.closed() {
 				return
 			}
 			l.set(nil, err)
 			pause := l.b.cfg.Reconnect.Delay(attempt)
-			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "error", err, "next_try_in", pause)
+			if nodes.failed(node, time.Now()) {
+				pause = min(pause, nextNode)
+			}
+			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "host", node.host, "error", err, "next_try_in", pause)
 			if backoff.Sleep(l.b.ctx, pause) != nil {
 				return
 			}
 			continue
 		}
 		attempt = 0
+		nodes.works(node)
 		l.set(c, nil)
 		select {
 		case <-c.gone:
 			l.set(nil, c.why())
+			nodes.failed(node, time.Now())
 			l.b.meters.lost.Add(l.b.ctx, 1, metric.WithAttributes(attribute.String("connection", l.name)))
-			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "error", c.why())
+			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "host", node.host, "error", c.why())
 			c.kill()
 			if backoff.Sleep(l.b.ctx, l.b.cfg.Reconnect.Delay(1)) != nil {
 				return
@@ -137,22 +148,26 @@ func (l *link) run() {
 	}
 }
 
-func (l *link) dial() (*conn, error) {
+func (l *link) dial(node *node) (*conn, error) {
+	timeout := dialTimeout
+	if l.b.nodes.several() {
+		timeout = dialTimeoutOfSeveral
+	}
 	c := &conn{gone: make(chan struct{}), changed: make(chan struct{})}
 	cfg := amqp.Config{Heartbeat: l.b.cfg.Heartbeat, Locale: "en_US", TLSClientConfig: l.b.cfg.TLS, Properties: amqp.NewConnectionProperties()}
 	cfg.Properties.SetClientConnectionName(l.b.cfg.Name + " (" + l.name + ")")
 	var unwatch func() bool
 	cfg.Dial = func(network, addr string) (net.Conn, error) {
-		raw, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(l.b.ctx, network, addr)
+		raw, err := (&net.Dialer{Timeout: timeout}).DialContext(l.b.ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		unwatch = context.AfterFunc(l.b.ctx, func() { _ = raw.Close() })
 		c.raw = &corkConn{Conn: raw}
-		return c.raw, raw.SetDeadline(time.Now().Add(dialTimeout)) // amqp091 lifts it after the handshake
+		return c.raw, raw.SetDeadline(time.Now().Add(timeout)) // amqp091 lifts it after the handshake
 	}
 	var err error
-	c.Connection, err = amqp.DialConfig(l.b.url, cfg)
+	c.Connection, err = amqp.DialConfig(node.url, cfg)
 	if unwatch != nil && !unwatch() && err == nil {
 		err = messaging.ErrClosed
 	}

@@ -96,7 +96,20 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
 	}
 	s := step(delay)
+	if rest := delay - s; rest > 0 { // longer than a queue can hold a message: it goes on waiting when it comes back
+		msg.Headers[headerWait] = int64(rest / time.Second)
+	}
 	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+}
+
+// waitOn puts a message that has not waited long enough back to the retries. No attempt was made of it.
+func (d *delivery) waitOn(wait time.Duration) {
+	ctx, cancel := context.WithTimeout(d.s.b.ctx, rpcTimeout)
+	defer cancel()
+	d.attempt--
+	if err := d.Retry(ctx, wait, nil); err != nil && !errors.Is(err, messaging.ErrClosed) { // it comes again
+		d.s.b.cfg.Logger.Warn("rabbitmq: a message cannot wait on", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+	}
 }
 
 // DeadLetter implements messaging.Delivery.

@@ -8,11 +8,9 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -22,7 +20,7 @@ import (
 
 // Errors of this package, to be compared with errors.Is.
 var (
-	// ErrURL is returned by New for a URL that does not parse or that names several hosts. It does not quote the URL.
+	// ErrURL is returned by New for a URL that does not parse. It does not quote the URL.
 	ErrURL = errors.New("rabbitmq: unusable URL: want amqp:// or amqps://, user, password, host, port, vhost")
 	// ErrTopology says that a queue or the exchange exists with other properties than those asked for or, with
 	// Config.Passive, does not exist, which only an operator can mend. It is returned at once.
@@ -76,7 +74,7 @@ type Config struct {
 
 // Broker is a messaging.Broker. It is safe for concurrent use.
 type Broker struct {
-	url      string
+	nodes    *nodes
 	cfg      Config
 	meters   meters
 	producer messaging.Producer
@@ -94,11 +92,13 @@ type Broker struct {
 var _ messaging.Broker = (*Broker)(nil)
 
 // New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
-// whether it is connected.
+// whether it is connected. The URL may name several nodes of a cluster, amqp://user:password@host1:5672,host2:5672/vhost:
+// each connection is made to one of them at random, and to another one when that fails; a node that failed is avoided for
+// 10 seconds up to 5 minutes.
 func New(url string, cfg Config) (*Broker, error) {
-	// A comma would be part of a host's name: several hosts in one URL would be accepted and never be found.
-	if uri, err := amqp.ParseURI(url); err != nil || strings.Contains(uri.Host, ",") {
-		return nil, ErrURL
+	nodes, err := parse(url)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Exchange == "" {
 		cfg.Exchange = "microservices"
@@ -122,7 +122,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{url: url, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
+	b := &Broker{nodes: nodes, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
 		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "rabbitmq", cfg.Source)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.con = newLink(b, "consume")

@@ -317,7 +317,12 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 				}
 				continue
 			}
-			return newDelivery(s, g, d), nil
+			delivery := newDelivery(s, g, d)
+			if wait := number(d.Headers[headerWait]); wait > 0 {
+				go delivery.waitOn(time.Duration(wait) * time.Second)
+				continue
+			}
+			return delivery, nil
 		case <-changed:
 		case <-s.ctx.Done():
 		case <-ctx.Done():

@@ -12,7 +12,7 @@ import (
 )
 
 // delays is the ladder of pauses for which queues are made; a pause is rounded up to a step. Longer ones are rounded up
-// to whole days, at most 28.
+// to whole days; what is above 28 days waits in several queues, one after the other.
 var delays = [...]time.Duration{
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
 	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second,
@@ -22,7 +22,7 @@ var delays = [...]time.Duration{
 
 const (
 	day      = 24 * time.Hour
-	maxDelay = 28 * day // x-message-ttl has 32 bits of milliseconds
+	maxDelay = 28 * day // x-message-ttl has 32 bits of milliseconds: longer ones wait several times
 )
 
 // step rounds a delay up.
