@@ -134,17 +134,19 @@ func (p *publisher) failed(g *pubGen, o outgoing, begun, now time.Time, err erro
 	}
 }
 
-// closeRetired closes a channel that was replaced, after a while for its confirms. What is not confirmed then is sent
+// closeRetired closes a channel that was replaced when all is confirmed, or after a while. What is not confirmed then is sent
 // again (Config.ReportUnknown: reported).
 func (p *publisher) closeRetired(g *pubGen) {
-	t := time.NewTimer(closeRetired)
+	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
-	select {
-	case <-g.gone:
-		return
-	case <-p.b.ctx.Done(): // it ends with its connection
-		return
-	case <-t.C:
+	for end := time.Now().Add(closeRetired); g.pending.Load() > 0 && time.Now().Before(end); {
+		select {
+		case <-g.gone:
+			return
+		case <-p.b.ctx.Done(): // it ends with its connection
+			return
+		case <-t.C:
+		}
 	}
 	ctx, cancel := context.WithTimeout(p.b.ctx, closeTimeout)
 	defer cancel()
@@ -212,6 +214,7 @@ func (g *pubGen) reap(r *record) {
 		g.mu.Unlock()
 		select {
 		case <-l.confirm.Done():
+			g.pending.Add(-1)
 		case <-g.gone:
 			return
 		}

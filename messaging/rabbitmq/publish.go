@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -54,6 +55,7 @@ type pubGen struct {
 	// retired is closed when no more is to be written to the channel, which is still there for what is under way.
 	retired chan struct{}
 	retire  func()
+	pending atomic.Int64 // written and not confirmed
 
 	mu       sync.Mutex
 	returned map[string]int
@@ -194,7 +196,9 @@ func (g *pubGen) write(j *job) {
 		if s.err = g.c.tooLarge(o.msg.Body); s.err != nil {
 			continue
 		}
-		s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg)
+		if s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg); s.err == nil {
+			g.pending.Add(1)
+		}
 	}
 }
 
@@ -340,6 +344,7 @@ func (p *publisher) outcome(j *job, i int) error {
 	}
 	select {
 	case <-s.confirm.Done():
+		s.g.pending.Add(-1)
 	case <-s.g.gone:
 	case <-j.ctx.Done():
 		s.g.forget(p, s.confirm, o)
