@@ -205,6 +205,9 @@ func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelo
 	if h == nil {
 		return false, fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type)
 	}
+	if most := g.cfg.Retry.Attempts; most > 0 && d.Attempt() > most { // they ended without a result
+		return false, Permanent(fmt.Errorf("%w: %d of %d attempts were made", ErrAttempts, d.Attempt()-1, most))
+	}
 	m := Message[[]byte]{Envelope: e, Data: e.Body, Attempt: d.Attempt()}
 	if g.cfg.Dedup == nil || e.ID == "" {
 		return false, g.guarded(ctx, e, func() error { return h(ctx, m) })

@@ -24,6 +24,9 @@ var (
 	// ErrNoHandler is the reason of a dead letter that no handler of its group took in all the attempts of
 	// GroupConfig.Unhandled.
 	ErrNoHandler = errors.New("messaging: no handler takes the message")
+	// ErrAttempts is the reason of a dead letter whose attempts were used up before this one, such as by handlers that
+	// ran longer than the broker lets them: it comes to no handler any more.
+	ErrAttempts = errors.New("messaging: the attempts are used up")
 	// ErrDecode is the reason of a dead letter whose body does not decode.
 	ErrDecode = errors.New("messaging: the body does not decode")
 	// ErrPanic is matched by the error of a handler that panicked, or ended its goroutine (runtime.Goexit).
@@ -95,7 +98,8 @@ type retryAfterError struct {
 func (e retryAfterError) Error() string { return e.err.Error() }
 func (e retryAfterError) Unwrap() error { return e.err }
 
-// RetryAfter says when to try again, in place of the group's backoff. The attempt counts.
+// RetryAfter says when to try again, in place of the group's backoff. The attempt counts. Over RabbitMQ the pause is rounded
+// up to a step, at most by half of it or a day, and longer ones than 28 days are made of several.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		return nil

@@ -24,7 +24,6 @@ type Node struct {
 	dir     string
 	name    string
 	port    int
-	epmd    *exec.Cmd
 	env     []string
 
 	server *exec.Cmd
@@ -37,57 +36,77 @@ type Node struct {
 // run in containers.
 func RabbitMQNode(t testing.TB) *Node {
 	t.Helper()
-	n := &Node{program: serverProgram(t), dir: t.TempDir(), port: freePort(t)}
-	epmdPort := freePort(t)
-	n.name = fmt.Sprintf("sillar-test-%d@localhost", n.port)
-	files := map[string]string{
-		"rabbitmq.conf": fmt.Sprintf(
-			"listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
-				"max_message_size = %d\n",
-			n.port,
-			NodeMaxBody,
-		),
-		"plugins": "[].", "rabbitmq-env.conf": "",
+	n := newNode(t, newEPMD(t))
+	n.configure(t, "")
+	n.launch(t)
+	n.await(t)
+	return n
+}
+
+// RabbitMQCluster starts a cluster of nodes on loopback, which takes about half a minute. A partition makes the minority
+// pause.
+func RabbitMQCluster(t testing.TB, size int) []*Node {
+	t.Helper()
+	epmdPort := newEPMD(t)
+	nodes := make([]*Node, size)
+	conf := "cluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend = classic_config\n"
+	for i := range nodes {
+		nodes[i] = newNode(t, epmdPort)
+		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodes[i].name)
 	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
-			t.Fatalf("testenv: %v", err)
-		}
+	for _, n := range nodes {
+		n.configure(t, conf)
+		n.launch(t)
 	}
-	n.env = append(
-		slices.DeleteFunc(
-			os.Environ(),
-			func(e string) bool { return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_") },
-		),
-		"HOME="+n.dir,
-		"RABBITMQ_NODENAME="+n.name,
-		"RABBITMQ_MNESIA_BASE="+n.dir,
-		"RABBITMQ_LOG_BASE="+n.dir,
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(
-			n.dir,
-			"rabbitmq",
-		),
-		"RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir, "rabbitmq-env.conf"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(n.dir, "plugins"),
-		"RABBITMQ_PID_FILE="+filepath.Join(n.dir, "pid"),
-		fmt.Sprint("RABBITMQ_DIST_PORT=", freePort(t)),
-		"ERL_EPMD_ADDRESS=127.0.0.1",
-		fmt.Sprint("ERL_EPMD_PORT=", epmdPort),
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
-	)
-	n.epmd = exec.Command("epmd", "-port", strconv.Itoa(epmdPort), "-address", "127.0.0.1")
-	n.epmd.Env = n.env
-	n.epmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := n.epmd.Start(); err != nil {
+	for _, n := range nodes {
+		n.await(t)
+	}
+	return nodes
+}
+
+// newEPMD starts a name server for nodes and returns its port.
+func newEPMD(t testing.TB) int {
+	t.Helper()
+	port := freePort(t)
+	epmd := exec.Command("epmd", "-port", strconv.Itoa(port), "-address", "127.0.0.1")
+	epmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := epmd.Start(); err != nil {
 		t.Fatalf("testenv: epmd, which comes with Erlang: %v", err)
 	}
 	t.Cleanup(func() {
-		n.Kill(t)
-		_ = n.epmd.Process.Kill()
-		_ = n.epmd.Wait()
+		_ = epmd.Process.Kill()
+		_ = epmd.Wait()
 	})
-	n.Start(t)
+	return port
+}
+
+// newNode makes a node that is not started yet.
+func newNode(t testing.TB, epmdPort int) *Node {
+	t.Helper()
+	n := &Node{program: serverProgram(t), dir: t.TempDir(), port: freePort(t)}
+	n.name = fmt.Sprintf("sillar-test-%d@localhost", n.port)
+	n.env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_") }),
+		"HOME="+n.dir, "RABBITMQ_NODENAME="+n.name, "RABBITMQ_MNESIA_BASE="+n.dir, "RABBITMQ_LOG_BASE="+n.dir,
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(n.dir, "rabbitmq"), "RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir, "rabbitmq-env.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(n.dir, "plugins"), "RABBITMQ_PID_FILE="+filepath.Join(n.dir, "pid"),
+		fmt.Sprint("RABBITMQ_DIST_PORT=", freePort(t)), "ERL_EPMD_ADDRESS=127.0.0.1", fmt.Sprint("ERL_EPMD_PORT=", epmdPort),
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}")
+	t.Cleanup(func() { n.Kill(t) })
 	return n
+}
+
+// configure writes the node's files.
+func (n *Node) configure(t testing.TB, conf string) {
+	t.Helper()
+	for name, text := range map[string]string{
+		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
+			"max_message_size = %d\n%s", n.port, NodeMaxBody, conf),
+		"plugins": "[].", "rabbitmq-env.conf": "", ".erlang.cookie": "sillar",
+	} {
+		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o400); err != nil {
+			t.Fatalf("testenv: %v", err)
+		}
+	}
 }
 
 // serverProgram finds rabbitmq-server, or ends the test.
@@ -125,8 +144,17 @@ func (n *Node) URL() string { return fmt.Sprintf("amqp://guest:guest@127.0.0.1:%
 // boot bounds how long a node may take.
 const boot = 90 * time.Second
 
+// Host returns the node's host and port.
+func (n *Node) Host() string { return fmt.Sprint("127.0.0.1:", n.port) }
+
 // Start starts the node again after Stop or Kill, and waits until it takes connections.
 func (n *Node) Start(t testing.TB) {
+	t.Helper()
+	n.launch(t)
+	n.await(t)
+}
+
+func (n *Node) launch(t testing.TB) {
 	t.Helper()
 	// The shell waits for the end of its input, which is the end of this process at the latest, and takes all with it.
 	n.server = exec.Command("sh", "-c", `"$0" </dev/null & cat >/dev/null; kill -KILL 0`, n.program)
@@ -144,6 +172,11 @@ func (n *Node) Start(t testing.TB) {
 	if err := n.server.Start(); err != nil {
 		t.Fatalf("testenv: start a node: %v", err)
 	}
+}
+
+// await waits until the node takes connections.
+func (n *Node) await(t testing.TB) {
+	t.Helper()
 	hello := []byte("AMQP\x00\x00\x09\x01")
 	for end := time.Now().Add(boot); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		c, err := net.DialTimeout("tcp", fmt.Sprint("127.0.0.1:", n.port), time.Second)
@@ -167,8 +200,23 @@ func (n *Node) Start(t testing.TB) {
 	t.Fatalf("testenv: the node did not start in %v; it wrote:\n%s", boot, out)
 }
 
-// Stop ends the node in good order.
-func (n *Node) Stop(t testing.TB) {
+// Freeze stops the node's process without ending it, until Thaw.
+func (n *Node) Freeze(t testing.TB) {
+	t.Helper()
+	if err := syscall.Kill(n.pid(t), syscall.SIGSTOP); err != nil {
+		t.Fatalf("testenv: freeze the node: %v", err)
+	}
+}
+
+// Thaw lets the node's process go on.
+func (n *Node) Thaw(t testing.TB) {
+	t.Helper()
+	if err := syscall.Kill(n.pid(t), syscall.SIGCONT); err != nil {
+		t.Fatalf("testenv: thaw the node: %v", err)
+	}
+}
+
+func (n *Node) pid(t testing.TB) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(n.dir, "pid"))
 	if err != nil {
@@ -178,6 +226,13 @@ func (n *Node) Stop(t testing.TB) {
 	if err != nil || pid <= 1 {
 		t.Fatalf("testenv: the node's pid is %q", text)
 	}
+	return pid
+}
+
+// Stop ends the node in good order.
+func (n *Node) Stop(t testing.TB) {
+	t.Helper()
+	pid := n.pid(t)
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatalf("testenv: stop the node: %v", err)
 	}

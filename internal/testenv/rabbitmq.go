@@ -87,6 +87,19 @@ func RestrictTopics(t testing.TB, own, exchange, write string) {
 	}
 }
 
+// Permissions sets what the user of a URL that RabbitMQ returned may configure, write and read: regular expressions.
+func Permissions(t testing.TB, own, configure, write, read string) {
+	t.Helper()
+	u, err := url.Parse(own)
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	rights := fmt.Sprintf(`{"configure":%q,"write":%q,"read":%q}`, configure, write, read)
+	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/permissions"+u.EscapedPath()+"/"+u.User.Username(), rights); err != nil {
+		t.Fatalf("testenv: permissions: %v", err)
+	}
+}
+
 func manage(api, method, path, body string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), setup)
 	defer cancel()

@@ -51,21 +51,6 @@ type RelayConfig struct {
 	Propagator propagation.TextMapPropagator
 }
 
-// Unroutable is a policy for events that no queue takes.
-type Unroutable int
-
-const (
-	// UnroutableDiscard takes an event that no queue takes for published, as a broker without subscribers does: it is
-	// counted (outcome unroutable), logged once a topic by each relay, and deleted. A group that subscribes later does
-	// not get it.
-	UnroutableDiscard Unroutable = iota
-	// UnroutableHold holds the event and tries it again, with growing pauses, until a queue takes it. Later events of
-	// its key pass it.
-	UnroutableHold
-	// UnroutableHoldKey does the same and stops the event's key, so that its order is kept.
-	UnroutableHoldKey
-)
-
 // Relay publishes what a store holds. Several may run at once, in one process or many.
 type Relay struct {
 	store   Store
@@ -321,6 +306,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 		}
 	}
 	endSpans(spans, errs)
+	outage := r.outage(ctx, errs)
 	var done, away []Entry
 	held := map[hold][]Entry{}
 	var why error
@@ -337,16 +323,20 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 				done = append(done, e)
 				break
 			}
-			h := hold{e.Attempts + 1, r.cfg.Unroutable == UnroutableHoldKey}
+			h := hold{attempts: e.Attempts + 1, stopKey: r.cfg.Unroutable == UnroutableHoldKey}
 			held[h] = append(held[h], e)
 		case noBroker(err):
 			outcome, why = "failed", err
 			away = append(away, e)
+		case outage:
+			outcome = "failed"
+			h := hold{attempts: 1, stopKey: true, outage: true}
+			held[h] = append(held[h], e)
 		default:
 			outcome = "failed"
 			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held", "outbox", r.cfg.Name,
 				"topic", e.Type, "message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err)
-			h := hold{e.Attempts + 1, true}
+			h := hold{attempts: e.Attempts + 1, stopKey: true}
 			held[h] = append(held[h], e)
 		}
 		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
@@ -355,8 +345,14 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 		if h.stopKey {
 			stuck = append(stuck, entries...)
 		}
+		pause := r.cfg.Backoff.Delay(h.attempts)
+		if h.outage {
+			pause = min(pause, outagePause)
+			r.cfg.Logger.WarnContext(ctx, "outbox: the broker takes no event; they are held and tried again", "outbox",
+				r.cfg.Name, "events", len(entries), "next_try_in", pause)
+		}
 		err := r.settle(live, func(ctx context.Context) error {
-			return r.store.Hold(ctx, r.owner, entries, r.cfg.Backoff.Delay(h.attempts), h.stopKey)
+			return r.store.Hold(ctx, r.owner, entries, pause, h.stopKey)
 		})
 		why = errors.Join(why, err)
 	}
@@ -370,47 +366,6 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 		return away, why
 	}
 	return stuck, nil
-}
-
-// hold is what entries that are held by one statement have in common.
-type hold struct {
-	attempts int
-	stopKey  bool
-}
-
-// maxUnroutable bounds the topics that a relay remembers to have logged.
-const maxUnroutable = 1000
-
-// logUnroutable logs each topic once.
-func (r *Relay) logUnroutable(ctx context.Context, e Entry) {
-	r.mu.Lock()
-	logged := r.unroutable[e.Type]
-	if !logged {
-		if len(r.unroutable) >= maxUnroutable {
-			clear(r.unroutable)
-		}
-		r.unroutable[e.Type] = true
-	}
-	r.mu.Unlock()
-	if !logged {
-		r.cfg.Logger.WarnContext(ctx, "outbox: no queue takes the events of a topic; this is logged once", "outbox", r.cfg.Name,
-			"topic", e.Type, "message_id", e.ID, "discarded", r.cfg.Unroutable == UnroutableDiscard)
-	}
-}
-
-// noBroker reports whether an error says nothing about the event itself. A broker that has taken the event and does not
-// confirm it in all the time there was may do so with this one only, as where its queue has lost its majority: if that
-// counted as no broker, as many of them as make a batch would keep all others from their turn.
-func noBroker(err error) bool {
-	if errors.Is(err, messaging.ErrUnknownOutcome) && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, messaging.ErrBlocked) {
-		return false
-	}
-	for _, e := range []error{messaging.ErrBlocked, messaging.ErrClosed, messaging.ErrUnknownOutcome, context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *Relay) release(live context.Context, entries []Entry) error {

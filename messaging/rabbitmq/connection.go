@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,12 @@ import (
 
 const (
 	dialTimeout = 15 * time.Second // TCP, TLS and AMQP handshake together
-	rpcTimeout  = 30 * time.Second
-	bye         = 2 * time.Second // for an orderly end of a connection
+	// dialTimeoutOfSeveral is for one of several nodes: another one may answer.
+	dialTimeoutOfSeveral = 5 * time.Second
+	// nextNode is the pause before another node is tried.
+	nextNode   = 50 * time.Millisecond
+	rpcTimeout = 30 * time.Second
+	bye        = 2 * time.Second // for an orderly end of a connection
 )
 
 // link keeps one connection up from its first use until the broker is closed.
@@ -52,6 +57,8 @@ func (l *link) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // state returns the live connection or nil, the reason why there is none, and a channel that ends with the next change.
@@ -61,8 +68,15 @@ func (l *link) state() (*conn, error, <-chan struct{}) { //nolint:staticcheck //
 	return l.cur, l.err, l.changed
 }
 
-// get waits for a live connection.
-func (l *link) get(ctx context.Context) (*conn, error) {
+// get waits for a live connection, unless the server has refused it for good.
+func (l *link) get(ctx context.Context) (*conn, error) { return l.wait(ctx, permanent) }
+
+// await waits for a live connection even where it was refused for good: an operator may have mended that.
+func (l *link) await(ctx context.Context) (*conn, error) {
+	return l.wait(ctx, func(error) bool { return false })
+}
+
+func (l *link) wait(ctx context.Context, hopeless func(why error) bool) (*conn, error) {
 	if l.b.closed() {
 		return nil, messaging.ErrClosed
 	}
@@ -71,6 +85,9 @@ func (l *link) get(ctx context.Context) (*conn, error) {
 		c, why, changed := l.state()
 		if c != nil {
 			return c, nil
+		}
+		if hopeless(why) {
+			return nil, fmt.Errorf("%w: not connected: %w", messaging.ErrBlocked, why)
 		}
 		select {
 		case <-changed:
@@ -90,27 +107,34 @@ func notConnected(why, err error) error {
 }
 
 func (l *link) run() {
+	nodes := l.b.nodes
 	for attempt := 1; ; attempt++ {
-		c, err := l.dial()
+		node := nodes.pick(time.Now())
+		c, err := l.dial(node)
 		if err != nil {
 			if l.b.closed() {
 				return
 			}
 			l.set(nil, err)
 			pause := l.b.cfg.Reconnect.Delay(attempt)
-			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "error", err, "next_try_in", pause)
+			if nodes.failed(node, time.Now()) {
+				pause = min(pause, nextNode)
+			}
+			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "host", node.host, "error", err, "next_try_in", pause)
 			if backoff.Sleep(l.b.ctx, pause) != nil {
 				return
 			}
 			continue
 		}
 		attempt = 0
+		nodes.works(node)
 		l.set(c, nil)
 		select {
 		case <-c.gone:
 			l.set(nil, c.why())
+			nodes.failed(node, time.Now())
 			l.b.meters.lost.Add(l.b.ctx, 1, metric.WithAttributes(attribute.String("connection", l.name)))
-			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "error", c.why())
+			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "host", node.host, "error", c.why())
 			c.kill()
 			if backoff.Sleep(l.b.ctx, l.b.cfg.Reconnect.Delay(1)) != nil {
 				return
@@ -124,31 +148,57 @@ func (l *link) run() {
 	}
 }
 
-func (l *link) dial() (*conn, error) {
+func (l *link) dial(node *node) (*conn, error) {
+	timeout := dialTimeout
+	if l.b.nodes.several() {
+		timeout = dialTimeoutOfSeveral
+	}
+	begin := time.Now()
 	c := &conn{gone: make(chan struct{}), changed: make(chan struct{})}
 	cfg := amqp.Config{Heartbeat: l.b.cfg.Heartbeat, Locale: "en_US", TLSClientConfig: l.b.cfg.TLS, Properties: amqp.NewConnectionProperties()}
 	cfg.Properties.SetClientConnectionName(l.b.cfg.Name + " (" + l.name + ")")
 	var unwatch func() bool
 	cfg.Dial = func(network, addr string) (net.Conn, error) {
-		raw, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(l.b.ctx, network, addr)
+		raw, err := (&net.Dialer{Timeout: timeout}).DialContext(l.b.ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		unwatch = context.AfterFunc(l.b.ctx, func() { _ = raw.Close() })
 		c.raw = &corkConn{Conn: raw}
-		return c.raw, raw.SetDeadline(time.Now().Add(dialTimeout)) // amqp091 lifts it after the handshake
+		return c.raw, raw.SetDeadline(time.Now().Add(timeout)) // amqp091 lifts it after the handshake
 	}
 	var err error
-	c.Connection, err = amqp.DialConfig(l.b.url, cfg)
+	c.Connection, err = amqp.DialConfig(node.url, cfg)
 	if unwatch != nil && !unwatch() && err == nil {
 		err = messaging.ErrClosed
 	}
 	if err != nil {
 		c.kill()
-		return nil, err
+		return nil, refused(err, time.Since(begin))
 	}
 	go c.watch(c.NotifyClose(make(chan *amqp.Error, 1)), c.NotifyBlocked(make(chan amqp.Blocking)))
 	return c, nil
+}
+
+// A server that refuses a password closes the connection without a word, three seconds later, to all that do not announce
+// that they would understand one, as amqp091 does not. A close at any other time says nothing about the password.
+const silentCloseMin, silentCloseMax = 2500 * time.Millisecond, 4500 * time.Millisecond
+
+// refused names the refusal of a connection, after a while, that another attempt would not mend.
+func refused(err error, after time.Duration) error {
+	var e *amqp.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e == amqp.ErrCredentials && (after < silentCloseMin || after > silentCloseMax):
+		return fmt.Errorf("rabbitmq: the connection was closed in the handshake after %v", after.Round(time.Millisecond))
+	case e == amqp.ErrCredentials, e.Server && e.Code == amqp.AccessRefused:
+		return fmt.Errorf("%w: check the user and the password of the URL: %s", ErrPermission, e.Reason)
+	case e.Server && e.Code == amqp.NotAllowed && !strings.Contains(e.Reason, "limit"):
+		return fmt.Errorf("%w: check the vhost of the URL and the user's access to it: %s", ErrPermission, e.Reason)
+	}
+	return err
 }
 
 // conn is one connection of a link, never used again after it is gone.
@@ -158,6 +208,7 @@ type conn struct {
 	gone chan struct{}
 
 	maxBody atomic.Int64 // bytes; 0 until the server refuses one
+	silent  atomic.Int32 // calls without an answer for more than rpcTimeout
 
 	mu      sync.Mutex
 	lost    error
@@ -219,32 +270,50 @@ func (c *conn) kill() {
 	}
 }
 
-// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it. What f returns after that
-// goes to drop, which may be nil. A server that does not answer loses the connection after rpcTimeout, so that f ends in
-// any case.
+// errSilent is the error of a call that the server does not answer.
+var errSilent = errors.New("rabbitmq: the server does not answer")
+
+// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up. A call
+// about a queue whose leader does not answer hangs, while the rest of the connection is sound: what it carries, such as
+// the deliveries of other groups, is not to end with it. A connection that is dead as a whole is noticed by its heartbeats.
+const maxSilent = 16
+
+// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it, at most rpcTimeout. What f
+// returns after that goes to drop, which may be nil.
 func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T)) (T, error) {
 	type result struct {
 		v   T
 		err error
 	}
-	done := make(chan result)
-	guard := time.AfterFunc(rpcTimeout, c.kill)
+	done, left, late := make(chan result), make(chan struct{}), make(chan struct{})
+	defer close(left)
+	guard := time.AfterFunc(rpcTimeout, func() {
+		if c.silent.Add(1) > maxSilent {
+			c.kill()
+		}
+		close(late)
+	})
 	go func() {
-		defer guard.Stop()
 		v, err := f()
+		if !guard.Stop() {
+			<-late
+			c.silent.Add(-1)
+		}
 		select {
 		case done <- result{v, err}:
-		case <-ctx.Done():
+		case <-left:
 			if err == nil && drop != nil {
 				drop(v)
 			}
 		}
 	}()
+	var zero T
 	select {
 	case r := <-done:
 		return r.v, r.err
+	case <-late:
+		return zero, errSilent
 	case <-ctx.Done():
-		var zero T
 		return zero, ctx.Err()
 	}
 }

@@ -22,6 +22,7 @@ type delivery struct {
 	attempt int
 	// unhandled counts earlier deliveries to processes without a handler.
 	unhandled int
+	received  time.Time
 	settled   atomic.Bool
 }
 
@@ -29,8 +30,12 @@ func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
 	d := &delivery{s: s, g: g, raw: raw}
 	var made int
 	d.e, made = decode(&d.raw)
-	d.attempt = made + 1
+	d.attempt = made + 1 + s.overdue.attempts(&raw, d.e)
+	d.received = time.Now()
 	d.unhandled = number(raw.Headers[headerUnhandled])
+	g.mu.Lock()
+	g.open[raw.DeliveryTag] = d
+	g.mu.Unlock()
 	return d
 }
 
@@ -48,6 +53,10 @@ func (d *delivery) claim() error {
 	if d.g.dead() || !d.settled.CompareAndSwap(false, true) {
 		return messaging.ErrClosed
 	}
+	d.g.mu.Lock()
+	delete(d.g.open, d.raw.DeliveryTag)
+	d.g.mu.Unlock()
+	d.s.overdue.settled(d.e)
 	return nil
 }
 
@@ -87,7 +96,20 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
 	}
 	s := step(delay)
+	if rest := delay - s; rest > 0 { // longer than a queue can hold a message: it goes on waiting when it comes back
+		msg.Headers[headerWait] = int64(rest / time.Second)
+	}
 	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+}
+
+// waitOn puts a message that has not waited long enough back to the retries. No attempt was made of it.
+func (d *delivery) waitOn(wait time.Duration) {
+	ctx, cancel := context.WithTimeout(d.s.b.ctx, rpcTimeout)
+	defer cancel()
+	d.attempt--
+	if err := d.Retry(ctx, wait, nil); err != nil && !errors.Is(err, messaging.ErrClosed) { // it comes again
+		d.s.b.cfg.Logger.Warn("rabbitmq: a message cannot wait on", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+	}
 }
 
 // DeadLetter implements messaging.Delivery.

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -17,9 +19,10 @@ import (
 // publisher owns the connection for publishing. One goroutine writes, because a write may block for as long as the
 // server likes, while callers have contexts.
 type publisher struct {
-	b    *Broker
-	link *link
-	jobs chan *job
+	b      *Broker
+	link   *link
+	jobs   chan *job
+	record record
 }
 
 // outgoing is a message on its way.
@@ -33,6 +36,7 @@ type job struct {
 	ctx     context.Context
 	out     []outgoing
 	sent    []sending
+	begun   time.Time // when it was written
 	written chan struct{}
 }
 
@@ -48,9 +52,15 @@ type pubGen struct {
 	ch   *amqp.Channel
 	gone chan struct{}
 	err  *amqp.Error // why it is gone
+	// retired is closed when no more is to be written to the channel, which is still there for what is under way.
+	retired chan struct{}
+	retire  func()
+	pending atomic.Int64 // written and not confirmed
 
 	mu       sync.Mutex
 	returned map[string]int
+	late     []lateConfirm // nobody waits for these any more
+	reaping  bool          // a goroutine waits for late
 }
 
 // run opens one generation after the other.
@@ -58,7 +68,7 @@ func (p *publisher) run() {
 	ctx := p.b.ctx
 	missing := false // the exchange was deleted: groups must be bound anew
 	for attempt := 1; ; attempt++ {
-		c, err := p.link.get(ctx)
+		c, err := p.link.await(ctx)
 		if err != nil {
 			return
 		}
@@ -66,6 +76,9 @@ func (p *publisher) run() {
 		if err != nil {
 			if ctx.Err() != nil {
 				return
+			}
+			if errors.Is(err, errSilent) { // nothing else is on this connection
+				c.kill()
 			}
 			p.b.cfg.Logger.Error("rabbitmq: cannot open a channel for publishing", "error", err)
 			p.link.note(err)
@@ -80,9 +93,12 @@ func (p *publisher) run() {
 			p.b.rebind()
 		}
 		p.serve(g)
+		missing = false
 		select {
 		case <-g.gone:
 			missing = g.err != nil && g.err.Code == amqp.NotFound
+		case <-g.retired:
+			p.b.wg.Go(func() { p.closeRetired(g) })
 		default:
 		}
 	}
@@ -94,13 +110,14 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := ch.ExchangeDeclare(p.b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-			return nil, topology(err)
+		if err := p.b.declareExchange(ch); err != nil {
+			return nil, err
 		}
 		if err := ch.Confirm(false); err != nil {
 			return nil, err
 		}
-		g := &pubGen{c: c, ch: ch, gone: make(chan struct{}), returned: map[string]int{}}
+		g := &pubGen{c: c, ch: ch, gone: make(chan struct{}), retired: make(chan struct{}), returned: map[string]int{}}
+		g.retire = sync.OnceFunc(func() { close(g.retired) })
 		// A return must be noted before the confirm that follows it is seen. The reader of the connection tells the
 		// listeners in turn and waits for each: what it can hand to the second, the first has taken, and noted.
 		first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
@@ -121,31 +138,6 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 	}, nil) // the connection ends with this context
 }
 
-func returnKey(exchange, key, id string) string { return exchange + "\x00" + key + "\x00" + id }
-
-func (g *pubGen) note(r amqp.Return) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.returned[returnKey(r.Exchange, r.RoutingKey, r.MessageId)]++
-}
-
-// wasReturned takes the note of a return.
-func (g *pubGen) wasReturned(o outgoing) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.returned) == 0 {
-		return false
-	}
-	k := returnKey(o.exchange, o.key, o.msg.MessageId)
-	n := g.returned[k]
-	if n == 1 {
-		delete(g.returned, k)
-	} else if n > 1 {
-		g.returned[k] = n - 1
-	}
-	return n > 0
-}
-
 // serve writes jobs until the generation is gone. While the server blocks the connection nothing is taken.
 func (p *publisher) serve(g *pubGen) {
 	for {
@@ -159,6 +151,8 @@ func (p *publisher) serve(g *pubGen) {
 			g.writeAll(j, jobs)
 		case <-changed:
 		case <-g.gone:
+			return
+		case <-g.retired:
 			return
 		case <-p.b.ctx.Done():
 			return
@@ -191,6 +185,7 @@ func (g *pubGen) writeAll(j *job, jobs <-chan *job) {
 
 func (g *pubGen) write(j *job) {
 	defer close(j.written)
+	j.begun = time.Now()
 	for i := range j.out {
 		s := &j.sent[i]
 		if s.g = g; j.ctx.Err() != nil {
@@ -201,7 +196,9 @@ func (g *pubGen) write(j *job) {
 		if s.err = g.c.tooLarge(o.msg.Body); s.err != nil {
 			continue
 		}
-		s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg)
+		if s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg); s.err == nil {
+			g.pending.Add(1)
+		}
 	}
 }
 
@@ -291,16 +288,23 @@ func pick(out []outgoing, at []int) []outgoing {
 
 // hand gives a job to the writer.
 func (p *publisher) hand(j *job) error {
-	if p.b.closed() {
-		return messaging.ErrClosed
-	}
-	select {
-	case p.jobs <- j:
-		return nil
-	case <-p.b.ctx.Done():
-		return messaging.ErrClosed
-	case <-j.ctx.Done():
-		return p.refusal(j.ctx.Err())
+	for {
+		if p.b.closed() {
+			return messaging.ErrClosed
+		}
+		_, why, changed := p.link.state()
+		if permanent(why) { // which to wait for would be in vain
+			return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
+		}
+		select {
+		case p.jobs <- j:
+			return nil
+		case <-changed:
+		case <-p.b.ctx.Done():
+			return messaging.ErrClosed
+		case <-j.ctx.Done():
+			return p.refusal(j.ctx.Err())
+		}
 	}
 }
 
@@ -340,15 +344,19 @@ func (p *publisher) outcome(j *job, i int) error {
 	}
 	select {
 	case <-s.confirm.Done():
+		s.g.pending.Add(-1)
 	case <-s.g.gone:
 	case <-j.ctx.Done():
-		go s.forget(o)
+		s.g.forget(p, s.confirm, o)
+		p.unconfirmed(s.g, o, j.begun)
 		return p.unknown(j.ctx.Err())
 	}
 	switch {
 	case s.confirm.Acked() && s.g.wasReturned(o):
+		p.record.confirmed(o.key)
 		return fmt.Errorf("%w: %s", messaging.ErrUnroutable, o.key)
 	case s.confirm.Acked():
+		p.record.confirmed(o.key)
 		return nil
 	case s.g.ch.IsClosed(): // amqp091 tells the end of a channel as nacks
 		<-s.g.gone
@@ -357,16 +365,8 @@ func (p *publisher) outcome(j *job, i int) error {
 		}
 		return p.unknown(s.g.why())
 	}
+	p.nacked(s.g, o)
 	return fmt.Errorf("%w: %s", messaging.ErrNacked, o.key)
-}
-
-// forget waits for the confirm that nobody waits for any more, so that a return does not stay noted.
-func (s *sending) forget(o outgoing) {
-	select {
-	case <-s.confirm.Done():
-		s.g.wasReturned(o)
-	case <-s.g.gone:
-	}
 }
 
 // unknown says that a message was sent, or perhaps sent, and not confirmed.

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -20,11 +20,14 @@ import (
 
 // Errors of this package, to be compared with errors.Is.
 var (
-	// ErrURL is returned by New for a URL that does not parse or that names several hosts. It does not quote the URL.
+	// ErrURL is returned by New for a URL that does not parse. It does not quote the URL.
 	ErrURL = errors.New("rabbitmq: unusable URL: want amqp:// or amqps://, user, password, host, port, vhost")
-	// ErrTopology says that a queue or the exchange exists with other properties than those asked for, which only an
-	// operator can mend: delete it, or ask for what is there.
-	ErrTopology = errors.New("rabbitmq: a queue or exchange exists with other properties")
+	// ErrTopology says that a queue or the exchange exists with other properties than those asked for or, with
+	// Config.Passive, does not exist, which only an operator can mend. It is returned at once.
+	ErrTopology = errors.New("rabbitmq: a queue or exchange is missing or has other properties")
+	// ErrPermission says that the server refuses user, password or vhost, or that the user lacks a permission. It is
+	// returned at once, while the broker tries again from time to time.
+	ErrPermission = errors.New("rabbitmq: the user lacks a permission")
 )
 
 // Config tunes a Broker.
@@ -56,6 +59,10 @@ type Config struct {
 	// ReportUnknown makes Publish return ErrUnknownOutcome when the connection breaks before the confirm. Default
 	// false: the message is published again under the same id, so a consumer may see it twice.
 	ReportUnknown bool
+	// Passive declares nothing: an operator makes the exchange, the queues of the groups with their arguments and
+	// bindings (see the package's topology), and those of the retries. What is missing is an ErrTopology. The user then
+	// needs no permission to configure. Default false.
+	Passive bool
 	// Classic declares classic queues: faster on one node, not replicated. Default false: quorum queues.
 	Classic bool
 	// DeliveryLimit has a quorum queue dead-letter a message whose consumer was lost so often, with its process, its
@@ -67,7 +74,7 @@ type Config struct {
 
 // Broker is a messaging.Broker. It is safe for concurrent use.
 type Broker struct {
-	url      string
+	nodes    *nodes
 	cfg      Config
 	meters   meters
 	producer messaging.Producer
@@ -85,11 +92,13 @@ type Broker struct {
 var _ messaging.Broker = (*Broker)(nil)
 
 // New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
-// whether it is connected.
+// whether it is connected. The URL may name several nodes of a cluster, amqp://user:password@host1:5672,host2:5672/vhost:
+// each connection is made to one of them at random, and to another one when that fails; a node that failed is avoided for
+// 10 seconds up to 5 minutes.
 func New(url string, cfg Config) (*Broker, error) {
-	// A comma would be part of a host's name: several hosts in one URL would be accepted and never be found.
-	if uri, err := amqp.ParseURI(url); err != nil || strings.Contains(uri.Host, ",") {
-		return nil, ErrURL
+	nodes, err := parse(url)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.Exchange == "" {
 		cfg.Exchange = "microservices"
@@ -113,7 +122,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{url: url, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
+	b := &Broker{nodes: nodes, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
 		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "rabbitmq", cfg.Source)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.con = newLink(b, "consume")
@@ -160,7 +169,8 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 // healthTimeout bounds Health beside its context.
 const healthTimeout = 5 * time.Second
 
-// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked.
+// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked, unless the
+// server confirmed none of the messages that were published of late, and when every group that was subscribed consumes.
 func (b *Broker) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -174,19 +184,28 @@ func (b *Broker) Health(ctx context.Context) error {
 	if _, why, _ := b.pub.link.state(); why != nil { // connected, and yet of no use
 		return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
 	}
+	if err := b.pub.record.health(time.Now()); err != nil {
+		return err
+	}
+	for _, s := range b.subscribed() {
+		if err := s.health(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// subscribed returns the streams that have not been closed.
+func (b *Broker) subscribed() []*stream {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.streams))
 }
 
 // Close implements messaging.Broker. Deliveries that have not been settled go back to their queues.
 func (b *Broker) Close() error {
-	b.mu.Lock()
-	streams := make([]*stream, 0, len(b.streams))
-	for s := range b.streams {
-		streams = append(streams, s)
-	}
-	b.mu.Unlock()
 	var errs []error
-	for _, s := range streams {
+	for _, s := range b.subscribed() {
 		errs = append(errs, s.Close())
 	}
 	b.cancel()

@@ -1,10 +1,12 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -24,10 +26,14 @@ type stream struct {
 	cancel context.CancelFunc
 	done   chan struct{} // the goroutine has ended
 
+	refreshing atomic.Bool
+	overdue    overdue
+
 	mu      sync.Mutex
 	cur     *generation
 	opened  bool
 	err     error         // what ended the stream for good
+	lost    error         // why there is no channel at present; nil before the first attempt
 	changed chan struct{} // closed and replaced at every change
 }
 
@@ -37,7 +43,11 @@ type generation struct {
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	gone       chan struct{}
+	err        error // why it is gone
 	ops        chan settling
+
+	mu   sync.Mutex
+	open map[uint64]*delivery // received and not settled, by tag
 }
 
 const consumerTag = "sillar"
@@ -69,31 +79,72 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		case err != nil:
 			return nil, errors.Join(err, s.Close())
 		}
+		_, why, connection := b.con.state()
+		if permanent(why) {
+			return nil, errors.Join(fmt.Errorf("rabbitmq: subscribe %s: %w", sub.Group, why), s.Close())
+		}
 		select {
 		case <-changed:
+		case <-connection:
 		case <-s.ctx.Done():
 			return nil, messaging.ErrClosed
 		case <-ctx.Done():
-			_, why, _ := b.con.state()
+			s.mu.Lock()
+			why = errors.Join(why, s.lost)
+			s.mu.Unlock()
 			return nil, errors.Join(notConnected(why, ctx.Err()), s.Close())
 		}
 	}
 }
 
-func (s *stream) set(g *generation, err error) {
+// set sets the generation, or why there is none.
+func (s *stream) set(g *generation, lost error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cur, s.err = g, err
+	s.cur, s.lost = g, lost
 	s.opened = s.opened || g != nil
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// health returns an error when the stream does not consume: why, where that is known, or as soon as ctx ends.
+func (s *stream) health(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		g, lost, err, changed := s.cur, s.lost, s.err, s.changed
+		s.mu.Unlock()
+		_, why, connection := s.b.con.state()
+		switch {
+		case g != nil && !g.dead(), s.ctx.Err() != nil:
+			return nil
+		case err != nil, permanent(why), permanent(lost):
+			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group, cmp.Or(err, why, lost))
+		}
+		select {
+		case <-changed:
+		case <-connection:
+		case <-s.ctx.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group,
+				errors.Join(why, lost, ctx.Err()))
+		}
+	}
+}
+
+// ends reports whether a refusal ends the stream. A permission that is missing after the stream has consumed does not: it
+// may be the server that cannot ask who has it.
+func (s *stream) ends(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.opened || errors.Is(err, ErrTopology)
 }
 
 func (s *stream) run() {
 	defer close(s.done)
 	log := s.b.cfg.Logger.With("group", s.sub.Group)
 	for attempt := 1; ; attempt++ {
-		c, err := s.b.con.get(s.ctx)
+		c, err := s.b.con.await(s.ctx)
 		if err != nil {
 			return
 		}
@@ -106,16 +157,21 @@ func (s *stream) run() {
 			if s.ctx.Err() != nil {
 				return // g stays for what is to be settled
 			}
-			s.set(nil, nil)
-			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened")
+			s.set(nil, g.err)
+			s.overdue.note(g)
+			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "error", g.err)
 		case s.ctx.Err() != nil:
 			return
-		case errors.Is(err, ErrTopology):
+		case permanent(err) && s.ends(err):
 			log.Error("rabbitmq: a consumer cannot go on", "error", err)
+			s.mu.Lock()
+			s.err = err
+			s.mu.Unlock()
 			s.set(nil, err)
 			return
 		default:
 			log.Warn("rabbitmq: cannot open a consumer", "error", err)
+			s.set(nil, err)
 		}
 		if backoff.Sleep(s.ctx, s.b.cfg.Reconnect.Delay(attempt+1)) != nil {
 			return
@@ -130,7 +186,8 @@ func (s *stream) open(c *conn) (*generation, error) {
 		if err != nil {
 			return nil, err
 		}
-		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8)}
+		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8),
+			open: map[uint64]*delivery{}}
 		if err = s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns); err == nil {
 			err = ch.Qos(s.sub.Prefetch, 0, false)
 		}
@@ -140,54 +197,88 @@ func (s *stream) open(c *conn) (*generation, error) {
 		}
 		if err != nil {
 			_ = ch.Close() // err says more
-			return nil, err
+			return nil, s.b.topology(err)
 		}
-		go func() {
-			for {
-				select {
-				case _, ok := <-cancelled:
-					if ok { // the queue was deleted
-						_ = ch.Close()
-						continue
-					}
-					cancelled = nil
-				case <-closed: //nolint:errcheck // the reason is told by the link
-					close(g.gone)
-					for range cancelled { // to its end; nil when it has been there
-					}
-					return
-				}
-				if cancelled == nil {
-					<-closed //nolint:errcheck // the reason is told by the link
-					close(g.gone)
-					return
-				}
-			}
-		}()
+		go g.await(closed, cancelled)
 		go g.settle()
 		return g, nil
 	}, func(g *generation) { _ = g.ch.Close() }) // a consumer that nobody reads would hold messages
+}
+
+// errCancelled is why a channel ends whose queue the server no longer lets it consume from.
+var errCancelled = errors.New("rabbitmq: the server cancelled the consumer: its queue was deleted or lost its leader")
+
+// await waits for the end of the channel.
+func (g *generation) await(closed <-chan *amqp.Error, cancelled <-chan string) {
+	defer close(g.gone)
+	why := error(amqp.ErrClosed)
+	for {
+		select {
+		case _, ok := <-cancelled:
+			if !ok {
+				cancelled = nil
+				continue
+			}
+			why = errCancelled
+			_ = g.ch.Close()
+		case e := <-closed:
+			if g.err = why; e != nil {
+				g.err = e
+			}
+			if cancelled != nil {
+				go func() { // to its end
+					for range cancelled {
+					}
+				}()
+			}
+			return
+		}
+	}
 }
 
 // watch waits for the end of a generation or of the stream, and declares the topology anew from time to time.
 func (s *stream) watch(g *generation) {
 	t := time.NewTicker(refresh)
 	defer t.Stop()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
 	for {
 		select {
 		case <-g.gone:
 			return
 		case <-s.ctx.Done():
 			return
-		case <-t.C:
-			if err := s.redeclare(s.ctx); err != nil && s.ctx.Err() == nil {
-				s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+		case <-t.C: // beside this loop, which must not miss the end
+			if s.refreshing.CompareAndSwap(false, true) {
+				go s.refresh(ctx, g.c)
 			}
 		}
 	}
 }
 
-// redeclare declares the topology on a channel of its own.
+// refresh declares the topology anew. An answer may take for ever, where the leader of a queue does not answer: one call
+// waits for it, and no other is made meanwhile.
+func (s *stream) refresh(ctx context.Context, c *conn) {
+	_, err := rpc(ctx, c, func() (struct{}, error) {
+		defer s.refreshing.Store(false)
+		return struct{}{}, s.declareOn(c)
+	}, nil)
+	if err != nil && ctx.Err() == nil {
+		s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+	}
+}
+
+// declareOn declares the topology on a channel of its own.
+func (s *stream) declareOn(c *conn) error {
+	ch, err := c.Channel()
+	if err != nil {
+		return err
+	}
+	defer ch.Close() // the server closes it when it refuses something; that is in err already
+	return s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+}
+
+// redeclare declares the topology and waits for it.
 func (s *stream) redeclare(ctx context.Context) error {
 	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
 		return struct{}{}, s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
@@ -226,7 +317,12 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 				}
 				continue
 			}
-			return newDelivery(s, g, d), nil
+			delivery := newDelivery(s, g, d)
+			if wait := number(d.Headers[headerWait]); wait > 0 {
+				go delivery.waitOn(time.Duration(wait) * time.Second)
+				continue
+			}
+			return delivery, nil
 		case <-changed:
 		case <-s.ctx.Done():
 		case <-ctx.Done():

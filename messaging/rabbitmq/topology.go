@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // delays is the ladder of pauses for which queues are made; a pause is rounded up to a step. Longer ones are rounded up
-// to whole days, at most 28.
+// to whole days; what is above 28 days waits in several queues, one after the other.
 var delays = [...]time.Duration{
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
 	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second,
@@ -21,7 +22,7 @@ var delays = [...]time.Duration{
 
 const (
 	day      = 24 * time.Hour
-	maxDelay = 28 * day // x-message-ttl has 32 bits of milliseconds
+	maxDelay = 28 * day // x-message-ttl has 32 bits of milliseconds: longer ones wait several times
 )
 
 // step rounds a delay up.
@@ -47,14 +48,25 @@ func stepName(d time.Duration) string {
 	return fmt.Sprint(d.Milliseconds(), "ms")
 }
 
-// topology names the refusal of a declaration that does not fit what exists.
-func topology(err error) error {
+// topology names the refusal of a declaration that another attempt would not mend, and says what does.
+func (b *Broker) topology(err error) error {
 	var e *amqp.Error
-	if errors.As(err, &e) && e.Code == amqp.PreconditionFailed {
-		return fmt.Errorf("%w: %s", ErrTopology, e.Reason)
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e.Code == amqp.PreconditionFailed:
+		return fmt.Errorf("%w: delete what is there, or configure the broker for it: %s", ErrTopology, e.Reason)
+	case e.Code == amqp.NotFound && b.cfg.Passive:
+		return fmt.Errorf("%w: Config.Passive leaves it to an operator to make it: %s", ErrTopology, e.Reason)
+	case e.Code == amqp.AccessRefused && !strings.Contains(e.Reason, "exclusive"): // an exclusive consumer may end
+		return fmt.Errorf("%w: grant it, or set Config.Passive where only configure is missing: %s", ErrPermission, e.Reason)
 	}
 	return err
 }
+
+// permanent reports whether only an operator can mend an error.
+func permanent(err error) bool { return errors.Is(err, ErrTopology) || errors.Is(err, ErrPermission) }
 
 func deadQueue(group string) string { return group + ".dead" }
 
@@ -85,19 +97,31 @@ func (b *Broker) args(deadLetterTo string) amqp.Table {
 	return a
 }
 
-func declare(ch *amqp.Channel, name string, args amqp.Table) error {
-	if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil {
-		return topology(err)
+// declareExchange makes the exchange, or checks that it is there.
+func (b *Broker) declareExchange(ch *amqp.Channel) error {
+	f := ch.ExchangeDeclare
+	if b.cfg.Passive {
+		f = ch.ExchangeDeclarePassive
 	}
-	return nil
+	return b.topology(f(b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil))
+}
+
+// declare makes a queue, or checks that it is there.
+func (b *Broker) declare(ch *amqp.Channel, name string, args amqp.Table) error {
+	f := ch.QueueDeclare
+	if b.cfg.Passive {
+		f = ch.QueueDeclarePassive
+	}
+	_, err := f(name, true, false, false, false, args)
+	return b.topology(err)
 }
 
 // declareGroup makes what a group needs. It is repeated on every channel.
 func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string) error {
-	if err := ch.ExchangeDeclare(b.cfg.Exchange, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-		return topology(err)
+	if err := b.declareExchange(ch); err != nil {
+		return err
 	}
-	if err := declare(ch, deadQueue(group), b.args("")); err != nil {
+	if err := b.declare(ch, deadQueue(group), b.args("")); err != nil {
 		return err
 	}
 	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
@@ -108,12 +132,12 @@ func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string)
 	default:
 		args["x-delivery-limit"] = int64(limit)
 	}
-	if err := declare(ch, group, args); err != nil {
+	if err := b.declare(ch, group, args); err != nil || b.cfg.Passive {
 		return err
 	}
 	for _, p := range patterns {
 		if err := ch.QueueBind(group, p, b.cfg.Exchange, false, nil); err != nil {
-			return topology(err)
+			return b.topology(err)
 		}
 	}
 	return nil
@@ -124,22 +148,16 @@ func (b *Broker) declareRetry(ctx context.Context, group string, s time.Duration
 	args := b.args(group)
 	args["x-message-ttl"] = s.Milliseconds()
 	_, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (struct{}, error) {
-		return struct{}{}, declare(ch, retryQueue(group, s), args)
+		return struct{}{}, b.declare(ch, retryQueue(group, s), args)
 	})
 	return err
 }
 
 // rebind binds the groups of this process anew after the exchange was deleted.
 func (b *Broker) rebind() {
-	b.mu.Lock()
-	subs := make([]*stream, 0, len(b.streams))
-	for s := range b.streams {
-		subs = append(subs, s)
-	}
-	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(b.ctx, rpcTimeout)
 	defer cancel()
-	for _, s := range subs {
+	for _, s := range b.subscribed() {
 		if err := s.redeclare(ctx); err != nil {
 			b.cfg.Logger.Warn("rabbitmq: cannot bind a group anew", "group", s.sub.Group, "error", err)
 		}

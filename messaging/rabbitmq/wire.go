@@ -21,9 +21,11 @@ const (
 	headerTopic = "x-sillar-topic"
 	// headerUnhandled counts deliveries to processes without a handler.
 	headerUnhandled = "x-sillar-unhandled"
-	headerReason    = "x-sillar-reason"
-	headerOrigin    = "x-sillar-origin"
-	headerDeath     = "x-first-death-reason" // the server's, when it dead-lettered by itself
+	// headerWait is for how many seconds a message is to wait on before its next attempt.
+	headerWait   = "x-sillar-wait"
+	headerReason = "x-sillar-reason"
+	headerOrigin = "x-sillar-origin"
+	headerDeath  = "x-first-death-reason" // the server's, when it dead-lettered by itself
 )
 
 // maxReason bounds a reason: a frame holds all headers of a message.

@@ -70,7 +70,7 @@ func TestDecodeCloudEvents(t *testing.T) {
 
 func TestNewRefusesBadURL(t *testing.T) {
 	for _, url := range []string{"", "http://guest:hunter2@host", "amqp://guest:hunter2@host:port/", "amqp://guest:hunter2@ho st/",
-		"amqp://guest:hunter2@h1:1,h2:2/"} {
+		"amqp://guest:hunter2@h1:1,,h2:2/"} {
 		b, err := New(url, Config{})
 		if !errors.Is(err, ErrURL) || b != nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("New(%q): %v", url, err)
