@@ -30,7 +30,8 @@ type AggregateConfig struct {
 	// SnapshotSchema is the version of the state's form. Raise it when the state or Evolve changes: older snapshots
 	// are then ignored. 0 means 1.
 	SnapshotSchema int
-	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. 0 means 20.
+	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. Default: only the context
+	// bounds it.
 	MaxAttempts int
 	// Logger is told of snapshots that could not be kept, which costs time and nothing else. Nil means slog.Default.
 	Logger *slog.Logger
@@ -58,9 +59,6 @@ func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E], cfg Ag
 	}
 	if cfg.SnapshotSchema == 0 {
 		cfg.SnapshotSchema = 1
-	}
-	if cfg.MaxAttempts <= 0 {
-		cfg.MaxAttempts = 20
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -120,37 +118,42 @@ func (a *Aggregate[S, E]) load(ctx context.Context, id string) (s S, version, fr
 }
 
 // Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
-// appended meanwhile it begins anew, so decide may run more than once. Without events nothing is written.
+// appended meanwhile it begins anew after a pause with jitter, until ctx ends or AggregateConfig.MaxAttempts is used up, so
+// decide may run more than once. An error of decide's own ends it. Without events nothing is written.
 func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
 	pause := backoff.Exponential(2*time.Millisecond, 100*time.Millisecond)
 	for n := 1; ; n++ {
-		s, err := a.handle(ctx, id, decide)
-		if !errors.Is(err, repository.ErrConflict) || n >= a.cfg.MaxAttempts {
+		s, overtaken, err := a.handle(ctx, id, decide)
+		if !overtaken || n == a.cfg.MaxAttempts {
 			return s, err
 		}
-		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
-			return s, err
+		if ended := backoff.Sleep(ctx, pause.Delay(n)); ended != nil {
+			return s, fmt.Errorf("eventstore: handle %s: %w after %d attempts: %w", a.Stream(id), ended, n, err)
 		}
 	}
 }
 
-func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(context.Context, S) ([]E, error)) (S, error) {
+// handle is one attempt, and reports whether another append was faster.
+func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(context.Context, S) ([]E, error)) (
+	_ S, overtaken bool, _ error,
+) {
 	s, version, from, err := a.load(ctx, id)
 	if err != nil {
-		return s, err
+		return s, false, err
 	}
 	happened, err := decide(ctx, s)
 	if err != nil || len(happened) == 0 {
-		return s, err
+		return s, false, err
 	}
 	events := make([]Event, len(happened))
 	for i, e := range happened {
 		if events[i], err = a.codec.encode(e); err != nil {
-			return s, err
+			return s, false, err
 		}
 	}
 	if _, err := a.store.Append(ctx, a.Stream(id), version, events...); err != nil {
-		return s, err
+		var conflict *repository.ConflictError
+		return s, errors.As(err, &conflict) && conflict.ID == a.Stream(id), err
 	}
 	for _, e := range happened {
 		s = a.d.Evolve(s, e)
@@ -159,7 +162,7 @@ func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(con
 	if a.cfg.SnapshotEvery > 0 && version-from >= int64(a.cfg.SnapshotEvery) {
 		a.snapshot(ctx, id, version, s)
 	}
-	return s, nil
+	return s, false, nil
 }
 
 func (a *Aggregate[S, E]) snapshot(ctx context.Context, id string, version int64, s S) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -93,7 +95,7 @@ func TestHandle(t *testing.T) {
 func TestHandleLosesNoUpdate(t *testing.T) {
 	for _, every := range []int{0, 7} {
 		s := memevents.New(memevents.Config{})
-		a := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: every, MaxAttempts: 1000})
+		a := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: every})
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -113,6 +115,38 @@ func TestHandleLosesNoUpdate(t *testing.T) {
 			t.Errorf("snapshots every %d: found %v", every, found)
 		}
 	}
+}
+
+// Handle goes on until the context ends, with a pause between attempts, and then says both; a conflict that is decide's own
+// ends it at once.
+func TestHandleIsBoundedByTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memevents.New(memevents.Config{})
+		a := accounts(t, s, eventstore.AggregateConfig{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		runs := 0
+		_, err := a.Handle(ctx, "1", func(context.Context, account) ([]happened, error) {
+			runs++
+			if _, err := s.Append(ctx, a.Stream("1"), eventstore.AnyVersion, eventstore.Event{Type: "deposited", Schema: 2, Data: json.RawMessage(`{"Cents":1}`)}); err != nil {
+				return nil, err
+			}
+			return []happened{deposited{1}}, nil
+		})
+		if !errors.Is(err, repository.ErrConflict) || !errors.Is(err, context.DeadlineExceeded) || runs < 600 || runs > 6000 {
+			t.Errorf("%d attempts in a minute: %v", runs, err)
+		}
+		for _, id := range []string{"other", "1"} {
+			runs = 0
+			_, err = a.Handle(t.Context(), "1", func(context.Context, account) ([]happened, error) {
+				runs++
+				return nil, &repository.ConflictError{ID: id}
+			})
+			if !errors.Is(err, repository.ErrConflict) || runs != 1 {
+				t.Errorf("a conflict of decide's own: %d attempts, %v", runs, err)
+			}
+		}
+	})
 }
 
 func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {

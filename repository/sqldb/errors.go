@@ -21,6 +21,8 @@ var (
 	// was swallowed: a nested InTx, or on SQLite a statement after which SQLite itself may have rolled back, such as one
 	// that was interrupted or met a full disk. Nothing was committed. In the latter case further statements return it too.
 	ErrDoomed = errors.New("sqldb: an error was swallowed after which the transaction can only be rolled back")
+	// ErrContention is returned by InTx, with the cause, when the transaction lost against others Config.MaxAttempts times.
+	ErrContention = errors.New("sqldb: the transaction lost against others")
 	// ErrBusy is returned when SQLite's writer could not be had within Config.BusyTimeout.
 	ErrBusy = errors.New("sqldb: the writer is busy")
 	// ErrNoRows is returned by Row.Scan when there is no row.
@@ -95,7 +97,8 @@ func sqliteColumns(msg string) []string {
 
 // Retryable reports whether err says that the transaction lost against another one and may be run again:
 // serialization failure (40001), deadlock (40P01), SQLITE_BUSY, SQLITE_LOCKED, or an error that says so by a method
-// Retryable() bool.
+// Retryable() bool. Where such an error has a method Lock() (name string, take func(context.Context) error), InTx calls
+// take at the beginning of each further run, those of several locks in the order of their names.
 func Retryable(err error) bool {
 	var own interface{ Retryable() bool }
 	if errors.As(err, &own) {

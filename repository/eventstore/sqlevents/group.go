@@ -40,11 +40,11 @@ func (s *Store) autocommit(ctx context.Context, stream string, expected int64, o
 		}
 	}
 	for range 3 {
-		if err = s.insertPostgres(ctx, stream, expected, out); !errors.Is(err, errOvertaken) {
+		if err = s.insertPostgres(ctx, stream, expected, out); !errors.Is(err, ErrOvertaken) {
 			break
 		}
 	}
-	if errors.Is(err, errOvertaken) {
+	if errors.Is(err, ErrOvertaken) {
 		err = s.inTurn(ctx, stream, expected, out)
 	}
 	if err == nil {
@@ -55,12 +55,7 @@ func (s *Store) autocommit(ctx context.Context, stream string, expected int64, o
 
 // inTurn appends in a transaction that has its id only when it has the stream, and so cannot be overtaken.
 func (s *Store) inTurn(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
-	return s.db.InTx(ctx, func(ctx context.Context) error {
-		if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("SELECT FROM sillar_streams WHERE stream = $1 FOR UPDATE"), stream); err != nil {
-			return err
-		}
-		return s.insertPostgres(ctx, stream, expected, out)
-	})
+	return s.db.InTx(ctx, func(ctx context.Context) error { return s.insertLocked(ctx, stream, expected, out) })
 }
 
 // appendAll makes appends in one statement, one a stream. The others get errAlone.

@@ -8,9 +8,10 @@
 //
 // On PostgreSQL a number from a sequence says when a transaction asked, not when it committed: a reader that remembers
 // the last number loses what commits later with a smaller one. So events are read by (transaction id, position), and
-// only those of transactions older than every one still running: what is read is complete. An append whose
-// transaction is older than the last one of the same stream is begun anew, by the outermost InTx, so that the order of
-// a stream's versions is the order of its transaction ids.
+// only those of transactions older than every one still running: what is read is complete. An append locks
+// its stream before its transaction has an id. One whose transaction had an id, and is older than the last one of the
+// stream, is begun anew by the outermost InTx, which then locks the stream first: so the order of a stream's versions is
+// the order of its transaction ids.
 //
 // Followers of other processes are woken where Store.Listen runs, and look every Config.Poll besides.
 //
@@ -133,7 +134,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	}
 	insert := s.insertSQLite
 	if s.db.Dialect() == sqldb.PostgreSQL {
-		insert = s.insertPostgres
+		insert = s.insertLocked
 	}
 	var stale *repository.ConflictError
 	whole := func(ctx context.Context) error {
@@ -165,13 +166,41 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	return out, nil
 }
 
-// errOvertaken says that a younger transaction has appended to the stream already.
-var errOvertaken error = overtaken{}
+// ErrOvertaken says that a younger transaction has appended to the stream already. InTx runs the transaction again, with
+// the stream locked before anything else; in a transaction of the caller's own (WithPgxTx, WithSQLTx) that is up to the
+// caller.
+var ErrOvertaken = errors.New("sqlevents: a younger transaction has appended to the stream")
 
-type overtaken struct{}
+// overtakenError is ErrOvertaken with the lock that a further run takes first.
+type overtakenError struct {
+	s      *Store
+	stream string
+}
 
-func (overtaken) Error() string   { return "a younger transaction was faster" }
-func (overtaken) Retryable() bool { return true }
+func (e *overtakenError) Error() string        { return ErrOvertaken.Error() + " " + e.stream }
+func (e *overtakenError) Is(target error) bool { return target == ErrOvertaken }
+func (e *overtakenError) Retryable() bool      { return true }
+
+func (e *overtakenError) Lock() (string, func(context.Context) error) {
+	return e.s.prefix + e.stream, func(ctx context.Context) error { return e.s.lock(ctx, e.stream) }
+}
+
+// lock locks a stream that exists. PostgreSQL gives a transaction its id with the first lock it holds or the first row
+// it writes: one that locks the stream first is not overtaken by others that append to it.
+func (s *Store) lock(ctx context.Context, stream string) error {
+	_, err := s.db.Querier(ctx).Exec(ctx, s.sql("SELECT FROM sillar_streams WHERE stream = $1 FOR UPDATE"), stream)
+	return err
+}
+
+// insertLocked locks the stream, and appends.
+func (s *Store) insertLocked(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
+	if expected != eventstore.NoStream {
+		if err := s.lock(ctx, stream); err != nil {
+			return err
+		}
+	}
+	return s.insertPostgres(ctx, stream, expected, out)
+}
 
 func (s *Store) conflict(ctx context.Context, stream string, expected int64) error {
 	var actual int64
@@ -180,7 +209,7 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 		return err
 	}
 	if actual == expected || expected == eventstore.AnyVersion {
-		return errOvertaken
+		return &overtakenError{s, stream}
 	}
 	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
 }
