@@ -64,15 +64,6 @@ func (db *DB) auto() Querier {
 
 // Exec runs a script of one or several statements without arguments: for schemas.
 func (db *DB) Exec(ctx context.Context, script string) error {
-	if db.pool != nil {
-		tx, err := db.Tx(ctx)
-		if err == nil {
-			_, err = tx.Exec(ctx, script)
-			return err
-		}
-		_, err = db.pool.Exec(ctx, script)
-		return wrap(err)
-	}
 	_, err := db.Querier(ctx).Exec(ctx, script)
 	return err
 }
