@@ -134,7 +134,7 @@ type Store interface {
 	// Checkpoint returns a projection's cursor, "" at first. It joins the transaction that ctx carries.
 	Checkpoint(ctx context.Context, projection string) (string, error)
 	// MoveCheckpoint moves it from one cursor to another, or returns ErrCheckpoint when it is elsewhere. It joins the
-	// transaction that ctx carries.
+	// transaction that ctx carries, and then nobody else moves it before that ends, also where from and to are the same.
 	MoveCheckpoint(ctx context.Context, projection, from, to string) error
 }
 

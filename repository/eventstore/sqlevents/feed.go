@@ -126,7 +126,8 @@ func (s *Store) Checkpoint(ctx context.Context, projection string) (place string
 func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
 	query, args := "UPDATE sillar_checkpoints SET place = $2 WHERE projection = $1 AND place = $3", []any{projection, to, from}
 	if from == "" {
-		query = "INSERT INTO sillar_checkpoints (projection, place) VALUES ($1, $2) ON CONFLICT (projection) DO NOTHING"
+		query = `INSERT INTO sillar_checkpoints AS c (projection, place) VALUES ($1, $2)
+			ON CONFLICT (projection) DO UPDATE SET place = excluded.place WHERE c.place = ''`
 		args = args[:2]
 	}
 	n, err := s.db.Querier(ctx).Exec(ctx, s.sql(query), args...)
