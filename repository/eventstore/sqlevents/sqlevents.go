@@ -16,11 +16,13 @@
 // Followers of other processes are woken where Store.Listen runs, and look every Config.Poll besides.
 //
 // Two consequences: a writing transaction that stays open holds readers up, in every database of the server; and a
-// dump restored into another server brings transaction ids that are ahead of that server's, so that its events are
-// read only when they have been passed. On SQLite there is one writer, and positions are the order of commits.
+// dump restored into another server brings transaction ids that may be ahead of that server's. That is noticed
+// (ErrRestored), and Store.RepairRestored brings them down, once, before anything appends there; physical copies need
+// nothing. On SQLite there is one writer, and positions are the order of commits.
 package sqlevents
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -30,6 +32,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -72,6 +75,9 @@ type Store struct {
 	many   moves
 	group  groupcommit.Group[*appending]
 	plan   groupcommit.Plan // of what the group runs
+
+	verified atomic.Pointer[time.Time] // when verify found nothing wrong
+	seen     atomic.Uint64             // a transaction id below which the server has given all
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -126,6 +132,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.verify(ctx); err != nil {
+		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	out := make([]eventstore.Recorded, len(events))
@@ -209,6 +218,9 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 		return err
 	}
 	if actual == expected || expected == eventstore.AnyVersion {
+		if restored, err := s.restored(ctx); err != nil || restored {
+			return cmp.Or(err, ErrRestored)
+		}
 		return &overtakenError{s, stream}
 	}
 	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
