@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // appending is an append that shares a statement with others.
@@ -69,7 +68,7 @@ func (s *Store) appendAll(ctx context.Context, list []*appending) []error {
 		}
 	}
 	done, err := s.together(ctx, now)
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && slices.Contains([]string{"22", "23", "40"}, refused.Code[:2]) {
+	if state := sqldb.SQLState(err); len(state) == 5 && slices.Contains([]string{"22", "23", "40"}, state[:2]) {
 		err = errAlone // data, constraints, rolled back: one of them is to blame
 	}
 	errs := groupcommit.Same(err, len(list))
