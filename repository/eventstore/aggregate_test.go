@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -160,6 +161,39 @@ func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {
 	}
 	if got, _, err := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1, SnapshotSchema: 2}).Load(t.Context(), "1"); err != nil || got.Balance != 5 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A snapshot is trusted only where its last event is in the stream: one that is ahead of it, of other events, or that does
+// not say, is passed over.
+func TestSnapshotThatDoesNotFitIsIgnored(t *testing.T) {
+	source, s := memevents.New(memevents.Config{}), memevents.New(memevents.Config{})
+	cfg := eventstore.AggregateConfig{SnapshotEvery: 1, Logger: slog.New(slog.DiscardHandler)}
+	for range 5 {
+		if _, err := accounts(t, source, cfg).Handle(t.Context(), "1", deposit(100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ahead, found, err := source.LoadSnapshot(t.Context(), "account-1", 1)
+	if err != nil || !found || ahead.Version != 5 {
+		t.Fatalf("%+v, %v, %v", ahead, found, err)
+	}
+	if err := s.SaveSnapshot(t.Context(), ahead); err != nil {
+		t.Fatal(err)
+	}
+	for n := int64(1); n <= 8; n++ {
+		if got, err := accounts(t, s, cfg).Handle(t.Context(), "1", deposit(1)); err != nil || got.Balance != n {
+			t.Errorf("after %d events: %+v, %v", n, got, err)
+		}
+		if got, version, err := accounts(t, s, cfg).Load(t.Context(), "1"); err != nil || got.Balance != n || version != n {
+			t.Errorf("after %d events: %+v at %d, %v", n, got, version, err)
+		}
+	}
+	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 9, Schema: 1, State: json.RawMessage(`{"Balance":666}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, version, err := accounts(t, s, cfg).Load(t.Context(), "1"); err != nil || got.Balance != 8 || version != 8 {
+		t.Errorf("beside a snapshot of another form: %+v at %d, %v", got, version, err)
 	}
 }
 

@@ -129,6 +129,7 @@ func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sil
 // which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
 // known whether the events were appended. A conflict leaves the transaction that ctx carries as it was.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+	given := events
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
 		return nil, err
@@ -159,7 +160,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		}
 		return s.cfg.OnAppend(ctx, out)
 	}
-	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
+	_, terr := s.db.Tx(ctx)
+	alone := errors.Is(terr, sqldb.ErrNoTx)
+	if alone && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
 		err = s.autocommit(ctx, stream, expected, out)
 	} else {
 		if err = s.db.InTx(ctx, whole); err == nil && stale != nil {
@@ -168,6 +171,11 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	}
 	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
 		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}
+	}
+	if alone || errors.Is(err, repository.ErrConflict) { // a violation has ended the transaction around it
+		if out, rerr := eventstore.Repeated(ctx, s, stream, expected, given, events, err); rerr == nil && err != nil {
+			return out, nil
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
