@@ -23,8 +23,9 @@ var (
 	ErrDoomed = errors.New("sqldb: an error was swallowed after which the transaction can only be rolled back")
 	// ErrContention is returned by InTx, with the cause, when the transaction lost against others Config.MaxAttempts times.
 	ErrContention = errors.New("sqldb: the transaction lost against others")
-	// ErrBusy is returned when SQLite's writer could not be had within Config.BusyTimeout.
-	ErrBusy = errors.New("sqldb: the writer is busy")
+	// ErrBusy is returned when SQLite's writer, or a connection of PostgreSQL's pool, could not be had within
+	// Config.BusyTimeout.
+	ErrBusy = errors.New("sqldb: the writer or the pool is busy")
 	// ErrNoRows is returned by Row.Scan when there is no row.
 	ErrNoRows = errors.New("sqldb: no rows")
 	// ErrDSN is returned by Open for a DSN that it does not understand.

@@ -57,7 +57,7 @@ func (db *DB) Querier(ctx context.Context) Querier {
 // auto returns the Querier outside transactions.
 func (db *DB) auto() Querier {
 	if db.pool != nil {
-		return pgxQuerier{db, db.pool}
+		return pgxQuerier{db, pooled{db}}
 	}
 	return sqlQuerier{db: db, write: db.writer, reads: db.reader}
 }

@@ -38,7 +38,8 @@ type Config struct {
 	// MaxAttempts bounds how often the outermost InTx runs its function when it loses against other transactions.
 	// 0 means 10; negative means once.
 	MaxAttempts int
-	// BusyTimeout bounds the wait for SQLite's writer, not the work with it. Default 5 s.
+	// BusyTimeout bounds the wait for SQLite's writer (default 5 s) or for a connection of PostgreSQL's pool (default 30 s),
+	// not the work with it. Then comes ErrBusy.
 	BusyTimeout time.Duration
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
@@ -128,6 +129,9 @@ func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
 	}
 	if cfg.BusyTimeout <= 0 {
 		cfg.BusyTimeout = 5 * time.Second
+		if d == PostgreSQL {
+			cfg.BusyTimeout = 30 * time.Second
+		}
 	}
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()

@@ -283,11 +283,21 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	}
 	if db.pool != nil {
-		begun, err := db.pool.Begin(ctx)
+		conn, err := db.acquire(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
 		}
+		begun, err := conn.Begin(ctx)
+		if err != nil {
+			conn.Release()
+			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		}
+		commit := func(ctx context.Context) error {
+			defer conn.Release()
+			return begun.Commit(ctx)
+		}
 		rollback := func() error {
+			defer conn.Release()
 			ctx, cancel := detached()
 			defer cancel()
 			if err := begun.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
@@ -296,7 +306,7 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 			return nil
 		}
 		t.q = pgxQuerier{db, begun}
-		return begun.Commit, rollback, nil
+		return commit, rollback, nil
 	}
 
 	release, err := db.takeWriter(ctx, db.writer)
