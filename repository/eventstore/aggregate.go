@@ -30,7 +30,8 @@ type AggregateConfig struct {
 	// SnapshotSchema is the version of the state's form. Raise it when the state or Evolve changes: older snapshots
 	// are then ignored. 0 means 1.
 	SnapshotSchema int
-	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. 0 means 20.
+	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. Default: only the context
+	// bounds it.
 	MaxAttempts int
 	// Logger is told of snapshots that could not be kept, which costs time and nothing else. Nil means slog.Default.
 	Logger *slog.Logger
@@ -58,9 +59,6 @@ func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E], cfg Ag
 	}
 	if cfg.SnapshotSchema == 0 {
 		cfg.SnapshotSchema = 1
-	}
-	if cfg.MaxAttempts <= 0 {
-		cfg.MaxAttempts = 20
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -93,81 +91,136 @@ func (a *Aggregate[S, E]) Load(ctx context.Context, id string) (S, int64, error)
 
 // load returns the state, its version, and the version of the snapshot it began with.
 func (a *Aggregate[S, E]) load(ctx context.Context, id string) (s S, version, from int64, err error) {
-	s = a.d.Initial()
 	if a.cfg.SnapshotEvery > 0 {
 		snap, ok, err := a.store.LoadSnapshot(ctx, a.Stream(id), a.cfg.SnapshotSchema)
 		if err != nil {
-			return s, 0, 0, err
+			return a.d.Initial(), 0, 0, err
 		}
 		if ok {
-			if err := json.Unmarshal(snap.State, &s); err != nil {
-				return s, 0, 0, fmt.Errorf("eventstore: decode the snapshot of %s: %w", a.Stream(id), err)
+			s, version, fits, err := a.since(ctx, snap)
+			if err != nil || fits {
+				return s, version, snap.Version, err
 			}
-			version, from = snap.Version, snap.Version
+			a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot that does not fit its stream is ignored",
+				"stream", snap.Stream, "version", snap.Version)
 		}
 	}
-	for r, err := range a.store.LoadFrom(ctx, a.Stream(id), version) {
+	s = a.d.Initial()
+	for r, err := range a.store.LoadFrom(ctx, a.Stream(id), 0) {
+		if err == nil {
+			s, err = a.evolve(s, r)
+		}
 		if err != nil {
 			return s, 0, 0, err
 		}
-		e, err := a.codec.decode(r)
-		if err != nil {
-			return s, 0, 0, err
-		}
-		s, version = a.d.Evolve(s, e), r.Version
+		version = r.Version
 	}
-	return s, version, from, nil
+	return s, version, 0, nil
 }
 
-// Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
-// appended meanwhile it begins anew, so decide may run more than once. Without events nothing is written.
-func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
-	pause := backoff.Exponential(2*time.Millisecond, 100*time.Millisecond)
-	for n := 1; ; n++ {
-		s, err := a.handle(ctx, id, decide)
-		if !errors.Is(err, repository.ErrConflict) || n >= a.cfg.MaxAttempts {
-			return s, err
-		}
-		if backoff.Sleep(ctx, pause.Delay(n)) != nil {
-			return s, err
-		}
-	}
-}
-
-func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(context.Context, S) ([]E, error)) (S, error) {
-	s, version, from, err := a.load(ctx, id)
+// evolve returns the state after an event as it was recorded.
+func (a *Aggregate[S, E]) evolve(s S, r Recorded) (S, error) {
+	e, err := a.codec.decode(r)
 	if err != nil {
 		return s, err
 	}
+	return a.d.Evolve(s, e), nil
+}
+
+// snapshotState is the state of a Snapshot, with the event after which it was taken.
+type snapshotState struct {
+	Event string          `json:"event"`
+	State json.RawMessage `json:"state"`
+}
+
+// since returns the state that a snapshot and the events after it make, and whether the snapshot's last event is in the
+// stream: a store that was restored may hold a snapshot that is ahead of its stream, or of events that others have taken
+// the place of.
+func (a *Aggregate[S, E]) since(ctx context.Context, snap Snapshot) (s S, version int64, fits bool, err error) {
+	s = a.d.Initial()
+	var kept snapshotState
+	if json.Unmarshal(snap.State, &kept) != nil || kept.Event == "" {
+		return s, 0, false, nil
+	}
+	if err := json.Unmarshal(kept.State, &s); err != nil {
+		return s, 0, false, fmt.Errorf("eventstore: decode the snapshot of %s: %w", snap.Stream, err)
+	}
+	for r, err := range a.store.LoadFrom(ctx, snap.Stream, snap.Version-1) {
+		switch {
+		case err != nil:
+		case fits:
+			s, err = a.evolve(s, r)
+		default: // the first
+			if fits = r.Version == snap.Version && r.ID == kept.Event; !fits {
+				return s, 0, false, nil
+			}
+		}
+		if err != nil {
+			return s, 0, false, err
+		}
+		version = r.Version
+	}
+	return s, version, fits, nil
+}
+
+// Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
+// appended meanwhile it begins anew after a pause with jitter, until ctx ends or AggregateConfig.MaxAttempts is used up, so
+// decide may run more than once. An error of decide's own ends it. Without events nothing is written.
+func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
+	pause := backoff.Exponential(2*time.Millisecond, 100*time.Millisecond)
+	for n := 1; ; n++ {
+		s, overtaken, err := a.handle(ctx, id, decide)
+		if !overtaken || n == a.cfg.MaxAttempts {
+			return s, err
+		}
+		if ended := backoff.Sleep(ctx, pause.Delay(n)); ended != nil {
+			return s, fmt.Errorf("eventstore: handle %s: %w after %d attempts: %w", a.Stream(id), ended, n, err)
+		}
+	}
+}
+
+// handle is one attempt, and reports whether another append was faster.
+func (a *Aggregate[S, E]) handle(ctx context.Context, id string, decide func(context.Context, S) ([]E, error)) (
+	_ S, overtaken bool, _ error,
+) {
+	s, version, from, err := a.load(ctx, id)
+	if err != nil {
+		return s, false, err
+	}
 	happened, err := decide(ctx, s)
 	if err != nil || len(happened) == 0 {
-		return s, err
+		return s, false, err
 	}
 	events := make([]Event, len(happened))
 	for i, e := range happened {
 		if events[i], err = a.codec.encode(e); err != nil {
-			return s, err
+			return s, false, err
 		}
 	}
-	if _, err := a.store.Append(ctx, a.Stream(id), version, events...); err != nil {
-		return s, err
+	recorded, err := a.store.Append(ctx, a.Stream(id), version, events...)
+	if err != nil {
+		var conflict *repository.ConflictError
+		return s, errors.As(err, &conflict) && conflict.ID == a.Stream(id), err
 	}
 	for _, e := range happened {
 		s = a.d.Evolve(s, e)
 	}
 	version += int64(len(happened))
 	if a.cfg.SnapshotEvery > 0 && version-from >= int64(a.cfg.SnapshotEvery) {
-		a.snapshot(ctx, id, version, s)
+		a.snapshot(ctx, id, recorded[len(recorded)-1], s)
 	}
-	return s, nil
+	return s, false, nil
 }
 
-func (a *Aggregate[S, E]) snapshot(ctx context.Context, id string, version int64, s S) {
+func (a *Aggregate[S, E]) snapshot(ctx context.Context, id string, last Recorded, s S) {
 	state, err := json.Marshal(s)
 	if err == nil {
-		err = a.store.SaveSnapshot(ctx, Snapshot{Stream: a.Stream(id), Version: version, Schema: a.cfg.SnapshotSchema, State: state})
+		state, err = json.Marshal(snapshotState{last.ID, state})
+	}
+	if err == nil {
+		err = a.store.SaveSnapshot(ctx, Snapshot{Stream: a.Stream(id), Version: last.Version, Schema: a.cfg.SnapshotSchema, State: state})
 	}
 	if err != nil {
-		a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot was not kept", "stream", a.Stream(id), "version", version, "error", err)
+		a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot was not kept", "stream", a.Stream(id), "version", last.Version, "error", err)
 	}
 }

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -93,7 +96,7 @@ func TestHandle(t *testing.T) {
 func TestHandleLosesNoUpdate(t *testing.T) {
 	for _, every := range []int{0, 7} {
 		s := memevents.New(memevents.Config{})
-		a := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: every, MaxAttempts: 1000})
+		a := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: every})
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -115,6 +118,38 @@ func TestHandleLosesNoUpdate(t *testing.T) {
 	}
 }
 
+// Handle goes on until the context ends, with a pause between attempts, and then says both; a conflict that is decide's own
+// ends it at once.
+func TestHandleIsBoundedByTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memevents.New(memevents.Config{})
+		a := accounts(t, s, eventstore.AggregateConfig{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		runs := 0
+		_, err := a.Handle(ctx, "1", func(context.Context, account) ([]happened, error) {
+			runs++
+			if _, err := s.Append(ctx, a.Stream("1"), eventstore.AnyVersion, eventstore.Event{Type: "deposited", Schema: 2, Data: json.RawMessage(`{"Cents":1}`)}); err != nil {
+				return nil, err
+			}
+			return []happened{deposited{1}}, nil
+		})
+		if !errors.Is(err, repository.ErrConflict) || !errors.Is(err, context.DeadlineExceeded) || runs < 600 || runs > 6000 {
+			t.Errorf("%d attempts in a minute: %v", runs, err)
+		}
+		for _, id := range []string{"other", "1"} {
+			runs = 0
+			_, err = a.Handle(t.Context(), "1", func(context.Context, account) ([]happened, error) {
+				runs++
+				return nil, &repository.ConflictError{ID: id}
+			})
+			if !errors.Is(err, repository.ErrConflict) || runs != 1 {
+				t.Errorf("a conflict of decide's own: %d attempts, %v", runs, err)
+			}
+		}
+	})
+}
+
 func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {
 	s := memevents.New(memevents.Config{})
 	old := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1})
@@ -126,6 +161,39 @@ func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {
 	}
 	if got, _, err := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1, SnapshotSchema: 2}).Load(t.Context(), "1"); err != nil || got.Balance != 5 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A snapshot is trusted only where its last event is in the stream: one that is ahead of it, of other events, or that does
+// not say, is passed over.
+func TestSnapshotThatDoesNotFitIsIgnored(t *testing.T) {
+	source, s := memevents.New(memevents.Config{}), memevents.New(memevents.Config{})
+	cfg := eventstore.AggregateConfig{SnapshotEvery: 1, Logger: slog.New(slog.DiscardHandler)}
+	for range 5 {
+		if _, err := accounts(t, source, cfg).Handle(t.Context(), "1", deposit(100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ahead, found, err := source.LoadSnapshot(t.Context(), "account-1", 1)
+	if err != nil || !found || ahead.Version != 5 {
+		t.Fatalf("%+v, %v, %v", ahead, found, err)
+	}
+	if err := s.SaveSnapshot(t.Context(), ahead); err != nil {
+		t.Fatal(err)
+	}
+	for n := int64(1); n <= 8; n++ {
+		if got, err := accounts(t, s, cfg).Handle(t.Context(), "1", deposit(1)); err != nil || got.Balance != n {
+			t.Errorf("after %d events: %+v, %v", n, got, err)
+		}
+		if got, version, err := accounts(t, s, cfg).Load(t.Context(), "1"); err != nil || got.Balance != n || version != n {
+			t.Errorf("after %d events: %+v at %d, %v", n, got, version, err)
+		}
+	}
+	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 9, Schema: 1, State: json.RawMessage(`{"Balance":666}`)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, version, err := accounts(t, s, cfg).Load(t.Context(), "1"); err != nil || got.Balance != 8 || version != 8 {
+		t.Errorf("beside a snapshot of another form: %+v at %d, %v", got, version, err)
 	}
 }
 

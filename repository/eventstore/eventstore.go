@@ -36,11 +36,13 @@
 package eventstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,6 +50,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/repository"
 )
 
 // Expected versions of Append that are no number of events.
@@ -74,7 +77,7 @@ var (
 // Event is an event to be appended.
 type Event struct {
 	// ID identifies it in the whole store. Append sets a UUIDv7 where it is empty. One of the caller's own makes an
-	// append safe to repeat when its outcome is unknown: what is there already is refused.
+	// append safe to repeat when its outcome is unknown: it is stored once.
 	ID string
 	// Type names what happened, such as "order_paid". Required.
 	Type string
@@ -111,8 +114,10 @@ type Snapshot struct {
 
 // Store is the port. Package eventstoretest checks that an adapter keeps the promises.
 type Store interface {
-	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded. An ID
-	// that the store holds already is a *repository.UniqueError. It joins the transaction that ctx carries.
+	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded. An
+	// append with IDs of the caller's own that is repeated, with the same expected version or AnyVersion, returns what it
+	// recorded the first time; else an ID that the store holds already is a *repository.UniqueError, and so is, inside a
+	// transaction, one that is repeated with AnyVersion. It joins the transaction that ctx carries.
 	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
 	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
 	// at most once, last. A stream that does not exist is empty.
@@ -134,7 +139,7 @@ type Store interface {
 	// Checkpoint returns a projection's cursor, "" at first. It joins the transaction that ctx carries.
 	Checkpoint(ctx context.Context, projection string) (string, error)
 	// MoveCheckpoint moves it from one cursor to another, or returns ErrCheckpoint when it is elsewhere. It joins the
-	// transaction that ctx carries.
+	// transaction that ctx carries, and then nobody else moves it before that ends, also where from and to are the same.
 	MoveCheckpoint(ctx context.Context, projection, from, to string) error
 }
 
@@ -183,6 +188,32 @@ type Delivered struct {
 // Storable reports whether a name can be that of a stream, a type or an event on every database: UTF-8 without NUL. It is
 // for adapters, which have nothing under other names.
 func Storable(name string) bool { return utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 }
+
+// Repeated returns what an append that was refused with err recorded earlier, or else err: it is no conflict to repeat an
+// append with IDs of the caller's own. It is for adapters, which have made prepared of events by Prepare.
+func Repeated(ctx context.Context, s Store, stream string, expected int64, events, prepared []Event, err error) ([]Recorded, error) {
+	if !errors.Is(err, repository.ErrConflict) && !errors.Is(err, repository.ErrUnique) ||
+		slices.ContainsFunc(events, func(e Event) bool { return e.ID == "" }) {
+		return nil, err
+	}
+	var out []Recorded
+	for r, lerr := range s.LoadFrom(ctx, stream, max(expected, 0)) {
+		if lerr != nil {
+			return nil, err
+		}
+		e := prepared[len(out)]
+		if expected == AnyVersion && len(out) == 0 && r.ID != e.ID { // it may be anywhere
+			continue
+		}
+		if r.ID != e.ID || r.Type != e.Type || r.Schema != e.Schema || !bytes.Equal(r.Data, e.Data) {
+			return nil, err
+		}
+		if out = append(out, r); len(out) == len(prepared) {
+			return out, nil
+		}
+	}
+	return nil, err
+}
 
 // Prepare checks and completes events for an adapter: ids, schema, data, and the metadata of ctx.
 func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event, newID func() string) ([]Event, error) {

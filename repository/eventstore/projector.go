@@ -93,6 +93,11 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
+	// A move to where it is holds the checkpoint there until the commit: another projector waits for that, and then learns
+	// that it was slower before it applies anything.
+	if err := p.store.MoveCheckpoint(ctx, p.cfg.Name, from, from); err != nil {
+		return 0, err
+	}
 	for _, e := range events {
 		if err := p.guarded(ctx, e); err != nil {
 			return 0, fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
@@ -145,10 +150,8 @@ func (p *Projector) replace(ctx context.Context, old string, change func(ctx con
 		if err != nil {
 			return err
 		}
-		if place != "" { // a move to where it is holds it there until the commit
-			if err := p.store.MoveCheckpoint(ctx, old, place, place); err != nil {
-				return err
-			}
+		if err := p.store.MoveCheckpoint(ctx, old, place, place); err != nil { // holds it there until the commit
+			return err
 		}
 		for n := 1; n > 0; {
 			if n, err = p.step(ctx); err != nil {

@@ -114,6 +114,58 @@ func projector(db *sqldb.DB, s eventstore.Store, model string, applied func(even
 	}, eventstore.ProjectorConfig{Name: model, Batch: 10})
 }
 
+// Several replicas of one projector take turns, and in normal operation report nothing: the one that was slower learns it
+// from the checkpoint, not from rows that are there already.
+func TestReplicasTakeTurns(t *testing.T) {
+	for name, dsn := range testenv.SQL() {
+		t.Run(name, func(t *testing.T) {
+			db, s, err := open(t.Context(), dsn(t), sqlevents.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if err := db.Exec(t.Context(), "CREATE TABLE seen (id TEXT PRIMARY KEY)"); err != nil {
+				t.Fatal(err)
+			}
+			var logs bytes.Buffer
+			ctx, stop := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer stop()
+			var replicas []*eventstore.Projector
+			for range 3 {
+				p, err := eventstore.NewProjector(s, db, func(ctx context.Context, r eventstore.Recorded) error {
+					_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO seen VALUES ($1)", r.ID)
+					return err
+				}, eventstore.ProjectorConfig{Name: "seen", Batch: 5, Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				replicas = append(replicas, p)
+				wg.Go(func() { _ = p.Run(ctx) })
+			}
+			const total = 200
+			for i := range total {
+				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%7), eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := 0
+			for end := time.Now().Add(30 * time.Second); n < total && time.Now().Before(end); s.Wait(ctx) {
+				if err := db.Querier(ctx).QueryRow(ctx, "SELECT count(*) FROM seen").Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			lag, err := replicas[0].Lag(ctx)
+			stop()
+			wg.Wait()
+			if n != total || lag != 0 || err != nil || logs.Len() > 0 {
+				t.Errorf("%d of %d events, lag %d, %v, log:\n%s", n, total, lag, err, logs.String())
+			}
+		})
+	}
+}
+
 func init() {
 	killtest.Register("projector", func(args []string) error {
 		ctx := context.Background()

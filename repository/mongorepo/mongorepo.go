@@ -139,6 +139,12 @@ func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) ([]re
 // Create implements repository.Repository.
 func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[E]) (E, error) {
 	var zero E
+	if len(then) > 0 { // they change a copy, not what the caller holds
+		var err error
+		if e, err = r.life.Clone(&e); err != nil {
+			return zero, err
+		}
+	}
 	r.life.Init(&e)
 	effects, err := run(ctx, &e, then)
 	if err != nil {

@@ -22,6 +22,26 @@ var ignore = cmpopts.IgnoreFields(Widget{}, "private", "Skipped")
 
 func ptr[T any](v T) *T { return &v }
 
+// ownMemory checks that the hook of Create changes a copy, not what the caller holds.
+func ownMemory(t *testing.T, r repo) {
+	t.Helper()
+	w := full()
+	w.SKU = "own-memory"
+	created, err := r.Create(t.Context(), w, func(_ context.Context, w *Widget) error {
+		w.Parts["$x.y"], w.Tags[0], w.Blob[0], *w.Rank = 9, "changed", 9, 9
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Parts["$x.y"] != 1 || w.Tags[0] != "a" || w.Blob[0] != 0 || *w.Rank != -7 {
+		t.Errorf("the hook of Create changed what the caller holds: %+v", w)
+	}
+	if created.Parts["$x.y"] != 9 || created.Tags[0] != "changed" || created.Blob[0] != 9 || *created.Rank != 9 {
+		t.Errorf("what the hook of Create changed was not stored: %+v", created)
+	}
+}
+
 func full() Widget {
 	return Widget{
 		SKU: "w-1", Name: "Lamp ✓ 'quoted' \"x\" $where {$gt: 1}", Color: "red", Price: math.MaxInt64, Small: math.MaxUint32,
@@ -310,6 +330,7 @@ func getMany(t *testing.T, r repo, _ Features) {
 
 // isolation: what the caller does with its values does not reach the store.
 func isolation(t *testing.T, r repo, _ Features) {
+	ownMemory(t, r)
 	in := full()
 	w := must[Widget](t)(r.Create(t.Context(), in))
 	in.Tags[0], in.Blob[0], *in.Note = "changed", 9, "changed"

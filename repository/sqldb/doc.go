@@ -23,7 +23,8 @@
 //     function may run more than once and must keep its effects inside the database.
 //   - A context that outlives its transaction gives ErrTxDone, never a statement outside the transaction.
 //   - On SQLite there is one writer and a pool of readers over a write-ahead log: concurrent load does not meet
-//     SQLITE_BUSY. A nested transaction with a fresh context would wait for itself: it fails within Config.BusyTimeout.
+//     SQLITE_BUSY. A nested transaction with a fresh context would wait for itself, on PostgreSQL where the pool is
+//     exhausted: it fails with ErrBusy after Config.BusyTimeout.
 //
 // # What it does not do
 //

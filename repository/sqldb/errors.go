@@ -21,8 +21,11 @@ var (
 	// was swallowed: a nested InTx, or on SQLite a statement after which SQLite itself may have rolled back, such as one
 	// that was interrupted or met a full disk. Nothing was committed. In the latter case further statements return it too.
 	ErrDoomed = errors.New("sqldb: an error was swallowed after which the transaction can only be rolled back")
-	// ErrBusy is returned when SQLite's writer could not be had within Config.BusyTimeout.
-	ErrBusy = errors.New("sqldb: the writer is busy")
+	// ErrContention is returned by InTx, with the cause, when the transaction lost against others Config.MaxAttempts times.
+	ErrContention = errors.New("sqldb: the transaction lost against others")
+	// ErrBusy is returned when SQLite's writer, or a connection of PostgreSQL's pool, could not be had within
+	// Config.BusyTimeout.
+	ErrBusy = errors.New("sqldb: the writer or the pool is busy")
 	// ErrNoRows is returned by Row.Scan when there is no row.
 	ErrNoRows = errors.New("sqldb: no rows")
 	// ErrDSN is returned by Open for a DSN that it does not understand.
@@ -32,12 +35,19 @@ var (
 // UniqueViolation reports whether err says that a unique constraint was violated, which one, and on which columns. The
 // columns are known on SQLite, the constraint's name on PostgreSQL; there the columns are read from the detail.
 func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		if pg.Code != "23505" {
+	if state := SQLState(err); state != "" {
+		if state != "23505" {
 			return "", nil, false
 		}
-		return pg.ConstraintName, detailColumns(pg.Detail), true
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) {
+			return pg.ConstraintName, detailColumns(pg.Detail), true
+		}
+		var pq interface{ Get(field byte) string } // of lib/pq, by the letters of the protocol
+		if errors.As(err, &pq) {
+			return pq.Get('n'), detailColumns(pq.Get('D')), true
+		}
+		return "", nil, true
 	}
 	var coded interface{ Code() int }
 	if errors.As(err, &coded) {
@@ -53,8 +63,18 @@ func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
 // Unstorable reports whether err says that PostgreSQL cannot hold a text: one with NUL, or that is no UTF-8. SQLite holds
 // any.
 func Unstorable(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "22021" || pg.Code == "22P05")
+	state := SQLState(err)
+	return state == "22021" || state == "22P05"
+}
+
+// SQLState returns the code of an error of PostgreSQL's, such as 23505, or "". It knows the errors of every driver that
+// have a method SQLState() string: pgx and lib/pq among them.
+func SQLState(err error) string {
+	var pg interface{ SQLState() string }
+	if errors.As(err, &pg) {
+		return pg.SQLState()
+	}
+	return ""
 }
 
 // detailColumns reads `Key (a, b)=(1, 2) already exists.`
@@ -95,15 +115,15 @@ func sqliteColumns(msg string) []string {
 
 // Retryable reports whether err says that the transaction lost against another one and may be run again:
 // serialization failure (40001), deadlock (40P01), SQLITE_BUSY, SQLITE_LOCKED, or an error that says so by a method
-// Retryable() bool.
+// Retryable() bool. Where such an error has a method Lock() (name string, take func(context.Context) error), InTx calls
+// take at the beginning of each further run, those of several locks in the order of their names.
 func Retryable(err error) bool {
 	var own interface{ Retryable() bool }
 	if errors.As(err, &own) {
 		return own.Retryable()
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code == "40001" || pg.Code == "40P01"
+	if state := SQLState(err); state != "" {
+		return state == "40001" || state == "40P01"
 	}
 	return isBusy(err)
 }
@@ -144,6 +164,9 @@ func wrap(err error) error {
 		return ErrNoRows
 	case errors.Is(err, pgx.ErrTxClosed), errors.Is(err, sql.ErrTxDone):
 		return fmt.Errorf("%w: %w", ErrTxDone, err)
+	}
+	if state := SQLState(err); state == "42P05" || state == "26000" { // a prepared statement is there, or is not
+		return fmt.Errorf("%w (behind a pooler in transaction mode set default_query_exec_mode=cache_describe)", err)
 	}
 	return err
 }

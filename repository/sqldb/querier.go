@@ -57,22 +57,13 @@ func (db *DB) Querier(ctx context.Context) Querier {
 // auto returns the Querier outside transactions.
 func (db *DB) auto() Querier {
 	if db.pool != nil {
-		return pgxQuerier{db, db.pool}
+		return pgxQuerier{db, pooled{db}}
 	}
 	return sqlQuerier{db: db, write: db.writer, reads: db.reader}
 }
 
 // Exec runs a script of one or several statements without arguments: for schemas.
 func (db *DB) Exec(ctx context.Context, script string) error {
-	if db.pool != nil {
-		tx, err := db.Tx(ctx)
-		if err == nil {
-			_, err = tx.Exec(ctx, script)
-			return err
-		}
-		_, err = db.pool.Exec(ctx, script)
-		return wrap(err)
-	}
 	_, err := db.Querier(ctx).Exec(ctx, script)
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
@@ -37,7 +38,8 @@ type Config struct {
 	// MaxAttempts bounds how often the outermost InTx runs its function when it loses against other transactions.
 	// 0 means 10; negative means once.
 	MaxAttempts int
-	// BusyTimeout bounds the wait for SQLite's writer, not the work with it. Default 5 s.
+	// BusyTimeout bounds the wait for SQLite's writer (default 5 s) or for a connection of PostgreSQL's pool (default 30 s),
+	// not the work with it. Then comes ErrBusy.
 	BusyTimeout time.Duration
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
@@ -65,7 +67,8 @@ type DB struct {
 
 // Open opens the database that dsn names and checks that it answers:
 //
-//	postgres://user:password@host:5432/name   PostgreSQL, with pgxpool's parameters (postgresql:// too)
+//	postgres://user:password@host:5432/name   PostgreSQL, with pgxpool's parameters (postgresql:// too), or a pooler
+//	                                          such as pgbouncer before it, in any mode
 //	sqlite:path/to/file.db                    SQLite; the package sqldb/sqlite must be imported
 //	sqlite::memory:                           SQLite in memory, on one connection
 //
@@ -95,7 +98,8 @@ func Must(db *DB, err error) *DB {
 	return db
 }
 
-// FromPool uses a pool of the caller's, who also closes it.
+// FromPool uses a pool of the caller's, who also closes it. Behind a pooler in transaction mode, such as pgbouncer, its
+// ConnConfig.DefaultQueryExecMode must be pgx.QueryExecModeCacheDescribe, which Open sets by itself.
 func FromPool(pool *pgxpool.Pool, cfg Config) (*DB, error) {
 	if pool == nil {
 		return nil, errors.New("sqldb: FromPool needs a pool")
@@ -104,7 +108,8 @@ func FromPool(pool *pgxpool.Pool, cfg Config) (*DB, error) {
 }
 
 // FromSQL uses a database/sql handle of the caller's, who also closes it. For SQLite the handle should hold one
-// connection and begin transactions IMMEDIATE; Open sets up both and readers besides.
+// connection and begin transactions IMMEDIATE; Open sets up both and readers besides. Behind a pooler in transaction mode
+// pgx's handle needs default_query_exec_mode=cache_describe in its URL, and lib/pq's binary_parameters=yes.
 func FromSQL(handle *sql.DB, dialect Dialect, cfg Config) (*DB, error) {
 	if handle == nil {
 		return nil, errors.New("sqldb: FromSQL needs a handle")
@@ -124,6 +129,9 @@ func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
 	}
 	if cfg.BusyTimeout <= 0 {
 		cfg.BusyTimeout = 5 * time.Second
+		if d == PostgreSQL {
+			cfg.BusyTimeout = 30 * time.Second
+		}
 	}
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()
@@ -146,7 +154,18 @@ func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open PostgreSQL at %s: %w", pcfg.ConnConfig.Host, err)
 	}
-	if err := pool.Ping(ctx); err != nil {
+	pooled, err := behindPooler(ctx, pool)
+	if err == nil && pooled && !strings.Contains(dsn, "default_query_exec_mode=") {
+		pool.Close()
+		// Statements that are kept at the server would be looked for at another one.
+		pcfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		pool, err = pgxpool.NewWithConfig(ctx, pcfg)
+		if err != nil {
+			return nil, fmt.Errorf("sqldb: open PostgreSQL at %s: %w", pcfg.ConnConfig.Host, err)
+		}
+		err = pool.Ping(ctx)
+	}
+	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port, err)
 	}

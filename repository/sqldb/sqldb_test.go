@@ -101,6 +101,9 @@ func TestInTx(t *testing.T) {
 		if err := db.InTx(kept, func(context.Context) error { return nil }); !errors.Is(err, sqldb.ErrTxDone) {
 			t.Fatalf("InTx after the end: %v", err)
 		}
+		if err := db.Exec(kept, "INSERT INTO kv VALUES ('late script', 1)"); !errors.Is(err, sqldb.ErrTxDone) {
+			t.Errorf("a script after the end: %v, want ErrTxDone", err)
+		}
 		if err := db.Querier(kept).QueryRow(ctx, "SELECT 1").Scan(new(int)); !errors.Is(err, sqldb.ErrTxDone) {
 			t.Fatalf("QueryRow after the end: %v", err)
 		}

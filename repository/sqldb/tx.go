@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -172,10 +174,29 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) erro
 		return db.join(ctx, t, fn)
 	}
 	retry := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
+	first := map[string]func(context.Context) error{} // what a further run locks before anything else
+	run := func(ctx context.Context) error {
+		for _, name := range slices.Sorted(maps.Keys(first)) { // in one order, so that two runs do not wait for each other
+			if err := first[name](ctx); err != nil {
+				return err
+			}
+		}
+		return fn(ctx)
+	}
 	for attempt := 1; ; attempt++ {
-		err := db.once(ctx, fn)
-		if err == nil || !Retryable(err) || attempt >= db.cfg.MaxAttempts {
+		err := db.once(ctx, run)
+		if err == nil || !Retryable(err) {
 			return err
+		}
+		if attempt >= db.cfg.MaxAttempts {
+			return fmt.Errorf("%w in %d runs: %w", ErrContention, attempt, err)
+		}
+		var locks interface {
+			Lock() (name string, take func(ctx context.Context) error)
+		}
+		if errors.As(err, &locks) {
+			name, take := locks.Lock()
+			first[name] = take
 		}
 		if backoff.Sleep(ctx, retry.Delay(attempt)) != nil {
 			return err // what the transaction ended with says more than that the wait was cut short
@@ -262,11 +283,21 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	}
 	if db.pool != nil {
-		begun, err := db.pool.Begin(ctx)
+		conn, err := db.acquire(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
 		}
+		begun, err := conn.Begin(ctx)
+		if err != nil {
+			conn.Release()
+			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		}
+		commit := func(ctx context.Context) error {
+			defer conn.Release()
+			return begun.Commit(ctx)
+		}
 		rollback := func() error {
+			defer conn.Release()
 			ctx, cancel := detached()
 			defer cancel()
 			if err := begun.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
@@ -275,7 +306,7 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 			return nil
 		}
 		t.q = pgxQuerier{db, begun}
-		return begun.Commit, rollback, nil
+		return commit, rollback, nil
 	}
 
 	release, err := db.takeWriter(ctx, db.writer)

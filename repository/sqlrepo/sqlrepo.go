@@ -85,7 +85,10 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[
 	}
 	var out E
 	err := r.db.InTx(ctx, func(ctx context.Context) error {
-		out = e
+		var err error
+		if out, err = r.life.Clone(&e); err != nil { // each run of the transaction changes a copy of its own
+			return err
+		}
 		r.life.Init(&out)
 		if err := run(ctx, &out, then); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package eventstoretest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -174,6 +175,98 @@ func uniqueIDs(t *testing.T, s eventstore.Store, _ Features) {
 	mustAppend(t, s, "b", eventstore.NoStream, event(3)) // what was refused has left nothing
 	if n := len(load(t, s, "a", 0)) + len(load(t, s, "b", 0)) + len(load(t, s, "c", 0)) + len(load(t, s, "d", 0)); n != 2 {
 		t.Errorf("%d events, want 2", n)
+	}
+}
+
+// repeatedAppend repeats appends whose outcome might have been unknown.
+func repeatedAppend(t *testing.T, s eventstore.Store, f Features) {
+	own := func(id string, n int) eventstore.Event { e := event(n); e.ID = id; return e }
+	two := []eventstore.Event{own("1", 1), own("2", 2)}
+	first := mustAppend(t, s, "a", eventstore.NoStream, two...)
+	mustAppend(t, s, "a", 2, own("3", 3))
+	last := mustAppend(t, s, "a", eventstore.AnyVersion, own("4", 4))
+	mustAppend(t, s, "a", eventstore.AnyVersion, own("5", 5))
+	for _, again := range []struct {
+		expected int64
+		events   []eventstore.Event
+		want     []eventstore.Recorded
+	}{{eventstore.NoStream, two, first}, {eventstore.AnyVersion, two, first}, {3, []eventstore.Event{own("4", 4)}, last},
+		{eventstore.AnyVersion, []eventstore.Event{own("4", 4)}, last}} {
+		got, err := s.Append(t.Context(), "a", again.expected, again.events...)
+		if d := cmp.Diff(again.want, got); err != nil || d != "" {
+			t.Errorf("repeated at version %d: %v, (-want +got):\n%s", again.expected, err, d)
+		}
+	}
+	if f.InTx != nil {
+		err := f.InTx(t.Context(), s, func(ctx context.Context) error {
+			if got, err := s.Append(ctx, "a", eventstore.NoStream, two...); err != nil || len(got) != 2 {
+				t.Errorf("repeated in a transaction: %v, %v", got, err)
+			}
+			_, err := s.Append(ctx, "in", eventstore.NoStream, event(1))
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for what, other := range map[string]struct {
+		stream   string
+		expected int64
+		events   []eventstore.Event
+	}{
+		"with more":            {"a", eventstore.NoStream, append(slices.Clone(two), own("6", 6))},
+		"in another order":     {"a", eventstore.NoStream, []eventstore.Event{two[1], two[0]}},
+		"at another version":   {"a", 1, two},
+		"with another content": {"a", eventstore.NoStream, []eventstore.Event{two[0], own("2", 9)}},
+		"to another stream":    {"b", eventstore.AnyVersion, two},
+		"to a new stream":      {"b", eventstore.NoStream, two},
+		"with ids of our own":  {"a", eventstore.NoStream, []eventstore.Event{event(1), event(2)}},
+		"after the end":        {"a", 5, two},
+	} {
+		_, err := s.Append(t.Context(), other.stream, other.expected, other.events...)
+		if !errors.Is(err, repository.ErrUnique) && !errors.Is(err, repository.ErrConflict) {
+			t.Errorf("repeated %s: %v, want ErrUnique or ErrConflict", what, err)
+		}
+	}
+	if n := len(load(t, s, "a", 0)) + len(load(t, s, "b", 0)); n != 5 {
+		t.Errorf("%d events, want 5", n)
+	}
+}
+
+// endedContext calls every method with a context that has ended.
+func endedContext(t *testing.T, s eventstore.Store, _ Features) {
+	mustAppend(t, s, "a", eventstore.NoStream, event(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for what, call := range map[string]func() error{
+		"Append": func() error { _, err := s.Append(ctx, "a", 1, event(2)); return err },
+		"Append to any version": func() error {
+			_, err := s.Append(ctx, "a", eventstore.AnyVersion, event(2))
+			return err
+		},
+		"LoadFrom": func() error {
+			for _, err := range s.LoadFrom(ctx, "a", 0) {
+				return err
+			}
+			return nil
+		},
+		"Read": func() error { _, _, err := s.Read(ctx, "", 10); return err },
+		"Lag":  func() error { _, err := s.Lag(ctx, ""); return err },
+		"SaveSnapshot": func() error {
+			return s.SaveSnapshot(ctx, eventstore.Snapshot{Stream: "a", Version: 1, Schema: 1, State: json.RawMessage("1")})
+		},
+		"LoadSnapshot":   func() error { _, _, err := s.LoadSnapshot(ctx, "a", 1); return err },
+		"Checkpoint":     func() error { _, err := s.Checkpoint(ctx, "p"); return err },
+		"MoveCheckpoint": func() error { return s.MoveCheckpoint(ctx, "p", "", "1") },
+	} {
+		if err := call(); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want context.Canceled", what, err)
+		}
+	}
+	place, err := s.Checkpoint(t.Context(), "p")
+	_, kept, serr := s.LoadSnapshot(t.Context(), "a", 1)
+	if n := len(load(t, s, "a", 0)); n != 1 || place != "" || kept || err != nil || serr != nil {
+		t.Errorf("%d events, checkpoint %q, snapshot %v after calls with a context that had ended (%v, %v)", n, place, kept, err, serr)
 	}
 }
 

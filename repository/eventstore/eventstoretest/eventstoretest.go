@@ -31,6 +31,8 @@ func all() []check {
 		{"OneWinner", oneWinner},
 		{"AnyVersion", anyVersion},
 		{"UniqueIDs", uniqueIDs},
+		{"RepeatedAppend", repeatedAppend},
+		{"EndedContext", endedContext},
 		{"ReadAll", readAll},
 		{"Cursors", cursors},
 		{"TailBesideWriters", tailBesideWriters},

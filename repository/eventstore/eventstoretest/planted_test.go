@@ -191,6 +191,19 @@ var planted = map[string]struct {
 			return w.Store.Append(ctx, stream, expected, events...)
 		}
 	}},
+	"takes a repeated append for a conflict": {check: "RepeatedAppend", plant: func(w *wrong) {
+		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+			if v := w.version(stream); expected != eventstore.AnyVersion && v != expected {
+				return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: v}
+			}
+			return w.Store.Append(ctx, stream, expected, events...)
+		}
+	}},
+	"does not look at the context": {check: "EndedContext", plant: func(w *wrong) {
+		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+			return w.Store.Append(context.WithoutCancel(ctx), stream, expected, events...)
+		}
+	}},
 	"passes over an event at the end of a page": {check: "ReadAll", plant: func(w *wrong) {
 		w.read = func(ctx context.Context, cursor string, limit int) ([]eventstore.Recorded, string, error) {
 			events, next, err := w.Store.Read(ctx, cursor, limit)

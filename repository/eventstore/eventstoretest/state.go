@@ -39,8 +39,12 @@ func checkpoints(t *testing.T, s eventstore.Store, _ Features) {
 		}
 	}
 	move("9", "10", eventstore.ErrCheckpoint)
+	move("", "", nil)
+	move("", "", nil)
 	move("", "1", nil)
+	move("", "", eventstore.ErrCheckpoint)
 	move("", "1", eventstore.ErrCheckpoint)
+	move("1", "1", nil)
 	move("1", "2", nil)
 	move("1", "3", eventstore.ErrCheckpoint)
 	if got, err := s.Checkpoint(t.Context(), "p"); err != nil || got != "2" {

@@ -51,10 +51,21 @@ func New(cfg Config) *Store {
 
 // Append implements eventstore.Store.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
-	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
+	prepared, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
+	out, err := s.append(stream, expected, prepared)
+	if err != nil {
+		return eventstore.Repeated(ctx, s, stream, expected, events, prepared, err)
+	}
+	return out, nil
+}
+
+func (s *Store) append(stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	version := int64(len(s.streams[stream]))
@@ -88,9 +99,13 @@ func clone(r eventstore.Recorded) eventstore.Recorded {
 }
 
 // LoadFrom implements eventstore.Store.
-func (s *Store) LoadFrom(_ context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
+func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {
 		for after := max(after, 0); ; { // it may be ranged over again
+			if err := context.Cause(ctx); err != nil {
+				yield(eventstore.Recorded{}, err)
+				return
+			}
 			s.mu.Lock()
 			places := s.streams[stream]
 			if after >= int64(len(places)) {
@@ -119,7 +134,10 @@ func (s *Store) place(cursor string) (int, error) {
 }
 
 // Read implements eventstore.Store.
-func (s *Store) Read(_ context.Context, cursor string, limit int) ([]eventstore.Recorded, string, error) {
+func (s *Store) Read(ctx context.Context, cursor string, limit int) ([]eventstore.Recorded, string, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, err := s.place(cursor)
@@ -151,7 +169,10 @@ func (s *Store) Wait(ctx context.Context) {
 }
 
 // Lag implements eventstore.Store.
-func (s *Store) Lag(_ context.Context, cursor string) (int64, error) {
+func (s *Store) Lag(ctx context.Context, cursor string) (int64, error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, err := s.place(cursor)
@@ -159,7 +180,10 @@ func (s *Store) Lag(_ context.Context, cursor string) (int64, error) {
 }
 
 // SaveSnapshot implements eventstore.Store.
-func (s *Store) SaveSnapshot(_ context.Context, snap eventstore.Snapshot) error {
+func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := snapshotKey{snap.Stream, snap.Schema}
@@ -171,7 +195,10 @@ func (s *Store) SaveSnapshot(_ context.Context, snap eventstore.Snapshot) error 
 }
 
 // LoadSnapshot implements eventstore.Store.
-func (s *Store) LoadSnapshot(_ context.Context, stream string, schema int) (eventstore.Snapshot, bool, error) {
+func (s *Store) LoadSnapshot(ctx context.Context, stream string, schema int) (eventstore.Snapshot, bool, error) {
+	if err := context.Cause(ctx); err != nil {
+		return eventstore.Snapshot{}, false, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snap, ok := s.snapshots[snapshotKey{stream, schema}]
@@ -179,14 +206,20 @@ func (s *Store) LoadSnapshot(_ context.Context, stream string, schema int) (even
 }
 
 // Checkpoint implements eventstore.Store.
-func (s *Store) Checkpoint(_ context.Context, projection string) (string, error) {
+func (s *Store) Checkpoint(ctx context.Context, projection string) (string, error) {
+	if err := context.Cause(ctx); err != nil {
+		return "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.checkpoints[projection], nil
 }
 
 // MoveCheckpoint implements eventstore.Store.
-func (s *Store) MoveCheckpoint(_ context.Context, projection, from, to string) error {
+func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.checkpoints[projection] != from {

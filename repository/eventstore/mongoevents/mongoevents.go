@@ -149,6 +149,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	if session := mongo.SessionFromContext(ctx); session != nil && session.TransactionRunning() {
 		return nil, fmt.Errorf("%w: %s", ErrTransaction, stream)
 	}
+	given := events
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
 		return nil, err
@@ -161,6 +162,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		return nil, fmt.Errorf("%w: %d bytes for stream %s, at most %d fit", eventstore.ErrAppend, size, stream, maxAppend)
 	}
 	out, err := s.inTurn(ctx, stream, expected, events)
+	if err != nil {
+		out, err = eventstore.Repeated(ctx, s, stream, expected, given, events, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mongoevents: append to %s: %w", stream, err)
 	}

@@ -70,19 +70,18 @@ func (s *Store) Checkpoint(ctx context.Context, projection string) (string, erro
 
 // MoveCheckpoint implements eventstore.Store.
 func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
-	moved := int64(1)
-	var err error
-	if from == "" {
-		if _, err = s.checkpoints.InsertOne(ctx, checkpoint{projection, to}); mongo.IsDuplicateKeyError(err) {
-			moved, err = 0, nil
-		}
-	} else {
-		var res *mongo.UpdateResult
-		res, err = s.checkpoints.UpdateOne(ctx, bson.D{{Key: "_id", Value: projection}, {Key: "place", Value: from}},
-			bson.D{{Key: "$set", Value: bson.D{{Key: "place", Value: to}}}, {Key: "$inc", Value: bson.D{{Key: "moves", Value: 1}}}}) // a write, also where it stays
-		if err == nil {
-			moved = res.MatchedCount
-		}
+	at := bson.D{{Key: "_id", Value: projection}, {Key: "place", Value: from}}
+	set := bson.D{
+		{Key: "$set", Value: bson.D{{Key: "place", Value: to}}},
+		{Key: "$inc", Value: bson.D{{Key: "moves", Value: 1}}}, // a write, also where it stays
+	}
+	var moved int64
+	res, err := s.checkpoints.UpdateOne(ctx, at, set, options.UpdateOne().SetUpsert(from == ""))
+	switch {
+	case mongo.IsDuplicateKeyError(err): // it is elsewhere
+		err = nil
+	case err == nil:
+		moved = res.MatchedCount + res.UpsertedCount
 	}
 	if err != nil {
 		return fmt.Errorf("mongoevents: move the checkpoint of %s: %w", projection, err)

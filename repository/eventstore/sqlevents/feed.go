@@ -53,6 +53,9 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	if limit <= 0 {
 		return nil, from, nil
 	}
+	if err := s.verify(ctx); err != nil {
+		return nil, "", fmt.Errorf("sqlevents: read: %w", err)
+	}
 	where, args := s.after(c)
 	order := "position"
 	if s.db.Dialect() == sqldb.PostgreSQL {
@@ -64,6 +67,9 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 		return nil, "", fmt.Errorf("sqlevents: read: %w", err)
 	}
 	if len(events) == 0 {
+		if err := s.foreign(ctx, c); err != nil {
+			return nil, "", fmt.Errorf("sqlevents: read: %w", err)
+		}
 		return nil, from, nil
 	}
 	next := strconv.FormatInt(events[len(events)-1].Position, 10)
@@ -78,6 +84,9 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 	c, err := s.parse(from)
 	if err != nil {
 		return 0, err
+	}
+	if err := s.verify(ctx); err != nil {
+		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	where, args := s.after(c)
 	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_events WHERE "+where), args...).Scan(&n); err != nil {
@@ -126,7 +135,8 @@ func (s *Store) Checkpoint(ctx context.Context, projection string) (place string
 func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
 	query, args := "UPDATE sillar_checkpoints SET place = $2 WHERE projection = $1 AND place = $3", []any{projection, to, from}
 	if from == "" {
-		query = "INSERT INTO sillar_checkpoints (projection, place) VALUES ($1, $2) ON CONFLICT (projection) DO NOTHING"
+		query = `INSERT INTO sillar_checkpoints AS c (projection, place) VALUES ($1, $2)
+			ON CONFLICT (projection) DO UPDATE SET place = excluded.place WHERE c.place = ''`
 		args = args[:2]
 	}
 	n, err := s.db.Querier(ctx).Exec(ctx, s.sql(query), args...)

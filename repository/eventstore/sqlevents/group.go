@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/eventstore"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // appending is an append that shares a statement with others.
@@ -40,11 +39,11 @@ func (s *Store) autocommit(ctx context.Context, stream string, expected int64, o
 		}
 	}
 	for range 3 {
-		if err = s.insertPostgres(ctx, stream, expected, out); !errors.Is(err, errOvertaken) {
+		if err = s.insertPostgres(ctx, stream, expected, out); !errors.Is(err, ErrOvertaken) {
 			break
 		}
 	}
-	if errors.Is(err, errOvertaken) {
+	if errors.Is(err, ErrOvertaken) {
 		err = s.inTurn(ctx, stream, expected, out)
 	}
 	if err == nil {
@@ -55,12 +54,7 @@ func (s *Store) autocommit(ctx context.Context, stream string, expected int64, o
 
 // inTurn appends in a transaction that has its id only when it has the stream, and so cannot be overtaken.
 func (s *Store) inTurn(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
-	return s.db.InTx(ctx, func(ctx context.Context) error {
-		if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("SELECT FROM sillar_streams WHERE stream = $1 FOR UPDATE"), stream); err != nil {
-			return err
-		}
-		return s.insertPostgres(ctx, stream, expected, out)
-	})
+	return s.db.InTx(ctx, func(ctx context.Context) error { return s.insertLocked(ctx, stream, expected, out) })
 }
 
 // appendAll makes appends in one statement, one a stream. The others get errAlone.
@@ -74,7 +68,7 @@ func (s *Store) appendAll(ctx context.Context, list []*appending) []error {
 		}
 	}
 	done, err := s.together(ctx, now)
-	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && slices.Contains([]string{"22", "23", "40"}, refused.Code[:2]) {
+	if state := sqldb.SQLState(err); len(state) == 5 && slices.Contains([]string{"22", "23", "40"}, state[:2]) {
 		err = errAlone // data, constraints, rolled back: one of them is to blame
 	}
 	errs := groupcommit.Same(err, len(list))

@@ -8,18 +8,21 @@
 //
 // On PostgreSQL a number from a sequence says when a transaction asked, not when it committed: a reader that remembers
 // the last number loses what commits later with a smaller one. So events are read by (transaction id, position), and
-// only those of transactions older than every one still running: what is read is complete. An append whose
-// transaction is older than the last one of the same stream is begun anew, by the outermost InTx, so that the order of
-// a stream's versions is the order of its transaction ids.
+// only those of transactions older than every one still running: what is read is complete. An append locks
+// its stream before its transaction has an id. One whose transaction had an id, and is older than the last one of the
+// stream, is begun anew by the outermost InTx, which then locks the stream first: so the order of a stream's versions is
+// the order of its transaction ids.
 //
 // Followers of other processes are woken where Store.Listen runs, and look every Config.Poll besides.
 //
 // Two consequences: a writing transaction that stays open holds readers up, in every database of the server; and a
-// dump restored into another server brings transaction ids that are ahead of that server's, so that its events are
-// read only when they have been passed. On SQLite there is one writer, and positions are the order of commits.
+// dump restored into another server brings transaction ids that may be ahead of that server's. That is noticed
+// (ErrRestored), and Store.RepairRestored brings them down, once, before anything appends there; physical copies need
+// nothing. On SQLite there is one writer, and positions are the order of commits.
 package sqlevents
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -29,6 +32,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -71,6 +75,9 @@ type Store struct {
 	many   moves
 	group  groupcommit.Group[*appending]
 	plan   groupcommit.Plan // of what the group runs
+
+	verified atomic.Pointer[time.Time] // when verify found nothing wrong
+	seen     atomic.Uint64             // a transaction id below which the server has given all
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -122,9 +129,13 @@ func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sil
 // which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
 // known whether the events were appended. A conflict leaves the transaction that ctx carries as it was.
 func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+	given := events
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.verify(ctx); err != nil {
+		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	out := make([]eventstore.Recorded, len(events))
@@ -133,7 +144,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	}
 	insert := s.insertSQLite
 	if s.db.Dialect() == sqldb.PostgreSQL {
-		insert = s.insertPostgres
+		insert = s.insertLocked
 	}
 	var stale *repository.ConflictError
 	whole := func(ctx context.Context) error {
@@ -149,7 +160,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 		}
 		return s.cfg.OnAppend(ctx, out)
 	}
-	if _, terr := s.db.Tx(ctx); errors.Is(terr, sqldb.ErrNoTx) && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
+	_, terr := s.db.Tx(ctx)
+	alone := errors.Is(terr, sqldb.ErrNoTx)
+	if alone && s.cfg.OnAppend == nil && s.db.Dialect() == sqldb.PostgreSQL {
 		err = s.autocommit(ctx, stream, expected, out)
 	} else {
 		if err = s.db.InTx(ctx, whole); err == nil && stale != nil {
@@ -159,19 +172,52 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	if constraint, fields, ok := sqldb.UniqueViolation(err); ok {
 		err = &repository.UniqueError{Constraint: constraint, Fields: fields, Err: err}
 	}
+	if alone || errors.Is(err, repository.ErrConflict) { // a violation has ended the transaction around it
+		if out, rerr := eventstore.Repeated(ctx, s, stream, expected, given, events, err); rerr == nil && err != nil {
+			return out, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlevents: append to %s: %w", stream, err)
 	}
 	return out, nil
 }
 
-// errOvertaken says that a younger transaction has appended to the stream already.
-var errOvertaken error = overtaken{}
+// ErrOvertaken says that a younger transaction has appended to the stream already. InTx runs the transaction again, with
+// the stream locked before anything else; in a transaction of the caller's own (WithPgxTx, WithSQLTx) that is up to the
+// caller.
+var ErrOvertaken = errors.New("sqlevents: a younger transaction has appended to the stream")
 
-type overtaken struct{}
+// overtakenError is ErrOvertaken with the lock that a further run takes first.
+type overtakenError struct {
+	s      *Store
+	stream string
+}
 
-func (overtaken) Error() string   { return "a younger transaction was faster" }
-func (overtaken) Retryable() bool { return true }
+func (e *overtakenError) Error() string        { return ErrOvertaken.Error() + " " + e.stream }
+func (e *overtakenError) Is(target error) bool { return target == ErrOvertaken }
+func (e *overtakenError) Retryable() bool      { return true }
+
+func (e *overtakenError) Lock() (string, func(context.Context) error) {
+	return e.s.prefix + e.stream, func(ctx context.Context) error { return e.s.lock(ctx, e.stream) }
+}
+
+// lock locks a stream that exists. PostgreSQL gives a transaction its id with the first lock it holds or the first row
+// it writes: one that locks the stream first is not overtaken by others that append to it.
+func (s *Store) lock(ctx context.Context, stream string) error {
+	_, err := s.db.Querier(ctx).Exec(ctx, s.sql("SELECT FROM sillar_streams WHERE stream = $1 FOR UPDATE"), stream)
+	return err
+}
+
+// insertLocked locks the stream, and appends.
+func (s *Store) insertLocked(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) error {
+	if expected != eventstore.NoStream {
+		if err := s.lock(ctx, stream); err != nil {
+			return err
+		}
+	}
+	return s.insertPostgres(ctx, stream, expected, out)
+}
 
 func (s *Store) conflict(ctx context.Context, stream string, expected int64) error {
 	var actual int64
@@ -180,7 +226,10 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 		return err
 	}
 	if actual == expected || expected == eventstore.AnyVersion {
-		return errOvertaken
+		if restored, err := s.restored(ctx); err != nil || restored {
+			return cmp.Or(err, ErrRestored)
+		}
+		return &overtakenError{s, stream}
 	}
 	return &repository.ConflictError{ID: stream, Expected: expected, Actual: actual}
 }

@@ -1,13 +1,16 @@
 package sqlevents
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // wake tells those who Wait that this process has appended, and other processes a little later, in one NOTIFY for all
@@ -52,7 +55,8 @@ func (s *Store) Wait(ctx context.Context) {
 }
 
 // Listen ends Wait when another process appends, until ctx ends, and returns nil. It holds a connection of its own,
-// and takes another when that one breaks. Without it, and on SQLite, where it does nothing, Wait looks every Config.Poll.
+// and takes another when that one breaks. Without it, behind a pooler, which is logged once, and on SQLite, where it does
+// nothing, Wait looks every Config.Poll.
 func (s *Store) Listen(ctx context.Context) error {
 	if s.db.Pool() == nil {
 		<-ctx.Done()
@@ -61,6 +65,11 @@ func (s *Store) Listen(ctx context.Context) error {
 	pause := backoff.Exponential(100*time.Millisecond, 5*time.Second)
 	for failed := 0; ctx.Err() == nil; {
 		listened, err := s.listenOnce(ctx)
+		if errors.Is(err, errPooler) {
+			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "poll", s.cfg.Poll, "error", err)
+			<-ctx.Done()
+			return nil
+		}
 		if listened {
 			failed = 0
 		}
@@ -71,6 +80,10 @@ func (s *Store) Listen(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errPooler says that notifications would not come.
+var errPooler = errors.New("sqlevents: a pooler such as pgbouncer is between here and PostgreSQL: " +
+	"give Listen a store with a direct connection")
 
 func (s *Store) listenOnce(ctx context.Context) (listened bool, err error) {
 	pooled, err := s.db.Pool().Acquire(ctx)
@@ -83,6 +96,9 @@ func (s *Store) listenOnce(ctx context.Context) (listened bool, err error) {
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
+	if pooler, err := sqldb.BehindPooler(ctx, conn); err != nil || pooler {
+		return false, cmp.Or(err, errPooler)
+	}
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{s.channel()}.Sanitize()); err != nil {
 		return false, fmt.Errorf("sqlevents: listen: %w", err)
 	}

@@ -41,7 +41,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 // first error. Processes that start together wait for each other on PostgreSQL, where it takes two connections.
 func Up(ctx context.Context, db *sqldb.DB, sets ...Set) error {
 	for _, s := range sets {
-		if err := s.each(db, func(p *goose.Provider) error { _, err := p.Up(ctx); return err }); err != nil {
+		if err := s.each(ctx, db, func(p *goose.Provider) error { _, err := p.Up(ctx); return err }); err != nil {
 			return fmt.Errorf("migrate: %s: %w", s.Name, err)
 		}
 	}
@@ -50,7 +50,7 @@ func Up(ctx context.Context, db *sqldb.DB, sets ...Set) error {
 
 // Down takes back the last applied migration of a set.
 func Down(ctx context.Context, db *sqldb.DB, s Set) error {
-	if err := s.each(db, func(p *goose.Provider) error { _, err := p.Down(ctx); return err }); err != nil {
+	if err := s.each(ctx, db, func(p *goose.Provider) error { _, err := p.Down(ctx); return err }); err != nil {
 		return fmt.Errorf("migrate: %s: %w", s.Name, err)
 	}
 	return nil
@@ -58,7 +58,7 @@ func Down(ctx context.Context, db *sqldb.DB, s Set) error {
 
 // Version returns the number of the last applied migration of a set, 0 for none.
 func Version(ctx context.Context, db *sqldb.DB, s Set) (v int64, err error) {
-	err = s.each(db, func(p *goose.Provider) error { v, err = p.GetDBVersion(ctx); return err })
+	err = s.each(ctx, db, func(p *goose.Provider) error { v, err = p.GetDBVersion(ctx); return err })
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %s: %w", s.Name, err)
 	}
@@ -82,7 +82,7 @@ func Print(w io.Writer, dialect sqldb.Dialect, sets ...Set) error {
 	return nil
 }
 
-func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
+func (s Set) each(ctx context.Context, db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
 	if !validName.MatchString(s.Name) || s.FS == nil {
 		return fmt.Errorf("a set needs FS, and a Name that matches %s", validName)
 	}
@@ -95,14 +95,8 @@ func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
 		return err
 	}
 	dialect := database.DialectSQLite3
-	var options []goose.ProviderOption
-	if db.Dialect() == sqldb.PostgreSQL { // on SQLite there is one writer anyway
+	if db.Dialect() == sqldb.PostgreSQL {
 		dialect = database.DialectPostgres
-		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // looks every second, five minutes long
-		if err != nil {
-			return err
-		}
-		options = append(options, goose.WithSessionLocker(locker))
 	}
 	store, err := database.NewStore(dialect, prefix+"migrations_"+s.Name)
 	if err != nil {
@@ -110,11 +104,28 @@ func (s Set) each(db *sqldb.DB, fn func(*goose.Provider) error) (err error) {
 	}
 	handle, release := open(db)
 	defer func() { err = errors.Join(err, release()) }()
-	p, err := goose.NewProvider("", handle, prefixed{files, prefix}, append(options, goose.WithStore(store))...)
+	p, err := goose.NewProvider("", handle, prefixed{files, prefix}, goose.WithStore(store))
 	if err != nil {
 		return err
 	}
-	return fn(p)
+	if db.Dialect() != sqldb.PostgreSQL { // on SQLite there is one writer anyway
+		return fn(p)
+	}
+	// A lock of a transaction, not of a session: behind a pooler there are no sessions. The migrations have transactions of
+	// their own.
+	return db.InTx(db.WithoutTx(ctx), func(ctx context.Context) error {
+		q := db.Querier(ctx)
+		if _, err := q.Exec(ctx, "SET LOCAL lock_timeout = '5min'"); err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lock.DefaultLockID); err != nil {
+			return fmt.Errorf("wait for others that migrate: %w", err)
+		}
+		return fn(p)
+	})
 }
 
 func open(db *sqldb.DB) (*sql.DB, func() error) {

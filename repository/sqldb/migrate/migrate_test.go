@@ -127,3 +127,27 @@ func TestSeveralAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Behind a pooler in transaction mode, where there are no sessions, processes that start together wait for each other too.
+func TestPooler(t *testing.T) {
+	dsn := testenv.PgBouncer(t, testenv.Postgres(t))
+	set := migrate.Set{Name: "events", FS: sqlevents.Migrations}
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			db, err := sqldb.Open(t.Context(), dsn, sqldb.Config{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer db.Close()
+			if err := migrate.Up(t.Context(), db, set); err != nil {
+				t.Error(err)
+			}
+			if v, err := migrate.Version(t.Context(), db, set); err != nil || v != 1 {
+				t.Errorf("version %d, %v", v, err)
+			}
+		})
+	}
+	wg.Wait()
+}

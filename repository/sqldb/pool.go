@@ -1,0 +1,67 @@
+package sqldb
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// acquire waits for a connection of the pool, for BusyTimeout at most: a statement with another context inside a
+// transaction, when all connections are held like that, ends in ErrBusy, not in a standstill.
+func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, db.cfg.BusyTimeout)
+	defer cancel()
+	conn, err := db.pool.Acquire(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: no connection of %d was free or could be made for all of BusyTimeout, %s (raise MaxConns; "+
+			"what runs inside InTx with a context of its own needs a second connection)", ErrBusy, db.pool.Config().MaxConns, db.cfg.BusyTimeout)
+	}
+	return conn, err
+}
+
+// pooled runs each statement on a connection of the pool.
+type pooled struct{ db *DB }
+
+func (p pooled) Exec(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+	conn, err := p.db.acquire(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer conn.Release()
+	return conn.Exec(ctx, query, args...)
+}
+
+func (p pooled) Query(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
+	conn, err := p.db.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, query, args...)
+	if err != nil {
+		conn.Release()
+		return nil, err
+	}
+	return pooledRows{rows, conn}, nil
+}
+
+// pooledRows gives the connection back after the last row, and when it is closed.
+type pooledRows struct {
+	pgx.Rows
+	conn *pgxpool.Conn
+}
+
+func (r pooledRows) Next() bool {
+	more := r.Rows.Next()
+	if !more {
+		r.conn.Release()
+	}
+	return more
+}
+
+func (r pooledRows) Close() {
+	r.Rows.Close()
+	r.conn.Release()
+}
