@@ -19,7 +19,7 @@ func PgBouncer(t testing.TB, dsn string) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
-		t.Skip("pgbouncer is not installed")
+		t.Skip("pgbouncer is not installed: apt-get install pgbouncer")
 	}
 	u, err := url.Parse(dsn)
 	if err != nil {
