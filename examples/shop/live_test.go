@@ -252,7 +252,7 @@ func TestLivePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.tile("Money captured", "bad")
-	w.until("that it is said", func(frame) bool { return strings.Contains(w.html["notes"], "does not: money captured") })
+	w.until("that it is said", func(frame) bool { return strings.Contains(w.html["notes"], "Invariants violated: money captured") })
 
 	// Viewers who stay do not hold the end up: a drain that waited for them would take its full 8 seconds.
 	if took := stop(); took > 5*time.Second {

@@ -68,7 +68,7 @@ func TestDeadLettersByCommand(t *testing.T) {
 		}
 	}
 	once("at first")
-	if got := run("redrive", "--group", "notifications", "--limit", "10"); got != "1 messages go to notifications again\n" {
+	if got := run("redrive", "--group", "notifications", "--limit", "10"); got != "1 messages were moved back to notifications\n" {
 		t.Errorf("redrive: %q", got)
 	}
 	once("after redrive")

@@ -40,7 +40,7 @@ func TestDemoEmbedded(t *testing.T) {
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"paid", "card was declined", "compensated", "✉", "breaker is open", "healed", "money captured"} {
+	for _, want := range []string{"paid", "card was declined", "compensated", "✉", "breaker is open", "recovered", "money captured"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demonstration does not speak of %q:\n%s", want, out.String())
 		}
