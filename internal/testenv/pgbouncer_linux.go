@@ -33,7 +33,7 @@ func PgBouncer(t testing.TB, dsn string) string {
 	if upstream == "" {
 		upstream = "5432"
 	}
-	dir, err := os.MkdirTemp("", "pgbouncer")
+	dir, err := os.MkdirTemp("", "pgbouncer") //nolint:usetesting // another user must reach it
 	if err != nil {
 		t.Fatalf("testenv: %v", err)
 	}
@@ -42,10 +42,10 @@ func PgBouncer(t testing.TB, dsn string) string {
 		"unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n",
 		u.Path[1:], u.Hostname(), upstream, as, port)
 	file := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(file, []byte(ini), 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(file, []byte(ini), 0o644); err != nil {
 		t.Fatalf("testenv: %v", err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user reads it
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatalf("testenv: %v", err)
 	}
 	cmd := exec.Command(program, "-q", file)

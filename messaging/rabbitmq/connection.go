@@ -182,7 +182,7 @@ func (l *link) dial(node *node) (*conn, error) {
 
 // A server that refuses a password closes the connection without a word, three seconds later, to all that do not announce
 // that they would understand one, as amqp091 does not. A close at any other time says nothing about the password.
-const silentCloseMin, silentCloseMax = 2500 * time.Millisecond, 4500 * time.Millisecond
+const silentCloseFrom, silentCloseUntil = 2500 * time.Millisecond, 4500 * time.Millisecond
 
 // refused names the refusal of a connection, after a while, that another attempt would not mend.
 func refused(err error, after time.Duration) error {
@@ -191,7 +191,7 @@ func refused(err error, after time.Duration) error {
 		return err
 	}
 	switch {
-	case e == amqp.ErrCredentials && (after < silentCloseMin || after > silentCloseMax):
+	case e == amqp.ErrCredentials && (after < silentCloseFrom || after > silentCloseUntil):
 		return fmt.Errorf("rabbitmq: the connection was closed in the handshake after %v", after.Round(time.Millisecond))
 	case e == amqp.ErrCredentials, e.Server && e.Code == amqp.AccessRefused:
 		return fmt.Errorf("%w: check the user and the password of the URL: %s", ErrPermission, e.Reason)

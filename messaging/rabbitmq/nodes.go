@@ -56,7 +56,7 @@ func (n *nodes) pick(now time.Time) *node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	best := n.all[0]
-	for _, i := range rand.Perm(len(n.all)) { //nolint:gosec // a choice, not a secret
+	for _, i := range rand.Perm(len(n.all)) {
 		x := n.all[i]
 		if !x.until.After(now) {
 			return x

@@ -174,7 +174,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	}
 	if alone || errors.Is(err, repository.ErrConflict) { // a violation has ended the transaction around it
 		if out, rerr := eventstore.Repeated(ctx, s, stream, expected, given, events, err); rerr == nil && err != nil {
-			return out, nil
+			return out, nil //nolint:nilerr // it had been appended before
 		}
 	}
 	if err != nil {
