@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -14,12 +15,20 @@ import (
 )
 
 // PgBouncer starts a pgbouncer in transaction mode before a database of Postgres, and returns that database's URL through
-// it. It skips the test where the program is not installed (package pgbouncer of Debian).
+// it. Where the program is not installed it skips the test, or fails it under SILLAR_REQUIRE_SERVICES. SILLAR_PGBOUNCER
+// names the program.
 func PgBouncer(t testing.TB, dsn string) string {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
+	program, err := exec.LookPath(cmp.Or(os.Getenv("SILLAR_PGBOUNCER"), "pgbouncer"))
 	if err != nil {
-		t.Skip("pgbouncer is not installed: apt-get install pgbouncer")
+		program, err = exec.LookPath("/usr/sbin/pgbouncer") // which is not on the PATH of users
+	}
+	if err != nil {
+		const how = "no pgbouncer: apt-get install pgbouncer, or tools/services up as root, or name it in SILLAR_PGBOUNCER"
+		if os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
+			t.Fatal(how)
+		}
+		t.Skip(how)
 	}
 	u, err := url.Parse(dsn)
 	if err != nil {

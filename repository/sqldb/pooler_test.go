@@ -51,7 +51,12 @@ func TestPooler(t *testing.T) {
 		t.Errorf("%d of 600 failed, such as %v", len(failed), failed[0])
 	}
 
-	pool, err := pgxpool.New(t.Context(), dsn)
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.MaxConns = 20 // with more than the pooler has, statements and connections are mixed up for certain
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -112,19 +113,45 @@ func (s Set) each(ctx context.Context, db *sqldb.DB, fn func(*goose.Provider) er
 		return fn(p)
 	}
 	// A lock of a transaction, not of a session: behind a pooler there are no sessions. The migrations have transactions of
-	// their own.
-	return db.InTx(db.WithoutTx(ctx), func(ctx context.Context) error {
-		q := db.Querier(ctx)
-		if _, err := q.Exec(ctx, "SET LOCAL lock_timeout = '5min'"); err != nil {
+	// their own. Who waits holds no transaction: those that wait could use up the pooler's connections, and the one that
+	// migrates needs a second one.
+	ctx = db.WithoutTx(ctx)
+	for deadline := time.Now().Add(maxWait); ; {
+		err := locked(ctx, db, func() error { return fn(p) })
+		if !errors.Is(err, errTaken) {
 			return err
 		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("others have been migrating for %v", maxWait)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for others that migrate: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// maxWait bounds the wait for other processes that migrate.
+const maxWait = 5 * time.Minute
+
+var errTaken = errors.New("another process migrates")
+
+// locked runs fn while no other process does, or returns errTaken.
+func locked(ctx context.Context, db *sqldb.DB, fn func() error) error {
+	return db.InTx(ctx, func(ctx context.Context) error {
+		q := db.Querier(ctx)
 		if _, err := q.Exec(ctx, "SET LOCAL idle_in_transaction_session_timeout = 0"); err != nil {
 			return err
 		}
-		if _, err := q.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lock.DefaultLockID); err != nil {
-			return fmt.Errorf("wait for others that migrate: %w", err)
+		var ours bool
+		if err := q.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", lock.DefaultLockID).Scan(&ours); err != nil {
+			return err
 		}
-		return fn(p)
+		if !ours {
+			return errTaken
+		}
+		return fn()
 	})
 }
 
