@@ -65,6 +65,10 @@ func (r *record) failed(topic string, begun, now time.Time, nack bool, err error
 	if r.since.IsZero() {
 		r.since = begun
 	}
+	if now.Sub(r.last) > 2*maxReplacePause { // what failed then and was not published since is over
+		clear(r.failing)
+		r.pause = 0
+	}
 	r.last, r.err = now, err
 	if nack {
 		r.nacks++
@@ -84,7 +88,9 @@ func (r *record) failed(topic string, begun, now time.Time, nack bool, err error
 	}
 	r.pause = min(max(2*r.pause, time.Second), maxReplacePause)
 	r.notYet = now.Add(r.pause)
-	clear(r.failing) // the new channel counts anew
+	for topic := range r.failing { // the new channel counts anew, but only a confirm of the topic ends the growth of pauses
+		r.failing[topic] = 0
+	}
 	return all, true
 }
 
