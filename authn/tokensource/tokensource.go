@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -86,7 +87,7 @@ func New(cfg Config) (*Source, error) {
 	if err != nil || u.Host == "" {
 		return nil, errors.New("tokensource: Config.TokenURL is not an absolute URL")
 	}
-	local := u.Hostname() == "localhost" || strings.HasPrefix(u.Hostname(), "127.") || u.Hostname() == "::1"
+	local := u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback()
 	if u.Scheme != "https" && !(u.Scheme == "http" && (local || cfg.Insecure)) {
 		return nil, errors.New("tokensource: Config.TokenURL: use https, or Config.Insecure")
 	}

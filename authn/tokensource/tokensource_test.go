@@ -186,7 +186,11 @@ func TestWithTokenEndpoint(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, cfg := range map[string]tokensource.Config{
-		"no URL": {ClientID: "a", ClientSecret: "b"}, "plain http": {TokenURL: "http://id.test/token", ClientID: "a", ClientSecret: "b"}, "no secret": {TokenURL: "https://id.test/token", ClientID: "a"},
+		"no URL":                {ClientID: "a", ClientSecret: "b"},
+		"plain http":            {TokenURL: "http://id.test/token", ClientID: "a", ClientSecret: "b"},
+		"a name like loopback":  {TokenURL: "http://127.0.0.1.id.test/token", ClientID: "a", ClientSecret: "b"},
+		"a name like localhost": {TokenURL: "http://localhost.id.test/token", ClientID: "a", ClientSecret: "b"},
+		"no secret":             {TokenURL: "https://id.test/token", ClientID: "a"},
 	} {
 		if _, err := tokensource.New(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
