@@ -1,5 +1,5 @@
-// Package gateway is one door to many services: an http.Handler that verifies the caller and sends each request to the
-// service that its path names.
+// Package gateway is an API gateway: an http.Handler that verifies the caller and sends each request to the service that
+// its path names.
 //
 //	gw, err := gateway.New(gateway.Config{
 //	    Auth: verifier,

@@ -20,7 +20,7 @@ const handshakeTimeout = 10 * time.Second
 // 400, and a body whose chunks are malformed ends the connection. A service behind a proxy that mends otherwise would
 // take a part of such a request for another one. HTTP/2 and what follows an upgrade pass unseen.
 //
-// Door's methods use it, and tell of what is refused; it is for programs that have an http.Server of their own. When
+// Server's methods use it, and report what is refused; it is for programs that have an http.Server of their own. When
 // connections of l are *tls.Conn, Guard does their handshakes, so l must come from tls.NewListener, with "h2" and
 // "http/1.1" as NextProtos where HTTP/2 is wanted. To be handed such connections, the server must serve HTTP/2 (the
 // default).

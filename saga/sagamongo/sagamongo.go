@@ -212,19 +212,20 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 			{Key: "signal_seq", Value: r.SignalSeq},
 		},
 		bson.D{
-			{
-				Key: "$set",
-				Value: bson.D{{Key: "version", Value: d.Version}, {Key: "shape", Value: d.Shape}, {Key: "status", Value: d.Status},
-					{
-						Key:   "cursor",
-						Value: d.Cursor,
-					}, {Key: "state", Value: d.State}, {Key: "steps", Value: d.Steps}, {Key: "failed_step", Value: d.FailedStep},
-					{
-						Key:   "cause",
-						Value: d.Cause,
-					}, {Key: "audit", Value: d.Audit}, {Key: "owner", Value: d.Owner}, {Key: "wake_at", Value: d.WakeAt},
-					{Key: "updated_at", Value: time.Now().UnixMicro()}},
-			},
+			{Key: "$set", Value: bson.D{
+				{Key: "version", Value: d.Version},
+				{Key: "shape", Value: d.Shape},
+				{Key: "status", Value: d.Status},
+				{Key: "cursor", Value: d.Cursor},
+				{Key: "state", Value: d.State},
+				{Key: "steps", Value: d.Steps},
+				{Key: "failed_step", Value: d.FailedStep},
+				{Key: "cause", Value: d.Cause},
+				{Key: "audit", Value: d.Audit},
+				{Key: "owner", Value: d.Owner},
+				{Key: "wake_at", Value: d.WakeAt},
+				{Key: "updated_at", Value: time.Now().UnixMicro()},
+			}},
 			{Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}},
 		},
 	)
