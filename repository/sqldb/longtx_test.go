@@ -19,7 +19,7 @@ func TestLongTransaction(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
 	}
-	const n = 50_000
+	const n = 10_000
 	run := func(ctx context.Context) error {
 		var one int
 		for range n {
