@@ -119,7 +119,7 @@ func TestReloadWhileFilesAreReplaced(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(45 * time.Millisecond)
 		}
 	}()
 	for ctx.Err() == nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -145,7 +146,7 @@ const (
 func (f *Files) load() (*loaded, error) {
 	l, err := f.read()
 	for n := 1; n < pairAttempts && errors.Is(err, errPair); n++ {
-		time.Sleep(pairPause)
+		time.Sleep(pairPause/2 + rand.N(pairPause)) // never in step with what writes the files
 		l, err = f.read()
 	}
 	return l, err
