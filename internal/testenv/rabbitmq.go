@@ -100,6 +100,10 @@ func Permissions(t testing.TB, own, configure, write, read string) {
 	}
 }
 
+// management has no idle connections: their goroutines would look like leaks, and who closes those of a client that is
+// shared breaks the requests of tests that run beside.
+var management = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 func manage(api, method, path, body string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), setup)
 	defer cancel()
@@ -108,12 +112,11 @@ func manage(api, method, path, body string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
+	res, err := management.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections() // goroutines of idle connections would look like leaks
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 	if res.StatusCode >= 300 {
 		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, text)
