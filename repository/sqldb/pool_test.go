@@ -27,8 +27,9 @@ func TestExhaustedPool(t *testing.T) {
 		},
 	}
 	both := make(chan struct{})
-	var held, wg sync.WaitGroup
+	var held, tried, wg sync.WaitGroup
 	held.Add(2)
+	tried.Add(2)
 	go func() { held.Wait(); close(both) }()
 	for range 2 {
 		wg.Go(func() {
@@ -48,6 +49,8 @@ func TestExhaustedPool(t *testing.T) {
 				if err := calls["Exec"](brief); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sqldb.ErrBusy) {
 					t.Errorf("with a short deadline: %v", err)
 				}
+				tried.Done()
+				tried.Wait() // the one that is done first must not free its connection for the other
 				return nil
 			})
 			if err != nil {
