@@ -26,17 +26,19 @@ type result struct {
 	err   error
 	step  string // of a parallel: the branch that failed
 	delay time.Duration
+	done  bool // of a signal of an AwaitEach: it was the last one
+}
+
+// attemptOf is what attempts are made of.
+type attemptOf struct {
+	do      func(ctx context.Context, c *Call, state []byte) ([]byte, error)
+	payload []byte // of a signal
+	signal  int64  // the number of a signal of an AwaitEach
+	branch  bool   // of a Parallel
 }
 
 // attempts makes attempts until one decides, short pauses included.
-func (r *runner) attempts(
-	ctx context.Context,
-	stop stopSignal,
-	n *node,
-	st *StepState,
-	payload []byte,
-	inParallel bool,
-) result {
+func (r *runner) attempts(ctx context.Context, stop stopSignal, n *node, st *StepState, of attemptOf) result {
 	refused := 0
 	for {
 		if st.Attempts >= n.attempts || st.Takeovers > r.o.cfg.MaxTakeovers { // an earlier owner used them up
@@ -49,15 +51,16 @@ func (r *runner) attempts(
 			step:    n.name,
 			attempt: st.Attempts + st.Takeovers,
 			fence:   r.rec.Fence,
-			payload: payload,
+			payload: of.payload,
+			signal:  of.signal,
 		}
-		if !inParallel {
+		if !of.branch {
 			c.save = r.checkpoint
 		}
-		state, err := r.attempt(ctx, n.do, n.timeout, c)
+		state, err := r.attempt(ctx, of.do, n.timeout, c)
 		switch {
 		case err == nil:
-			return result{end: endDone, state: state}
+			return result{end: endDone, state: state, done: c.done}
 		case isRejected(err):
 			return result{end: endRejected, err: err}
 		}
@@ -68,7 +71,7 @@ func (r *runner) attempts(
 			retryAfter = cmp.Or(retryAfter, n.pause.Delay(refused))
 			r.o.cfg.Logger.WarnContext(ctx, "saga: a step could not be attempted", "saga", r.rec.Name, "saga_id", r.rec.ID,
 				"step", n.name, "retry_after", retryAfter, "error", err)
-			if retryAfter >= r.o.cfg.ParkAfter && !inParallel || !pause(ctx, stop, retryAfter) {
+			if retryAfter >= r.o.cfg.ParkAfter || !pause(ctx, stop, retryAfter) {
 				return result{end: endPark, delay: retryAfter}
 			}
 			continue
@@ -87,10 +90,7 @@ func (r *runner) attempts(
 			return result{end: endExhausted, err: err}
 		}
 		delay := n.pause.Delay(st.Attempts)
-		if delay >= r.o.cfg.ParkAfter && !inParallel {
-			return result{end: endPark, delay: delay}
-		}
-		if !pause(ctx, stop, delay) {
+		if delay >= r.o.cfg.ParkAfter || !pause(ctx, stop, delay) {
 			return result{end: endPark, delay: delay}
 		}
 	}

@@ -41,11 +41,11 @@ func (s boundedStore) Save(ctx context.Context, r Record) error {
 }
 
 func (s boundedStore) Signal(
-	ctx context.Context, id, name string, payload []byte, check func(Record) error,
+	ctx context.Context, id, name string, payload func(Record) ([]byte, error),
 ) (first bool, err error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
-	return s.Store.Signal(ctx, id, name, payload, check)
+	return s.Store.Signal(ctx, id, name, payload)
 }
 
 func (s boundedStore) Heartbeat(ctx context.Context, node string, lease time.Duration) error {

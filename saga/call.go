@@ -14,6 +14,8 @@ type Call struct {
 	certain        bool
 	failed, cause  string
 	payload        []byte
+	signal         int64 // the number of a signal of an AwaitEach
+	done           bool  // set by the handler of an AwaitEach
 	encode         func() ([]byte, error)
 	save           func(ctx context.Context, state []byte) error
 }
@@ -28,12 +30,12 @@ func (c *Call) Step() string { return c.step }
 func (c *Call) Compensating() bool { return c.undo }
 
 // Key returns the idempotency key: sagaID/step/do, or sagaID/step/undo in a compensation. It is the same on every
-// attempt; the participant applies it once.
+// attempt; the participant applies it once. In an AwaitEach it is sagaID/step#n/do for the signal number n.
 func (c *Call) Key() string {
 	if c.undo {
 		return c.id + "/" + c.step + "/undo"
 	}
-	return c.id + "/" + c.step + "/do"
+	return c.id + "/" + c.step + signalSuffix(c.signal) + "/do"
 }
 
 // Attempt counts from 1.

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -34,6 +35,7 @@ const (
 	kindPivot     kind = "pivot"
 	kindRetriable kind = "retriable"
 	kindAwait     kind = "await"
+	kindSleep     kind = "sleep"
 	kindParallel  kind = "parallel"
 )
 
@@ -45,14 +47,21 @@ type node struct {
 	timeout  time.Duration
 	attempts int
 	pause    Backoff
+	// budgetSet says that Retry was called on an await, whose default depends on where it stands.
+	budgetSet bool
 
 	undoTimeout  time.Duration
 	undoAttempts int
 	undoPause    Backoff
 
-	wait     time.Duration // of an await
-	reads    func(payload []byte) error
+	wait      time.Duration // of an await
+	reads     func(payload []byte) error
+	each      bool // takes several signals
+	onTimeout func(ctx context.Context, c *Call, state []byte) ([]byte, error)
+	until     func(state []byte) (time.Time, error) // of a sleep
+
 	branches []*node
+	atOnce   int                                              // how many branches run at once; 0 means all
 	merge    func(base, state, branch []byte) ([]byte, error) // of a parallel's results
 	err      error
 }
@@ -76,7 +85,7 @@ func newNode[S any](name string, k kind, h Handler[S], attempts int) *node {
 	if k == kindPivot || k == kindRetriable {
 		n.pause = patientPause
 	}
-	if h == nil && k != kindParallel {
+	if h == nil && k != kindParallel && k != kindSleep {
 		n.err = fmt.Errorf("%w: step %q has no handler", ErrDefinition, name)
 		return n
 	}
@@ -105,7 +114,7 @@ func erase[S any](h Handler[S]) func(context.Context, *Call, []byte) ([]byte, er
 	}
 }
 
-// Node is a part of a definition over the state S: a step, a pivot, a retriable step, an await or a parallel.
+// Node is a part of a definition over the state S: a step, a pivot, a retriable step, an await, a sleep or a parallel.
 type Node[S any] interface {
 	build() *node
 	of(S)
@@ -176,84 +185,6 @@ func (d *ForwardDef[S]) Retry(attempts int, pause Backoff) *ForwardDef[S] {
 	return d
 }
 
-// AwaitDef waits for a signal.
-type AwaitDef[S any] struct{ part[S] }
-
-// Await waits for a signal of the step's name, and then runs on with its payload. A signal that comes before the wait
-// is kept; one that comes twice counts once.
-func Await[P, S any](name string, on func(ctx context.Context, c *Call, state *S, payload P) error) *AwaitDef[S] {
-	var h Handler[S]
-	if on != nil {
-		h = func(ctx context.Context, c *Call, state *S) error {
-			var p P
-			if err := json.Unmarshal(c.payload, &p); err != nil {
-				return Reject(fmt.Errorf("saga: signal %s does not decode: %w", name, err))
-			}
-			return on(ctx, c, state, p)
-		}
-	}
-	n := newNode(name, kindAwait, h, 3)
-	n.reads = func(payload []byte) error { return json.Unmarshal(payload, new(P)) }
-	return &AwaitDef[S]{part[S]{n}}
-}
-
-// Timeout bounds the wait; then the saga compensates. Default: no bound.
-func (d *AwaitDef[S]) Timeout(t time.Duration) *AwaitDef[S] { d.n.wait = t; return d }
-
-// Compensate says how to undo what the handler did.
-func (d *AwaitDef[S]) Compensate(undo Handler[S]) *AwaitDef[S] {
-	if undo != nil {
-		d.n.undo = erase(undo)
-	}
-	return d
-}
-
-// ParallelDef runs steps at the same time.
-type ParallelDef[S any] struct{ part[S] }
-
-// Parallel runs the branches at the same time, each on its own copy of the state. Their changes are merged by the
-// state's top-level JSON fields; two branches that change the same field are an ErrMerge, unless Merge says what to do.
-// When one fails the others are let finish, and then all are compensated, the last one first.
-func Parallel[S any](name string, branches ...*StepDef[S]) *ParallelDef[S] {
-	n := newNode[S](name, kindParallel, nil, 1)
-	n.merge = mergeFields
-	for _, b := range branches {
-		n.branches = append(n.branches, b.n)
-	}
-	if len(branches) == 0 {
-		n.err = fmt.Errorf("%w: parallel %q has no branches", ErrDefinition, name)
-	}
-	return &ParallelDef[S]{part[S]{n}}
-}
-
-// Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made
-// of it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on
-// it. An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
-func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
-	if merge == nil {
-		return d
-	}
-	d.n.merge = func(base, state, branch []byte) (raw []byte, err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("saga: the merge panicked: %v", p)
-			}
-		}()
-		var in [3]S
-		for i, raw := range [][]byte{base, state, branch} {
-			if err := json.Unmarshal(raw, &in[i]); err != nil {
-				return nil, fmt.Errorf("saga: decode the state: %w", err)
-			}
-		}
-		out, err := merge(in[0], in[1], in[2])
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(out)
-	}
-	return d
-}
-
 // Definition is a saga that New can register: a *Def.
 type Definition interface {
 	// Name and Version tell definitions apart.
@@ -274,6 +205,8 @@ type definition struct {
 	shape   string
 	stop    bool
 	resumes []int // older versions whose sagas it finishes
+	atOnce  int   // how many of its sagas run at once in an orchestrator; 0 means as many as there are slots
+	bound   time.Duration
 	err     error
 }
 
@@ -285,7 +218,8 @@ type Def[S any] struct{ d definition }
 func Define[S any](name string, version int, nodes ...Node[S]) *Def[S] {
 	d := definition{name: name, version: version}
 	for _, n := range nodes {
-		d.nodes = append(d.nodes, n.build())
+		own := *n.build()
+		d.nodes = append(d.nodes, &own)
 	}
 	d.check()
 	return &Def[S]{d}
@@ -293,6 +227,24 @@ func Define[S any](name string, version int, nodes ...Node[S]) *Def[S] {
 
 // StopOnFailure leaves the remaining compensations undone when one keeps failing, in place of running them all.
 func (d *Def[S]) StopOnFailure() *Def[S] { d.d.stop = true; return d }
+
+// Deadline bounds a saga, from its start on: one that has not begun its pivot by then compensates, as if it were
+// cancelled, with ErrDeadline as its cause. Default: no bound.
+func (d *Def[S]) Deadline(t time.Duration) *Def[S] {
+	if d.d.bound = t; t < 0 {
+		d.d.err = cmp.Or(d.d.err, fmt.Errorf("%w: %s: Deadline cannot be negative", ErrDefinition, d.d.name))
+	}
+	return d
+}
+
+// Concurrency bounds the sagas of this definition that run at once in an orchestrator, so that slow ones leave slots to
+// those of other definitions. Sagas that wait or sleep do not count. Default: Config.Concurrency.
+func (d *Def[S]) Concurrency(n int) *Def[S] {
+	if d.d.atOnce = n; n < 0 {
+		d.d.err = cmp.Or(d.d.err, fmt.Errorf("%w: %s: Concurrency cannot be negative", ErrDefinition, d.d.name))
+	}
+	return d
+}
 
 // ResumesFrom lets this version finish sagas that older ones have begun. Steps are matched by name: those that a saga
 // has begun must still be there, in the same order. What this version has added before the place where a saga stands is
@@ -319,31 +271,11 @@ func (d *definition) check() {
 	seen := map[string]bool{}
 	var shape strings.Builder
 	for i, n := range d.nodes {
+		d.err = d.checkPlace(i, n)
 		for _, m := range append([]*node{n}, n.branches...) {
-			switch {
-			case m.err != nil:
-				d.err = m.err
-			case m.name == "" || strings.ContainsAny(m.name, "/$ \n") || len(m.name) > 100:
-				d.err = fmt.Errorf(
-					"%w: %s: step name %q: want 1 to 100 characters without /, $ and space", ErrDefinition, d.name, m.name,
-				)
-			case seen[m.name]:
-				d.err = fmt.Errorf("%w: %s: two steps are called %q", ErrDefinition, d.name, m.name)
-			case m.kind != kindParallel && (m.attempts < 1 || m.timeout <= 0 || m.undoAttempts < 1 || m.undoTimeout <= 0):
-				d.err = fmt.Errorf("%w: %s: step %q: attempts and timeouts must be positive", ErrDefinition, d.name, m.name)
-			}
+			d.err = cmp.Or(d.err, d.checkNode(m, seen))
 			seen[m.name] = true
 			fmt.Fprintf(&shape, "%d/%s/%s/%t;", i, m.kind, m.name, m.undo != nil)
-		}
-		switch {
-		case n.kind == kindPivot && d.pivot < len(d.nodes):
-			d.err = fmt.Errorf("%w: %s: %q is a second pivot", ErrDefinition, d.name, n.name)
-		case n.kind == kindPivot:
-			d.pivot = i
-		case n.kind == kindRetriable && d.pivot == len(d.nodes):
-			d.err = fmt.Errorf("%w: %s: retriable step %q stands before any pivot", ErrDefinition, d.name, n.name)
-		case n.kind != kindRetriable && d.pivot < i:
-			d.err = fmt.Errorf("%w: %s: %q stands after the pivot and is not retriable", ErrDefinition, d.name, n.name)
 		}
 		if d.err != nil {
 			return
@@ -351,6 +283,61 @@ func (d *definition) check() {
 	}
 	sum := sha256.Sum256([]byte(shape.String()))
 	d.shape = hex.EncodeToString(sum[:8])
+}
+
+// checkNode checks a step by itself.
+func (d *definition) checkNode(n *node, seen map[string]bool) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s: step %q: "+format, append([]any{ErrDefinition, d.name, n.name}, args...)...)
+	}
+	switch {
+	case n.err != nil:
+		return n.err
+	case n.name == "" || strings.ContainsAny(n.name, "/#$ \n") || len(n.name) > 100:
+		return bad("want a name of 1 to 100 characters without /, #, $ and space")
+	case seen[n.name]:
+		return bad("another step has the name")
+	case n.kind != kindParallel && (n.attempts < 1 || n.timeout <= 0 || n.undoAttempts < 1 || n.undoTimeout <= 0):
+		return bad("attempts and timeouts must be positive")
+	case n.wait < 0 || n.atOnce < 0:
+		return bad("Timeout and Limit cannot be negative")
+	case n.onTimeout != nil && n.wait == 0:
+		return bad("OnTimeout needs a Timeout")
+	case n.each && n.undo != nil:
+		return bad("an AwaitEach cannot be compensated")
+	}
+	return nil
+}
+
+// checkPlace checks that a step stands where it may, and notes the place of the pivot.
+func (d *definition) checkPlace(i int, n *node) error {
+	after := d.pivot < len(d.nodes)
+	bad := func(what string) error { return fmt.Errorf("%w: %s: %q %s", ErrDefinition, d.name, n.name, what) }
+	branch := kindStep
+	switch {
+	case n.kind == kindPivot && after:
+		return bad("is a second pivot")
+	case n.kind == kindPivot:
+		d.pivot = i
+	case n.kind == kindRetriable && !after:
+		return bad("is retriable and stands before any pivot")
+	case n.kind == kindStep && after:
+		return bad("stands after the pivot and is not retriable")
+	case n.kind == kindAwait && after && n.undo != nil:
+		return bad("stands after the pivot, where nothing is compensated")
+	case n.kind == kindAwait && after && n.wait > 0 && n.onTimeout == nil:
+		return bad("stands after the pivot: its Timeout needs OnTimeout")
+	case n.kind == kindAwait && after && !n.budgetSet:
+		n.attempts, n.pause = patientAttempts, patientPause
+	case n.kind == kindParallel && after:
+		branch = kindRetriable
+	}
+	for _, b := range n.branches {
+		if b.kind != branch {
+			return bad(fmt.Sprintf("has the branch %q: want a %s there", b.name, branch))
+		}
+	}
+	return nil
 }
 
 func (d *definition) freshSteps() []StepState {

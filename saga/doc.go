@@ -20,8 +20,11 @@
 //   - Intent is persisted before an effect, of compensations too. An attempt ends as success; as rejected (Reject),
 //     known to have had no effect; as not attempted (NotAttempted); or, for any other error, timeout, panic, crash or
 //     lost lease, in doubt. A step in doubt is compensated too, and Call.Certain reports that to the compensation.
-//   - Steps, then at most one pivot, then retriable steps. After the pivot nothing is compensated: it is retried, then
-//     the saga is stuck. A pivot in doubt is retried with the same key; while it is in doubt nothing is compensated.
+//   - Steps, then at most one pivot, then retriable steps. Waits (Await, AwaitEach, Sleep) and a Parallel may stand
+//     before or after the pivot. A saga that waits is a row in the store and takes no slot. Of a signal and a timeout
+//     exactly one counts; the sender of a signal that comes too late gets ErrTooLate.
+//   - After the pivot nothing is compensated: a step is retried, then the saga is stuck. A pivot in doubt is retried
+//     with the same key; while it is in doubt nothing is compensated.
 //   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves
 //     the saga stuck, never compensated; the others still run (StopOnFailure opts out).
 //   - Leases belong to an orchestrator. Every takeover raises a fence; every write checks fence and revision; a
@@ -33,6 +36,9 @@
 //   - A node claims only the definitions that it has registered; others are left alone.
 //
 // # What it does not do
+//
+// It has no loops and no branches that depend on the state: a step that has nothing to do returns nil. A saga that other
+// sagas are part of starts them as steps, by ids of its own, and awaits their signals: see the example ChildSagas.
 //
 // It gives no isolation: other transactions see what a running saga has done so far. Handlers must be idempotent by
 // Call.Key, by package barrier or by themselves. It moves no data between services: handlers do.

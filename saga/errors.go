@@ -24,8 +24,10 @@ var (
 	ErrUnknown = errors.New("saga: definition not registered")
 	// ErrPastPivot says that the saga can no longer be cancelled.
 	ErrPastPivot = errors.New("saga: past the pivot")
-	// ErrTooLate says that the saga compensates: the signal can no longer have an effect.
-	ErrTooLate = errors.New("saga: too late for the signal: the saga compensates")
+	// ErrTooLate says that the saga compensates, or has gone on without the signal, which can have no effect any more.
+	ErrTooLate = errors.New("saga: too late for the signal: the saga compensates or has gone on without it")
+	// ErrSignals says that the saga keeps MaxSignals signals: another one was not kept.
+	ErrSignals = errors.New("saga: too many signals")
 	// ErrStarted says that a saga with the id exists that was started with another state. Start returns its handle too.
 	ErrStarted = errors.New("saga: already started with another state")
 	// ErrUnstorable is returned by a Store that can never hold a record, because of its content or its size. The saga
@@ -47,6 +49,8 @@ var (
 	ErrCancelled = errors.New("saga: cancelled")
 	// ErrAwaitTimeout is the cause of a saga whose awaited signal did not come in time.
 	ErrAwaitTimeout = errors.New("saga: the awaited signal did not come")
+	// ErrDeadline is the cause of a saga that had not begun its pivot when its Deadline passed.
+	ErrDeadline = errors.New("saga: the deadline of the saga has passed")
 	// ErrLostLease is why the context of a handler ends when its orchestrator can no longer prove that it is alive.
 	ErrLostLease = errors.New("saga: the orchestrator lost its lease")
 	// ErrDraining is why the context of a handler ends when the orchestrator's drain takes too long.
@@ -76,8 +80,8 @@ func isRejected(err error) bool {
 	return errors.As(err, &r)
 }
 
-// FailedError says how a saga ended that did not complete. It matches ErrCompensated or ErrStuck, and ErrCancelled
-// or ErrAwaitTimeout where that was the cause.
+// FailedError says how a saga ended that did not complete. It matches ErrCompensated or ErrStuck, and ErrCancelled,
+// ErrAwaitTimeout or ErrDeadline where that was the cause.
 type FailedError struct {
 	// ID and Name are the saga's.
 	ID, Name string
@@ -106,7 +110,7 @@ func (e *FailedError) Is(target error) bool {
 		return e.Status == Compensated
 	case ErrStuck:
 		return e.Status == Stuck
-	case ErrCancelled, ErrAwaitTimeout:
+	case ErrCancelled, ErrAwaitTimeout, ErrDeadline:
 		return e.Cause == target.Error()
 	}
 	return false

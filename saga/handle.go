@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -28,25 +28,53 @@ func (h *Handle[S]) ID() string { return h.id }
 const startHeader = "sillar-saga-start"
 
 // Start starts a saga, or returns the handle of the one with the same id; with ErrStarted where that was started with
-// another state. Inside a transaction of the store's it joins:
-// the saga begins when that commits. o need not run: any orchestrator on the same store with the same definition takes
-// the saga.
+// another state. Inside a transaction of the store's it joins: the saga begins when that commits. o need not run: any
+// orchestrator on the same store with the same definition takes the saga.
 func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S) (*Handle[S], error) {
+	h, _, err := d.start(ctx, o, id, state, nil)
+	return h, err
+}
+
+// SignalWithStart starts a saga that has the signal already, or gives the signal to the saga that there is, whatever
+// state that was started with: for an event that may come before the saga that waits for it.
+func (d *Def[S]) SignalWithStart(
+	ctx context.Context, o *Orchestrator, id string, state S, name string, payload any,
+) (*Handle[S], error) {
+	raw, err := d.signalPayload(name, payload, false)
+	if err != nil {
+		return nil, err
+	}
+	h, started, err := d.start(ctx, o, id, state, map[string][]byte{name: raw})
+	if err != nil && !errors.Is(err, ErrStarted) || started {
+		return h, err
+	}
+	return h, d.Signal(ctx, o, id, name, payload)
+}
+
+func checkID(id string) error {
+	if id == "" || len(id) > 200 || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
+		return fmt.Errorf("%.200q must have 1 to 200 bytes of UTF-8 without control characters", id)
+	}
+	return nil
+}
+
+// start inserts the saga and runs it where there is a slot. started is false where the id was taken.
+func (d *Def[S]) start(
+	ctx context.Context, o *Orchestrator, id string, state S, signals map[string][]byte,
+) (h *Handle[S], started bool, err error) {
 	def := o.defs[Kind{d.d.name, d.d.version}]
 	if def == nil {
-		return nil, fmt.Errorf("%w: %s version %d", ErrUnknown, d.d.name, d.d.version)
+		return nil, false, fmt.Errorf("%w: %s version %d", ErrUnknown, d.d.name, d.d.version)
 	}
-	if id == "" || len(id) > 200 || !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl) {
-		return nil, fmt.Errorf(
-			"saga: start %s: the id %.200q must have 1 to 200 bytes of UTF-8 without control characters", d.d.name, id,
-		)
+	if err := checkID(id); err != nil {
+		return nil, false, fmt.Errorf("saga: start %s: the id %w", d.d.name, err)
 	}
 	raw, err := json.Marshal(state)
 	if err != nil {
-		return nil, fmt.Errorf("saga: start %s %s: encode the state: %w", d.d.name, id, err)
+		return nil, false, fmt.Errorf("saga: start %s %s: encode the state: %w", d.d.name, id, err)
 	}
 	if !utf8.Valid(raw) {
-		return nil, fmt.Errorf("saga: start %s %s: %w: the state is not valid UTF-8", d.d.name, id, ErrUnstorable)
+		return nil, false, fmt.Errorf("saga: start %s %s: %w: the state is not valid UTF-8", d.d.name, id, ErrUnstorable)
 	}
 	sum := sha256.Sum256(raw)
 	headers := propagation.MapCarrier{}
@@ -54,44 +82,46 @@ func (d *Def[S]) Start(ctx context.Context, o *Orchestrator, id string, state S)
 	headers[startHeader] = hex.EncodeToString(sum[:16])
 	now := time.Now().UTC()
 	r := Record{ID: id, Name: d.d.name, Version: d.d.version, Shape: def.shape, Status: Running, State: raw,
-		Steps: def.freshSteps(), Headers: headers, WakeAt: now, CreatedAt: now, UpdatedAt: now}
+		Steps: def.freshSteps(), Headers: headers, WakeAt: now, CreatedAt: now, UpdatedAt: now,
+		Signals: signals, SignalSeq: int64(len(signals))}
 
-	var own *identity
-	places := 0
+	var own *slot
 	if !o.store.InTx(ctx) {
-		own, places = o.enter(1)
+		own = o.enterOne(def)
 	}
-	if places > 0 { // owned from its first write on, without a claim
-		r.Owner, r.Fence = own.node, 1
+	if own != nil { // owned from its first write on, without a claim
+		r.Owner, r.Fence = own.self.node, 1
 		(&runner{o: o, def: def, rec: r}).intend()
 	}
 	stored, inserted, err := o.store.Insert(ctx, r)
-	if err != nil || !inserted {
-		if places > 0 {
-			o.leave(own)
+	switch {
+	case err != nil:
+		if own != nil { // it may have been stored all the same, also where ctx has ended
+			own.self.unsure.Store(true)
+			o.leave(*own)
 		}
-		if err != nil {
-			if places > 0 { // it may have been stored all the same, also where ctx has ended
-				own.unsure.Store(true)
-			}
-			return nil, fmt.Errorf("saga: start %s %s: %w", d.d.name, id, err)
+		return nil, false, fmt.Errorf("saga: start %s %s: %w", d.d.name, id, err)
+	case !inserted:
+		if own != nil {
+			o.leave(*own)
 		}
 		if stored.Name != d.d.name {
-			return nil, fmt.Errorf("saga: start %s %s: the id belongs to a %s", d.d.name, id, stored.Name)
+			return nil, false, fmt.Errorf("saga: start %s %s: the id belongs to a %s", d.d.name, id, stored.Name)
 		}
+		h = &Handle[S]{o, id}
 		if with := stored.Headers[startHeader]; with != "" && with != headers[startHeader] {
-			return &Handle[S]{o, id}, fmt.Errorf("%w: %s %s", ErrStarted, d.d.name, id)
+			return h, false, fmt.Errorf("%w: %s %s", ErrStarted, d.d.name, id)
 		}
-		return &Handle[S]{o, id}, nil
+		return h, false, nil
 	}
 	o.cfg.Logger.DebugContext(ctx, "saga: started", "saga", d.d.name, "saga_id", id)
-	if places > 0 {
+	if own != nil {
 		o.markRunning(id)
-		go o.run(own, Claimed{Record: stored})
+		go o.run(*own, Claimed{Record: stored})
 	} else {
 		o.store.AfterCommit(ctx, o.wake)
 	}
-	return &Handle[S]{o, id}, nil
+	return &Handle[S]{o, id}, true, nil
 }
 
 // Handle returns the handle of a saga by its id; it is not checked.
@@ -157,36 +187,4 @@ func (r Record) Err() error {
 		Cause:         r.Cause,
 		Compensations: r.failures(),
 	}
-}
-
-// Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
-// changes nothing. The error is ErrTooLate when the saga compensates already, such as after the timeout of the Await,
-// ErrFinished when it has ended, or ErrNotFound. A payload of another type is an error, and is not kept. It joins the
-// transaction in ctx.
-func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
-	i := slices.IndexFunc(d.d.nodes, func(n *node) bool { return n.kind == kindAwait && n.name == name })
-	if i < 0 {
-		return fmt.Errorf("saga: signal %s of %s: no step awaits it", name, d.d.name)
-	}
-	raw, err := json.Marshal(payload)
-	if err != nil {
-		return fmt.Errorf("saga: signal %s of %s: encode the payload: %w", name, id, err)
-	}
-	if err := d.d.nodes[i].reads(raw); err != nil {
-		return fmt.Errorf("saga: signal %s of %s: the payload is not what is awaited: %w", name, id, err)
-	}
-	_, err = o.store.Signal(ctx, id, name, raw, func(r Record) error {
-		if r.Name != d.d.name {
-			return fmt.Errorf("%w: %s is a %s", ErrNotFound, id, r.Name)
-		}
-		if r.Status == Compensating || r.Status == Stuck && !r.forwardStuck(&d.d) {
-			return ErrTooLate
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("saga: signal %s of %s: %w", name, id, err)
-	}
-	o.wake()
-	return nil
 }

@@ -175,38 +175,3 @@ func (o *Orchestrator) prolong(ctx context.Context, self *identity) {
 	self.until = began.Add(o.cfg.Lease)
 	self.mu.Unlock()
 }
-
-// enter takes up to n slots under the present identity and returns how many it got. run or leave releases each.
-func (o *Orchestrator) enter(n int) (self *identity, places int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.self == nil || o.self.stop.Err() != nil || !o.self.alive(o.cfg.Lease) {
-		return nil, 0
-	}
-	for ; places < n; places++ {
-		select {
-		case o.slots <- struct{}{}:
-			o.busy.Add(1)
-			o.self.places++
-		default:
-			return o.self, places
-		}
-	}
-	return o.self, places
-}
-
-func (o *Orchestrator) leave(self *identity) {
-	o.mu.Lock()
-	if self.places--; self.places == 0 {
-		if self.life.Err() != nil { // nothing begins under it any more
-			self.yield()
-		}
-		select {
-		case self.idle <- struct{}{}:
-		default:
-		}
-	}
-	o.mu.Unlock()
-	<-o.slots
-	o.busy.Done()
-}

@@ -16,22 +16,17 @@ func (o *Orchestrator) Stuck(ctx context.Context, f Filter) ([]Record, error) {
 // Cancel compensates the steps of a saga that has not come to its pivot. Cancelling twice is once. The
 // error is ErrPastPivot, ErrFinished or ErrNotFound.
 func (o *Orchestrator) Cancel(ctx context.Context, id string) error {
-	_, err := o.store.Signal(ctx, id, cancelSignal, []byte("true"), func(r Record) error {
+	_, err := o.store.Signal(ctx, id, cancelSignal, func(r Record) ([]byte, error) {
 		d := o.defs[Kind{r.Name, r.Version}]
 		if d == nil {
-			return fmt.Errorf("%w: %s version %d", ErrUnknown, r.Name, r.Version)
-		}
-		if r.Status == Stuck && r.forwardStuck(d) {
-			return ErrPastPivot
-		}
-		if r.Status != Running {
-			return nil // it is on its way back
+			return nil, fmt.Errorf("%w: %s version %d", ErrUnknown, r.Name, r.Version)
 		}
 		atPivot := r.Cursor == d.pivot && (r.Owner != "" || r.Steps[r.Cursor].Status != StepNotStarted)
-		if r.Cursor > d.pivot || atPivot {
-			return ErrPastPivot
+		past := r.Status == Stuck && r.forwardStuck(d) || r.Status == Running && (r.Cursor > d.pivot || atPivot)
+		if past {
+			return nil, ErrPastPivot
 		}
-		return nil
+		return []byte("true"), nil
 	})
 	if err != nil {
 		return fmt.Errorf("saga: cancel %s: %w", id, err)
@@ -47,6 +42,11 @@ func (o *Orchestrator) Retry(ctx context.Context, id, actor string) error {
 		if r.Cause != "" && r.forwardStuck(d) {
 			st := &r.Steps[r.Cursor]
 			st.Status, st.Attempts, st.Takeovers = StepStarted, 0, 0
+			for i := range st.Branches {
+				if b := &st.Branches[i]; b.Status != StepCompleted {
+					b.Status, b.Attempts, b.Takeovers, b.RetryAt = StepStarted, 0, 0, time.Time{}
+				}
+			}
 			r.Status, r.FailedStep, r.Cause = Running, "", ""
 			return nil
 		}
@@ -109,15 +109,7 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 		Audit{Actor: actor, Action: "skip", Step: step, Reason: reason},
 		func(d *definition, r *Record) error {
 			if r.forwardStuck(d) {
-				if r.Steps[r.Cursor].Name != step {
-					return fmt.Errorf("%w: %s is stuck at %s, not at %s", ErrStep, id, r.Steps[r.Cursor].Name, step)
-				}
-				r.Steps[r.Cursor].Status = StepCompleted
-				r.Status, r.FailedStep, r.Cause = Running, "", ""
-				if r.Cursor++; r.Cursor == len(r.Steps) {
-					r.Status = Completed
-				}
-				return nil
+				return r.skipForward(step)
 			}
 			for i := range r.Steps {
 				list := []*StepState{&r.Steps[i]}
@@ -135,6 +127,40 @@ func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string)
 			return fmt.Errorf("%w: no compensation of %s has failed in %s", ErrStep, step, id)
 		},
 	)
+}
+
+// skipForward marks the step, or the branch, at which a saga is stuck after its pivot as completed.
+func (r *Record) skipForward(step string) error {
+	st := &r.Steps[r.Cursor]
+	at := r.FailedStep
+	left := 0
+	for i := range st.Branches {
+		b := &st.Branches[i]
+		if b.Name == step && b.Status == StepFailed {
+			b.Status, at = StepCompleted, step
+		}
+		if b.Status != StepCompleted {
+			left++
+		}
+	}
+	if at != step && st.Name != step {
+		return fmt.Errorf("%w: %s is stuck at %s, not at %s", ErrStep, r.ID, at, step)
+	}
+	r.Status, r.FailedStep, r.Cause = Running, "", ""
+	if left > 0 && st.Name != step { // the other branches go on
+		st.Status = StepStarted
+		for i := range st.Branches {
+			if b := &st.Branches[i]; b.Status == StepFailed {
+				b.Status, b.Attempts, b.Takeovers = StepStarted, 0, 0
+			}
+		}
+		return nil
+	}
+	st.Status = StepCompleted
+	if r.Cursor++; r.Cursor == len(r.Steps) {
+		r.Status = Completed
+	}
+	return nil
 }
 
 // amend changes a stuck saga, which has no owner.

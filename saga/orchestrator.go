@@ -59,13 +59,15 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
-	wakes chan struct{}
-	slots chan struct{}
+	groups []group // of kinds, by Claim
+	wakes  chan struct{}
+	slots  chan struct{}
 
 	mu      sync.Mutex
 	self    *identity // nil while there is no lease, and when Run ends
 	retired map[*identity]struct{}
 	running bool
+	atWork  map[*definition]int // sagas that run here
 	busy    sync.WaitGroup
 	waiting map[string]map[chan Record]struct{} // by saga, who waits for its end
 	here    map[string]struct{}                 // sagas at work in this process
@@ -100,18 +102,16 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		return nil, err
 	}
 	o := &Orchestrator{
-		store: boundedStore{store, cfg.StoreTimeout},
-		cfg:   cfg,
-		defs:  map[Kind]*definition{},
-		tel:   tel,
-		wakes: make(chan struct{}, 1),
-		slots: make(
-			chan struct{},
-			cfg.Concurrency,
-		),
+		store:   boundedStore{store, cfg.StoreTimeout},
+		cfg:     cfg,
+		defs:    map[Kind]*definition{},
+		tel:     tel,
+		wakes:   make(chan struct{}, 1),
+		slots:   make(chan struct{}, cfg.Concurrency),
 		waiting: map[string]map[chan Record]struct{}{},
 		here:    map[string]struct{}{},
 		retired: map[*identity]struct{}{},
+		atWork:  map[*definition]int{},
 		last:    newRecent(1024),
 	}
 	for _, d := range defs {
@@ -139,6 +139,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 			o.kinds = append(o.kinds, k)
 		}
 	}
+	o.groupKinds()
 	return o, nil
 }
 
@@ -217,12 +218,12 @@ func (o *Orchestrator) checkShapes(ctx context.Context) error {
 	return nil
 }
 
-// run drives a saga in a place that enter took.
-func (o *Orchestrator) run(self *identity, c Claimed) {
-	defer o.leave(self)
+// run drives a saga in a slot.
+func (o *Orchestrator) run(s slot, c Claimed) {
+	defer o.leave(s)
 	defer o.unmark(c.ID)
-	if !newRunner(o, c.Record).drive(self.life, self.stop.Done(), c.TakenOver) {
-		self.unsure.Store(true)
+	if !newRunner(o, c.Record).drive(s.self.life, s.self.stop.Done(), c.TakenOver) {
+		s.self.unsure.Store(true)
 	}
 }
 
@@ -234,24 +235,73 @@ func (o *Orchestrator) wake() {
 	}
 }
 
-// claim takes what is due, as far as there are places, and reports whether there may be more.
+// claim takes what is due, as far as there are slots, and reports whether there may be more.
 func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 	self, places := o.enter(o.cfg.Concurrency)
 	if places == 0 {
 		return len(o.slots) == cap(o.slots)
 	}
-	claimed, err := o.store.Claim(ctx, self.node, o.kinds, places)
-	if err != nil && ctx.Err() == nil {
-		o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
-		self.unsure.Store(true) // it may have been done all the same
+	defer func() {
+		for range places {
+			o.release(self)
+		}
+	}()
+	for _, g := range o.groups {
+		n := places
+		if g.def != nil {
+			n = o.reserve(g.def, places)
+		}
+		if n == 0 {
+			continue
+		}
+		claimed, err := o.store.Claim(ctx, self.node, g.kinds, n)
+		if err != nil && ctx.Err() == nil {
+			o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
+			self.unsure.Store(true) // it may have been done all the same
+		}
+		for _, c := range claimed {
+			def := o.defs[Kind{c.Name, c.Version}]
+			if g.def == nil {
+				o.reserve(def, 1)
+			}
+			places--
+			go o.run(slot{self, def}, c)
+		}
+		if g.def != nil {
+			o.unreserve(g.def, n-len(claimed))
+		}
+		more = more || len(claimed) == n
 	}
-	for _, c := range claimed {
-		go o.run(self, c)
+	return more
+}
+
+// group is what one call of Claim asks for: the kinds of all definitions without a limit of their own, whose def is nil,
+// or those of one with a limit.
+type group struct {
+	def   *definition
+	kinds []Kind
+}
+
+func (o *Orchestrator) groupKinds() {
+	var rest group
+	limited := map[*definition]int{}
+	for _, k := range o.kinds {
+		def := o.defs[k]
+		if def.atOnce == 0 {
+			rest.kinds = append(rest.kinds, k)
+			continue
+		}
+		i, known := limited[def]
+		if !known {
+			i = len(o.groups)
+			limited[def] = i
+			o.groups = append(o.groups, group{def: def})
+		}
+		o.groups[i].kinds = append(o.groups[i].kinds, k)
 	}
-	for range places - len(claimed) {
-		o.leave(self)
+	if len(rest.kinds) > 0 {
+		o.groups = append(o.groups, rest)
 	}
-	return len(claimed) == places
 }
 
 // drain waits for running handlers under a lease that is kept alive, and ends the lease.

@@ -2,15 +2,68 @@ package saga
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 )
 
+// ParallelDef runs steps at the same time.
+type ParallelDef[S any] struct{ part[S] }
+
+// Parallel runs the branches at the same time, each on its own copy of the state. Before the pivot the branches are
+// made by Step, after it by Retriable. Their changes are merged by the state's top-level JSON fields; two branches that
+// change the same field are an ErrMerge, unless Merge decides. When a branch fails, the others finish first; then
+// all are compensated, the last one first, or, after the pivot, the saga is stuck.
+func Parallel[S any](name string, branches ...Node[S]) *ParallelDef[S] {
+	n := newNode[S](name, kindParallel, nil, 1)
+	n.merge = mergeFields
+	for _, b := range branches {
+		n.branches = append(n.branches, b.build())
+	}
+	if len(branches) == 0 {
+		n.err = fmt.Errorf("%w: parallel %q has no branches", ErrDefinition, name)
+	}
+	return &ParallelDef[S]{part[S]{n}}
+}
+
+// Limit bounds how many branches run at once. Default: all of them.
+func (d *ParallelDef[S]) Limit(n int) *ParallelDef[S] { d.n.atOnce = n; return d }
+
+// Merge puts the result of a branch into the state: base is the state that the branch began with, branch what it made
+// of it, state what the branches that ended before made of it. Branches end in any order: the result must not depend on
+// it. An error or a panic leaves the branch in doubt, and the saga compensates. Default: by top-level JSON fields.
+func (d *ParallelDef[S]) Merge(merge func(base, state, branch S) (S, error)) *ParallelDef[S] {
+	if merge == nil {
+		return d
+	}
+	d.n.merge = func(base, state, branch []byte) (raw []byte, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("saga: the merge panicked: %v", p)
+			}
+		}()
+		var in [3]S
+		for i, raw := range [][]byte{base, state, branch} {
+			if err := json.Unmarshal(raw, &in[i]); err != nil {
+				return nil, fmt.Errorf("saga: decode the state: %w", err)
+			}
+		}
+		out, err := merge(in[0], in[1], in[2])
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(out)
+	}
+	return d
+}
+
 // parallel runs the branches of n that have not been completed, and stores each result as it comes. It settles all of
-// them before it says how it went: no compensation may meet a running action.
+// them before it says how it went: no compensation may meet a running action. A branch whose next attempt is far off
+// is left until then; the saga waits in the store when no other branch runs.
 func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *StepState) result {
 	type ended struct {
 		branch int
@@ -19,23 +72,27 @@ func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *Ste
 	}
 	base := r.rec.State
 	results := make(chan ended, len(n.branches))
-	running := 0
-	for i := range n.branches {
-		if st.Branches[i].Status == StepStarted {
-			running++
-		}
-	}
+	places := make(chan struct{}, cmp.Or(n.atOnce, len(n.branches)))
+	running, now := 0, time.Now()
 	for i, b := range n.branches {
-		if own := st.Branches[i]; own.Status == StepStarted {
-			br := &runner{o: r.o, def: r.def, rec: r.rec} // of the record it only reads what does not change
-			go func() {
-				res := br.attempts(ctx, stop, b, &own, nil, true)
-				results <- ended{i, own, res}
-			}()
+		own := st.Branches[i]
+		if own.Status != StepStarted || now.Before(own.RetryAt) {
+			continue
 		}
+		running++
+		br := &runner{o: r.o, def: r.def, rec: r.rec} // of the record it only reads what does not change
+		go func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			if stop.given() {
+				results <- ended{i, own, result{end: endPark}}
+				return
+			}
+			res := br.attempts(ctx, stop, b, &own, attemptOf{do: b.do, branch: true})
+			results <- ended{i, own, res}
+		}()
 	}
 	var lost error
-	out := result{end: endDone}
 	for range running {
 		e := <-results
 		switch e.res.end {
@@ -51,7 +108,7 @@ func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *Ste
 		case endRejected, endExhausted:
 			e.st.Status, e.st.Error = StepFailed, cut(e.res.err.Error())
 		case endPark:
-			out = e.res
+			e.st.RetryAt = time.Now().Add(e.res.delay).UTC()
 		case endLost:
 			lost = e.res.err
 		}
@@ -63,12 +120,24 @@ func (r *runner) parallel(ctx context.Context, stop stopSignal, n *node, st *Ste
 	if lost != nil {
 		return result{end: endLost, err: lost}
 	}
+	return settled(st, r.rec.State)
+}
+
+// settled is the result of a parallel none of whose branches runs.
+func settled(st *StepState, state []byte) result {
+	out := result{end: endDone, state: state}
+	var retryAt time.Time
 	for _, b := range st.Branches {
-		if b.Status == StepFailed && out.end != endPark {
+		switch {
+		case b.Status == StepStarted && (retryAt.IsZero() || b.RetryAt.Before(retryAt)):
+			retryAt = b.RetryAt
+		case b.Status == StepFailed:
 			out = result{end: endExhausted, step: b.Name, err: errors.New(b.Error)}
 		}
 	}
-	out.state = r.rec.State
+	if !retryAt.IsZero() {
+		return result{end: endPark, delay: time.Until(retryAt)}
+	}
 	return out
 }
 

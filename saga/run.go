@@ -157,8 +157,8 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 				if forbidden() {
 					return err
 				}
-				if r.atBoundary() {
-					r.applyCancel()
+				if r.cancelled() && r.atBoundary() {
+					r.turnBack(ErrCancelled)
 				}
 				r.cancelAtEnd()
 				if r.rec.Owner == "" {
@@ -191,14 +191,15 @@ func (r *runner) atBoundary() bool {
 	return st.Attempts == 0 && !st.InDoubt
 }
 
-// applyCancel starts compensation where a cancellation has come and the saga may still be cancelled: the pivot has not
-// begun, or its beginning has not been stored yet.
-func (r *runner) applyCancel() {
-	if _, cancelled := r.rec.Signals[cancelSignal]; !cancelled || r.rec.Status != Running || r.rec.Cursor > r.def.pivot {
-		return
-	}
+func (r *runner) cancelled() bool {
+	_, here := r.rec.Signals[cancelSignal]
+	return here
+}
+
+// turnBack starts compensation unless the pivot has begun, and its beginning was stored.
+func (r *runner) turnBack(cause error) {
 	fresh := r.atBoundary()
-	if r.rec.Cursor == r.def.pivot && !fresh {
+	if r.rec.Status != Running || r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && !fresh {
 		return
 	}
 	st := &r.rec.Steps[r.rec.Cursor]
@@ -208,7 +209,12 @@ func (r *runner) applyCancel() {
 			st.Branches[i].Status = StepNotStarted
 		}
 	}
-	r.startCompensation(st.Name, ErrCancelled.Error())
+	r.startCompensation(st.Name, cause.Error())
+}
+
+// deadline returns until when the saga must have begun its pivot.
+func (r *runner) deadline() (at time.Time, bounded bool) {
+	return r.rec.CreatedAt.Add(r.def.bound), r.def.bound > 0 && r.rec.Cursor <= r.def.pivot
 }
 
 // cancelAtEnd turns the end of a saga without a pivot into its compensation where a cancellation came during the last
@@ -261,6 +267,9 @@ func (r *runner) park(ctx context.Context, delay time.Duration) error {
 }
 
 func (r *runner) parkUntil(ctx context.Context, at time.Time) error {
+	if end, bounded := r.deadline(); bounded && r.rec.Status == Running && end.Before(at) && time.Now().Before(end) {
+		at = end
+	}
 	r.rec.Owner, r.rec.WakeAt = "", at.UTC()
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
@@ -282,27 +291,43 @@ func (o *Orchestrator) wakeAt(at time.Time) {
 
 // forward makes the step at the cursor, and stores its result together with the intent of the next one.
 func (r *runner) forward(ctx context.Context, stop stopSignal) error {
-	if r.applyCancel(); r.rec.Status != Running {
+	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
+	if r.cancelled() {
+		r.turnBack(ErrCancelled)
+	} else if at, bounded := r.deadline(); bounded && !time.Now().Before(at) {
+		if n.kind == kindAwait && !st.TimedOut { // a signal that came in time is handled first
+			if !r.signalled(n, st) {
+				return r.unlessSignalled(ctx, n, func(*StepState) { r.turnBack(ErrDeadline) })
+			}
+		} else {
+			r.turnBack(ErrDeadline)
+		}
+	}
+	if r.rec.Status != Running {
 		return r.save(ctx)
 	}
-	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
 	var res result
 	switch n.kind {
 	case kindParallel:
 		res = r.parallel(ctx, stop, n, st)
+	case kindSleep:
+		res = r.sleep(n, st)
 	case kindAwait:
-		payload, here := r.rec.Signals[n.name]
-		if !here {
+		here := false
+		if res, here = r.await(ctx, stop, n, st); !here {
 			return r.wait(ctx, n, st)
 		}
-		res = r.attempts(ctx, stop, n, st, payload, false)
 	default:
-		res = r.attempts(ctx, stop, n, st, nil, false)
+		res = r.attempts(ctx, stop, n, st, attemptOf{do: n.do})
 	}
 	switch res.end {
 	case endDone:
-		st.Status, st.Error = StepCompleted, ""
 		r.rec.State = res.state
+		if n.each && !st.TimedOut && !res.done { // the next signal has attempts of its own
+			st.Attempts, st.Error = 0, ""
+			break
+		}
+		st.Status, st.Error = StepCompleted, ""
 		if r.rec.Cursor++; r.rec.Cursor == len(r.def.nodes) {
 			r.finish(Completed)
 		} else {
@@ -312,7 +337,7 @@ func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 		st.Status, st.Error = StepFailed, cut(res.err.Error())
 		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt
 		if forward {
-			r.rec.FailedStep, r.rec.Cause = st.Name, st.Error
+			r.rec.FailedStep, r.rec.Cause = cmp.Or(res.step, st.Name), st.Error
 			r.finish(Stuck)
 		} else {
 			r.startCompensation(cmp.Or(res.step, st.Name), st.Error)
@@ -328,27 +353,6 @@ func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 // finish ends the saga, or leaves it to operators.
 func (r *runner) finish(s Status) {
 	r.rec.Status, r.rec.Owner = s, ""
-}
-
-// wait parks at an await whose signal is not there, or starts compensation after its timeout. Save refuses with
-// ErrSignalled when the signal came meanwhile, so exactly one of the two wins.
-func (r *runner) wait(ctx context.Context, n *node, st *StepState) error {
-	if st.Deadline.IsZero() {
-		return r.parkUntil(ctx, time.Now().Add(365*24*time.Hour))
-	}
-	if time.Now().Before(st.Deadline) {
-		return r.parkUntil(ctx, st.Deadline)
-	}
-	before := r.rec.Clone()
-	st.Status, st.Error = StepFailed, ErrAwaitTimeout.Error()
-	r.startCompensation(n.name, ErrAwaitTimeout.Error())
-	err := r.saveUnless(ctx, func() bool { _, here := r.rec.Signals[n.name]; return here })
-	if errors.Is(err, ErrSignalled) {
-		before.Signals, before.SignalSeq = r.rec.Signals, r.rec.SignalSeq
-		r.rec = before
-		return nil
-	}
-	return err
 }
 
 // checkpoint stores the state in the middle of a step.

@@ -54,8 +54,14 @@ type StepState struct {
 	UndoError string `json:"undo_error,omitempty"`
 	// Undone says that the compensation needs no more: it ran, was not needed, or was skipped by an operator.
 	Undone bool `json:"undone,omitempty"`
-	// Deadline is until when an awaited signal is waited for, in UTC.
+	// Deadline is until when a signal is awaited, or a sleep lasts, in UTC.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// TimedOut says that an awaited signal did not come in time, and that the saga goes on without it.
+	TimedOut bool `json:"timed_out,omitempty"`
+	// Seen is the number of the last signal that an AwaitEach has handled.
+	Seen int64 `json:"seen,omitempty"`
+	// RetryAt is when the next attempt of a branch is due, in UTC.
+	RetryAt time.Time `json:"retry_at,omitzero"`
 	// Branches are those of a Parallel.
 	Branches []StepState `json:"branches,omitempty"`
 }
@@ -159,9 +165,9 @@ type Store interface {
 	// record that the store can never hold is ErrUnstorable.
 	Save(ctx context.Context, r Record) error
 	// Signal keeps a payload under a name, once: the first one stays. It returns whether this was the first, sets
-	// WakeAt to now, and ErrNotFound or ErrFinished. check sees the saga first, in the same transaction, and can
+	// WakeAt to now, and ErrNotFound or ErrFinished. payload sees the saga first, in the same transaction, and can
 	// refuse.
-	Signal(ctx context.Context, id, name string, payload []byte, check func(Record) error) (first bool, err error)
+	Signal(ctx context.Context, id, name string, payload func(Record) ([]byte, error)) (first bool, err error)
 	// Heartbeat gives the node a lease from now on. Leave ends it.
 	Heartbeat(ctx context.Context, node string, lease time.Duration) error
 	Leave(ctx context.Context, node string) error

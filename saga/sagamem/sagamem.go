@@ -170,8 +170,7 @@ func (s *Store) Save(_ context.Context, r saga.Record) error {
 func (s *Store) Signal(
 	_ context.Context,
 	id, name string,
-	payload []byte,
-	check func(saga.Record) error,
+	payload func(saga.Record) ([]byte, error),
 ) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,13 +185,14 @@ func (s *Store) Signal(
 	if r.Status == saga.Completed || r.Status == saga.Compensated {
 		return false, saga.ErrFinished
 	}
-	if err := check(r.Clone()); err != nil {
+	raw, err := payload(r.Clone())
+	if err != nil {
 		return false, err
 	}
 	if r.Signals == nil {
 		r.Signals = map[string][]byte{}
 	}
-	r.Signals[name] = slices.Clone(payload)
+	r.Signals[name] = slices.Clone(raw)
 	r.SignalSeq++
 	r.WakeAt = time.Now().UTC()
 	s.put(r)

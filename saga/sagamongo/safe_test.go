@@ -37,7 +37,7 @@ func TestWritesAreSafe(t *testing.T) {
 	_, _, err1 := store.Insert(ctx, saga.Record{ID: "a"})
 	r, err2 := store.Get(ctx, "a")
 	_, err3 := store.Claim(ctx, "node", []saga.Kind{kind}, 1)
-	_, err4 := store.Signal(ctx, "a", "paid", nil, func(saga.Record) error { return nil })
+	_, err4 := store.Signal(ctx, "a", "paid", func(saga.Record) ([]byte, error) { return nil, nil })
 	_, err5 := store.List(ctx, saga.Filter{})
 	_, err6 := store.Shapes(ctx, kind)
 	err = errors.Join(err1, err2, err3, err4, err5, err6, store.Save(ctx, r), store.Heartbeat(ctx, "node", time.Minute), store.Leave(ctx, "node"))

@@ -162,6 +162,9 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 	d.CreatedAt = time.Now().UnixMicro()
 	d.UpdatedAt = d.CreatedAt
 	d.Signals = []signal{}
+	for name, payload := range r.Signals {
+		d.Signals = append(d.Signals, signal{name, payload})
+	}
 	if _, err = s.sagas.InsertOne(ctx, d); mongo.IsDuplicateKeyError(err) {
 		stored, err := s.Get(ctx, r.ID)
 		return stored, false, err
@@ -258,8 +261,7 @@ func tooLarge(err error) bool {
 func (s *Store) Signal(
 	ctx context.Context,
 	id, name string,
-	payload []byte,
-	check func(saga.Record) error,
+	payload func(saga.Record) ([]byte, error),
 ) (bool, error) {
 	ctx = alone(ctx)
 	for {
@@ -273,7 +275,8 @@ func (s *Store) Signal(
 		if r.Status == saga.Completed || r.Status == saga.Compensated {
 			return false, saga.ErrFinished
 		}
-		if err := check(r); err != nil {
+		raw, err := payload(r)
+		if err != nil {
 			return false, err
 		}
 		now, err := s.now(ctx)
@@ -289,7 +292,7 @@ func (s *Store) Signal(
 				{Key: "signal_seq", Value: r.SignalSeq},
 			},
 			bson.D{
-				{Key: "$push", Value: bson.D{{Key: "signals", Value: signal{name, payload}}}},
+				{Key: "$push", Value: bson.D{{Key: "signals", Value: signal{name, raw}}}},
 				{Key: "$inc", Value: bson.D{{Key: "signal_seq", Value: 1}}},
 				{Key: "$set", Value: bson.D{{Key: "wake_at", Value: now.UnixMicro()}}},
 			},

@@ -169,8 +169,7 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 func (s *Store) Signal(
 	ctx context.Context,
 	id, name string,
-	payload []byte,
-	check func(saga.Record) error,
+	payload func(saga.Record) ([]byte, error),
 ) (first bool, err error) {
 	lock := ""
 	if s.db.Dialect() == sqldb.PostgreSQL {
@@ -188,13 +187,14 @@ func (s *Store) Signal(
 		if r.Status == saga.Completed || r.Status == saga.Compensated {
 			return saga.ErrFinished
 		}
-		if err := check(r); err != nil {
+		raw, err := payload(r)
+		if err != nil {
 			return err
 		}
 		if r.Signals == nil {
 			r.Signals = map[string][]byte{}
 		}
-		r.Signals[name] = payload
+		r.Signals[name] = raw
 		e, err := encode(r)
 		if err != nil {
 			return err

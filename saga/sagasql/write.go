@@ -21,7 +21,7 @@ var errMissed = errors.New("sagasql: the row is not as expected")
 
 // insertAll makes rows.
 func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
-	const fields = 15
+	const fields = 17
 	rows := make([][]any, len(list))
 	for i, r := range list {
 		e, err := encode(r)
@@ -44,6 +44,8 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 			r.Fence,
 			r.Owner,
 			time.Until(r.WakeAt).Microseconds(),
+			e.signals,
+			r.SignalSeq,
 		}
 	}
 	one := func(at int) string {
@@ -51,7 +53,7 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 		return "(" + strings.Join(
 			m[:12],
 			", ",
-		) + ", 1, " + m[12] + ", " + m[13] + ", @now + " + m[14] + ", '{}', 0, @now, @now)"
+		) + ", 1, " + m[12] + ", " + m[13] + ", @now + " + m[14] + ", " + m[15] + ", " + m[16] + ", @now, @now)"
 	}
 	return s.each(ctx, list, rows, func(rows [][]any) (string, []any) {
 		values := make([]string, len(rows))

@@ -122,4 +122,7 @@ func takeover(t *testing.T, s saga.Store, _ Features) {
 	}
 }
 
-func pass(saga.Record) error { return nil }
+// payload accepts a signal.
+func payload(raw string) func(saga.Record) ([]byte, error) {
+	return func(saga.Record) ([]byte, error) { return []byte(raw), nil }
+}

@@ -35,7 +35,9 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 			"			u.st.UndoAttempts++\n			if err := r.save(ctx); err != nil {\n				return result{end: endLost, err: err}\n			}\n",
 			"			u.st.UndoAttempts++\n"}}},
 		"the attempt in the key": {"four", []edit{{"call.go",
-			"	return c.id + \"/\" + c.step + \"/do\"", "	return c.id + \"/\" + c.step + \"/do\" + string(rune('0'+c.attempt))"}}},
+			"signalSuffix(c.signal) + \"/do\"", "signalSuffix(c.signal) + \"/do\" + string(rune('0'+c.attempt))"}}},
+		"an OnTimeout that does not run": {"waits", []edit{{"await.go",
+			"r.attempts(ctx, stop, n, st, attemptOf{do: n.onTimeout}), true", "result{end: endDone, state: r.rec.State}, true"}}},
 		"a pivot that is compensated": {"four", []edit{{"run.go",
 			"		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt", "		forward := false"}}},
 	} {

@@ -15,6 +15,9 @@ func (w *world) violations(plan Plan) (out []Violation) {
 	pivot := ""
 	for _, s := range w.steps {
 		position[s.Name] = s.Position
+		if s.Kind == "sleep" { // it has no effect
+			continue
+		}
 		if s.Kind == "pivot" {
 			pivot = s.Name
 		}

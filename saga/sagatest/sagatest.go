@@ -36,6 +36,7 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		{"InsertOnce", insertOnce},
 		{"InsertAtOnce", insertAtOnce},
 		{"SaveAtOnce", saveAtOnce},
+		{"InsertWithSignals", insertWithSignals},
 		{"SaveAndGet", saveAndGet},
 		{"SaveIsFenced", saveIsFenced},
 		{"ClaimInOrder", claimInOrder},
@@ -260,13 +261,13 @@ func signals(t *testing.T, s saga.Store, _ Features) {
 	r.WakeAt = time.Now().Add(time.Hour)
 	insert(t, s, r)
 	boom := errors.New("boom")
-	if _, err := s.Signal(t.Context(), "x", "go", []byte(`1`), func(saga.Record) error { return boom }); !errors.Is(err, boom) {
+	if _, err := s.Signal(t.Context(), "x", "go", func(saga.Record) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
 		t.Errorf("a refused signal: %v", err)
 	}
-	if first, err := s.Signal(t.Context(), "x", "go", []byte(`{"v":1}`), pass); err != nil || !first {
+	if first, err := s.Signal(t.Context(), "x", "go", payload(`{"v":1}`)); err != nil || !first {
 		t.Errorf("the first signal: %v, %v", first, err)
 	}
-	if first, err := s.Signal(t.Context(), "x", "go", []byte(`{"v":2}`), pass); err != nil || first {
+	if first, err := s.Signal(t.Context(), "x", "go", payload(`{"v":2}`)); err != nil || first {
 		t.Errorf("the second signal: %v, %v", first, err)
 	}
 	if got := get(t, s, "x"); string(got.Signals["go"]) != `{"v":1}` || got.SignalSeq != 1 || got.Revision != 1 {
@@ -276,14 +277,32 @@ func signals(t *testing.T, s saga.Store, _ Features) {
 	if c := claim(t, s, "n", 1); len(c) != 1 || string(c[0].Signals["go"]) != `{"v":1}` {
 		t.Errorf("a signal did not wake the saga: %v", c)
 	}
-	if _, err := s.Signal(t.Context(), "none", "go", []byte(`1`), pass); !errors.Is(err, saga.ErrNotFound) {
+	if _, err := s.Signal(t.Context(), "none", "go", payload(`1`)); !errors.Is(err, saga.ErrNotFound) {
 		t.Errorf("a signal to none: %v", err)
 	}
 	done := record("done")
 	done.Status = saga.Compensated
 	insert(t, s, done)
-	if _, err := s.Signal(t.Context(), "done", "go", []byte(`1`), pass); !errors.Is(err, saga.ErrFinished) {
+	if _, err := s.Signal(t.Context(), "done", "go", payload(`1`)); !errors.Is(err, saga.ErrFinished) {
 		t.Errorf("a signal to a finished saga: %v", err)
+	}
+}
+
+func insertWithSignals(t *testing.T, s saga.Store, _ Features) {
+	r := record("x")
+	r.Signals, r.SignalSeq = map[string][]byte{"go": []byte(`{"v":1}`)}, 1
+	insert(t, s, r)
+	if got := get(t, s, "x"); string(got.Signals["go"]) != `{"v":1}` || got.SignalSeq != 1 {
+		t.Errorf("stored: %s, sequence %d", got.Signals["go"], got.SignalSeq)
+	}
+	if first, err := s.Signal(t.Context(), "x", "go", payload(`2`)); err != nil || first {
+		t.Errorf("the same signal again: %v, %v", first, err)
+	}
+	if _, err := s.Signal(t.Context(), "x", "on", payload(`3`)); err != nil {
+		t.Error(err)
+	}
+	if got := get(t, s, "x"); got.SignalSeq != 2 || len(got.Signals) != 2 {
+		t.Errorf("stored: %q, sequence %d", got.Signals, got.SignalSeq)
 	}
 }
 
@@ -291,7 +310,7 @@ func signalAgainstSave(t *testing.T, s saga.Store, _ Features) {
 	insert(t, s, record("x"))
 	lease(t, s, "n", time.Minute)
 	r := first(t, s, "n")
-	if _, err := s.Signal(t.Context(), "x", "go", []byte(`1`), pass); err != nil {
+	if _, err := s.Signal(t.Context(), "x", "go", payload(`1`)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Save(t.Context(), r); !errors.Is(err, saga.ErrSignalled) {

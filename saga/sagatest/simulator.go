@@ -106,16 +106,23 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 				}
 			}
 		}
+		client := saga.Substitute(def, func(context.Context, *saga.Call) error { return nil })
+		outside := saga.Must(saga.New(w.store, saga.Config{Logger: quiet}, client)) // sends signals and does not run
 		w.launch()
 		w.mu.Lock()
 		w.launch() // a second node stands by
 		w.mu.Unlock()
 		for _, s := range w.steps {
-			if s.Kind == "await" && w.at("event "+s.Name, Never) != Never {
-				time.AfterFunc(time.Second, func() {
-					_, _ = w.store.Signal(ctx, sagaID, s.Name, []byte("null"), func(saga.Record) error { return nil })
-				})
+			if s.Kind != "await" && s.Kind != "await-each" || w.at("event "+s.Name, Never) == Never {
+				continue
 			}
+			time.AfterFunc(time.Second, func() {
+				if s.Kind == "await-each" {
+					_ = client.SignalEach(ctx, outside, sagaID, s.Name, "event-1", nil)
+					return
+				}
+				_ = client.Signal(ctx, outside, sagaID, s.Name, nil)
+			})
 		}
 		pause := time.Second
 		for end := time.Now().Add(patience); ; {
