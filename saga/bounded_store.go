@@ -71,3 +71,21 @@ func (s boundedStore) Shapes(ctx context.Context, k Kind) ([]string, error) {
 	defer cancel()
 	return s.Store.Shapes(ctx, k)
 }
+
+func (s boundedStore) Count(ctx context.Context, f Filter) (int, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	return s.Store.Count(ctx, f)
+}
+
+func (s boundedStore) Delete(ctx context.Context, id string) error {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	return s.Store.Delete(ctx, id)
+}
+
+func (s boundedStore) Prune(ctx context.Context, before time.Time, limit int) (int, error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	return s.Store.Prune(ctx, before, limit)
+}

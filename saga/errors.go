@@ -33,6 +33,8 @@ var (
 	// ErrUnstorable is returned by a Store that can never hold a record, because of its content or its size. The saga
 	// becomes stuck.
 	ErrUnstorable = errors.New("saga: the store cannot hold the saga")
+	// ErrUnfinished says that the saga has not ended, and cannot be deleted.
+	ErrUnfinished = errors.New("saga: not ended yet")
 	// ErrFinished says that the saga has ended already.
 	ErrFinished = errors.New("saga: finished")
 	// ErrNotStuck says that only a stuck saga can be retried or skipped.

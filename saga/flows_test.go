@@ -395,3 +395,47 @@ func TestWaitsStandWhereTheyMay(t *testing.T) {
 		}
 	}
 }
+
+// countingStore counts the reads of waiting callers.
+type countingStore struct {
+	saga.Store
+	reads atomic.Int64
+}
+
+func (s *countingStore) Get(ctx context.Context, id string) (saga.Record, error) {
+	s.reads.Add(1)
+	return s.Store.Get(ctx, id)
+}
+
+func (s *countingStore) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
+	s.reads.Add(1)
+	return s.Store.List(ctx, f)
+}
+
+func TestCallersThatWaitShareAPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		def := saga.Define("x", 1, saga.Sleep[flow]("wait", 10*time.Second))
+		store := &countingStore{Store: sagamem.New()}
+		o := orchestrate(t, store.Store, def)
+		web := saga.Must(saga.New(store, saga.Config{}, def)) // does not run
+		const callers = 1500
+		var wg sync.WaitGroup
+		for i := range callers {
+			h := saga.Must(def.Start(t.Context(), web, fmt.Sprint(i), flow{}))
+			wg.Go(func() {
+				if _, err := h.Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		begin := time.Now()
+		wg.Wait()
+		if took := time.Since(begin); took > 15*time.Second {
+			t.Errorf("the callers waited %v", took)
+		}
+		if n := store.reads.Load(); n > callers+200 {
+			t.Errorf("%d reads for %d callers in about 11 s, want one a caller and two every 250 ms", n, callers)
+		}
+		_ = o
+	})
+}

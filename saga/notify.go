@@ -3,12 +3,24 @@ package saga
 import (
 	"context"
 	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/backoff"
 )
 
 // Callers that wait for a saga are notified of changes that this process stores, and need not ask the store.
 
-// subscribe returns a channel that gets the record whenever this process stores a change of the saga; only the latest
-// is kept. ended is the record of one that has ended here a short while ago, and here says that it is at work.
+const (
+	// waitPoll is how often it is looked for what other processes do.
+	waitPoll = 250 * time.Millisecond
+	// waitCheck is how often a single saga is looked for all the same.
+	waitCheck = 30 * time.Second
+)
+
+// subscribe returns a channel that gets the record whenever this process stores a change of the saga, or sees that it
+// has ended elsewhere; only the latest is kept. ended is the record of one that has ended here a short while ago, and
+// here says that it is at work.
 func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record, here bool, cancel func()) {
 	changed = make(chan Record, 1)
 	o.mu.Lock()
@@ -17,6 +29,11 @@ func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record,
 		o.waiting[id] = map[chan Record]struct{}{}
 	}
 	o.waiting[id][changed] = struct{}{}
+	if o.stopPoll == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		o.stopPoll = stop
+		go o.poll(ctx)
+	}
 	_, here = o.here[id]
 	return changed, o.last.get(id), here, func() {
 		o.mu.Lock()
@@ -25,6 +42,54 @@ func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record,
 		if len(o.waiting[id]) == 0 {
 			delete(o.waiting, id)
 		}
+		if len(o.waiting) == 0 {
+			o.stopPoll()
+			o.stopPoll = nil
+		}
+	}
+}
+
+// poll looks for the ends of sagas that callers wait for and that do not run here, until the last caller has left.
+func (o *Orchestrator) poll(ctx context.Context) {
+	for backoff.Sleep(ctx, waitPoll) == nil {
+		for ids := range slices.Chunk(o.awaitedElsewhere(), MaxFilterIDs) {
+			ended, err := o.store.List(ctx, Filter{
+				IDs: ids, Statuses: []Status{Completed, Compensated, Stuck}, Limit: len(ids),
+			})
+			if err != nil && ctx.Err() == nil {
+				o.cfg.Logger.WarnContext(ctx, "saga: looking for the ends of sagas failed, trying again", "error", err)
+				_ = backoff.Sleep(ctx, o.cfg.Poll)
+				break
+			}
+			o.mu.Lock()
+			for _, r := range ended {
+				send(o.waiting[r.ID], r)
+			}
+			o.mu.Unlock()
+		}
+	}
+}
+
+// awaitedElsewhere returns the sagas that callers wait for and that do not run here.
+func (o *Orchestrator) awaitedElsewhere() (ids []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id := range o.waiting {
+		if _, here := o.here[id]; !here {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// send gives a record to callers that wait. The orchestrator's mu is held.
+func send(waiting map[chan Record]struct{}, r Record) {
+	for c := range waiting {
+		select {
+		case <-c: // an older one that was not received
+		default:
+		}
+		c <- r
 	}
 }
 
@@ -51,13 +116,7 @@ func (o *Orchestrator) changed(ctx context.Context, r Record) {
 		if r.Status.Ended() && r.Status != Stuck && len(kept.State) <= maxRecentState {
 			o.last.put(&kept) // a stuck saga may be retried on another node
 		}
-		for c := range waiting {
-			select {
-			case <-c: // an older one that was not received
-			default:
-			}
-			c <- kept
-		}
+		send(waiting, kept)
 	}
 	o.mu.Unlock()
 	if o.cfg.OnChange != nil {

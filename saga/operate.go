@@ -71,8 +71,8 @@ func (o *Orchestrator) RetryAll(ctx context.Context, f Filter, actor string) (re
 		if err != nil || len(page) == 0 {
 			return retried, errors.Join(append(failed, err)...)
 		}
+		f = f.Next(page)
 		for _, r := range page {
-			f.After = r.ID
 			if err := o.Retry(ctx, r.ID, actor); err != nil {
 				failed = append(failed, err)
 				continue
@@ -196,4 +196,35 @@ func (o *Orchestrator) amend(ctx context.Context, id string, a Audit, change fun
 	o.changed(ctx, r)
 	o.wake()
 	return nil
+}
+
+// Delete deletes a saga that has ended, with its history, such as to erase a person's data. A stuck saga can be deleted
+// too. A saga that is started with its id later is a new one. The error is ErrUnfinished or ErrNotFound.
+func (o *Orchestrator) Delete(ctx context.Context, id string) error {
+	if err := o.store.Delete(ctx, id); err != nil {
+		return fmt.Errorf("saga: delete %s: %w", id, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last.forget(id)
+	return nil
+}
+
+// pruneAtOnce is how many sagas Prune deletes in a transaction: few enough not to hold others up.
+const pruneAtOnce = 500
+
+// Prune deletes sagas that were completed or compensated before a time, with their history, and returns how many. It
+// can be stopped and called again. A saga whose id is used once more after that is a new one: keep ids at least as long
+// as callers may repeat a start. What is stuck stays.
+func (o *Orchestrator) Prune(ctx context.Context, before time.Time) (pruned int64, err error) {
+	for {
+		n, err := o.store.Prune(ctx, before, pruneAtOnce)
+		pruned += int64(n)
+		if err != nil {
+			return pruned, fmt.Errorf("saga: prune: %w", err)
+		}
+		if n < pruneAtOnce {
+			return pruned, nil
+		}
+	}
 }

@@ -39,6 +39,9 @@ type Config struct {
 	// DrainTimeout bounds how long running handlers may go on after Run's context ends. Default 20 s. Negative disables
 	// it.
 	DrainTimeout time.Duration
+	// ObserveInterval is how often the store is asked how many sagas run, compensate and are stuck, for the metrics.
+	// Default 30 s. Negative disables these metrics.
+	ObserveInterval time.Duration
 	// Logger gets failures, stuck sagas as errors, and starts and ends. Default slog.Default.
 	Logger *slog.Logger
 	// TracerProvider, MeterProvider and Propagator carry traces and correlation ids. Nil means the global providers,
@@ -59,19 +62,21 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
+	gauges gauges
 	groups []group // of kinds, by Claim
 	wakes  chan struct{}
 	slots  chan struct{}
 
-	mu      sync.Mutex
-	self    *identity // nil while there is no lease, and when Run ends
-	retired map[*identity]struct{}
-	running bool
-	atWork  map[*definition]int // sagas that run here
-	busy    sync.WaitGroup
-	waiting map[string]map[chan Record]struct{} // by saga, who waits for its end
-	here    map[string]struct{}                 // sagas at work in this process
-	last    *recent
+	mu       sync.Mutex
+	self     *identity // nil while there is no lease, and when Run ends
+	retired  map[*identity]struct{}
+	running  bool
+	atWork   map[*definition]int // sagas that run here
+	busy     sync.WaitGroup
+	waiting  map[string]map[chan Record]struct{} // by saga, the callers that wait for its end
+	stopPoll context.CancelFunc                  // ends poll; nil while no caller waits
+	here     map[string]struct{}                 // sagas at work in this process
+	last     *recent
 }
 
 // New returns an orchestrator of the definitions. An invalid one is ErrDefinition.
@@ -84,6 +89,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 	cfg.ParkAfter = cmp.Or(cfg.ParkAfter, time.Second)
 	cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 20*time.Second)
 	cfg.StoreTimeout = cmp.Or(cfg.StoreTimeout, min(cfg.Lease/3, 5*time.Second))
+	cfg.ObserveInterval = cmp.Or(cfg.ObserveInterval, 30*time.Second)
 	cfg.MaxTakeovers = cmp.Or(cfg.MaxTakeovers, 5)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 64)
 	cfg.Name = cmp.Or(cfg.Name, "orchestrator")
@@ -176,8 +182,16 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		o.cfg.Logger.ErrorContext(ctx, "saga: the store does not answer, no saga runs here", "error", err)
 		_ = backoff.Sleep(ctx, o.cfg.Poll)
 	}
-	beats := make(chan struct{})
-	go func() { defer close(beats); o.heartbeat(ctx) }()
+	var background sync.WaitGroup
+	background.Go(func() { o.heartbeat(ctx) })
+	if o.cfg.ObserveInterval > 0 {
+		unregister, err := o.export()
+		if err != nil {
+			return fmt.Errorf("saga: register the metrics: %w", err)
+		}
+		defer func() { _ = unregister() }() // it has nothing to say
+		background.Go(func() { o.observe(ctx) })
+	}
 
 	ticker := time.NewTicker(o.cfg.Poll)
 	defer ticker.Stop()
@@ -196,7 +210,7 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 		case <-o.wakes:
 		}
 	}
-	<-beats
+	background.Wait()
 	return o.drain()
 }
 
@@ -357,9 +371,20 @@ func (o *Orchestrator) Get(ctx context.Context, id string) (Record, error) {
 	return o.store.Get(ctx, id)
 }
 
-// List returns sagas by id.
+// List returns sagas in the order of their start.
 func (o *Orchestrator) List(ctx context.Context, f Filter) ([]Record, error) {
+	if len(f.IDs) > MaxFilterIDs {
+		return nil, fmt.Errorf("saga: list: %d ids: want at most %d", len(f.IDs), MaxFilterIDs)
+	}
 	return o.store.List(ctx, f)
+}
+
+// Count counts the sagas that f selects, up to f.Limit: a result of f.Limit means as many or more.
+func (o *Orchestrator) Count(ctx context.Context, f Filter) (int, error) {
+	if len(f.IDs) > MaxFilterIDs {
+		return 0, fmt.Errorf("saga: count: %d ids: want at most %d", len(f.IDs), MaxFilterIDs)
+	}
+	return o.store.Count(ctx, f)
 }
 
 // errStop ends the drive of a saga that the orchestrator has given back.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -90,7 +91,7 @@ type Record struct {
 	Steps []StepState
 	// FailedStep and Cause say why the saga compensates or is stuck.
 	FailedStep, Cause string
-	// Headers carry correlation id and trace context.
+	// Headers carry correlation id, trace context and search attributes.
 	Headers map[string]string
 	Audit   []Audit
 
@@ -105,6 +106,23 @@ type Record struct {
 	SignalSeq int64
 
 	CreatedAt, UpdatedAt time.Time
+}
+
+// attributeHeader begins the header of a search attribute.
+const attributeHeader = "sillar-attribute-"
+
+// Attributes returns the search attributes of the saga: see WithAttributes.
+func (r Record) Attributes() map[string]string {
+	var out map[string]string
+	for header, value := range r.Headers {
+		if name, ok := strings.CutPrefix(header, attributeHeader); ok {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = value
+		}
+	}
+	return out
 }
 
 // Clone returns a copy that shares no memory: for stores that keep records in memory.
@@ -133,17 +151,35 @@ type Claimed struct {
 	TakenOver bool
 }
 
-// Filter selects sagas for List.
+// Filter selects sagas for List and Count. The zero Filter selects all.
 type Filter struct {
 	// Name is the definition's; "" selects all.
 	Name string
 	// Statuses selects; empty selects all.
 	Statuses []Status
-	// Limit bounds the result. 0 and less mean 100.
-	Limit int
-	// After is the id that the page before ended with. Sagas are listed by id.
+	// Attribute and Value select the sagas that were started with the search attribute; see WithAttributes.
+	Attribute, Value string
+	// IDs selects among these sagas, at most 1,000; empty selects all.
+	IDs []string
+	// Since and Until select the sagas that were started from Since on and before Until. Zero: no bound.
+	Since, Until time.Time
+	// After is the id that the page before ended with, and Since its start: see Next.
 	After string
+	// Limit bounds the result. 0 and less mean 100, for Count 10,000.
+	Limit int
 }
+
+// Next returns the filter of the page after one that List returned.
+func (f Filter) Next(page []Record) Filter {
+	if len(page) > 0 {
+		last := page[len(page)-1]
+		f.Since, f.After = last.CreatedAt, last.ID
+	}
+	return f
+}
+
+// MaxFilterIDs bounds Filter.IDs.
+const MaxFilterIDs = 1000
 
 // Store keeps sagas. Package sagatest checks that an adapter keeps the promises. Times are judged by the store's
 // clock, which all orchestrators share.
@@ -171,8 +207,14 @@ type Store interface {
 	// Heartbeat gives the node a lease from now on. Leave ends it.
 	Heartbeat(ctx context.Context, node string, lease time.Duration) error
 	Leave(ctx context.Context, node string) error
-	// List returns sagas by id.
+	// List returns sagas in the order of their start, those of the same instant by id.
 	List(ctx context.Context, f Filter) ([]Record, error)
+	// Count counts sagas, up to f.Limit.
+	Count(ctx context.Context, f Filter) (int, error)
+	// Delete deletes a saga that has ended, and all that is kept of it. The error is ErrNotFound or ErrUnfinished.
+	Delete(ctx context.Context, id string) error
+	// Prune deletes up to limit sagas that were completed or compensated before a time, and returns how many.
+	Prune(ctx context.Context, before time.Time, limit int) (int, error)
 	// Shapes returns the shapes of unfinished sagas of a kind.
 	Shapes(ctx context.Context, k Kind) ([]string, error)
 }

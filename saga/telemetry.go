@@ -19,6 +19,7 @@ type telemetry struct {
 	finished metric.Int64Counter
 	steps    metric.Float64Histogram
 	overdue  metric.Int64UpDownCounter
+	meter    metric.Meter
 }
 
 func newTelemetry(cfg Config) (*telemetry, error) {
@@ -37,7 +38,7 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 	overdue, err3 := m.Int64UpDownCounter("sillar.saga.handlers.overdue", metric.WithUnit("{handler}"),
 		metric.WithDescription("Handlers that run on although their timeout has passed."))
-	return &telemetry{tp.Tracer(scope), finished, steps, overdue}, errors.Join(err, err2, err3)
+	return &telemetry{tp.Tracer(scope), finished, steps, overdue, m}, errors.Join(err, err2, err3)
 }
 
 func (t *telemetry) saga(ctx context.Context, r Record) (context.Context, trace.Span) {

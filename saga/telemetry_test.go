@@ -2,10 +2,16 @@ package saga_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -90,6 +96,56 @@ func TestTraceGoesOnAfterACrash(t *testing.T) {
 		}
 		if counts["sillar.saga.finished COMPLETED"] != 1 || counts["sillar.saga.step.duration success"] != 2 || counts["sillar.saga.step.duration in_doubt"] != 1 {
 			t.Errorf("metrics %v", counts)
+		}
+	})
+}
+
+func TestGaugesOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdkmetric.NewManualReader()
+		meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+		reject := func(context.Context, *saga.Call, *trip) error { return saga.Reject(errors.New("no")) }
+		waits := saga.Define("waits", 1, saga.Sleep[trip]("long", 100*time.Hour))
+		sticks := saga.Define("sticks", 1, saga.Pivot("a", (&world{}).do("a")), saga.Retriable("b", reject))
+		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: quiet, MeterProvider: meters}, waits, sticks))
+		start(t, o)
+		for i := range 3 {
+			saga.Must(waits.Start(t.Context(), o, fmt.Sprint("w", i), trip{}))
+			time.Sleep(time.Hour)
+		}
+		saga.Must(sticks.Start(t.Context(), o, "s", trip{}))
+		time.Sleep(31 * time.Second)
+		var got metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &got); err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]float64{}
+		add := func(name string, set attribute.Set, v float64) {
+			def, _ := set.Value("saga")
+			status, _ := set.Value("status")
+			values[strings.TrimSpace(name+" "+def.AsString()+" "+status.AsString())] = math.Round(v)
+		}
+		for _, m := range got.ScopeMetrics[0].Metrics {
+			switch d := m.Data.(type) {
+			case metricdata.Gauge[int64]:
+				for _, p := range d.DataPoints {
+					add(m.Name, p.Attributes, float64(p.Value))
+				}
+			case metricdata.Gauge[float64]:
+				for _, p := range d.DataPoints {
+					add(m.Name, p.Attributes, p.Value)
+				}
+			}
+		}
+		want := map[string]float64{
+			"sillar.saga.sagas waits RUNNING": 3, "sillar.saga.sagas waits COMPENSATING": 0, "sillar.saga.sagas waits STUCK": 0,
+			"sillar.saga.sagas sticks RUNNING": 0, "sillar.saga.sagas sticks COMPENSATING": 0, "sillar.saga.sagas sticks STUCK": 1,
+			"sillar.saga.oldest waits RUNNING": 3*3600 + 31, "sillar.saga.oldest waits COMPENSATING": 0, "sillar.saga.oldest waits STUCK": 0,
+			"sillar.saga.oldest sticks RUNNING": 0, "sillar.saga.oldest sticks COMPENSATING": 0, "sillar.saga.oldest sticks STUCK": 31,
+			"sillar.saga.running waits": 0, "sillar.saga.running sticks": 0,
+		}
+		if d := cmp.Diff(want, values); d != "" {
+			t.Errorf("gauges (-want +got):\n%s", d)
 		}
 	})
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -30,8 +32,8 @@ func (o *operator) login(cmd *cobra.Command) (*shopclient.Client, error) {
 // sagaView is a saga as the orders service returns it.
 type sagaView struct {
 	ID, Name, Status, Cause string
-	FailedStep              string `json:"failed_step"`
-	UpdatedAt               time.Time
+	FailedStep              string    `json:"failed_step"`
+	UpdatedAt               time.Time `json:"updated_at"`
 	Steps                   []struct {
 		Name, Status, Error string
 		UndoError           string `json:"undo_error"`
@@ -45,6 +47,17 @@ type sagaView struct {
 		At                  time.Time
 		Status, Step, Owner string
 	}
+}
+
+// step is the step that failed, or else the last one that was begun.
+func (v sagaView) step() string {
+	last := v.FailedStep
+	for _, st := range v.Steps {
+		if v.FailedStep == "" && st.Status != "NOT_STARTED" {
+			last = st.Name
+		}
+	}
+	return cmp.Or(last, "-")
 }
 
 func (v sagaView) print(w io.Writer) {
@@ -80,14 +93,17 @@ func sagas() *cobra.Command {
 	cmd := &cobra.Command{Use: "sagas", Short: "Inspect the sagas of a running shop and resolve stuck ones"}
 	o.register(cmd)
 
-	var status string
+	var status, user string
 	list := &cobra.Command{Use: "list", Short: "List sagas", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := o.login(cmd)
 		if err != nil {
 			return err
 		}
+		const row = "%-45s %-14s %-12s %-20s %-22s %s\n"
+		fmt.Fprintf(cmd.OutOrStdout(), row, "SAGA", "NAME", "STATUS", "CHANGED", "STEP", "CAUSE")
 		for after := ""; ; {
-			a, err := c.Want(cmd.Context(), 200, "GET", "/orders/api/v1/sagas?limit=200&status="+strings.ToUpper(status)+"&after="+after, nil)
+			q := url.Values{"limit": {"200"}, "status": {strings.ToUpper(status)}, "user": {user}, "after": {after}}
+			a, err := c.Want(cmd.Context(), 200, "GET", "/orders/api/v1/sagas?"+q.Encode(), nil)
 			if err != nil {
 				return err
 			}
@@ -99,7 +115,8 @@ func sagas() *cobra.Command {
 				return err
 			}
 			for _, v := range page.Items {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-45s %-14s %-12s %s\n", v.ID, v.Name, strings.ToLower(v.Status), v.Cause)
+				fmt.Fprintf(cmd.OutOrStdout(), row, v.ID, v.Name, strings.ToLower(v.Status),
+					v.UpdatedAt.UTC().Format("2006-01-02 15:04:05"), v.step(), v.Cause)
 			}
 			if after = page.Next; after == "" {
 				return nil
@@ -107,6 +124,7 @@ func sagas() *cobra.Command {
 		}
 	}}
 	list.Flags().StringVar(&status, "status", "", "running, compensating, completed, compensated or stuck")
+	list.Flags().StringVar(&user, "user", "", "the id of the user who placed the order")
 
 	// one makes a command about one saga.
 	one := func(use, short, method, suffix string, body func() any) *cobra.Command {

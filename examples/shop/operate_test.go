@@ -80,7 +80,7 @@ func TestSagasCommand(t *testing.T) {
 	}
 
 	r := stick()
-	like("list", run(true, "list", "--status", "stuck"), `(?m)^`+r.ID+` +place-order +stuck +no answer$`)
+	like("list", run(true, "list", "--status", "stuck"), `(?m)^`+r.ID+` +place-order +stuck +[0-9: -]+ +commit-reservation +no answer$`)
 	if out := run(true, "list", "--status", "completed"); strings.Contains(out, r.ID) {
 		t.Errorf("a stuck saga is listed as completed: %s", out)
 	}

@@ -9,7 +9,7 @@
 //
 // # Guarantees
 //
-//   - A key that has been applied is a no-op: fn does not run.
+//   - A key that has been applied is a no-op: fn does not run. Result returns what fn returned when it was applied.
 //   - A compensation (key .../undo) of an action that never ran is a no-op. The action, should it arrive later, is
 //     refused with ErrTooLate.
 //   - The mark and what fn does are one transaction, which must be in ctx: else sqldb.ErrNoTx.
@@ -22,6 +22,7 @@ package barrier
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -30,7 +31,7 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// Migrations makes the table sillar_barrier.
+// Migrations makes the tables sillar_barrier and sillar_barrier_results.
 //
 //go:embed migrations
 var Migrations embed.FS
@@ -129,6 +130,63 @@ func (b *Barrier) Do(ctx context.Context, key string, fn func(ctx context.Contex
 		return nil
 	}
 	return fn(ctx)
+}
+
+// Result is Barrier.Do for a function that returns a value, such as the id of what it made: the value is kept, as JSON,
+// and a key that has been applied before returns it again. The value of a compensation that had nothing to undo is the
+// zero R.
+func Result[R any](ctx context.Context, b *Barrier, key string, fn func(ctx context.Context) (R, error)) (r R, err error) {
+	ran := false
+	err = b.Do(ctx, key, func(ctx context.Context) error {
+		ran = true
+		var err error
+		if r, err = fn(ctx); err != nil {
+			return err
+		}
+		return b.keep(ctx, key, r)
+	})
+	if err != nil || ran {
+		return r, err
+	}
+	return r, b.kept(ctx, key, &r)
+}
+
+// keep stores the result of a key in the transaction of ctx.
+func (b *Barrier) keep(ctx context.Context, key string, r any) error {
+	step, op, err := parse(key)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("barrier: encode the result of %s: %w", key, err)
+	}
+	query := "INSERT INTO " + b.prefix + "barrier_results (step, op, result, created_at) VALUES ($1, $2, $3, $4)"
+	if _, err := b.db.Querier(ctx).Exec(ctx, query, step, op, string(raw), time.Now().UnixMicro()); err != nil {
+		return fmt.Errorf("barrier: keep the result of %s: %w", key, err)
+	}
+	return nil
+}
+
+// kept reads the result of a key that was applied before. There is none where a compensation had nothing to undo, or
+// where the key was applied by Do.
+func (b *Barrier) kept(ctx context.Context, key string, into any) error {
+	step, op, err := parse(key)
+	if err != nil {
+		return err
+	}
+	var raw string
+	query := "SELECT COALESCE((SELECT result FROM " + b.prefix + "barrier_results WHERE step = $1 AND op = $2), '')"
+	if err := b.db.Querier(ctx).QueryRow(ctx, query, step, op).Scan(&raw); err != nil {
+		return fmt.Errorf("barrier: read the result of %s: %w", key, err)
+	}
+	if raw == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(raw), into); err != nil {
+		return fmt.Errorf("barrier: decode the result of %s: %w", key, err)
+	}
+	return nil
 }
 
 func parse(key string) (step, op string, err error) {

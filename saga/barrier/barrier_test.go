@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -103,6 +104,51 @@ func TestAtOnce(t *testing.T) {
 			if _, err := db.Querier(t.Context()).Exec(t.Context(), "DELETE FROM sillar_barrier"); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+func TestResultIsReturnedAgain(t *testing.T) {
+	each(t, func(t *testing.T, db *sqldb.DB, b *barrier.Barrier) {
+		type made struct{ ID int64 }
+		ran := int64(0)
+		do := func(key string) (m made, err error) {
+			err = db.InTx(t.Context(), func(ctx context.Context) error {
+				m, err = barrier.Result(ctx, b, key, func(context.Context) (made, error) {
+					ran++
+					return made{9007199254740993 + ran}, nil
+				})
+				return err
+			})
+			return m, err
+		}
+		first, err := do("s1/pay/do")
+		again, err2 := do("s1/pay/do")
+		if err != nil || err2 != nil || ran != 1 || first != (made{9007199254740994}) || again != first {
+			t.Errorf("%v, %v, then %v, %v after %d runs, want one run and its result twice", first, err, again, err2, ran)
+		}
+		if m, err := do("s2/pay/undo"); err != nil || m != (made{}) || ran != 1 {
+			t.Errorf("a compensation without an action: %v, %v", m, err)
+		}
+		if _, err := do("s2/pay/do"); !errors.Is(err, barrier.ErrTooLate) {
+			t.Errorf("the action that comes too late: %v", err)
+		}
+		if m, err := do("s1/pay/undo"); err != nil || m == (made{}) || ran != 2 {
+			t.Errorf("the compensation: %v, %v", m, err)
+		}
+		boom := errors.New("boom")
+		err = db.InTx(t.Context(), func(ctx context.Context) error {
+			_, err := barrier.Result(ctx, b, "s3/pay/do", func(context.Context) (made, error) { return made{1}, boom })
+			return err
+		})
+		if !errors.Is(err, boom) {
+			t.Errorf("an action that fails: %v", err)
+		}
+		if n, err := b.Prune(t.Context(), time.Now().Add(time.Hour)); n != 4 || err != nil {
+			t.Errorf("Prune: %d, %v, want 4 marks", n, err)
+		}
+		if n, err := db.Querier(t.Context()).Exec(t.Context(), "DELETE FROM sillar_barrier_results"); n != 0 || err != nil {
+			t.Errorf("%d results are left, %v", n, err)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"github.com/sillar-go/sillar/saga"
 )
@@ -91,21 +92,32 @@ func kindKey(k saga.Kind) string {
 }
 
 func freeKey(r saga.Record) string {
-	// Times before 1970 sort as 1970.
-	wake := uint64(max(r.WakeAt.UnixNano(), 0))
-	return kindKey(saga.Kind{Name: r.Name, Version: r.Version}) + string(binary.BigEndian.AppendUint64(nil, wake)) + r.ID
+	return kindKey(saga.Kind{Name: r.Name, Version: r.Version}) + at(r.WakeAt, r.ID)
 }
 
-func ownedKey(owner, id string) string          { return "owned\x00" + owner + "\x00" + id }
-func statusKey(s saga.Status, id string) string { return "status\x00" + string(s) + "\x00" + id }
-func nameKey(name string, s saga.Status, id string) string {
-	return "name\x00" + name + "\x00" + string(s) + "\x00" + id
+func ownedKey(owner, id string) string { return "owned\x00" + owner + "\x00" + id }
+func statusKey(s saga.Status) string   { return "status\x00" + string(s) + "\x00" }
+func nameKey(name string, s saga.Status) string {
+	return "name\x00" + name + "\x00" + string(s) + "\x00"
+}
+func attributeKey(name, value string) string { return "attribute\x00" + name + "\x00" + value + "\x00" }
+func endedKey() string                       { return "ended\x00" }
+
+// at is the end of a key that sorts by time, and then by id. Times before 1970 sort as 1970.
+func at(t time.Time, id string) string {
+	return string(binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixNano(), 0)))) + id
 }
 
 // keys returns the keys under which a saga is found.
 func keys(r saga.Record) []string {
-	out := []string{statusKey(r.Status, r.ID), nameKey(r.Name, r.Status, r.ID)}
+	began := at(r.CreatedAt, r.ID)
+	out := []string{statusKey(r.Status) + began, nameKey(r.Name, r.Status) + began}
+	for name, value := range r.Attributes() {
+		out = append(out, attributeKey(name, value)+began)
+	}
 	switch {
+	case r.Status == saga.Completed || r.Status == saga.Compensated:
+		out = append(out, endedKey()+at(r.UpdatedAt, r.ID))
 	case r.Status.Ended():
 	case r.Owner == "":
 		out = append(out, freeKey(r))
@@ -115,12 +127,12 @@ func keys(r saga.Record) []string {
 	return out
 }
 
-// ids returns the ids of the keys that begin with prefix, in order, the ids greater than after.
-func (x *index) ids(prefix, after string) iter.Seq[string] {
+// rests returns the rests of the keys that begin with prefix, in order, those greater than after.
+func (x *index) rests(prefix, after string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for key := range x.from(prefix + after) {
-			id, ok := strings.CutPrefix(key, prefix)
-			if !ok || id != after && !yield(id) {
+			rest, ok := strings.CutPrefix(key, prefix)
+			if !ok || rest != after && !yield(rest) {
 				return
 			}
 		}

@@ -121,7 +121,7 @@ func (s *Store) Claim(_ context.Context, node string, kinds []saga.Kind, limit i
 			continue
 		}
 		n := 0
-		for id := range s.index.ids(ownedKey(owner, ""), "") {
+		for id := range s.index.rests(ownedKey(owner, ""), "") {
 			r := s.sagas[id]
 			if !slices.Contains(kinds, saga.Kind{Name: r.Name, Version: r.Version}) {
 				continue
@@ -219,39 +219,128 @@ func (s *Store) Leave(_ context.Context, node string) error {
 func (s *Store) List(_ context.Context, f saga.Filter) ([]saga.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	limit := f.Limit
-	if limit <= 0 {
-		limit = 100
+	if f.Limit <= 0 {
+		f.Limit = 100
+	}
+	ids := s.selected(f)
+	out := make([]saga.Record, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, s.sagas[id].Clone())
+	}
+	return out, nil
+}
+
+// Count implements saga.Store.
+func (s *Store) Count(_ context.Context, f saga.Filter) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.Limit <= 0 {
+		f.Limit = 10_000
+	}
+	return len(s.selected(f)), nil
+}
+
+// selected returns the ids of up to f.Limit sagas in the order of their start. It reads no more than it returns for
+// each status, or all sagas with the attribute, or those of f.IDs. The store's mutex is held.
+func (s *Store) selected(f saga.Filter) []string {
+	after := ""
+	if !f.Since.IsZero() {
+		after = at(f.Since, f.After)
 	}
 	of := f.Statuses
 	if len(of) == 0 {
 		of = []saga.Status{saga.Running, saga.Compensating, saga.Completed, saga.Compensated, saga.Stuck}
 	}
 	var prefixes []string
-	for _, status := range of {
-		if f.Name != "" {
-			prefixes = append(prefixes, nameKey(f.Name, status, ""))
-		} else {
-			prefixes = append(prefixes, statusKey(status, ""))
-		}
-	}
-	var ids []string
-	for _, prefix := range prefixes {
-		n := 0
-		for id := range s.index.ids(prefix, f.After) {
-			if n++; n > limit {
-				break
+	switch {
+	case f.Attribute != "":
+		prefixes = []string{attributeKey(f.Attribute, f.Value)}
+	default:
+		for _, status := range of {
+			if f.Name != "" {
+				prefixes = append(prefixes, nameKey(f.Name, status))
+			} else {
+				prefixes = append(prefixes, statusKey(status))
 			}
-			ids = append(ids, id)
 		}
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	out := make([]saga.Record, 0, min(limit, len(ids)))
-	for _, id := range ids[:min(limit, len(ids))] {
-		out = append(out, s.sagas[id].Clone())
+	var rests []string
+	if len(f.IDs) > 0 {
+		for _, id := range f.IDs {
+			if r, ok := s.sagas[id]; ok && at(r.CreatedAt, id) > after && fits(f, of, r) {
+				rests = append(rests, at(r.CreatedAt, id))
+			}
+		}
+	} else {
+		for _, prefix := range prefixes {
+			n := 0
+			for rest := range s.index.rests(prefix, after) {
+				r := s.sagas[rest[8:]]
+				if !f.Until.IsZero() && !r.CreatedAt.Before(f.Until) || n == f.Limit {
+					break
+				}
+				if fits(f, of, r) {
+					rests = append(rests, rest)
+					n++
+				}
+			}
+		}
 	}
-	return out, nil
+	slices.Sort(rests)
+	rests = slices.Compact(rests)
+	rests = rests[:min(f.Limit, len(rests))]
+	for i := range rests {
+		rests[i] = rests[i][8:]
+	}
+	return rests
+}
+
+// fits reports whether a filter selects a saga, but for its times.
+func fits(f saga.Filter, of []saga.Status, r saga.Record) bool {
+	return (f.Name == "" || r.Name == f.Name) && slices.Contains(of, r.Status) &&
+		(f.Attribute == "" || r.Attributes()[f.Attribute] == f.Value) &&
+		(f.Until.IsZero() || r.CreatedAt.Before(f.Until))
+}
+
+// Delete implements saga.Store.
+func (s *Store) Delete(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.sagas[id]
+	switch {
+	case !ok:
+		return saga.ErrNotFound
+	case !r.Status.Ended():
+		return saga.ErrUnfinished
+	}
+	s.remove(r)
+	return nil
+}
+
+// remove deletes a saga that has ended. The store's mutex is held.
+func (s *Store) remove(r saga.Record) {
+	for _, key := range keys(r) {
+		s.index.remove(key)
+	}
+	delete(s.sagas, r.ID)
+}
+
+// Prune implements saga.Store.
+func (s *Store) Prune(_ context.Context, before time.Time, limit int) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var old []saga.Record
+	for rest := range s.index.rests(endedKey(), "") {
+		r := s.sagas[rest[8:]]
+		if len(old) == limit || !r.UpdatedAt.Before(before) {
+			break
+		}
+		old = append(old, r)
+	}
+	for _, r := range old {
+		s.remove(r)
+	}
+	return len(old), nil
 }
 
 // Shapes implements saga.Store.

@@ -19,9 +19,11 @@ func indexes() []mongo.IndexModel {
 	var list []mongo.IndexModel
 	for _, fields := range [][]string{
 		{"owner", "status", "name", "version", "wake_at", "_id"},
-		{"status", "_id"},
-		{"name", "status", "_id"},
+		{"status", "created_at", "_id"},
+		{"name", "status", "created_at", "_id"},
 		{"status", "name", "version", "shape"},
+		{"attributes", "created_at", "_id"},
+		{"status", "wake_at", "_id"},
 	} {
 		var keys bson.D
 		for _, field := range fields {
@@ -227,7 +229,7 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 	if limit <= 0 { // MongoDB takes a negative one for its amount, in one batch
 		limit = 100
 	}
-	rows, err := s.find(ctx, listFilter(f), bson.D{{Key: "_id", Value: 1}}, limit)
+	rows, err := s.find(ctx, listFilter(f), bson.D{{Key: "created_at", Value: 1}, {Key: "_id", Value: 1}}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: list: %w", err)
 	}
@@ -242,26 +244,67 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 	return out, nil
 }
 
+// Count implements saga.Store.
+func (s *Store) Count(ctx context.Context, f saga.Filter) (int, error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 10_000
+	}
+	n, err := s.sagas.CountDocuments(alone(ctx), listFilter(f), options.Count().SetLimit(int64(limit)))
+	if err != nil {
+		return 0, fmt.Errorf("sagamongo: count: %w", err)
+	}
+	return int(n), nil
+}
+
 // listFilter names each status by itself, for the same reason as dueFilter.
 func listFilter(f saga.Filter) bson.D {
-	after := bson.E{Key: "_id", Value: bson.D{{Key: "$gt", Value: f.After}}}
-	statuses := f.Statuses
-	if len(statuses) == 0 {
-		if f.Name == "" {
-			return bson.D{after}
+	var of bson.D
+	began := bson.D{}
+	if !f.Since.IsZero() {
+		since := f.Since.UnixMicro()
+		began = append(began, bson.E{Key: "$gte", Value: since})
+		if f.After != "" {
+			of = append(of, bson.E{Key: "$or", Value: bson.A{
+				bson.D{{Key: "created_at", Value: bson.D{{Key: "$gt", Value: since}}}},
+				bson.D{{Key: "created_at", Value: since}, {Key: "_id", Value: bson.D{{Key: "$gt", Value: f.After}}}},
+			}})
 		}
+	}
+	if !f.Until.IsZero() {
+		began = append(began, bson.E{Key: "$lt", Value: f.Until.UnixMicro()})
+	}
+	if len(began) > 0 {
+		of = append(of, bson.E{Key: "created_at", Value: began})
+	}
+	if f.Name != "" {
+		of = append(of, bson.E{Key: "name", Value: f.Name})
+	}
+	if f.Attribute != "" {
+		of = append(of, bson.E{Key: "attributes", Value: attribute(f.Attribute, f.Value)})
+	}
+	if len(f.IDs) > 0 {
+		of = append(of, bson.E{Key: "_id", Value: bson.D{{Key: "$in", Value: f.IDs}}})
+	}
+	statuses := f.Statuses
+	if f.Attribute != "" || len(f.IDs) > 0 {
+		if len(statuses) > 0 {
+			of = append(of, bson.E{Key: "status", Value: bson.D{{Key: "$in", Value: statuses}}})
+		}
+		return append(bson.D{}, of...)
+	}
+	if len(statuses) == 0 {
 		statuses = []saga.Status{saga.Running, saga.Compensating, saga.Completed, saga.Compensated, saga.Stuck}
 	}
 	var branches bson.A
 	for _, status := range statuses {
-		branch := bson.D{{Key: "status", Value: status}, after}
-		if f.Name != "" {
-			branch = append(branch, bson.E{Key: "name", Value: f.Name})
-		}
-		branches = append(branches, branch)
+		branches = append(branches, append(bson.D{{Key: "status", Value: status}}, of...))
 	}
 	return bson.D{{Key: "$or", Value: branches}}
 }
+
+// attribute is a search attribute as it is stored: the length of the name keeps names and values apart.
+func attribute(name, value string) string { return fmt.Sprintf("%d:%s=%s", len(name), name, value) }
 
 // Shapes implements saga.Store. It reads one saga for each shape.
 func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {

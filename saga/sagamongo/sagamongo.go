@@ -77,6 +77,7 @@ type document struct {
 	FailedStep string            `bson:"failed_step"`
 	Cause      string            `bson:"cause"`
 	Headers    map[string]string `bson:"headers"`
+	Attributes []string          `bson:"attributes,omitempty"` // for the index; Headers hold them
 	Audit      string            `bson:"audit"`
 	Revision   int64             `bson:"revision"`
 	Fence      int64             `bson:"fence"`
@@ -164,6 +165,9 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 	d.Signals = []signal{}
 	for name, payload := range r.Signals {
 		d.Signals = append(d.Signals, signal{name, payload})
+	}
+	for name, value := range r.Attributes() {
+		d.Attributes = append(d.Attributes, attribute(name, value))
 	}
 	if _, err = s.sagas.InsertOne(ctx, d); mongo.IsDuplicateKeyError(err) {
 		stored, err := s.Get(ctx, r.ID)
@@ -337,4 +341,57 @@ func (s *Store) Leave(ctx context.Context, node string) error {
 		return fmt.Errorf("sagamongo: leave: %w", err)
 	}
 	return nil
+}
+
+// Delete implements saga.Store.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	ctx = alone(ctx)
+	res, err := s.sagas.DeleteOne(ctx, bson.D{{Key: "_id", Value: id},
+		{Key: "status", Value: bson.D{{Key: "$in", Value: []saga.Status{saga.Completed, saga.Compensated, saga.Stuck}}}}})
+	if err != nil {
+		return fmt.Errorf("sagamongo: delete %s: %w", id, err)
+	}
+	if res.DeletedCount == 1 {
+		return nil
+	}
+	if _, err := s.Get(ctx, id); errors.Is(err, saga.ErrNotFound) {
+		return err
+	}
+	return saga.ErrUnfinished
+}
+
+// Prune implements saga.Store. wake_at is when a finished saga ended.
+func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (int, error) {
+	ctx = alone(ctx)
+	var ids []string
+	for _, status := range []saga.Status{saga.Completed, saga.Compensated} {
+		cur, err := s.sagas.Find(ctx,
+			bson.D{{Key: "status", Value: status}, {Key: "wake_at", Value: bson.D{{Key: "$lt", Value: before.UnixMicro()}}}},
+			options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetSort(bson.D{{Key: "wake_at", Value: 1}}).
+				SetLimit(int64(limit-len(ids))))
+		var found []struct {
+			ID string `bson:"_id"`
+		}
+		if err == nil {
+			err = cur.All(ctx, &found)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("sagamongo: prune: %w", err)
+		}
+		for _, d := range found {
+			ids = append(ids, d.ID)
+		}
+		if len(ids) == limit {
+			break
+		}
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	res, err := s.sagas.DeleteMany(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}},
+		{Key: "status", Value: bson.D{{Key: "$in", Value: []saga.Status{saga.Completed, saga.Compensated}}}}})
+	if err != nil {
+		return 0, fmt.Errorf("sagamongo: prune: %w", err)
+	}
+	return int(res.DeletedCount), nil
 }

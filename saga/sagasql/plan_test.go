@@ -25,7 +25,7 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			if err := s.EnsureSchema(ctx); err != nil {
 				t.Fatal(err)
 			}
-			plans.Unanalysed(t, pool, "sillar_sagas", "sillar_saga_history", "sillar_orchestrators")
+			plans.Unanalysed(t, pool, "sillar_sagas", "sillar_saga_history", "sillar_saga_attributes", "sillar_orchestrators")
 			round := 0
 			work := func() {
 				t.Helper()
@@ -53,13 +53,18 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			look := func() {
 				t.Helper()
 				for _, f := range []saga.Filter{{Limit: 2}, {Name: "x", Limit: 2}, {Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2},
-					{Name: "x", Statuses: []saga.Status{saga.Compensated}}, {Name: "none"}} {
-					if _, err := s.List(ctx, f); err != nil {
+					{Name: "x", Statuses: []saga.Status{saga.Compensated}}, {Name: "none"},
+					{Limit: 2, Since: time.Now().Add(-time.Hour), After: "5"}, {Name: "x", Until: time.Now().Add(-time.Hour)},
+					{IDs: []string{"1-1-0", "7-old"}, Statuses: []saga.Status{saga.Completed}}, {Attribute: "customer", Value: "42", Limit: 2}} {
+					_, err := s.List(ctx, f)
+					f.Limit = 2
+					_, cerr := s.Count(ctx, f)
+					if err := errors.Join(err, cerr); err != nil {
 						t.Fatal(err)
 					}
 				}
 				_, err := s.Shapes(ctx, kind)
-				_, perr := s.Prune(ctx, time.Now().Add(-time.Hour))
+				_, perr := s.Prune(ctx, time.Now().Add(-time.Hour), 100)
 				claimed, cerr := s.Claim(ctx, "me", []saga.Kind{kind, {Name: "y", Version: 1}}, 64)
 				if err := errors.Join(err, perr, cerr); err != nil || len(claimed) != 0 {
 					t.Fatalf("%d claimed, %v", len(claimed), err)
@@ -71,6 +76,10 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+`) SELECT i || '-old', name, version, shape, status, position, state, steps,
 				failed_step, cause, headers, audit, revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at
 				FROM sillar_sagas, generate_series(1, $1) i WHERE id = '1-1-0'`, rows); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := pool.Exec(ctx, `INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)
+				SELECT 'customer', CASE WHEN i % 2 = 0 THEN '42' ELSE '43' END, i, i || '-old' FROM generate_series(1, $1) i`, rows); err != nil {
 				t.Fatal(err)
 			}
 			for _, status := range []saga.Status{saga.Running, saga.Stuck} { // sleeping ones, of this kind and another

@@ -88,11 +88,14 @@ func (s *Store) sql(query string) string {
 	if s.db.Dialect() == sqldb.SQLite {
 		now = strconv.FormatInt(time.Now().UnixMicro(), 10)
 	}
-	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns).Replace(query)
+	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns, "@qualified", qualified).Replace(query)
 }
 
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,
 	revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at`
+
+// qualified are the columns of sillar_sagas s.
+var qualified = "s." + strings.Join(strings.FieldsFunc(columns, func(r rune) bool { return strings.ContainsRune(", \n\t", r) }), ", s.")
 
 // Insert implements saga.Store. Outside a transaction, sagas that are started at the same time share a commit.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {

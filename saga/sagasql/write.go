@@ -19,8 +19,45 @@ import (
 // errMissed says that a write found another row than it expected.
 var errMissed = errors.New("sagasql: the row is not as expected")
 
-// insertAll makes rows.
+// insertAll makes rows, in one commit, and those of search attributes.
 func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
+	if !slices.ContainsFunc(list, func(r saga.Record) bool { return len(r.Attributes()) > 0 }) {
+		return s.insertRows(ctx, list)
+	}
+	var errs []error
+	err := s.db.InTx(ctx, func(ctx context.Context) error {
+		errs = s.insertRows(ctx, list)
+		for i, r := range list {
+			if errs[i] != nil && !errors.Is(errs[i], errMissed) {
+				return errs[i]
+			}
+			for name, value := range r.Attributes() {
+				if errs[i] != nil {
+					break // the id is taken
+				}
+				if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)"+
+					" SELECT $1, $2, created_at, id FROM sillar_sagas WHERE id = $3"), name, value, r.ID); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		return errs
+	case len(list) == 1 || s.InTx(ctx) || !refused(err):
+		return groupcommit.Same(err, len(list))
+	}
+	errs = nil
+	for i := range list { // one of them is refused: the others must not fail with it
+		errs = append(errs, s.insertAll(ctx, list[i:i+1])...)
+	}
+	return errs
+}
+
+// insertRows makes the rows of sillar_sagas.
+func (s *Store) insertRows(ctx context.Context, list []saga.Record) []error {
 	const fields = 17
 	rows := make([][]any, len(list))
 	for i, r := range list {

@@ -46,6 +46,9 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		{"Signals", signals},
 		{"SignalAgainstSave", signalAgainstSave},
 		{"List", list},
+		{"ListByTimeAndAttribute", listByTimeAndAttribute},
+		{"Delete", deleteEnded},
+		{"Prune", prune},
 		{"Shapes", shapes},
 		{"Transaction", transaction},
 	} {
@@ -322,40 +325,6 @@ func signalAgainstSave(t *testing.T, s saga.Store, _ Features) {
 	}
 	if got := get(t, s, "x"); string(got.Signals["go"]) != `1` {
 		t.Error("Save wiped the signal")
-	}
-}
-
-func list(t *testing.T, s saga.Store, _ Features) {
-	for i, status := range []saga.Status{saga.Running, saga.Stuck, saga.Completed, saga.Stuck} {
-		r := record(fmt.Sprint("s", i))
-		r.Status = status
-		insert(t, s, r)
-	}
-	ids := func(f saga.Filter) (out []string) {
-		t.Helper()
-		l, err := s.List(t.Context(), f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range l {
-			out = append(out, r.ID)
-		}
-		return out
-	}
-	for _, c := range []struct {
-		f    saga.Filter
-		want []string
-	}{
-		{saga.Filter{}, []string{"s0", "s1", "s2", "s3"}},
-		{saga.Filter{Statuses: []saga.Status{saga.Stuck}}, []string{"s1", "s3"}},
-		{saga.Filter{Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2}, []string{"s0", "s1"}},
-		{saga.Filter{Limit: -1}, []string{"s0", "s1", "s2", "s3"}},
-		{saga.Filter{After: "s1"}, []string{"s2", "s3"}},
-		{saga.Filter{Name: "other"}, nil},
-	} {
-		if d := cmp.Diff(c.want, ids(c.f)); d != "" {
-			t.Errorf("List(%+v) (-want +got):\n%s", c.f, d)
-		}
 	}
 }
 

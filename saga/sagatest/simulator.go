@@ -94,7 +94,8 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 			o := saga.Must(
 				saga.New(
 					n,
-					saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1},
+					saga.Config{Name: n.name, Lease: leaseTime, Poll: leaseTime / 3, Logger: quiet, Concurrency: 2, DrainTimeout: -1,
+						ObserveInterval: -1},
 					simulated,
 				),
 			)

@@ -68,7 +68,9 @@ func build(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	s.Hourly("idempotency keys", svc.forgetRequests)
-	s.Hourly("ended sagas", func(ctx context.Context) (int64, error) { return sagas.Prune(ctx, time.Now().Add(-platform.KeepSagas)) })
+	s.Hourly("ended sagas", func(ctx context.Context) (int64, error) {
+		return svc.sagas.Prune(ctx, time.Now().Add(-platform.KeepSagas))
+	})
 	s.Go("sagas", svc.sagas.Run)
 	s.Go("projector", projector.Run)
 	api(s, svc)

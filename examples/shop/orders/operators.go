@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -54,7 +56,8 @@ func showSaga(r saga.Record) sagaView {
 
 type sagasInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
-	After  string `query:"after" maxLength:"200"`
+	After  string `query:"after" maxLength:"230"`
+	User   string `query:"user" maxLength:"200"`
 	Status string `query:"status" enum:"RUNNING,COMPENSATING,COMPLETED,COMPENSATED,STUCK,"`
 }
 
@@ -64,6 +67,20 @@ type skipInput struct {
 		Step   string `json:"step" minLength:"1" maxLength:"100"`
 		Reason string `json:"reason" minLength:"1" maxLength:"500"`
 	}
+}
+
+// after makes f go on after a page whose next was this one: the start of the last saga, a dot and its id.
+func after(f saga.Filter, next string) (saga.Filter, error) {
+	if next == "" {
+		return f, nil
+	}
+	at, id, _ := strings.Cut(next, ".")
+	micros, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return f, huma.Error422UnprocessableEntity("after: want the next of a page")
+	}
+	f.Since, f.After = time.UnixMicro(micros).UTC(), id
+	return f, nil
 }
 
 // operators registers the operations on sagas.
@@ -76,7 +93,13 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 		})
 	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
 		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
-			f := saga.Filter{Limit: in.Limit, After: in.After}
+			f, err := after(saga.Filter{Limit: in.Limit}, in.After)
+			if err != nil {
+				return nil, err
+			}
+			if in.User != "" {
+				f.Attribute, f.Value = "user", in.User
+			}
 			if in.Status != "" {
 				f.Statuses = []saga.Status{saga.Status(in.Status)}
 			}
@@ -89,7 +112,8 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 				out.Items = append(out.Items, showSaga(r))
 			}
 			if len(records) == in.Limit {
-				out.Next = records[len(records)-1].ID
+				last := records[len(records)-1]
+				out.Next = strconv.FormatInt(last.CreatedAt.UnixMicro(), 10) + "." + last.ID
 			}
 			return platform.Reply(out), nil
 		})

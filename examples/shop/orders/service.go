@@ -78,7 +78,8 @@ func (s *service) Place(ctx context.Context, r Request) (id string, err error) {
 				return errRaced
 			}
 		}
-		_, err := s.place.Start(ctx, s.sagas, id, Placing{OrderID: id, UserID: r.UserID, Items: priced.Items, TotalCents: priced.TotalCents, PaymentMethod: r.PaymentMethod})
+		_, err := s.place.Start(ctx, s.sagas, id, Placing{OrderID: id, UserID: r.UserID, Items: priced.Items, TotalCents: priced.TotalCents, PaymentMethod: r.PaymentMethod},
+			saga.WithAttributes(map[string]string{"user": r.UserID}))
 		if errors.Is(err, saga.ErrStarted) { // a repeated request at which prices have changed
 			return nil
 		}

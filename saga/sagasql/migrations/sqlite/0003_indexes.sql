@@ -10,17 +10,12 @@ CREATE INDEX IF NOT EXISTS sillar_sagas_owned ON sillar_sagas (owner, name, vers
 -- Shapes.
 CREATE INDEX IF NOT EXISTS sillar_sagas_shapes ON sillar_sagas (name, version, shape)
     WHERE shape <> '' AND status IN ('RUNNING', 'COMPENSATING');
--- List, with and without a name.
-CREATE INDEX IF NOT EXISTS sillar_sagas_status ON sillar_sagas (status, id) WHERE version > 0;
-CREATE INDEX IF NOT EXISTS sillar_sagas_name ON sillar_sagas (name, status, id) WHERE id <> '';
 -- Prune: wake_at is when a finished saga ended.
 CREATE INDEX IF NOT EXISTS sillar_sagas_ended ON sillar_sagas (wake_at, id)
     WHERE status IN ('COMPLETED', 'COMPENSATED');
 
 -- +goose Down
 DROP INDEX sillar_sagas_ended;
-DROP INDEX sillar_sagas_name;
-DROP INDEX sillar_sagas_status;
 DROP INDEX sillar_sagas_shapes;
 DROP INDEX sillar_sagas_owned;
 DROP INDEX sillar_sagas_free;
