@@ -45,6 +45,13 @@ func (l Lifecycle[E]) Init(e *E) {
 	l.Normalize(e)
 }
 
+// Identify sets the ID of a new entity where it is empty.
+func (l Lifecycle[E]) Identify(e *E, id string) {
+	if l.ID(e) == "" {
+		l.field(reflect.ValueOf(e).Elem(), l.m.ID).SetString(id)
+	}
+}
+
 // Touch makes e the next version of before.
 func (l Lifecycle[E]) Touch(e, before *E) {
 	v, b := reflect.ValueOf(e).Elem(), reflect.ValueOf(before).Elem()

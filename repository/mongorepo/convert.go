@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/internal/jsonmerge"
 	"github.com/sillar-go/sillar/repository/internal/prefix"
 )
 
@@ -22,22 +23,82 @@ func (r *Repo[E]) key(column int) string {
 	return r.m.Columns[column].Name
 }
 
-// encode makes the document of an entity, _id first.
-func (r *Repo[E]) encode(e *E) (bson.D, error) {
+// id returns the _id of a document, or false where there can be none.
+func (r *Repo[E]) id(id string) (any, bool) {
+	if !r.cfg.ObjectIDs {
+		return id, true
+	}
+	oid, err := bson.ObjectIDFromHex(id)
+	return oid, err == nil
+}
+
+// encode returns the values of an entity by their columns, JSON as text.
+func (r *Repo[E]) encode(e *E) ([]any, error) {
 	r.life.Normalize(e)
 	v := reflect.ValueOf(e).Elem()
-	doc := bson.D{{Key: "_id", Value: r.life.ID(e)}}
+	values := make([]any, len(r.m.Columns))
 	for i, c := range r.m.Columns {
-		if i == r.m.ID {
-			continue
-		}
 		x, err := c.Encode(v)
 		if err != nil {
 			return nil, fmt.Errorf("mongorepo: write %s: %w", r.cfg.Collection, err)
 		}
-		doc = append(doc, bson.E{Key: c.Name, Value: value(x)})
+		values[i] = value(x)
+	}
+	return values, nil
+}
+
+// document makes the document of an entity, _id first.
+func (r *Repo[E]) document(e *E) (bson.D, error) {
+	values, err := r.encode(e)
+	if err != nil {
+		return nil, err
+	}
+	id, ok := r.id(r.life.ID(e))
+	if !ok {
+		return nil, fmt.Errorf("mongorepo: write %s: %w: the id %.64q is no ObjectID", r.cfg.Collection, repository.ErrValue, r.life.ID(e))
+	}
+	doc := bson.D{{Key: "_id", Value: id}}
+	for i := range r.m.Columns {
+		if i != r.m.ID {
+			doc = append(doc, bson.E{Key: r.key(i), Value: r.stored(i, values[i])})
+		}
 	}
 	return doc, nil
+}
+
+// stored makes a document of JSON text.
+func (r *Repo[E]) stored(column int, v any) any {
+	if text, ok := v.(string); ok && r.m.Columns[column].Kind == repository.KindJSON && !r.m.Columns[column].Valuer {
+		return toBSON(text)
+	}
+	return v
+}
+
+// changes returns the fields in which two versions of an entity differ, and version and time. raw is the document of
+// before: JSON keeps what this version of the program does not know of.
+func (r *Repo[E]) changes(e, before *E, raw bson.Raw) (bson.D, error) {
+	is, err := r.encode(e)
+	if err != nil {
+		return nil, err
+	}
+	was, werr := r.encode(before)
+	var set bson.D
+	for i, c := range r.m.Columns {
+		owned := i == r.m.Version || i == r.m.UpdatedAt
+		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
+			continue
+		}
+		if text, ok := is[i].(string); ok && c.Kind == repository.KindJSON && !c.Valuer && werr == nil {
+			if held, err := raw.LookupErr(r.key(i)); err == nil {
+				if stored, err := toJSON(held); err == nil {
+					old, _ := was[i].(string)
+					is[i] = jsonmerge.Merge(stored, old, text)
+				}
+			}
+		}
+		set = append(set, bson.E{Key: r.key(i), Value: r.stored(i, is[i])})
+	}
+	return set, nil
 }
 
 // decode fills an entity. A field that the document lacks stays zero, so that columns can be added.
@@ -49,6 +110,13 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 			continue
 		}
 		switch {
+		case i == r.m.ID && val.Type == bson.TypeObjectID:
+			v.FieldByIndex(c.Index).SetString(val.ObjectID().Hex())
+		case c.Kind == repository.KindJSON && !c.Valuer:
+			var text string
+			if text, err = toJSON(val); err == nil {
+				err = c.Decode(v, text)
+			}
 		case c.Valuer, c.Kind == repository.KindJSON, c.Kind == repository.KindBytes:
 			var stored any
 			if stored, err = driverValue(val, c.Kind); err == nil {
@@ -94,6 +162,14 @@ var operators = map[repository.Op]string{
 
 func (r *Repo[E]) filter(n repository.Node) bson.D {
 	on := func(test bson.D) bson.D { return bson.D{{Key: r.key(n.Column), Value: test}} }
+	value := func(v any) any {
+		if text, ok := v.(string); ok && n.Column == r.m.ID {
+			if id, ok := r.id(text); ok {
+				return id
+			}
+		}
+		return value(v)
+	}
 	switch n.Op {
 	case repository.OpAll:
 		return bson.D{}

@@ -12,6 +12,8 @@
 // was acknowledged, with its effects, survives a failover. Get, GetMany, Find and Count read where and what the client's
 // defaults say: by default from the primary, and also what the majority does not have yet.
 //
-// Times are cut to milliseconds. A pointer that is nil is stored as null; columns of other types than the scalar ones
-// are stored as JSON text.
+// Times are cut to milliseconds. A pointer that is nil is stored as null. Structs, maps and slices are stored as
+// documents and arrays, in the form that encoding/json gives them; as JSON text where BSON would not hold what they
+// hold. Documents that other programs have written are read the same way, also with ObjectIDs (Config.ObjectIDs) and
+// without a version. Update and Replace write the fields that changed, and keep fields that the entity does not have.
 package mongorepo

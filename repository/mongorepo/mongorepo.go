@@ -33,6 +33,9 @@ type Config struct {
 	// Unique lists the sets of columns whose values no two entities share; New makes the indexes. Tombstones are
 	// exempt. NULL counts as a value.
 	Unique [][]string
+	// ObjectIDs says that the ids of the collection are ObjectIDs, as other programs make them. The entity's id is their
+	// 24 hexadecimal digits, and Create makes one. Default: ids are text, UUIDv7 where Create makes them.
+	ObjectIDs bool
 	// MaxAttempts bounds how often Update reads afresh when others change the same document. 0 means 200: with
 	// backoff, some seconds under the heaviest contention.
 	MaxAttempts int
@@ -145,12 +148,15 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[
 			return zero, err
 		}
 	}
+	if r.cfg.ObjectIDs {
+		r.life.Identify(&e, bson.NewObjectID().Hex())
+	}
 	r.life.Init(&e)
 	effects, err := run(ctx, &e, then)
 	if err != nil {
 		return zero, err
 	}
-	doc, err := r.encode(&e)
+	doc, err := r.document(&e)
 	if err != nil {
 		return zero, err
 	}
@@ -168,16 +174,36 @@ func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
 	return r.one(ctx, r.c, "get from", id)
 }
 
-func (r *Repo[E]) one(ctx context.Context, c *mongo.Collection, doing, id string) (e E, err error) {
-	raw, err := c.FindOne(ctx, live(bson.E{Key: "_id", Value: id})).Raw()
+func (r *Repo[E]) one(ctx context.Context, c *mongo.Collection, doing, id string) (E, error) {
+	e, _, err := r.whole(ctx, c, doing, id)
+	return e, err
+}
+
+// whole returns the entity and its document.
+func (r *Repo[E]) whole(ctx context.Context, c *mongo.Collection, doing, id string) (e E, raw bson.Raw, err error) {
+	key, ok := r.id(id)
+	if !ok {
+		return e, nil, r.missing(doing, id)
+	}
+	raw, err = c.FindOne(ctx, live(bson.E{Key: "_id", Value: key})).Raw()
 	if errors.Is(err, mongo.ErrNoDocuments) {
-		return e, r.missing(doing, id)
+		return e, nil, r.missing(doing, id)
 	}
 	if err != nil {
-		return e, r.fail(doing, err)
+		return e, nil, r.fail(doing, err)
 	}
 	err = r.decode(raw, &e)
-	return e, err
+	return e, raw, err
+}
+
+// held selects the document with an id and a version. Documents of other programs have none, which counts as 0.
+func (r *Repo[E]) held(id string, version int64) bson.D {
+	key, _ := r.id(id)
+	var expected any = version
+	if version == 0 {
+		expected = bson.D{{Key: "$in", Value: bson.A{int64(0), nil}}}
+	}
+	return live(bson.E{Key: "_id", Value: key}, bson.E{Key: r.key(r.m.Version), Value: expected})
 }
 
 // GetMany implements repository.Repository.
@@ -185,7 +211,13 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	found, err := r.read(ctx, live(bson.E{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}), options.Find())
+	keys := bson.A{}
+	for _, id := range ids {
+		if key, ok := r.id(id); ok {
+			keys = append(keys, key)
+		}
+	}
+	found, err := r.read(ctx, live(bson.E{Key: "_id", Value: bson.D{{Key: "$in", Value: keys}}}), options.Find())
 	if err != nil {
 		return nil, r.fail("get many from", err)
 	}
@@ -259,7 +291,7 @@ func (r *Repo[E]) Count(ctx context.Context, where repository.Filter[E]) (int64,
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.WriteHook[E]) (E, error) {
 	var zero E
 	e, err := again(ctx, r, id, func(ctx context.Context) (E, error) {
-		before, err := r.one(ctx, r.latest, "update in", id)
+		before, raw, err := r.whole(ctx, r.latest, "update in", id)
 		if err != nil {
 			return zero, err
 		}
@@ -272,7 +304,7 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 			return zero, err
 		}
 		r.life.Touch(&e, &before)
-		return e, r.store(ctx, "update in", &e, r.life.Version(&before), effects)
+		return e, r.store(ctx, "update in", &e, &before, raw, effects)
 	})
 	if err != nil {
 		return zero, err
@@ -285,18 +317,20 @@ type staleError struct{ error }
 
 func (e *staleError) Unwrap() error { return e.error }
 
-// store writes e over the document if that still has the version expected.
-func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64, effects []repository.Effect) error {
-	doc, err := r.encode(e)
+// store writes what changed between before and e, if the document still has the version of before.
+func (r *Repo[E]) store(
+	ctx context.Context, doing string, e, before *E, raw bson.Raw, effects []repository.Effect,
+) error {
+	set, err := r.changes(e, before, raw)
 	if err != nil {
 		return err
 	}
-	id := r.life.ID(e)
-	change := bson.D{{Key: "$set", Value: doc[1:]}} // all but _id
+	id, expected := r.life.ID(e), r.life.Version(before)
+	change := bson.D{{Key: "$set", Value: set}}
 	if len(effects) > 0 {
 		change = append(change, push(effects))
 	}
-	res, err := r.c.UpdateOne(ctx, live(bson.E{Key: "_id", Value: id}, bson.E{Key: r.key(r.m.Version), Value: expected}), change)
+	res, err := r.c.UpdateOne(ctx, r.held(id, expected), change)
 	if err != nil {
 		return r.fail(doing, err)
 	}
@@ -317,7 +351,7 @@ func push(effects []repository.Effect) bson.E {
 // Replace implements repository.Repository.
 func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 	var zero E
-	stored, err := r.one(ctx, r.latest, "replace in", r.life.ID(&e))
+	stored, raw, err := r.whole(ctx, r.latest, "replace in", r.life.ID(&e))
 	if err != nil {
 		return zero, err
 	}
@@ -326,7 +360,7 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 		return zero, r.fail("replace in", &repository.ConflictError{ID: r.life.ID(&e), Expected: held, Actual: actual})
 	}
 	r.life.Touch(&e, &stored)
-	if err := r.store(ctx, "replace in", &e, held, nil); err != nil {
+	if err := r.store(ctx, "replace in", &e, &stored, raw, nil); err != nil {
 		return zero, err
 	}
 	return e, nil
@@ -335,7 +369,11 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 // Delete implements repository.Repository.
 func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.WriteHook[E]) error {
 	if len(then) == 0 {
-		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: id}, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		key, ok := r.id(id)
+		if !ok {
+			return r.missing("delete from", id)
+		}
+		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: key}, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
 		if err != nil {
 			return r.fail("delete from", err)
 		}
@@ -358,10 +396,10 @@ func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHo
 	if err != nil {
 		return err
 	}
-	expected := bson.E{Key: r.key(r.m.Version), Value: r.life.Version(&e)}
+	held := r.held(id, r.life.Version(&e))
 	var done int64
 	if len(effects) == 0 {
-		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: id}, expected, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		res, err := r.c.DeleteOne(ctx, append(held, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
 		if err != nil {
 			return r.fail("delete from", err)
 		}
@@ -378,7 +416,7 @@ func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHo
 		if len(effects) > 0 {
 			change = append(change, push(effects))
 		}
-		res, err := r.c.UpdateOne(ctx, live(bson.E{Key: "_id", Value: id}, expected), change)
+		res, err := r.c.UpdateOne(ctx, held, change)
 		if err != nil {
 			return r.fail("delete from", err)
 		}

@@ -1,11 +1,14 @@
 package sqlrepo
 
 import (
+	"context"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/internal/jsonmerge"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -32,35 +35,69 @@ func (r *Repo[E]) args(e *E) ([]any, error) {
 	return args, nil
 }
 
-// targets returns where to scan all columns to.
-func (r *Repo[E]) targets(e *E) []any {
+// scan returns where to scan all columns to, and a function to call after each row. raw, where it is not nil, gets the
+// text of JSON columns by their place. A repo that has met NULL in a column that no pointer takes scans to pointers.
+func (r *Repo[E]) scan(e *E, raw []string) (targets []any, settle func()) {
 	v := reflect.ValueOf(e).Elem()
-	targets := make([]any, len(r.m.Columns))
+	targets = make([]any, len(r.m.Columns))
+	settle = func() {}
+	var nulls []nullTarget
+	tolerant := r.nulls.Load()
 	for i, c := range r.m.Columns {
-		p := v.FieldByIndex(c.Index).Addr().Interface()
+		f := v.FieldByIndex(c.Index)
+		p := f.Addr().Interface()
 		micros := c.Kind == repository.KindTime && r.db.Dialect() == sqldb.SQLite
 		switch {
+		case c.Kind == repository.KindJSON && raw != nil:
+			p = columnTarget{c, v, micros, &raw[i]}
 		case c.Kind == repository.KindJSON, c.Kind == repository.KindBytes, c.Valuer:
-			p = columnTarget{c, v, micros}
+			p = columnTarget{c, v, micros, nil}
 		case micros:
 			p = microsTarget{p}
+		case tolerant && !c.Nullable:
+			at := reflect.New(reflect.PointerTo(f.Type()))
+			nulls = append(nulls, nullTarget{f, at.Elem()})
+			p = at.Interface()
 		}
 		targets[i] = p
 	}
-	return targets
+	if len(nulls) > 0 {
+		settle = func() {
+			for _, n := range nulls {
+				n.field.SetZero()
+				if !n.scanned.IsNil() {
+					n.field.Set(n.scanned.Elem())
+				}
+			}
+		}
+	}
+	return targets, settle
 }
+
+// nullTarget is a field and the pointer that was scanned in its place.
+type nullTarget struct{ field, scanned reflect.Value }
 
 // columnTarget decodes what drivers do not: JSON, bytes that may be NULL, and the types of sql.Scanner.
 type columnTarget struct {
 	c      repository.Column
 	entity reflect.Value
 	micros bool // times are integers
+	raw    *string
 }
 
 // Scan implements sql.Scanner.
 func (t columnTarget) Scan(src any) error {
 	if us, ok := src.(int64); ok && t.micros {
 		src = time.UnixMicro(us).UTC()
+	}
+	if t.raw != nil {
+		*t.raw = ""
+		switch text := src.(type) {
+		case string:
+			*t.raw = text
+		case []byte:
+			*t.raw = string(text)
+		}
 	}
 	return t.c.Decode(t.entity, src)
 }
@@ -87,4 +124,56 @@ func (t microsTarget) Scan(src any) error {
 		}
 	}
 	return nil
+}
+
+// version is an entity as it was read, with the text of its JSON columns.
+type version[E any] struct {
+	entity E
+	raw    []string
+}
+
+// read scans a row, and once more to pointers where a column is NULL that no pointer takes: rows may be older than a
+// column. NULL reads as the zero value then.
+func (r *Repo[E]) read(ctx context.Context, query, id string, v *version[E]) error {
+	scan := func() error {
+		targets, settle := r.scan(&v.entity, v.raw)
+		if err := r.db.Querier(ctx).QueryRow(ctx, query, id).Scan(targets...); err != nil {
+			return err
+		}
+		settle()
+		return nil
+	}
+	err := scan()
+	if r.mayBeNull(ctx, err) {
+		r.nulls.Store(true)
+		err = scan()
+	}
+	return err
+}
+
+// mayBeNull reports whether an error may come from scanning NULL, which is worth another look.
+func (r *Repo[E]) mayBeNull(ctx context.Context, err error) bool {
+	return err != nil && !r.nulls.Load() && ctx.Err() == nil && strings.Contains(err.Error(), "NULL")
+}
+
+// changes returns the columns in which the values of two versions of an entity differ, and version and time, with
+// their arguments. JSON keeps what this version of the program does not know of.
+func (r *Repo[E]) changes(e *E, before *version[E]) (columns []int, args []any, err error) {
+	is, err := r.args(e)
+	if err != nil {
+		return nil, nil, err
+	}
+	was, werr := r.args(&before.entity)
+	for i, c := range r.m.Columns {
+		owned := i == r.m.Version || i == r.m.UpdatedAt
+		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
+			continue
+		}
+		if text, ok := is[i].(string); ok && c.Kind == repository.KindJSON && !c.Valuer && werr == nil {
+			old, _ := was[i].(string)
+			is[i] = jsonmerge.Merge(before.raw[i], old, text)
+		}
+		columns, args = append(columns, i), append(args, is[i])
+	}
+	return columns, args, nil
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"regexp"
 	"slices"
+	"sync/atomic"
 
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/sqldb"
@@ -29,6 +30,9 @@ type Repo[E any] struct {
 	m     *repository.Mapping
 	life  repository.Lifecycle[E]
 	sql   statements
+
+	nulls   atomic.Bool // a column was NULL that no pointer takes
+	columns atomic.Pointer[map[string]column]
 }
 
 var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
@@ -124,26 +128,33 @@ func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
 	return r.one(ctx, "get from", r.sql.get, id)
 }
 
-func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (e E, err error) {
-	if !r.possible(id) {
-		return e, r.missing(doing, id)
-	}
-	err = r.db.Querier(ctx).QueryRow(ctx, query, id).Scan(r.targets(&e)...)
-	if errors.Is(err, sqldb.ErrNoRows) {
-		var zero E
-		return zero, r.missing(doing, id)
-	}
-	if err != nil {
-		var zero E
-		return zero, r.fail(doing, err)
-	}
-	r.life.Normalize(&e)
-	return e, nil
+func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (E, error) {
+	var v version[E]
+	err := r.load(ctx, doing, query, id, &v)
+	return v.entity, err
 }
 
-// possible reports whether there can be an entity with the id: PostgreSQL must not be asked for what it cannot hold.
-func (r *Repo[E]) possible(id string) bool {
-	return r.db.Dialect() != sqldb.PostgreSQL || holds(id)
+// whole is one that keeps the text of JSON columns, for a write of the entity.
+func (r *Repo[E]) whole(ctx context.Context, doing, query, id string) (*version[E], error) {
+	v := &version[E]{raw: make([]string, len(r.m.Columns))}
+	err := r.load(ctx, doing, query, id, v)
+	return v, err
+}
+
+func (r *Repo[E]) load(ctx context.Context, doing, query, id string, v *version[E]) error {
+	if !r.possible(id) {
+		return r.missing(doing, id)
+	}
+	if err := r.read(ctx, query, id, v); err != nil {
+		var zero E
+		v.entity = zero
+		if errors.Is(err, sqldb.ErrNoRows) || r.refuses(ctx, id) {
+			return r.missing(doing, id)
+		}
+		return r.fail(doing, err)
+	}
+	r.life.Normalize(&v.entity)
+	return nil
 }
 
 func (r *Repo[E]) missing(doing, id string) error {
@@ -154,6 +165,13 @@ func cut(id string) string { return id[:min(len(id), 64)] }
 
 // GetMany implements repository.Repository.
 func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
+	getMany := r.sql.getMany
+	if r.db.Dialect() == sqldb.PostgreSQL {
+		stored, _ := r.catalog(ctx) // an error will show in the statement itself
+		if stored[r.m.Columns[r.m.ID].Name].typ == "uuid" {
+			getMany = r.sql.getManyUUID
+		}
+	}
 	ask := ids
 	if slices.ContainsFunc(ids, func(id string) bool { return !r.possible(id) }) {
 		ask = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !r.possible(id) })
@@ -165,7 +183,7 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlrepo: get many from %s: %w", r.table, err)
 	}
-	found, err := r.query(ctx, r.sql.getMany, sqldb.Replan, string(list))
+	found, err := r.query(ctx, getMany, sqldb.Replan, string(list))
 	if err != nil {
 		return nil, r.fail("get many from", err)
 	}
@@ -183,17 +201,28 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 }
 
 func (r *Repo[E]) query(ctx context.Context, query string, args ...any) (found []E, err error) {
+	found, err = r.rows(ctx, query, args)
+	if r.mayBeNull(ctx, err) {
+		r.nulls.Store(true)
+		found, err = r.rows(ctx, query, args)
+	}
+	return found, err
+}
+
+func (r *Repo[E]) rows(ctx context.Context, query string, args []any) (found []E, err error) {
 	rows, err := r.db.Querier(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var zero, e E
-	for targets := r.targets(&e); rows.Next(); {
+	targets, settle := r.scan(&e, nil)
+	for rows.Next() {
 		e = zero // what was decoded for the row before must not be decoded into
 		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
+		settle()
 		r.life.Normalize(&e)
 		found = append(found, e)
 	}
@@ -206,7 +235,7 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
-	w := where{dialect: r.db.Dialect(), m: r.m}
+	w := r.where(ctx)
 	query := r.sql.selects + " WHERE " + w.render(p.Where) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
 	if w.err != nil {
 		return repository.Page[E]{}, w.err
@@ -229,7 +258,7 @@ func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64
 	if err != nil {
 		return 0, err
 	}
-	w := where{dialect: r.db.Dialect(), m: r.m}
+	w := r.where(ctx)
 	query := "SELECT count(*) FROM " + quoteTable(r.db.Dialect(), r.table) + " WHERE " + w.render(n)
 	if w.err != nil {
 		return 0, w.err
@@ -242,15 +271,15 @@ func (r *Repo[E]) Count(ctx context.Context, filter repository.Filter[E]) (int64
 // Update implements repository.Repository. The row is locked while change runs, so that it seldom runs twice.
 func (r *Repo[E]) Update(ctx context.Context, id string, change repository.WriteHook[E]) (E, error) {
 	var out, zero E
-	err := r.locked(ctx, "update in", id, func(ctx context.Context, before E) (err error) {
-		if out, err = r.life.Clone(&before); err != nil {
+	err := r.locked(ctx, "update in", id, func(ctx context.Context, before *version[E]) (err error) {
+		if out, err = r.life.Clone(&before.entity); err != nil {
 			return err
 		}
 		if err := change(ctx, &out); err != nil {
 			return err
 		}
-		r.life.Touch(&out, &before)
-		return r.store(ctx, "update in", &out, r.life.Version(&before))
+		r.life.Touch(&out, &before.entity)
+		return r.store(ctx, "update in", &out, before)
 	})
 	if err != nil {
 		return zero, err
@@ -260,49 +289,52 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 
 // locked runs fn with a row that is locked, in a transaction. A row that is not there has changed nothing: inside a
 // transaction of the caller's, who may want to create it, that must not doom the whole.
-func (r *Repo[E]) locked(ctx context.Context, doing, id string, fn func(ctx context.Context, e E) error) error {
-	lock := func(ctx context.Context) (E, error) { return r.one(ctx, doing, r.sql.lock, id) }
+func (r *Repo[E]) locked(ctx context.Context, doing, id string, fn func(ctx context.Context, v *version[E]) error) error {
+	lock := func(ctx context.Context) (*version[E], error) { return r.whole(ctx, doing, r.sql.lock, id) }
 	if _, err := r.db.Tx(ctx); err == nil {
-		e, err := lock(ctx)
+		v, err := lock(ctx)
 		if err != nil {
 			return err
 		}
-		return r.db.InTx(ctx, func(ctx context.Context) error { return fn(ctx, e) })
+		return r.db.InTx(ctx, func(ctx context.Context) error { return fn(ctx, v) })
 	}
 	return r.db.InTx(ctx, func(ctx context.Context) error {
-		e, err := lock(ctx)
+		v, err := lock(ctx)
 		if err != nil {
 			return err
 		}
-		return fn(ctx, e)
+		return fn(ctx, v)
 	})
 }
 
 // Replace implements repository.Repository.
 func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 	var zero E
-	stored, err := r.one(ctx, "replace in", r.sql.get, r.life.ID(&e))
+	stored, err := r.whole(ctx, "replace in", r.sql.get, r.life.ID(&e))
 	if err != nil {
 		return zero, err
 	}
 	held := r.life.Version(&e)
-	if actual := r.life.Version(&stored); held != actual {
+	if actual := r.life.Version(&stored.entity); held != actual {
 		return zero, r.fail("replace in", &repository.ConflictError{ID: r.life.ID(&e), Expected: held, Actual: actual})
 	}
-	r.life.Touch(&e, &stored)
-	if err := r.store(ctx, "replace in", &e, held); err != nil {
+	r.life.Touch(&e, &stored.entity)
+	if err := r.store(ctx, "replace in", &e, stored); err != nil {
 		return zero, err
 	}
 	return e, nil
 }
 
-// store writes e over the row if that still has the version expected.
-func (r *Repo[E]) store(ctx context.Context, doing string, e *E, expected int64) error {
-	args, err := r.args(e)
+// store writes what changed between before and e, if the row still has the version of before: another version of the
+// program may have columns, and fields in JSON, that this one does not know of.
+func (r *Repo[E]) store(ctx context.Context, doing string, e *E, before *version[E]) error {
+	columns, args, err := r.changes(e, before)
 	if err != nil {
 		return err
 	}
-	n, err := r.db.Querier(ctx).Exec(ctx, r.sql.update, append(args, expected)...)
+	expected := r.life.Version(&before.entity)
+	query := update(r.db.Dialect(), r.table, r.m, columns)
+	n, err := r.db.Querier(ctx).Exec(ctx, query, append(args, r.life.ID(e), expected)...)
 	if err != nil {
 		return r.fail(doing, err)
 	}
@@ -322,8 +354,8 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Writ
 	if len(then) == 0 {
 		return r.remove(ctx, id)
 	}
-	return r.locked(ctx, "delete from", id, func(ctx context.Context, e E) error {
-		if err := run(ctx, &e, then); err != nil {
+	return r.locked(ctx, "delete from", id, func(ctx context.Context, v *version[E]) error {
+		if err := run(ctx, &v.entity, then); err != nil {
 			return err
 		}
 		return r.remove(ctx, id)
@@ -336,6 +368,9 @@ func (r *Repo[E]) remove(ctx context.Context, id string) error {
 	}
 	n, err := r.db.Querier(ctx).Exec(ctx, r.sql.delete, id)
 	if err != nil {
+		if r.refuses(ctx, id) {
+			return r.missing("delete from", id)
+		}
 		return r.fail("delete from", err)
 	}
 	if n == 0 {

@@ -31,27 +31,21 @@ func quoteTable(d sqldb.Dialect, table string) string {
 
 // statements are built once for a type.
 type statements struct {
-	insert, selects, get, lock, getMany, update, delete string
+	insert, selects, get, lock, getMany, getManyUUID, delete string
 }
 
 func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
-	var names, holders, sets []string
+	var names, holders []string
 	for i, c := range m.Columns {
-		name := quote(d, c.Name)
-		names = append(names, name)
+		names = append(names, quote(d, c.Name))
 		holders = append(holders, fmt.Sprintf("$%d", i+1))
-		if i != m.ID {
-			sets = append(sets, fmt.Sprintf("%s = $%d", name, i+1))
-		}
 	}
 	table = quoteTable(d, table)
-	id, version := quote(d, m.Columns[m.ID].Name), quote(d, m.Columns[m.Version].Name)
+	id := quote(d, m.Columns[m.ID].Name)
 	s := statements{
 		insert:  fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "), strings.Join(holders, ", ")),
 		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
-		update: fmt.Sprintf("UPDATE %s SET %s WHERE %s = $%d AND %s = $%d",
-			table, strings.Join(sets, ", "), id, m.ID+1, version, len(m.Columns)+1),
-		delete: fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
+		delete:  fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
 	}
 	s.get = s.selects + " WHERE " + id + " = $1"
 	s.lock = s.get
@@ -59,14 +53,31 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 	if d == sqldb.PostgreSQL {
 		s.lock += " FOR UPDATE"
 		s.getMany = s.selects + " WHERE " + id + " = ANY (ARRAY(SELECT json_array_elements_text($1::json)))"
+		s.getManyUUID = s.selects + " WHERE " + id + " = ANY (ARRAY(SELECT json_array_elements_text($1::json)::uuid))"
 	}
 	return s
+}
+
+// update returns the statement that writes columns of a row that has an id and a version.
+func update(d sqldb.Dialect, table string, m *repository.Mapping, columns []int) string {
+	var b strings.Builder
+	b.WriteString("UPDATE " + quoteTable(d, table) + " SET ")
+	for i, c := range columns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s = $%d", quote(d, m.Columns[c].Name), i+1)
+	}
+	fmt.Fprintf(&b, " WHERE %s = $%d AND %s = $%d", quote(d, m.Columns[m.ID].Name), len(columns)+1,
+		quote(d, m.Columns[m.Version].Name), len(columns)+2)
+	return b.String()
 }
 
 // where renders filters. Values always travel as arguments.
 type where struct {
 	dialect sqldb.Dialect
 	m       *repository.Mapping
+	stored  map[string]column // on PostgreSQL, where it is known
 	args    []any
 	err     error
 }
@@ -76,10 +87,12 @@ func (w *where) arg(v any) string {
 	return fmt.Sprintf("$%d", len(w.args))
 }
 
-// column names a column in a comparison of order: text by its bytes on PostgreSQL, as SQLite does anyway.
+// column names a column in a comparison of order. On PostgreSQL it sorts as it was defined, so that its index serves; what
+// is not known to be there is text by its bytes.
 func (w *where) column(i int) string {
 	c := w.m.Columns[i]
-	if w.dialect == sqldb.PostgreSQL && c.Kind == repository.KindString {
+	_, known := w.stored[c.Name]
+	if w.dialect == sqldb.PostgreSQL && c.Kind == repository.KindString && !known {
 		return quote(w.dialect, c.Name) + ` COLLATE "C"`
 	}
 	return quote(w.dialect, c.Name)
