@@ -215,7 +215,7 @@ func TestClaimsOf(t *testing.T) {
 func TestWriteErrorHasAStatusForEverySentinel(t *testing.T) {
 	for err, want := range map[error]int{
 		authn.ErrForbidden: 403, authn.ErrNoToken: 401, authn.ErrToken: 401, authn.ErrExpired: 401, authn.ErrRevoked: 401, authn.ErrUnknownKey: 401,
-		authn.ErrRefresh: 401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401, authn.ErrClient: 401,
+		authn.ErrRefresh: 401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401, authn.ErrClient: 401, authn.ErrAPIKey: 401,
 		authn.ErrUnavailable: 503, errors.New("hush"): 500,
 	} {
 		for _, e := range []error{err, fmt.Errorf("orders: hush: %w", err)} {

@@ -22,7 +22,8 @@ var (
 	// ErrUnavailable is matched when whether a token is good cannot be told now: keys or revocations are out of reach.
 	// It is not the caller's fault, and becomes a 503. Such errors have a Temporary() bool, which is true.
 	ErrUnavailable error = temporary{}
-	// ErrKeyConflict is returned by KeyStore.Save when somebody else saved first.
+	// ErrKeyConflict is returned by KeyStore.Save when another process saved first, and by APIKeyStore.Rotate when
+	// another caller rotated the key first.
 	ErrKeyConflict = errors.New("authn: the keys have been changed by another")
 	// ErrWeakKey is matched when a key is too short for its algorithm.
 	ErrWeakKey = errors.New("authn: key too short")
@@ -31,6 +32,8 @@ var (
 	// ErrReused is matched when a refresh token was used again after its grace: its whole family is revoked by then.
 	// It matches ErrRefresh too.
 	ErrReused = fmt.Errorf("%w: used before", ErrRefresh)
+	// ErrAPIKey is matched when an API key is malformed, unknown or revoked, or its secret is wrong.
+	ErrAPIKey = errors.New("authn: API key refused")
 	// ErrClient is returned by TokenEndpointConfig.Client for a client that is unknown or presents a wrong secret.
 	ErrClient = errors.New("authn: client refused")
 	// ErrScope is returned by TokenEndpointConfig.ClientCredentials when the client may not have a scope it asks for.

@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -150,7 +147,7 @@ func (i *Issuer) IssueAccess(ctx context.Context, s Subject) (TokenPair, error) 
 // there is none: a token that was issued to a client is refused to every other (ErrRefresh). A token that was used
 // before, longer ago than Grace, ends the whole login (ErrReused): either the caller or another has stolen it.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (TokenPair, error) {
-	old := hashRefresh(refreshToken)
+	old := hashSecret(refreshToken)
 	s, err := i.store.Lookup(ctx, old)
 	if err != nil {
 		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
@@ -219,7 +216,7 @@ func (i *Issuer) revoke(ctx context.Context, token string, owner func(clientID s
 		}
 		return i.RevokeID(ctx, u.TokenID, u.ExpiresAt)
 	}
-	s, err := i.store.Lookup(ctx, hashRefresh(token))
+	s, err := i.store.Lookup(ctx, hashSecret(token))
 	if errors.Is(err, ErrRefresh) {
 		return nil
 	}
@@ -271,30 +268,14 @@ func (i *Issuer) notifyRevoked(ctx context.Context, r Revocation) error {
 
 // access makes an access token (RFC 9068).
 func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, error) {
-	if s.ID == "" {
-		return "", errors.New("authn: issue: the subject has no id")
+	c, err := s.claims()
+	if err != nil {
+		return "", err
 	}
-	c := map[string]any{
-		"iss": i.cfg.Issuer, "sub": s.ID, "jti": id.New(),
-		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": append([]string{}, s.Roles...), // never null
-	}
+	c["iss"], c["jti"] = i.cfg.Issuer, id.New()
+	c["iat"], c["exp"] = now.Unix(), now.Add(i.cfg.TTL).Unix()
 	if len(i.cfg.Audience) > 0 {
 		c["aud"] = i.cfg.Audience
-	}
-	if s.ClientID != "" {
-		c["client_id"] = s.ClientID
-	}
-	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.Contains(s, " ") }) {
-		return "", errors.New("authn: issue: a scope is empty or contains a space")
-	}
-	if len(s.Scopes) > 0 {
-		c["scope"] = strings.Join(s.Scopes, " ")
-	}
-	for name, v := range s.Claims {
-		if registered[fold(name)] || c[name] != nil {
-			return "", fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
-		}
-		c[name] = v
 	}
 	payload, err := encodeClaims(c)
 	if err != nil {
@@ -329,10 +310,5 @@ func newRefresh() (token, hash string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	token = base64.RawURLEncoding.EncodeToString(b)
-	return token, hashRefresh(token)
-}
-
-func hashRefresh(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
+	return token, hashSecret(token)
 }

@@ -171,7 +171,8 @@ func WriteError(ctx context.Context, w http.ResponseWriter, err error) {
 // isCredentialError reports whether the caller's token or password is at fault.
 func isCredentialError(err error) bool {
 	return slices.ContainsFunc(
-		[]error{ErrToken, ErrExpired, ErrRevoked, ErrUnknownKey, ErrRefresh, ErrPassword, ErrPasswordTooLong, ErrClient},
+		[]error{ErrToken, ErrExpired, ErrRevoked, ErrUnknownKey, ErrRefresh, ErrAPIKey,
+			ErrPassword, ErrPasswordTooLong, ErrClient},
 		func(sentinel error) bool { return errors.Is(err, sentinel) })
 }
 

@@ -4,6 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,6 +63,8 @@ type TokenStore interface {
 	// Rotation.Reused says so, it removes the whole family and returns ErrReused; the removal persists even when a
 	// transaction of the caller's, in ctx, is rolled back.
 	Rotate(ctx context.Context, r Rotation) error
+	// Sessions returns the newest token of each family of a subject, of those that have not expired at now, in any order.
+	Sessions(ctx context.Context, subject string, now time.Time) ([]RefreshToken, error)
 	// RevokeFamily removes all tokens of a family. It returns nil when there is no such family.
 	RevokeFamily(ctx context.Context, family string) error
 	// RevokeSubject removes all tokens of a subject.
@@ -83,6 +90,38 @@ type Subject struct {
 	Scopes []string `json:"scopes,omitempty"`
 	// Claims are further claims. Names that this package sets are refused.
 	Claims map[string]any `json:"claims,omitempty"`
+}
+
+// clone copies what callers could change.
+func (s Subject) clone() Subject {
+	s.Roles = slices.Clone(s.Roles)
+	s.Scopes = slices.Clone(s.Scopes)
+	s.Claims = maps.Clone(s.Claims)
+	return s
+}
+
+// claims returns the claims of a token of the subject, but for those of the issuer and of the token.
+func (s Subject) claims() (map[string]any, error) {
+	if s.ID == "" {
+		return nil, errors.New("authn: issue: the subject has no id")
+	}
+	c := map[string]any{"sub": s.ID, "roles": append([]string{}, s.Roles...)} // never null
+	if s.ClientID != "" {
+		c["client_id"] = s.ClientID
+	}
+	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.Contains(s, " ") }) {
+		return nil, errors.New("authn: issue: a scope is empty or contains a space")
+	}
+	if len(s.Scopes) > 0 {
+		c["scope"] = strings.Join(s.Scopes, " ")
+	}
+	for name, v := range s.Claims {
+		if registered[fold(name)] {
+			return nil, fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
+		}
+		c[name] = v
+	}
+	return c, nil
 }
 
 // UnmarshalJSON implements json.Unmarshaler. Numbers in Claims become json.Number, so that they keep their digits.

@@ -56,6 +56,9 @@ type VerifierConfig struct {
 	// Revocations is asked about the id of each token. Nil: tokens cannot be revoked, only expire. When set, a token
 	// without an id is refused.
 	Revocations Revocations
+	// APIKeys accepts API keys too, in the place of a bearer token. Nil: API keys are refused. With APIKeys the KeySource
+	// may be nil: then only API keys are accepted, and Issuer is not required.
+	APIKeys *APIKeys
 	// CacheSize is the number of verified tokens that are remembered, by their hash, so that a signature is checked
 	// once. Times, revocation and the presence of the key are checked each time. Default 4096. Negative disables it.
 	CacheSize int
@@ -77,10 +80,10 @@ type Verifier struct {
 
 // NewVerifier returns a Verifier for the tokens of the given keys.
 func NewVerifier(keys KeySource, cfg VerifierConfig) (*Verifier, error) {
-	if keys == nil {
+	if keys == nil && cfg.APIKeys == nil {
 		return nil, errors.New("authn: a Verifier needs a KeySource")
 	}
-	if cfg.Issuer == "" && !cfg.Unbound {
+	if cfg.Issuer == "" && !cfg.Unbound && keys != nil {
 		return nil, errors.New("authn: VerifierConfig: Issuer is empty, so that tokens of every issuer with these keys " +
 			"would be accepted; set it, or Unbound")
 	}
@@ -108,7 +111,8 @@ func NewVerifier(keys KeySource, cfg VerifierConfig) (*Verifier, error) {
 }
 
 // Join returns a Verifier that accepts the tokens of several issuers: each token is verified by the one Verifier whose
-// Issuer it names. Each Verifier needs an Issuer of its own. Logger and MeterProvider are those of the first.
+// Issuer it names. Each Verifier needs an Issuer of its own. Logger and MeterProvider are those of the first, APIKeys
+// those of the first Verifier that has them.
 func Join(verifiers ...*Verifier) (*Verifier, error) {
 	if len(verifiers) == 0 {
 		return nil, errors.New("authn: Join needs a Verifier")
@@ -121,7 +125,11 @@ func Join(verifiers ...*Verifier) (*Verifier, error) {
 		seen[v.cfg.Issuer] = true
 	}
 	first := verifiers[0].cfg
-	v := &Verifier{joined: verifiers, cfg: VerifierConfig{Logger: first.Logger, MeterProvider: first.MeterProvider}}
+	cfg := VerifierConfig{Logger: first.Logger, MeterProvider: first.MeterProvider}
+	for _, v := range verifiers {
+		cfg.APIKeys = cmp.Or(cfg.APIKeys, v.cfg.APIKeys)
+	}
+	v := &Verifier{joined: verifiers, cfg: cfg}
 	return v, v.instrument()
 }
 
@@ -139,7 +147,7 @@ func (v *Verifier) instrument() error {
 	return nil
 }
 
-// Verify checks a token and returns whose it is. The error is a *TokenError, or matches ErrUnavailable.
+// Verify checks a token and returns its user. The error is a *TokenError, or matches ErrUnavailable.
 func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 	u, err := v.verify(ctx, token)
 	if err != nil {
@@ -178,12 +186,18 @@ func (v *Verifier) recordRefusal(ctx context.Context, err error) {
 }
 
 func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
+	if v.cfg.APIKeys != nil && v.cfg.APIKeys.issued(token) {
+		return v.cfg.APIKeys.Verify(ctx, token)
+	}
 	if v.joined != nil {
 		member, err := v.choose(token)
 		if err != nil {
 			return nil, err
 		}
 		return member.verify(ctx, token)
+	}
+	if v.keys == nil {
+		return nil, refuse("not an API key")
 	}
 	c := v.cache.get(token)
 	var err error

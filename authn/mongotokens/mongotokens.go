@@ -1,6 +1,7 @@
 package mongotokens
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -295,6 +296,33 @@ func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bo
 func (s *Store) forget(ctx context.Context, field, value string) error {
 	_, err := s.used.DeleteMany(ctx, bson.D{{Key: field, Value: value}})
 	return err
+}
+
+// Sessions implements authn.TokenStore.
+func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) ([]authn.RefreshToken, error) {
+	ctx = alone(ctx)
+	found, err := s.families.Find(ctx, bson.D{{Key: "subject", Value: subject}})
+	if err != nil {
+		return nil, fmt.Errorf("mongotokens: list the sessions: %w", err)
+	}
+	var families []family
+	if err := found.All(ctx, &families); err != nil {
+		return nil, fmt.Errorf("mongotokens: list the sessions: %w", err)
+	}
+	var list []authn.RefreshToken
+	for _, f := range families {
+		f.Grants = slices.DeleteFunc(f.Grants, func(g grant) bool { return g.Expires <= micros(now) })
+		if len(f.Grants) == 0 {
+			continue
+		}
+		newest := slices.MaxFunc(f.Grants, func(a, b grant) int { return cmp.Compare(a.Created, b.Created) })
+		x, err := newest.decode(f.ID, f.Subject)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, nil
 }
 
 // RevokeFamily implements authn.TokenStore.

@@ -85,45 +85,69 @@ func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
 	if err != nil {
 		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
 	}
-	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.tokens+
-		" (hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-		x.Hash, x.Family, x.Subject.ID, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
+	_, err = s.db.Querier(ctx).Exec(ctx,
+		"INSERT INTO "+s.tokens+" ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		x.Hash, x.Family, x.Subject.ID, string(p),
+		micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
 	if err != nil {
 		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
 	return nil
 }
 
+const columns = "hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at"
+
+// scan reads a row of columns.
+func scan(row sqldb.Row) (authn.RefreshToken, error) {
+	var x authn.RefreshToken
+	var subject, profile string
+	var created, expires, ends, used int64
+	if err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used); err != nil {
+		return authn.RefreshToken{}, err
+	}
+	if err := json.Unmarshal([]byte(profile), &x.Subject); err != nil {
+		return authn.RefreshToken{}, fmt.Errorf("the profile: %w", err)
+	}
+	x.Subject.ID = subject
+	x.CreatedAt, x.ExpiresAt = fromMicros(created), fromMicros(expires)
+	x.FamilyEndsAt, x.UsedAt = fromMicros(ends), fromMicros(used)
+	return x, nil
+}
+
 // Lookup implements authn.TokenStore.
 func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
-	x := authn.RefreshToken{Hash: hash}
-	var text string
-	var created, expires, ends, used int64
-	err := s.db.Querier(ctx).
-		QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
-			s.tokens+" WHERE hash = $1", hash).
-		Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
+	x, err := scan(s.db.Querier(ctx).QueryRow(ctx, "SELECT "+columns+" FROM "+s.tokens+" WHERE hash = $1", hash))
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return authn.RefreshToken{}, authn.ErrRefresh
 	}
 	if err != nil {
 		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read a token: %w", err)
 	}
-	subject := x.Subject.ID
-	if err := json.Unmarshal([]byte(text), &x.Subject); err != nil {
-		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read the profile of a token: %w", err)
-	}
-	x.Subject.ID = subject
-	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(
-		created,
-	), fromMicros(
-		expires,
-	), fromMicros(
-		ends,
-	), fromMicros(
-		used,
-	)
 	return x, nil
+}
+
+// Sessions implements authn.TokenStore.
+func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (list []authn.RefreshToken, err error) {
+	// The newest token of a family is one of those that have not been exchanged.
+	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
+		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, micros(now))
+	if err != nil {
+		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		x, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+		}
+		if len(list) == 0 || list[len(list)-1].Family != x.Family {
+			list = append(list, x)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+	}
+	return list, nil
 }
 
 // lock makes exchanges and revocations of one subject take turns until the transaction ends. SQLite has one writer.
@@ -193,14 +217,12 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 	}
 	seen := s.db.AfterRollback(ctx, func() {
 		if err := outside(); err != nil {
-			s.cfg.Logger.Error(
-				"sqltokens: the login of a reused refresh token could not be revoked after a rollback; revoke it by hand", "family",
-				family, "error", err,
-			)
+			s.cfg.Logger.Error("sqltokens: the login of a reused refresh token could not be revoked after a rollback; "+
+				"revoke it by hand", "family", family, "error", err)
 		}
 	})
-	if !seen &&
-		s.db.Dialect() == sqldb.PostgreSQL { // begun by the caller, who ends it unseen: another connection removes it now
+	// The end of a transaction that the caller began is not seen: another connection removes the family now.
+	if !seen && s.db.Dialect() == sqldb.PostgreSQL {
 		if err := outside(); err != nil {
 			return err
 		}
@@ -253,9 +275,10 @@ func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
 
 // RevokeID implements authn.TokenStore.
 func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
-	_, err := s.db.Querier(ctx).
-		Exec(ctx, "INSERT INTO "+s.revoked+" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = "+
-			"CASE WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at ELSE "+s.revoked+".expires_at END", id, micros(until))
+	_, err := s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.revoked+
+		" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = CASE"+
+		" WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at"+
+		" ELSE "+s.revoked+".expires_at END", id, micros(until))
 	if err != nil {
 		return fmt.Errorf("sqltokens: revoke an id: %w", err)
 	}
