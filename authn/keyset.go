@@ -73,14 +73,17 @@ type KeyConfig struct {
 const storeTimeout = 3 * time.Second
 
 // KeySet signs tokens with the newest key that may sign, and verifies with all that may still verify. Replicas share
-// it through their KeyStore. It owns no goroutine: whoever asks it for something after RefreshEvery reads the store
-// and rotates what is due; nobody else waits for that.
+// it through their KeyStore. It owns no goroutine: the first call after RefreshEvery reads the store and rotates what is
+// due; other calls do not wait for that.
 type KeySet struct {
 	store KeyStore // nil for a fixed secret
 	cfg   KeyConfig
 	keys  atomic.Pointer[readyKeys]
 	due   atomic.Int64 // when the store is to be read next, Unix nanoseconds
-	mu    sync.Mutex   // held by whoever talks to the store
+
+	mu       sync.Mutex // held while the store is read or written
+	readErr  error      // of the last read of the store
+	rereadAt time.Time  // when an unknown key id had the store read last
 }
 
 // NewKeySet reads the keys of the store, and makes the first one where there is none.
@@ -134,9 +137,21 @@ func NewSecretKeySet(current []byte, previous ...[]byte) (*KeySet, error) {
 }
 
 // Keys implements KeySource. A key that is published but does not sign yet verifies already: the clock of another
-// replica may be ahead.
+// replica may be ahead. For an unknown id the store is read again, at most once a second, because another replica may
+// have made the key just now.
 func (k *KeySet) Keys(ctx context.Context, id string, alg Algorithm) ([]VerifyKey, error) {
 	k.refresh(ctx)
+	found, err := k.find(id, alg)
+	if err == nil || id == "" || k.store == nil {
+		return found, err
+	}
+	if err := k.reread(ctx); err != nil {
+		return nil, unavailable("read the keys", err)
+	}
+	return k.find(id, alg)
+}
+
+func (k *KeySet) find(id string, alg Algorithm) ([]VerifyKey, error) {
 	now := time.Now()
 	set := k.keys.Load()
 	found := FindKeys(set.public, id, alg)
@@ -197,6 +212,22 @@ func (k *KeySet) refresh(ctx context.Context) {
 	}
 }
 
+// rereadEvery is how often an unknown key id has the store read.
+const rereadEvery = time.Second
+
+// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read.
+func (k *KeySet) reread(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if age := time.Since(k.rereadAt); age >= 0 && age < rereadEvery {
+		return k.readErr
+	}
+	k.rereadAt = time.Now()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	return k.syncLocked(ctx, k.planned)
+}
+
 // isDue says whether the store is to be read. A time that is too far away is that of a clock that has been set back.
 func (k *KeySet) isDue() bool {
 	wait := k.due.Load() - time.Now().UnixNano()
@@ -208,8 +239,8 @@ func (k *KeySet) Rotate(ctx context.Context) error {
 	return k.sync(ctx, func([]Key, time.Time) bool { return true })
 }
 
-// Remove takes a key away at once, for a key that has leaked: its tokens are refused as soon as each replica has read
-// the store, within RefreshEvery. When it was the signing one and no other may sign, a new key signs at once.
+// Remove takes a key away at once, for a key that has leaked: each replica refuses its tokens once it has read the
+// store, within RefreshEvery. When it was the signing one and no other may sign, a new key signs at once.
 func (k *KeySet) Remove(ctx context.Context, id string) error {
 	if k.store == nil {
 		return errors.New("authn: a fixed secret cannot be removed")

@@ -45,6 +45,7 @@ func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, e
 	k.due.Store(now.Add(k.cfg.RefreshEvery).UnixNano()) // also when it fails: a dead store slows one request an interval
 	for range maxSaves {
 		keys, version, err := k.store.Load(ctx)
+		k.readErr = err
 		if err != nil {
 			return fmt.Errorf("authn: load keys: %w", err)
 		}

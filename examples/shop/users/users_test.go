@@ -53,6 +53,13 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		topics <- m.Type
 		return nil
 	})
+	run(t, s, broker)
+	return s, topics
+}
+
+// run runs a service until the test ends.
+func run(t *testing.T, s *platform.Service, broker *memory.Broker) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
@@ -63,7 +70,6 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		}
 		_ = broker.Close()
 	})
-	return s, topics
 }
 
 func login(t *testing.T, s *platform.Service, name, password string) *http.Client {
