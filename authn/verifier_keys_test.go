@@ -1,7 +1,10 @@
 package authn_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -222,5 +225,33 @@ func TestClockThatWasSetBack(t *testing.T) {
 	authn.SetDue(k, time.Now().Add(24*time.Hour))
 	if _, err := k.Keys(t.Context(), old[0].ID, authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 		t.Errorf("a key that was removed still verifies: %v", err)
+	}
+}
+
+// Coordinates of EC keys without their leading zeros, or with one more, are those of the same key.
+func TestParseJWKSAcceptsCoordinatesOfOtherLengths(t *testing.T) {
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
+		var point []byte
+		size := (curve.Params().BitSize + 7) / 8
+		for point == nil || point[1] != 0 {
+			k, err := ecdsa.GenerateKey(curve, rand.Reader)
+			must(t, err)
+			point, err = k.PublicKey.Bytes()
+			must(t, err)
+		}
+		x, y := point[1:1+size], point[1+size:]
+		b64 := base64.RawURLEncoding.EncodeToString
+		for name, short := range map[string][]byte{"all": x, "none": x[1:], "one more": append([]byte{0}, x...)} {
+			keys, err := authn.ParseJWKS(fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":%q,"x":%q,"y":%q}]}`,
+				curve.Params().Name, b64(short), b64(y)), "")
+			if err != nil || len(keys) != 1 {
+				t.Errorf("%s with %s of the leading zeros: %v", curve.Params().Name, name, err)
+				continue
+			}
+			public, _ := keys[0].Public.(*ecdsa.PublicKey)
+			if got, err := public.Bytes(); err != nil || !bytes.Equal(got, point) {
+				t.Errorf("%s with %s of the leading zeros: another key, %v", curve.Params().Name, name, err)
+			}
+		}
 	}
 }
