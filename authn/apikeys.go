@@ -31,8 +31,9 @@ type APIKeyConfig struct {
 	OnVerify func(ctx context.Context, k APIKey) (Subject, error)
 }
 
-// APIKeys issues, verifies, rotates and revokes API keys: long-lived secrets for programs, which cannot log in. A key is
-// its prefix, a public id and a secret of 256 random bits: "shop_live_3zj5…_k6o4…". The store keeps a hash of the secret.
+// APIKeys issues, verifies, rotates and revokes API keys: long-lived secrets for programs, which cannot log in. A key
+// is its prefix, a public id and a secret of 256 random bits: "shop_live_3zj5…_k6o4…". The store keeps a hash of the
+// secret.
 //
 // A Verifier with VerifierConfig.APIKeys accepts the keys beside tokens.
 type APIKeys struct {
@@ -69,8 +70,8 @@ type APIKeyOptions struct {
 	TTL time.Duration
 }
 
-// Issue makes a key for a subject, with the subject's roles and scopes. secret is the whole key as a client sends it. It
-// cannot be read again: show it once.
+// Issue makes a key for a subject, with the subject's roles and scopes. secret is the whole key as a client sends it.
+// It cannot be read again: show it once.
 func (a *APIKeys) Issue(ctx context.Context, s Subject, opt APIKeyOptions) (secret string, k APIKey, err error) {
 	now := time.Now().UTC()
 	k = APIKey{ID: randomText(apiKeyIDSize), Name: opt.Name, Subject: s, CreatedAt: now}

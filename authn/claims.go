@@ -84,13 +84,13 @@ func (v *Verifier) readClaims(payload string) (*claims, error) {
 		return nil, invalidClaim("iss", "another issuer")
 	case !v.meant(aud):
 		return nil, invalidClaim(v.cfg.AudienceClaim, "another audience")
-	case has(all, "cnf"): // RFC 7800: whoever presents such a token has to prove the possession of a key
+	case has(all, "cnf"): // RFC 7800: the sender of such a token has to prove the possession of a key
 		return nil, invalidClaim("cnf", "the token is bound to a key of its sender, which is not checked here")
 	}
 	return c, v.checkUse(all)
 }
 
-// checkUse refuses tokens that say of themselves that they are no access tokens: ID tokens unless they are wanted, and
+// checkUse refuses tokens whose claims show that they are no access tokens: ID tokens unless they are wanted, and
 // refresh and logout tokens.
 func (v *Verifier) checkUse(all map[string]any) error {
 	typ, _ := textClaim(all, "typ")       // Keycloak

@@ -1,5 +1,5 @@
-// Package authn authenticates and authorizes callers. It issues JWTs and refresh tokens, rotates the keys that sign them,
-// verifies tokens strictly, issues and verifies API keys, guards handlers, and hashes passwords.
+// Package authn authenticates and authorizes callers. It issues JWTs and refresh tokens, rotates the keys that sign
+// them, verifies tokens strictly, issues and verifies API keys, guards handlers, and hashes passwords.
 //
 //	keys, err := authn.NewKeySet(authn.NewFileKeys("keys.json"), authn.KeyConfig{}) // EdDSA, a new key every 30 days
 //	tokens := authn.NewMemoryTokens()
@@ -13,9 +13,10 @@
 //	...
 //	user, ok := authn.FromContext(ctx)
 //
-// Other services verify with package jwks, which reads the key set over HTTP; gRPC servers with package authngrpc. Package
-// issuers has the settings for the tokens of common identity providers. Replicas of an issuer share keys, logins and API
-// keys through the stores in packages sqlkeys, sqltokens, sqlapikeys, mongokeys, mongotokens and mongoapikeys.
+// Other services verify with package jwks, which reads the key set over HTTP; gRPC servers with package authngrpc.
+// Package issuers has the settings for the tokens of common identity providers. Replicas of an issuer share keys,
+// logins and API keys through the stores in packages sqlkeys, sqltokens, sqlapikeys, mongokeys, mongotokens and
+// mongoapikeys.
 //
 // # Guarantees
 //
@@ -27,12 +28,13 @@
 //   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace
 //     revokes the login, whoever uses it. Issuer.Sessions and Issuer.RevokeSession list and end the logins of a user.
 //   - API keys have 256 random bits and are stored as hashes, found by a public id and compared in constant time. A
-//     rotated key keeps its id, and its old secret works until APIKeyConfig.Overlap has passed. A revoked key is refused
-//     from the next request on.
+//     rotated key keeps its id, and its old secret works until APIKeyConfig.Overlap has passed. A revoked key is
+//     refused from the next request on.
 //   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors, in
 //     the log, and in the counter sillar.authn.refused.
-//   - Passwords are never cut. A login takes the same time whether or not the user exists, as long as stored hashes have
-//     the parameters of PasswordConfig. Logins together take no more of the machine than PasswordConfig allows.
+//   - Passwords are never cut. A failed login takes the same time whether or not the user exists, beside stored
+//     bcrypt and foreign argon2 hashes once one was compared (PasswordConfig.BcryptCost). PasswordConfig bounds the
+//     processors and memory of all logins together.
 //
 // # What it does not do
 //

@@ -230,6 +230,6 @@ func (k *KeySet) Handler() http.Handler {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		_, _ = w.Write(doc) // a client that has gone needs no answer
+		_, _ = w.Write(doc) // the client may have left
 	})
 }

@@ -46,9 +46,15 @@ func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {
 			return
 		}
 		doc := metadata{
-			Issuer: i.cfg.Issuer, JWKSURI: cfg.JWKSURI, TokenEndpoint: cfg.TokenEndpoint, RevocationEndpoint: cfg.RevocationEndpoint,
-			GrantTypes: cfg.GrantTypes, ResponseTypes: []string{}, Scopes: cfg.Scopes,
-			AuthMethods: []string{"client_secret_basic", "client_secret_post", "none"}, SigningAlgorithms: i.keys.algorithms(),
+			Issuer:             i.cfg.Issuer,
+			JWKSURI:            cfg.JWKSURI,
+			TokenEndpoint:      cfg.TokenEndpoint,
+			RevocationEndpoint: cfg.RevocationEndpoint,
+			GrantTypes:         cfg.GrantTypes,
+			ResponseTypes:      []string{},
+			AuthMethods:        []string{"client_secret_basic", "client_secret_post", "none"},
+			SigningAlgorithms:  i.keys.algorithms(),
+			Scopes:             cfg.Scopes,
 		}
 		data, err := json.Marshal(doc)
 		if err != nil { // strings always encode

@@ -26,8 +26,8 @@ type Session struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// Sessions returns the sessions of a subject that have not expired, the one that was refreshed last first. Access tokens
-// without a refresh token (IssueAccess) are no sessions.
+// Sessions returns the sessions of a subject that have not expired, the one that was refreshed last first. Access
+// tokens without a refresh token (IssueAccess) are no sessions.
 func (i *Issuer) Sessions(ctx context.Context, subject string) ([]Session, error) {
 	tokens, err := i.store.Sessions(ctx, subject, time.Now().UTC())
 	if err != nil {

@@ -38,14 +38,14 @@ type Rotation struct {
 	Next RefreshToken
 	// Now is the caller's time, for expiry and for Grace.
 	Now time.Time
-	// Grace is how long after its first use Old may be used again: for browser tabs that refresh at once, and for
-	// answers that were lost. 0: the first exchange in the order of the store is the only one, whatever the clocks of
+	// Grace is how long after its first use Old may be used again: for browser tabs that refresh at the same time, and
+	// for answers that were lost. 0: the first exchange in the order of the store is the only one, whatever the clocks of
 	// the callers say. A positive Grace is measured between the clocks of the callers.
 	Grace time.Duration
 }
 
-// Reused reports whether this exchange of old is a reuse after its grace. Stores call it in the step that no other
-// exchange of the token comes between; used says that the token was exchanged before.
+// Reused reports whether this exchange of old is a reuse after its grace. Stores call it in an atomic step, so
+// that no other exchange of the token comes between; used means that the token was exchanged before.
 func (r Rotation) Reused(used bool, usedAt time.Time) bool {
 	return used && (r.Grace <= 0 || r.Now.Sub(usedAt) > r.Grace)
 }
@@ -58,10 +58,10 @@ type TokenStore interface {
 	// Lookup returns the token with a hash, used or not, or ErrRefresh when there is none: unknown, or its family was
 	// revoked. Claims come back with the numbers that were given, as json.Number or as the type that was given.
 	Lookup(ctx context.Context, hash string) (RefreshToken, error)
-	// Rotate notes the first use of Old and adds Next, in one step that no other Rotate comes between. It returns
+	// Rotate records the first use of Old and adds Next, in one atomic step. It returns
 	// ErrRefresh when Old is unknown, expired at Now, of another subject than Next, or of a revoked family. When
 	// Rotation.Reused says so, it removes the whole family and returns ErrReused; the removal persists even when a
-	// transaction of the caller's, in ctx, is rolled back.
+	// transaction of the caller, in ctx, is rolled back.
 	Rotate(ctx context.Context, r Rotation) error
 	// Sessions returns the newest token of each family of a subject, of those that have not expired at now, in any order.
 	Sessions(ctx context.Context, subject string, now time.Time) ([]RefreshToken, error)

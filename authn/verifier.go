@@ -17,23 +17,24 @@ import (
 
 const scope = "github.com/sillar-go/sillar/authn"
 
-// maxLeeway is the largest difference of clocks that is forgiven.
+// maxLeeway is the largest difference of clocks that is accepted.
 const maxLeeway = 30 * time.Second
 
-// Revocations knows revoked token ids: every TokenStore does, and RevokedIDs in services that learn of them by events.
+// Revocations knows revoked token ids. Every TokenStore is one; RevokedIDs is one for services that learn of
+// revocations by events.
 type Revocations interface {
 	// Revoked reports whether the token id (jti) has been revoked.
 	Revoked(ctx context.Context, id string) (bool, error)
 }
 
-// VerifierConfig says which tokens are accepted. Issuer is required, and Audience is recommended. The presets (Auth0,
-// Keycloak, Entra, ...) fill it for the tokens of other issuers.
+// VerifierConfig describes the tokens that are accepted. Issuer is required, and Audience is recommended. Package
+// issuers has the settings for the tokens of common identity providers.
 type VerifierConfig struct {
 	// Issuer is the only accepted issuer (iss). Required unless Unbound is set.
 	Issuer string
 	// Audience lists the names of this service: the token must be meant for one of them. Empty: not checked. Then
 	// tokens must name their type at+jwt (RFC 9068), unless Types says otherwise: an ID token, which is meant for
-	// another program, cannot be told from an access token of the type JWT.
+	// another program, cannot be distinguished from an access token of the type JWT.
 	Audience []string
 	// AudienceClaim is the claim that Audience is compared with, a name or a path such as RolesClaim. Default "aud".
 	// The access tokens of Amazon Cognito have client_id in its place.
@@ -158,7 +159,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 }
 
 // Authenticate is Verify in builtin types, for packages that do not import this one. bearer is the token without its
-// scheme. Errors that are the caller's have a Challenge() string; those that match ErrUnavailable have a Temporary()
+// scheme. Errors about the token have a Challenge() string; those that match ErrUnavailable have a Temporary()
 // bool.
 func (v *Verifier) Authenticate(
 	ctx context.Context,
@@ -317,7 +318,7 @@ func (v *Verifier) current(ctx context.Context, c *claims) error {
 	}
 	revoked, err := v.cfg.Revocations.Revoked(ctx, c.jti)
 	if err != nil {
-		return unavailable("ask for revocation", err)
+		return unavailable("look up the revocation", err)
 	}
 	if revoked {
 		return &TokenError{Reason: "revoked", Err: ErrRevoked}

@@ -7,14 +7,14 @@
 //
 // # Guarantees
 //
-//   - Keys are stored as hashes: a copy of the database is admitted nowhere.
+//   - Keys are stored as hashes: a copy of the database contains no usable key.
 //   - A rotation is one atomic write. Of two rotations of one key at the same time one succeeds.
-//   - Writes are acknowledged by the majority where there is a replica set, and reads are from the primary: a key that was
-//     revoked is refused after a failover too.
+//   - Writes are acknowledged by the majority where there is a replica set, and reads are from the primary: a key that
+//     was revoked is refused after a failover too.
 //
 // # What it does not do
 //
-// It deletes no expired keys by itself: call Purge now and then.
+// It deletes no expired keys by itself: call Purge regularly.
 package mongoapikeys
 
 import (
@@ -212,7 +212,8 @@ func (s *Store) DeleteSubject(ctx context.Context, subject string) error {
 
 // Purge implements authn.APIKeyStore.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
-	return s.delete(ctx, bson.D{{Key: "expires", Value: bson.D{{Key: "$gt", Value: int64(0)}, {Key: "$lte", Value: micros(now)}}}})
+	expired := bson.D{{Key: "$gt", Value: int64(0)}, {Key: "$lte", Value: micros(now)}}
+	return s.delete(ctx, bson.D{{Key: "expires", Value: expired}})
 }
 
 // delete uses DeleteMany for one document too: FerretDB's DeleteOne passes over a document that is just being changed.

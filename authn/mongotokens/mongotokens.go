@@ -20,7 +20,7 @@ import (
 
 // Config tunes a Store. The zero Config is useful.
 type Config struct {
-	// Prefix begins the collections' names. Default "sillar_".
+	// Prefix is the beginning of the names of the collections. Default "sillar_".
 	Prefix string
 }
 
@@ -60,7 +60,9 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 		c    *mongo.Collection
 		keys []string
 	}{
-		{s.families, []string{"grants.hash", "grants.expires", "subject"}}, {s.used, []string{"expires", "family", "subject"}}, {s.revoked, []string{"expires"}},
+		{s.families, []string{"grants.hash", "grants.expires", "subject"}},
+		{s.used, []string{"expires", "family", "subject"}},
+		{s.revoked, []string{"expires"}},
 	} {
 		var models []mongo.IndexModel
 		for _, k := range i.keys {
@@ -133,8 +135,12 @@ func encode(x authn.RefreshToken) (grant, error) {
 
 func (g grant) decode(family, subject string) (authn.RefreshToken, error) {
 	x := authn.RefreshToken{
-		Hash: g.Hash, Family: family,
-		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used),
+		Hash:         g.Hash,
+		Family:       family,
+		CreatedAt:    fromMicros(g.Created),
+		ExpiresAt:    fromMicros(g.Expires),
+		FamilyEndsAt: fromMicros(g.Ends),
+		UsedAt:       fromMicros(g.Used),
 	}
 	if err := json.Unmarshal([]byte(g.Profile), &x.Subject); err != nil {
 		return authn.RefreshToken{}, fmt.Errorf("mongotokens: read the profile of a token: %w", err)
@@ -272,8 +278,8 @@ func (s *Store) tidy(
 	return keep, nil
 }
 
-// write gives the login other grants, or deletes it where there are none. It reports false when somebody else has
-// changed it meanwhile.
+// write gives the login other grants, or deletes it where there are none. It reports false when another
+// process has changed it meanwhile.
 func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bool, err error) {
 	as := bson.D{{Key: "_id", Value: f.ID}, {Key: "rev", Value: f.Rev}}
 	if len(grants) == 0 {

@@ -6,12 +6,12 @@
 //
 // # Guarantees
 //
-//   - Keys are stored as hashes: a copy of the database is admitted nowhere.
+//   - Keys are stored as hashes: a copy of the database contains no usable key.
 //   - A rotation is one statement. Of two rotations of one key at the same time one succeeds.
-//   - Calls join a transaction that the context carries for this database, so that a key is created with the user that it
-//     belongs to, and deleted with it.
+//   - Calls join a transaction that the context carries for this database, so that a key is created with the user that
+//     it belongs to, and deleted with it.
 //
 // # What it does not do
 //
-// It deletes no expired keys by itself: call Purge now and then.
+// It deletes no expired keys by itself: call Purge regularly.
 package sqlapikeys

@@ -143,8 +143,8 @@ func (s *Store) List(ctx context.Context, subject string) (list []authn.APIKey, 
 
 // Rotate implements authn.APIKeyStore.
 func (s *Store) Rotate(ctx context.Context, r authn.APIKeyRotation) error {
-	n, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.table+
-		" SET hash = $3, previous_hash = $2, previous_until = $4, rotated_at = $5, expires_at = $6 WHERE id = $1 AND hash = $2",
+	n, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.table+" SET hash = $3, previous_hash = $2, previous_until = $4,"+
+		" rotated_at = $5, expires_at = $6 WHERE id = $1 AND hash = $2",
 		r.ID, r.Old, r.Next, micros(r.PreviousUntil), micros(r.Now), micros(r.ExpiresAt))
 	if err != nil {
 		return fmt.Errorf("sqlapikeys: rotate: %w", err)
