@@ -178,6 +178,16 @@ func TestIssuers(t *testing.T) {
 			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "realm_access": claims{"roles": []string{"offline_access"}}, "resource_access": claims{"orders": claims{"roles": []string{"clerk"}}}},
 			[]string{"clerk"}, nil, "web",
 		},
+		"Keycloak, a client id with dots": {
+			withRoles(issuers.Keycloak("https://login.shop/realms/shop", "orders"), "resource_access.com.shop.orders.roles"), rsaKey(t, "kc", jwt.SigningMethodRS256, nil), claims{"typ": "JWT"},
+			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "resource_access": claims{"com.shop.orders": claims{"roles": []string{"clerk"}}}},
+			[]string{"clerk"}, nil, "web",
+		},
+		"any issuer, no roles as null": {
+			issuers.EntraV2(tenant, "orders-id"), entra, claims{"typ": "JWT"},
+			claims{"aud": "orders-id", "iss": "https://login.microsoftonline.com/" + tenant + "/v2.0", "sub": "u", "roles": json.RawMessage("null"), "scp": json.RawMessage("null")},
+			nil, nil, "",
+		},
 		"Keycloak, one role by a mapper": {
 			withRoles(issuers.Keycloak("https://login.shop/realms/shop", "orders"), "roles"), rsaKey(t, "kc", jwt.SigningMethodRS256, nil), claims{"typ": "JWT"},
 			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "roles": "admin"},

@@ -2,6 +2,7 @@ package issuers_test
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"reflect"
@@ -33,20 +34,25 @@ func (l *table) add(name string, cfg authn.VerifierConfig, k key, header map[str
 func shape(c claims, names ...string) string {
 	for _, name := range names {
 		v, there := c[name]
-		for object, rest := c, name; !there && rest != ""; { // a path, such as realm_access.roles
-			part, next, _ := strings.Cut(rest, ".")
-			if v, there = object[part]; next != "" {
-				object, _ = v.(claims)
-				there = false
+		for i := 0; i < len(name) && !there; i++ { // a path, such as realm_access.roles
+			if object, ok := c[name[:i]].(claims); ok && name[i] == '.' {
+				if shape(object, name[i+1:]) != "none" {
+					v, there = []string{}, true // all of them are arrays
+				}
 			}
-			rest = next
 		}
 		if !there {
 			continue
 		}
 		kind := "a string"
+		if null, ok := v.(json.RawMessage); ok {
+			kind = string(null)
+		}
 		switch reflect.ValueOf(v).Kind() {
 		case reflect.Slice:
+			if kind == "null" {
+				break
+			}
 			kind = "an array"
 		case reflect.Map:
 			kind = "an object"
