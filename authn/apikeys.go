@@ -176,6 +176,9 @@ func (a *APIKeys) Verify(ctx context.Context, secret string) (*User, error) {
 		} else if err != nil {
 			return nil, unavailable("look up the subject of an API key", err)
 		}
+		if s.ID != k.Subject.ID {
+			return nil, errors.New("authn: APIKeyConfig.OnVerify returned another subject")
+		}
 	}
 	u, err := apiKeyUser(k, s)
 	if err != nil {

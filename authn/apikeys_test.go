@@ -267,7 +267,9 @@ func TestAPIKeysAreRevokedByTheirOwner(t *testing.T) {
 // OnVerify changes what a key may do without a new key.
 func TestAPIKeyOnVerify(t *testing.T) {
 	var result error
+	other := ""
 	k, _ := apiKeys(t, authn.APIKeyConfig{OnVerify: func(_ context.Context, k authn.APIKey) (authn.Subject, error) {
+		k.Subject.ID += other
 		k.Subject.Roles = []string{"demoted"}
 		return k.Subject, result
 	}})
@@ -283,6 +285,10 @@ func TestAPIKeyOnVerify(t *testing.T) {
 	result = errors.New("hush")
 	if _, err := k.Verify(t.Context(), secret); !errors.Is(err, authn.ErrUnavailable) {
 		t.Errorf("an outage: got %v, want ErrUnavailable", err)
+	}
+	result, other = nil, "-other"
+	if u, err := k.Verify(t.Context(), secret); err == nil || errors.Is(err, authn.ErrToken) {
+		t.Errorf("another subject: got %v, %v, want an error of the program", u, err)
 	}
 }
 
