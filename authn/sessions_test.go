@@ -71,7 +71,7 @@ func TestSessionsOfAUser(t *testing.T) {
 		if _, err := w.issuer.Refresh(t.Context(), phone.RefreshToken, "web"); !errors.Is(err, authn.ErrRefresh) {
 			t.Errorf("the ended session: got %v, want ErrRefresh", err)
 		}
-		if laptop, err = w.issuer.Refresh(t.Context(), laptop.RefreshToken, "web"); err != nil {
+		if _, err = w.issuer.Refresh(t.Context(), laptop.RefreshToken, "web"); err != nil {
 			t.Errorf("the other session: %v", err)
 		}
 		time.Sleep(time.Hour)

@@ -230,7 +230,7 @@ func TestClockThatWasSetBack(t *testing.T) {
 
 // Coordinates of EC keys without their leading zeros, or with one more, are those of the same key.
 func TestParseJWKSAcceptsCoordinatesOfOtherLengths(t *testing.T) {
-	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P521()} {
 		var point []byte
 		size := (curve.Params().BitSize + 7) / 8
 		for point == nil || point[1] != 0 {
