@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
@@ -33,6 +35,9 @@ type Store struct {
 	cfg             Config
 	prefix          string
 	tokens, revoked string // table names
+
+	mu      sync.Mutex
+	pending []string // families that are removed once a caller's transaction on SQLite has ended
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -116,6 +121,9 @@ func scan(row sqldb.Row) (authn.RefreshToken, error) {
 
 // Lookup implements authn.TokenStore.
 func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
+	if err := s.dropPending(ctx); err != nil {
+		return authn.RefreshToken{}, err
+	}
 	x, err := scan(s.db.Querier(ctx).QueryRow(ctx, "SELECT "+columns+" FROM "+s.tokens+" WHERE hash = $1", hash))
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return authn.RefreshToken{}, authn.ErrRefresh
@@ -128,6 +136,9 @@ func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, er
 
 // Sessions implements authn.TokenStore.
 func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (list []authn.RefreshToken, err error) {
+	if err := s.dropPending(ctx); err != nil {
+		return nil, err
+	}
 	// The newest token of a family is one of those that have not been exchanged.
 	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
 		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, micros(now))
@@ -160,8 +171,13 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 }
 
 // Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
-// that transaction is rolled back, except on SQLite inside a transaction of the caller's own (sqldb.WithSQLTx).
+// that transaction is rolled back. On SQLite, inside a transaction that the caller began (sqldb.WithSQLTx), it is kept in
+// memory until the next call of this Store outside of a transaction writes it: there it is lost when the process ends
+// before.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
+	if err := s.dropPending(ctx); err != nil {
+		return err
+	}
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
 	_, noTx := s.db.Tx(ctx)
@@ -221,13 +237,41 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 				"revoke it by hand", "family", family, "error", err)
 		}
 	})
-	// The end of a transaction that the caller began is not seen: another connection removes the family now.
-	if !seen && s.db.Dialect() == sqldb.PostgreSQL {
+	switch {
+	case seen:
+	case s.db.Dialect() == sqldb.PostgreSQL:
+		// The end of a transaction that the caller began is not seen: another connection removes the family now.
 		if err := outside(); err != nil {
 			return err
 		}
+	default: // the transaction is SQLite's one writer
+		s.mu.Lock()
+		s.pending = append(s.pending, family)
+		s.mu.Unlock()
 	}
 	return s.drop(ctx, "family", family)
+}
+
+// dropPending removes the families that could not be removed while a transaction of a caller was the writer of SQLite.
+func (s *Store) dropPending(ctx context.Context) error {
+	s.mu.Lock()
+	families := slices.Clone(s.pending)
+	s.mu.Unlock()
+	if len(families) == 0 {
+		return nil
+	}
+	if _, err := s.db.Tx(ctx); err == nil {
+		return nil // it may be the transaction that is rolled back
+	}
+	for _, family := range families {
+		if err := s.drop(ctx, "family", family); err != nil {
+			return fmt.Errorf("sqltokens: revoke the login of a reused token: %w", err)
+		}
+	}
+	s.mu.Lock()
+	s.pending = slices.DeleteFunc(s.pending, func(f string) bool { return slices.Contains(families, f) })
+	s.mu.Unlock()
+	return nil
 }
 
 func (s *Store) drop(ctx context.Context, column, value string) error {
