@@ -11,7 +11,7 @@
 //   - An exchange is one transaction. Exchanges and revocations of one subject run one after the other, so that a
 //     revocation misses no token.
 //   - Calls join a transaction that the context carries for this database. The revocation for a reuse that
-//     is found inside such a transaction persists when the transaction is rolled back; see Rotate for SQLite.
+//     is found inside such a transaction persists when the transaction is rolled back; Rotate names a limit.
 //
 // # What it does not do
 //

@@ -37,7 +37,7 @@ type Store struct {
 	tokens, revoked string // table names
 
 	mu      sync.Mutex
-	pending []string // families that are removed once a caller's transaction on SQLite has ended
+	pending []string // families that are removed once the transaction of a caller has ended
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -171,9 +171,10 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 }
 
 // Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
-// that transaction is rolled back. On SQLite, inside a transaction that the caller began (sqldb.WithSQLTx), it is kept in
-// memory until the next call of this Store outside of a transaction writes it: there it is lost when the process ends
-// before.
+// that transaction is rolled back. There is one limit, inside a transaction that the caller began (sqldb.WithSQLTx,
+// WithPgxTx): on SQLite, and on PostgreSQL when the transaction itself has exchanged tokens of the login, the revocation
+// is kept in memory until the next call of this Store outside of a transaction writes it, and is lost when the process
+// ends before.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	if err := s.dropPending(ctx); err != nil {
 		return err
@@ -220,8 +221,8 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	return nil
 }
 
-// dropTimeout bounds the removal of a family outside the caller's transaction.
-const dropTimeout = 5 * time.Second
+// dropTimeout bounds the removal of a family outside the transaction of a caller.
+const dropTimeout = time.Second
 
 // dropForGood removes a family inside the transaction of a caller in such a way that it stays removed when that
 // transaction is rolled back.
@@ -237,14 +238,9 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 				"revoke it by hand", "family", family, "error", err)
 		}
 	})
-	switch {
-	case seen:
-	case s.db.Dialect() == sqldb.PostgreSQL:
-		// The end of a transaction that the caller began is not seen: another connection removes the family now.
-		if err := outside(); err != nil {
-			return err
-		}
-	default: // the transaction is SQLite's one writer
+	// The end of a transaction that the caller began is not seen. On PostgreSQL another connection removes the family now,
+	// unless this transaction holds rows of it; on SQLite it is the one writer.
+	if !seen && (s.db.Dialect() != sqldb.PostgreSQL || outside() != nil) {
 		s.mu.Lock()
 		s.pending = append(s.pending, family)
 		s.mu.Unlock()
@@ -252,7 +248,7 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 	return s.drop(ctx, "family", family)
 }
 
-// dropPending removes the families that could not be removed while a transaction of a caller was the writer of SQLite.
+// dropPending removes the families that could not be removed while the transaction of a caller held them.
 func (s *Store) dropPending(ctx context.Context) error {
 	s.mu.Lock()
 	families := slices.Clone(s.pending)

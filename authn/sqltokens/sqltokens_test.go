@@ -115,6 +115,25 @@ func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
 		}
 		expectRevoked(t, s, first)
 	})
+	t.Run("a transaction of pgx that also holds the first use", func(t *testing.T) {
+		db, s := openDB(t, testenv.Postgres(t))
+		issuer, first := login(t, s)
+		tx, err := db.Pool().Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := db.WithPgxTx(t.Context(), tx)
+		if _, err := issuer.Refresh(ctx, first.RefreshToken, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := issuer.Refresh(ctx, first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
+			t.Errorf("got %v, want ErrReused", err)
+		}
+		if err := tx.Rollback(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expectRevoked(t, s, first)
+	})
 	t.Run("a transaction of pgx", func(t *testing.T) {
 		db, s := openDB(t, testenv.Postgres(t))
 		issuer, first := login(t, s)
