@@ -200,11 +200,11 @@ func apiKeyUser(k APIKey, s Subject) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	payload, err := encodeClaims(c)
-	if err != nil {
-		return nil, err
-	}
-	all, err := strictObject(string(payload))
+	var all map[string]any
+	payload, err := encodeClaims(c, func(payload string) (err error) {
+		all, err = strictObject(payload)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

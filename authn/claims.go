@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -117,7 +116,7 @@ func scopes(all map[string]any) ([]string, bool) {
 		v, there = all["scp"]
 	}
 	if s, isText := v.(string); isText {
-		return strings.Fields(s), true
+		return splitScopes(s), true
 	}
 	if v == nil {
 		return nil, true

@@ -276,7 +276,10 @@ func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, 
 	if len(i.cfg.Audience) > 0 {
 		c["aud"] = i.cfg.Audience
 	}
-	payload, err := encodeClaims(c)
+	payload, err := encodeClaims(c, func(payload string) error {
+		_, err := i.verify.readClaims(payload)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}

@@ -27,6 +27,7 @@ type metadata struct {
 	RevocationEndpoint string   `json:"revocation_endpoint,omitempty"`
 	GrantTypes         []string `json:"grant_types_supported"`
 	ResponseTypes      []string `json:"response_types_supported"`
+	SubjectTypes       []string `json:"subject_types_supported"` // OpenID Connect clients refuse metadata without it
 	AuthMethods        []string `json:"token_endpoint_auth_methods_supported"`
 	SigningAlgorithms  []string `json:"id_token_signing_alg_values_supported"`
 	Scopes             []string `json:"scopes_supported,omitempty"`
@@ -52,6 +53,7 @@ func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {
 			RevocationEndpoint: cfg.RevocationEndpoint,
 			GrantTypes:         cfg.GrantTypes,
 			ResponseTypes:      []string{},
+			SubjectTypes:       []string{"public"},
 			AuthMethods:        []string{"client_secret_basic", "client_secret_post", "none"},
 			SigningAlgorithms:  i.keys.algorithms(),
 			Scopes:             cfg.Scopes,

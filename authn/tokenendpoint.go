@@ -175,7 +175,7 @@ func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair
 		if t.cfg.ClientCredentials == nil {
 			break
 		}
-		return t.clientCredentials(r.Context(), clientID, strings.Fields(form.Get("scope")))
+		return t.clientCredentials(r.Context(), clientID, splitScopes(form.Get("scope")))
 	case "":
 		return TokenPair{}, badRequest("grant_type is missing")
 	}

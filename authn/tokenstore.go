@@ -86,7 +86,7 @@ type Subject struct {
 	ClientID string `json:"client_id,omitempty"`
 	// Roles become the claim roles.
 	Roles []string `json:"roles,omitempty"`
-	// Scopes become the claim scope, separated by spaces.
+	// Scopes become the claim scope, separated by spaces. They are visible ASCII without quotes and backslashes (RFC 6749).
 	Scopes []string `json:"scopes,omitempty"`
 	// Claims are further claims. Names that this package sets are refused.
 	Claims map[string]any `json:"claims,omitempty"`
@@ -109,8 +109,8 @@ func (s Subject) claims() (map[string]any, error) {
 	if s.ClientID != "" {
 		c["client_id"] = s.ClientID
 	}
-	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.Contains(s, " ") }) {
-		return nil, errors.New("authn: issue: a scope is empty or contains a space")
+	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.ContainsFunc(s, notOfScope) }) {
+		return nil, errors.New("authn: issue: a scope is empty or has characters that RFC 6749 does not allow")
 	}
 	if len(s.Scopes) > 0 {
 		c["scope"] = strings.Join(s.Scopes, " ")
@@ -122,6 +122,15 @@ func (s Subject) claims() (map[string]any, error) {
 		c[name] = v
 	}
 	return c, nil
+}
+
+// notOfScope reports whether a scope may not have a character (RFC 6749, section 3.3): visible ASCII, but no quote and no
+// backslash.
+func notOfScope(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
+
+// splitScopes returns the scopes of a claim or a parameter, which are separated by spaces and nothing else.
+func splitScopes(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' })
 }
 
 // UnmarshalJSON implements json.Unmarshaler. Numbers in Claims become json.Number, so that they keep their digits.
