@@ -33,9 +33,11 @@ type metadata struct {
 	Scopes             []string `json:"scopes_supported,omitempty"`
 }
 
-// Metadata serves the metadata of the issuer (RFC 8414), by which verifiers in other languages find its keys. Serve it
-// under the path of IssuerConfig.Issuer, at /.well-known/oauth-authorization-server and, for clients that know OpenID
-// Connect's discovery only, at /.well-known/openid-configuration. There is no authorization endpoint, and no ID tokens.
+// Metadata serves the metadata of the issuer (RFC 8414), by which verifiers in other languages find its keys. For an
+// issuer without a path, serve it at /.well-known/oauth-authorization-server and, for clients that know the discovery of
+// OpenID Connect only, at /.well-known/openid-configuration. For https://host/path these are
+// /.well-known/oauth-authorization-server/path and /path/.well-known/openid-configuration. There is no authorization
+// endpoint, and no ID tokens.
 func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {
 	if len(cfg.GrantTypes) == 0 {
 		cfg.GrantTypes = []string{"password", "refresh_token"}
