@@ -26,7 +26,7 @@
 //   - Keys rotate without a refused request: a new key is published before it signs, an old one verifies until its
 //     tokens have expired. Replicas agree through the KeyStore.
 //   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace
-//     revokes the login, whoever uses it. Issuer.Sessions and Issuer.RevokeSession list and end the logins of a user.
+//     revokes the login. Issuer.Sessions and Issuer.RevokeSession list and end the logins of a user.
 //   - API keys have 256 random bits and are stored as hashes, found by a public id and compared in constant time. A
 //     rotated key keeps its id, and its old secret works until APIKeyConfig.Overlap has passed. A revoked key is
 //     refused from the next request on.

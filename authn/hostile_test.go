@@ -106,7 +106,7 @@ func TestHostileTokens(t *testing.T) {
 			t.Errorf("%s: refused: %v", name, err)
 		}
 		if h, g, err := verifyEverywhere(v, token); h != "u1" || g != "u1" {
-			t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
+			t.Errorf("%s: HTTP admits %q, gRPC %q: %v", name, h, g, err)
 		}
 	}
 
@@ -234,7 +234,7 @@ func TestHostileTokens(t *testing.T) {
 	for name, token := range hostile {
 		if name != "space before" { // in a header it is a second space behind the scheme, which RFC 9110 allows
 			if h, g, err := verifyEverywhere(v, token); h != "" || g != "" || err != nil {
-				t.Errorf("%s: HTTP lets in %q, gRPC %q: %v", name, h, g, err)
+				t.Errorf("%s: HTTP admits %q, gRPC %q: %v", name, h, g, err)
 			}
 		}
 		u, err := v.Verify(t.Context(), token)

@@ -44,7 +44,7 @@ func TestPasswords(t *testing.T) {
 		}
 	}
 	if _, err := p.Verify(ctx, "", ""); !errors.Is(err, authn.ErrPassword) {
-		t.Errorf("nobody's empty password: %v", err)
+		t.Errorf("an empty password of an unknown user: %v", err)
 	}
 	for _, h := range []string{"x", "$argon2i$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$31$" + strings.Repeat("a", 53), "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
 		"$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$", "$argon2id$v=19$t=1,m=64,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {

@@ -120,7 +120,7 @@ func TestUnavailableIsNot401(t *testing.T) {
 		if says, ok := errors.AsType[interface {
 			error
 			Temporary() bool
-		}](err); !ok || !says.Temporary() { // who does not import this package, as a gateway, asks so
+		}](err); !ok || !says.Temporary() { // as packages ask that do not import this one
 			t.Errorf("%s: it does not say that it will pass", name)
 		}
 		r := httptest.NewRequest("GET", "/", nil)
@@ -138,7 +138,7 @@ func TestUnavailableIsNot401(t *testing.T) {
 	}
 }
 
-// All that could tell a handler who calls is removed, whichever of it a client sends.
+// Every header by which a client could claim an identity is removed.
 func TestRequireRemovesIdentity(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	for _, name := range []string{"X-User-ID", "x-user-roles", "X-User-Email"} {
@@ -201,7 +201,7 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 		}
 	}
 	if len(told) != 1 || told[0].Subject != "u1" {
-		t.Errorf("told of %+v", told)
+		t.Errorf("got the revocations %+v", told)
 	}
 	var out strings.Builder
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "pair", a)

@@ -161,7 +161,7 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 	return list, nil
 }
 
-// lock makes exchanges and revocations of one subject take turns until the transaction ends. SQLite has one writer.
+// lock holds other exchanges and revocations of the subject back until the transaction ends. SQLite has one writer.
 func (s *Store) lock(ctx context.Context, subject string) error {
 	if s.db.Dialect() != sqldb.PostgreSQL {
 		return nil

@@ -120,7 +120,7 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	now := time.Now()
 	if s.running == nil && now.After(s.renewAt) && now.After(s.retryAt) {
 		s.running = make(chan struct{})
-		go s.renew(s.running) //nolint:gosec // it serves all who wait, and has a bound of its own
+		go s.renew(s.running) //nolint:gosec // it serves all waiting callers, and has a bound of its own
 	}
 	if s.token != "" && now.Before(s.endsAt) { // while it is renewed, too
 		token := s.token
