@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -84,13 +83,13 @@ func (v *Verifier) readClaims(payload string) (*claims, error) {
 		return nil, invalidClaim("iss", "another issuer")
 	case !v.meant(aud):
 		return nil, invalidClaim(v.cfg.AudienceClaim, "another audience")
-	case has(all, "cnf"): // RFC 7800: whoever presents such a token has to prove the possession of a key
+	case has(all, "cnf"): // RFC 7800: the sender of such a token has to prove the possession of a key
 		return nil, invalidClaim("cnf", "the token is bound to a key of its sender, which is not checked here")
 	}
 	return c, v.checkUse(all)
 }
 
-// checkUse refuses tokens that say of themselves that they are no access tokens: ID tokens unless they are wanted, and
+// checkUse refuses tokens whose claims show that they are no access tokens: ID tokens unless they are wanted, and
 // refresh and logout tokens.
 func (v *Verifier) checkUse(all map[string]any) error {
 	typ, _ := textClaim(all, "typ")       // Keycloak
@@ -117,28 +116,31 @@ func scopes(all map[string]any) ([]string, bool) {
 		v, there = all["scp"]
 	}
 	if s, isText := v.(string); isText {
-		return strings.Fields(s), true
+		return splitScopes(s), true
+	}
+	if v == nil {
+		return nil, true
 	}
 	return listClaim(v, there)
 }
 
 // lookupClaim returns the claim of a name. A name with dots that is no claim itself is a path into nested objects, such
-// as realm_access.roles.
+// as realm_access.roles. The names in a path may have dots too, as the client ids of Keycloak in resource_access do.
 func lookupClaim(all map[string]any, name string) (v any, there bool) {
 	if v, there = all[name]; there {
 		return v, true
 	}
-	object := all
-	for {
-		part, rest, nested := strings.Cut(name, ".")
-		if v, there = object[part]; !there || !nested {
-			return v, there
+	for i := range len(name) {
+		if name[i] != '.' {
+			continue
 		}
-		if object, there = v.(map[string]any); !there {
-			return nil, false
+		if object, ok := all[name[:i]].(map[string]any); ok {
+			if v, there = lookupClaim(object, name[i+1:]); there {
+				return v, true
+			}
 		}
-		name = rest
 	}
+	return nil, false
 }
 
 func has(all map[string]any, name string) bool {
@@ -146,8 +148,12 @@ func has(all map[string]any, name string) bool {
 	return there
 }
 
-// namesClaim is listClaim that also takes the names of an object's members, as Zitadel writes roles.
+// namesClaim is listClaim that also takes the names of the members of an object, as Zitadel writes roles, and null and an
+// empty string for an empty list: null is what many issuers write for a user without roles.
 func namesClaim(v any, there bool) ([]string, bool) {
+	if v == nil || v == "" {
+		return nil, true
+	}
 	if object, ok := v.(map[string]any); ok {
 		return slices.Sorted(maps.Keys(object)), true
 	}

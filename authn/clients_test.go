@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -157,6 +158,16 @@ func TestIssueReturnsWhatVerifyAccepts(t *testing.T) {
 		"the name of another claim":   {authn.Subject{ID: "u", Claims: map[string]any{"ISS": "x"}}, false},
 		"deep nesting":                {authn.Subject{ID: "u", Claims: map[string]any{"deep": deep}}, false},
 		"a scope with a space":        {authn.Subject{ID: "u", Scopes: []string{"a b"}}, false},
+		"a scope with a tab":          {authn.Subject{ID: "u", Scopes: []string{"a\tadmin"}}, false},
+		"a scope with another space":  {authn.Subject{ID: "u", Scopes: []string{"a\u00a0admin"}}, false},
+		"a scope with a quote":        {authn.Subject{ID: "u", Scopes: []string{`a"b`}}, false},
+		"a scope that is a URL":       {authn.Subject{ID: "u", Scopes: []string{"https://shop/orders:read?a=b"}}, true},
+		"a mark of an ID token":       {authn.Subject{ID: "u", Claims: map[string]any{"at_hash": "x"}}, false},
+		"the use of an ID token":      {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "id"}}, false},
+		"the use of an access token":  {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "access"}}, true},
+		"events of a logout token":    {authn.Subject{ID: "u", Claims: map[string]any{"events": map[string]any{}}}, false},
+		"scp as a number":             {authn.Subject{ID: "u", Claims: map[string]any{"scp": 1}}, false},
+		"scp beside scopes":           {authn.Subject{ID: "u", Scopes: []string{"a"}, Claims: map[string]any{"scp": 1}}, true},
 		"a claim that cannot be JSON": {authn.Subject{ID: "u", Claims: map[string]any{"f": func() {}}}, false},
 	} {
 		p, err := w.issuer.Issue(t.Context(), c.s)
@@ -215,7 +226,7 @@ func TestClaimsOf(t *testing.T) {
 func TestWriteErrorHasAStatusForEverySentinel(t *testing.T) {
 	for err, want := range map[error]int{
 		authn.ErrForbidden: 403, authn.ErrNoToken: 401, authn.ErrToken: 401, authn.ErrExpired: 401, authn.ErrRevoked: 401, authn.ErrUnknownKey: 401,
-		authn.ErrRefresh: 401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401, authn.ErrClient: 401,
+		authn.ErrRefresh: 401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401, authn.ErrClient: 401, authn.ErrAPIKey: 401,
 		authn.ErrUnavailable: 503, errors.New("hush"): 500,
 	} {
 		for _, e := range []error{err, fmt.Errorf("orders: hush: %w", err)} {
@@ -292,6 +303,27 @@ func TestVerifyKeyDoesNotPrintItsSecret(t *testing.T) {
 		}
 		if s := mustJSON(t, k); strings.Contains(s, "hush") {
 			t.Errorf("JSON: %s", s)
+		}
+	}
+}
+
+// Scopes are separated by spaces only: other white space is a part of a scope, and gives no second one.
+func TestScopesAreSeparatedBySpacesOnly(t *testing.T) {
+	secret := []byte(strings.Repeat("s", 32))
+	v := authn.Must(authn.NewVerifier(authn.Must(authn.NewSecretKeySet(secret)),
+		authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, Logger: quiet}))
+	for scope, want := range map[string][]string{
+		"a b":          {"a", "b"},
+		" a  b ":       {"a", "b"},
+		"a\u00a0admin": {"a\u00a0admin"},
+		"a\tadmin":     {"a\tadmin"},
+		"":             {},
+	} {
+		payload := fmt.Sprintf(`{"iss":%q,"aud":"shop","sub":"u","exp":%d,"scope":%s}`,
+			issuerName, time.Now().Unix()+60, mustJSON(t, scope))
+		u, err := v.Verify(t.Context(), hmacToken(secret, `{"alg":"HS256"}`, payload))
+		if err != nil || !slices.Equal(u.Scopes, want) {
+			t.Errorf("%q: got %q, %v, want %q", scope, u.Scopes, err, want)
 		}
 	}
 }

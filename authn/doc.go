@@ -1,5 +1,5 @@
-// Package authn tells who is calling and whether they may: it issues JWTs and refresh tokens, rotates the keys that
-// sign them, verifies strictly, guards handlers, and hashes passwords.
+// Package authn authenticates and authorizes callers. It issues JWTs and refresh tokens, rotates the keys that sign
+// them, verifies tokens strictly, issues and verifies API keys, guards handlers, and hashes passwords.
 //
 //	keys, err := authn.NewKeySet(authn.NewFileKeys("keys.json"), authn.KeyConfig{}) // EdDSA, a new key every 30 days
 //	tokens := authn.NewMemoryTokens()
@@ -14,6 +14,9 @@
 //	user, ok := authn.FromContext(ctx)
 //
 // Other services verify with package jwks, which reads the key set over HTTP; gRPC servers with package authngrpc.
+// Package issuers has the settings for the tokens of common identity providers. Replicas of an issuer share keys,
+// logins and API keys through the stores in packages sqlkeys, sqltokens, sqlapikeys, mongokeys, mongotokens and
+// mongoapikeys.
 //
 // # Guarantees
 //
@@ -23,18 +26,25 @@
 //   - Keys rotate without a refused request: a new key is published before it signs, an old one verifies until its
 //     tokens have expired. Replicas agree through the KeyStore.
 //   - Refresh tokens are random, stored as hashes and exchanged on use. Using one again after IssuerConfig.Grace
-//     revokes the login, whoever does it.
-//   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors,
-//     and in the counter sillar.authn.refused.
-//   - Passwords are never cut. A login takes the same time whether or not the user exists, and logins together take no
-//     more of the machine than PasswordConfig allows.
+//     revokes the login. Issuer.Sessions and Issuer.RevokeSession list and end the logins of a user.
+//   - API keys have 256 random bits and are stored as hashes, found by a public id and compared in constant time. A
+//     rotated key keeps its id, and its old secret works until APIKeyConfig.Overlap has passed. A revoked key is
+//     refused from the next request on.
+//   - A client learns no reason: 401 and 403 carry the challenge of RFC 6750 and no more. Reasons are in the errors, in
+//     the log, and in the counter sillar.authn.refused.
+//   - Passwords are never cut. A failed login takes the same time whether or not the user exists, beside stored
+//     bcrypt and foreign argon2 hashes once one was compared (PasswordConfig.BcryptCost). PasswordConfig bounds the
+//     processors and memory of all logins together.
 //
 // # What it does not do
 //
-// It keeps no users, speaks no OpenID Connect and offers no authorization-code flow. A revoked login's access tokens
-// live until they expire, unless they are revoked by id and verifiers know of it (VerifierConfig.Revocations).
+// It keeps no users. It is not an OpenID provider: it issues no ID tokens and offers no authorization-code flow. Tokens
+// of OpenID providers are verified; those that are opaque are not, because introspection (RFC 7662) is not implemented,
+// neither as a client nor as an endpoint. When a login is revoked, its access tokens remain valid until they expire,
+// unless they are revoked by id and verifiers know of it (VerifierConfig.Revocations). API keys have no record of their
+// last use.
 //
-// docs/threat-model.md says who is kept out by what and by which test, and who is not.
+// docs/threat-model.md lists the attackers, the defences with their tests, and what is not protected.
 //
-// Signatures are github.com/golang-jwt/jwt/v5's; what surrounds them is checked here first.
+// Signatures are verified by github.com/golang-jwt/jwt/v5; everything around them is checked here first.
 package authn

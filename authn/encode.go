@@ -10,8 +10,9 @@ import (
 	"github.com/sillar-go/sillar/internal/jsoncheck"
 )
 
-// encodeClaims returns the JSON of claims, or an error when a Verifier would refuse it.
-func encodeClaims(claims map[string]any) (encodedClaims, error) {
+// encodeClaims returns the JSON of claims. check reads it as a Verifier does, and returns an error for what a Verifier
+// would refuse.
+func encodeClaims(claims map[string]any, check func(payload string) error) (encodedClaims, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return nil, fmt.Errorf("authn: issue: encode the claims: %w", err)
@@ -19,9 +20,9 @@ func encodeClaims(claims map[string]any) (encodedClaims, error) {
 	if jsoncheck.ReplacedUTF8(payload) {
 		return nil, errors.New("authn: issue: a claim contains invalid UTF-8")
 	}
-	if _, err := strictObject(string(payload)); err != nil {
-		return nil, fmt.Errorf("authn: issue: verifiers would refuse the claims: names must differ in more than case, "+
-			"and values be nested at most %d deep: %w", maxDepth, err)
+	if err := check(string(payload)); err != nil { // not wrapped: it is no error about a token that a client sent
+		return nil, fmt.Errorf("authn: issue: verifiers would refuse the claims (names must differ in more than case, and "+
+			"values be nested at most %d deep): %s", maxDepth, err.Error())
 	}
 	return encodedClaims(payload), nil
 }

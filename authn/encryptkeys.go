@@ -14,9 +14,9 @@ import (
 // minSealing is the shortest secret that encrypts keys.
 const minSealing = 32
 
-// EncryptKeys returns keys as EncodeKeys does, encrypted (AES-256-GCM) with a key that is derived from secret (HKDF, RFC
-// 5869), for a KeyStore that others can read, such as a database and its backups. version is the one that the keys are
-// saved as: keys that are moved to another version do not decrypt. A secret shorter than 32 bytes gives ErrWeakKey.
+// EncryptKeys returns keys as EncodeKeys does, encrypted (AES-256-GCM) with a key that is derived from secret (HKDF,
+// RFC 5869), for a KeyStore that others can read, such as a database and its backups. version is the one that the keys
+// are saved as: keys that are moved to another version do not decrypt. A secret shorter than 32 bytes gives ErrWeakKey.
 func EncryptKeys(keys []Key, version int64, secret []byte) ([]byte, error) {
 	data, err := EncodeKeys(keys)
 	if err != nil {

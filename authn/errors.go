@@ -11,7 +11,7 @@ var (
 	ErrNoToken = errors.New("authn: no bearer token")
 	// ErrToken is matched by every error about a token that must not be accepted; the error is a *TokenError.
 	ErrToken = errors.New("authn: token refused")
-	// ErrExpired is matched when the only thing wrong with a token is that its time is over.
+	// ErrExpired is matched when a token has expired and is right otherwise.
 	ErrExpired = errors.New("authn: token expired")
 	// ErrRevoked is matched when the token's id has been revoked.
 	ErrRevoked = errors.New("authn: token revoked")
@@ -19,10 +19,11 @@ var (
 	ErrForbidden = errors.New("authn: the caller may not do this")
 	// ErrUnknownKey is returned by a KeySource that has no key of the asked id.
 	ErrUnknownKey = errors.New("authn: unknown key")
-	// ErrUnavailable is matched when whether a token is good cannot be told now: keys or revocations are out of reach.
-	// It is not the caller's fault, and becomes a 503. Such errors have a Temporary() bool, which is true.
+	// ErrUnavailable is matched when a token cannot be verified now because keys or revocations are out of reach. The
+	// caller is not at fault, and the answer is a 503. Such errors have a Temporary() bool, which is true.
 	ErrUnavailable error = temporary{}
-	// ErrKeyConflict is returned by KeyStore.Save when somebody else saved first.
+	// ErrKeyConflict is returned by KeyStore.Save when another process saved first, and by APIKeyStore.Rotate when
+	// another caller rotated the key first.
 	ErrKeyConflict = errors.New("authn: the keys have been changed by another")
 	// ErrWeakKey is matched when a key is too short for its algorithm.
 	ErrWeakKey = errors.New("authn: key too short")
@@ -31,6 +32,8 @@ var (
 	// ErrReused is matched when a refresh token was used again after its grace: its whole family is revoked by then.
 	// It matches ErrRefresh too.
 	ErrReused = fmt.Errorf("%w: used before", ErrRefresh)
+	// ErrAPIKey is matched when an API key is malformed, unknown or revoked, or its secret is wrong.
+	ErrAPIKey = errors.New("authn: API key refused")
 	// ErrClient is returned by TokenEndpointConfig.Client for a client that is unknown or presents a wrong secret.
 	ErrClient = errors.New("authn: client refused")
 	// ErrScope is returned by TokenEndpointConfig.ClientCredentials when the client may not have a scope it asks for.
@@ -43,7 +46,7 @@ var (
 	ErrHash = errors.New("authn: unusable password hash")
 )
 
-// TokenError says why a token was refused. Reason is for logs; a client is told no more than Challenge.
+// TokenError is the reason why a token was refused. Reason is for logs; a client gets no more than Challenge.
 type TokenError struct {
 	// Reason is a short text without any value of the token.
 	Reason string
@@ -67,7 +70,7 @@ func (e *TokenError) Challenge() string { return `Bearer error="invalid_token"` 
 
 func refuse(reason string) error { return &TokenError{Reason: reason} }
 
-// temporary tells packages that do not import this one that the token is not at fault.
+// temporary marks errors for packages that do not import this one: the token is not at fault.
 type temporary struct{}
 
 func (temporary) Error() string   { return "authn: cannot be verified now" }
@@ -82,13 +85,13 @@ type challenged struct {
 func (c challenged) Challenge() string { return c.challenge }
 func (c challenged) Unwrap() error     { return c.error }
 
-// missing is what a request without a token gets: a challenge without an error code, as RFC 6750 asks.
+// missing is the error of a request without a token: a challenge without an error code, as RFC 6750 asks.
 var missing error = challenged{ErrNoToken, "Bearer"}
 
-// forbidden is what a caller without the role gets.
+// forbidden is the error of a caller without the role.
 var forbidden error = challenged{ErrForbidden, `Bearer error="insufficient_scope"`}
 
-// unavailable hides nothing from logs: cause stays reachable.
+// unavailable wraps cause, so that logs show it.
 func unavailable(what string, cause error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, cause)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/sillar-go/sillar/authn/authngrpc"
 )
 
-// verifyEverywhere shows a token to the middleware and to the interceptor, and returns whom each lets in, "" for nobody. The
-// error is an answer that is neither that nor the refusal of a token.
+// verifyEverywhere sends a token through the middleware and the interceptor, and returns the user that each admits, ""
+// for none. The error is an answer that neither admits nor refuses.
 func verifyEverywhere(v *authn.Verifier, token string) (overHTTP, overGRPC string, err error) {
 	handler := authn.Require(v)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		u, _ := authn.FromContext(r.Context())

@@ -108,3 +108,28 @@ func ExampleKeySet_Rotate() {
 	// ana <nil>
 	// ana <nil>
 }
+
+// A page lists the devices on which a user is logged in, and ends one of the sessions.
+func ExampleIssuer_Sessions() {
+	ctx := context.Background()
+	issuer, _ := exampleIssuer()
+	for _, device := range []string{"phone", "laptop"} {
+		if _, err := issuer.Issue(ctx, authn.Subject{ID: "ana", Claims: map[string]any{"device": device}}); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	sessions, err := issuer.Sessions(ctx, "ana")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, s := range sessions {
+		if s.Subject.Claims["device"] == "phone" {
+			err = issuer.RevokeSession(ctx, "ana", s.ID)
+		}
+	}
+	left, _ := issuer.Sessions(ctx, "ana")
+	fmt.Println(len(sessions), left[0].Subject.Claims["device"], err)
+	// Output: 2 laptop <nil>
+}

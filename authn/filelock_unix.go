@@ -14,7 +14,7 @@ import (
 
 const worldMatters = true
 
-// lockFile takes the lock that processes share; the system gives it back when a process dies.
+// lockFile takes the lock that processes share; the system releases it when a process ends.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

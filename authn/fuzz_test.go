@@ -118,7 +118,7 @@ func FuzzBearer(f *testing.F) {
 			t.Fatalf("two values gave %q", token)
 		}
 		if u, err := Check(t.Context(), v, []string{one}); err == nil {
-			t.Fatalf("%q lets in %v", one, u)
+			t.Fatalf("%q admits %v", one, u)
 		} else if c, ok := errors.AsType[interface {
 			error
 			Challenge() string

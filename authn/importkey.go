@@ -13,9 +13,9 @@ import (
 	"github.com/sillar-go/sillar/internal/secret"
 )
 
-// ImportKey reads an existing private key, for a KeyStore: PKCS #8, PKCS #1 (RSA PRIVATE KEY) or SEC 1 (EC PRIVATE KEY) in
-// PEM. id is the kid that verifiers know it by. The key signs at once, and has no end until a successor is made. An RSA
-// key signs RS256, one of P-256 ES256, one of Ed25519 EdDSA; others are refused.
+// ImportKey reads an existing private key, for a KeyStore: PKCS #8, PKCS #1 (RSA PRIVATE KEY) or SEC 1 (EC PRIVATE KEY)
+// in PEM. id is the kid that verifiers know it by. The key signs at once, and has no end until a successor is made. An
+// RSA key signs RS256, one of P-256 ES256, one of Ed25519 EdDSA; others are refused.
 func ImportKey(id string, pemData []byte) (Key, error) {
 	block, _ := pem.Decode(pemData)
 	if block == nil {

@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +15,7 @@ import (
 	"github.com/sillar-go/sillar/internal/secret"
 )
 
-// IssuerConfig says what tokens look like. Issuer is required.
+// IssuerConfig describes the tokens that an Issuer makes. Issuer is required.
 type IssuerConfig struct {
 	// Issuer becomes iss. Required.
 	Issuer string
@@ -31,17 +28,17 @@ type IssuerConfig struct {
 	TTL time.Duration
 	// RefreshTTL is how long a refresh token lives unless it is used. Default 14 days.
 	RefreshTTL time.Duration
-	// LoginTTL is how long one login lasts, however often it is refreshed. Default 90 days. Negative: no end.
+	// LoginTTL is how long one login lasts, however often it is refreshed. Default 90 days. Negative disables the limit.
 	LoginTTL time.Duration
-	// Grace is for how long a used refresh token may be used again: for tabs that refresh at once and for lost answers.
-	// Default 10 s. Negative: not at all.
+	// Grace is how long a used refresh token may be used again: for browser tabs that refresh at the same time and for
+	// lost answers. Default 10 s. Negative disables it.
 	Grace time.Duration
 	// OnRefresh looks a subject up again when a login is refreshed, so that a change of roles takes effect. An error
 	// refuses the refresh; one that matches ErrRefresh also ends the login. Nil: the subject stays what it was.
 	OnRefresh func(ctx context.Context, s Subject) (Subject, error)
-	// OnRevoke is told of every revocation, for the event tokens.revoked. An error fails the call that revoked.
+	// OnRevoke is called with every revocation, for the event tokens.revoked. An error fails the call that revoked.
 	OnRevoke func(ctx context.Context, r Revocation) error
-	// Logger is told of reused refresh tokens. Default slog.Default().
+	// Logger logs reused refresh tokens. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -53,7 +50,7 @@ type Revocation struct {
 	Until time.Time
 	// Family is the family of revoked refresh tokens.
 	Family string
-	// Subject is whose logins were revoked; with TokenID or Family set, whom that belonged to.
+	// Subject is the subject whose logins were revoked, or that Family belonged to.
 	Subject string
 }
 
@@ -148,9 +145,9 @@ func (i *Issuer) IssueAccess(ctx context.Context, s Subject) (TokenPair, error) 
 
 // Refresh exchanges a refresh token for a new pair. clientID is the authenticated client that presents it, empty when
 // there is none: a token that was issued to a client is refused to every other (ErrRefresh). A token that was used
-// before, longer ago than Grace, ends the whole login (ErrReused): either the caller or another has stolen it.
+// before, longer ago than Grace, ends the whole login (ErrReused): one of its two users has stolen it.
 func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (TokenPair, error) {
-	old := hashRefresh(refreshToken)
+	old := hashSecret(refreshToken)
 	s, err := i.store.Lookup(ctx, old)
 	if err != nil {
 		return TokenPair{}, fmt.Errorf("authn: refresh: %w", err)
@@ -187,9 +184,8 @@ func (i *Issuer) Refresh(ctx context.Context, refreshToken, clientID string) (To
 	}
 	err = i.store.Rotate(ctx, rotation)
 	if errors.Is(err, ErrReused) {
-		i.cfg.Logger.WarnContext(
-			ctx, "authn: a refresh token was used twice, its login is revoked", "subject", s.Subject.ID, "family", s.Family,
-		)
+		i.cfg.Logger.WarnContext(ctx, "authn: a refresh token was used twice, its login is revoked",
+			"subject", s.Subject.ID, "family", s.Family)
 		err = errors.Join(err, i.notifyRevoked(ctx, Revocation{Family: s.Family, Subject: s.Subject.ID}))
 	}
 	if err != nil {
@@ -219,7 +215,7 @@ func (i *Issuer) revoke(ctx context.Context, token string, owner func(clientID s
 		}
 		return i.RevokeID(ctx, u.TokenID, u.ExpiresAt)
 	}
-	s, err := i.store.Lookup(ctx, hashRefresh(token))
+	s, err := i.store.Lookup(ctx, hashSecret(token))
 	if errors.Is(err, ErrRefresh) {
 		return nil
 	}
@@ -244,7 +240,7 @@ func (i *Issuer) RevokeID(ctx context.Context, tokenID string, until time.Time) 
 	return i.notifyRevoked(ctx, Revocation{TokenID: tokenID, Until: until})
 }
 
-// RevokeSubject ends all logins of a subject. Access tokens that are out live on until they expire.
+// RevokeSubject ends all logins of a subject. Access tokens that were issued remain valid until they expire.
 func (i *Issuer) RevokeSubject(ctx context.Context, subject string) error {
 	if err := i.store.RevokeSubject(ctx, subject); err != nil {
 		return fmt.Errorf("authn: revoke: %w", err)
@@ -271,32 +267,19 @@ func (i *Issuer) notifyRevoked(ctx context.Context, r Revocation) error {
 
 // access makes an access token (RFC 9068).
 func (i *Issuer) access(ctx context.Context, s Subject, now time.Time) (string, error) {
-	if s.ID == "" {
-		return "", errors.New("authn: issue: the subject has no id")
+	c, err := s.claims()
+	if err != nil {
+		return "", err
 	}
-	c := map[string]any{
-		"iss": i.cfg.Issuer, "sub": s.ID, "jti": id.New(),
-		"iat": now.Unix(), "exp": now.Add(i.cfg.TTL).Unix(), "roles": append([]string{}, s.Roles...), // never null
-	}
+	c["iss"], c["jti"] = i.cfg.Issuer, id.New()
+	c["iat"], c["exp"] = now.Unix(), now.Add(i.cfg.TTL).Unix()
 	if len(i.cfg.Audience) > 0 {
 		c["aud"] = i.cfg.Audience
 	}
-	if s.ClientID != "" {
-		c["client_id"] = s.ClientID
-	}
-	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.Contains(s, " ") }) {
-		return "", errors.New("authn: issue: a scope is empty or contains a space")
-	}
-	if len(s.Scopes) > 0 {
-		c["scope"] = strings.Join(s.Scopes, " ")
-	}
-	for name, v := range s.Claims {
-		if registered[fold(name)] || c[name] != nil {
-			return "", fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
-		}
-		c[name] = v
-	}
-	payload, err := encodeClaims(c)
+	payload, err := encodeClaims(c, func(payload string) error {
+		_, err := i.verify.readClaims(payload)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -329,10 +312,5 @@ func newRefresh() (token, hash string) {
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	token = base64.RawURLEncoding.EncodeToString(b)
-	return token, hashRefresh(token)
-}
-
-func hashRefresh(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
+	return token, hashSecret(token)
 }

@@ -177,7 +177,7 @@ func TestRefresh(t *testing.T) {
 			}
 		}
 		if len(told) != 1 || told[0].Family == "" || told[0].Subject != "u1" {
-			t.Errorf("told of %+v", told)
+			t.Errorf("got the revocations %+v", told)
 		}
 
 		pair := w.issue(t)

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -141,13 +142,24 @@ func (j jwk) ec() (Algorithm, *ecdsa.PublicKey, bool) {
 		return "", nil, false
 	}
 	size := (curve.Params().BitSize + 7) / 8
-	x, ok1 := base64url(j.X)
-	y, ok2 := base64url(j.Y)
-	if !ok1 || !ok2 || len(x) != size || len(y) != size {
+	x, ok1 := coordinate(j.X, size)
+	y, ok2 := coordinate(j.Y, size)
+	if !ok1 || !ok2 {
 		return "", nil, false
 	}
 	pub, err := ecdsa.ParseUncompressedPublicKey(curve, slices.Concat([]byte{4}, x, y)) // checks that it is on the curve
 	return alg, pub, err == nil
+}
+
+// coordinate decodes a coordinate of an EC key to size bytes. RFC 7518 wants exactly that many in the JWK, but Authlib
+// leaves leading zeros out, and libraries on Java's BigInteger put one in front. The number is the same.
+func coordinate(s string, size int) ([]byte, bool) {
+	data, ok := base64url(s)
+	data = bytes.TrimLeft(data, "\x00")
+	if !ok || len(data) > size {
+		return nil, false
+	}
+	return append(make([]byte, size-len(data)), data...), true
 }
 
 // base64url decodes a member of a JWK. Some issuers pad what RFC 7515 wants unpadded.
@@ -218,6 +230,6 @@ func (k *KeySet) Handler() http.Handler {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		_, _ = w.Write(doc) // a client that has gone needs no answer
+		_, _ = w.Write(doc) // the client may have left
 	})
 }

@@ -11,7 +11,7 @@ const MaxTokenSize = 16 << 10
 
 var encoding = base64.RawURLEncoding.Strict()
 
-// jws is a token taken apart; nothing in it has been verified.
+// jws is a parsed token; nothing in it has been verified.
 type jws struct {
 	signed  string // header and payload as they are signed
 	alg     string
@@ -22,7 +22,7 @@ type jws struct {
 	sig     []byte
 }
 
-// split takes a token apart and refuses every form that is not the one canonical form.
+// split parses a token and refuses every form but the canonical one.
 func split(token string) (*jws, error) {
 	if len(token) > MaxTokenSize {
 		return nil, refuse("too long")
@@ -86,8 +86,8 @@ func (j *jws) readHeader(head string) error {
 	return nil
 }
 
-// VerifyJWS verifies a compact JWS whose payload may be anything, and returns its header and payload. It knows nothing
-// of times, issuers and audiences: programs verify tokens with a Verifier. The key's algorithm decides; a token that
+// VerifyJWS verifies a compact JWS whose payload may be anything, and returns its header and payload. It checks
+// no times, issuers and audiences: programs verify tokens with a Verifier. The key's algorithm decides; a token that
 // names another one is refused.
 func VerifyJWS(token string, key VerifyKey) (header map[string]any, payload []byte, err error) {
 	if err := key.Check(); err != nil {

@@ -109,7 +109,7 @@ type ready struct {
 	public VerifyKey
 }
 
-// readyKeys is what a KeySet works with. It is never changed.
+// readyKeys are the keys that a KeySet uses. They are never changed.
 type readyKeys struct {
 	all    []*ready // by ActiveFrom
 	public []VerifyKey

@@ -56,31 +56,34 @@ func FindKeys(keys []VerifyKey, id string, alg Algorithm) []VerifyKey {
 type KeyConfig struct {
 	// Algorithm of new keys. Default EdDSA. Verifiers in other languages may need ES256 or RS256.
 	Algorithm Algorithm
-	// RotateEvery is how long a key signs. Default 30 days. Negative: keys change only by Rotate.
+	// RotateEvery is how long a key signs. Default 30 days. Negative disables it: keys change only by Rotate.
 	RotateEvery time.Duration
 	// PublishAhead is how long a new key is published before it signs, so that every verifier has read it by then. It
-	// must be longer than verifiers cache. Default 1 h. Negative: it signs at once.
+	// must be longer than verifiers cache. Default 1 h. Negative disables it: a new key signs at once.
 	PublishAhead time.Duration
 	// VerifyFor is how long a key verifies after it last signed. It must be longer than tokens live. Default 24 h.
 	VerifyFor time.Duration
 	// RefreshEvery is how often the store is read again, to learn of keys that other replicas made. Default 1 min.
 	RefreshEvery time.Duration
-	// Logger is told of rotations and of a store that fails. Default slog.Default().
+	// Logger logs rotations and failures of the store. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// storeTimeout bounds one conversation with the store that a request waits for.
+// storeTimeout bounds one read or write of the store that a request waits for.
 const storeTimeout = 3 * time.Second
 
-// KeySet signs tokens with the newest key that may sign, and verifies with all that may still verify. Replicas share
-// it through their KeyStore. It owns no goroutine: whoever asks it for something after RefreshEvery reads the store
-// and rotates what is due; nobody else waits for that.
+// KeySet signs tokens with the newest key that may sign, and verifies with all that may still verify. Replicas share it
+// through their KeyStore. It owns no goroutine: the first call after RefreshEvery reads the store and rotates what is
+// due; other calls do not wait for that.
 type KeySet struct {
 	store KeyStore // nil for a fixed secret
 	cfg   KeyConfig
 	keys  atomic.Pointer[readyKeys]
 	due   atomic.Int64 // when the store is to be read next, Unix nanoseconds
-	mu    sync.Mutex   // held by whoever talks to the store
+
+	mu       sync.Mutex // held while the store is read or written
+	readErr  error      // of the last read of the store
+	rereadAt time.Time  // when an unknown key id had the store read last
 }
 
 // NewKeySet reads the keys of the store, and makes the first one where there is none.
@@ -96,9 +99,8 @@ func NewKeySet(store KeyStore, cfg KeyConfig) (*KeySet, error) {
 	cfg.PublishAhead = max(cfg.PublishAhead, 0)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.VerifyFor < 0 || cfg.RefreshEvery < 0 || cfg.RotateEvery > 0 && cfg.PublishAhead >= cfg.RotateEvery {
-		return nil, errors.New(
-			"authn: KeyConfig: VerifyFor and RefreshEvery must be positive, PublishAhead shorter than RotateEvery",
-		)
+		return nil, errors.New("authn: KeyConfig: VerifyFor and RefreshEvery must be positive, " +
+			"PublishAhead shorter than RotateEvery")
 	}
 	if !slices.Contains([]Algorithm{EdDSA, ES256, RS256, HS256}, cfg.Algorithm) {
 		return nil, fmt.Errorf("authn: KeyConfig: algorithm %q cannot be issued", cfg.Algorithm)
@@ -134,9 +136,21 @@ func NewSecretKeySet(current []byte, previous ...[]byte) (*KeySet, error) {
 }
 
 // Keys implements KeySource. A key that is published but does not sign yet verifies already: the clock of another
-// replica may be ahead.
+// replica may be ahead. For an unknown id the store is read again, at most once a second, because another replica may
+// have made the key just now.
 func (k *KeySet) Keys(ctx context.Context, id string, alg Algorithm) ([]VerifyKey, error) {
 	k.refresh(ctx)
+	found, err := k.find(id, alg)
+	if err == nil || id == "" || k.store == nil {
+		return found, err
+	}
+	if err := k.reread(ctx); err != nil {
+		return nil, unavailable("read the keys", err)
+	}
+	return k.find(id, alg)
+}
+
+func (k *KeySet) find(id string, alg Algorithm) ([]VerifyKey, error) {
 	now := time.Now()
 	set := k.keys.Load()
 	found := FindKeys(set.public, id, alg)
@@ -180,8 +194,8 @@ func (k *KeySet) signing(now time.Time) *ready {
 	return nil
 }
 
-// refresh lets one caller per RefreshEvery read the store and rotate; the others go on with what is there. When the
-// store fails, the keys of before serve on.
+// refresh lets one caller in each RefreshEvery read the store and rotate; the others use the keys that are known. When
+// the store fails, the known keys remain in use.
 func (k *KeySet) refresh(ctx context.Context) {
 	if k.store == nil || !k.isDue() || !k.mu.TryLock() {
 		return
@@ -193,11 +207,27 @@ func (k *KeySet) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	if err := k.syncLocked(ctx, k.planned); err != nil {
-		k.cfg.Logger.ErrorContext(ctx, "signing keys could not be refreshed, the known ones serve on", "error", err)
+		k.cfg.Logger.ErrorContext(ctx, "signing keys could not be refreshed; the known ones remain in use", "error", err)
 	}
 }
 
-// isDue says whether the store is to be read. A time that is too far away is that of a clock that has been set back.
+// rereadEvery is how often an unknown key id has the store read.
+const rereadEvery = time.Second
+
+// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read.
+func (k *KeySet) reread(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if age := time.Since(k.rereadAt); age >= 0 && age < rereadEvery {
+		return k.readErr
+	}
+	k.rereadAt = time.Now()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	return k.syncLocked(ctx, k.planned)
+}
+
+// isDue reports whether the store is to be read. A time that is too far away means that the clock has been set back.
 func (k *KeySet) isDue() bool {
 	wait := k.due.Load() - time.Now().UnixNano()
 	return wait <= 0 || wait > int64(k.cfg.RefreshEvery)
@@ -208,8 +238,8 @@ func (k *KeySet) Rotate(ctx context.Context) error {
 	return k.sync(ctx, func([]Key, time.Time) bool { return true })
 }
 
-// Remove takes a key away at once, for a key that has leaked: its tokens are refused as soon as each replica has read
-// the store, within RefreshEvery. When it was the signing one and no other may sign, a new key signs at once.
+// Remove takes a key away at once, for a key that has leaked: each replica refuses its tokens once it has read the
+// store, within RefreshEvery. When it was the signing one and no other may sign, a new key signs at once.
 func (k *KeySet) Remove(ctx context.Context, id string) error {
 	if k.store == nil {
 		return errors.New("authn: a fixed secret cannot be removed")

@@ -16,7 +16,7 @@ type KeyStore interface {
 	Save(ctx context.Context, keys []Key, version int64) error
 }
 
-// MemoryKeys is a KeyStore for tests and single processes: the keys die with it, and so do the tokens.
+// MemoryKeys is a KeyStore for tests and single processes: the keys end with the process, and so do the tokens.
 type MemoryKeys struct {
 	mu      sync.Mutex
 	keys    []Key

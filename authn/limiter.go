@@ -63,7 +63,7 @@ func (l *limiter) give(key string) {
 // bucket bounds the length of a key.
 func bucket(key string) string {
 	if len(key) > 256 {
-		return hashRefresh(key)
+		return hashSecret(key)
 	}
 	return key
 }

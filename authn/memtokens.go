@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 )
@@ -58,9 +57,7 @@ func (m *MemoryTokens) add(s RefreshToken) error {
 
 // cloneToken copies what callers could change.
 func cloneToken(s RefreshToken) RefreshToken {
-	s.Subject.Roles = slices.Clone(s.Subject.Roles)
-	s.Subject.Scopes = slices.Clone(s.Subject.Scopes)
-	s.Subject.Claims = maps.Clone(s.Subject.Claims)
+	s.Subject = s.Subject.clone()
 	return s
 }
 
@@ -107,6 +104,22 @@ func (m *MemoryTokens) drop(which func(RefreshToken) bool) int {
 	before := len(m.tokens)
 	maps.DeleteFunc(m.tokens, func(_ string, s RefreshToken) bool { return which(s) })
 	return before - len(m.tokens)
+}
+
+// Sessions implements TokenStore.
+func (m *MemoryTokens) Sessions(ctx context.Context, subject string, now time.Time) ([]RefreshToken, error) {
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var tokens []RefreshToken
+	for _, s := range m.tokens {
+		if s.Subject.ID == subject && now.Before(s.ExpiresAt) {
+			tokens = append(tokens, cloneToken(s))
+		}
+	}
+	return newestOfFamilies(tokens), nil
 }
 
 // RevokeFamily implements TokenStore.

@@ -27,14 +27,17 @@ type metadata struct {
 	RevocationEndpoint string   `json:"revocation_endpoint,omitempty"`
 	GrantTypes         []string `json:"grant_types_supported"`
 	ResponseTypes      []string `json:"response_types_supported"`
+	SubjectTypes       []string `json:"subject_types_supported"` // OpenID Connect clients refuse metadata without it
 	AuthMethods        []string `json:"token_endpoint_auth_methods_supported"`
 	SigningAlgorithms  []string `json:"id_token_signing_alg_values_supported"`
 	Scopes             []string `json:"scopes_supported,omitempty"`
 }
 
-// Metadata serves the metadata of the issuer (RFC 8414), by which verifiers in other languages find its keys. Serve it
-// under the path of IssuerConfig.Issuer, at /.well-known/oauth-authorization-server and, for clients that know OpenID
-// Connect's discovery only, at /.well-known/openid-configuration. There is no authorization endpoint, and no ID tokens.
+// Metadata serves the metadata of the issuer (RFC 8414), by which verifiers in other languages find its keys. For an
+// issuer without a path, serve it at /.well-known/oauth-authorization-server and, for clients that know the discovery of
+// OpenID Connect only, at /.well-known/openid-configuration. For https://host/path these are
+// /.well-known/oauth-authorization-server/path and /path/.well-known/openid-configuration. There is no authorization
+// endpoint, and no ID tokens.
 func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {
 	if len(cfg.GrantTypes) == 0 {
 		cfg.GrantTypes = []string{"password", "refresh_token"}
@@ -46,9 +49,16 @@ func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {
 			return
 		}
 		doc := metadata{
-			Issuer: i.cfg.Issuer, JWKSURI: cfg.JWKSURI, TokenEndpoint: cfg.TokenEndpoint, RevocationEndpoint: cfg.RevocationEndpoint,
-			GrantTypes: cfg.GrantTypes, ResponseTypes: []string{}, Scopes: cfg.Scopes,
-			AuthMethods: []string{"client_secret_basic", "client_secret_post", "none"}, SigningAlgorithms: i.keys.algorithms(),
+			Issuer:             i.cfg.Issuer,
+			JWKSURI:            cfg.JWKSURI,
+			TokenEndpoint:      cfg.TokenEndpoint,
+			RevocationEndpoint: cfg.RevocationEndpoint,
+			GrantTypes:         cfg.GrantTypes,
+			ResponseTypes:      []string{},
+			SubjectTypes:       []string{"public"},
+			AuthMethods:        []string{"client_secret_basic", "client_secret_post", "none"},
+			SigningAlgorithms:  i.keys.algorithms(),
+			Scopes:             cfg.Scopes,
 		}
 		data, err := json.Marshal(doc)
 		if err != nil { // strings always encode

@@ -23,14 +23,14 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 )
 
-// PasswordConfig says how passwords are hashed. The zero PasswordConfig follows OWASP's cheat sheet: argon2id with
-// 19 MiB, 2 passes, 1 lane.
+// PasswordConfig tunes the hashing of passwords. The zero PasswordConfig follows the cheat sheet of OWASP: argon2id
+// with 19 MiB, 2 passes and 1 lane.
 type PasswordConfig struct {
-	// MemoryKiB is what one hash needs. Default 19456. More resists longer, and each login pays it.
+	// MemoryKiB is the memory of one hash. Default 19456. More makes guessing slower, and each login too.
 	MemoryKiB int
-	// Passes over the memory. Default 2.
+	// Passes is the number of passes over the memory. Default 2.
 	Passes int
-	// Lanes of one hash. Default 1.
+	// Lanes is the number of lanes of one hash. Default 1.
 	Lanes int
 	// MaxLength is the length of the longest password, in bytes of UTF-8 after normalisation. Longer ones are refused,
 	// never cut: when hashing and when comparing. Default 1024, more than 250 characters of any script. 72, all that
@@ -40,12 +40,12 @@ type PasswordConfig struct {
 	// that a failed login takes the same time for all users, unknown ones included, from the start. Default 0: the cost
 	// of stored hashes is learnt as they are compared.
 	BcryptCost int
-	// Concurrency bounds the hashes at work at once; others wait, as long as their context lets them. Default one a
-	// core, so that logins take at most the machine's processors and MemoryKiB each.
+	// Concurrency bounds the hashes that are computed at the same time; others wait until their context ends. Default one
+	// for each core.
 	Concurrency int
 }
 
-// The lengths of argon2id hashes here.
+// The lengths of the argon2id hashes that are made here.
 const (
 	saltLen = 16
 	sumLen  = 32

@@ -171,12 +171,13 @@ func WriteError(ctx context.Context, w http.ResponseWriter, err error) {
 // isCredentialError reports whether the caller's token or password is at fault.
 func isCredentialError(err error) bool {
 	return slices.ContainsFunc(
-		[]error{ErrToken, ErrExpired, ErrRevoked, ErrUnknownKey, ErrRefresh, ErrPassword, ErrPasswordTooLong, ErrClient},
+		[]error{ErrToken, ErrExpired, ErrRevoked, ErrUnknownKey, ErrRefresh, ErrAPIKey,
+			ErrPassword, ErrPasswordTooLong, ErrClient},
 		func(sentinel error) bool { return errors.Is(err, sentinel) })
 }
 
-// StripIdentity removes the headers in which a gateway tells services who calls: X-User-ID and all others that begin
-// with X-User-. An edge does so with every request from outside.
+// StripIdentity removes the headers in which a gateway passes the caller to services: X-User-ID and all others that
+// begin with X-User-. An edge removes them from every request from outside.
 func StripIdentity(h http.Header) {
 	for name := range h {
 		if isIdentity(name) {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// RevokedIDs is the memory of a service that does not share the issuer's TokenStore: whatever tells it of revocations,
-// such as a handler of the event tokens.revoked, calls Add. It is empty after a restart: short-lived tokens bound what
-// that means.
+// RevokedIDs holds revoked token ids in memory, for a service that does not share the TokenStore of the issuer. The
+// service calls Add when it learns of a revocation, for example in a handler of the event tokens.revoked. After a
+// restart it is empty: revoked tokens are accepted again until they expire.
 type RevokedIDs struct {
 	mu   sync.RWMutex
 	max  int

@@ -38,13 +38,15 @@ func (k *KeySet) syncLocked(ctx context.Context, rotate func([]Key, time.Time) b
 	})
 }
 
-// update reads the store, lets fn derive the keys that shall be (nil: no change) and saves them against the version
-// that was read. Then the set works with what the store holds. k.mu must be held.
+// update reads the store, lets fn derive the next keys (nil: no change) and saves them against the version that was
+// read. Then the set uses what the store holds. k.mu must be held.
 func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, error)) error {
 	now := time.Now()
-	k.due.Store(now.Add(k.cfg.RefreshEvery).UnixNano()) // also when it fails: a dead store slows one request an interval
+	// The next read is due after RefreshEvery also when this one fails: a store that is down slows one request an interval.
+	k.due.Store(now.Add(k.cfg.RefreshEvery).UnixNano())
 	for range maxSaves {
 		keys, version, err := k.store.Load(ctx)
+		k.readErr = err
 		if err != nil {
 			return fmt.Errorf("authn: load keys: %w", err)
 		}
@@ -68,9 +70,8 @@ func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, e
 			return fmt.Errorf("authn: save keys: %w", err)
 		}
 		newest := next[len(next)-1]
-		k.cfg.Logger.InfoContext(
-			ctx, "signing keys changed", "kid", newest.ID, "algorithm", newest.Algorithm, "signs_from", newest.ActiveFrom,
-		)
+		k.cfg.Logger.InfoContext(ctx, "signing keys changed",
+			"kid", newest.ID, "algorithm", newest.Algorithm, "signs_from", newest.ActiveFrom)
 		return k.use(next)
 	}
 	return fmt.Errorf("authn: save keys: %w", ErrKeyConflict)
@@ -103,7 +104,8 @@ func (k *KeySet) prepare(keys []Key) ([]*ready, error) {
 	all := make([]*ready, 0, len(keys))
 	for _, key := range keys {
 		if i := slices.IndexFunc(known, func(r *ready) bool {
-			return r.ID == key.ID && r.Algorithm == key.Algorithm && r.ExpiresAt.Equal(key.ExpiresAt) && r.ActiveFrom.Equal(key.ActiveFrom)
+			return r.ID == key.ID && r.Algorithm == key.Algorithm &&
+				r.ExpiresAt.Equal(key.ExpiresAt) && r.ActiveFrom.Equal(key.ActiveFrom)
 		}); i >= 0 {
 			all = append(all, known[i])
 			continue

@@ -30,13 +30,13 @@ type TokenEndpointConfig struct {
 	ClientCredentials func(ctx context.Context, clientID string, scopes []string) (Subject, error)
 	// Attempts is the number of wrong passwords for one username from one address before further ones have to wait.
 	// One attempt comes back each Every. A right password uses up none, nor does an outage. For all usernames together
-	// one address has ten times as many, so that it cannot try one password on all users. Default 10. Negative: no
-	// limit.
+	// one address has ten times as many, so that it cannot try one password on all users. Default 10. Negative
+	// disables the limit.
 	Attempts int
 	// Every is how often an attempt comes back. Default 6 s.
 	Every time.Duration
-	// Address tells clients apart. Default: the IP address of the connection, of IPv6 its /64 network. Behind a proxy
-	// this is a function that reads the header that the proxy, and only the proxy, sets.
+	// Address returns the address that attempts are counted by. Default: the IP address of the connection, of IPv6 its /64
+	// network. Behind a proxy it reads the header that the proxy, and only the proxy, sets.
 	Address func(*http.Request) string
 	// Logger logs failures that are not the fault of the client. Default slog.Default().
 	Logger *slog.Logger
@@ -72,7 +72,8 @@ func TokenEndpoint(
 		limit: newLimiter(cfg.Attempts, cfg.Every), spray: newLimiter(10*cfg.Attempts, cfg.Every/10)}
 }
 
-// address is that of the connection, of IPv6 the /64 network: a client with an address there has 2^64 of them.
+// address returns the IP address of the connection, of IPv6 the /64 network: one client usually has all of its
+// addresses.
 func address(r *http.Request) string {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -174,7 +175,7 @@ func (t *tokenEndpoint) serve(w http.ResponseWriter, r *http.Request) (TokenPair
 		if t.cfg.ClientCredentials == nil {
 			break
 		}
-		return t.clientCredentials(r.Context(), clientID, strings.Fields(form.Get("scope")))
+		return t.clientCredentials(r.Context(), clientID, splitScopes(form.Get("scope")))
 	case "":
 		return TokenPair{}, badRequest("grant_type is missing")
 	}

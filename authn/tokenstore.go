@@ -4,6 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,14 +38,14 @@ type Rotation struct {
 	Next RefreshToken
 	// Now is the caller's time, for expiry and for Grace.
 	Now time.Time
-	// Grace is how long after its first use Old may be used again: for browser tabs that refresh at once, and for
-	// answers that were lost. 0: the first exchange in the order of the store is the only one, whatever the clocks of
+	// Grace is how long after its first use Old may be used again: for browser tabs that refresh at the same time, and
+	// for answers that were lost. 0: the first exchange in the order of the store is the only one, whatever the clocks of
 	// the callers say. A positive Grace is measured between the clocks of the callers.
 	Grace time.Duration
 }
 
-// Reused reports whether this exchange of old is a reuse after its grace. Stores call it in the step that no other
-// exchange of the token comes between; used says that the token was exchanged before.
+// Reused reports whether this exchange of old is a reuse after its grace. Stores call it in an atomic step, so
+// that no other exchange of the token comes between; used means that the token was exchanged before.
 func (r Rotation) Reused(used bool, usedAt time.Time) bool {
 	return used && (r.Grace <= 0 || r.Now.Sub(usedAt) > r.Grace)
 }
@@ -53,11 +58,13 @@ type TokenStore interface {
 	// Lookup returns the token with a hash, used or not, or ErrRefresh when there is none: unknown, or its family was
 	// revoked. Claims come back with the numbers that were given, as json.Number or as the type that was given.
 	Lookup(ctx context.Context, hash string) (RefreshToken, error)
-	// Rotate notes the first use of Old and adds Next, in one step that no other Rotate comes between. It returns
+	// Rotate records the first use of Old and adds Next, in one atomic step. It returns
 	// ErrRefresh when Old is unknown, expired at Now, of another subject than Next, or of a revoked family. When
 	// Rotation.Reused says so, it removes the whole family and returns ErrReused; the removal persists even when a
-	// transaction of the caller's, in ctx, is rolled back.
+	// transaction of the caller, in ctx, is rolled back.
 	Rotate(ctx context.Context, r Rotation) error
+	// Sessions returns the newest token of each family of a subject, of those that have not expired at now, in any order.
+	Sessions(ctx context.Context, subject string, now time.Time) ([]RefreshToken, error)
 	// RevokeFamily removes all tokens of a family. It returns nil when there is no such family.
 	RevokeFamily(ctx context.Context, family string) error
 	// RevokeSubject removes all tokens of a subject.
@@ -79,10 +86,51 @@ type Subject struct {
 	ClientID string `json:"client_id,omitempty"`
 	// Roles become the claim roles.
 	Roles []string `json:"roles,omitempty"`
-	// Scopes become the claim scope, separated by spaces.
+	// Scopes become the claim scope, separated by spaces. They are visible ASCII without quotes and backslashes (RFC 6749).
 	Scopes []string `json:"scopes,omitempty"`
 	// Claims are further claims. Names that this package sets are refused.
 	Claims map[string]any `json:"claims,omitempty"`
+}
+
+// clone copies what callers could change.
+func (s Subject) clone() Subject {
+	s.Roles = slices.Clone(s.Roles)
+	s.Scopes = slices.Clone(s.Scopes)
+	s.Claims = maps.Clone(s.Claims)
+	return s
+}
+
+// claims returns the claims of a token of the subject, but for those of the issuer and of the token.
+func (s Subject) claims() (map[string]any, error) {
+	if s.ID == "" {
+		return nil, errors.New("authn: issue: the subject has no id")
+	}
+	c := map[string]any{"sub": s.ID, "roles": append([]string{}, s.Roles...)} // never null
+	if s.ClientID != "" {
+		c["client_id"] = s.ClientID
+	}
+	if slices.ContainsFunc(s.Scopes, func(s string) bool { return s == "" || strings.ContainsFunc(s, notOfScope) }) {
+		return nil, errors.New("authn: issue: a scope is empty or has characters that RFC 6749 does not allow")
+	}
+	if len(s.Scopes) > 0 {
+		c["scope"] = strings.Join(s.Scopes, " ")
+	}
+	for name, v := range s.Claims {
+		if registered[fold(name)] {
+			return nil, fmt.Errorf("authn: issue: the claim %q is not the subject's to set", name)
+		}
+		c[name] = v
+	}
+	return c, nil
+}
+
+// notOfScope reports whether a scope may not have a character (RFC 6749, section 3.3): visible ASCII, but no quote and no
+// backslash.
+func notOfScope(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
+
+// splitScopes returns the scopes of a claim or a parameter, which are separated by spaces and nothing else.
+func splitScopes(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' })
 }
 
 // UnmarshalJSON implements json.Unmarshaler. Numbers in Claims become json.Number, so that they keep their digits.

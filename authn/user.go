@@ -35,7 +35,7 @@ type User struct {
 func ClaimsOf[T any](u *User) (T, error) {
 	var claims T
 	payload := []byte(u.payload)
-	if u.payload == "" { // a User that no Verifier made, in tests
+	if u.payload == "" { // not from a Verifier: in tests
 		var err error
 		if payload, err = json.Marshal(u.Claims); err != nil {
 			return claims, fmt.Errorf("authn: encode the claims: %w", err)

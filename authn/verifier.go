@@ -17,23 +17,24 @@ import (
 
 const scope = "github.com/sillar-go/sillar/authn"
 
-// maxLeeway is the largest difference of clocks that is forgiven.
+// maxLeeway is the largest difference of clocks that is accepted.
 const maxLeeway = 30 * time.Second
 
-// Revocations knows revoked token ids: every TokenStore does, and RevokedIDs in services that learn of them by events.
+// Revocations knows revoked token ids. Every TokenStore is one; RevokedIDs is one for services that learn of
+// revocations by events.
 type Revocations interface {
 	// Revoked reports whether the token id (jti) has been revoked.
 	Revoked(ctx context.Context, id string) (bool, error)
 }
 
-// VerifierConfig says which tokens are accepted. Issuer is required, and Audience is recommended. The presets (Auth0,
-// Keycloak, Entra, ...) fill it for the tokens of other issuers.
+// VerifierConfig describes the tokens that are accepted. Issuer is required, and Audience is recommended. Package
+// issuers has the settings for the tokens of common identity providers.
 type VerifierConfig struct {
 	// Issuer is the only accepted issuer (iss). Required unless Unbound is set.
 	Issuer string
 	// Audience lists the names of this service: the token must be meant for one of them. Empty: not checked. Then
 	// tokens must name their type at+jwt (RFC 9068), unless Types says otherwise: an ID token, which is meant for
-	// another program, cannot be told from an access token of the type JWT.
+	// another program, cannot be distinguished from an access token of the type JWT.
 	Audience []string
 	// AudienceClaim is the claim that Audience is compared with, a name or a path such as RolesClaim. Default "aud".
 	// The access tokens of Amazon Cognito have client_id in its place.
@@ -56,6 +57,9 @@ type VerifierConfig struct {
 	// Revocations is asked about the id of each token. Nil: tokens cannot be revoked, only expire. When set, a token
 	// without an id is refused.
 	Revocations Revocations
+	// APIKeys accepts API keys too, in the place of a bearer token. Nil: API keys are refused. With APIKeys the KeySource
+	// may be nil: then only API keys are accepted, and Issuer is not required.
+	APIKeys *APIKeys
 	// CacheSize is the number of verified tokens that are remembered, by their hash, so that a signature is checked
 	// once. Times, revocation and the presence of the key are checked each time. Default 4096. Negative disables it.
 	CacheSize int
@@ -77,10 +81,10 @@ type Verifier struct {
 
 // NewVerifier returns a Verifier for the tokens of the given keys.
 func NewVerifier(keys KeySource, cfg VerifierConfig) (*Verifier, error) {
-	if keys == nil {
+	if keys == nil && cfg.APIKeys == nil {
 		return nil, errors.New("authn: a Verifier needs a KeySource")
 	}
-	if cfg.Issuer == "" && !cfg.Unbound {
+	if cfg.Issuer == "" && !cfg.Unbound && keys != nil {
 		return nil, errors.New("authn: VerifierConfig: Issuer is empty, so that tokens of every issuer with these keys " +
 			"would be accepted; set it, or Unbound")
 	}
@@ -108,7 +112,8 @@ func NewVerifier(keys KeySource, cfg VerifierConfig) (*Verifier, error) {
 }
 
 // Join returns a Verifier that accepts the tokens of several issuers: each token is verified by the one Verifier whose
-// Issuer it names. Each Verifier needs an Issuer of its own. Logger and MeterProvider are those of the first.
+// Issuer it names. Each Verifier needs an Issuer of its own. Logger and MeterProvider are those of the first, APIKeys
+// those of the first Verifier that has them.
 func Join(verifiers ...*Verifier) (*Verifier, error) {
 	if len(verifiers) == 0 {
 		return nil, errors.New("authn: Join needs a Verifier")
@@ -121,7 +126,11 @@ func Join(verifiers ...*Verifier) (*Verifier, error) {
 		seen[v.cfg.Issuer] = true
 	}
 	first := verifiers[0].cfg
-	v := &Verifier{joined: verifiers, cfg: VerifierConfig{Logger: first.Logger, MeterProvider: first.MeterProvider}}
+	cfg := VerifierConfig{Logger: first.Logger, MeterProvider: first.MeterProvider}
+	for _, v := range verifiers {
+		cfg.APIKeys = cmp.Or(cfg.APIKeys, v.cfg.APIKeys)
+	}
+	v := &Verifier{joined: verifiers, cfg: cfg}
 	return v, v.instrument()
 }
 
@@ -139,7 +148,7 @@ func (v *Verifier) instrument() error {
 	return nil
 }
 
-// Verify checks a token and returns whose it is. The error is a *TokenError, or matches ErrUnavailable.
+// Verify checks a token and returns its user. The error is a *TokenError, or matches ErrUnavailable.
 func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 	u, err := v.verify(ctx, token)
 	if err != nil {
@@ -150,7 +159,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*User, error) {
 }
 
 // Authenticate is Verify in builtin types, for packages that do not import this one. bearer is the token without its
-// scheme. Errors that are the caller's have a Challenge() string; those that match ErrUnavailable have a Temporary()
+// scheme. Errors about the token have a Challenge() string; those that match ErrUnavailable have a Temporary()
 // bool.
 func (v *Verifier) Authenticate(
 	ctx context.Context,
@@ -178,12 +187,18 @@ func (v *Verifier) recordRefusal(ctx context.Context, err error) {
 }
 
 func (v *Verifier) verify(ctx context.Context, token string) (*User, error) {
+	if v.cfg.APIKeys != nil && v.cfg.APIKeys.issued(token) {
+		return v.cfg.APIKeys.Verify(ctx, token)
+	}
 	if v.joined != nil {
 		member, err := v.choose(token)
 		if err != nil {
 			return nil, err
 		}
 		return member.verify(ctx, token)
+	}
+	if v.keys == nil {
+		return nil, refuse("not an API key")
 	}
 	c := v.cache.get(token)
 	var err error
@@ -303,7 +318,7 @@ func (v *Verifier) current(ctx context.Context, c *claims) error {
 	}
 	revoked, err := v.cfg.Revocations.Revoked(ctx, c.jti)
 	if err != nil {
-		return unavailable("ask for revocation", err)
+		return unavailable("look up the revocation", err)
 	}
 	if revoked {
 		return &TokenError{Reason: "revoked", Err: ErrRevoked}

@@ -1,7 +1,10 @@
 package authn_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
@@ -117,7 +120,7 @@ func TestUnavailableIsNot401(t *testing.T) {
 		if says, ok := errors.AsType[interface {
 			error
 			Temporary() bool
-		}](err); !ok || !says.Temporary() { // who does not import this package, as a gateway, asks so
+		}](err); !ok || !says.Temporary() { // as packages ask that do not import this one
 			t.Errorf("%s: it does not say that it will pass", name)
 		}
 		r := httptest.NewRequest("GET", "/", nil)
@@ -135,7 +138,7 @@ func TestUnavailableIsNot401(t *testing.T) {
 	}
 }
 
-// All that could tell a handler who calls is removed, whichever of it a client sends.
+// Every header by which a client could claim an identity is removed.
 func TestRequireRemovesIdentity(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	for _, name := range []string{"X-User-ID", "x-user-roles", "X-User-Email"} {
@@ -198,7 +201,7 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 		}
 	}
 	if len(told) != 1 || told[0].Subject != "u1" {
-		t.Errorf("told of %+v", told)
+		t.Errorf("got the revocations %+v", told)
 	}
 	var out strings.Builder
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "pair", a)
@@ -222,5 +225,33 @@ func TestClockThatWasSetBack(t *testing.T) {
 	authn.SetDue(k, time.Now().Add(24*time.Hour))
 	if _, err := k.Keys(t.Context(), old[0].ID, authn.EdDSA); !errors.Is(err, authn.ErrUnknownKey) {
 		t.Errorf("a key that was removed still verifies: %v", err)
+	}
+}
+
+// Coordinates of EC keys without their leading zeros, or with one more, are those of the same key.
+func TestParseJWKSAcceptsCoordinatesOfOtherLengths(t *testing.T) {
+	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P521()} {
+		var point []byte
+		size := (curve.Params().BitSize + 7) / 8
+		for point == nil || point[1] != 0 {
+			k, err := ecdsa.GenerateKey(curve, rand.Reader)
+			must(t, err)
+			point, err = k.PublicKey.Bytes()
+			must(t, err)
+		}
+		x, y := point[1:1+size], point[1+size:]
+		b64 := base64.RawURLEncoding.EncodeToString
+		for name, short := range map[string][]byte{"all": x, "none": x[1:], "one more": append([]byte{0}, x...)} {
+			keys, err := authn.ParseJWKS(fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":%q,"x":%q,"y":%q}]}`,
+				curve.Params().Name, b64(short), b64(y)), "")
+			if err != nil || len(keys) != 1 {
+				t.Errorf("%s with %s of the leading zeros: %v", curve.Params().Name, name, err)
+				continue
+			}
+			public, _ := keys[0].Public.(*ecdsa.PublicKey)
+			if got, err := public.Bytes(); err != nil || !bytes.Equal(got, point) {
+				t.Errorf("%s with %s of the leading zeros: another key, %v", curve.Params().Name, name, err)
+			}
+		}
 	}
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// noting is a health server that notes who called.
+// noting is a health server that records its callers.
 type noting struct {
 	*health.Server
 	seen *authn.User

@@ -105,6 +105,7 @@ func RunTokens(t *testing.T, open func(t *testing.T) authn.TokenStore) {
 	for name, test := range map[string]func(*testing.T, authn.TokenStore){
 		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "no grace": noGrace, "expiry": expiry, "revocation": revocation,
 		"revoked ids": revokedIDs, "purge": purge, "strict races": strictRaces, "revoke against rotate": revokeAgainstRotate,
+		"sessions": sessions,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -361,5 +362,54 @@ func revokeAgainstRotate(t *testing.T, s authn.TokenStore) {
 			t.Fatalf("revoke: %v, rotate: %v", revoked, rotated)
 		}
 		has(t, s, map[string]bool{r + "0": false, r + "1": false})
+	}
+}
+
+// sessions lists the newest token of each login of one subject.
+func sessions(t *testing.T, s authn.TokenStore) {
+	now := start()
+	web := refreshToken("a1", "fa", "u1", now)
+	web.Subject.ClientID, web.Subject.Claims = "web", map[string]any{"device": "phone"}
+	create(t, s, web)
+	short := refreshToken("b1", "fb", "u1", now.Add(time.Second))
+	short.ExpiresAt = now.Add(time.Minute)
+	create(t, s, short)
+	create(t, s, refreshToken("c1", "fc", "u2", now))
+	expect := func(subject string, at time.Time, want map[string]string) {
+		t.Helper()
+		tokens, err := s.Sessions(t.Context(), subject, at)
+		got := map[string]string{}
+		for _, x := range tokens {
+			if x.Subject.ID != subject || got[x.Family] != "" {
+				t.Errorf("a session of %q in the list of %q, or one session twice: %q", x.Subject.ID, subject, x.Family)
+			}
+			got[x.Family] = x.Hash
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("sessions of %s: got %v, %v, want %v", subject, got, err, want)
+		}
+	}
+	expect("u1", now, map[string]string{"fa": "a1", "fb": "b1"})
+	expect("u2", now, map[string]string{"fc": "c1"})
+	expect("none", now, map[string]string{})
+	expect("u1", now.Add(time.Minute), map[string]string{"fa": "a1"})
+
+	for i, grace := range []time.Duration{time.Hour, time.Hour, 0} { // twice from a1, then from the newer one
+		at := now.Add(time.Duration(i+1) * time.Second)
+		next := refreshToken(fmt.Sprint("a", i+2), "fa", "u1", at)
+		next.Subject.Roles = []string{"changed"}
+		old := []string{"a1", "a1", "a3"}[i]
+		if err := s.Rotate(t.Context(), authn.Rotation{Old: old, Next: next, Now: at, Grace: grace}); err != nil {
+			t.Fatal(err)
+		}
+		expect("u1", at, map[string]string{"fa": next.Hash, "fb": "b1"})
+	}
+	if err := s.RevokeFamily(t.Context(), "fa"); err != nil {
+		t.Fatal(err)
+	}
+	expect("u1", now, map[string]string{"fb": "b1"})
+	tokens, err := s.Sessions(t.Context(), "u1", now)
+	if err != nil || len(tokens) != 1 || !reflect.DeepEqual(tokens[0], short) {
+		t.Errorf("got %+v, %v\nwant %+v", tokens, err, short)
 	}
 }

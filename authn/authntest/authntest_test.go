@@ -26,3 +26,7 @@ func TestFileKeys(t *testing.T) {
 func TestMemoryTokens(t *testing.T) {
 	authntest.RunTokens(t, func(*testing.T) authn.TokenStore { return authn.NewMemoryTokens() })
 }
+
+func TestMemoryAPIKeys(t *testing.T) {
+	authntest.RunAPIKeys(t, func(*testing.T) authn.APIKeyStore { return authn.NewMemoryAPIKeys() })
+}

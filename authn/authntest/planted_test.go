@@ -3,6 +3,7 @@ package authntest_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -130,6 +131,55 @@ func (l losesExpiry) Save(ctx context.Context, keys []authn.Key, v int64) error 
 	return l.MemoryKeys.Save(ctx, keys, v)
 }
 
+// listsOldest lists a session by a token that was exchanged.
+type listsOldest struct{ *authn.MemoryTokens }
+
+func (l listsOldest) Rotate(ctx context.Context, r authn.Rotation) error {
+	r.Next.CreatedAt = r.Next.CreatedAt.Add(-time.Hour)
+	return l.MemoryTokens.Rotate(ctx, r)
+}
+
+// listsExpired lists sessions that have ended.
+type listsExpired struct{ *authn.MemoryTokens }
+
+func (l listsExpired) Sessions(ctx context.Context, subject string, _ time.Time) ([]authn.RefreshToken, error) {
+	return l.MemoryTokens.Sessions(ctx, subject, time.Time{})
+}
+
+// rotatesAny rotates an API key whatever its hash is.
+type rotatesAny struct{ *authn.MemoryAPIKeys }
+
+func (m rotatesAny) Rotate(ctx context.Context, r authn.APIKeyRotation) error {
+	k, err := m.Lookup(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	r.Old = k.Hash
+	return m.MemoryAPIKeys.Rotate(ctx, r)
+}
+
+// keepsExpiry forgets the new end of a rotated key.
+type keepsExpiry struct{ *authn.MemoryAPIKeys }
+
+func (m keepsExpiry) Rotate(ctx context.Context, r authn.APIKeyRotation) error {
+	r.ExpiresAt = time.Time{}
+	return m.MemoryAPIKeys.Rotate(ctx, r)
+}
+
+// purgesForever purges keys that do not expire.
+type purgesForever struct{ *authn.MemoryAPIKeys }
+
+func (m purgesForever) Purge(ctx context.Context, now time.Time) (int, error) {
+	n, err := m.MemoryAPIKeys.Purge(ctx, now)
+	return n, errors.Join(err, m.Delete(ctx, "c"))
+}
+
+func apiKeys(wrong func(*authn.MemoryAPIKeys) authn.APIKeyStore) func(*testing.T) {
+	return func(t *testing.T) {
+		authntest.RunAPIKeys(t, func(*testing.T) authn.APIKeyStore { return wrong(authn.NewMemoryAPIKeys()) })
+	}
+}
+
 func tokens(wrong func(*authn.MemoryTokens) authn.TokenStore) func(*testing.T) {
 	return func(t *testing.T) {
 		authntest.RunTokens(t, func(*testing.T) authn.TokenStore { return wrong(authn.NewMemoryTokens()) })
@@ -157,6 +207,11 @@ var planted = map[string]struct {
 	"purgesAll":     {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return purgesAll{m} }), "purge"},
 	"inTwoSteps":    {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "revoke_against_rotate"},
 	"noUse":         {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "rotation"},
+	"listsOldest":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return listsOldest{m} }), "sessions"},
+	"listsExpired":  {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return listsExpired{m} }), "sessions"},
+	"rotatesAny":    {apiKeys(func(m *authn.MemoryAPIKeys) authn.APIKeyStore { return rotatesAny{m} }), "rotation_races"},
+	"keepsExpiry":   {apiKeys(func(m *authn.MemoryAPIKeys) authn.APIKeyStore { return keepsExpiry{m} }), "rotation"},
+	"purgesForever": {apiKeys(func(m *authn.MemoryAPIKeys) authn.APIKeyStore { return purgesForever{m} }), "purge"},
 	"lastWins":      {keys(func(m *authn.MemoryKeys) authn.KeyStore { return lastWins{m} }), "conflict"},
 	"losesExpiry":   {keys(func(m *authn.MemoryKeys) authn.KeyStore { return losesExpiry{m} }), "round_trip"},
 }

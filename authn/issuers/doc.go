@@ -8,6 +8,8 @@
 // Each function returns an authn.VerifierConfig, which the caller may change: another RolesClaim, Revocations, a
 // Logger. Scopes are read from scope and scp for every issuer. Tokens of several issuers are verified by authn.Join.
 //
+// docs/issuers.md has a table of the issuers and the shapes of their tokens, which the tests check.
+//
 // # What it does not do
 //
 // Tokens that are opaque, such as the access tokens of Google, cannot be verified here: they need introspection (RFC

@@ -128,10 +128,11 @@ func with(c claims, changes claims) claims {
 }
 
 // TestIssuers accepts tokens of the shape that each issuer documents, with its preset, and refuses the same token for
-// another audience, of another issuer, of a neighbour's tenant, and as another kind of token.
+// another audience, of another issuer, of another tenant, and as another kind of token.
 func TestIssuers(t *testing.T) {
 	now := time.Now().Unix()
 	const tenant = "11111111-2222-4333-8444-555555555555"
+	table := newTable()
 	entra := rsaKey(t, "entra", jwt.SigningMethodRS256, map[string]any{"use": "sig", "x5t": "entra", "x5c": []string{"MIIC"}})
 	for name, c := range map[string]struct {
 		cfg    authn.VerifierConfig
@@ -171,6 +172,36 @@ func TestIssuers(t *testing.T) {
 			issuers.Keycloak("https://login.shop/auth/realms/shop", "orders"), ecKey(t, "kc", elliptic.P521(), jwt.SigningMethodES512), claims{"typ": "JWT"},
 			claims{"typ": "Bearer", "nbf": 0, "auth_time": now, "nonce": "n", "session_state": "s", "azp": "web", "iss": "https://login.shop/auth/realms/shop", "sub": "u", "aud": "orders", "realm_access": claims{"roles": []string{"admin"}}},
 			[]string{"admin"}, nil, "web",
+		},
+		"Keycloak, roles of a client": {
+			withRoles(issuers.Keycloak("https://login.shop/realms/shop", "orders"), "resource_access.orders.roles"), rsaKey(t, "kc", jwt.SigningMethodRS256, map[string]any{"alg": "RS256", "use": "sig"}), claims{"typ": "JWT"},
+			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "realm_access": claims{"roles": []string{"offline_access"}}, "resource_access": claims{"orders": claims{"roles": []string{"clerk"}}}},
+			[]string{"clerk"}, nil, "web",
+		},
+		"Keycloak, a client id with dots": {
+			withRoles(issuers.Keycloak("https://login.shop/realms/shop", "orders"), "resource_access.com.shop.orders.roles"), rsaKey(t, "kc", jwt.SigningMethodRS256, nil), claims{"typ": "JWT"},
+			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "resource_access": claims{"com.shop.orders": claims{"roles": []string{"clerk"}}}},
+			[]string{"clerk"}, nil, "web",
+		},
+		"any issuer, no roles as null": {
+			issuers.EntraV2(tenant, "orders-id"), entra, claims{"typ": "JWT"},
+			claims{"aud": "orders-id", "iss": "https://login.microsoftonline.com/" + tenant + "/v2.0", "sub": "u", "roles": json.RawMessage("null"), "scp": json.RawMessage("null")},
+			nil, nil, "",
+		},
+		"Keycloak, one role by a mapper": {
+			withRoles(issuers.Keycloak("https://login.shop/realms/shop", "orders"), "roles"), rsaKey(t, "kc", jwt.SigningMethodRS256, nil), claims{"typ": "JWT"},
+			claims{"typ": "Bearer", "azp": "web", "iss": "https://login.shop/realms/shop", "sub": "u", "aud": "orders", "roles": "admin"},
+			[]string{"admin"}, nil, "web",
+		},
+		"Auth0, roles of an Action": {
+			withRoles(issuers.Auth0("login.shop.test", "https://api.shop"), "https://shop.test/roles"), rsaKey(t, "a0", jwt.SigningMethodRS256, map[string]any{"alg": "RS256"}), claims{"typ": "JWT"},
+			claims{"iss": "https://login.shop.test/", "sub": "auth0|1", "aud": "https://api.shop", "azp": "web", "https://shop.test/roles": []string{"admin"}},
+			[]string{"admin"}, nil, "web",
+		},
+		"Supabase, roles of the application": {
+			withRoles(issuers.Supabase("https://abc.supabase.co"), "app_metadata.roles"), edKey(t, "sb"), claims{"typ": "JWT"},
+			claims{"iss": "https://abc.supabase.co/auth/v1", "sub": "u", "aud": "authenticated", "role": "authenticated", "app_metadata": claims{"provider": "email", "roles": []string{"admin"}}},
+			[]string{"admin"}, nil, "",
 		},
 		"Entra v1, 200 groups": {
 			issuers.EntraV1(tenant, "api://orders"), entra, claims{"typ": "JWT", "x5t": "entra"},
@@ -222,23 +253,24 @@ func TestIssuers(t *testing.T) {
 			claims{"iss": "https://kubernetes.default.svc.cluster.local", "aud": []string{"orders"}, "sub": "system:serviceaccount:shop:payments", "nbf": now, "jti": "j", "kubernetes.io": claims{"namespace": "shop", "warnafter": now}},
 			nil, nil, "",
 		},
-		"a set without alg and kid": {
+		"any issuer, keys without alg and kid": {
 			issuers.IdentityServer("https://id.shop", "orders"), rsaKey(t, "", jwt.SigningMethodRS256, nil), claims{"typ": "at+jwt"},
 			claims{"iss": "https://id.shop", "aud": "orders", "sub": "1"}, nil, nil, "",
 		},
-		"EdDSA": {
+		"any issuer, EdDSA": {
 			issuers.IdentityServer("https://id.shop", "orders"), edKey(t, "ed"), claims{"typ": "at+jwt"},
 			claims{"iss": "https://id.shop", "aud": "orders", "sub": "1", "role": "admin"}, []string{"admin"}, nil, "",
 		},
-		"RS512": {
+		"any issuer, RS512": {
 			issuers.IdentityServer("https://id.shop", "orders"), rsaKey(t, "r", jwt.SigningMethodRS512, map[string]any{"alg": "RS512"}), claims{"typ": "at+jwt"},
 			claims{"iss": "https://id.shop", "aud": "orders", "sub": "1"}, nil, nil, "",
 		},
-		"PS512": {
+		"any issuer, PS512": {
 			issuers.IdentityServer("https://id.shop", "orders"), rsaKey(t, "p", jwt.SigningMethodPS512, map[string]any{"alg": "PS512"}), claims{"typ": "at+jwt"},
 			claims{"iss": "https://id.shop", "aud": "orders", "sub": "1"}, nil, nil, "",
 		},
 	} {
+		table.add(name, c.cfg, c.key, c.header, c.claims)
 		t.Run(name, func(t *testing.T) {
 			keys := slices.Clone(unusable)
 			for i := range 200 { // as a set that was never cleaned
@@ -264,7 +296,7 @@ func TestIssuers(t *testing.T) {
 				"no audience":             {audience: nil},
 				"an empty audience":       {audience: []string{}},
 				"another issuer":          {"iss": "https://evil.test/"},
-				"a neighbour's tenant":    {"iss": strings.Replace(fmt.Sprint(c.claims["iss"]), "://", "://evil.", 1)},
+				"another tenant":          {"iss": strings.Replace(fmt.Sprint(c.claims["iss"]), "://", "://evil.", 1)},
 				"no issuer":               {"iss": nil},
 				"no expiry":               {"exp": nil},
 				"expired":                 {"exp": now - 3600},
@@ -298,6 +330,12 @@ func TestIssuers(t *testing.T) {
 			}
 		})
 	}
+	table.check(t, "../../docs/issuers.md")
+}
+
+func withRoles(cfg authn.VerifierConfig, claim string) authn.VerifierConfig {
+	cfg.RolesClaim = claim
+	return cfg
 }
 
 // openSet serves a key set and reads it.

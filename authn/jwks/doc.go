@@ -7,12 +7,12 @@
 // # Guarantees
 //
 //   - The set is read again every Config.Refresh, and when a token names an unknown key, but never more often than
-//     every Config.MinInterval, whatever tokens are sent. All who wait for keys wait for one request.
-//   - While the endpoint is down, or answers nonsense or an empty set, the keys of before serve on. A key that is not
-//     among them then gives authn.ErrUnavailable: it may have been made meanwhile.
+//     every Config.MinInterval, whatever tokens are sent. All callers that wait for keys share one request.
+//   - While the endpoint is down, or answers with something else than a set of usable keys, the known keys remain in
+//     use. An unknown key then gives authn.ErrUnavailable: it may have been made in the meantime.
 //   - New does not wait for the endpoint: services start in any order. Until the first answer, verification gives
 //     authn.ErrUnavailable, which is a 503 and not a 401.
-//   - Answers are bounded in size; https is required, save for loopback addresses and under Config.Insecure, and
+//   - Answers are bounded in size; https is required, except for loopback addresses and with Config.Insecure, and
 //     redirects may not leave it.
 //
 // # What it does not do

@@ -1,6 +1,6 @@
-// Package mongokeys keeps signing keys in MongoDB, so that the replicas of an issuer share them. It has the guarantees of
-// package sqlkeys: private keys are encrypted with a key that is not in the database, and of replicas that rotate at once
-// one wins.
+// Package mongokeys keeps signing keys in MongoDB, so that the replicas of an issuer share them. It has the guarantees
+// of package sqlkeys: private keys are encrypted with a key that is not in the database, and of replicas that rotate at
+// once one wins.
 //
 //	store, err := mongokeys.New(db, mongokeys.Config{Secret: secret}) // db is a *mongo.Database
 //	keys, err := authn.NewKeySet(store, authn.KeyConfig{})
@@ -108,7 +108,8 @@ func (s *Store) Save(ctx context.Context, keys []authn.Key, version int64) error
 		}
 		return nil
 	}
-	res, err := s.keys.ReplaceOne(alone(ctx), bson.D{{Key: "_id", Value: s.cfg.Name}, {Key: "version", Value: version}}, next)
+	unchanged := bson.D{{Key: "_id", Value: s.cfg.Name}, {Key: "version", Value: version}}
+	res, err := s.keys.ReplaceOne(alone(ctx), unchanged, next)
 	if err != nil {
 		return fmt.Errorf("mongokeys: save: %w", err)
 	}

@@ -7,15 +7,15 @@
 //
 // # Guarantees
 //
-//   - Tokens are stored as hashes. A copy of the database logs nobody in.
-//   - A login is one document, so an exchange is one atomic write. Of exchanges and revocations at the same time each
-//     sees what the one before has written: none slips past a revocation.
-//   - Writes are acknowledged by the majority where there is a replica set, and reads are the primary's, whatever the
-//     client's defaults are: a revocation that was acknowledged survives a failover and is seen at once.
-//   - The document stays small: tokens that were used longer ago than the grace lie in a collection of their own, where
-//     reuse is found as long as they have not expired.
+//   - Tokens are stored as hashes. A copy of the database contains no usable token.
+//   - A login is one document, so an exchange is one atomic write. Exchanges and revocations at the same time
+//     run one after the other, so that a revocation misses no token.
+//   - Writes are acknowledged by the majority where there is a replica set, and reads are from the primary, whatever
+//     the defaults of the client are: a revocation that was acknowledged survives a failover and is seen at once.
+//   - The document stays small: tokens that were used longer ago than the grace are moved to another collection, where
+//     their reuse is found until they expire.
 //
 // # What it does not do
 //
-// It deletes nothing by itself: call Purge now and then. It takes no part in transactions of the caller's.
+// It deletes nothing by itself: call Purge regularly. It takes no part in transactions of the caller.
 package mongotokens

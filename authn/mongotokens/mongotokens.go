@@ -1,6 +1,7 @@
 package mongotokens
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 
 // Config tunes a Store. The zero Config is useful.
 type Config struct {
-	// Prefix begins the collections' names. Default "sillar_".
+	// Prefix is the beginning of the names of the collections. Default "sillar_".
 	Prefix string
 }
 
@@ -59,7 +60,9 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 		c    *mongo.Collection
 		keys []string
 	}{
-		{s.families, []string{"grants.hash", "grants.expires", "subject"}}, {s.used, []string{"expires", "family", "subject"}}, {s.revoked, []string{"expires"}},
+		{s.families, []string{"grants.hash", "grants.expires", "subject"}},
+		{s.used, []string{"expires", "family", "subject"}},
+		{s.revoked, []string{"expires"}},
 	} {
 		var models []mongo.IndexModel
 		for _, k := range i.keys {
@@ -132,8 +135,12 @@ func encode(x authn.RefreshToken) (grant, error) {
 
 func (g grant) decode(family, subject string) (authn.RefreshToken, error) {
 	x := authn.RefreshToken{
-		Hash: g.Hash, Family: family,
-		CreatedAt: fromMicros(g.Created), ExpiresAt: fromMicros(g.Expires), FamilyEndsAt: fromMicros(g.Ends), UsedAt: fromMicros(g.Used),
+		Hash:         g.Hash,
+		Family:       family,
+		CreatedAt:    fromMicros(g.Created),
+		ExpiresAt:    fromMicros(g.Expires),
+		FamilyEndsAt: fromMicros(g.Ends),
+		UsedAt:       fromMicros(g.Used),
 	}
 	if err := json.Unmarshal([]byte(g.Profile), &x.Subject); err != nil {
 		return authn.RefreshToken{}, fmt.Errorf("mongotokens: read the profile of a token: %w", err)
@@ -271,8 +278,8 @@ func (s *Store) tidy(
 	return keep, nil
 }
 
-// write gives the login other grants, or deletes it where there are none. It reports false when somebody else has
-// changed it meanwhile.
+// write gives the login other grants, or deletes it where there are none. It reports false when another
+// process has changed it meanwhile.
 func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bool, err error) {
 	as := bson.D{{Key: "_id", Value: f.ID}, {Key: "rev", Value: f.Rev}}
 	if len(grants) == 0 {
@@ -295,6 +302,33 @@ func (s *Store) write(ctx context.Context, f family, grants []grant) (changed bo
 func (s *Store) forget(ctx context.Context, field, value string) error {
 	_, err := s.used.DeleteMany(ctx, bson.D{{Key: field, Value: value}})
 	return err
+}
+
+// Sessions implements authn.TokenStore.
+func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) ([]authn.RefreshToken, error) {
+	ctx = alone(ctx)
+	found, err := s.families.Find(ctx, bson.D{{Key: "subject", Value: subject}})
+	if err != nil {
+		return nil, fmt.Errorf("mongotokens: list the sessions: %w", err)
+	}
+	var families []family
+	if err := found.All(ctx, &families); err != nil {
+		return nil, fmt.Errorf("mongotokens: list the sessions: %w", err)
+	}
+	var list []authn.RefreshToken
+	for _, f := range families {
+		f.Grants = slices.DeleteFunc(f.Grants, func(g grant) bool { return g.Expires <= micros(now) })
+		if len(f.Grants) == 0 {
+			continue
+		}
+		newest := slices.MaxFunc(f.Grants, func(a, b grant) int { return cmp.Compare(a.Created, b.Created) })
+		x, err := newest.decode(f.ID, f.Subject)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, nil
 }
 
 // RevokeFamily implements authn.TokenStore.

@@ -40,7 +40,8 @@ func TestWritesAreSafe(t *testing.T) {
 	_, err1 := s.Lookup(ctx, "h")
 	_, err2 := s.Revoked(ctx, "id")
 	_, err3 := s.Purge(ctx, now)
-	err = errors.Join(err1, err2, err3, s.Create(ctx, grant), s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
+	_, err4 := s.Sessions(ctx, "u", now)
+	err = errors.Join(err1, err2, err3, err4, s.Create(ctx, grant), s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
 		s.RevokeFamily(ctx, "f"), s.RevokeSubject(ctx, "u"), s.RevokeID(ctx, "id", now))
 	if err != nil {
 		t.Fatal(err)

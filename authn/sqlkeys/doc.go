@@ -7,8 +7,8 @@
 //
 // # Guarantees
 //
-//   - Private keys are encrypted with a key from Config.Secret, which is not in the database: a copy of the database signs
-//     nothing.
+//   - Private keys are encrypted with a key from Config.Secret, which is not in the database: a copy of the database
+//     alone cannot sign tokens.
 //   - Saving compares versions in one statement, so that of replicas that rotate at once one wins.
-//   - Calls take part in no transaction of the caller's: keys that tokens were signed with are never rolled back.
+//   - Calls take part in no transaction of the caller: keys that tokens were signed with are never rolled back.
 package sqlkeys

@@ -73,7 +73,9 @@ func (s *Store) Load(ctx context.Context) ([]authn.Key, int64, error) {
 	ctx = s.db.WithoutTx(ctx)
 	var version int64
 	var sealed []byte
-	err := s.db.Querier(ctx).QueryRow(ctx, "SELECT version, sealed FROM "+s.table+" WHERE name = $1", s.cfg.Name).Scan(&version, &sealed)
+	err := s.db.Querier(ctx).
+		QueryRow(ctx, "SELECT version, sealed FROM "+s.table+" WHERE name = $1", s.cfg.Name).
+		Scan(&version, &sealed)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return nil, 0, nil
 	}

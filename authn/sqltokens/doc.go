@@ -7,13 +7,13 @@
 //
 // # Guarantees
 //
-//   - Tokens are stored as hashes. A copy of the database logs nobody in.
-//   - An exchange is one transaction. Exchanges and revocations of one subject take turns, so none slips past a
-//     revocation.
-//   - Calls join a transaction that the context carries for this database. A reuse that is found inside such a
-//     transaction is revoked with its commit.
+//   - Tokens are stored as hashes. A copy of the database contains no usable token.
+//   - An exchange is one transaction. Exchanges and revocations of one subject run one after the other, so that a
+//     revocation misses no token.
+//   - Calls join a transaction that the context carries for this database. The revocation for a reuse that
+//     is found inside such a transaction persists when the transaction is rolled back; Rotate names a limit.
 //
 // # What it does not do
 //
-// It deletes nothing by itself: call Purge now and then.
+// It deletes nothing by itself: call Purge regularly.
 package sqltokens

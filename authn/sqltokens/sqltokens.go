@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
@@ -33,6 +35,9 @@ type Store struct {
 	cfg             Config
 	prefix          string
 	tokens, revoked string // table names
+
+	mu      sync.Mutex
+	pending []string // families that are removed once the transaction of a caller has ended
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -85,48 +90,78 @@ func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
 	if err != nil {
 		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
 	}
-	_, err = s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.tokens+
-		" (hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-		x.Hash, x.Family, x.Subject.ID, string(p), micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
+	_, err = s.db.Querier(ctx).Exec(ctx,
+		"INSERT INTO "+s.tokens+" ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+		x.Hash, x.Family, x.Subject.ID, string(p),
+		micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
 	if err != nil {
 		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
 	return nil
 }
 
+const columns = "hash, family, subject, profile, created_at, expires_at, family_ends_at, used_at"
+
+// scan reads a row of columns.
+func scan(row sqldb.Row) (authn.RefreshToken, error) {
+	var x authn.RefreshToken
+	var subject, profile string
+	var created, expires, ends, used int64
+	if err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used); err != nil {
+		return authn.RefreshToken{}, err
+	}
+	if err := json.Unmarshal([]byte(profile), &x.Subject); err != nil {
+		return authn.RefreshToken{}, fmt.Errorf("the profile: %w", err)
+	}
+	x.Subject.ID = subject
+	x.CreatedAt, x.ExpiresAt = fromMicros(created), fromMicros(expires)
+	x.FamilyEndsAt, x.UsedAt = fromMicros(ends), fromMicros(used)
+	return x, nil
+}
+
 // Lookup implements authn.TokenStore.
 func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
-	x := authn.RefreshToken{Hash: hash}
-	var text string
-	var created, expires, ends, used int64
-	err := s.db.Querier(ctx).
-		QueryRow(ctx, "SELECT family, subject, profile, created_at, expires_at, family_ends_at, used_at FROM "+
-			s.tokens+" WHERE hash = $1", hash).
-		Scan(&x.Family, &x.Subject.ID, &text, &created, &expires, &ends, &used)
+	if err := s.dropPending(ctx); err != nil {
+		return authn.RefreshToken{}, err
+	}
+	x, err := scan(s.db.Querier(ctx).QueryRow(ctx, "SELECT "+columns+" FROM "+s.tokens+" WHERE hash = $1", hash))
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return authn.RefreshToken{}, authn.ErrRefresh
 	}
 	if err != nil {
 		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read a token: %w", err)
 	}
-	subject := x.Subject.ID
-	if err := json.Unmarshal([]byte(text), &x.Subject); err != nil {
-		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read the profile of a token: %w", err)
-	}
-	x.Subject.ID = subject
-	x.CreatedAt, x.ExpiresAt, x.FamilyEndsAt, x.UsedAt = fromMicros(
-		created,
-	), fromMicros(
-		expires,
-	), fromMicros(
-		ends,
-	), fromMicros(
-		used,
-	)
 	return x, nil
 }
 
-// lock makes exchanges and revocations of one subject take turns until the transaction ends. SQLite has one writer.
+// Sessions implements authn.TokenStore.
+func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (list []authn.RefreshToken, err error) {
+	if err := s.dropPending(ctx); err != nil {
+		return nil, err
+	}
+	// The newest token of a family is one of those that have not been exchanged.
+	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
+		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, micros(now))
+	if err != nil {
+		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		x, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+		}
+		if len(list) == 0 || list[len(list)-1].Family != x.Family {
+			list = append(list, x)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
+	}
+	return list, nil
+}
+
+// lock holds other exchanges and revocations of the subject back until the transaction ends. SQLite has one writer.
 func (s *Store) lock(ctx context.Context, subject string) error {
 	if s.db.Dialect() != sqldb.PostgreSQL {
 		return nil
@@ -136,8 +171,14 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 }
 
 // Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
-// that transaction is rolled back, except on SQLite inside a transaction of the caller's own (sqldb.WithSQLTx).
+// that transaction is rolled back. There is one limit, inside a transaction that the caller began (sqldb.WithSQLTx,
+// WithPgxTx): on SQLite, and on PostgreSQL when the transaction itself has exchanged tokens of the login, the revocation
+// is kept in memory until the next call of this Store outside of a transaction writes it, and is lost when the process
+// ends before.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
+	if err := s.dropPending(ctx); err != nil {
+		return err
+	}
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
 	_, noTx := s.db.Tx(ctx)
@@ -180,8 +221,8 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	return nil
 }
 
-// dropTimeout bounds the removal of a family outside the caller's transaction.
-const dropTimeout = 5 * time.Second
+// dropTimeout bounds the removal of a family outside the transaction of a caller.
+const dropTimeout = time.Second
 
 // dropForGood removes a family inside the transaction of a caller in such a way that it stays removed when that
 // transaction is rolled back.
@@ -193,19 +234,40 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 	}
 	seen := s.db.AfterRollback(ctx, func() {
 		if err := outside(); err != nil {
-			s.cfg.Logger.Error(
-				"sqltokens: the login of a reused refresh token could not be revoked after a rollback; revoke it by hand", "family",
-				family, "error", err,
-			)
+			s.cfg.Logger.Error("sqltokens: the login of a reused refresh token could not be revoked after a rollback; "+
+				"revoke it by hand", "family", family, "error", err)
 		}
 	})
-	if !seen &&
-		s.db.Dialect() == sqldb.PostgreSQL { // begun by the caller, who ends it unseen: another connection removes it now
-		if err := outside(); err != nil {
-			return err
-		}
+	// The end of a transaction that the caller began is not seen. On PostgreSQL another connection removes the family now,
+	// unless this transaction holds rows of it; on SQLite it is the one writer.
+	if !seen && (s.db.Dialect() != sqldb.PostgreSQL || outside() != nil) {
+		s.mu.Lock()
+		s.pending = append(s.pending, family)
+		s.mu.Unlock()
 	}
 	return s.drop(ctx, "family", family)
+}
+
+// dropPending removes the families that could not be removed while the transaction of a caller held them.
+func (s *Store) dropPending(ctx context.Context) error {
+	s.mu.Lock()
+	families := slices.Clone(s.pending)
+	s.mu.Unlock()
+	if len(families) == 0 {
+		return nil
+	}
+	if _, err := s.db.Tx(ctx); err == nil {
+		return nil // it may be the transaction that is rolled back
+	}
+	for _, family := range families {
+		if err := s.drop(ctx, "family", family); err != nil {
+			return fmt.Errorf("sqltokens: revoke the login of a reused token: %w", err)
+		}
+	}
+	s.mu.Lock()
+	s.pending = slices.DeleteFunc(s.pending, func(f string) bool { return slices.Contains(families, f) })
+	s.mu.Unlock()
+	return nil
 }
 
 func (s *Store) drop(ctx context.Context, column, value string) error {
@@ -253,9 +315,10 @@ func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
 
 // RevokeID implements authn.TokenStore.
 func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
-	_, err := s.db.Querier(ctx).
-		Exec(ctx, "INSERT INTO "+s.revoked+" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = "+
-			"CASE WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at ELSE "+s.revoked+".expires_at END", id, micros(until))
+	_, err := s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.revoked+
+		" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = CASE"+
+		" WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at"+
+		" ELSE "+s.revoked+".expires_at END", id, micros(until))
 	if err != nil {
 		return fmt.Errorf("sqltokens: revoke an id: %w", err)
 	}

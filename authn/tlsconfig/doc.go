@@ -8,9 +8,9 @@
 //
 // # Guarantees
 //
-//   - TLS 1.2 is the least, 1.3 is preferred.
-//   - The files are looked at every Config.ReloadEvery; new connections get the new certificate, open ones stay. A pair
-//     that cannot be used, half-written or mismatched or expired, changes nothing, and the log says so.
+//   - The minimum version is TLS 1.2; 1.3 is preferred.
+//   - The files are read again every Config.ReloadEvery; new connections use the new certificate, open ones stay. A
+//     pair that cannot be used (half-written, mismatched, expired, not valid yet) changes nothing, and is logged.
 //   - With a ClientCAFile, clients must show a certificate that it has signed; ClientOptional only checks those shown.
 //
 // NewDevCA makes a certificate authority for development and tests.

@@ -221,7 +221,7 @@ func (f *Files) serve(c *tls.Config, l *loaded) {
 		return l.cert, nil
 	}
 	if l.clients != nil {
-		// Tickets would let a client resume that a changed ClientCAFile no longer lets in.
+		// With tickets a client could resume that a changed ClientCAFile does not admit any more.
 		c.ClientCAs, c.ClientAuth, c.SessionTicketsDisabled = l.clients, tls.RequireAndVerifyClientCert, true
 		if f.cfg.ClientOptional {
 			c.ClientAuth = tls.VerifyClientCertIfGiven

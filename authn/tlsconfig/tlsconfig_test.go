@@ -130,7 +130,7 @@ func TestMutualAndReload(t *testing.T) {
 		t.Errorf("a new connection: %s, %v", serial, err)
 	}
 	if len(reloads) != 3 || reloads[0] == nil || reloads[1] == nil || reloads[2] != nil {
-		t.Errorf("told of %v", reloads)
+		t.Errorf("got the reloads %v", reloads)
 	}
 }
 
@@ -161,7 +161,7 @@ func TestOptionalAndLoop(t *testing.T) {
 			t.Error("a damaged key was taken")
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("nobody looks at the files")
+		t.Error("the files are not read again")
 	}
 	for name, c := range map[string]tlsconfig.Config{"half": {CertFile: "x"}, "missing": {CertFile: "/none", KeyFile: "/none"}, "no CA": {RootCAFile: at("server.key")}} {
 		if _, err := tlsconfig.New(c); err == nil {
@@ -170,8 +170,8 @@ func TestOptionalAndLoop(t *testing.T) {
 	}
 }
 
-// TestNoResumptionWithClientCertificates: a resumed session shows no certificate, so who was let in once would be for as
-// long as the ticket lives, whatever the authorities say by then.
+// TestNoResumptionWithClientCertificates: a resumed session shows no certificate, so a client that was
+// admitted once would be admitted as long as its ticket lives, also after its authority was removed.
 func TestNoResumptionWithClientCertificates(t *testing.T) {
 	dir := t.TempDir()
 	at := func(n string) string { return filepath.Join(dir, n) }

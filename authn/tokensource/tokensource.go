@@ -1,5 +1,5 @@
-// Package tokensource gets access tokens for a service from an OAuth 2.0 token endpoint, with the grant client_credentials
-// (RFC 6749, section 4.4), and keeps them until they end.
+// Package tokensource gets access tokens for a service from an OAuth 2.0 token endpoint, with the grant
+// client_credentials (RFC 6749, section 4.4), and keeps them until they end.
 //
 //	source, err := tokensource.New(tokensource.Config{TokenURL: "https://id/token", ClientID: "orders", ClientSecret: secret})
 //	client := &http.Client{Transport: source.Transport(nil)}          // HTTP: a token in each request
@@ -8,9 +8,10 @@
 // # Guarantees
 //
 //   - Concurrent callers share one request, and each waits no longer than its own context.
-//   - A token is renewed before it ends, in the background, while callers use the old one: an endpoint that is slow or down
-//     for less than a fifth of a token's life is not noticed.
-//   - After a failure the endpoint is asked again after Config.RetryAfter, so that a dead one costs no request its time.
+//   - A token is renewed before it ends, in the background, while callers use the old one: an endpoint that is slow or
+//     down for less than a fifth of a token's life is not noticed.
+//   - After a failure the endpoint is asked again after Config.RetryAfter, so that a dead one costs no request its
+//     time.
 //   - Secrets and tokens are in no error and no log line.
 //
 // It starts no goroutine that outlives a request, and needs no Close.
@@ -112,14 +113,14 @@ func Must(s *Source, err error) *Source {
 	return s
 }
 
-// Token returns a token that has not ended. The error is a *RefusedError, matches ErrUnavailable, or is the cause of the end
-// of ctx.
+// Token returns a token that has not ended. The error is a *RefusedError, matches ErrUnavailable, or is the cause of
+// the end of ctx.
 func (s *Source) Token(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	now := time.Now()
 	if s.running == nil && now.After(s.renewAt) && now.After(s.retryAt) {
 		s.running = make(chan struct{})
-		go s.renew(s.running) //nolint:gosec // it serves all who wait, and has a bound of its own
+		go s.renew(s.running) //nolint:gosec // it serves all waiting callers, and has a bound of its own
 	}
 	if s.token != "" && now.Before(s.endsAt) { // while it is renewed, too
 		token := s.token
@@ -213,8 +214,8 @@ func (s *Source) request(ctx context.Context) (token string, life time.Duration,
 	return answer.Token, life, nil
 }
 
-// Transport returns a transport that sends a token of the source with each request that has no Authorization header. base
-// carries the requests; nil means http.DefaultTransport.
+// Transport returns a transport that sends a token of the source with each request that has no Authorization header.
+// base carries the requests; nil means http.DefaultTransport.
 func (s *Source) Transport(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport

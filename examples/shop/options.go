@@ -35,6 +35,7 @@ type options struct {
 	log        string
 	logLevel   string
 	secret     string
+	keysSecret string
 	admin      string
 	smtp       string
 	drainDelay time.Duration
@@ -60,6 +61,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
+	f.StringVar(&o.keysSecret, "keys-secret", "", "keep the signing keys of users in its database, encrypted with this secret of 32 bytes or more, so that replicas share them; a reference as --service-secret is (default: a file in --data, for one process)")
 	f.StringVar(&o.admin, "first-admin-password", "", "make the user admin with this password, where there is none; a reference as --service-secret is")
 	f.StringVar(&o.smtp, "smtp", "", "mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
 	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to keep serving after /ready reports not ready")
@@ -195,6 +197,13 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		if o.admin, err = resolve("first-admin-password", o.admin); err != nil {
 			return p, err
 		}
+	}
+	if o.keysSecret != "" {
+		secret, err := resolve("keys-secret", o.keysSecret)
+		if err != nil {
+			return p, err
+		}
+		p.config.KeysSecret = []byte(secret)
 	}
 	if o.smtp != "" {
 		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil {

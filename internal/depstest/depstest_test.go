@@ -93,13 +93,15 @@ func TestPackages(t *testing.T) {
 		"repository/eventstore/sqlevents":   slices.Concat(otel, shared, pgx, under("repository", "repository/eventstore", "repository/sqldb")),
 		"repository/eventstore/mongoevents": slices.Concat(otel, shared, mongo, under("repository", "repository/eventstore")),
 
-		"authn/sqltokens":   slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
-		"authn/sqlkeys":     slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
-		"authn/mongokeys":   slices.Concat(otel, shared, mongo, jwt, under("authn")),
-		"authn/tokensource": nil,
-		"authn/issuers":     slices.Concat(otel, shared, jwt, under("authn")),
-		"authn/mongotokens": slices.Concat(otel, shared, mongo, jwt, under("authn")),
-		"authn/vaultkeys":   slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
+		"authn/sqltokens":    slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/sqlkeys":      slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/mongokeys":    slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/sqlapikeys":   slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
+		"authn/mongoapikeys": slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/tokensource":  nil,
+		"authn/issuers":      slices.Concat(otel, shared, jwt, under("authn")),
+		"authn/mongotokens":  slices.Concat(otel, shared, mongo, jwt, under("authn")),
+		"authn/vaultkeys":    slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 
 		"observability": slices.Concat(otel, shared, prometheus),
 	} {

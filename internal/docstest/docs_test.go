@@ -1,4 +1,4 @@
-// Package docstest checks the pages that are not Go: links that lead nowhere, code that is compiled by nobody.
+// Package docstest checks the pages that are not Go: dead links, and code that no test compiles.
 package docstest
 
 import (
@@ -76,27 +76,29 @@ func TestFindsDeadLinks(t *testing.T) {
 	}
 }
 
-// TestSamples finds each sample of the README, line for line, in the tested file that the comment above it names.
+// TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
 func TestSamples(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples := sample.FindAllStringSubmatch(string(text), -1)
-	if all := strings.Count(string(text), "```go\n"); all != len(samples) || all == 0 {
-		t.Errorf("%d of %d samples name the file they are part of", len(samples), all)
-	}
-	for _, s := range samples {
-		source, err := os.ReadFile(filepath.Join(root, s[1]))
+	for _, page := range []string{"README.md", "docs/coming-from-golang-jwt.md"} {
+		text, err := os.ReadFile(filepath.Join(root, page))
 		if err != nil {
-			t.Error(err)
-			continue
+			t.Fatal(err)
 		}
-		if !strings.HasSuffix(s[1], "_test.go") {
-			t.Errorf("%s: nothing runs it", s[1])
+		samples := sample.FindAllStringSubmatch(string(text), -1)
+		if all := strings.Count(string(text), "```go\n"); all != len(samples) || all == 0 {
+			t.Errorf("%s: %d of %d samples name the file they are part of", page, len(samples), all)
 		}
-		if missing := subset(s[2], string(source)); missing != "" {
-			t.Errorf("%s does not have, at its place, the README's line\n\t%s", s[1], missing)
+		for _, s := range samples {
+			source, err := os.ReadFile(filepath.Join(root, s[1]))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if !strings.HasSuffix(s[1], "_test.go") {
+				t.Errorf("%s: no test runs %s", page, s[1])
+			}
+			if missing := subset(s[2], string(source)); missing != "" {
+				t.Errorf("%s does not have, at its place, the line of %s\n\t%s", s[1], page, missing)
+			}
 		}
 	}
 }

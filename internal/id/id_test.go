@@ -3,6 +3,7 @@ package id_test
 import (
 	"sort"
 	"testing"
+	"time"
 
 	"github.com/sillar-go/sillar/internal/id"
 )
@@ -24,6 +25,19 @@ func TestValidRefuses(t *testing.T) {
 	for _, s := range []string{"", "x", "{01234567-89ab-7def-8123-456789abcdef}", "0123456789ab7def8123456789abcdef", "01234567-89ab-7def-8123-456789abcdeg"} {
 		if id.Valid(s) {
 			t.Errorf("Valid(%q) = true", s)
+		}
+	}
+}
+
+func TestTimeIsThatOfNew(t *testing.T) {
+	before := time.Now().Truncate(time.Millisecond)
+	got, ok := id.Time(id.New())
+	if !ok || got.Before(before) || got.After(time.Now()) {
+		t.Errorf("got %s, %v, want a time from %s on", got, ok, before)
+	}
+	for _, s := range []string{"", "x", "c56a4180-65aa-42ec-a945-5fd21dec0538", "urn:uuid:" + id.New()} {
+		if _, ok := id.Time(s); ok {
+			t.Errorf("Time(%q) = true", s)
 		}
 	}
 }

@@ -105,7 +105,7 @@ const AnyVersion = -1
 
 // Write makes a new version of a secret and returns its number. It must follow the given version, 0 for a secret that
 // does not exist; otherwise nothing changes and the error matches ErrConflict. When the answer to a try was lost, the
-// next try may meet this very write: read again before you take ErrConflict for somebody else's.
+// next try may meet this very write: read again before you take ErrConflict for the write of another process.
 func (c *Client) Write(ctx context.Context, mount, path string, values map[string]any, version int) (int, error) {
 	at, err := location(mount, path)
 	if err != nil {

@@ -368,7 +368,7 @@ func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.server.RoundTrip(r)
 }
 
-// Close waits for nobody's login.
+// Close does not wait for a login.
 func TestCloseDuringALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hanging{server: newServer()}

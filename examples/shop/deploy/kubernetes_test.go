@@ -157,8 +157,9 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	if common.text("data", "SHOP_INSECURE") != "true" {
 		bad("it refuses to read keys by http from another machine, without SHOP_INSECURE")
 	}
-	if name == "users" && (number(d.at("spec", "replicas")) != 1 || d.text("spec", "strategy", "type") != "Recreate" || c["PersistentVolumeClaim/shop-users"] == nil) {
-		bad("the keys of users must be one process's alone, and last")
+	if shared := name == "users" && !dev; shared != (env["SHOP_KEYS_SECRET"] == "file:/run/secrets/shop/keys-secret") ||
+		shared != strings.Contains(sources, "keys-secret") {
+		bad("the secret of its keys is %q, of the secrets %s", env["SHOP_KEYS_SECRET"], sources)
 	}
 }
 
@@ -185,9 +186,13 @@ func checkAround(t *testing.T, c cluster, name string, port int, dev bool) {
 		}
 	}
 	scaler := c["HorizontalPodAutoscaler/shop-"+name]
-	if one := dev || name == "users"; one != (scaler == nil) {
+	replicas := 2
+	if name == "users" {
+		replicas = 3
+	}
+	if dev != (scaler == nil) {
 		t.Errorf("%s: autoscaler %v", name, scaler)
-	} else if !one && (scaler.text("spec", "scaleTargetRef", "name") != "shop-"+name || number(scaler.at("spec", "minReplicas")) < 2) {
+	} else if !dev && (scaler.text("spec", "scaleTargetRef", "name") != "shop-"+name || number(scaler.at("spec", "minReplicas")) < replicas) {
 		t.Errorf("%s: the autoscaler scales %v", name, scaler.at("spec"))
 	}
 	if name != "gateway" {

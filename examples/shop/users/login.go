@@ -8,7 +8,7 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// login returns who a username, or e-mail address, and a password belong to. It takes as long for unknown users, and
+// login returns the subject of a username, or e-mail address, and a password. It takes as long for unknown users, and
 // stores the password anew where the way of hashing has changed.
 func login(q *Queries, users Repository, passwords *authn.Passwords) func(ctx context.Context, name, password string) (authn.Subject, error) {
 	return func(ctx context.Context, name, password string) (authn.Subject, error) {
@@ -31,7 +31,7 @@ func subject(u User) authn.Subject {
 	return authn.Subject{ID: u.ID, Roles: u.Roles, Claims: map[string]any{"username": u.Username}}
 }
 
-// refreshed looks the roles up again; a user who is gone ends the session.
+// refreshed looks the roles up again; for a user that was deleted it ends the session.
 func refreshed(users Repository) func(context.Context, authn.Subject) (authn.Subject, error) {
 	return func(ctx context.Context, s authn.Subject) (authn.Subject, error) {
 		u, err := users.Get(ctx, s.ID)

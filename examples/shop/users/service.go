@@ -1,45 +1,45 @@
 package users
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging/cqrs"
-	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
 )
 
-// New makes the users service. Its signing keys are kept in Config.Data, or else as long as the process lives, and
-// published at /.well-known/jwks.json.
+// New makes the users service. Its signing keys are published at /.well-known/jwks.json. With Config.KeysSecret they are
+// kept in its database, where replicas share them; else in Config.Data, or in memory, for one process.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
-	var store authn.KeyStore = authn.NewMemoryKeys()
-	if cfg.Data != "" {
-		store = authn.NewFileKeys(filepath.Join(cfg.Data, "users-keys.json"))
-	}
-	log := observability.NewLogHandler(cmp.Or[io.Writer](cfg.LogWriter, os.Stdout), observability.LogConfig{Service: cfg.Name})
-	keys, err := authn.NewKeySet(store, authn.KeyConfig{Logger: slog.New(log)})
-	if err != nil {
-		return nil, err
-	}
+	keys := &signingKeys{}
 	cfg.Tokens.Keys = keys
 	return platform.Make(ctx, cfg, func(ctx context.Context, s *platform.Service) error { return build(ctx, s, keys) })
 }
 
-func build(ctx context.Context, s *platform.Service, keys *authn.KeySet) error {
+// signingKeys are set once the database is open, before anything is served: the guard of the service is made earlier.
+type signingKeys struct{ *authn.KeySet }
+
+// Keys implements authn.KeySource.
+func (k *signingKeys) Keys(ctx context.Context, id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
+	if k.KeySet == nil {
+		return nil, authn.ErrUnavailable
+	}
+	return k.KeySet.Keys(ctx, id, alg)
+}
+
+func build(ctx context.Context, s *platform.Service, keys *signingKeys) error {
 	st, err := open(ctx, s)
 	if err != nil {
+		return err
+	}
+	if keys.KeySet, err = authn.NewKeySet(st.keys, authn.KeyConfig{Logger: s.Log}); err != nil {
 		return err
 	}
 	passwords, err := authn.NewPasswords(authn.PasswordConfig{})
@@ -50,7 +50,7 @@ func build(ctx context.Context, s *platform.Service, keys *authn.KeySet) error {
 	commands := NewCommands(st.users, events{st.outbox}, passwords, cfg)
 	queries := NewQueries(st.users, cfg)
 
-	issuer, err := authn.NewIssuer(keys, st.tokens, authn.IssuerConfig{Issuer: platform.Issuer, Audience: []string{platform.Audience},
+	issuer, err := authn.NewIssuer(keys.KeySet, st.tokens, authn.IssuerConfig{Issuer: platform.Issuer, Audience: []string{platform.Audience},
 		TTL: 30 * time.Minute, OnRefresh: refreshed(st.users), Logger: s.Log})
 	if err != nil {
 		return err

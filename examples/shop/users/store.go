@@ -3,9 +3,12 @@ package users
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/mongokeys"
 	"github.com/sillar-go/sillar/authn/mongotokens"
+	"github.com/sillar-go/sillar/authn/sqlkeys"
 	"github.com/sillar-go/sillar/authn/sqltokens"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging"
@@ -18,12 +21,16 @@ type stores struct {
 	users  Repository
 	outbox messaging.Publisher
 	tokens authn.TokenStore
+	keys   authn.KeyStore
 }
 
 var unique = [][]string{{"username"}, {"email"}}
 
 func open(ctx context.Context, s *platform.Service) (*stores, error) {
-	out := &stores{}
+	out := &stores{keys: authn.NewMemoryKeys()}
+	if s.Data != "" {
+		out.keys = authn.NewFileKeys(filepath.Join(s.Data, "users-keys.json"))
+	}
 	if s.OnMongo() {
 		return out, out.openMongo(ctx, s)
 	}
@@ -46,6 +53,16 @@ func (o *stores) openSQL(ctx context.Context, s *platform.Service) error {
 	if err := tokens.EnsureSchema(ctx); err != nil {
 		return err
 	}
+	if len(s.KeysSecret) > 0 {
+		keys, err := sqlkeys.New(db, sqlkeys.Config{Secret: s.KeysSecret})
+		if err != nil {
+			return err
+		}
+		if err := keys.EnsureSchema(ctx); err != nil {
+			return err
+		}
+		o.keys = keys
+	}
 	o.outbox, o.tokens = box, tokens
 	o.users, err = platform.Repo[User](ctx, db, "users", unique...)
 	return err
@@ -64,6 +81,11 @@ func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {
 	}
 	if err := errors.Join(box.EnsureIndexes(ctx), tokens.EnsureIndexes(ctx)); err != nil {
 		return err
+	}
+	if len(s.KeysSecret) > 0 {
+		if o.keys, err = mongokeys.New(db, mongokeys.Config{Secret: s.KeysSecret}); err != nil {
+			return err
+		}
 	}
 	o.users, o.outbox, o.tokens = repo, box, tokens
 	return s.Relay(box)

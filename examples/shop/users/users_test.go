@@ -53,6 +53,13 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		topics <- m.Type
 		return nil
 	})
+	run(t, s, broker)
+	return s, topics
+}
+
+// run runs a service until the test ends.
+func run(t *testing.T, s *platform.Service, broker *memory.Broker) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
@@ -63,7 +70,6 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		}
 		_ = broker.Close()
 	})
-	return s, topics
 }
 
 func login(t *testing.T, s *platform.Service, name, password string) *http.Client {
@@ -107,7 +113,7 @@ func next(t *testing.T, told <-chan string) string {
 	case topic := <-told:
 		return topic
 	case <-time.After(10 * time.Second):
-		t.Fatal("nothing was told")
+		t.Fatal("no event was published")
 		return ""
 	}
 }
@@ -123,14 +129,14 @@ func TestUsers(t *testing.T) {
 			s, told := start(t, dsn(t))
 			api := s.URL() + "/api/v1/users"
 			if got := next(t, told); got != "users.created" {
-				t.Errorf("told %s of the first user", got)
+				t.Errorf("got the event %s of the first user", got)
 			}
 			code, ana := call(t, http.DefaultClient, "POST", api, `{"username":"ana","email":"Ana@Example.com","password":"long enough"}`)
 			if code != 201 || ana["email"] != "ana@example.com" || ana["password"] != nil || ana["version"] != 1.0 {
 				t.Fatalf("sign up: %d %v", code, ana)
 			}
 			if got := next(t, told); got != "users.created" {
-				t.Errorf("told %s", got)
+				t.Errorf("got the event %s", got)
 			}
 			id := ana["id"].(string)
 			asAna, asAdmin := login(t, s, "ana", "long enough"), login(t, s, "admin@example.com", "correct horse")
@@ -170,13 +176,13 @@ func TestUsers(t *testing.T) {
 				}
 			}
 			if got := next(t, told); got != "users.updated" {
-				t.Errorf("told %s", got)
+				t.Errorf("got the event %s", got)
 			}
 			if code, _ := call(t, asAna, "DELETE", s.URL()+"/api/v1/users/"+id, ""); code != 204 {
 				t.Errorf("delete: %d", code)
 			}
 			if got := next(t, told); got != "users.deleted" {
-				t.Errorf("told %s", got)
+				t.Errorf("got the event %s", got)
 			}
 			if code, _ := call(t, asAna, "GET", s.URL()+"/users/me", ""); code != 404 {
 				t.Errorf("who am I, after the end: %d", code)

@@ -53,6 +53,9 @@ type Config struct {
 	Peers Peers
 	// Tokens says which tokens are accepted.
 	Tokens Tokens
+	// KeysSecret encrypts the signing keys of users in its database, where replicas share them: at least 32 bytes, the
+	// same in all replicas. Empty: the keys are in Data, for one process.
+	KeysSecret []byte
 	// LogWriter takes the log, one JSON line a record. LogLevel is the least level.
 	LogWriter io.Writer
 	LogLevel  slog.Leveler
