@@ -22,7 +22,7 @@ import (
 // Config says how calls are guarded. The zero Config is useful.
 type Config struct {
 	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its Classify
-	// defaults to this package's Classify.
+	// defaults to this package's Classify. Of a stream, Adaptive measures the time until the first message.
 	Breaker breaker.Config
 	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
 	Idempotent func(method string) bool
@@ -161,14 +161,20 @@ func (g *Guard) Stream(
 		spanevent.End(ctx, b.Name(), err)
 		return nil, plain(err)
 	}
+	end := func(err error) {
+		if err != nil {
+			err = &methodError{err, method}
+		}
+		done(err)
+	}
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		done(err)
+		end(err)
 		return nil, err
 	}
 	// A caller that wants no more cancels its context, and need not read: then nothing else tells of the end.
-	stop := context.AfterFunc(ctx, func() { done(ctx.Err()) })
-	return &stream{ClientStream: s, report: func(err error) { done(err); stop() }}, nil
+	stop := context.AfterFunc(ctx, func() { end(ctx.Err()) })
+	return &stream{ClientStream: s, report: func(err error) { end(err); stop() }}, nil
 }
 
 func (g *Guard) inject(ctx context.Context) context.Context {
@@ -208,6 +214,15 @@ func (e *methodError) Unwrap() error { return e.error }
 
 // GRPCStatus returns the status of the call's own error.
 func (e *methodError) GRPCStatus() *status.Status { return status.Convert(e.error) }
+
+// Overload tells an adaptive limit of a service that refuses load, or that took too long.
+func (e *methodError) Overload() bool {
+	switch status.Code(e.error) {
+	case codes.ResourceExhausted, codes.DeadlineExceeded:
+		return true
+	}
+	return errors.Is(e.error, context.DeadlineExceeded)
+}
 
 // rejected is a call that was not tried, with a status for code that looks at nothing else.
 type rejected struct{ error }

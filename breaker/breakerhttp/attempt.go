@@ -161,6 +161,15 @@ func (e *attemptError) Unwrap() error { return e.error }
 // RetryAfter is the pause that the service asked for; package breaker looks for it.
 func (e *attemptError) RetryAfter() time.Duration { return e.pause }
 
+// Overload tells an adaptive limit of a service that refuses load.
+func (e *attemptError) Overload() bool {
+	var s *StatusError
+	if errors.As(e.error, &s) {
+		return s.Status == http.StatusTooManyRequests || s.Status == http.StatusServiceUnavailable
+	}
+	return errors.Is(e.error, context.DeadlineExceeded)
+}
+
 // StatusError is what the hooks of a breaker, Retry.If and OpenError.LastErr see of a response that was a failure.
 type StatusError struct {
 	// Host is whose answer it was.

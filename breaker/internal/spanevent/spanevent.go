@@ -58,7 +58,8 @@ func reason(err error) string {
 		is   error
 		name string
 	}{
-		{breaker.ErrOpen, "open"}, {breaker.ErrFull, "full"}, {breaker.ErrLimited, "limited"}, {breaker.ErrExhausted, "exhausted"},
+		{breaker.ErrOpen, "open"}, {breaker.ErrFull, "full"}, {breaker.ErrLimited, "limited"},
+		{breaker.ErrOverloaded, "overloaded"}, {breaker.ErrExhausted, "exhausted"},
 		{breaker.ErrBudget, "budget"}, {context.DeadlineExceeded, "deadline"}, {context.Canceled, "cancelled"},
 	} {
 		if errors.Is(err, r.is) {
