@@ -24,6 +24,8 @@ type Config struct {
 	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its Classify
 	// defaults to this package's Classify. Of a stream, Adaptive measures the time until the first message.
 	Breaker breaker.Config
+	// Key divides the calls to a target among several breakers, at most 1,024 in all. Default: one for each target.
+	Key KeyFunc
 	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
 	Idempotent func(method string) bool
 	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID. For
@@ -116,8 +118,13 @@ func (g *Guard) DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(g.Unary), grpc.WithChainStreamInterceptor(g.Stream)}
 }
 
-// Breaker returns the breaker of a target, as it was given to grpc.NewClient.
+// Breaker returns the breaker of a target without a key, as it was given to grpc.NewClient.
 func (g *Guard) Breaker(target string) *breaker.Breaker { return g.breakers.Get(target) }
+
+// BreakerOf returns the breaker of a call. ctx carries the outgoing metadata.
+func (g *Guard) BreakerOf(ctx context.Context, target, method string) *breaker.Breaker {
+	return g.breakers.Get(g.key(ctx, target, method))
+}
 
 // Unary is a grpc.UnaryClientInterceptor.
 func (g *Guard) Unary(
@@ -129,7 +136,7 @@ func (g *Guard) Unary(
 	opts ...grpc.CallOption,
 ) error {
 	ctx = g.inject(ctx)
-	b := g.breakers.Get(cc.Target())
+	b := g.breakers.Get(g.key(ctx, cc.Target(), method))
 	attempts := 0
 	var last error
 	err := b.Run(ctx, func(actx context.Context) error {
@@ -155,7 +162,7 @@ func (g *Guard) Stream(
 	opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
 	ctx = g.inject(ctx)
-	b := g.breakers.Get(cc.Target())
+	b := g.breakers.Get(g.key(ctx, cc.Target(), method))
 	done, err := b.Allow(ctx)
 	if err != nil {
 		spanevent.End(ctx, b.Name(), err)

@@ -11,7 +11,7 @@
 // each key is a name of its own. After 4,096 names, further ones share the name (others).
 //
 // Do guards a call as breaker.Do does, and adds events to the span that is in the context: breaker.retry (with
-// breaker.attempt and error.type, the type and never the text), breaker.rejected and breaker.gave_up (with
+// breaker.attempt and error.type, the type and never the text), breaker.hedge, breaker.rejected and breaker.gave_up (with
 // breaker.reason: open, full, limited, overloaded, exhausted, budget, deadline, cancelled). They are added on the caller's
 // goroutine, for a hook may come when the span has ended. The packages breakerhttp and breakergrpc add them themselves.
 //
