@@ -38,7 +38,7 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 	if out := breaker.DefaultClassify(ctx, err); out != breaker.Failure {
 		return out
 	}
-	if errors.Is(err, breaker.ErrTimeout) {
+	if errors.Is(err, context.DeadlineExceeded) { // ErrTimeout, or a deadline that no status speaks of
 		return breaker.Failure
 	}
 	if local(status.Convert(err)) {
@@ -180,7 +180,7 @@ func (g *Guard) Stream(
 		return nil, err
 	}
 	// A caller that wants no more cancels its context, and need not read: then nothing else tells of the end.
-	stop := context.AfterFunc(ctx, func() { end(ctx.Err()) })
+	stop := context.AfterFunc(ctx, func() { end(status.FromContextError(ctx.Err()).Err()) })
 	return &stream{ClientStream: s, report: func(err error) { end(err); stop() }}, nil
 }
 

@@ -61,6 +61,10 @@ func dial(t *testing.T, cfg breakergrpc.Config) (*server, grpc_health_v1.HealthC
 		}),
 		grpc.StreamInterceptor(func(v any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			if err := s.answer(ss.Context()); err != nil {
+				if status.Code(err) == codes.Aborted {
+					<-ss.Context().Done()
+					err = status.FromContextError(ss.Context().Err()).Err()
+				}
 				return err
 			}
 			return h(v, ss)
