@@ -22,9 +22,10 @@ import (
 //	limit    = the mean of limit and gradient × limit + √limit
 //
 // A window with an attempt that timed out, or that the service refused because of load, multiplies the limit by 0.9
-// instead; other failures say nothing about load and change nothing. The limit does not grow while less than half of it
-// is used. The unloaded latency is measured after a second and then about every 10 s, for two windows in which half of the calls are
-// admitted.
+// instead; other failures say nothing about load and change nothing. A call that its caller ended early, by a short
+// deadline, counts with the time that it took, where that is twice the unloaded latency at least. The limit does not grow while less than half of it
+// is used. The unloaded latency is measured after a second and then about every 10 s, every 60 s where nothing queues: for two
+// windows half of the calls are admitted.
 type AdaptiveLimit struct {
 	// Max is the largest limit. Default off: without it there is no adaptive limit.
 	Max int
@@ -56,7 +57,8 @@ const (
 	adaptiveFew       = 20
 	adaptiveTolerance = 1.25             // how much longer than unloaded calls may take; latencies vary
 	adaptiveBackoff   = 0.9              // after an overload
-	adaptiveInterval  = 10 * time.Second // between measurements of the unloaded latency
+	adaptiveInterval  = 10 * time.Second // between measurements of the unloaded latency under load
+	adaptiveIdle      = 6                // so many intervals where nothing queues
 )
 
 // measuring is where the measurement of the unloaded latency stands.
@@ -75,12 +77,15 @@ type adaptive struct {
 	limit    atomic.Int64 // in force
 	inFlight atomic.Int64
 
-	mu       sync.Mutex
-	estimate float64       // the limit when not measuring
-	unloaded time.Duration // 0 before the first window
-	recent   time.Duration // smoothed latency of the windows
-	phase    measuring
-	next     time.Time // of the next measurement
+	mu            sync.Mutex
+	estimate      float64       // the limit when not measuring
+	unloaded      time.Duration // 0 before the first window
+	unloadedKnown bool          // measured, not only seen
+	recent        time.Duration // smoothed latency of the windows
+	phase         measuring
+	next          time.Time // of the next measurement
+	idle          int       // intervals without a queue
+	queued        bool      // a window since the last measurement was slow
 
 	// The window.
 	since    time.Time
@@ -105,14 +110,17 @@ func (a *adaptive) leave() { a.inFlight.Add(-1) }
 // done is leave with the result of the call.
 func (a *adaptive) done(out Outcome, err error, took time.Duration) {
 	inFlight := a.inFlight.Add(-1) + 1
-	over := out == Failure && isOverload(err)
-	if out != Success && !over {
+	late := isOverload(err)
+	if out != Success && !late {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if out == Ignore && (a.unloaded == 0 || took < 2*a.unloaded) { // a caller in a hurry
+		return
+	}
 	a.peak = max(a.peak, inFlight)
-	if over {
+	if out == Failure {
 		a.overload++
 	} else {
 		a.samples++
@@ -142,6 +150,7 @@ func (a *adaptive) update(now time.Time) {
 	if overload {
 		a.phase = notMeasuring
 		a.schedule(now, lasted)
+		a.queued = true
 		a.estimate = max(float64(a.cfg.Min), a.estimate*adaptiveBackoff)
 		a.enforce(a.estimate)
 		return
@@ -163,12 +172,14 @@ func (a *adaptive) update(now time.Time) {
 		return
 	case sampling:
 		a.phase, a.unloaded, a.recent = notMeasuring, latency, latency
+		a.queued, a.idle = false, 0
 		a.schedule(now, lasted)
 		a.enforce(a.estimate)
 		return
 	case notMeasuring:
 	}
 	gradient := max(0.5, min(1, adaptiveTolerance*float64(a.unloaded)/float64(latency)))
+	a.queued = a.queued || gradient < 1
 	target := gradient*a.estimate + math.Sqrt(a.estimate)
 	if target < a.estimate || peak >= a.estimate/2 {
 		a.estimate = max(float64(a.cfg.Min), min((a.estimate+target)/2, float64(a.cfg.Max)))
@@ -177,7 +188,12 @@ func (a *adaptive) update(now time.Time) {
 		a.enforce(a.estimate)
 		return
 	}
-	a.phase = settling
+	if a.idle++; !a.queued && a.unloadedKnown && a.idle < adaptiveIdle { // a measurement costs calls
+		a.schedule(now, lasted)
+		a.enforce(a.estimate)
+		return
+	}
+	a.phase, a.unloadedKnown = settling, true
 	a.enforce(max(float64(a.cfg.Min), min(a.estimate, peak)/2))
 }
 

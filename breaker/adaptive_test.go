@@ -244,6 +244,31 @@ func TestAdaptiveLimitShrinksForSignsOfLoadOnly(t *testing.T) {
 	}
 }
 
+// Callers with short deadlines, which no breaker counts, do not keep the limit from shrinking when the service hangs.
+func TestAdaptiveLimitSeesCallsThatWereCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newWorkers(100, 10*time.Millisecond)
+		b := breaker.Must(breaker.New(breaker.Config{Adaptive: breaker.AdaptiveLimit{Max: 100}}))
+		demand(t, b, 50, s, 5*time.Second)
+		before, _ := b.Limit()
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				for range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+					_ = b.Run(ctx, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+					<-ctx.Done()
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		if after, _ := b.Limit(); after > before/2 || b.State() != breaker.Closed {
+			t.Errorf("limit %d, then %d; %s", before, after, b.State())
+		}
+	})
+}
+
 // A limit that is not used does not grow: it would be no limit when the load comes.
 func TestAdaptiveLimitDoesNotGrowUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
