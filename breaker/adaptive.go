@@ -110,7 +110,7 @@ func (a *adaptive) leave() { a.inFlight.Add(-1) }
 // done is leave with the result of the call.
 func (a *adaptive) done(out Outcome, err error, took time.Duration) {
 	inFlight := a.inFlight.Add(-1) + 1
-	late := isOverload(err)
+	late := out != Success && isOverload(err)
 	if out != Success && !late {
 		return
 	}

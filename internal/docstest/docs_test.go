@@ -76,9 +76,15 @@ func TestFindsDeadLinks(t *testing.T) {
 	}
 }
 
-// TestSamples finds each sample of the README, line for line, in the tested file that the comment above it names.
+// TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
 func TestSamples(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	for _, page := range []string{"README.md", "docs/coming-from-gobreaker.md"} {
+		t.Run(page, func(t *testing.T) { checkSamples(t, page) })
+	}
+}
+
+func checkSamples(t *testing.T, page string) {
+	text, err := os.ReadFile(filepath.Join(root, page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +102,7 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s: nothing runs it", s[1])
 		}
 		if missing := subset(s[2], string(source)); missing != "" {
-			t.Errorf("%s does not have, at its place, the README's line\n\t%s", s[1], missing)
+			t.Errorf("%s does not have, at its place, the page's line\n\t%s", s[1], missing)
 		}
 	}
 }
