@@ -47,8 +47,8 @@ func TestDeadlines(t *testing.T) {
 // A stream without a message until the caller's deadline is a failure, whoever notices first.
 func TestDeadlineOfAStream(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{ShortDeadline: -1, Failures: -1}})
+	s.every(hang)
 	for n := range uint64(5) {
-		s.next = []error{hang}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		w, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
 		if err == nil {

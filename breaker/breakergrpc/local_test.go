@@ -90,13 +90,13 @@ func TestLocalErrorsOfGRPC(t *testing.T) {
 				if got[name] == nil {
 					got[name] = map[string]string{}
 				}
+				if c.hangs {
+					s.every(hang)
+				}
 				for range 5 {
 					ctx := t.Context()
 					if c.ctx != nil {
 						ctx = c.ctx(ctx)
-					}
-					if s.next = nil; c.hangs {
-						s.next = []error{hang}
 					}
 					if err := call(ctx, client); err == nil || errors.Is(err, breaker.ErrOpen) {
 						t.Fatalf("got %v, want the caller's error", err)
@@ -115,6 +115,7 @@ func TestLocalErrorsOfGRPC(t *testing.T) {
 				if n := b.Counts(); b.State() != breaker.Closed || n.Failures != 0 || n.Successes != 0 || n.Ignored != want {
 					t.Errorf("counted %+v, %s; want %d ignored", n, b.State(), want)
 				}
+				s.every(nil)
 				if err := check(t.Context(), client); err != nil {
 					t.Errorf("the next call: %v", err)
 				}
