@@ -2,6 +2,7 @@ package breakergrpc_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -14,6 +15,17 @@ import (
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/breaker/breakergrpc"
 )
+
+func ExampleMethodKey() {
+	g := breakergrpc.Must(breakergrpc.New(breakergrpc.Config{Key: breakergrpc.MethodKey}))
+	conn, err := grpc.NewClient("users:9000", append(g.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		panic(err)
+	}
+	defer conn.Close()
+	fmt.Println(g.BreakerOf(context.Background(), conn.Target(), "/shop.Users/Get").Name())
+	// Output: grpc/users:9000 /shop.Users/Get
+}
 
 // Failures of one key open its breaker, of unary calls and streams, and not that of another.
 func TestKeys(t *testing.T) {

@@ -99,7 +99,7 @@ func (e *exchange) sendOnce(ctx context.Context) *sending {
 	if err != nil {
 		return &sending{err: err}
 	}
-	res, err := e.send(req)
+	res, err := e.send(req) //nolint:bodyclose // the caller gets it
 	return &sending{body: body, res: res, err: err}
 }
 

@@ -251,7 +251,7 @@ func (e *exchange) run(s *sending, results chan<- *sending, over <-chan struct{}
 			s.discard()
 		}
 	}()
-	s.res, s.err = e.send(s.req)
+	s.res, s.err = e.send(s.req) //nolint:bodyclose // the winner's is the caller's, discard closes the other
 	returned = true
 }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 )
 
-// answers is a base transport that gives the next of its answers, each after a time, and heeds the context unless told
-// otherwise. Without an answer left it takes 5 ms.
+// answers is a base transport that gives the next of its answers, each after a time, and heeds the context unless it is
+// stubborn. Without an answer left it takes 5 ms.
 type answers struct {
 	mu       sync.Mutex
 	next     []answer
