@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -15,8 +17,10 @@ import (
 	"github.com/failsafe-go/failsafe-go"
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/failsafe-go/failsafe-go/failsafehttp"
 
 	"github.com/sillar-go/sillar/breaker"
+	"github.com/sillar-go/sillar/breaker/breakerhttp"
 )
 
 // service is a simulated service: workers that take calls from a queue. Like many services it does not notice that a
@@ -38,19 +42,24 @@ const (
 	loadWithin  = 500 * time.Millisecond // what a caller waits for an answer
 )
 
+// start makes the service ready.
+func (s *service) start() { s.workers, s.began = make(chan struct{}, loadWorkers), time.Now() }
+
+// work does the work of a call, and returns its answer.
+func (s *service) work() error {
+	if s.fails != nil && s.fails(time.Since(s.began)) {
+		time.Sleep(time.Millisecond)
+		return errService
+	}
+	s.workers <- struct{}{}
+	time.Sleep(s.takes(time.Since(s.began)))
+	<-s.workers
+	return nil
+}
+
 func (s *service) call(ctx context.Context) error {
 	answer := make(chan error, 1)
-	s.working.Go(func() {
-		if s.fails != nil && s.fails(time.Since(s.began)) {
-			time.Sleep(time.Millisecond)
-			answer <- errService
-			return
-		}
-		s.workers <- struct{}{}
-		time.Sleep(s.takes(time.Since(s.began)))
-		<-s.workers
-		answer <- nil
-	})
+	s.working.Go(func() { answer <- s.work() })
 	select {
 	case err := <-answer:
 		return err
@@ -108,7 +117,18 @@ type result struct {
 	waits                        []time.Duration // of every caller
 }
 
-func (r *result) quantile(of []time.Duration, q float64) float64 {
+// loadHeader begins a table.
+const loadHeader = "| | goodput/s | late/s | failed/s | rejected/s | p50, ms | p99, ms | p99 of all callers, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
+
+// row is the line of a table.
+func (r *result) row(name string, lasted time.Duration) string {
+	a := func(n int) float64 { return float64(n) / lasted.Seconds() }
+	return fmt.Sprintf("| %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f |\n", name, a(r.good), a(r.late), a(r.failed), a(r.rejected),
+		quantile(r.latencies, 0.5), quantile(r.latencies, 0.99), quantile(r.waits, 0.99))
+}
+
+// quantile returns milliseconds.
+func quantile(of []time.Duration, q float64) float64 {
 	if len(of) == 0 {
 		return 0
 	}
@@ -117,18 +137,18 @@ func (r *result) quantile(of []time.Duration, q float64) float64 {
 }
 
 // load makes calls at a rate, at random times, whatever becomes of earlier ones.
-func load(s *service, rate float64, run func(context.Context, func(context.Context) error) error, seed uint64) *result {
+func load(rate float64, lasts time.Duration, call func(context.Context) error) *result {
 	var r result
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	random := rand.New(rand.NewPCG(seed, 1))
-	s.workers, s.began = make(chan struct{}, loadWorkers), time.Now()
-	for time.Since(s.began) < loadFor {
+	random := rand.New(rand.NewPCG(1, 1))
+	began, next := time.Now(), time.Duration(0)
+	for time.Since(began) < lasts {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), loadWithin)
 			defer cancel()
 			began := time.Now()
-			err := run(ctx, s.call)
+			err := call(ctx)
 			took := time.Since(began)
 			mu.Lock()
 			defer mu.Unlock()
@@ -145,10 +165,10 @@ func load(s *service, rate float64, run func(context.Context, func(context.Conte
 				r.failed++
 			}
 		})
-		time.Sleep(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
+		next += time.Duration(random.ExpFloat64() / rate * float64(time.Second))
+		time.Sleep(time.Until(began.Add(next)))
 	}
 	wg.Wait()
-	s.working.Wait()
 	return &r
 }
 
@@ -183,16 +203,58 @@ func TestBreakerLoad(t *testing.T) {
 		}}},
 	} {
 		var table strings.Builder
-		fmt.Fprintf(&table, "\n### %s\n\n| | goodput/s | late/s | failed/s | rejected/s | p50, ms | p99, ms | p99 of all callers, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
-			strings.ToUpper(c.name[:1])+c.name[1:])
+		fmt.Fprintf(&table, "\n### %s\n\n%s", strings.ToUpper(c.name[:1])+c.name[1:], loadHeader)
 		for _, g := range guards {
 			synctest.Test(t, func(*testing.T) {
-				r := load(c.s, c.rate, g.make(), 1)
-				a := func(n int) float64 { return float64(n) / loadFor.Seconds() }
-				fmt.Fprintf(&table, "| %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f |\n", g.name, a(r.good), a(r.late), a(r.failed), a(r.rejected),
-					r.quantile(r.latencies, 0.5), r.quantile(r.latencies, 0.99), r.quantile(r.waits, 0.99))
+				c.s.start()
+				run := g.make()
+				r := load(c.rate, loadFor, func(ctx context.Context) error { return run(ctx, c.s.call) })
+				c.s.working.Wait()
+				table.WriteString(r.row(g.name, loadFor))
 			})
 		}
 		fmt.Print(table.String())
+	}
+}
+
+// TestBreakerLoadHTTP is the overloaded service over HTTP, in real time: the limits see the latencies of a network and of
+// busy CPUs too.
+func TestBreakerLoadHTTP(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a comparison, not a test")
+	}
+	const lasts = 20 * time.Second
+	fmt.Printf("\n%s", loadHeader)
+	for _, c := range []struct {
+		name string
+		wrap func(http.RoundTripper) http.RoundTripper
+	}{
+		{"none", func(base http.RoundTripper) http.RoundTripper { return base }},
+		{"sillar: limit", func(base http.RoundTripper) http.RoundTripper {
+			return breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 200}}}))
+		}},
+		{"failsafe-go: limit", func(base http.RoundTripper) http.RoundTripper {
+			return failsafehttp.NewRoundTripper(base, adaptivelimiter.NewWithDefaults[*http.Response]())
+		}},
+	} {
+		s := &service{takes: func(time.Duration) time.Duration { return loadTakes }}
+		s.start()
+		srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { _ = s.work() }))
+		base := &http.Transport{MaxIdleConnsPerHost: 1000}
+		transport := c.wrap(base)
+		r := load(1500, lasts, func(ctx context.Context) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL, nil)
+			if err != nil {
+				return err
+			}
+			res, err := transport.RoundTrip(req)
+			if err != nil {
+				return err
+			}
+			return res.Body.Close()
+		})
+		fmt.Print(r.row(c.name, lasts))
+		base.CloseIdleConnections()
+		srv.Close()
 	}
 }
