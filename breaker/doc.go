@@ -25,7 +25,7 @@
 //     the pause would pass the deadline, the breaker is open, or too large a part of the calls are retries already.
 //     What it returns then matches both the last error and the reason.
 //   - An AdaptiveLimit keeps the calls of an overloaded service short: in simulations of services with a fixed number of
-//     workers it lets through more than 0.9 of their capacity, at up to 2.2 times the latency without load where the
+//     workers it lets through more than 0.9 of their capacity, at up to 2.5 times the latency without load where the
 //     workers are few, and 1.5 times where they are many.
 //   - Hooks run in order, once each, on a goroutine of their own, outside every lock: a slow or panicking hook delays
 //     nobody, and a hook may call the breaker.

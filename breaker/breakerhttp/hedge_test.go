@@ -15,6 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 )
@@ -310,4 +313,24 @@ func ExampleHedge() {
 	}
 	fmt.Println(failed, "failed")
 	// Output: 0 failed
+}
+
+// The span of a call learns of a hedge.
+func TestHedgeIsASpanEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &answers{}
+		tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.95}}))
+		warm(t, tr, a)
+		a.next = []answer{{time.Second, 200}}
+		rec := tracetest.NewSpanRecorder()
+		ctx, span := trace.NewTracerProvider(trace.WithSpanProcessor(rec)).Tracer("t").Start(t.Context(), "call")
+		if _, err := get(ctx, tr, http.MethodGet, nil); err != nil {
+			t.Fatal(err)
+		}
+		span.End()
+		got := rec.Ended()[0].Events()
+		if len(got) != 1 || got[0].Name != "breaker.hedge" || got[0].Attributes[0].Value.AsString() != "http/h" {
+			t.Errorf("events %v", got)
+		}
+	})
 }
