@@ -80,8 +80,8 @@ func TestAdaptiveLimitFollowsTheCapacity(t *testing.T) {
 		varied  *rand.Rand
 	}{
 		"small":       {4, 20 * time.Millisecond, 0, nil},
-		"large":       {60, 20 * time.Millisecond, 0, nil},
-		"fast":        {5, time.Millisecond, 0, nil},
+		"large":       {40, 40 * time.Millisecond, 0, nil},
+		"fast":        {5, 2 * time.Millisecond, 0, nil},
 		"slow":        {20, time.Second, 0, nil},
 		"began above": {10, 20 * time.Millisecond, 200, nil},
 		"began at 1":  {30, 20 * time.Millisecond, 1, nil},
@@ -109,14 +109,14 @@ func TestAdaptiveLimitFollowsTheCapacity(t *testing.T) {
 
 func TestAdaptiveLimitFollowsAServiceThatChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newWorkers(20, 10*time.Millisecond)
+		s := newWorkers(10, 10*time.Millisecond)
 		b := breaker.Must(breaker.New(breaker.Config{Timeout: -1, Adaptive: breaker.AdaptiveLimit{Max: 200}}))
 		for _, takes := range []time.Duration{10, 50, 10, 200, 5} {
 			takes *= time.Millisecond
 			s.takes.Store(int64(takes))
-			demand(t, b, 100, s, 30*time.Second) // the next measurement of the unloaded latency is within
-			ok, latency := demand(t, b, 100, s, 10*time.Second)
-			ideal := 20 * 10 / takes.Seconds()
+			demand(t, b, 50, s, 25*time.Second) // the next measurement of the unloaded latency is within
+			ok, latency := demand(t, b, 50, s, 10*time.Second)
+			ideal := 10 * 10 / takes.Seconds()
 			limit, _ := b.Limit()
 			t.Logf("%s: %.3f of the capacity, %.2f of the latency, limit %d", takes, float64(ok)/ideal, latency.Seconds()/takes.Seconds(), limit)
 			if float64(ok) < 0.9*ideal || latency > 2*takes {
@@ -291,7 +291,7 @@ func TestAdaptiveLimitIgnoresCallersInAHurry(t *testing.T) {
 func TestAdaptiveLimitMeasuresRarelyWithoutLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cuts := 0
-		s := newWorkers(100, 50*time.Millisecond)
+		s := newWorkers(100, 200*time.Millisecond)
 		b := breaker.Must(breaker.New(breaker.Config{Adaptive: breaker.AdaptiveLimit{Max: 50, Initial: 50},
 			OnLimitChange: func(l breaker.LimitChange) {
 				if l.To < l.From {
@@ -309,7 +309,7 @@ func TestAdaptiveLimitMeasuresRarelyWithoutLoad(t *testing.T) {
 // A limit that is not used does not grow: it would be no limit when the load comes.
 func TestAdaptiveLimitDoesNotGrowUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newWorkers(100, 10*time.Millisecond)
+		s := newWorkers(100, 50*time.Millisecond)
 		b := breaker.Must(breaker.New(breaker.Config{Adaptive: breaker.AdaptiveLimit{Max: 100}}))
 		demand(t, b, 9, s, 5*time.Second)
 		if limit, _ := b.Limit(); limit != 20 {
