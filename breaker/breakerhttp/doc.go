@@ -33,9 +33,10 @@
 // # What it does not do
 //
 // It makes no spans: wrap the base transport with otelhttp for those. To the span that is in the request's context it
-// adds the events breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them.
+// adds the events breaker.retry, breaker.hedge, breaker.rejected and breaker.gave_up, as package breakerotel describes them.
 //
-// A bulkhead's place is given back when the header of the response has come, not when its body has been read: it bounds
-// the requests that wait for the service. How fast a body is read is the caller's affair, and one that forgets to close
-// it would take a place away for good. What bounds open bodies is MaxConnsPerHost of an http.Transport as the base.
+// A bulkhead's place, and that of an adaptive limit, is given back when the header of the response has come, not when its
+// body has been read: they bound the requests that wait for the service. How fast a body is read is the caller's affair,
+// and one that forgets to close it would take a place away for good. What bounds open bodies is MaxConnsPerHost of an
+// http.Transport as the base.
 package breakerhttp
