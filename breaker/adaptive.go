@@ -23,9 +23,9 @@ import (
 //
 // A window with an attempt that timed out, or that the service refused because of load, multiplies the limit by 0.9
 // instead; other failures say nothing about load and change nothing. A call that its caller ended early, by a short
-// deadline, counts with the time that it took, where that is twice the unloaded latency at least. The limit does not grow while less than half of it
-// is used. The unloaded latency is measured after a second and then about every 10 s, every 60 s where nothing queues: for two
-// windows half of the calls are admitted.
+// deadline, counts with the time that it took, where that is twice the unloaded latency at least. The limit does not
+// grow while less than half of it is used. The unloaded latency is measured after a second and then about every 10 s,
+// every 60 s where nothing queues: for two windows half of the calls are admitted.
 type AdaptiveLimit struct {
 	// Max is the largest limit. Default off: without it there is no adaptive limit.
 	Max int
@@ -132,8 +132,8 @@ func (a *adaptive) done(out Outcome, err error, took time.Duration) {
 	}
 }
 
-// complete says whether the window has lasted long enough to be judged: at least as long as a call, since a change of the
-// limit shows only after that.
+// complete says whether the window has lasted long enough to be judged: at least as long as a call, since a change of
+// the limit shows only after that.
 func (a *adaptive) complete(lasted time.Duration) bool {
 	if lasted < max(adaptiveWindow, a.recent) {
 		return false
@@ -197,8 +197,8 @@ func (a *adaptive) update(now time.Time) {
 	a.enforce(max(float64(a.cfg.Min), min(a.estimate, peak)/2))
 }
 
-// schedule sets the time of the next measurement: at random, so that the instances of a fleet do not measure in step, and
-// later where windows are long, so that most of the time the whole limit is in force.
+// schedule sets the time of the next measurement: at random, so that the instances of a fleet do not measure in step,
+// and later where windows are long, so that most of the time the whole limit is in force.
 func (a *adaptive) schedule(now time.Time, lasted time.Duration) {
 	pause := max(adaptiveInterval, 20*lasted)
 	a.next = now.Add(pause + time.Duration(rand.Int64N(int64(pause/10))))

@@ -29,8 +29,8 @@ type Call struct {
 	Name string
 	// Outcome is what the attempt meant; Ignore for a rejection.
 	Outcome Outcome
-	// Rejected is "open", "full", "limited" or "overloaded" for a call that was not tried, or, with ObserveOnly, would not have been;
-	// else "".
+	// Rejected is "open", "full", "limited" or "overloaded" for a call that was not tried, or, with ObserveOnly, would not
+	// have been; else "".
 	Rejected string
 	// Err is what the call returned.
 	Err error

@@ -10,8 +10,8 @@
 //     success, for the service works; what the caller cancels counts as nothing.
 //   - A rejection has the status Unavailable, and is breaker.ErrOpen, ErrFull, ErrLimited or ErrOverloaded under
 //     errors.Is.
-//   - An error that arises on this side, such as a message that cannot be encoded, counts as nothing: docs/local-errors.md
-//     lists them.
+//   - An error that arises on this side, such as a message that cannot be encoded, counts as nothing:
+//     docs/local-errors.md lists them.
 //   - Config.Key divides the calls to a target among several breakers: by method, service or tenant.
 //   - Unary calls have the attempt timeout, and are repeated only when Config.Breaker.Retry asks for it and
 //     Config.Idempotent says that the method bears it.

@@ -10,8 +10,8 @@ import (
 )
 
 // KeyFunc returns what divides the calls to a target among several breakers: the method, a tenant. "" is the breaker of
-// the target itself. ctx carries the outgoing metadata, method is "/package.Service/Method". Each value makes a breaker:
-// beyond 1,024 of them, calls pass unguarded; see breaker.NewRegistry.
+// the target itself. ctx carries the outgoing metadata, method is "/package.Service/Method". Each value makes a
+// breaker: beyond 1,024 of them, calls pass unguarded; see breaker.NewRegistry.
 type KeyFunc func(ctx context.Context, method string) string
 
 // MethodKey is a KeyFunc by the method.

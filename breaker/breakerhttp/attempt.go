@@ -121,7 +121,8 @@ func (e *exchange) send(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// request returns the request of this attempt, with a new body where replay says so: a copy, for a RoundTripper must not change what it is given.
+// request returns the request of this attempt, with a new body where replay says so: a copy, for a RoundTripper must
+// not change what it is given.
 func (e *exchange) request(ctx context.Context, replay bool) (req *http.Request, watched *httpcheck.Body, err error) {
 	req = e.req.Clone(ctx)
 	if replay && e.req.GetBody != nil {

@@ -25,8 +25,8 @@ import (
 // the other was first. When no answer is good, the answer of the first request is returned.
 //
 // A hedge passes the breaker and its limits as every request does, and is not sent when it is rejected. Both requests
-// together count as one call, the hedge as Ignore with ErrHedge. Cancelling a request closes its connection with HTTP/1,
-// not with HTTP/2.
+// together count as one call, the hedge as Ignore with ErrHedge. Cancelling a request closes its connection with
+// HTTP/1, not with HTTP/2.
 type Hedge struct {
 	// Quantile of the recent latencies of the host, or of the key, is the delay after which the second request is sent; in
 	// (0, 1), such as 0.95. Default off. The first 32 requests are not hedged.

@@ -26,7 +26,8 @@ type Config struct {
 	Breaker breaker.Config
 	// Key divides the requests to a host among several breakers. Default: one for each host.
 	Key KeyFunc
-	// MaxHosts bounds the hosts, or with Key the pairs of host and key, that have a breaker of their own. Default 1,024. A negative one is refused.
+	// MaxHosts bounds the hosts, or with Key the pairs of host and key, that have a breaker of their own. Default 1,024. A
+	// negative one is refused.
 	MaxHosts int
 	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
 	// DefaultClassify.
@@ -135,8 +136,8 @@ func newBase() http.RoundTripper {
 	return tuned
 }
 
-// Breaker returns the breaker of a host without a key, "example.com", "example.com:8080" or "[::1]", without the port that the scheme
-// implies.
+// Breaker returns the breaker of a host without a key, "example.com", "example.com:8080" or "[::1]", without the port
+// that the scheme implies.
 func (t *Transport) Breaker(host string) *breaker.Breaker {
 	return t.breakers.Get(strings.ToLower(host))
 }

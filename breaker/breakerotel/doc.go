@@ -11,9 +11,10 @@
 // each key is a name of its own. After 4,096 names, further ones share the name (others).
 //
 // Do guards a call as breaker.Do does, and adds events to the span that is in the context: breaker.retry (with
-// breaker.attempt and error.type, the type and never the text), breaker.hedge, breaker.rejected and breaker.gave_up (with
-// breaker.reason: open, full, limited, overloaded, exhausted, budget, deadline, cancelled). They are added on the caller's
-// goroutine, for a hook may come when the span has ended. The packages breakerhttp and breakergrpc add them themselves.
+// breaker.attempt and error.type, the type and never the text), breaker.hedge, breaker.rejected and breaker.gave_up
+// (with breaker.reason: open, full, limited, overloaded, exhausted, budget, deadline, cancelled). They are added on the
+// caller's goroutine, for a hook may come when the span has ended. The packages breakerhttp and breakergrpc add them
+// themselves.
 //
 // It guarantees that hooks that the Config had are still called, and that no call waits for a metric: breakers tell
 // their hooks outside every call. Do allocates nothing when the first attempt succeeds. It makes no spans of its own.
