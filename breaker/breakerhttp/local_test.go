@@ -42,10 +42,11 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 	defer cancel()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
+	end := make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if r.URL.Query().Get("hang") != "" {
-			<-r.Context().Done()
+			<-end // not the end of r's context, whose answer may still win against the client's
 		}
 		if n := r.URL.Query().Get("headers"); n != "" {
 			w.Header().Set("X-Long", strings.Repeat("a", 40<<10))
@@ -107,6 +108,8 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 			}
 			t.Run(protocol+"/"+name, func(t *testing.T) {
 				tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Constant(time.Millisecond)}}}))
+				// The server may answer what was announced before this side notices that there is more.
+				racing, answers := !h2 && name == "a body longer than said", uint64(0)
 				for range 5 {
 					r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/", nil)
 					if err != nil {
@@ -114,6 +117,11 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 					}
 					change(r)
 					res, err := tr.RoundTrip(r)
+					if err == nil && racing {
+						_ = res.Body.Close()
+						answers++
+						continue
+					}
 					if err == nil {
 						_ = res.Body.Close()
 						t.Fatalf("it was sent: %s", res.Status)
@@ -132,8 +140,11 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 						t.Errorf("got %v, want the reader's error in it", err)
 					}
 				}
-				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed || b.Counts().Failures != 0 || b.Counts().Successes != 0 {
+				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed || b.Counts().Failures != 0 || b.Counts().Successes != answers {
 					t.Errorf("counted %+v, %s", b.Counts(), b.State())
+				}
+				if racing {
+					got[name][protocol] = "`ErrLocal`, or the answer"
 				}
 				r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/", nil)
 				if err != nil {
@@ -147,6 +158,7 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 			})
 		}
 	}
+	close(end)
 	table := "| error | HTTP/1 | HTTP/2 |\n|---|---|---|\n"
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		table += fmt.Sprintf("| %s | %s | %s |\n", name, got[name]["HTTP/1"], got[name]["HTTP/2"])
