@@ -11,6 +11,7 @@ import (
 	"github.com/eapache/go-resiliency/deadline"
 	"github.com/eapache/go-resiliency/retrier"
 	"github.com/failsafe-go/failsafe-go"
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/failsafe-go/failsafe-go/bulkhead"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/failsafe-go/failsafe-go/ratelimiter"
@@ -121,6 +122,14 @@ func BenchmarkBreakerRetry(b *testing.B) {
 		{"go-resiliency", func() error {
 			return re.Run(func() error { return er.Run(func() error { _, err := call(ctx); return err }) })
 		}},
+	})
+}
+
+// BenchmarkBreakerAdaptive is a success within an adaptive limit of concurrency.
+func BenchmarkBreakerAdaptive(b *testing.B) {
+	compare(b, succeeds, []contestant{
+		{"sillar", sillar(breaker.Config{Timeout: -1, Adaptive: breaker.AdaptiveLimit{Max: 200}})},
+		{"failsafe-go", failsafeGo(adaptivelimiter.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int]())},
 	})
 }
 

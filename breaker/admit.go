@@ -11,7 +11,8 @@ type ticket struct {
 	start time.Time
 	given time.Duration // until the caller's deadline; 0 without one
 	probe *probe
-	held  bool // a place in the bulkhead
+	held  bool      // a place in the bulkhead
+	sent  time.Time // when the adaptive limit admitted it; zero without one
 }
 
 // admit decides about a call. The path through a closed breaker reads one word of memory.
@@ -41,6 +42,12 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 	} else if b.places != nil {
 		err = b.take(ctx, end)
 		t.held = err == nil
+	}
+	if err == nil && b.adapt != nil {
+		t.sent = time.Now()
+		if !b.adapt.enter() {
+			err = ErrOverloaded
+		}
 	}
 	if err == nil {
 		return t, nil
@@ -159,6 +166,10 @@ func (b *Breaker) release(t *ticket) {
 		<-b.places
 		t.held = false
 	}
+	if !t.sent.IsZero() {
+		b.adapt.leave()
+		t.sent = time.Time{}
+	}
 	if t.probe != nil {
 		b.mu.Lock()
 		b.settle(t.probe, errIgnore)
@@ -171,6 +182,10 @@ func (b *Breaker) finish(t *ticket, out Outcome, err error) {
 	if t.held {
 		<-b.places
 		t.held = false
+	}
+	if !t.sent.IsZero() {
+		b.adapt.done(out, err, time.Since(t.sent))
+		t.sent = time.Time{}
 	}
 	var took time.Duration
 	if !t.start.IsZero() {

@@ -51,6 +51,7 @@ type Breaker struct {
 	limit  *limiter
 	places chan struct{}
 	budget budget
+	adapt  *adaptive // nil when off
 
 	// era is written under mu and read everywhere: a call through a closed breaker, and a rejection by an open one,
 	// take no lock.
@@ -105,6 +106,9 @@ func New(cfg Config) (*Breaker, error) {
 	}
 	if cfg.Bulkhead > 0 {
 		b.places = make(chan struct{}, cfg.Bulkhead)
+	}
+	if cfg.Adaptive.Max > 0 {
+		b.adapt = newAdaptive(cfg.Adaptive, func(from, to int) { b.hooks.limitChanged(cfg.Name, from, to) })
 	}
 	b.machine = b.newMachine()
 	b.era.Store(b.newEra(Closed))
@@ -198,6 +202,14 @@ func (b *Breaker) State() State { return b.era.Load().state }
 
 // Counts returns the calls since the last change of state.
 func (b *Breaker) Counts() Counts { return b.era.Load().counts() }
+
+// Limit returns the limit of Config.Adaptive that is in force, 0 without one, and how many calls are at work within it.
+func (b *Breaker) Limit() (limit, inFlight int) {
+	if b.adapt == nil {
+		return 0, 0
+	}
+	return int(b.adapt.limit.Load()), int(b.adapt.inFlight.Load())
+}
 
 // RetryAfter returns how long an open breaker goes on rejecting; 0 when it would admit a call, or was opened by hand.
 func (b *Breaker) RetryAfter() time.Duration {

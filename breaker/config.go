@@ -55,6 +55,9 @@ type Config struct {
 	Bulkhead int
 	// BulkheadWait is how long a call waits for a place. Default: not at all.
 	BulkheadWait time.Duration
+	// Adaptive bounds the calls at work at once by a limit that follows the latency. Default off. With a Bulkhead too,
+	// the lower of both limits rejects.
+	Adaptive AdaptiveLimit
 	// Rate bounds the calls a second. Default off. Calls above it are rejected with ErrLimited.
 	Rate float64
 	// Burst is how many calls Rate lets through at once. Default 1 or Rate, whichever is more.
@@ -78,6 +81,9 @@ type Config struct {
 	// OnCall is called after every attempt and every rejection. At most 65,536 calls wait for a slow hook; further ones
 	// are dropped, so that a stuck hook fills no memory. Changes of state are never dropped.
 	OnCall func(Call)
+	// OnLimitChange is called after every change of the limit of Adaptive, and when the breaker is made. It is dropped as
+	// OnCall is.
+	OnLimitChange func(LimitChange)
 	// Logger logs hooks that panic, and a Classify that returns no Outcome. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -158,6 +164,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.OpenFor, 30*time.Second)
 	def(&c.Probes, 1)
 	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
+	c.Adaptive.setDefaults()
 	def(&c.Burst, int(max(1, min(c.Rate, 1<<30))))
 	def(&c.Retry.Backoff, Exponential(100*time.Millisecond, 10*time.Second))
 	def(&c.Retry.Budget, 0.1)
@@ -192,6 +199,10 @@ func (c Config) check() error {
 		{"Probes", c.Probes, c.Probes >= 0, "at least 0"},
 		{"Rate", c.Rate, math.Abs(c.Rate) <= math.MaxFloat64, "a finite number"},
 		{"Burst", c.Burst, c.Burst >= 0, "at least 0"},
+		{"Adaptive.Min", c.Adaptive.Min, c.Adaptive.Min >= 0 && (c.Adaptive.Max <= 0 || c.Adaptive.Min <= c.Adaptive.Max),
+			"at least 0 and at most Max"},
+		{"Adaptive.Initial", c.Adaptive.Initial, c.Adaptive.Initial == 0 || c.Adaptive.Max <= 0 ||
+			c.Adaptive.Initial >= max(1, c.Adaptive.Min) && c.Adaptive.Initial <= c.Adaptive.Max, "between Min and Max"},
 		{"Retry.Budget", c.Retry.Budget, c.Retry.Budget <= 1, "at most 1"},
 	} {
 		if !f.fits {

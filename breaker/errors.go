@@ -18,6 +18,8 @@ var (
 	ErrFull error = notAttemptedError("breaker: bulkhead full")
 	// ErrLimited says that the rate limit is reached: the call was not tried.
 	ErrLimited error = notAttemptedError("breaker: rate limit reached")
+	// ErrOverloaded says that the adaptive limit is reached: the call was not tried.
+	ErrOverloaded error = notAttemptedError("breaker: adaptive limit reached")
 	// ErrTimeout says that an attempt took longer than Config.Timeout. It is context.DeadlineExceeded too.
 	ErrTimeout = fmt.Errorf("breaker: attempt timed out: %w", context.DeadlineExceeded)
 	// ErrExhausted is the reason of a *RetryError after the last attempt.
@@ -37,7 +39,7 @@ func IsRejection(err error) bool {
 	case interface{ Unwrap() []error }:
 		return slices.ContainsFunc(e.Unwrap(), IsRejection)
 	}
-	if err == nil || err == ErrOpen || err == ErrFull || err == ErrLimited {
+	if err == nil || err == ErrOpen || err == ErrFull || err == ErrLimited || err == ErrOverloaded {
 		return err != nil
 	}
 	return IsRejection(errors.Unwrap(err))

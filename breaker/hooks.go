@@ -29,8 +29,8 @@ type Call struct {
 	Name string
 	// Outcome is what the attempt meant; Ignore for a rejection.
 	Outcome Outcome
-	// Rejected is "open", "full" or "limited" for a call that was not tried, or, with ObserveOnly, would not have been;
-	// else "".
+	// Rejected is "open", "full", "limited" or "overloaded" for a call that was not tried, or, with ObserveOnly, would not
+	// have been; else "".
 	Rejected string
 	// Err is what the call returned.
 	Err error
@@ -45,6 +45,7 @@ const maxWaiting = 1 << 15
 type hooks struct {
 	onState func(StateChange)
 	onCall  func(Call)
+	onLimit func(LimitChange)
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -53,12 +54,18 @@ type hooks struct {
 }
 
 func newHooks(cfg Config) *hooks {
-	return &hooks{onState: cfg.OnStateChange, onCall: cfg.OnCall, log: cfg.Logger}
+	return &hooks{onState: cfg.OnStateChange, onCall: cfg.OnCall, onLimit: cfg.OnLimitChange, log: cfg.Logger}
 }
 
 func (h *hooks) stateChanged(c StateChange) {
 	if h.onState != nil {
 		h.enqueue(c)
+	}
+}
+
+func (h *hooks) limitChanged(name string, from, to int) {
+	if h.onLimit != nil {
+		h.enqueue(LimitChange{Name: name, From: from, To: to})
 	}
 }
 
@@ -80,6 +87,8 @@ func (h *hooks) rejected(name string, err error) {
 		reason = "full"
 	case errors.Is(err, ErrLimited):
 		reason = "limited"
+	case errors.Is(err, ErrOverloaded):
+		reason = "overloaded"
 	}
 	h.enqueue(Call{Name: name, Outcome: Ignore, Rejected: reason, Err: err})
 }
@@ -87,7 +96,7 @@ func (h *hooks) rejected(name string, err error) {
 func (h *hooks) enqueue(event any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, call := event.(Call); call && len(h.queue) >= maxWaiting {
+	if _, state := event.(StateChange); !state && len(h.queue) >= maxWaiting {
 		return
 	}
 	h.queue = append(h.queue, event)
@@ -135,6 +144,8 @@ func (h *hooks) call(event any, rest []any) {
 		h.onState(e)
 	case Call:
 		h.onCall(e)
+	case LimitChange:
+		h.onLimit(e)
 	}
 	returned = true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"testing"
@@ -17,8 +18,8 @@ import (
 
 // model is what a breaker is to do, written as plainly as can be: one thread, no clock of its own.
 type model struct {
-	failures, probes     int
-	openFor, probeWithin time.Duration
+	failures, probes, limit          int
+	openFor, maxOpenFor, probeWithin time.Duration
 
 	state   breaker.State
 	era     int
@@ -27,6 +28,8 @@ type model struct {
 	forced  bool
 	out     map[int]time.Time // probes, since when
 	settled int               // probes of this half-open that succeeded
+	opened  int               // times in a row without closing
+	flying  int               // calls at work, of every era
 	changes []string
 }
 
@@ -38,9 +41,27 @@ func (m *model) enter(s breaker.State) {
 	}
 	m.state, m.era, m.counts, m.settled, m.forced = s, m.era+1, breaker.Counts{}, 0, false
 	m.out = map[int]time.Time{}
-	if s == breaker.Open {
-		m.until = time.Now().Add(m.openFor)
+	switch s {
+	case breaker.Open:
+		m.until = time.Time{} // at random: see openedFor
+		m.opened++
+	case breaker.Closed:
+		m.opened = 0
 	}
+}
+
+// openedFor takes the time for which the breaker has opened at random, and says whether it is within the bounds.
+func (m *model) openedFor(d time.Duration) bool {
+	m.until = time.Now().Add(d)
+	least := m.openFor << (m.opened - 1)
+	if least >= m.maxOpenFor {
+		return d <= m.maxOpenFor && d >= m.maxOpenFor-(m.maxOpenFor-m.openFor)/10
+	}
+	most := least + least/10
+	if m.opened == 1 {
+		most = least
+	}
+	return d >= least && d <= min(most, m.maxOpenFor)
 }
 
 // admit says whether a call is let through, and as which probe.
@@ -48,16 +69,17 @@ func (m *model) admit(id int) (ok bool, probe int) {
 	if m.state == breaker.Open && !m.forced && !time.Now().Before(m.until) {
 		m.enter(breaker.HalfOpen)
 	}
+	full := m.flying >= m.limit
 	switch m.state {
 	case breaker.Closed:
-		return true, 0
+		return !full, 0
 	case breaker.HalfOpen:
 		for p, since := range m.out {
 			if time.Since(since) >= m.probeWithin {
 				delete(m.out, p)
 			}
 		}
-		if len(m.out)+m.settled < m.probes {
+		if len(m.out)+m.settled < m.probes && !full {
 			m.out[id] = time.Now()
 			return true, id
 		}
@@ -66,6 +88,7 @@ func (m *model) admit(id int) (ok bool, probe int) {
 }
 
 func (m *model) finish(f *flight, out breaker.Outcome) {
+	m.flying--
 	if f.era != m.era {
 		return
 	}
@@ -106,7 +129,7 @@ type flight struct {
 	raised any
 }
 
-var errIgnored = errors.New("ignored")
+var errIgnored, errStrange = errors.New("ignored"), errors.New("classified as no outcome")
 
 // orders are the ways in which a call can end, and what each means. A call that gets no order hangs.
 var orders = []struct {
@@ -114,12 +137,17 @@ var orders = []struct {
 	out  breaker.Outcome
 }{
 	{"fail", breaker.Failure}, {"fail", breaker.Failure}, {"succeed", breaker.Success}, {"ignore", breaker.Ignore},
-	{"panic", breaker.Failure}, {"goexit", breaker.Ignore}, {"cancel", breaker.Ignore},
+	{"panic", breaker.Failure}, {"goexit", breaker.Ignore}, {"strange", breaker.Ignore},
+	{"cancel", breaker.Ignore},
 }
 
-func launch(b *breaker.Breaker) *flight {
+// launch starts a call, whose caller gives it so long; 0 is forever.
+func launch(b *breaker.Breaker, within time.Duration) *flight {
 	f := &flight{order: make(chan string, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
+	if within > 0 {
+		ctx, cancel = context.WithTimeout(context.Background(), within)
+	}
 	f.cancel = cancel
 	go func() {
 		defer func() { f.raised = recover() }()
@@ -134,6 +162,8 @@ func launch(b *breaker.Breaker) *flight {
 					return errDown
 				case "ignore":
 					return errIgnored
+				case "strange":
+					return errStrange
 				case "panic":
 					panic(f)
 				case "goexit":
@@ -149,14 +179,16 @@ func launch(b *breaker.Breaker) *flight {
 
 // end ends the call, and says what was wrong with that.
 func (f *flight) end(order string) string {
-	if order == "cancel" {
+	switch order {
+	case "cancel":
 		f.cancel()
-	} else {
+	case "wait":
+	default:
 		f.order <- order
 	}
 	synctest.Wait()
 	f.cancel()
-	wantErr := map[string]error{"fail": errDown, "ignore": errIgnored, "cancel": context.Canceled}[order]
+	wantErr := map[string]error{"fail": errDown, "ignore": errIgnored, "strange": errStrange, "cancel": context.Canceled, "wait": context.DeadlineExceeded}[order]
 	if f.err != wantErr || (f.raised == f) != (order == "panic") {
 		return fmt.Sprintf("%s: the caller got %v, panic %v", order, f.err, f.raised)
 	}
@@ -167,17 +199,22 @@ func (f *flight) end(order string) string {
 // and change of state with the model's.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
+		limit := rapid.IntRange(2, 12).Draw(rt, "limit")
 		cfg := breaker.Config{
 			Failures: rapid.IntRange(1, 4).Draw(rt, "failures"), Probes: rapid.IntRange(1, 3).Draw(rt, "probes"),
-			OpenFor: 10 * time.Second, MaxOpenFor: 10 * time.Second, ProbeTimeout: 15 * time.Second, Timeout: -1,
+			OpenFor: 10 * time.Second, MaxOpenFor: time.Duration(rapid.IntRange(10, 60).Draw(rt, "maxOpenFor")) * time.Second, ProbeTimeout: 15 * time.Second, Timeout: -1,
+			Adaptive: breaker.AdaptiveLimit{Max: limit, Min: limit}, Logger: slog.New(slog.DiscardHandler),
 			Classify: func(ctx context.Context, err error) breaker.Outcome {
-				if err == errIgnored {
+				switch err {
+				case errIgnored:
 					return breaker.Ignore
+				case errStrange:
+					return 7
 				}
 				return breaker.DefaultClassify(ctx, err)
 			},
 		}
-		steps := rapid.SliceOfN(rapid.IntRange(0, 699), 50, 300).Draw(rt, "steps")
+		steps := rapid.SliceOfN(rapid.IntRange(0, 799), 50, 300).Draw(rt, "steps")
 		var wrong string
 		synctest.Test(t, func(*testing.T) { wrong = follow(cfg, steps) })
 		if wrong != "" {
@@ -190,7 +227,8 @@ func follow(cfg breaker.Config, steps []int) string {
 	var changes []string
 	cfg.OnStateChange = func(c breaker.StateChange) { changes = append(changes, change(c.From, c.To, c.Counts)) }
 	b := breaker.Must(breaker.New(cfg))
-	m := &model{failures: cfg.Failures, probes: cfg.Probes, openFor: cfg.OpenFor, probeWithin: cfg.ProbeTimeout}
+	m := &model{failures: cfg.Failures, probes: cfg.Probes, limit: cfg.Adaptive.Max,
+		openFor: cfg.OpenFor, maxOpenFor: cfg.MaxOpenFor, probeWithin: cfg.ProbeTimeout}
 	var flying []*flight
 	defer func() {
 		for _, f := range flying {
@@ -199,15 +237,16 @@ func follow(cfg breaker.Config, steps []int) string {
 	}()
 	for id, s := range steps {
 		did := "nothing"
-		switch kind := s / 7; {
+		switch kind := s / 8; {
 		case kind < 45:
 			did = "call"
-			f := launch(b)
+			f := launch(b, 0)
 			ok, probe := m.admit(id + 1)
 			if ok != f.ran || ok != (f.err == nil) || !ok && !breaker.IsRejection(f.err) {
 				return fmt.Sprintf("step %d: let through %v, %v; the model says %v", id, f.ran, f.err, ok)
 			}
 			if f.era, f.probe = m.era, probe; ok {
+				m.flying++
 				flying = append(flying, f)
 			} else {
 				f.cancel()
@@ -216,7 +255,7 @@ func follow(cfg breaker.Config, steps []int) string {
 			n := kind % len(flying)
 			f := flying[n]
 			flying = slices.Delete(flying, n, n+1)
-			o := orders[s%7]
+			o := orders[s%8]
 			did = o.name
 			if wrong := f.end(o.name); wrong != "" {
 				return wrong
@@ -234,6 +273,36 @@ func follow(cfg breaker.Config, steps []int) string {
 			did = "close"
 			b.Close()
 			m.enter(breaker.Closed)
+		case kind == 97:
+			did = "half-open"
+			time.Sleep(2) // the clock of a test stands still, and the state machine below opens for 1 ns
+			b.HalfOpen()
+			if m.state == breaker.Open && !m.forced {
+				m.until = time.Now()
+			}
+		case kind >= 98: // a caller whose deadline passes: a short one says nothing
+			did, within, out := "hurry", 500*time.Millisecond, breaker.Ignore
+			if kind == 99 {
+				did, within, out = "patience", 2*time.Second, breaker.Failure
+			}
+			f := launch(b, within)
+			ok, probe := m.admit(id + 1)
+			if f.era, f.probe = m.era, probe; ok {
+				m.flying++
+				time.Sleep(within)
+				if wrong := f.end("wait"); wrong != "" {
+					return did + wrong
+				}
+				m.finish(f, out)
+			} else if f.cancel(); f.ran || !breaker.IsRejection(f.err) {
+				return fmt.Sprintf("step %d, %s: let through, %v", id, did, f.err)
+			}
+		}
+		if m.state == breaker.Open && !m.forced && m.until.IsZero() && !m.openedFor(b.RetryAfter()) {
+			return fmt.Sprintf("step %d, %s: opened for %s, the %d. time in a row", id, did, b.RetryAfter(), m.opened)
+		}
+		if limit, n := b.Limit(); limit != m.limit || n != m.flying {
+			return fmt.Sprintf("step %d, %s: %d calls of %d, the model %d of %d", id, did, n, limit, m.flying, m.limit)
 		}
 		if b.State() != m.state || b.Counts() != m.counts {
 			return fmt.Sprintf("step %d, %s: the breaker is %v %+v, the model %v %+v", id, did, b.State(), b.Counts(), m.state, m.counts)

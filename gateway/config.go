@@ -120,8 +120,8 @@ type Route struct {
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// RoundRobin takes instances in turn. Default: the less busy of two drawn at random.
 	RoundRobin bool `json:"round_robin,omitempty"`
-	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, Probes, ObserveOnly and hooks are
-	// used. Default: opens after 5 failures in a row for 30 s.
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, MaxOpenFor, Probes, ObserveOnly and
+	// hooks are used. Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
 	// MaxEjection is the part of the instances that open breakers may take out of rotation. Default 0.5. When more are
 	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than

@@ -76,7 +76,8 @@ func (r Route) breakerOf(host string) breaker.Config {
 	return breaker.Config{
 		Name: r.Name + "@" + host, Timeout: -1,
 		Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, SlowRate: r.Breaker.SlowRate, SlowCall: r.Breaker.SlowCall,
-		Window: r.Breaker.Window, MinCalls: r.Breaker.MinCalls, OpenFor: r.Breaker.OpenFor, Probes: r.Breaker.Probes,
+		Window: r.Breaker.Window, MinCalls: r.Breaker.MinCalls, OpenFor: r.Breaker.OpenFor, MaxOpenFor: r.Breaker.MaxOpenFor,
+		Probes:      r.Breaker.Probes,
 		ObserveOnly: r.Breaker.ObserveOnly,
 	}
 }

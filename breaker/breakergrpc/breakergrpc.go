@@ -22,8 +22,10 @@ import (
 // Config says how calls are guarded. The zero Config is useful.
 type Config struct {
 	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its Classify
-	// defaults to this package's Classify.
+	// defaults to this package's Classify. Of a stream, Adaptive measures the time until the first message.
 	Breaker breaker.Config
+	// Key divides the calls to a target among several breakers, at most 1,024 in all. Default: one for each target.
+	Key KeyFunc
 	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
 	Idempotent func(method string) bool
 	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID. For
@@ -36,7 +38,7 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 	if out := breaker.DefaultClassify(ctx, err); out != breaker.Failure {
 		return out
 	}
-	if errors.Is(err, breaker.ErrTimeout) {
+	if errors.Is(err, context.DeadlineExceeded) { // ErrTimeout, or a deadline that no status speaks of
 		return breaker.Failure
 	}
 	if local(status.Convert(err)) {
@@ -116,8 +118,13 @@ func (g *Guard) DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{grpc.WithChainUnaryInterceptor(g.Unary), grpc.WithChainStreamInterceptor(g.Stream)}
 }
 
-// Breaker returns the breaker of a target, as it was given to grpc.NewClient.
+// Breaker returns the breaker of a target without a key, as it was given to grpc.NewClient.
 func (g *Guard) Breaker(target string) *breaker.Breaker { return g.breakers.Get(target) }
+
+// BreakerOf returns the breaker of a call. ctx carries the outgoing metadata.
+func (g *Guard) BreakerOf(ctx context.Context, target, method string) *breaker.Breaker {
+	return g.breakers.Get(g.key(ctx, target, method))
+}
 
 // Unary is a grpc.UnaryClientInterceptor.
 func (g *Guard) Unary(
@@ -129,7 +136,7 @@ func (g *Guard) Unary(
 	opts ...grpc.CallOption,
 ) error {
 	ctx = g.inject(ctx)
-	b := g.breakers.Get(cc.Target())
+	b := g.breakers.Get(g.key(ctx, cc.Target(), method))
 	attempts := 0
 	var last error
 	err := b.Run(ctx, func(actx context.Context) error {
@@ -155,20 +162,26 @@ func (g *Guard) Stream(
 	opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
 	ctx = g.inject(ctx)
-	b := g.breakers.Get(cc.Target())
+	b := g.breakers.Get(g.key(ctx, cc.Target(), method))
 	done, err := b.Allow(ctx)
 	if err != nil {
 		spanevent.End(ctx, b.Name(), err)
 		return nil, plain(err)
 	}
+	end := func(err error) {
+		if err != nil {
+			err = &methodError{err, method}
+		}
+		done(err)
+	}
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		done(err)
+		end(err)
 		return nil, err
 	}
 	// A caller that wants no more cancels its context, and need not read: then nothing else tells of the end.
-	stop := context.AfterFunc(ctx, func() { done(ctx.Err()) })
-	return &stream{ClientStream: s, report: func(err error) { done(err); stop() }}, nil
+	stop := context.AfterFunc(ctx, func() { end(status.FromContextError(ctx.Err()).Err()) })
+	return &stream{ClientStream: s, report: func(err error) { end(err); stop() }}, nil
 }
 
 func (g *Guard) inject(ctx context.Context) context.Context {
@@ -208,6 +221,15 @@ func (e *methodError) Unwrap() error { return e.error }
 
 // GRPCStatus returns the status of the call's own error.
 func (e *methodError) GRPCStatus() *status.Status { return status.Convert(e.error) }
+
+// Overload tells an adaptive limit of a service that refuses load, or that took too long.
+func (e *methodError) Overload() bool {
+	switch status.Code(e.error) {
+	case codes.ResourceExhausted, codes.DeadlineExceeded:
+		return true
+	}
+	return errors.Is(e.error, context.DeadlineExceeded)
+}
 
 // rejected is a call that was not tried, with a status for code that looks at nothing else.
 type rejected struct{ error }

@@ -26,10 +26,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // server answers with the next of its errors, and like a health server when there is none.
 type server struct {
-	mu    sync.Mutex
-	next  []error
-	calls int
-	md    metadata.MD
+	mu     sync.Mutex
+	next   []error
+	always error // when next is empty
+	calls  int
+	md     metadata.MD
+}
+
+// every makes every call end with err.
+func (s *server) every(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.always = err
 }
 
 func (s *server) answer(ctx context.Context) error {
@@ -38,7 +46,7 @@ func (s *server) answer(ctx context.Context) error {
 	s.calls++
 	s.md, _ = metadata.FromIncomingContext(ctx)
 	if len(s.next) == 0 {
-		return nil
+		return s.always
 	}
 	err := s.next[0]
 	s.next = s.next[1:]
@@ -61,6 +69,10 @@ func dial(t *testing.T, cfg breakergrpc.Config) (*server, grpc_health_v1.HealthC
 		}),
 		grpc.StreamInterceptor(func(v any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			if err := s.answer(ss.Context()); err != nil {
+				if status.Code(err) == codes.Aborted {
+					<-ss.Context().Done()
+					err = status.FromContextError(ss.Context().Err()).Err()
+				}
 				return err
 			}
 			return h(v, ss)

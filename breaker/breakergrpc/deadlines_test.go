@@ -44,6 +44,27 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// A stream without a message until the caller's deadline is a failure, whoever notices first.
+func TestDeadlineOfAStream(t *testing.T) {
+	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{ShortDeadline: -1, Failures: -1}})
+	s.every(hang)
+	for n := range uint64(5) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		w, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+		if err == nil {
+			_, err = w.Recv()
+		}
+		cancel()
+		deadline := time.Now().Add(5 * time.Second)
+		for b.Counts().Failures <= n && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		if got := b.Counts(); status.Code(err) != codes.DeadlineExceeded || got.Failures != n+1 || got.Successes != 0 {
+			t.Fatalf("%v, counted %+v", err, got)
+		}
+	}
+}
+
 func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 	rec := tracetest.NewSpanRecorder()
 	ctx, span := trace.NewTracerProvider(trace.WithSpanProcessor(rec)).Tracer("t").Start(t.Context(), "call")

@@ -8,7 +8,11 @@
 //
 //   - DeadlineExceeded, Internal, Unavailable, DataLoss and ResourceExhausted are failures. Every other status is a
 //     success, for the service works; what the caller cancels counts as nothing.
-//   - A rejection has the status Unavailable, and is breaker.ErrOpen, ErrFull or ErrLimited under errors.Is.
+//   - A rejection has the status Unavailable, and is breaker.ErrOpen, ErrFull, ErrLimited or ErrOverloaded under
+//     errors.Is.
+//   - An error that arises on this side, such as a message that cannot be encoded, counts as nothing:
+//     docs/local-errors.md lists them.
+//   - Config.Key divides the calls to a target among several breakers: by method, service or tenant.
 //   - Unary calls have the attempt timeout, and are repeated only when Config.Breaker.Retry asks for it and
 //     Config.Idempotent says that the method bears it.
 //   - A stream counts when its first message arrives, or when it ends before: a long stream is no slow call, and a
@@ -18,6 +22,6 @@
 // # What it does not do
 //
 // It makes no spans: add otelgrpc's stats handler for those. To the span that is in the context it adds the events
-// breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them. gRPC's own retries, set
-// by a service config, happen inside one attempt and are not seen.
+// breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them. gRPC's own retries and
+// hedging, set by a service config, happen inside one attempt and are not seen.
 package breakergrpc

@@ -29,7 +29,8 @@ type exchange struct {
 	t          *Transport
 	req        *http.Request
 	repeatable bool
-	breaker    string
+	guard      *breaker.Breaker
+	key        string // of guard, in its registry
 	attempts   int
 	last       *http.Response // of the attempt before
 	kind       string         // of the error of the attempt before
@@ -43,29 +44,37 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 		e.last = nil
 	}
 	if e.attempts > 1 {
-		spanevent.Retry(ctx, e.breaker, e.attempts, e.kind)
+		spanevent.Retry(ctx, e.guard.Name(), e.attempts, e.kind)
 	}
 	actx, cancel := context.WithCancelCause(ctx)
-	req, body, err := e.request(actx)
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
 	timer := e.t.startTimer(ctx, cancel)
-	res, err := e.send(req)
+	var s *sending
+	if e.hedgeable() {
+		s = e.sendHedged(actx)
+	} else {
+		s = e.sendOnce(actx)
+	}
+	res, err := s.res, s.err
 	late := timer != nil && !timer.Stop()
 	if late && err == nil { // the header came with the timeout, which has cut the body
 		_ = res.Body.Close()
 		res, err = nil, breaker.ErrTimeout
 	}
-	if err != nil && late && ctx.Err() == nil {
-		err = fmt.Errorf("breakerhttp: %s %s: %w", req.Method, req.URL.Host, breaker.ErrTimeout)
+	if err != nil && late && ctx.Err() == nil && !errors.Is(err, ErrLocal) {
+		err = fmt.Errorf("breakerhttp: %s %s: %w", e.req.Method, e.req.URL.Host, breaker.ErrTimeout)
 	}
-	if err != nil && ctx.Err() == nil && (body.Failed() || httpcheck.Local(err)) {
+	if _, unmade := err.(*attemptError); unmade { //nolint:errorlint // only our own, which no transport returns
+		cancel(nil)
+		return nil, err
+	}
+	if err != nil && ctx.Err() == nil && (s.body.Failed() || httpcheck.Local(err) || errors.Is(err, ErrLocal)) {
 		cancel(nil)
 		return nil, localError(err)
 	}
-	out := e.t.cfg.Classify(ctx, res, err)
+	out := s.outcome
+	if !s.judged || late {
+		out = e.t.cfg.Classify(ctx, res, err)
+	}
 	if err != nil {
 		cancel(nil)
 		e.kind = spanevent.Kind(err)
@@ -77,11 +86,21 @@ func (e *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	}
 	e.last, e.kind = res, strconv.Itoa(res.StatusCode)
 	return res, &attemptError{
-		error: &StatusError{Host: req.URL.Host, Status: res.StatusCode}, outcome: out,
+		error: &StatusError{Host: e.req.URL.Host, Status: res.StatusCode}, outcome: out,
 		repeatable: e.repeatable && res.StatusCode != http.StatusNotImplemented &&
 			res.StatusCode != http.StatusHTTPVersionNotSupported,
 		pause: retryAfter(res.Header.Get("Retry-After"), e.t.cfg.MaxRetryAfter),
 	}
+}
+
+// sendOnce sends the request on the caller's goroutine.
+func (e *exchange) sendOnce(ctx context.Context) *sending {
+	req, body, err := e.request(ctx, e.attempts > 1)
+	if err != nil {
+		return &sending{err: err}
+	}
+	res, err := e.send(req) //nolint:bodyclose // the caller gets it
+	return &sending{body: body, res: res, err: err}
 }
 
 // send sends req, and fills in what a base transport may leave out and http.Client forgives: those of tests often do.
@@ -102,10 +121,11 @@ func (e *exchange) send(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// request returns the request of this attempt: a copy, for a RoundTripper must not change what it is given.
-func (e *exchange) request(ctx context.Context) (req *http.Request, watched *httpcheck.Body, err error) {
+// request returns the request of this attempt, with a new body where replay says so: a copy, for a RoundTripper must
+// not change what it is given.
+func (e *exchange) request(ctx context.Context, replay bool) (req *http.Request, watched *httpcheck.Body, err error) {
 	req = e.req.Clone(ctx)
-	if e.attempts > 1 && e.req.GetBody != nil {
+	if replay && e.req.GetBody != nil {
 		body, err := e.req.GetBody()
 		if err != nil {
 			return nil, nil, localError(fmt.Errorf("replay the body: %w", err))
@@ -133,7 +153,10 @@ func (e *exchange) request(ctx context.Context) (req *http.Request, watched *htt
 
 // localError is the error of a request that failed on this side.
 func localError(err error) error {
-	return &attemptError{error: fmt.Errorf("%w: %w", ErrLocal, err), outcome: breaker.Ignore}
+	if !errors.Is(err, ErrLocal) { // that of another Transport below
+		err = fmt.Errorf("%w: %w", ErrLocal, err)
+	}
+	return &attemptError{error: err, outcome: breaker.Ignore}
 }
 
 // startTimer ends the attempt after the timeout. It is nil when there is none, or ctx ends sooner.
@@ -160,6 +183,15 @@ func (e *attemptError) Unwrap() error { return e.error }
 
 // RetryAfter is the pause that the service asked for; package breaker looks for it.
 func (e *attemptError) RetryAfter() time.Duration { return e.pause }
+
+// Overload tells an adaptive limit of a service that refuses load.
+func (e *attemptError) Overload() bool {
+	var s *StatusError
+	if errors.As(e.error, &s) {
+		return s.Status == http.StatusTooManyRequests || s.Status == http.StatusServiceUnavailable
+	}
+	return errors.Is(e.error, context.DeadlineExceeded)
+}
 
 // StatusError is what the hooks of a breaker, Retry.If and OpenError.LastErr see of a response that was a failure.
 type StatusError struct {

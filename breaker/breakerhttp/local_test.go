@@ -3,10 +3,14 @@ package breakerhttp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,10 +35,19 @@ func (b *brokenBody) Read(p []byte) (int, error) {
 }
 
 // TestLocalErrorsOpenNothing sends what cannot be sent, over HTTP/1 and HTTP/2, more often than opens a breaker: the breaker
-// counts nothing, the caller gets ErrLocal, and the next request passes.
+// counts nothing, the caller gets what docs/local-errors.md says, and the next request passes.
 func TestLocalErrorsOpenNothing(t *testing.T) {
+	got := map[string]map[string]string{} // what the caller got, by error and protocol
+	past, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	end := make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Query().Get("hang") != "" {
+			<-end // not the end of r's context, whose answer may still win against the client's
+		}
 		if n := r.URL.Query().Get("headers"); n != "" {
 			w.Header().Set("X-Long", strings.Repeat("a", 40<<10))
 		}
@@ -68,15 +81,35 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 			"a trailer that is forbidden": func(r *http.Request) {
 				r.Method, r.Body, r.Trailer = "POST", io.NopCloser(strings.NewReader("abc")), http.Header{"Content-Length": nil}
 			},
-			"a scheme that is not HTTP":    func(r *http.Request) { r.URL.Scheme = "ftp" },
-			"an answer above our limit":    func(r *http.Request) { r.URL.RawQuery = "headers=1" },
-			"an Upgrade with HTTP/2 alone": func(r *http.Request) { r.Header.Set("Transfer-Encoding", "gzip\x7f") },
+			"a scheme that is not HTTP":          func(r *http.Request) { r.URL.Scheme = "ftp" },
+			"an answer above our limit":          func(r *http.Request) { r.URL.RawQuery = "headers=1" },
+			"a Transfer-Encoding with a control": func(r *http.Request) { r.Header.Set("Transfer-Encoding", "gzip\x7f") },
+			"a context that is cancelled":        func(r *http.Request) { *r = *r.WithContext(cancelled) },
+			"a deadline that is past":            func(r *http.Request) { *r = *r.WithContext(past) },
+			"a cancellation during the call": func(r *http.Request) {
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(10*time.Millisecond, cancel)
+				r.URL.RawQuery = "hang=1"
+				*r = *r.WithContext(ctx)
+			},
+			"a short deadline that passes": func(r *http.Request) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				context.AfterFunc(ctx, cancel)
+				r.URL.RawQuery = "hang=1"
+				*r = *r.WithContext(ctx)
+			},
 		} {
+			if got[name] == nil {
+				got[name] = map[string]string{}
+			}
 			if h2 && name == "a body shorter than said" { // it is sent, and the server answers
+				got[name][protocol] = "the answer"
 				continue
 			}
 			t.Run(protocol+"/"+name, func(t *testing.T) {
 				tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Constant(time.Millisecond)}}}))
+				// The server may answer what was announced before this side notices that there is more.
+				racing, answers := !h2 && name == "a body longer than said", uint64(0)
 				for range 5 {
 					r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/", nil)
 					if err != nil {
@@ -84,19 +117,34 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 					}
 					change(r)
 					res, err := tr.RoundTrip(r)
+					if err == nil && racing {
+						_ = res.Body.Close()
+						answers++
+						continue
+					}
 					if err == nil {
 						_ = res.Body.Close()
 						t.Fatalf("it was sent: %s", res.Status)
 					}
-					if !errors.Is(err, breakerhttp.ErrLocal) {
-						t.Errorf("got %v, want ErrLocal", err)
+					switch {
+					case errors.Is(err, breakerhttp.ErrLocal):
+						got[name][protocol] = "`ErrLocal`"
+					case errors.Is(err, context.Canceled):
+						got[name][protocol] = "`context.Canceled`"
+					case errors.Is(err, context.DeadlineExceeded):
+						got[name][protocol] = "`context.DeadlineExceeded`"
+					default:
+						t.Errorf("got %v, want ErrLocal or the error of the caller's context", err)
 					}
 					if strings.Contains(name, "cannot be read") && !h2 && !errors.Is(err, errDisk) {
 						t.Errorf("got %v, want the reader's error in it", err)
 					}
 				}
-				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed || b.Counts().Failures != 0 || b.Counts().Successes != 0 {
+				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed || b.Counts().Failures != 0 || b.Counts().Successes != answers {
 					t.Errorf("counted %+v, %s", b.Counts(), b.State())
+				}
+				if racing {
+					got[name][protocol] = "`ErrLocal`, or the answer"
 				}
 				r, err := http.NewRequestWithContext(t.Context(), "GET", srv.URL+"/", nil)
 				if err != nil {
@@ -109,6 +157,18 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 				_ = res.Body.Close()
 			})
 		}
+	}
+	close(end)
+	table := "| error | HTTP/1 | HTTP/2 |\n|---|---|---|\n"
+	for _, name := range slices.Sorted(maps.Keys(got)) {
+		table += fmt.Sprintf("| %s | %s | %s |\n", name, got[name]["HTTP/1"], got[name]["HTTP/2"])
+	}
+	page, err := os.ReadFile("../../docs/local-errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), table) {
+		t.Errorf("docs/local-errors.md does not have this table:\n%s", table)
 	}
 }
 

@@ -1,11 +1,13 @@
 package breakerhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -22,11 +24,16 @@ type Config struct {
 	// is a timeout of 10 s for an attempt and a breaker; retries are on when Retry.Attempts is more than 1. Its Classify
 	// is not used: see Classify here.
 	Breaker breaker.Config
-	// MaxHosts bounds the hosts that have a breaker of their own. Default 1,024. A negative one is refused.
+	// Key divides the requests to a host among several breakers. Default: one for each host.
+	Key KeyFunc
+	// MaxHosts bounds the hosts, or with Key the pairs of host and key, that have a breaker of their own. Default 1,024. A
+	// negative one is refused.
 	MaxHosts int
 	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
 	// DefaultClassify.
 	Classify func(ctx context.Context, res *http.Response, err error) breaker.Outcome
+	// Hedge says whether a second request is sent beside a slow one. The zero value: not.
+	Hedge Hedge
 	// MaxRetryAfter bounds the pause that a Retry-After header asks for. Default 30 s. Negative: the header is not heeded.
 	MaxRetryAfter time.Duration
 	// Propagator writes trace and correlation id into the header. Default: W3C trace context and X-Correlation-ID.
@@ -54,6 +61,10 @@ type Transport struct {
 	timeout  time.Duration
 	deadline time.Duration
 	breakers *breaker.Registry
+	maxKeys  int
+
+	mu        sync.Mutex
+	latencies map[string]*latencies // of Hedge
 }
 
 // NewTransport returns a Transport over base. A nil base is a clone of http.DefaultTransport that keeps more idle
@@ -64,6 +75,9 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	}
 	if cfg.MaxHosts < 0 {
 		return nil, fmt.Errorf("breakerhttp: Config.MaxHosts is %d, want at least 0", cfg.MaxHosts)
+	}
+	if err := cfg.Hedge.setDefaults(); err != nil {
+		return nil, err
 	}
 	if cfg.Breaker.Name == "" {
 		cfg.Breaker.Name = "http"
@@ -77,7 +91,10 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	if cfg.Propagator == nil {
 		cfg.Propagator = correlation.DefaultPropagator()
 	}
-	t := &Transport{base: base, cfg: cfg, timeout: cfg.Breaker.Timeout, deadline: cfg.Breaker.Deadline}
+	t := &Transport{
+		base: base, cfg: cfg, timeout: cfg.Breaker.Timeout, deadline: cfg.Breaker.Deadline,
+		maxKeys: cmp.Or(cfg.MaxHosts, 1024), latencies: map[string]*latencies{},
+	}
 	if t.timeout == 0 {
 		t.timeout = 10 * time.Second
 	}
@@ -119,10 +136,29 @@ func newBase() http.RoundTripper {
 	return tuned
 }
 
-// Breaker returns the breaker of a host, "example.com", "example.com:8080" or "[::1]", without the port that the scheme
-// implies.
+// Breaker returns the breaker of a host without a key, "example.com", "example.com:8080" or "[::1]", without the port
+// that the scheme implies.
 func (t *Transport) Breaker(host string) *breaker.Breaker {
 	return t.breakers.Get(strings.ToLower(host))
+}
+
+// BreakerOf returns the breaker of a request.
+func (t *Transport) BreakerOf(req *http.Request) *breaker.Breaker { return t.breakers.Get(t.key(req)) }
+
+// Wrap returns a copy of client, whose requests are guarded: for the clients of third-party SDKs. The transport that it
+// has, which may sign requests or add tokens, becomes the base; its jar, redirects and timeout are kept. A client's
+// Timeout is the caller's deadline for the breaker. nil is a client without any of these.
+func Wrap(client *http.Client, cfg Config) (*http.Client, error) {
+	if client == nil {
+		client = new(http.Client)
+	}
+	tr, err := NewTransport(client.Transport, cfg)
+	if err != nil {
+		return nil, err
+	}
+	guarded := *client
+	guarded.Transport = tr
+	return &guarded, nil
 }
 
 // CloseIdleConnections closes the idle connections of the base transport.
@@ -148,8 +184,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (t *Transport) roundTrip(ctx context.Context, req *http.Request) (*http.Response, error) {
-	b := t.breakers.Get(hostKey(req))
-	e := &exchange{t: t, req: req, repeatable: repeatable(req), breaker: b.Name()}
+	key := t.key(req)
+	b := t.breakers.Get(key)
+	e := &exchange{t: t, req: req, repeatable: repeatable(req), guard: b, key: key}
 	res, err := breaker.Do(ctx, b, e.attempt)
 	spanevent.End(ctx, b.Name(), err)
 	if e.attempts == 0 && req.Body != nil {

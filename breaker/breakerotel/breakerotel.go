@@ -14,8 +14,11 @@ import (
 
 const scope = "github.com/sillar-go/sillar/breaker/breakerotel"
 
-// maxNames bounds the names whose first appearance is remembered.
+// maxNames bounds the values of breaker.name. The keys of a registry can come from requests, as those of tenants do.
 const maxNames = 4096
+
+// others is the value of breaker.name for breakers beyond maxNames.
+const others = "(others)"
 
 // Config says where the metrics go.
 type Config struct {
@@ -39,27 +42,41 @@ func Instrument(cfg breaker.Config, c Config) (breaker.Config, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("breakerotel: make a gauge: %w", err)
 	}
+	limit, err := meter.Int64Gauge("sillar.breaker.limit", metric.WithUnit("{call}"),
+		metric.WithDescription("The adaptive limit of calls at work at once."))
+	if err != nil {
+		return cfg, fmt.Errorf("breakerotel: make a gauge: %w", err)
+	}
 	var seen names
-	onCall, onState := cfg.OnCall, cfg.OnStateChange
+	onCall, onState, onLimit := cfg.OnCall, cfg.OnStateChange, cfg.OnLimitChange
 	cfg.OnCall = func(k breaker.Call) {
-		if seen.add(k.Name) { // a breaker that never changed its state is closed
-			state.Record(context.Background(), int64(breaker.Closed), name(k.Name))
+		label, first := seen.label(k.Name)
+		if first { // a breaker that never changed its state is closed
+			state.Record(context.Background(), int64(breaker.Closed), name(label))
 		}
 		outcome := k.Rejected
 		if outcome == "" {
 			outcome = k.Outcome.String()
 		}
 		calls.Add(context.Background(), 1, metric.WithAttributes(
-			attribute.String("breaker.name", k.Name), attribute.String("breaker.outcome", outcome)))
+			attribute.String("breaker.name", label), attribute.String("breaker.outcome", outcome)))
 		if onCall != nil {
 			onCall(k)
 		}
 	}
 	cfg.OnStateChange = func(s breaker.StateChange) {
-		seen.add(s.Name)
-		state.Record(context.Background(), int64(s.To), name(s.Name))
+		label, _ := seen.label(s.Name)
+		state.Record(context.Background(), int64(s.To), name(label))
 		if onState != nil {
 			onState(s)
+		}
+	}
+	cfg.OnLimitChange = func(l breaker.LimitChange) {
+		if label, _ := seen.label(l.Name); label != others { // a limit of many is none
+			limit.Record(context.Background(), int64(l.To), name(label))
+		}
+		if onLimit != nil {
+			onLimit(l)
 		}
 	}
 	return cfg, nil
@@ -75,16 +92,19 @@ type names struct {
 	seen map[string]struct{}
 }
 
-// add says whether s is new.
-func (n *names) add(s string) bool {
+// label returns the value of breaker.name for a breaker, and whether it is new.
+func (n *names) label(s string) (label string, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.seen[s]; ok || len(n.seen) >= maxNames {
-		return false
+	if _, ok := n.seen[s]; ok {
+		return s, false
+	}
+	if len(n.seen) >= maxNames {
+		return others, false
 	}
 	if n.seen == nil {
 		n.seen = map[string]struct{}{}
 	}
 	n.seen[s] = struct{}{}
-	return true
+	return s, true
 }

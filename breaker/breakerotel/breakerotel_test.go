@@ -44,6 +44,48 @@ func TestInstrument(t *testing.T) {
 	})
 }
 
+// The limit is a gauge, and keys that come from requests do not make series without bound.
+func TestLimitAndBoundedNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdk.NewManualReader()
+		provider := sdk.NewMeterProvider(sdk.WithReader(reader), sdk.WithCardinalityLimit(0))
+		var told atomic.Int32
+		cfg, err := breakerotel.Instrument(breaker.Config{
+			Name: "b", Adaptive: breaker.AdaptiveLimit{Max: 7}, OnLimitChange: func(breaker.LimitChange) { told.Add(1) },
+		}, breakerotel.Config{MeterProvider: provider})
+		if err != nil {
+			t.Fatal(err)
+		}
+		breakers, err := breaker.NewRegistry(cfg, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 5000 {
+			_ = breakers.Get(fmt.Sprint(n)).Run(t.Context(), func(context.Context) error { return nil })
+		}
+		synctest.Wait()
+		var all metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &all); err != nil {
+			t.Fatal(err)
+		}
+		series := map[string]int{}
+		for _, m := range all.ScopeMetrics[0].Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				series[m.Name] = len(data.DataPoints)
+			case metricdata.Gauge[int64]:
+				series[m.Name] = len(data.DataPoints)
+				if m.Name == "sillar.breaker.limit" && data.DataPoints[0].Value != 7 {
+					t.Errorf("limit %d, want 7", data.DataPoints[0].Value)
+				}
+			}
+		}
+		if series["sillar.breaker.limit"] != 4096 || series["sillar.breaker.calls"] != 4096 || told.Load() != 5001 {
+			t.Errorf("series %v, the Config's own hook was called %d times", series, told.Load())
+		}
+	})
+}
+
 func collect(t *testing.T, reader sdk.Reader) map[string]int64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics

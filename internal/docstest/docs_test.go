@@ -1,4 +1,4 @@
-// Package docstest checks the pages that are not Go: dead links, and code that no test compiles.
+// Package docstest checks the pages that are not Go: links that lead nowhere, code that is compiled by nobody.
 package docstest
 
 import (
@@ -78,27 +78,31 @@ func TestFindsDeadLinks(t *testing.T) {
 
 // TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
 func TestSamples(t *testing.T) {
-	for _, page := range []string{"README.md", "docs/coming-from-golang-jwt.md"} {
-		text, err := os.ReadFile(filepath.Join(root, page))
+	for _, page := range []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md"} {
+		t.Run(page, func(t *testing.T) { checkSamples(t, page) })
+	}
+}
+
+func checkSamples(t *testing.T, page string) {
+	text, err := os.ReadFile(filepath.Join(root, page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := sample.FindAllStringSubmatch(string(text), -1)
+	if all := strings.Count(string(text), "```go\n"); all != len(samples) || all == 0 {
+		t.Errorf("%d of %d samples name the file they are part of", len(samples), all)
+	}
+	for _, s := range samples {
+		source, err := os.ReadFile(filepath.Join(root, s[1]))
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			continue
 		}
-		samples := sample.FindAllStringSubmatch(string(text), -1)
-		if all := strings.Count(string(text), "```go\n"); all != len(samples) || all == 0 {
-			t.Errorf("%s: %d of %d samples name the file they are part of", page, len(samples), all)
+		if !strings.HasSuffix(s[1], "_test.go") {
+			t.Errorf("%s: nothing runs it", s[1])
 		}
-		for _, s := range samples {
-			source, err := os.ReadFile(filepath.Join(root, s[1]))
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			if !strings.HasSuffix(s[1], "_test.go") {
-				t.Errorf("%s: no test runs %s", page, s[1])
-			}
-			if missing := subset(s[2], string(source)); missing != "" {
-				t.Errorf("%s does not have, at its place, the line of %s\n\t%s", s[1], page, missing)
-			}
+		if missing := subset(s[2], string(source)); missing != "" {
+			t.Errorf("%s does not have, at its place, the page's line\n\t%s", s[1], missing)
 		}
 	}
 }

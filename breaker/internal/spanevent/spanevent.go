@@ -21,6 +21,13 @@ func Retry(ctx context.Context, name string, n int, kind string) {
 	}
 }
 
+// Hedge tells that a second request is sent beside a slow one.
+func Hedge(ctx context.Context, name string) {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.AddEvent("breaker.hedge", trace.WithAttributes(attribute.String("breaker.name", name)))
+	}
+}
+
 // End tells of a call that was rejected, or given up after retries. Every other err is the caller's to tell.
 func End(ctx context.Context, name string, err error) {
 	if err == nil {
@@ -58,7 +65,8 @@ func reason(err error) string {
 		is   error
 		name string
 	}{
-		{breaker.ErrOpen, "open"}, {breaker.ErrFull, "full"}, {breaker.ErrLimited, "limited"}, {breaker.ErrExhausted, "exhausted"},
+		{breaker.ErrOpen, "open"}, {breaker.ErrFull, "full"}, {breaker.ErrLimited, "limited"},
+		{breaker.ErrOverloaded, "overloaded"}, {breaker.ErrExhausted, "exhausted"},
 		{breaker.ErrBudget, "budget"}, {context.DeadlineExceeded, "deadline"}, {context.Canceled, "cancelled"},
 	} {
 		if errors.Is(err, r.is) {
