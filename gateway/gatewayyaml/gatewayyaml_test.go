@@ -154,7 +154,7 @@ func FuzzParse(f *testing.F) {
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	one := func(prefix string) string {
-		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1']}]"
+		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1'], dial_wait: -1}]"
 	}
 	write := func(path, text string) {
 		t.Helper()
