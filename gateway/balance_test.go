@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sillar-go/sillar/breaker"
 )
 
 // rotationOf makes a route whose instances are never asked.
@@ -234,4 +236,24 @@ func TestDialWaitEnds(t *testing.T) {
 			t.Error("with a negative DialWait: want none")
 		}
 	})
+}
+
+// The only instance of a service gets requests also while its breaker probes.
+func TestProbesEjectNoOnlyInstance(t *testing.T) {
+	for ejection, want := range map[float64]bool{0: true, 1: false} {
+		r, rot := rotationOf(t, Route{MaxEjection: ejection, Breaker: breaker.Config{Failures: 1}}, 1)
+		b := rot.all[0].breaker
+		done, err := b.Allow(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		done(errSilent)
+		b.HalfOpen()
+		if _, _, err := r.pick(t.Context(), nil); err != nil { // the probe, which does not end
+			t.Fatal(err)
+		}
+		if i, _, err := r.pick(t.Context(), nil); (i != nil) != want {
+			t.Errorf("MaxEjection %v: got %v %v, want an instance: %v", ejection, i, err, want)
+		}
+	}
 }

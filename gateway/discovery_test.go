@@ -122,6 +122,12 @@ func TestInstancesFollowTheRegistry(t *testing.T) {
 
 // An instance that leaves finishes what it does, and then has no connection.
 func TestInstancesThatLeaveFinish(t *testing.T) {
+	for _, scheme := range []string{"http", "h2c"} {
+		t.Run(scheme, func(t *testing.T) { testLeaving(t, scheme) })
+	}
+}
+
+func testLeaving(t *testing.T, scheme string) {
 	var open atomic.Int32
 	proceed := make(chan struct{})
 	old := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -140,11 +146,14 @@ func TestInstancesThatLeaveFinish(t *testing.T) {
 			open.Add(-1)
 		}
 	}
+	old.Config.Protocols = new(http.Protocols)
+	old.Config.Protocols.SetHTTP1(true)
+	old.Config.Protocols.SetUnencryptedHTTP2(true)
 	old.Start()
 	defer old.Close()
 	registry := newFakeRegistry()
 	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry}, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{"fake+http://users"}},
+		{Prefix: "/a", Upstreams: []string{"fake+" + scheme + "://users"}},
 	}})
 	run(t, gw)
 	registry.send(old.URL)
@@ -154,9 +163,9 @@ func TestInstancesThatLeaveFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	registry.send(naming(t, "new"))
-	if a := do(t, "GET", url+"/a", ""); !strings.HasPrefix(a.text, "new") {
-		t.Errorf("got %q, want the new instance", a.text)
+	registry.send()
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 {
+		t.Errorf("got %s, want no instance", a.Status)
 	}
 	close(proceed)
 	if text, err := io.ReadAll(res.Body); string(text) != "begun, finished" || err != nil {
@@ -165,6 +174,24 @@ func TestInstancesThatLeaveFinish(t *testing.T) {
 	for deadline := time.Now().Add(5 * time.Second); open.Load() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d connections to an instance that left", open.Load())
+		}
+	}
+}
+
+// A refused connection makes the registry look again.
+func TestRefusedConnectionsMakeTheRegistryLook(t *testing.T) {
+	registry := newFakeRegistry()
+	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry}, Routes: []gateway.Route{
+		{Prefix: "/a", Upstreams: []string{"fake+http://users"}, DialWait: -1},
+	}})
+	run(t, gw)
+	registry.send("127.0.0.1:1")
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 {
+		t.Errorf("got %s, want 502", a.Status)
+	}
+	for deadline := time.Now().Add(5 * time.Second); registry.watches.Load() < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the registry was not asked again")
 		}
 	}
 }
