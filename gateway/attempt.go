@@ -95,10 +95,27 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 		_ = res.Body.Close()
 		err = errStatus
 	}
-	if err != nil && errors.Is(contextCause(a.ctx, a.client), errSilent) {
+	switch {
+	case err == nil:
+	case errors.Is(contextCause(a.ctx, a.client), errSilent):
 		err = errSilent
+	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
+		err = fmt.Errorf("%w: %w", errLarge, err)
 	}
 	return res, err
+}
+
+// largeHeader is the size of a header, in bytes, from which a service may end the connection because of it, as HTTP/2
+// servers do whose settings have not arrived yet: then an error says nothing about the instance.
+const largeHeader = 8 << 10
+
+func headerSize(h http.Header) (size int) {
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+	}
+	return size
 }
 
 // fail ends an attempt that got no answer. The breaker counts it unless it failed because of the client.
@@ -106,7 +123,7 @@ func (a *attempt) fail(err error) {
 	answered(a.span, 0, err)
 	a.release()
 	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() || errors.Is(err, errRequest) ||
-		errors.Is(err, errOwnLimit) {
+		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) {
 		a.done(errNoVerdict)
 		return
 	}

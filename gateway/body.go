@@ -3,6 +3,7 @@ package gateway
 import (
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,14 +72,15 @@ func (p *progress) stop() bool {
 
 // requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.
 type requestBody struct {
-	max      int64
-	cut      func()        // ends a Read that waits for the client
-	rc       io.ReadCloser // nil when there is none
-	trailer  http.Header   // the client's, complete at the end of rc
-	tooLarge atomic.Bool
-	broken   atomic.Bool // the client did not send what it announced
-	reading  atomic.Bool // a transport waits for the client
-	stalled  atomic.Bool // the client was waited for too long
+	max       int64
+	cut       func()        // ends a Read that waits for the client
+	rc        io.ReadCloser // nil when there is none
+	trailer   http.Header   // the client's, complete at the end of rc
+	tooLarge  atomic.Bool
+	broken    atomic.Bool // the client did not send what it announced
+	malformed atomic.Bool // and it has sent all
+	reading   atomic.Bool // a transport waits for the client
+	stalled   atomic.Bool // the client was waited for too long
 
 	mu      sync.Mutex
 	touched bool
@@ -139,6 +141,8 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		return 0, errTooLarge
 	}
 	if err != nil && err != io.EOF {
+		// HTTP/2 has no error of its own for a body that is shorter than its length.
+		b.malformed.Store(strings.Contains(err.Error(), "declared a Content-Length"))
 		b.broken.Store(true)
 	}
 	if err == io.EOF {

@@ -107,10 +107,14 @@ func (i *instance) leave() {
 	i.transport.CloseIdleConnections()
 }
 
+// closeAgain is after what time connections of HTTP/2 are idle whose last request has ended: not at once.
+const closeAgain = time.Second
+
 // release ends a request's use of the instance.
 func (i *instance) release() {
 	if i.busy.Add(-1) == 0 && i.left.Load() {
 		i.transport.CloseIdleConnections()
+		time.AfterFunc(closeAgain, i.transport.CloseIdleConnections)
 	}
 }
 

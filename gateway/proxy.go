@@ -22,6 +22,7 @@ var (
 	errTooLarge  = errors.New("gateway: the body is too large")
 	errRevoked   = errors.New("gateway: another attempt has the body")
 	errRequest   = errors.New("gateway: the request cannot be sent") // because of what the client sent
+	errLarge     = errors.New("gateway: no answer to a large header")
 	errOwnLimit  = errors.New("gateway: the header of the answer is too large")
 )
 
@@ -116,10 +117,13 @@ func retriable(out *http.Request, res *http.Response, err error) bool {
 	return out.Header.Get("Idempotency-Key") != ""
 }
 
-// localError tells a limit of the gateway, which the answer of an instance is above, from what the client sent.
+// localError tells limits of the gateway and of the instance from what cannot be sent at all.
 func localError(err error) error {
 	if strings.Contains(err.Error(), "response header") || strings.Contains(err.Error(), "COMPRESSION_ERROR") {
 		return fmt.Errorf("%w: %w", errOwnLimit, err)
+	}
+	if strings.Contains(err.Error(), "request header list larger") {
+		return fmt.Errorf("%w: %w", errLarge, err)
 	}
 	return fmt.Errorf("%w: %w", errRequest, err)
 }

@@ -59,6 +59,10 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		problem.Write(ctx, w, http.StatusMethodNotAllowed, "method-not-allowed", "The method is not allowed here.")
 		return
 	}
+	if r.ProtoMajor > 1 && !validLength(r.Header) {
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "Content-Length is no number.")
+		return
+	}
 	table := g.table.Load()
 	asked := isPreflight(r)
 	if asked && table.cors {
@@ -170,7 +174,7 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	case x.body.stalled.Load():
 		w.closeConnection()
 		problem.Write(ctx, rw, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
-	case x.body.broken.Load() && ctx.Err() == nil && r.ProtoMajor == 1:
+	case x.body.broken.Load() && ctx.Err() == nil && (r.ProtoMajor == 1 || x.body.malformed.Load()):
 		w.closeConnection()
 		problem.Write(ctx, rw, http.StatusBadRequest, "bad-request", "The body is malformed.")
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
@@ -182,6 +186,9 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 		)
 		w.closeConnection()
 		problem.Write(ctx, rw, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
+	case errors.Is(err, errLarge):
+		log("no answer to a large header")
+		problem.Write(ctx, rw, http.StatusRequestHeaderFieldsTooLarge, "large-header", "The header is too large for the service.")
 	case errors.As(err, &open):
 		retryAfter(rw.Header(), open.after)
 		problem.Write(ctx, rw, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")
@@ -196,6 +203,16 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 
 func retryAfter(h http.Header, d time.Duration) {
 	h.Set("Retry-After", strconv.Itoa(int(max(1, math.Ceil(d.Seconds())))))
+}
+
+// validLength reports whether Content-Length is a number, where there is one. net/http checks that for HTTP/1 alone.
+func validLength(h http.Header) bool {
+	for _, v := range h["Content-Length"] {
+		if _, err := strconv.ParseUint(v, 10, 63); err != nil || v[0] == '+' {
+			return false
+		}
+	}
+	return true
 }
 
 // isWebSocket reports whether a request wants to become a WebSocket.
