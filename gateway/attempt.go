@@ -97,7 +97,7 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(contextCause(a.ctx, a.client), errSilent):
+	case a.client.Err() == nil && errors.Is(context.Cause(a.ctx), errSilent):
 		err = errSilent
 	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
 		err = fmt.Errorf("%w: %w", errLarge, err)

@@ -51,12 +51,12 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
 	Limiter Limiter
-	// LimitKeys are functions that RateLimit.Key names: what a request is counted by, such as the tenant of its host. "": the
-	// client's address.
+	// LimitKeys are functions that RateLimit.Key names: what a request is counted by, such as the tenant of its host. "":
+	// the client's address.
 	LimitKeys map[string]func(*http.Request) string
-	// Middleware are handlers that Route.Middleware names. They run around the proxy, after the caller was admitted: Caller
-	// returns who it is. The path that the service gets is not that of the request that they pass on, and headers that the
-	// gateway owns are removed from it.
+	// Middleware are handlers that Route.Middleware names. They run around the proxy, after the caller was admitted:
+	// Caller returns who it is. The path that the service gets is not that of the request that they pass on, and headers
+	// that the gateway owns are removed from it.
 	Middleware map[string]func(http.Handler) http.Handler
 	// Registries find the instances of upstreams such as "dns+http://users:8000", by the word before the +. Default: "dns"
 	// for DNS{} and "dnssrv" for DNS{SRV: true}; entries of these names replace them. Run must run.
@@ -67,8 +67,8 @@ type Config struct {
 	// PublicDocuments lets everybody read /health/services and /openapi.json, which name all services and their paths.
 	// Default: only callers that at least one route admits, by Roles. /health is always public.
 	PublicDocuments bool
-	// DocumentRoles are those of which a caller needs one to read /health/services and /openapi.json. Default: those of the
-	// routes; none, if a route needs none.
+	// DocumentRoles are those of which a caller needs one to read /health/services and /openapi.json. Default: those of
+	// the routes; none, if a route needs none.
 	DocumentRoles []string
 	// Fallback serves what matches no route, to everybody: no token is asked for. Default: 404.
 	Fallback http.Handler
@@ -94,9 +94,9 @@ type Config struct {
 	Propagator propagation.TextMapPropagator
 }
 
-// Route sends the paths below a prefix to a service. It is data, and has the names of its fields in lower case as JSON and
-// in YAML. Of several routes that match a request the one with the most specific host is taken, then that with the longest
-// prefix, then one with Methods, then that with the most Headers, then the first.
+// Route sends the paths below a prefix to a service. It is data, and has the names of its fields in lower case as JSON
+// and in YAML. Of several routes that match a request the one with the most specific host is taken, then that with the
+// longest prefix, then one with Methods, then that with the most Headers, then the first.
 type Route struct {
 	// Name is the service's, for logs, metrics and /health/services. Default: Prefix without its slashes.
 	Name string `json:"name,omitempty"`
@@ -132,13 +132,13 @@ type Route struct {
 	// segment matches one segment, a last ** any number, none too: "GET /health/**".
 	Public []string `json:"public,omitempty"`
 	// TokenCookie is the cookie that may have the token of a request without Authorization. Browsers send cookies with
-	// requests that other sites cause (CSRF). Such requests get 403 by http.CrossOriginProtection, upgrades included, unless
-	// CORS allows their origin with Credentials; those by GET, HEAD and OPTIONS do not, so services must change nothing by
-	// them. Set the cookie HttpOnly, Secure and SameSite=Lax or Strict. Default: none.
+	// requests that other sites cause (CSRF). Such requests get 403 by http.CrossOriginProtection, upgrades included,
+	// unless CORS allows their origin with Credentials; those by GET, HEAD and OPTIONS do not, so services must change
+	// nothing by them. Set the cookie HttpOnly, Secure and SameSite=Lax or Strict. Default: none.
 	TokenCookie string `json:"token_cookie,omitempty"`
 	// TokenProtocol begins the WebSocket subprotocol that may have the token, since browsers send no Authorization with
-	// WebSockets: with "bearer." new WebSocket(url, ["app", "bearer."+token]). It is removed before the service sees it; browsers want
-	// the service to choose another one, here "app". Default: none.
+	// WebSockets: with "bearer." new WebSocket(url, ["app", "bearer."+token]). It is removed before the service sees it;
+	// browsers want the service to choose another one, here "app". Default: none.
 	TokenProtocol string `json:"token_protocol,omitempty"`
 	// RateLimit bounds the requests of one client. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
@@ -177,8 +177,8 @@ type Route struct {
 	SlowStart time.Duration `json:"slow_start,omitempty"`
 	// Transport is how the instances are reached. Default: see Transport.
 	Transport *Transport `json:"transport,omitempty"`
-	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, MaxOpenFor, Probes, ObserveOnly and hooks are
-	// used. Default: opens after 5 failures in a row for 30 s.
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, MaxOpenFor, Probes, ObserveOnly and
+	// hooks are used. Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
 	// MaxEjection is the part of the instances that open breakers may take out of rotation. Default 0.5. When more are
 	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than
@@ -187,8 +187,8 @@ type Route struct {
 	MaxEjection float64 `json:"max_ejection,omitempty"`
 	// Health is the path at which an instance tells how it is. Default "/health".
 	Health string `json:"health,omitempty"`
-	// UnhealthyAfter is how many health checks in a row must fail, by 5xx or no answer, before an instance gets no requests
-	// while there are others. Default 2.
+	// UnhealthyAfter is how many health checks in a row must fail, by 5xx or no answer, before an instance gets no
+	// requests while there are others. Default 2.
 	UnhealthyAfter int `json:"unhealthy_after,omitempty"`
 	// HealthyAfter is how many checks in a row must succeed before it gets requests again. Default 1.
 	HealthyAfter int `json:"healthy_after,omitempty"`
@@ -196,8 +196,8 @@ type Route struct {
 	OpenAPI string `json:"openapi,omitempty"`
 }
 
-// RateLimit bounds requests. They are counted by the client's address, of IPv6 by the /64 network that it is in, unless one
-// of BySubject, ByHeader and Key says otherwise and the request has it.
+// RateLimit bounds requests. They are counted by the client's address, of IPv6 by the /64 network that it is in, unless
+// one of BySubject, ByHeader and Key says otherwise and the request has it.
 type RateLimit struct {
 	// Rate is the requests a second.
 	Rate float64 `json:"rate"`

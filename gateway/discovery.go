@@ -16,13 +16,13 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 )
 
-// Registry finds the instances of services: DNS is one; others may ask Consul, etcd or Kubernetes' API. Config.Registries
-// gives it a name, and an upstream "name+http://service" the service to find.
+// Registry finds the instances of services: DNS is one; others may ask Consul, etcd or Kubernetes' API.
+// Config.Registries gives it a name, and an upstream "name+http://service" the service to find.
 type Registry interface {
 	// Watch calls update with all instances of the service that upstream names, at once and after each change, until ctx
 	// ends. Upstream has the scheme and the path that instances are called with, and a host that the registry understands.
-	// After an update without instances requests get 503. When Watch returns before ctx ends, it is called again after a pause,
-	// and the instances of the last update stay; so it is, without a pause, when an instance refuses connections.
+	// After an update without instances requests get 503. When Watch returns before ctx ends, it is called again after a
+	// pause, and the instances of the last update stay; so it is, without a pause, when an instance refuses connections.
 	Watch(ctx context.Context, upstream *url.URL, update func([]Instance)) error
 }
 

@@ -257,6 +257,8 @@ func TestRegistryThatFails(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- gw.Run(ctx) }()
 		time.Sleep(10 * time.Second)
+		registry.mu.Lock()
+		defer registry.mu.Unlock()
 		if n := len(registry.asked); n != 3 || registry.asked[2].Sub(registry.asked[0]) != 2*time.Second {
 			t.Errorf("asked at %v, want three times in two seconds", registry.asked)
 		}

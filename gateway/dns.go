@@ -15,10 +15,10 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 )
 
-// DNS is a Registry that asks the domain name system for addresses again and again. Go's resolver does not tell how long an
-// answer is valid, so Interval takes the place of the records' TTL. A look that fails, or finds nothing, changes nothing:
-// an outage of name servers is more likely than a service without any instance, and breakers and health checks
-// avoid instances that are no more.
+// DNS is a Registry that asks the domain name system for addresses again and again. Go's resolver does not tell how
+// long an answer is valid, so Interval takes the place of the records' TTL. A look that fails, or finds nothing,
+// changes nothing: an outage of name servers is more likely than a service without any instance, and breakers and
+// health checks avoid instances that are no more.
 //
 // The names of Kubernetes' headless services have an address for each ready pod.
 type DNS struct {

@@ -35,7 +35,7 @@ func (s *nameServer) set(name string, addresses ...string) {
 	if s.addresses == nil {
 		s.addresses = map[string][]string{}
 	}
-	s.addresses[name] = addresses
+	s.addresses[name] = slices.Clone(addresses)
 }
 
 func (s *nameServer) setDown(down bool) {

@@ -66,7 +66,12 @@ func New(cfg Config) (*Gateway, error) {
 	registries := map[string]Registry{"dns": DNS{}, "dnssrv": DNS{SRV: true}}
 	maps.Copy(registries, cfg.Registries)
 	cfg.Registries = registries
-	g := &Gateway{cfg: cfg, cors: cors, discovery: discovery{changed: make(chan struct{}, 1)}, owned: map[string]struct{}{strings.ToLower(correlation.Header): {}}}
+	g := &Gateway{
+		cfg:       cfg,
+		cors:      cors,
+		discovery: discovery{changed: make(chan struct{}, 1)},
+		owned:     map[string]struct{}{strings.ToLower(correlation.Header): {}},
+	}
 	for _, name := range owned {
 		g.owned[name] = struct{}{}
 	}

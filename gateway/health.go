@@ -136,8 +136,8 @@ func (g *Gateway) Services(ctx context.Context) (map[string]ServiceHealth, error
 }
 
 // Run checks the health of every instance each Config.HealthInterval, keeps the instances of upstreams that a registry
-// finds, and measures instances, until ctx ends. An unhealthy instance gets requests only when all are. Without Run, only
-// the breakers say which instances to avoid, and upstreams of registries have no instances.
+// finds, and measures instances, until ctx ends. An unhealthy instance gets requests only when all are. Without Run,
+// only the breakers say which instances to avoid, and upstreams of registries have no instances.
 func (g *Gateway) Run(ctx context.Context) error {
 	measuring, err := g.measureInstances()
 	if err != nil {

@@ -44,16 +44,29 @@ type weighted struct {
 // breakerOf is the configuration of an instance's breaker, as far as it is data.
 func (r Route) breakerOf(host string) breaker.Config {
 	return breaker.Config{
-		Name: r.Name + "@" + host, Timeout: -1,
-		Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, SlowRate: r.Breaker.SlowRate, SlowCall: r.Breaker.SlowCall,
-		Window: r.Breaker.Window, MinCalls: r.Breaker.MinCalls, OpenFor: r.Breaker.OpenFor, MaxOpenFor: r.Breaker.MaxOpenFor,
-		Probes: r.Breaker.Probes, ObserveOnly: r.Breaker.ObserveOnly,
+		Name:        r.Name + "@" + host,
+		Timeout:     -1,
+		Failures:    r.Breaker.Failures,
+		FailureRate: r.Breaker.FailureRate,
+		SlowRate:    r.Breaker.SlowRate,
+		SlowCall:    r.Breaker.SlowCall,
+		Window:      r.Breaker.Window,
+		MinCalls:    r.Breaker.MinCalls,
+		OpenFor:     r.Breaker.OpenFor,
+		MaxOpenFor:  r.Breaker.MaxOpenFor,
+		Probes:      r.Breaker.Probes,
+		ObserveOnly: r.Breaker.ObserveOnly,
 	}
 }
 
 // newInstance returns the instance of upstream at address, or the one that is known already. An empty address is that
 // of upstream itself.
-func (g *Gateway) newInstance(cfg Route, upstream *url.URL, address string, known map[string]*instance) (*instance, error) {
+func (g *Gateway) newInstance(
+	cfg Route,
+	upstream *url.URL,
+	address string,
+	known map[string]*instance,
+) (*instance, error) {
 	u := *upstream
 	host := ""
 	if address != "" {

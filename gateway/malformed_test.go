@@ -246,7 +246,7 @@ func malformedCell(t *testing.T, m malformed, client, up string, roots *x509.Cer
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 { // the settings of HTTP/2 arrive
 		t.Fatal(a.Status)
 	}
-	got := ""
+	var got string
 	if client == "1" {
 		got = sendHTTP1(t, url, m)
 	} else {

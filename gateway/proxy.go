@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -144,12 +143,4 @@ func (r *route) send(
 		return nil, err
 	}
 	return a.answer(res), nil
-}
-
-// contextCause is the reason for which an attempt was ended, unless the client ended it.
-func contextCause(ctx, client context.Context) error {
-	if client.Err() != nil {
-		return nil
-	}
-	return context.Cause(ctx)
 }

@@ -188,7 +188,9 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 		problem.Write(ctx, rw, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
 	case errors.Is(err, errLarge):
 		log("no answer to a large header")
-		problem.Write(ctx, rw, http.StatusRequestHeaderFieldsTooLarge, "large-header", "The header is too large for the service.")
+		problem.Write(
+			ctx, rw, http.StatusRequestHeaderFieldsTooLarge, "large-header", "The header is too large for the service.",
+		)
 	case errors.As(err, &open):
 		retryAfter(rw.Header(), open.after)
 		problem.Write(ctx, rw, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")

@@ -46,8 +46,8 @@ type TransportTLS struct {
 	// CAFile has the CAs in PEM that instances are verified with. It is read by New and Reload. Default: those of
 	// Config.UpstreamTLS, or the system's.
 	CAFile string `json:"ca_file,omitempty"`
-	// CertFile and KeyFile are the client certificate and its key in PEM. They are read for each handshake, so that they may be
-	// replaced; while they cannot be read, the last pair is used. Default: none.
+	// CertFile and KeyFile are the client certificate and its key in PEM. They are read for each handshake, so that they
+	// may be replaced; while they cannot be read, the last pair is used. Default: none.
 	CertFile string `json:"cert_file,omitempty"`
 	KeyFile  string `json:"key_file,omitempty"`
 	// ServerName is the name that certificates of instances must have. Default: the host of the upstream.

@@ -240,7 +240,8 @@ func (r *Route) checkNumbers() (field string, err error) {
 	if r.Health != "" && (!strings.HasPrefix(r.Health, "/") || checkPath(r.Health, false) != nil) {
 		return "health", errors.New("want a clean path that begins with /")
 	}
-	if doc := strings.TrimPrefix(r.OpenAPI, "-"); doc != "" && (!strings.HasPrefix(doc, "/") || checkPath(doc, false) != nil) {
+	doc := strings.TrimPrefix(r.OpenAPI, "-")
+	if doc != "" && (!strings.HasPrefix(doc, "/") || checkPath(doc, false) != nil) {
 		return "openapi", errors.New("want a clean path that begins with /")
 	}
 	return "", nil

@@ -152,7 +152,7 @@ func parse(text []byte) (*parsed, error) {
 		p.routes = append(p.routes, r.route())
 	}
 	var errs []error
-	if joined, ok := gateway.ValidateRoutes(p.routes).(interface{ Unwrap() []error }); ok { //nolint:errorlint // of errors.Join
+	if joined, ok := gateway.ValidateRoutes(p.routes).(interface{ Unwrap() []error }); ok {
 		for _, err := range joined.Unwrap() {
 			errs = append(errs, p.locate(err))
 		}

@@ -112,8 +112,8 @@ func Must(l *Limiter, err error) *Limiter {
 	return l
 }
 
-// take answers with -1 when a token was taken, else with the milliseconds until there is one, and with the tokens that are
-// left in thousandths: Redis cuts the fraction off a Lua number.
+// take answers with -1 when a token was taken, else with the milliseconds until there is one, and with the tokens that
+// are left in thousandths: Redis cuts the fraction off a Lua number.
 var take = redis.NewScript(`
 local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local t = redis.call('TIME')
