@@ -21,6 +21,8 @@ type Gateway struct {
 	cfg   Config
 	cors  *CORS
 	owned map[string]struct{}
+	// ownedShapes are the lengths of owned names by their first letter.
+	ownedShapes [256]uint64
 	// traceFields are the headers of the propagator, and baggage where it is dropped.
 	traceFields []string
 	telemetry   *telemetry
@@ -70,16 +72,20 @@ func New(cfg Config) (*Gateway, error) {
 		cfg:       cfg,
 		cors:      cors,
 		discovery: discovery{changed: make(chan struct{}, 1)},
-		owned:     map[string]struct{}{strings.ToLower(correlation.Header): {}},
+		owned:     map[string]struct{}{},
 	}
+	g.own(strings.ToLower(correlation.Header))
 	for _, name := range owned {
-		g.owned[name] = struct{}{}
+		g.own(name)
+	}
+	for _, prefix := range ownedPrefixes {
+		g.ownedShapes[prefix[0]] = ^uint64(0)
 	}
 	for _, name := range cfg.RemoveHeaders {
 		if len(name) < minOwned {
 			return nil, fmt.Errorf("gateway: Config.RemoveHeaders: %q is shorter than %d characters", name, minOwned)
 		}
-		g.owned[folded(name)] = struct{}{}
+		g.own(folded(name))
 	}
 	for claim, name := range cfg.Claims {
 		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
@@ -87,7 +93,7 @@ func New(cfg Config) (*Gateway, error) {
 				"gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name,
 			)
 		}
-		g.owned[folded(name)] = struct{}{}
+		g.own(folded(name))
 	}
 	for _, p := range cfg.TrustedProxies {
 		if !p.IsValid() {

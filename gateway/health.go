@@ -53,7 +53,7 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 	if r.URL.Path != pathHealth && !g.admitToDocuments(ctx, w, r) {
 		return true
 	}
-	doc, err := g.own(ctx, r.URL.Path)
+	doc, err := g.document(ctx, r.URL.Path)
 	if err != nil {
 		w.gone()
 		return true
@@ -79,8 +79,8 @@ func (g *Gateway) admitToDocuments(ctx context.Context, w *reply, r *http.Reques
 	return g.verify(ctx, w, bearer(r.Header), roles) != nil
 }
 
-// own is the document at one of the gateway's paths. The error is that the client has gone.
-func (g *Gateway) own(ctx context.Context, path string) ([]byte, error) {
+// document is what is at one of the gateway's paths. The error is that the client has gone.
+func (g *Gateway) document(ctx context.Context, path string) ([]byte, error) {
 	switch path {
 	case pathServices:
 		all, err := g.Services(ctx)
