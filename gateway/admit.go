@@ -20,7 +20,7 @@ func Caller(ctx context.Context) (subject string, roles []string, ok bool) {
 	return x.who.subject, x.who.roles, true
 }
 
-// admit says whether the caller may pass: rate limit, token, roles.
+// admit reports whether the caller may pass: rate limit, token, roles.
 func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	limit := x.route.RateLimit
 	if limit != nil && !limit.BySubject && !g.within(ctx, w, r, x) {
@@ -143,7 +143,7 @@ func (r *route) crossSite(req *http.Request) bool {
 // refuse answers a token that was not accepted.
 func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 	if ctx.Err() != nil {
-		w.gone()
+		w.disconnected()
 		return
 	}
 	challenge := `Bearer error="invalid_token"`

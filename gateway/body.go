@@ -59,7 +59,7 @@ func (p *progress) touch() {
 	}
 }
 
-// stop stops the timer for good, and says whether it came before the timer's end.
+// stop stops the timer for good, and reports whether it came before the timer's end.
 func (p *progress) stop() bool {
 	if p == nil {
 		return true
@@ -88,7 +88,7 @@ type requestBody struct {
 	current *attemptBody
 }
 
-// failed says whether the client, not the service, is why there is no answer.
+// failed reports whether the client, not the service, is why there is no answer.
 func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() || b.stalled.Load() }
 
 // cutStalled ends a wait for the client. It is the client's failure then, else slow clients could open the breaker; and
@@ -108,7 +108,7 @@ func (b *requestBody) attempt(timer *progress, trailer http.Header) io.ReadClose
 	return b.current
 }
 
-// revoke takes the body from the attempt that has it, and says whether another one may have it.
+// revoke takes the body from the attempt that has it, and reports whether another one may have it.
 func (b *requestBody) revoke() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

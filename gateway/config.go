@@ -64,13 +64,13 @@ type Config struct {
 	// FoldCase matches prefixes, hosts apart, and public paths in any case, for services that do so: without it
 	// /users/ADMIN does not match a route /users/admin, and goes to /users. Paths are passed on as they were received.
 	FoldCase bool
-	// PublicDocuments lets everybody read /health/services and /openapi.json, which name all services and their paths.
+	// PublicDocuments lets all callers read /health/services and /openapi.json, which name all services and their paths.
 	// Default: only callers that at least one route admits, by Roles. /health is always public.
 	PublicDocuments bool
 	// DocumentRoles are those of which a caller needs one to read /health/services and /openapi.json. Default: those of
 	// the routes; none, if a route needs none.
 	DocumentRoles []string
-	// Fallback serves what matches no route, to everybody: no token is asked for. Default: 404.
+	// Fallback serves what matches no route. It asks for no token. Default: 404.
 	Fallback http.Handler
 	// UpstreamTLS is for https instances: an authority of one's own, a certificate to show. Default: the system's.
 	UpstreamTLS *tls.Config
@@ -79,10 +79,10 @@ type Config struct {
 	// Title is the title of the merged OpenAPI document. Default "API".
 	Title string
 
-	// Logger is told of every request. Default: slog.Default().
+	// Logger logs every request. Default: slog.Default().
 	Logger *slog.Logger
-	// PublicEdge is for gateways that strangers call: a stranger's trace context becomes a link, not a parent, so that
-	// nobody outside decides what is sampled, and baggage is dropped. Where middleware around the gateway makes the
+	// PublicEdge is for gateways that untrusted clients call: a client's trace context becomes a link, not a parent, so
+	// that clients do not decide what is sampled, and baggage is dropped. Where middleware around the gateway makes the
 	// request's span, that decides.
 	PublicEdge bool
 	// TracerProvider makes a server span of every request, where there is none yet, and a client span of every attempt.

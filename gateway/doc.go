@@ -38,7 +38,7 @@
 //   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others
 //     only those whose outcome is unknown, if an instance accepts connections again within Route.DialWait.
 //   - A request has one server span, that of middleware around the gateway where there is one, and a client span for
-//     each attempt, which is what the service is told.
+//     each attempt, whose context the service gets.
 //   - A reload fails no request. With an invalid configuration the old one goes on serving.
 //
 // docs/gateway.md lists what is removed, added and refused, why, and the test of each.

@@ -39,7 +39,7 @@ type ServiceHealth struct {
 	Up        int `json:"up"`
 }
 
-// serveOwn answers what is the gateway's own, and says whether it was.
+// serveOwn answers what is the gateway's own, and reports whether it was.
 func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool {
 	switch r.URL.Path {
 	case pathHealth, pathServices, pathOpenAPI:
@@ -55,7 +55,7 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 	}
 	doc, err := g.document(ctx, r.URL.Path)
 	if err != nil {
-		w.gone()
+		w.disconnected()
 		return true
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -67,7 +67,7 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 	return true
 }
 
-// admitToDocuments says whether the caller may read what names the services, and answers when it may not.
+// admitToDocuments reports whether the caller may read what names the services, and answers when it may not.
 func (g *Gateway) admitToDocuments(ctx context.Context, w *reply, r *http.Request) bool {
 	if g.cfg.Anonymous || g.cfg.PublicDocuments {
 		return true
@@ -79,7 +79,7 @@ func (g *Gateway) admitToDocuments(ctx context.Context, w *reply, r *http.Reques
 	return g.verify(ctx, w, bearer(r.Header), roles) != nil
 }
 
-// document is what is at one of the gateway's paths. The error is that the client has gone.
+// document is what is at one of the gateway's paths. The error is that the client has disconnected.
 func (g *Gateway) document(ctx context.Context, path string) ([]byte, error) {
 	switch path {
 	case pathServices:

@@ -146,7 +146,7 @@ func claimText(v any) string {
 	return string(text)
 }
 
-// passes says whether a header of the name reaches a service as it was set, and means nothing to the way there.
+// passes reports whether a header of the name reaches a service as it was set, and means nothing to the way there.
 func passes(name string) bool {
 	key := http.CanonicalHeaderKey(name)
 	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) &&
@@ -163,8 +163,8 @@ func headerValue(s string) string {
 	return s
 }
 
-// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there
-// has 2^64 of them.
+// network is where a client's requests are counted: its address, of IPv6 the network, because a client with one
+// address there has 2^64 of them.
 func (g *Gateway) network(r *http.Request) string {
 	addr := g.client(r)
 	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
@@ -275,7 +275,7 @@ func bearer(h http.Header) string {
 	return strings.TrimSpace(token)
 }
 
-// allowed says whether one of roles is wanted.
+// allowed reports whether one of roles is wanted.
 func allowed(want, roles []string) bool {
 	return len(want) == 0 || slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(want, r) })
 }

@@ -39,7 +39,7 @@ func (g *Gateway) within(ctx context.Context, w *reply, r *http.Request, x *exch
 	rt := x.route
 	quota, err := g.cfg.Limiter.Allow(ctx, rt.Name+g.limitKey(r, x), rt.RateLimit.Rate, rt.RateLimit.burst())
 	if ctx.Err() != nil {
-		w.gone()
+		w.disconnected()
 		return false
 	}
 	if err != nil { // a broken counter must not close the service

@@ -65,7 +65,7 @@ func checkPath(escaped string, slashes bool) error {
 	return nil
 }
 
-// under says whether path is prefix or below it, by whole segments, and returns the rest.
+// under reports whether path is prefix or below it, by whole segments, and returns the rest.
 func under(path, prefix string) (rest string, ok bool) {
 	if prefix == "/" {
 		return path, true
@@ -74,7 +74,7 @@ func under(path, prefix string) (rest string, ok bool) {
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// respelled says whether plainPath changes a path.
+// respelled reports whether plainPath changes a path.
 func respelled(path string) bool {
 	return strings.ContainsAny(path, "%;") || strings.Contains(path, "//")
 }

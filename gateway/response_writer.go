@@ -84,9 +84,9 @@ func (w *reply) liftDeadline() {
 	}
 }
 
-// gone ends an answer to a client that went away. One that still waits, having closed one direction only, must not take
-// silence for success.
-func (w *reply) gone() {
+// disconnected ends an answer to a client that went away. One that still waits, having closed one direction only, must
+// not take silence for success.
+func (w *reply) disconnected() {
 	w.closeConnection()
 	w.WriteHeader(statusGone)
 }
@@ -207,7 +207,7 @@ func preflighted(r *http.Request) *http.Request {
 	return &asked
 }
 
-// preflight answers a browser's question, and says whether it did: without CORS services answer.
+// preflight answers a browser's question, and reports whether it did: without CORS services answer.
 func (w *reply) preflight() bool {
 	if w.cors == nil {
 		return false

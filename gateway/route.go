@@ -135,7 +135,7 @@ func (r *route) fill(known map[string]*instance) error {
 	return nil
 }
 
-// public says whether a request needs no token: as its path is escaped, and as a service reads it that takes encoded
+// public reports whether a request needs no token: as its path is escaped, and as a service reads it that takes encoded
 // slashes for slashes.
 func (r *route) public(method, path string) bool {
 	if r.g.cfg.FoldCase {

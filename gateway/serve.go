@@ -222,7 +222,7 @@ func isWebSocket(h http.Header) bool {
 	return len(h["Upgrade"]) > 0 && strings.EqualFold(h["Upgrade"][0], "websocket")
 }
 
-// upgrades says whether a request wants another protocol.
+// upgrades reports whether a request wants another protocol.
 func upgrades(h http.Header) bool {
 	if len(h["Upgrade"]) > 0 {
 		return true

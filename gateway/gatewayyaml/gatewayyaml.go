@@ -17,8 +17,8 @@
 //
 //	# yaml-language-server: $schema=https://raw.githubusercontent.com/sillar-go/sillar/main/gateway/gatewayyaml/routes.schema.json
 //
-// A key that does not exist is an error: a misspelt "roles" must not open
-// a route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the
+// A key that does not exist is an error: a misspelt "roles" must not
+// make a route public. Every error names the line, the column and the route: an *Error. Nothing is read from the
 // environment and no other file is included.
 package gatewayyaml
 
@@ -106,7 +106,7 @@ type place struct {
 	fields map[string]*token.Position
 }
 
-// Parse reads routes and checks them. With several errors, all are told.
+// Parse reads routes and checks them. It returns all errors, joined.
 func Parse(text []byte) ([]gateway.Route, error) {
 	p, err := parse(text)
 	if err != nil {

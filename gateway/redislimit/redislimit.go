@@ -91,7 +91,7 @@ func poolSize(client redis.Scripter) int {
 	return 10 * runtime.GOMAXPROCS(0) // the default of go-redis
 }
 
-// heedsDeadlines says whether a client does, as far as its options can be seen.
+// heedsDeadlines reports whether a client does, as far as its options can be seen.
 func heedsDeadlines(client redis.Scripter) bool {
 	switch c := client.(type) {
 	case *redis.Client:
