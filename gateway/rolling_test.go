@@ -43,7 +43,7 @@ func (f *fleet) listen(ip string) {
 		}
 	}
 	_, f.port, _ = net.SplitHostPort(l.Addr().String())
-	srv := &http.Server{Handler: f, ReadHeaderTimeout: time.Second}
+	srv := &http.Server{Handler: f, ReadHeaderTimeout: time.Minute}
 	f.mu.Lock()
 	f.servers[ip] = srv
 	f.mu.Unlock()
