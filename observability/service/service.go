@@ -192,9 +192,10 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stopWork()
 
 	var loops, servers sync.WaitGroup
+	goingDown := func() bool { return ctx.Err() != nil || s.cfg.Health.Draining() }
 	for _, l := range s.loops {
 		loops.Go(func() {
-			if err := s.guard(work, l); err != nil {
+			if err := s.guard(work, l, goingDown); err != nil {
 				fail(err)
 			}
 		})
@@ -202,7 +203,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, srv := range s.servers {
 		servers.Go(func() {
 			err := srv.serve()
-			if ctx.Err() == nil && !s.cfg.Health.Draining() && !errors.Is(err, http.ErrServerClosed) {
+			if !goingDown() && !errors.Is(err, http.ErrServerClosed) {
 				s.cfg.Logger.ErrorContext(ctx, "service: a server ended", "service", s.cfg.Name, "server", srv.name, "error", err)
 				fail(fmt.Errorf("%s: %s: %w", s.cfg.Name, srv.name, cmp.Or(err, ErrEnded)))
 			}
@@ -247,8 +248,8 @@ func (f *failures) join() error {
 	return errors.Join(f.list...)
 }
 
-// guard runs a loop and returns an error where it ends before its context.
-func (s *Service) guard(ctx context.Context, l loop) (err error) {
+// guard runs a loop and returns an error where it fails, or ends before the service goes down.
+func (s *Service) guard(ctx context.Context, l loop, goingDown func() bool) (err error) {
 	returned := false
 	defer func() {
 		if p := recover(); !returned {
@@ -259,10 +260,11 @@ func (s *Service) guard(ctx context.Context, l loop) (err error) {
 	}()
 	err = l.run(ctx)
 	returned = true
-	if ctx.Err() != nil && err == nil {
+	early := !goingDown()
+	if err == nil && !early {
 		return nil
 	}
-	if err = cmp.Or(err, ErrEnded); ctx.Err() == nil {
+	if err = cmp.Or(err, ErrEnded); early {
 		s.cfg.Logger.ErrorContext(ctx, "service: a loop ended", "service", s.cfg.Name, "loop", l.name, "error", err)
 	}
 	return fmt.Errorf("%s: %s: %w", s.cfg.Name, l.name, err)
