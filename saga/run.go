@@ -314,7 +314,7 @@ func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 	case kindSleep:
 		res = r.sleep(n, st)
 	case kindAwait:
-		here := false
+		var here bool
 		if res, here = r.await(ctx, stop, n, st); !here {
 			return r.wait(ctx, n, st)
 		}

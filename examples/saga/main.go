@@ -73,7 +73,7 @@ func orders(ctx context.Context, db *sqldb.DB, stockURL string, crashes bool) (*
 	client := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{Timeout: time.Second}}))
 	call := func(what string) saga.Handler[Order] {
 		return func(ctx context.Context, c *saga.Call, o *Order) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, stockURL+"/"+o.Item+"/"+what, nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, stockURL+"/"+o.Item+"/"+what, nil) //nolint:gosec // the shop's own items
 			if err != nil {
 				return saga.Reject(err)
 			}
@@ -123,7 +123,7 @@ func run(ctx context.Context, out io.Writer) error {
 	srv := httptest.NewServer(stock(db, marks))
 	defer srv.Close()
 
-	child := exec.CommandContext(ctx, os.Args[0])
+	child := exec.CommandContext(ctx, os.Args[0]) //nolint:gosec // this program
 	child.Env = append(os.Environ(), "SAGA_FILE="+file, "SAGA_STOCK="+srv.URL)
 	_, _ = fmt.Fprintln(out, "the first process:", child.Run())
 

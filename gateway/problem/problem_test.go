@@ -88,7 +88,7 @@ func TestDecode(t *testing.T) {
 		{"application/json", `{`, 400, ""},
 		{"application/json", `{} {}`, 400, ""},
 		{"application/json", `{"items":[{"quantity":"many"}]}`, 422, "items.quantity"},
-		{"application/json", `{"nmae":"x"}`, 422, "nmae"},
+		{"application/json", `{"nam":"x"}`, 422, "nam"},
 		{"application/json", `{"name":"` + strings.Repeat("x", 200) + `"}`, 413, ""},
 		{"application/json", `{}` + strings.Repeat(" ", 200), 413, ""},
 	} {
