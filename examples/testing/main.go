@@ -24,13 +24,17 @@ import (
 type Product struct {
 	repository.Meta
 	Stock int64
+	Holds map[string]bool // by order: whether a piece is held for it; false once it was given back
 }
 
 // Order is the state of the saga that sells a product.
 type Order struct{ Product string }
 
-// ErrSoldOut says that there is none left.
-var ErrSoldOut = errors.New("sold out")
+// Errors of Reserve.
+var (
+	ErrSoldOut = errors.New("sold out")
+	ErrTooLate = errors.New("the order was given up before")
+)
 
 // Payments charges and refunds cards, once for each key.
 type Payments interface {
@@ -44,52 +48,67 @@ type Shop struct {
 	Payments Payments
 }
 
-// Reserve takes one piece.
-func (s *Shop) Reserve(ctx context.Context, id string) error {
+// Reserve holds one piece for an order, once, and not after Release.
+func (s *Shop) Reserve(ctx context.Context, id, order string) error {
 	_, err := s.Products.Update(ctx, id, func(_ context.Context, p *Product) error {
-		if p.Stock == 0 {
+		held, known := p.Holds[order]
+		switch {
+		case known && !held:
+			return ErrTooLate
+		case known:
+			return nil
+		case p.Stock == 0:
 			return ErrSoldOut
 		}
-		p.Stock--
+		p.hold(order, true, -1)
 		return nil
 	})
 	return err
 }
 
-// Release gives a piece back.
-func (s *Shop) Release(ctx context.Context, id string) error {
-	_, err := s.Products.Update(ctx, id, func(_ context.Context, p *Product) error { p.Stock++; return nil })
+// Release gives the piece of an order back, once, and sees that a reservation that is still on its way comes too late.
+func (s *Shop) Release(ctx context.Context, id, order string) error {
+	_, err := s.Products.Update(ctx, id, func(_ context.Context, p *Product) error {
+		if held, known := p.Holds[order]; held {
+			p.hold(order, false, +1)
+		} else if !known {
+			p.hold(order, false, 0)
+		}
+		return nil
+	})
 	return err
+}
+
+func (p *Product) hold(order string, held bool, pieces int64) {
+	if p.Holds == nil {
+		p.Holds = map[string]bool{}
+	}
+	p.Holds[order] = held
+	p.Stock += pieces
 }
 
 // Selling is the saga that sells a product: a customer has an hour to confirm.
 func (s *Shop) Selling() *saga.Def[Order] {
 	return saga.Define("sell", 1,
-		saga.Step("reserve", func(ctx context.Context, _ *saga.Call, o *Order) error {
-			if err := s.Reserve(ctx, o.Product); errors.Is(err, ErrSoldOut) {
+		saga.Step("reserve", func(ctx context.Context, c *saga.Call, o *Order) error {
+			err := s.Reserve(ctx, o.Product, c.SagaID())
+			if errors.Is(err, ErrSoldOut) || errors.Is(err, ErrTooLate) {
 				return saga.Reject(err)
-			} else if err != nil {
-				return err
 			}
-			return nil
-		}).Compensate(func(ctx context.Context, c *saga.Call, o *Order) error {
-			if !c.Certain() {
-				return nil // with a database: package barrier, which knows
-			}
-			return s.Release(ctx, o.Product)
-		}),
+			return err
+		}).Compensate(func(ctx context.Context, c *saga.Call, o *Order) error { return s.Release(ctx, o.Product, c.SagaID()) }),
 		saga.Await("confirmed", func(context.Context, *saga.Call, *Order, bool) error { return nil }).Timeout(time.Hour),
 		saga.Step("charge", func(ctx context.Context, c *saga.Call, _ *Order) error { return s.Payments.Charge(ctx, c.Key()) }).
 			Compensate(func(ctx context.Context, c *saga.Call, _ *Order) error { return s.Payments.Refund(ctx, c.Key()) }),
 		saga.Pivot("hand-over", func(context.Context, *saga.Call, *Order) error { return nil }))
 }
 
-// Delivered is an event of the carrier's.
-type Delivered struct{ Product string }
+// Returned is an event of the carrier's.
+type Returned struct{ Product, Order string }
 
-// Restock handles Delivered.
-func (s *Shop) Restock(ctx context.Context, m messaging.Message[Delivered]) error {
-	return s.Release(ctx, m.Data.Product)
+// Restock handles Returned.
+func (s *Shop) Restock(ctx context.Context, m messaging.Message[Returned]) error {
+	return s.Release(ctx, m.Data.Product, m.Data.Order)
 }
 
 type freeOfCharge struct{}

@@ -21,7 +21,9 @@ type NewProductEvent struct {
 	Stock int64 `json:"stock"`
 }
 
-func productEvent(p *Product) ProductEvent { return ProductEvent{p.ID, p.SKU, p.Name, p.PriceCents, p.Active} }
+func productEvent(p *Product) ProductEvent {
+	return ProductEvent{p.ID, p.SKU, p.Name, p.PriceCents, p.Active}
+}
 
 // events publishes through an outbox: each event is stored in the transaction of its change.
 type events struct{ outbox messaging.Publisher }
