@@ -137,13 +137,16 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 }
 
 // Hold implements outbox.Store. An entry that does not stop its key has a negative due_at.
-func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, pause time.Duration, stopKey bool) error {
-	due := "(" + o.now + " + $2)"
-	if !stopKey {
+func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, h outbox.Hold) error {
+	due, counted := "("+o.now+" + $2)", ", attempts = attempts + 1"
+	if !h.StopsKey {
 		due = "-" + due
 	}
-	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0, attempts = attempts + 1, due_at = "+due,
-		[]any{owner, pause.Microseconds()}, entries)
+	if h.Uncounted {
+		counted = ""
+	}
+	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0"+counted+", due_at = "+due,
+		[]any{owner, h.Pause.Microseconds()}, entries)
 }
 
 // settle runs a statement on the entries that the owner, $1, still has.
