@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +31,7 @@ func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
 	d.e, made = decode(&d.raw)
 	d.attempt = made + 1 + s.overdue.attempts(&raw, d.e)
 	d.received = time.Now()
+	g.c.heard.Store(d.received.UnixNano())
 	d.unhandled = number(raw.Headers[headerUnhandled])
 	g.mu.Lock()
 	g.open[raw.DeliveryTag] = d
@@ -148,107 +148,4 @@ func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, 
 		return errors.Join(err, d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true}))
 	}
 	return d.g.put(settling{tag: d.raw.DeliveryTag})
-}
-
-// settling is an acknowledgement on its way, or the wish to know that those before it are written.
-type settling struct {
-	tag     uint64
-	requeue bool
-	flushed chan struct{}
-}
-
-// put hands over to settle. There is room for all that can be unsettled, so it waits only for a moment.
-func (g *generation) put(op settling) error {
-	if g.dead() {
-		return messaging.ErrClosed
-	}
-	select {
-	case g.ops <- op:
-		return nil
-	case <-g.gone:
-		return messaging.ErrClosed
-	}
-}
-
-func (g *generation) flush(within time.Duration) {
-	op := settling{flushed: make(chan struct{})}
-	if g.put(op) != nil {
-		return
-	}
-	t := time.NewTimer(within)
-	defer t.Stop()
-	select {
-	case <-op.flushed:
-	case <-g.gone:
-	case <-t.C:
-	}
-}
-
-// settle writes acknowledgements, as many at a time as there are: where all tags up to one are settled, that one
-// acknowledges for all.
-func (g *generation) settle() {
-	next := uint64(1)             // the lowest tag that is not settled
-	ahead := map[uint64]bool{}    // settled tags above it; true: to be acknowledged
-	var batch, flushes []settling // reused
-	for {
-		batch, flushes = batch[:0], flushes[:0]
-		select {
-		case op := <-g.ops:
-			batch = append(batch, op)
-		case <-g.gone:
-			return
-		}
-		for more := true; more; {
-			select {
-			case op := <-g.ops:
-				batch = append(batch, op)
-			default:
-				more = false
-			}
-		}
-		var err error
-		slices.SortFunc(batch, func(a, b settling) int { return int(int64(a.tag) - int64(b.tag)) }) // gives back in order
-		for _, op := range batch {
-			switch {
-			case op.flushed != nil:
-				flushes = append(flushes, op)
-			case op.requeue:
-				err = errors.Join(err, g.ch.Nack(op.tag, false, true))
-				ahead[op.tag] = false
-			default:
-				ahead[op.tag] = true
-			}
-		}
-		var last uint64
-		for {
-			ack, ok := ahead[next]
-			if !ok {
-				break
-			}
-			if ack {
-				last = next
-			}
-			delete(ahead, next)
-			next++
-		}
-		if last > 0 {
-			err = errors.Join(err, g.ch.Ack(last, true))
-		}
-		for tag, ack := range ahead {
-			if ack {
-				err = errors.Join(err, g.ch.Ack(tag, false))
-				ahead[tag] = false
-			}
-		}
-		for _, op := range flushes {
-			close(op.flushed)
-		}
-		if err != nil { // a write failed: so has the connection, which its watcher notices
-			select {
-			case <-g.gone:
-				return
-			case <-time.After(time.Second):
-			}
-		}
-	}
 }
