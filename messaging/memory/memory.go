@@ -64,6 +64,8 @@ type queue struct {
 	place    uint64 // the last one given
 	delayed  int
 	unacked  int
+	// waiting are the streams that can take a message, the next one first: consumers of a queue take turns.
+	waiting []*stream
 	dead     []messaging.DeadLetter
 }
 
@@ -85,6 +87,20 @@ func (q *queue) push(e messaging.Envelope, attempt, unhandled int) {
 func (q *queue) giveBack(it item) {
 	i := sort.Search(len(q.ready), func(i int) bool { return q.ready[i].place > it.place })
 	q.ready = slices.Insert(q.ready, i, it)
+}
+
+// next reports whether it is a stream's turn, which waits from now on.
+func (q *queue) next(s *stream) bool {
+	if !slices.Contains(q.waiting, s) {
+		q.waiting = append(q.waiting, s)
+	}
+	return q.waiting[0] == s
+}
+
+// leave ends the wait of a stream. It reports whether another one may take a message in its place.
+func (q *queue) leave(s *stream) (another bool) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *stream) bool { return w == s })
+	return len(q.waiting) > 0 && len(q.ready) > 0
 }
 
 func (q *queue) size() int { return len(q.ready) + q.delayed + q.unacked }

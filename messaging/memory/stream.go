@@ -19,6 +19,7 @@ type stream struct {
 
 // Receive implements messaging.Stream.
 func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
+	defer s.leave()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -28,7 +29,7 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.b.mu.Unlock()
 			return nil, messaging.ErrClosed
 		}
-		if len(s.q.ready) > 0 && len(s.out) < s.prefetch {
+		if len(s.out) < s.prefetch && s.q.next(s) && len(s.q.ready) > 0 {
 			d := &delivery{s: s, item: s.q.ready[0]}
 			s.q.ready[0] = item{}
 			s.q.ready = s.q.ready[1:]
@@ -44,6 +45,15 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// leave lets the next stream of the queue take a message.
+func (s *stream) leave() {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	if s.q.leave(s) {
+		s.b.wake()
 	}
 }
 
