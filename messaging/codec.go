@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Codec encodes payloads and decodes bodies of one content type. It is safe for concurrent use.
+// Codec encodes payloads and decodes bodies of one content type. It is safe for concurrent use. JSON needs
+// none; package protobuf has that of Protocol Buffers.
 type Codec interface {
 	// ContentType is the media type, such as "application/x-protobuf".
 	ContentType() string

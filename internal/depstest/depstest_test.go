@@ -74,6 +74,7 @@ func TestPackages(t *testing.T) {
 
 		"messaging":                    slices.Concat(otel, shared),
 		"messaging/cqrs":               slices.Concat(otel, shared),
+		"messaging/protobuf":           slices.Concat(otel, shared, under("messaging"), []string{"google.golang.org/protobuf"}),
 		"messaging/memory":             slices.Concat(otel, shared, under("messaging")),
 		"messaging/rabbitmq":           slices.Concat(otel, shared, under("messaging"), []string{"github.com/rabbitmq/amqp091-go"}),
 		"messaging/outbox":             slices.Concat(otel, shared, under("messaging")),

@@ -66,7 +66,7 @@ type queue struct {
 	unacked  int
 	// waiting are the streams that can take a message, the next one first: consumers of a queue take turns.
 	waiting []*stream
-	dead     []messaging.DeadLetter
+	dead    []messaging.DeadLetter
 }
 
 type item struct {
