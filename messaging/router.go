@@ -127,9 +127,14 @@ type GroupConfig struct {
 	Unhandled Retry
 	// Dedup applies each message once. Default none: handlers see duplicates.
 	Dedup Deduplicator
-	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
-	// retried come later. Default false.
+	// Ordered handles the messages of one key one at a time within a process, in the order in which they came. Messages
+	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
+	// place. Default false.
 	Ordered bool
+	// SingleActive has one process of all that run the group handle its messages at a time: with Ordered the order of a key
+	// holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does not
+	// grow with their number. A group's queue keeps what it was made with. Default false.
+	SingleActive bool
 	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the handler
 	// returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
 	Timeout time.Duration
@@ -234,7 +239,7 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
-	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch}
+	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, SingleActive: g.cfg.SingleActive}
 	for t := range g.exact {
 		s.Patterns = append(s.Patterns, t)
 	}

@@ -64,6 +64,7 @@ type queue struct {
 	place    uint64 // the last one given
 	delayed  int
 	unacked  int
+	streams  []*stream // that are open, the oldest first
 	// waiting are the streams that can take a message, the next one first: consumers of a queue take turns.
 	waiting []*stream
 	dead    []messaging.DeadLetter
@@ -91,6 +92,9 @@ func (q *queue) giveBack(it item) {
 
 // next reports whether it is a stream's turn, which waits from now on.
 func (q *queue) next(s *stream) bool {
+	if s.single && q.streams[0] != s {
+		return false
+	}
 	if !slices.Contains(q.waiting, s) {
 		q.waiting = append(q.waiting, s)
 	}
@@ -238,7 +242,9 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 			q.patterns = append(q.patterns, p)
 		}
 	}
-	return &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), out: map[*delivery]struct{}{}}, nil
+	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, out: map[*delivery]struct{}{}}
+	q.streams = append(q.streams, opened)
+	return opened, nil
 }
 
 func (b *Broker) queue(name string) *queue {

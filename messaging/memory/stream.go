@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -14,6 +15,7 @@ type stream struct {
 	q        *queue
 	prefetch int
 	stopped  bool
+	single   bool // receives only while it is the oldest of the queue
 	out      map[*delivery]struct{}
 }
 
@@ -76,6 +78,7 @@ func (s *stream) Close() error {
 		s.q.unacked--
 	}
 	clear(s.out)
+	s.q.streams = slices.DeleteFunc(s.q.streams, func(other *stream) bool { return other == s })
 	s.b.wake()
 	return nil
 }

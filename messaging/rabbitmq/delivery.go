@@ -69,8 +69,13 @@ func (d *delivery) Ack(context.Context) error {
 	return d.g.put(settling{tag: d.raw.DeliveryTag})
 }
 
-// Requeue implements messaging.Delivery.
+// Requeue implements messaging.Delivery. Of a single active consumer the end of its channel gives it back, in its place:
+// before, it would come to the same consumer again, and a quorum queue without a delivery limit puts what is rejected to
+// its end.
 func (d *delivery) Requeue(context.Context) error {
+	if d.s.sub.SingleActive {
+		return nil
+	}
 	if err := d.claim(); err != nil {
 		return err
 	}

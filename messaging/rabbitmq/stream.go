@@ -202,7 +202,7 @@ func (s *stream) consume(c *conn, declare bool) (*generation, error) {
 		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8),
 			open: map[uint64]*delivery{}}
 		if declare {
-			err = s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+			err = s.b.declareGroup(ch, s.sub)
 		}
 		if err == nil {
 			err = ch.Qos(s.sub.Prefetch, 0, false)
@@ -274,13 +274,13 @@ func (s *stream) declareOn(c *conn) error {
 		return err
 	}
 	defer ch.Close() // the server closes it when it refuses something; that is in err already
-	return s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+	return s.b.declareGroup(ch, s.sub)
 }
 
 // redeclare declares the topology and waits for it.
 func (s *stream) redeclare(ctx context.Context) error {
 	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
-		return struct{}{}, s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+		return struct{}{}, s.b.declareGroup(ch, s.sub)
 	})
 	return err
 }
@@ -341,6 +341,9 @@ func (s *stream) Stop() error {
 	s.mu.Unlock()
 	if g == nil || g.dead() {
 		return nil
+	}
+	if s.sub.SingleActive {
+		return nil // Close ends the channel: before, the next consumer would overtake running handlers
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/messaging"
 )
 
 // delays is the ladder of pauses for which queues are made; a pause is rounded up to a step. Longer ones are rounded up
@@ -117,7 +119,8 @@ func (b *Broker) declare(ch *amqp.Channel, name string, args amqp.Table) error {
 }
 
 // declareGroup makes what a group needs. It is repeated on every channel.
-func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string) error {
+func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) error {
+	group := sub.Group
 	if err := b.declareExchange(ch); err != nil {
 		return err
 	}
@@ -125,6 +128,9 @@ func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string)
 		return err
 	}
 	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
+	if sub.SingleActive {
+		args["x-single-active-consumer"] = true
+	}
 	switch limit := b.cfg.DeliveryLimit; {
 	case b.cfg.Classic || limit == 0:
 	case limit < 0:
@@ -135,7 +141,7 @@ func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string)
 	if err := b.declare(ch, group, args); err != nil || b.cfg.Passive {
 		return err
 	}
-	for _, p := range patterns {
+	for _, p := range sub.Patterns {
 		if err := ch.QueueBind(group, p, b.cfg.Exchange, false, nil); err != nil {
 			return b.topology(err)
 		}

@@ -78,7 +78,7 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 			continue
 		}
 		s, ok := text(v)
-		if !ok {
+		if !ok && v != nil {
 			continue
 		}
 		if attr, isEvent := cutPrefix(lower); !isEvent || !setAttribute(&e, attr, s) {
@@ -181,8 +181,6 @@ func text(v any) (string, bool) {
 		return fmt.Sprint(v), true
 	case amqp.Decimal:
 		return decimal(v), true
-	case nil:
-		return "", true
 	case amqp.Table:
 		return jsonText(map[string]any(v))
 	case []any:
