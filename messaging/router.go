@@ -131,6 +131,9 @@ type GroupConfig struct {
 	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
 	// place. Default false.
 	Ordered bool
+	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets the
+	// events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.
+	Ephemeral bool
 	// SingleActive has one process of all that run the group handle its messages at a time: with Ordered the order of a key
 	// holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does not
 	// grow with their number. A group's queue keeps what it was made with. Default false.
@@ -239,7 +242,7 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
-	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, SingleActive: g.cfg.SingleActive}
+	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, Ephemeral: g.cfg.Ephemeral, SingleActive: g.cfg.SingleActive}
 	for t := range g.exact {
 		s.Patterns = append(s.Patterns, t)
 	}

@@ -459,3 +459,35 @@ func TestSingleActiveProcess(t *testing.T) {
 		}
 	})
 }
+
+// Every process of an ephemeral group gets every event, and its queue goes with it.
+func TestEphemeralGroup(t *testing.T) {
+	in(t, messaging.RouterConfig{}, func(w *world) {
+		t := w.t
+		var n atomic.Int32
+		handle := func(r *messaging.Router) {
+			g := r.Group("cache", messaging.GroupConfig{Ephemeral: true, Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(time.Second)}})
+			messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { n.Add(1); return errBoom })
+		}
+		handle(w.r)
+		w.start()
+		second := messaging.Must(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
+		handle(second)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- second.Run(ctx) }()
+		synctest.Wait()
+		w.publish("a", 1)
+		w.sleep(time.Minute)
+		if n.Load() != 4 {
+			t.Errorf("%d attempts, want two in each process", n.Load())
+		}
+		stop()
+		if err := errors.Join(<-done, w.end()); err != nil {
+			t.Error(err)
+		}
+		if err := w.Publish(t.Context(), "a", 1); !errors.Is(err, messaging.ErrUnroutable) {
+			t.Errorf("publish afterwards: %v, want ErrUnroutable", err)
+		}
+	})
+}

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
 )
 
@@ -236,13 +237,16 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 	if b.closed {
 		return nil, messaging.ErrClosed
 	}
+	if s.Ephemeral {
+		s.Group += "." + id.New()
+	}
 	q := b.queue(s.Group)
 	for _, p := range s.Patterns {
 		if !slices.Contains(q.patterns, p) {
 			q.patterns = append(q.patterns, p)
 		}
 	}
-	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, out: map[*delivery]struct{}{}}
+	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral, out: map[*delivery]struct{}{}}
 	q.streams = append(q.streams, opened)
 	return opened, nil
 }

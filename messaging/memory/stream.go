@@ -16,7 +16,9 @@ type stream struct {
 	prefetch int
 	stopped  bool
 	single   bool // receives only while it is the oldest of the queue
-	out      map[*delivery]struct{}
+	// ephemeral: the queue is this stream's, and is removed with it.
+	ephemeral bool
+	out       map[*delivery]struct{}
 }
 
 // Receive implements messaging.Stream.
@@ -78,6 +80,9 @@ func (s *stream) Close() error {
 		s.q.unacked--
 	}
 	clear(s.out)
+	if s.ephemeral {
+		delete(s.b.queues, s.q.name)
+	}
 	s.q.streams = slices.DeleteFunc(s.q.streams, func(other *stream) bool { return other == s })
 	s.b.wake()
 	return nil
@@ -151,6 +156,10 @@ func (d *delivery) DeadLetter(_ context.Context, reason error) error {
 		l := messaging.DeadLetter{Envelope: d.e, Attempts: d.attempt, Origin: q.name}
 		if reason != nil {
 			l.Reason = reason.Error()
+		}
+		if d.s.ephemeral {
+			b.cfg.Logger.Error("memory: a message of an ephemeral group was dropped", "group", q.name, "message_id", d.e.ID, "error", reason)
+			return
 		}
 		if len(q.dead) >= b.cfg.MaxDeadLetters {
 			b.cfg.Logger.Error("memory: a dead letter was dropped for lack of room", "group", q.name, "message_id", q.dead[0].ID)

@@ -97,6 +97,9 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	if d.g.c.lacks(&msg) > 0 {
 		return d.DeadLetter(ctx, errors.Join(errors.New("rabbitmq: its headers leave no room for another attempt"), reason))
 	}
+	if d.s.sub.Ephemeral {
+		return d.retryHere(msg, delay)
+	}
 	if delay <= 0 {
 		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
 	}
@@ -105,6 +108,26 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		msg.Headers[headerWait] = int64(rest / time.Second)
 	}
 	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+}
+
+// retryHere puts a message to the end of its own queue after the delay. It counts as not settled until then. An ephemeral
+// group has no queues for retries: its name would leave them behind.
+func (d *delivery) retryHere(msg amqp.Publishing, delay time.Duration) error {
+	if err := d.claim(); err != nil {
+		return err
+	}
+	go func() { // ends with the stream
+		if backoff.Sleep(d.s.ctx, delay) != nil {
+			return // the queue goes too
+		}
+		ctx, cancel := context.WithTimeout(d.s.ctx, rpcTimeout)
+		defer cancel()
+		err := d.replace(ctx, d.s.sub.Group, msg, func() error { return d.s.redeclare(ctx) })
+		if err != nil && d.s.ctx.Err() == nil {
+			d.s.b.cfg.Logger.Warn("rabbitmq: a message of an ephemeral group cannot be retried", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+		}
+	}()
+	return nil
 }
 
 // waitOn puts a message that has not waited long enough back to the retries. No attempt was made of it.
@@ -120,6 +143,10 @@ func (d *delivery) waitOn(wait time.Duration) {
 // DeadLetter implements messaging.Delivery.
 func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 	group := d.s.sub.Group
+	if d.s.sub.Ephemeral {
+		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a message of an ephemeral group was dropped", "group", group, "message_id", d.e.ID, "error", reason)
+		return d.Ack(ctx)
+	}
 	msg := again(&d.raw, d.e)
 	msg.Headers[headerAttempts] = int64(d.attempt)
 	msg.Headers[headerOrigin] = group
@@ -142,6 +169,11 @@ func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, 
 	if err := d.claim(); err != nil {
 		return err
 	}
+	return d.replace(ctx, queue, msg, declare)
+}
+
+// replace does what move does with a delivery that is claimed.
+func (d *delivery) replace(ctx context.Context, queue string, msg amqp.Publishing, declare func() error) error {
 	err := d.s.b.pub.one(ctx, "", queue, msg)
 	if errors.Is(err, messaging.ErrUnroutable) {
 		if err = declare(); err == nil {

@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
 )
 
@@ -45,6 +46,9 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
+	if sub.Ephemeral {
+		sub.Group += "." + id.New()
+	}
 	s := &stream{b: b, sub: sub, done: make(chan struct{}), changed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	b.mu.Lock()
@@ -376,6 +380,12 @@ func (s *stream) Close() error {
 	g.flush(bye)
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()
+	if s.sub.Ephemeral {
+		_, derr := rpc(ctx, g.c, func() (int, error) { return g.ch.QueueDelete(s.sub.Group, false, false, false) }, nil)
+		if derr != nil && !g.dead() { // the server removes it in a while
+			s.b.cfg.Logger.Warn("rabbitmq: the queue of an ephemeral group was not deleted", "group", s.sub.Group, "error", derr)
+		}
+	}
 	_, cerr := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() }, nil)
 	if cerr == nil || g.dead() || errors.Is(cerr, amqp.ErrClosed) {
 		return err

@@ -124,6 +124,9 @@ func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) erro
 	if err := b.declareExchange(ch); err != nil {
 		return err
 	}
+	if sub.Ephemeral {
+		return b.declareEphemeral(ch, sub)
+	}
 	if err := b.declare(ch, deadQueue(group), b.args("")); err != nil {
 		return err
 	}
@@ -141,12 +144,28 @@ func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) erro
 	if err := b.declare(ch, group, args); err != nil || b.cfg.Passive {
 		return err
 	}
+	return b.bind(ch, sub)
+}
+
+func (b *Broker) bind(ch *amqp.Channel, sub messaging.Subscription) error {
 	for _, p := range sub.Patterns {
-		if err := ch.QueueBind(group, p, b.cfg.Exchange, false, nil); err != nil {
+		if err := ch.QueueBind(sub.Group, p, b.cfg.Exchange, false, nil); err != nil {
 			return b.topology(err)
 		}
 	}
 	return nil
+}
+
+// ephemeralExpires is how long the queue of an ephemeral group stays without its consumer: a lost connection is shorter.
+const ephemeralExpires = 5 * time.Minute
+
+// declareEphemeral makes the queue of a single stream, also with Config.Passive: no operator can make it.
+func (b *Broker) declareEphemeral(ch *amqp.Channel, sub messaging.Subscription) error {
+	args := amqp.Table{"x-expires": ephemeralExpires.Milliseconds()}
+	if _, err := ch.QueueDeclare(sub.Group, true, false, false, false, args); err != nil {
+		return b.topology(err)
+	}
+	return b.bind(ch, sub)
 }
 
 // declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue.
