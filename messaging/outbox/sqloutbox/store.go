@@ -18,10 +18,10 @@ func (o *Outbox) lock(ctx context.Context) error {
 	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
 		return nil
 	}
-	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort all that
+	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read all that
 	// waits: statistics of a time when all events were held say that next to none is new.
 	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
-		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)`)
+		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)`)
 	if err == nil {
 		_, err = o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
 	}
