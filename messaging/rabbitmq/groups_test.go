@@ -90,7 +90,7 @@ func TestUnbindAndDeleteGroup(t *testing.T) {
 	}
 	op := raw(t, url)
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // a quorum queue takes a moment to count
-		if q, err := op.QueueInspect("g"); err != nil {
+		if q, err := op.QueueDeclarePassive("g", true, false, false, false, nil); err != nil {
 			t.Fatal(err)
 		} else if q.Messages == 1 && q.Consumers == 0 {
 			break
@@ -109,7 +109,7 @@ func TestUnbindAndDeleteGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{"g", "g.dead", "g.retry.100ms"} {
-		if _, err := raw(t, url).QueueInspect(q); !isNotFound(err) {
+		if _, err := raw(t, url).QueueDeclarePassive(q, true, false, false, false, nil); !isNotFound(err) {
 			t.Errorf("queue %s: %v, want none", q, err)
 		}
 	}
