@@ -56,6 +56,10 @@ func proxyMain(name, upstream, addr string) error {
 		body := []byte(`{"id":"7","name":"Ana","email":"ana@example.com","roles":["customer"],"active":true}`)
 		return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
+			if strings.HasSuffix(r.URL.Path, "/large") {
+				_, _ = w.Write(make([]byte, 1<<20))
+				return
+			}
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(body)
 		}))

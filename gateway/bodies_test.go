@@ -1,9 +1,12 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -111,5 +114,60 @@ func TestClientThatStallsIsNoFailureOfTheService(t *testing.T) {
 	}
 	if a := do(t, "POST", url+"/a", "x"); a.StatusCode != 200 {
 		t.Fatalf("after it: %d", a.StatusCode)
+	}
+}
+
+// An answer that begins before the body was read ends its connection, else net/http panics at the next request there.
+// One that begins after it does not.
+func TestAnswersBeforeTheEndOfTheBody(t *testing.T) {
+	read := upstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	early := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			_ = c.Close()
+		}
+	})
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Logger: slog.New(slog.DiscardHandler), Routes: []gateway.Route{
+		{Prefix: "/read", Upstreams: []string{read}}, {Prefix: "/early", Upstreams: []string{early}},
+	}}))
+	defer gw.CloseIdleConnections()
+	var log logs
+	srv := gateway.NewServer("", gw)
+	srv.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&log, nil), slog.LevelError)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	for path, closes := range map[string]bool{"/read": false, "/early": true} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+		r := bufio.NewReader(c)
+		if _, err := io.WriteString(c, head); err != nil {
+			t.Fatal(err)
+		}
+		if !closes {
+			_, _ = io.WriteString(c, "hello")
+		}
+		res, err := http.ReadResponse(r, nil)
+		if err != nil || res.StatusCode != 200 || res.Close != closes {
+			t.Fatalf("%s: got %+v %v, want 200 and closing %v", path, res, err, closes)
+		}
+		_ = res.Body.Close()
+		if closes {
+			_, _ = io.WriteString(c, "hello"+head+"hello")
+			if rest, err := io.ReadAll(r); len(rest) > 0 {
+				t.Errorf("%s: %q after the end, %v", path, rest, err)
+			}
+		}
+		_ = c.Close()
+	}
+	if strings.Contains(log.String(), "panic") {
+		t.Error(log.String())
 	}
 }

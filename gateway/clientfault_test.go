@@ -315,3 +315,28 @@ func TestGuardStaysOnAfterConnect(t *testing.T) {
 		t.Errorf("%d smuggled, answers: %s", arrived.Load(), text)
 	}
 }
+
+// A service that ends the connection of a header that is too large for it is not unhealthy.
+func TestLargeHeadersShutNoServiceOff(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header.Get("X-A")) > 4<<10 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	var v verdicts
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{OnCall: v.called}}}})
+	for range 6 {
+		if a := do(t, "POST", url+"/a", "", "X-A", strings.Repeat("a", 9<<10)); a.StatusCode != 431 {
+			t.Errorf("got %s, want 431", a.Status)
+		}
+	}
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 || v.failures.Load() != 0 {
+		t.Errorf("the next client got %s after %d failures", a.Status, v.failures.Load())
+	}
+	for range 5 { // with a small header it is a failure
+		do(t, "POST", url+"/a", "", "X-A", strings.Repeat("a", 5<<10))
+	}
+	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 {
+		t.Errorf("after five failures: got %s, want 503", a.Status)
+	}
+}

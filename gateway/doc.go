@@ -1,18 +1,20 @@
-// Package gateway is an API gateway: an http.Handler that verifies the caller and sends each request to the service that
-// its path names.
+// Package gateway is an API gateway: an http.Handler that verifies the caller and sends each request to the service
+// that its path names.
 //
 //	gw, err := gateway.New(gateway.Config{
 //	    Auth: verifier,
 //	    Routes: []gateway.Route{
 //	        {Prefix: "/users", Upstreams: []string{"http://users:8000"}, Public: []string{"POST /token"}},
-//	        {Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"}, Roles: []string{"customer"}},
+//	        {Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"}, Roles: roles},
 //	    },
 //	})
 //	...
 //	go gw.Run(ctx) // looks at the instances
 //	err = gateway.NewServer(":8080", gw).ListenAndServe()
 //
-// It answers /health, /health/services and /openapi.json itself, unless a route has that very prefix.
+// Routes are chosen by host, prefix, method and header. Upstreams are addresses, or names that DNS or another Registry
+// finds the instances of: "dns+http://users:8000". It answers /health, /health/services and /openapi.json itself,
+// unless a route has that very prefix; the latter two only to callers that a route admits.
 //
 // # Guarantees
 //
@@ -31,17 +33,24 @@
 //     again, within a budget, and only while nothing of the body has been read.
 //   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
 //     goes away ends the request at the service, is 499 in logs and metrics, and is no failure of the service.
-//   - Each instance has a circuit breaker, which only 5xx and missing answers open.
+//   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens none.
+//     When more breakers are open than Route.MaxEjection allows, none is followed.
+//   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others
+//     only those whose outcome is unknown, if an instance accepts connections again within Route.DialWait.
 //   - A request has one server span, that of middleware around the gateway where there is one, and a client span for
-//     each attempt, which is what the service is told.
+//     each attempt, whose context the service gets.
 //   - A reload fails no request. With an invalid configuration the old one goes on serving.
 //
 // docs/gateway.md lists what is removed, added and refused, why, and the test of each.
 //
+// docs/coming-from-traefik.md shows what settings of Traefik, KrakenD and nginx are here.
+//
 // # What it does not do
 //
-// It makes no tokens, caches no answers and compresses nothing. It changes no Location and no cookie's path: services
-// learn their prefix from X-Forwarded-Prefix. Behind an http.Server without Guard, a request with both Content-Length
-// and Transfer-Encoding is not refused: net/http drops the length and reads the body as chunked, and so it is passed
-// on.
+// It makes no tokens and compresses nothing. It has no cache, aggregates no answers, translates no gRPC-Web, loads no
+// plugins at run time and has no admin API: Route.Middleware is Go, and Reload and gatewayyaml.Watch change routes.
+// Routes have no regular expressions, and SRV targets of higher priorities are not used. It changes no Location and no
+// cookie's path: services learn their prefix from X-Forwarded-Prefix. Behind an http.Server without Guard, a request
+// with both Content-Length and Transfer-Encoding is not refused: net/http drops the length and reads the body as
+// chunked, and so it is passed on.
 package gateway

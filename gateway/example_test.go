@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"time"
 
 	"github.com/sillar-go/sillar/gateway"
@@ -44,4 +47,38 @@ func ExampleGateway_Reload() {
 	var wrong *gateway.RouteError
 	fmt.Println(errors.As(err, &wrong), wrong.Prefix, wrong.Field)
 	// Output: true /users upstreams
+}
+
+// fixed is a registry of one service, whose instances do not change.
+type fixed []gateway.Instance
+
+func (f fixed) Watch(ctx context.Context, _ *url.URL, update func([]gateway.Instance)) error {
+	update(f)
+	<-ctx.Done()
+	return nil
+}
+
+// A registry of one's own finds the instances of an upstream.
+func ExampleRegistry() {
+	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "Host: ", r.Host) }))
+	defer users.Close()
+	gw := gateway.Must(gateway.New(gateway.Config{
+		Anonymous:  true,
+		Logger:     slog.New(slog.DiscardHandler),
+		Registries: map[string]gateway.Registry{"fixed": fixed{{Address: users.Listener.Addr().String(), Weight: 1}}},
+		Routes:     []gateway.Route{{Prefix: "/users", Upstreams: []string{"fixed+http://users.internal"}}},
+	}))
+	defer gw.CloseIdleConnections()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- gw.Run(ctx) }()
+
+	w := httptest.NewRecorder()
+	gw.ServeHTTP(w, httptest.NewRequest("GET", "/users/7", nil))
+	fmt.Println(w.Code, w.Body)
+	cancel()
+	fmt.Println(<-ended)
+	// Output:
+	// 200 Host: users.internal
+	// <nil>
 }

@@ -291,7 +291,7 @@ func (s *scanner) endHead() {
 	}
 }
 
-// chunk reads a byte of what surrounds chunks, and says whether it may stand there.
+// chunk reads a byte of what surrounds chunks, and reports whether it may stand there.
 func (s *scanner) chunk(c byte) bool {
 	s.line++
 	switch s.state {

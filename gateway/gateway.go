@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,23 +21,17 @@ type Gateway struct {
 	cfg   Config
 	cors  *CORS
 	owned map[string]struct{}
+	// ownedShapes are the lengths of owned names by their first letter.
+	ownedShapes [256]uint64
 	// traceFields are the headers of the propagator, and baggage where it is dropped.
 	traceFields []string
-	plain       *http.Transport // HTTP/1.1, and HTTP/2 over TLS
-	h2c         *http.Transport
 	telemetry   *telemetry
+	discovery   discovery
 	health      cache[map[string]ServiceHealth]
 	openapi     cache[[]byte]
 
 	reload sync.Mutex
 	table  atomic.Pointer[table]
-}
-
-// table is what a reload replaces.
-type table struct {
-	routes   []*route
-	byPrefix map[string]*route
-	byPlain  map[string]*route // by plainPath of the prefix
 }
 
 // New returns a gateway, or an error when the Config makes no sense or leaves out what is unsafe to leave out.
@@ -46,7 +41,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	cors, err := cfg.CORS.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -70,15 +65,27 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Title == "" {
 		cfg.Title = "API"
 	}
-	g := &Gateway{cfg: cfg, cors: cors, owned: map[string]struct{}{strings.ToLower(correlation.Header): {}}}
+	registries := map[string]Registry{"dns": DNS{}, "dnssrv": DNS{SRV: true}}
+	maps.Copy(registries, cfg.Registries)
+	cfg.Registries = registries
+	g := &Gateway{
+		cfg:       cfg,
+		cors:      cors,
+		discovery: discovery{changed: make(chan struct{}, 1)},
+		owned:     map[string]struct{}{},
+	}
+	g.own(strings.ToLower(correlation.Header))
 	for _, name := range owned {
-		g.owned[name] = struct{}{}
+		g.own(name)
+	}
+	for _, prefix := range ownedPrefixes {
+		g.ownedShapes[prefix[0]] = ^uint64(0)
 	}
 	for _, name := range cfg.RemoveHeaders {
 		if len(name) < minOwned {
 			return nil, fmt.Errorf("gateway: Config.RemoveHeaders: %q is shorter than %d characters", name, minOwned)
 		}
-		g.owned[folded(name)] = struct{}{}
+		g.own(folded(name))
 	}
 	for claim, name := range cfg.Claims {
 		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
@@ -86,7 +93,7 @@ func New(cfg Config) (*Gateway, error) {
 				"gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name,
 			)
 		}
-		g.owned[folded(name)] = struct{}{}
+		g.own(folded(name))
 	}
 	for _, p := range cfg.TrustedProxies {
 		if !p.IsValid() {
@@ -102,12 +109,12 @@ func New(cfg Config) (*Gateway, error) {
 	if g.telemetry, err = newTelemetry(cfg, standard); err != nil {
 		return nil, err
 	}
-	g.plain, g.h2c = newTransports(cfg.UpstreamTLS)
 	t, err := g.newTable(cfg.Routes, nil)
 	if err != nil {
 		return nil, err
 	}
 	g.table.Store(t)
+	g.discovery.want(t.sources)
 	return g, nil
 }
 
@@ -120,7 +127,7 @@ func Must(g *Gateway, err error) *Gateway {
 }
 
 // Reload replaces the routes. Requests at work keep the old ones; instances whose address and breaker stay keep what is
-// known of them. With an error nothing has changed.
+// known of them, and those that leave finish their requests. With an error nothing has changed.
 func (g *Gateway) Reload(routes []Route) error {
 	g.reload.Lock()
 	defer g.reload.Unlock()
@@ -130,63 +137,16 @@ func (g *Gateway) Reload(routes []Route) error {
 		return err
 	}
 	g.table.Store(next)
+	g.discovery.want(next.sources)
 	g.health.forget()
 	g.openapi.forget()
-	kept := next.instances()
-	for key := range old.instances() {
-		if _, ok := kept[key]; !ok { // connections to who is gone would wait for their idle timeout
-			g.CloseIdleConnections()
-			break
-		}
-	}
+	leave(old.instances(), next.instances())
 	return nil
 }
 
 // CloseIdleConnections closes the connections to services that no request uses.
 func (g *Gateway) CloseIdleConnections() {
-	g.plain.CloseIdleConnections()
-	g.h2c.CloseIdleConnections()
-}
-
-func (g *Gateway) newTable(routes []Route, old *table) (*table, error) {
-	t := &table{byPrefix: map[string]*route{}, byPlain: map[string]*route{}}
-	names := map[string]bool{}
-	known := old.instances()
-	for _, cfg := range routes {
-		cfg, err := cfg.withDefaults()
-		if err != nil {
-			return nil, err
-		}
-		plain := plainPath(cfg.Prefix)
-		if t.byPlain[plain] != nil {
-			return nil, &RouteError{cfg.Prefix, "prefix", errors.New("another route has it")}
-		}
-		if names[cfg.Name] {
-			return nil, &RouteError{cfg.Prefix, "name", fmt.Errorf("another route is %q", cfg.Name)}
-		}
-		if g.cfg.Anonymous && len(cfg.Roles) > 0 {
-			return nil, &RouteError{cfg.Prefix, "roles", errors.New("with Config.Anonymous nobody has any")}
-		}
-		r, err := g.newRoute(cfg, known)
-		if err != nil {
-			return nil, err
-		}
-		names[cfg.Name] = true
-		t.byPrefix[cfg.Prefix], t.byPlain[plain] = r, r
-		t.routes = append(t.routes, r)
+	for _, i := range g.table.Load().instances() {
+		i.transport.CloseIdleConnections()
 	}
-	return t, nil
-}
-
-// instances returns those of all routes by what makes them the same.
-func (t *table) instances() map[string]*instance {
-	all := map[string]*instance{}
-	if t != nil {
-		for _, r := range t.routes {
-			for _, i := range r.instances {
-				all[i.key] = i
-			}
-		}
-	}
-	return all
 }

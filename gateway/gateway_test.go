@@ -20,7 +20,10 @@ import (
 	"github.com/sillar-go/sillar/gateway"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Connections that net/http ends with an answer linger for half a second.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // tokens maps a token to a subject and its roles.
 type tokens map[string][]string

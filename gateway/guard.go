@@ -26,15 +26,15 @@ const handshakeTimeout = 10 * time.Second
 // default).
 func Guard(l net.Listener) net.Listener { return newGuard(l, nil) }
 
-func newGuard(l net.Listener, told *refusals) *guard {
+func newGuard(l net.Listener, log *rejectionLog) *guard {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &guard{Listener: l, told: told, ready: make(chan accepted), ctx: ctx, cancel: cancel}
+	return &guard{Listener: l, log: log, ready: make(chan accepted), ctx: ctx, cancel: cancel}
 }
 
 // guard accepts for the server, and does handshakes meanwhile: what is spoken is known after them.
 type guard struct {
 	net.Listener
-	told   *refusals
+	log    *rejectionLog
 	begin  sync.Once
 	ready  chan accepted
 	ctx    context.Context //nolint:containedctx // it ends what Close ends
@@ -71,7 +71,7 @@ func (g *guard) run() {
 			continue
 		}
 		if err == nil {
-			c = &guarded{Conn: c, told: g.told}
+			c = &guarded{Conn: c, log: g.log}
 		}
 		if !g.hand(accepted{c, err}) || errors.Is(err, net.ErrClosed) {
 			return
@@ -109,19 +109,19 @@ func (g *guard) shake(c *tls.Conn) {
 		g.hand(accepted{conn: c})
 		return
 	}
-	g.hand(accepted{conn: &guardedTLS{guarded{Conn: c, told: g.told}, c}})
+	g.hand(accepted{conn: &guardedTLS{guarded{Conn: c, log: g.log}, c}})
 }
 
 var errFraming = errors.New("gateway: the body's chunks are malformed")
 
 // nonsense takes the place of what follows where chunks are malformed. Wherever that is, net/http fails to understand
-// it, and the handler is told so; were reading to fail, it would seem to it that the client has gone.
+// it, and the handler gets that error; were reading to fail, it would take the client for disconnected.
 const nonsense = "\x00\n\r\n\r\n"
 
 // guarded is a connection that a scanner looks at.
 type guarded struct {
 	net.Conn
-	told     *refusals // nil when nobody is
+	log      *rejectionLog // nil: rejections are not logged
 	scan     scanner
 	nonsense string
 	upgrade  atomic.Bool // another protocol is asked for
@@ -170,9 +170,9 @@ func (c *guarded) Write(p []byte) (int, error) {
 		c.connect.Load() && bytes.HasPrefix(p, []byte("HTTP/1.1 2")) {
 		c.raw.Store(true)
 	}
-	if c.told != nil {
+	if c.log != nil {
 		if answer, ok := ownAnswer(p); ok {
-			c.told.tell(c.RemoteAddr(), answer, c.scan.why) // nobody reads: net/http has just done so, and ends
+			c.log.record(c.RemoteAddr(), answer, c.scan.why) // net/http reads no more
 		}
 	}
 	return c.Conn.Write(p)

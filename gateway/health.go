@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	lookTimeout   = 2 * time.Second
+	checkTimeout  = 2 * time.Second
 	healthFresh   = 2 * time.Second
 	openAPIFresh  = time.Minute
 	maxDocument   = 4 << 20
@@ -39,20 +39,23 @@ type ServiceHealth struct {
 	Up        int `json:"up"`
 }
 
-// serveOwn answers what is the gateway's own, and says whether it was.
+// serveOwn answers what is the gateway's own, and reports whether it was.
 func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool {
 	switch r.URL.Path {
 	case pathHealth, pathServices, pathOpenAPI:
 	default:
 		return false
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || g.table.Load().byPrefix[r.URL.Path] != nil {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || len(g.table.Load().byPrefix[r.URL.Path]) > 0 {
 		return false
 	}
 	r.Pattern = r.URL.Path
-	doc, err := g.own(ctx, r.URL.Path)
+	if r.URL.Path != pathHealth && !g.admitToDocuments(ctx, w, r) {
+		return true
+	}
+	doc, err := g.document(ctx, r.URL.Path)
 	if err != nil {
-		w.gone()
+		w.disconnected()
 		return true
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -64,8 +67,20 @@ func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool 
 	return true
 }
 
-// own is the document at one of the gateway's paths. The error is that the client has gone.
-func (g *Gateway) own(ctx context.Context, path string) ([]byte, error) {
+// admitToDocuments reports whether the caller may read what names the services, and answers when it may not.
+func (g *Gateway) admitToDocuments(ctx context.Context, w *reply, r *http.Request) bool {
+	if g.cfg.Anonymous || g.cfg.PublicDocuments {
+		return true
+	}
+	roles := g.cfg.DocumentRoles
+	if roles == nil {
+		roles = g.table.Load().roles
+	}
+	return g.verify(ctx, w, bearer(r.Header), roles) != nil
+}
+
+// document is what is at one of the gateway's paths. The error is that the client has disconnected.
+func (g *Gateway) document(ctx context.Context, path string) ([]byte, error) {
 	switch path {
 	case pathServices:
 		all, err := g.Services(ctx)
@@ -86,10 +101,10 @@ func (g *Gateway) Services(ctx context.Context) (map[string]ServiceHealth, error
 		var looks sync.WaitGroup
 		all := map[string]ServiceHealth{}
 		for _, r := range g.table.Load().routes {
-			for _, i := range r.instances {
+			for _, i := range r.rotation.Load().all {
 				looks.Go(func() {
 					start := time.Now()
-					status := g.look(ctx, r, i)
+					status := g.check(ctx, r, i.instance)
 					took := float64(time.Since(start).Microseconds()) / 1000
 					mu.Lock()
 					defer mu.Unlock()
@@ -120,9 +135,18 @@ func (g *Gateway) Services(ctx context.Context) (map[string]ServiceHealth, error
 	})
 }
 
-// Run looks at every instance each Config.HealthInterval, until ctx ends. An instance that is down gets requests only
-// when all are. Without Run, only the breakers tell which to avoid.
+// Run checks the health of every instance each Config.HealthInterval, keeps the instances of upstreams that a registry
+// finds, and measures instances, until ctx ends. An unhealthy instance gets requests only when all are. Without Run,
+// only the breakers say which instances to avoid, and upstreams of registries have no instances.
 func (g *Gateway) Run(ctx context.Context) error {
+	measuring, err := g.measureInstances()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = measuring.Unregister() }()
+	var watches sync.WaitGroup
+	watches.Go(func() { g.watchAll(ctx) })
+	defer watches.Wait()
 	if g.cfg.HealthInterval < 0 {
 		<-ctx.Done()
 		return nil
@@ -130,25 +154,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	tick := time.NewTicker(g.cfg.HealthInterval)
 	defer tick.Stop()
 	for {
-		var looks sync.WaitGroup
-		for _, r := range g.table.Load().routes {
-			for _, i := range r.instances {
-				looks.Go(func() {
-					status := g.look(ctx, r, i)
-					// A service without such a path is well: only no answer and 5xx are bad signs.
-					sick := status == 0 || status >= 500
-					if !sick {
-						i.breaker.HalfOpen() // what it learns from its next request is worth more than its time
-					}
-					if ctx.Err() == nil && i.sick.Swap(sick) != sick {
-						g.cfg.Logger.WarnContext(
-							ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", sick,
-						)
-					}
-				})
-			}
-		}
-		looks.Wait()
+		g.checkAll(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -157,23 +163,55 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 }
 
-// look asks an instance how it is, and returns the HTTP status, 0 for none.
-func (g *Gateway) look(ctx context.Context, r *route, i *instance) int {
+// checkAll checks all instances at once.
+func (g *Gateway) checkAll(ctx context.Context) {
+	var checks sync.WaitGroup
+	for _, r := range g.table.Load().routes {
+		for _, i := range r.rotation.Load().all {
+			checks.Go(func() {
+				status := g.check(ctx, r, i.instance)
+				if ctx.Err() == nil {
+					// A service without such a path is healthy: only no answer and 5xx are bad signs.
+					g.checked(ctx, r, i.instance, status == 0 || status >= 500)
+				}
+			})
+		}
+	}
+	checks.Wait()
+}
+
+// checked notes the result of a health check.
+func (g *Gateway) checked(ctx context.Context, r *route, i *instance, failed bool) {
+	enough := r.HealthyAfter
+	if failed {
+		enough = r.UnhealthyAfter
+	} else {
+		i.breaker.HalfOpen() // what it learns from its next request is worth more than its time
+	}
+	if i.checks.add(failed) < enough || i.unhealthy.Swap(failed) == failed {
+		return
+	}
+	g.cfg.Logger.WarnContext(ctx, "gateway: an instance changed", "route", r.Name, "instance", i.url.Host, "down", failed)
+}
+
+// check asks an instance how it is, and returns the HTTP status, 0 for none.
+func (g *Gateway) check(ctx context.Context, r *route, i *instance) int {
 	_, status := g.fetch(ctx, i, r.Health, 64<<10)
 	return status
 }
 
 func (g *Gateway) fetch(ctx context.Context, i *instance, path string, limit int64) ([]byte, int) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url.String()+path, nil)
 	if err != nil {
 		return nil, 0
 	}
+	req.Host = i.host
 	req.Header.Set("Accept", "application/json")
 	ctx, _ = correlation.Ensure(ctx)
 	g.cfg.Propagator.Inject(ctx, propagation.HeaderCarrier(req.Header))
-	res, err := i.base.RoundTrip(req)
+	res, err := i.transport.RoundTrip(req)
 	if err != nil {
 		return nil, 0
 	}

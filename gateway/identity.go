@@ -46,7 +46,7 @@ func folded(name string) string {
 
 // owns reports whether a request of a client must not have the header, under any alias.
 func (g *Gateway) owns(name string) bool {
-	if len(name) < minOwned {
+	if len(name) < minOwned || g.ownedShapes[first(name)]&shape(name) == 0 {
 		return false
 	}
 	f := folded(name)
@@ -54,6 +54,27 @@ func (g *Gateway) owns(name string) bool {
 		return true
 	}
 	return slices.ContainsFunc(ownedPrefixes, func(p string) bool { return strings.HasPrefix(f, p) })
+}
+
+// shape is a bit for the length of a name. With the first letter it tells most headers from all that are owned, without
+// folding them.
+func shape(name string) uint64 { return 1 << min(len(name), 63) }
+
+// first is the first character of a name as folded makes it.
+func first(name string) byte {
+	switch c := name[0]; {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	}
+	return '-'
+}
+
+// own adds a folded name to those that the gateway owns.
+func (g *Gateway) own(name string) {
+	g.owned[name] = struct{}{}
+	g.ownedShapes[name[0]] |= shape(name)
 }
 
 // minOwned is the length of the shortest name that can be owned.
@@ -125,7 +146,7 @@ func claimText(v any) string {
 	return string(text)
 }
 
-// passes says whether a header of the name reaches a service as it was set, and means nothing to the way there.
+// passes reports whether a header of the name reaches a service as it was set, and means nothing to the way there.
 func passes(name string) bool {
 	key := http.CanonicalHeaderKey(name)
 	return len(name) >= 7 && !neverTrailers[key] && !slices.Contains(hop, key) &&
@@ -142,8 +163,8 @@ func headerValue(s string) string {
 	return s
 }
 
-// network is where a client's requests are counted: its address, of IPv6 the network, for whoever has an address there
-// has 2^64 of them.
+// network is where a client's requests are counted: its address, of IPv6 the network, because a client with one
+// address there has 2^64 of them.
 func (g *Gateway) network(r *http.Request) string {
 	addr := g.client(r)
 	if ip, err := netip.ParseAddr(addr); err == nil && ip.Unmap().Is6() {
@@ -254,7 +275,7 @@ func bearer(h http.Header) string {
 	return strings.TrimSpace(token)
 }
 
-// allowed says whether one of roles is wanted.
+// allowed reports whether one of roles is wanted.
 func allowed(want, roles []string) bool {
 	return len(want) == 0 || slices.ContainsFunc(roles, func(r string) bool { return slices.Contains(want, r) })
 }

@@ -25,7 +25,7 @@ func TestOneBrokenInstanceOfThree(t *testing.T) {
 	var good, bad atomic.Int32
 	ok := func(w http.ResponseWriter, r *http.Request) { good.Add(1) }
 	broken := upstream(t, func(w http.ResponseWriter, r *http.Request) { bad.Add(1); w.WriteHeader(500) })
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", RoundRobin: true, Upstreams: []string{upstream(t, ok), broken, upstream(t, ok)}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Balance: gateway.RoundRobin, Upstreams: []string{upstream(t, ok), broken, upstream(t, ok)}}}})
 	failed := 0
 	for range 60 {
 		if do(t, "POST", url+"/a", "").StatusCode != 200 {
@@ -73,8 +73,8 @@ func TestRetries(t *testing.T) {
 	})
 	off := breaker.Config{Failures: -1}
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/dead", Upstreams: []string{gone.URL, fine}, RoundRobin: true, RetryBudget: -1, Breaker: off},
-		{Prefix: "/flaky", Upstreams: []string{flaky, fine}, RoundRobin: true, RetryBudget: -1, Breaker: off},
+		{Prefix: "/dead", Upstreams: []string{gone.URL, fine}, Balance: gateway.RoundRobin, RetryBudget: -1, Breaker: off},
+		{Prefix: "/flaky", Upstreams: []string{flaky, fine}, Balance: gateway.RoundRobin, RetryBudget: -1, Breaker: off},
 		{Prefix: "/budget", Upstreams: []string{flaky, flaky + "/"}, Breaker: off},
 	}})
 	for range 6 { // nothing reached the dead one: a POST with a body may go elsewhere
@@ -163,7 +163,7 @@ func TestSickInstancesGetNothing(t *testing.T) {
 		}
 	})
 	fine := upstream(t, func(http.ResponseWriter, *http.Request) {})
-	gw, url := start(t, gateway.Config{HealthInterval: 5 * time.Millisecond, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{sick, fine}, RoundRobin: true}}})
+	gw, url := start(t, gateway.Config{HealthInterval: 5 * time.Millisecond, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{sick, fine}, Balance: gateway.RoundRobin}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
 	go func() { stopped <- gw.Run(ctx) }()
@@ -298,21 +298,21 @@ func TestRateLimit(t *testing.T) {
 func TestMemoryLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := gateway.NewMemoryLimiter(3)
-		take := func(key string) bool { ok, _, _ := l.Allow(t.Context(), key, 2, 4); return ok }
+		take := func(key string) bool { q, _ := l.Allow(t.Context(), key, 2, 4); return q.OK }
 		for range 4 {
 			if !take("a") {
 				t.Fatal("within the burst")
 			}
 		}
-		_, _, _ = l.Allow(t.Context(), "rare", 1e-20, 1)
-		if ok, after, _ := l.Allow(t.Context(), "rare", 1e-20, 1); ok || after < time.Hour {
-			t.Fatalf("%v %v", ok, after)
+		_, _ = l.Allow(t.Context(), "rare", 1e-20, 1)
+		if q, _ := l.Allow(t.Context(), "rare", 1e-20, 1); q.OK || q.RetryAfter < time.Hour {
+			t.Fatalf("%+v", q)
 		}
-		ok, after, _ := l.Allow(t.Context(), "a", 2, 4)
-		if ok || after != 500*time.Millisecond {
-			t.Fatalf("%v %v", ok, after)
+		q, _ := l.Allow(t.Context(), "a", 2, 4)
+		if q.OK || q.RetryAfter != 500*time.Millisecond || q.Remaining != 0 || q.Reset != 2*time.Second {
+			t.Fatalf("%+v", q)
 		}
-		time.Sleep(after)
+		time.Sleep(q.RetryAfter)
 		if !take("a") || take("a") {
 			t.Fatal("one token after half a second")
 		}

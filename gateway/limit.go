@@ -1,17 +1,114 @@
 package gateway
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
 	"sync"
 	"time"
+
+	"github.com/sillar-go/sillar/internal/problem"
 )
 
 // Limiter counts requests for Route.RateLimit. Package redislimit has one for several gateways.
 type Limiter interface {
-	// Allow takes one of the tokens of key, of which rate a second come back, up to burst. When there is none, it says
-	// when there will be. With an error the request passes.
-	Allow(ctx context.Context, key string, rate float64, burst int) (ok bool, retryAfter time.Duration, err error)
+	// Allow takes one of the tokens of key, of which rate a second come back, up to burst. With an error the request
+	// passes.
+	Allow(ctx context.Context, key string, rate float64, burst int) (Quota, error)
+}
+
+// Quota is what a Limiter says of a request.
+type Quota struct {
+	// OK says that a token was taken.
+	OK bool
+	// RetryAfter is when there will be a token, if there is none.
+	RetryAfter time.Duration
+	// Remaining is how many tokens are left, and Reset when all of them will be there again.
+	Remaining int
+	Reset     time.Duration
+}
+
+// within counts a request, and answers it when it is one too many.
+func (g *Gateway) within(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
+	rt := x.route
+	quota, err := g.cfg.Limiter.Allow(ctx, rt.Name+g.limitKey(r, x), rt.RateLimit.Rate, rt.RateLimit.burst())
+	if ctx.Err() != nil {
+		w.disconnected()
+		return false
+	}
+	if err != nil { // a broken counter must not close the service
+		g.telemetry.log(
+			ctx, slog.LevelError, "gateway: the rate limit cannot be counted, the request passes", slog.Any("error", err),
+			slog.String("route", rt.Name),
+		)
+		return true
+	}
+	if rt.policy != "" {
+		w.policy, w.quota = rt.policy, quota
+	}
+	if !quota.OK {
+		retryAfter(w.Header(), quota.RetryAfter)
+		problem.Write(ctx, w, http.StatusTooManyRequests, "too-many-requests", "Too many requests.")
+	}
+	return quota.OK
+}
+
+// limitKey is what a request is counted by.
+func (g *Gateway) limitKey(r *http.Request, x *exchange) string {
+	limit := x.route.RateLimit
+	switch {
+	case limit.BySubject && x.who != nil:
+		return "|subject:" + x.who.subject
+	case limit.ByHeader != "":
+		if v := r.Header.Get(limit.ByHeader); v != "" {
+			return "|header:" + bounded(v)
+		}
+	case limit.Key != "":
+		if v := g.cfg.LimitKeys[limit.Key](r); v != "" {
+			return "|" + limit.Key + ":" + bounded(v)
+		}
+	}
+	return "|client:" + g.network(r)
+}
+
+// bounded keeps keys short that clients choose.
+func bounded(v string) string {
+	if len(v) <= sha256.Size {
+		return v
+	}
+	sum := sha256.Sum256([]byte(v))
+	return hex.EncodeToString(sum[:])
+}
+
+func (l *RateLimit) burst() int { return cmp.Or(l.Burst, max(1, int(l.Rate))) }
+
+// limitBy checks what requests are counted by, and makes the policy that answers tell.
+func (r *route) limitBy() error {
+	l := r.RateLimit
+	if l == nil {
+		return nil
+	}
+	if l.Key != "" && r.g.cfg.LimitKeys[l.Key] == nil {
+		return fmt.Errorf("key: there is no %q in Config.LimitKeys", l.Key)
+	}
+	if l.Headers {
+		window := max(1, math.Ceil(float64(l.burst())/l.Rate))
+		r.policy = fmt.Sprintf("\"default\";q=%d;w=%.0f", l.burst(), min(window, 1e9))
+	}
+	return nil
+}
+
+// setQuota tells the client of its quota, as draft-ietf-httpapi-ratelimit-headers-10 says.
+func (w *reply) setQuota(h http.Header) {
+	h["Ratelimit-Policy"] = []string{w.policy}
+	reset := min(math.Ceil(max(w.quota.Reset, w.quota.RetryAfter).Seconds()), 1e9)
+	h["Ratelimit"] = []string{fmt.Sprintf("\"default\";r=%d;t=%.0f", w.quota.Remaining, reset)}
 }
 
 // MemoryLimiter counts in this process.
@@ -39,7 +136,7 @@ func NewMemoryLimiter(maxKeys int) *MemoryLimiter {
 }
 
 // Allow implements Limiter.
-func (l *MemoryLimiter) Allow(_ context.Context, key string, rate float64, burst int) (bool, time.Duration, error) {
+func (l *MemoryLimiter) Allow(_ context.Context, key string, rate float64, burst int) (Quota, error) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,9 +153,10 @@ func (l *MemoryLimiter) Allow(_ context.Context, key string, rate float64, burst
 	t := e.Value.(*tokens)
 	t.left = min(float64(burst), t.left+now.Sub(t.last).Seconds()*rate)
 	t.last = now
+	after := func(tokens float64) time.Duration { return time.Duration(min(tokens/rate*float64(time.Second), 1<<62)) }
 	if t.left < 1 {
-		return false, time.Duration(min((1-t.left)/rate*float64(time.Second), 1<<62)), nil
+		return Quota{RetryAfter: after(1 - t.left), Reset: after(float64(burst) - t.left)}, nil
 	}
 	t.left--
-	return true, 0, nil
+	return Quota{OK: true, Remaining: int(t.left), Reset: after(float64(burst) - t.left)}, nil
 }

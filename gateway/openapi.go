@@ -19,8 +19,8 @@ func (g *Gateway) mergeOpenAPI(ctx context.Context) []byte {
 			continue
 		}
 		fetches.Go(func() {
-			for _, i := range r.instances {
-				text, status := g.fetch(ctx, i, r.OpenAPI, maxDocument)
+			for _, i := range r.rotation.Load().all {
+				text, status := g.fetch(ctx, i.instance, r.OpenAPI, maxDocument)
 				var doc map[string]any
 				if status == 200 && json.Unmarshal(text, &doc) == nil {
 					docs[n] = doc

@@ -65,7 +65,7 @@ func checkPath(escaped string, slashes bool) error {
 	return nil
 }
 
-// under says whether path is prefix or below it, by whole segments, and returns the rest.
+// under reports whether path is prefix or below it, by whole segments, and returns the rest.
 func under(path, prefix string) (rest string, ok bool) {
 	if prefix == "/" {
 		return path, true
@@ -74,27 +74,7 @@ func under(path, prefix string) (rest string, ok bool) {
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// find returns the route with the longest prefix that matches.
-func (t *table) find(path string) *route { return longest(t.byPrefix, path) }
-
-// findPlain is find by plainPath.
-func (t *table) findPlain(path string) *route { return longest(t.byPlain, plainPath(path)) }
-
-func longest(routes map[string]*route, path string) *route {
-	for p := path; p != ""; {
-		if r, ok := routes[p]; ok {
-			return r
-		}
-		i := strings.LastIndexByte(p, '/')
-		if i < 0 {
-			break
-		}
-		p = p[:i]
-	}
-	return routes["/"]
-}
-
-// respelled says whether plainPath changes a path.
+// respelled reports whether plainPath changes a path.
 func respelled(path string) bool {
 	return strings.ContainsAny(path, "%;") || strings.Contains(path, "//")
 }
@@ -120,7 +100,10 @@ func (r *route) upstreamPath(escaped string) string {
 	if r.KeepPrefix {
 		return escaped
 	}
-	rest, _ := under(escaped, r.Prefix)
+	rest := escaped
+	if r.Prefix != "/" {
+		rest = escaped[len(r.Prefix):]
+	}
 	if r.Rewrite != "" && r.Rewrite != "/" {
 		return strings.TrimSuffix(r.Rewrite, "/") + rest
 	}

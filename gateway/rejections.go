@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// refusals tells a log of requests that net/http refuses by itself, before there is one: no handler and no hook of its
+// rejectionLog logs requests that net/http refuses by itself, before there is one: no handler and no hook of its
 // sees them.
-type refusals struct {
+type rejectionLog struct {
 	log *log.Logger // nil means the standard one
 
-	mu     sync.Mutex
-	next   time.Time // when the log may be told again
-	untold int       // how many it has not been told of since
+	mu       sync.Mutex
+	next     time.Time // before it nothing is logged
+	unlogged int       // rejections since the last line
 }
 
-// tell tells of one: the status line of the answer, and why the guard refused it, if it did.
-func (r *refusals) tell(from net.Addr, answer, why string) {
+// record logs one: the status line of the answer, and why the guard refused it, if it did.
+func (r *rejectionLog) record(from net.Addr, answer, why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if now.Before(r.next) { // strangers write no more of the log than this
-		r.untold++
+	if now.Before(r.next) { // clients cannot fill the log
+		r.unlogged++
 		return
 	}
 	if why != "" {
@@ -35,11 +35,11 @@ func (r *refusals) tell(from net.Addr, answer, why string) {
 	if to == nil {
 		to = log.Default()
 	}
-	if r.untold > 0 {
-		answer += fmt.Sprintf(" (and %d more before it)", r.untold)
+	if r.unlogged > 0 {
+		answer += fmt.Sprintf(" (and %d more before it)", r.unlogged)
 	}
 	to.Printf("gateway: what %s sent is no request: %s", from, answer)
-	r.next, r.untold = now.Add(time.Second), 0
+	r.next, r.unlogged = now.Add(time.Second), 0
 }
 
 // ownHeader is the header of all answers that net/http makes of what is no request. Those of handlers have a Date.

@@ -69,7 +69,7 @@ func TestRetryPastABodyThatHangs(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	fine := upstream(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{hanging, fine}, RoundRobin: true, Breaker: breaker.Config{Failures: -1}}}})
+		{Prefix: "/a", Upstreams: []string{hanging, fine}, Balance: gateway.RoundRobin, Breaker: breaker.Config{Failures: -1}}}})
 	for range 2 { // one of them meets the hanging one first
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		req, _ := http.NewRequestWithContext(ctx, "GET", url+"/a", nil)

@@ -22,6 +22,11 @@ type reply struct {
 	status int
 	bytes  int64
 
+	body *clientBody // of an HTTP/1 request that is read beside the answer
+
+	policy string // of the rate limit, when answers tell it
+	quota  Quota
+
 	writeTimeout time.Duration // for a client that does not read; 0: none
 	deadline     time.Time     // of the present write
 	ended        atomic.Bool   // the whole exchange has run out of time
@@ -79,9 +84,9 @@ func (w *reply) liftDeadline() {
 	}
 }
 
-// gone ends an answer that nobody waits for. Whoever does all the same, having closed one direction only, must not take
-// silence for success.
-func (w *reply) gone() {
+// disconnected ends an answer to a client that went away. One that still waits, having closed one direction only, must
+// not take silence for success.
+func (w *reply) disconnected() {
 	w.closeConnection()
 	w.WriteHeader(statusGone)
 }
@@ -102,6 +107,9 @@ func (w *reply) WriteHeader(status int) {
 		return
 	}
 	w.status = status
+	if w.body != nil && !w.body.ended.Load() { // net/http fails to read the next request behind the rest of the body
+		w.closeConnection()
+	}
 	w.setOwn(h)
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -146,6 +154,9 @@ func (w *reply) removeOwn(h http.Header) {
 func (w *reply) setOwn(h http.Header) {
 	w.removeOwn(h)
 	h[correlationKey] = []string{w.id}
+	if w.policy != "" {
+		w.setQuota(h)
+	}
 	if w.cors == nil {
 		return
 	}
@@ -175,10 +186,30 @@ func (c *CORS) allow(origin string) string {
 	return ""
 }
 
-// preflight answers a browser's question, and says whether it was one.
-func (g *Gateway) preflight(w *reply, r *http.Request) bool {
-	if w.cors == nil || r.Method != http.MethodOptions || r.Header.Get("Origin") == "" ||
-		r.Header.Get("Access-Control-Request-Method") == "" {
+// allowOrigin makes the answer's CORS headers those of c.
+func (w *reply) allowOrigin(c *CORS, r *http.Request) {
+	w.cors, w.origin = c, ""
+	if c != nil {
+		w.origin = c.allow(r.Header.Get("Origin"))
+	}
+}
+
+// isPreflight reports whether a request is a browser's question about another one.
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" &&
+		r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// preflighted is the request that a browser asks about, as far as it says.
+func preflighted(r *http.Request) *http.Request {
+	asked := *r
+	asked.Method = r.Header.Get("Access-Control-Request-Method")
+	return &asked
+}
+
+// preflight answers a browser's question, and reports whether it did: without CORS services answer.
+func (w *reply) preflight() bool {
+	if w.cors == nil {
 		return false
 	}
 	w.writeHeaderWith(http.StatusNoContent, func(h http.Header) {

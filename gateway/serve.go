@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -24,6 +23,7 @@ type exchange struct {
 	path  string // escaped, as the service sees it
 	who   *identity
 	body  *requestBody
+	reply *reply
 }
 
 type exchangeKey struct{}
@@ -41,9 +41,8 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		ResponseWriter: rw,
 		id:             id,
 		major:          r.ProtoMajor,
-		cors:           g.cors,
-		origin:         g.cors.allow(r.Header.Get("Origin")),
 	}
+	w.allowOrigin(g.cors, r)
 	panics := true
 	defer func() {
 		if panics && w.status == 0 { // of the Fallback, the Authenticator or the Limiter; net/http cuts the connection
@@ -60,7 +59,18 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		problem.Write(ctx, w, http.StatusMethodNotAllowed, "method-not-allowed", "The method is not allowed here.")
 		return
 	}
-	if g.preflight(w, r) || g.serveOwn(ctx, w, r) {
+	if r.ProtoMajor > 1 && !validLength(r.Header) {
+		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "Content-Length is no number.")
+		return
+	}
+	table := g.table.Load()
+	asked := isPreflight(r)
+	if asked && table.cors {
+		if rt := table.find(receivedPath(r.URL), preflighted(r)); rt != nil && rt.cors != nil {
+			w.allowOrigin(rt.cors, r)
+		}
+	}
+	if asked && w.preflight() || g.serveOwn(ctx, w, r) {
 		return
 	}
 	path := receivedPath(r.URL)
@@ -68,32 +78,26 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}
-	table := g.table.Load()
-	rt := table.find(path)
-	if respelled(path) && table.findPlain(path) != rt { // another route's rules may be meant for what the service sees
+	rt := table.find(path, r)
+	if respelled(path) && table.findPlain(path, r) != rt { // another route's rules may be meant for what the service sees
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}
 	if rt == nil {
-		if g.cfg.Fallback != nil {
-			own := r.WithContext(ctx)
-			own.Header = r.Header.Clone()
-			g.removeOwned(own.Header)
-			own.Header.Set(correlation.Header, w.id)
-			g.cfg.Fallback.ServeHTTP(w, own)
-			return
-		}
-		problem.Write(ctx, w, http.StatusNotFound, "not-found", "No service has this path.")
+		g.serveFallback(ctx, w, r)
 		return
 	}
 	r.Pattern = rt.Prefix
-	x := &exchange{route: rt, path: rt.upstreamPath(path)}
+	if rt.cors != nil {
+		w.allowOrigin(rt.cors, r)
+	}
+	x := &exchange{route: rt, path: rt.upstreamPath(path), reply: w}
 	if checkPath(path, rt.EncodedSlashes) != nil || checkPath(x.path, rt.EncodedSlashes) != nil {
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}
 	if upgrades(r.Header) {
-		websocket := strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+		websocket := isWebSocket(r.Header)
 		if websocket && !rt.Upgrade {
 			problem.Write(ctx, w, http.StatusBadRequest, "upgrade-refused", "The connection cannot be upgraded here.")
 			return
@@ -107,9 +111,28 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		return
 	}
 	if rt.MaxBody > 0 && r.ContentLength > rt.MaxBody {
-		g.tooLarge(ctx, w)
+		g.tooLarge(ctx, w, w)
 		return
 	}
+	g.forward(ctx, w, r, x)
+}
+
+// serveFallback answers what matches no route.
+func (g *Gateway) serveFallback(ctx context.Context, w *reply, r *http.Request) {
+	if g.cfg.Fallback == nil {
+		problem.Write(ctx, w, http.StatusNotFound, "not-found", "No service has this path.")
+		return
+	}
+	own := r.WithContext(ctx)
+	own.Header = r.Header.Clone()
+	g.removeOwned(own.Header)
+	own.Header.Set(correlation.Header, w.id)
+	g.cfg.Fallback.ServeHTTP(w, own)
+}
+
+// forward sends an admitted request to the service, within the bounds of its route.
+func (g *Gateway) forward(ctx context.Context, w *reply, r *http.Request, x *exchange) {
+	rt := x.route
 	x.body = &requestBody{
 		max: rt.MaxBody,
 		cut: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) },
@@ -120,140 +143,63 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		defer cancel()
 		defer context.AfterFunc(ctx, x.body.cutStalled)()
 	}
+	r = r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	if r.ContentLength != 0 && r.ProtoMajor == 1 { // else net/http throws away what was not read when the answer begins
 		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.body = &clientBody{ReadCloser: r.Body}
+		r.Body = w.body
 	}
 	w.limitWrites(rt.WriteTimeout)
 	defer w.endWrites(ctx)()
-	rt.proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
+	rt.handler.ServeHTTP(w, r)
 }
 
-// admit says whether the caller may pass: rate limit, token, roles.
-func (g *Gateway) admit(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
-	limit := x.route.RateLimit
-	if limit != nil && !limit.BySubject && !g.within(ctx, w, x.route, "|client:", g.network(r)) {
-		return false
-	}
-	if !g.cfg.Anonymous && !x.route.public(r.Method, x.path) {
-		token := bearer(r.Header)
-		if token == "" {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "A bearer token is required.")
-			return false
-		}
-		subject, roles, claims, err := g.cfg.Auth.Authenticate(ctx, token)
-		if err != nil {
-			g.refuse(ctx, w, err)
-			return false
-		}
-		if !allowed(x.route.Roles, roles) {
-			problem.Write(ctx, w, http.StatusForbidden, "forbidden", "The caller's roles do not allow this.")
-			return false
-		}
-		x.who = &identity{subject, roles, claims}
-	}
-	if limit != nil && limit.BySubject {
-		if x.who != nil {
-			return g.within(ctx, w, x.route, "|subject:", x.who.subject)
-		}
-		return g.within(ctx, w, x.route, "|client:", g.network(r))
-	}
-	return true
-}
-
-// refuse answers a token that was not accepted.
-func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
-	if ctx.Err() != nil {
-		w.gone()
-		return
-	}
-	challenge := `Bearer error="invalid_token"`
-	var c interface{ Challenge() string }
-	switch {
-	case errors.As(err, &c) && c.Challenge() != "":
-		challenge = c.Challenge()
-	case cannotTell(err):
-		g.telemetry.log(ctx, slog.LevelError, "gateway: the token could not be verified", slog.Any("error", err))
-		retryAfter(w.Header(), 0)
-		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "Tokens cannot be verified at present.")
-		return
-	}
-	g.telemetry.log(ctx, slog.LevelDebug, "gateway: token refused", slog.Any("error", err))
-	w.Header().Set("WWW-Authenticate", challenge)
-	problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "The token is not accepted.")
-}
-
-// cannotTell says that an authenticator's error is about its own neighbours, such as a key server, not about the token.
-func cannotTell(err error) bool {
-	var network net.Error // context.DeadlineExceeded is one
-	var says interface{ Temporary() bool }
-	return errors.As(err, &network) || errors.As(err, &says) && says.Temporary()
-}
-
-// within counts a request, and answers it when it is one too many.
-func (g *Gateway) within(ctx context.Context, w *reply, rt *route, kind, who string) bool {
-	burst := rt.RateLimit.Burst
-	if burst == 0 {
-		burst = max(1, int(rt.RateLimit.Rate))
-	}
-	ok, after, err := g.cfg.Limiter.Allow(ctx, rt.Name+kind+who, rt.RateLimit.Rate, burst)
-	if ctx.Err() != nil {
-		w.gone()
-		return false
-	}
-	if err != nil { // a door that is shut because its counter is broken helps nobody
-		g.telemetry.log(
-			ctx, slog.LevelError, "gateway: the rate limit cannot be counted, the request passes", slog.Any("error", err),
-			slog.String("route", rt.Name),
-		)
-		return true
-	}
-	if !ok {
-		retryAfter(w.Header(), after)
-		problem.Write(ctx, w, http.StatusTooManyRequests, "too-many-requests", "Too many requests.")
-	}
-	return ok
-}
-
-func (g *Gateway) tooLarge(ctx context.Context, w *reply) {
+func (g *Gateway) tooLarge(ctx context.Context, w *reply, rw http.ResponseWriter) {
 	w.closeConnection()
-	problem.Write(ctx, w, http.StatusRequestEntityTooLarge, "too-large", "The body is too large.")
+	problem.Write(ctx, rw, http.StatusRequestEntityTooLarge, "too-large", "The body is too large.")
 }
 
 // failed answers a request that got no answer from a service.
 func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
-	ctx, w := r.Context(), rw.(*reply)
+	ctx := r.Context()
 	x := exchangeOf(ctx)
+	w := x.reply // rw may be that of a middleware
 	log := func(what string) {
 		g.telemetry.log(ctx, slog.LevelWarn, "gateway: "+what, slog.String("route", x.route.Name), slog.Any("error", err))
 	}
 	var open *noInstance
 	switch {
 	case x.body.tooLarge.Load():
-		g.tooLarge(ctx, w)
+		g.tooLarge(ctx, w, rw)
 	case x.body.stalled.Load():
 		w.closeConnection()
-		problem.Write(ctx, w, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
-	case x.body.broken.Load() && ctx.Err() == nil && r.ProtoMajor == 1:
-		w.Header().Set("Connection", "close")
-		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The body is malformed.")
+		problem.Write(ctx, rw, http.StatusRequestTimeout, "slow-request", "The body did not arrive in time.")
+	case x.body.broken.Load() && ctx.Err() == nil && (r.ProtoMajor == 1 || x.body.malformed.Load()):
+		w.closeConnection()
+		problem.Write(ctx, rw, http.StatusBadRequest, "bad-request", "The body is malformed.")
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
-		w.gone()
+		w.closeConnection()
+		rw.WriteHeader(statusGone)
 	case errors.Is(err, errRequest):
 		g.telemetry.log(
 			ctx, slog.LevelInfo, "gateway: a request cannot be sent", slog.String("route", x.route.Name), slog.Any("error", err),
 		)
 		w.closeConnection()
-		problem.Write(ctx, w, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
+		problem.Write(ctx, rw, http.StatusBadRequest, "bad-request", "The request cannot be sent to the service.")
+	case errors.Is(err, errLarge):
+		log("no answer to a large header")
+		problem.Write(
+			ctx, rw, http.StatusRequestHeaderFieldsTooLarge, "large-header", "The header is too large for the service.",
+		)
 	case errors.As(err, &open):
-		retryAfter(w.Header(), open.after)
-		problem.Write(ctx, w, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")
+		retryAfter(rw.Header(), open.after)
+		problem.Write(ctx, rw, http.StatusServiceUnavailable, "unavailable", "The service is not available at present.")
 	case errors.Is(err, errSilent) || errors.Is(err, context.DeadlineExceeded):
 		log("no answer in time")
-		problem.Write(ctx, w, http.StatusGatewayTimeout, "timeout", "The service did not answer in time.")
+		problem.Write(ctx, rw, http.StatusGatewayTimeout, "timeout", "The service did not answer in time.")
 	default:
 		log("no answer")
-		problem.Write(ctx, w, http.StatusBadGateway, "bad-gateway", "The service could not be reached.")
+		problem.Write(ctx, rw, http.StatusBadGateway, "bad-gateway", "The service could not be reached.")
 	}
 }
 
@@ -261,7 +207,22 @@ func retryAfter(h http.Header, d time.Duration) {
 	h.Set("Retry-After", strconv.Itoa(int(max(1, math.Ceil(d.Seconds())))))
 }
 
-// upgrades says whether a request wants another protocol.
+// validLength reports whether Content-Length is a number, where there is one. net/http checks that for HTTP/1 alone.
+func validLength(h http.Header) bool {
+	for _, v := range h["Content-Length"] {
+		if _, err := strconv.ParseUint(v, 10, 63); err != nil || v[0] == '+' {
+			return false
+		}
+	}
+	return true
+}
+
+// isWebSocket reports whether a request wants to become a WebSocket.
+func isWebSocket(h http.Header) bool {
+	return len(h["Upgrade"]) > 0 && strings.EqualFold(h["Upgrade"][0], "websocket")
+}
+
+// upgrades reports whether a request wants another protocol.
 func upgrades(h http.Header) bool {
 	if len(h["Upgrade"]) > 0 {
 		return true

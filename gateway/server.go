@@ -10,8 +10,8 @@ import (
 )
 
 // Server is an http.Server whose listeners are guarded: see Guard. Requests that are refused before any handler sees
-// them, malformed or ambiguous ones, are told to ErrorLog, or else to package log's standard logger: one line a second
-// at most, with nothing of the request.
+// them, malformed or ambiguous ones, are logged by ErrorLog, or else by package log's standard logger: one line a
+// second at most, with nothing of the request.
 type Server struct {
 	*http.Server
 }
@@ -34,7 +34,7 @@ func NewServer(addr string, h http.Handler) *Server {
 
 // Serve is http.Server.Serve over a guarded l.
 func (s *Server) Serve(l net.Listener) error {
-	return s.Server.Serve(newGuard(l, &refusals{log: s.ErrorLog}))
+	return s.Server.Serve(newGuard(l, &rejectionLog{log: s.ErrorLog}))
 }
 
 // ListenAndServe is that of http.Server, guarded.

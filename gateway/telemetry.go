@@ -24,7 +24,7 @@ const scope = "github.com/sillar-go/sillar/gateway"
 // correlationKey is the header's canonical name: maps are read and written without making it again.
 var correlationKey = http.CanonicalHeaderKey(correlation.Header)
 
-// telemetry is what the gateway tells of requests.
+// telemetry logs, traces and measures requests.
 type telemetry struct {
 	logger     *slog.Logger
 	tracer     trace.Tracer
@@ -38,7 +38,7 @@ type telemetry struct {
 	marks sync.Map // mark -> metric.MeasurementOption
 }
 
-// mark is what durations are told apart by.
+// mark is what durations are counted by.
 type mark struct {
 	route, method string
 	status        int
@@ -146,7 +146,7 @@ func (c noBaggage) Values(key string) []string {
 }
 
 // attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is
-// recorded around it there is none: the instance is told of what is around.
+// recorded around it there is none: the instance gets the context of the surrounding one.
 func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.Request, trace.Span) {
 	ctx := req.Context()
 	if !trace.SpanFromContext(ctx).IsRecording() {

@@ -58,7 +58,7 @@ func TestSpans(t *testing.T) {
 	flaky := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
 	rec, tp := recorder(t)
 	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{flaky, echoing(t)}, RoundRobin: true, RetryBudget: -1, Breaker: breaker.Config{Failures: -1}}}})
+		{Prefix: "/a", Upstreams: []string{flaky, echoing(t)}, Balance: gateway.RoundRobin, RetryBudget: -1, Breaker: breaker.Config{Failures: -1}}}})
 	var e echo
 	for range 2 { // one of them meets the flaky instance first
 		e = do(t, "GET", url+"/a/x?secret=1", "", "Traceparent", stranger).echo(t)
@@ -105,7 +105,7 @@ func TestSpans(t *testing.T) {
 
 func TestAttemptThatFailsHasASpan(t *testing.T) {
 	rec, tp := recorder(t)
-	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://127.0.0.1:1"}, Attempts: 1}}})
+	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1, Attempts: 1}}})
 	do(t, "GET", url+"/a", "")
 	s := ended(t, rec, 2)[0]
 	if s.SpanKind() != trace.SpanKindClient || s.Status().Code != codes.Error || attr(s, "error.type").AsString() != "_OTHER" {
@@ -180,7 +180,7 @@ func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 		h   slog.Handler
 		out *logs
 	}{{slog.NewJSONHandler(&plain, nil), &plain}, {observability.NewLogHandler(&ours, observability.LogConfig{}), &ours}} {
-		_, url := start(t, gateway.Config{Logger: slog.New(c.h), Routes: []gateway.Route{{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}}}})
+		_, url := start(t, gateway.Config{Logger: slog.New(c.h), Routes: []gateway.Route{{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1}}})
 		do(t, "GET", url+"/gone", "", "X-Correlation-Id", "mine-7")
 		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(c.out.String(), "gateway: request"); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {

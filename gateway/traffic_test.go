@@ -207,7 +207,7 @@ func TestSilentUpstream(t *testing.T) {
 	})
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
 		{Prefix: "/a", Upstreams: []string{up}, Timeout: 100 * time.Millisecond, Attempts: 1},
-		{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}},
+		{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1},
 	}})
 	if a := do(t, "POST", url+"/a", "x"); a.StatusCode != 504 {
 		t.Errorf("silent: %d %s", a.StatusCode, a.text)
@@ -283,7 +283,7 @@ func TestMergedDocumentsAndHealth(t *testing.T) {
 	})
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	gw, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{
+	gw, url := start(t, gateway.Config{Auth: auth, PublicDocuments: true, Routes: []gateway.Route{
 		{Prefix: "/users", Upstreams: []string{up}}, {Prefix: "/others", Upstreams: []string{up, gone.URL}}, {Prefix: "/gone", Upstreams: []string{gone.URL}}}})
 	a := do(t, "GET", url+"/openapi.json", "")
 	for _, want := range []string{`"/users/{id}"`, `"/others/{id}"`, `"#/components/schemas/users_User"`, `"others_User":{"type":"object"}`, `"users_read"`} {

@@ -159,7 +159,7 @@ func TestBodiesAreProcessedOnce(t *testing.T) {
 	})
 	off := breaker.Config{Failures: -1}
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/dial", Upstreams: []string{gone.URL, hashing}, RoundRobin: true, RetryBudget: -1, Breaker: off},
+		{Prefix: "/dial", Upstreams: []string{gone.URL, hashing}, Balance: gateway.RoundRobin, RetryBudget: -1, Breaker: off},
 		{Prefix: "/drop", Upstreams: []string{dropping, dropping + "/"}, RetryBudget: -1, Attempts: 5, Breaker: off},
 	}})
 	for range 4 { // with a length and without

@@ -2,8 +2,6 @@ package observability
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +9,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/errclass"
 )
 
 // global is what InstallGlobals has set.
@@ -54,7 +54,7 @@ func TrackDependency[T any](
 			status = "error"
 			kind := "panic"
 			if returned {
-				kind = errorType(err)
+				kind = errclass.Of(err)
 			}
 			t.metrics.depErrors.WithLabelValues(dependency, operation, kind).Inc()
 		}
@@ -94,45 +94,11 @@ func Trace[T any](
 		case !returned:
 			span.SetStatus(codes.Error, "panic")
 		case err != nil:
-			span.RecordError(err)
-			span.SetStatus(codes.Error, err.Error())
+			errclass.Record(span, err)
 		}
 		span.End()
 	}()
 	v, err = fn(ctx)
 	returned = true
 	return v, err
-}
-
-// errorType names the kind of an error: as many as the program has types, never what an error says.
-func errorType(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, context.Canceled):
-		return "canceled"
-	}
-	return fmt.Sprintf("%T", cause(err))
-}
-
-// cause returns the innermost error that others wrap. Of several that one wraps, the last counts: after the sentinel of
-// the package that wraps, it is what happened.
-func cause(err error) error {
-	for {
-		switch w := err.(type) { //nolint:errorlint // this walks the tree itself
-		case interface{ Unwrap() error }:
-			if w.Unwrap() == nil {
-				return err
-			}
-			err = w.Unwrap()
-		case interface{ Unwrap() []error }:
-			all := w.Unwrap()
-			if len(all) == 0 {
-				return err
-			}
-			err = all[len(all)-1]
-		default:
-			return err
-		}
-	}
 }

@@ -48,7 +48,7 @@ func TestTrack(t *testing.T) {
 	})
 	_ = tel.Shutdown(t.Context())
 	got := spans.GetSpans()
-	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() || got[0].Status.Description != "no" {
+	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() || got[0].Status.Description != "*errors.errorString" {
 		t.Errorf("spans: %+v", got)
 	}
 	if v, err := observability.TrackDependency(t.Context(), "a", "b", func(context.Context) (int, error) { return 1, nil }); v != 1 || err != nil {

@@ -3,6 +3,7 @@ package repository
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 )
@@ -12,19 +13,21 @@ type Op int
 
 // The operators.
 const (
-	OpAll    Op = iota // matches everything
-	OpAnd              // all Kids match
-	OpOr               // at least one of Kids matches
-	OpNot              // Kids[0] does not match
-	OpEq               // the field equals Value
-	OpNe               // the field is not NULL and differs from Value
-	OpLt               // the field is less than Value
-	OpLte              // the field is at most Value
-	OpGt               // the field is greater than Value
-	OpGte              // the field is at least Value
-	OpIn               // the field equals one of Values
-	OpPrefix           // the field begins with Value, a string
-	OpNull             // the field is NULL
+	OpAll          Op = iota // matches everything
+	OpAnd                    // all Kids match
+	OpOr                     // at least one of Kids matches
+	OpNot                    // Kids[0] does not match
+	OpEq                     // the field equals Value
+	OpNe                     // the field is not NULL and differs from Value
+	OpLt                     // the field is less than Value
+	OpLte                    // the field is at most Value
+	OpGt                     // the field is greater than Value
+	OpGte                    // the field is at least Value
+	OpIn                     // the field equals one of Values
+	OpPrefix                 // the field begins with Value, a string
+	OpNull                   // the field is NULL
+	OpContains               // the field contains Value, a string
+	OpContainsFold           // as OpContains; ASCII letters match in either case
 )
 
 // Node is a filter as a tree, for adapters to read. Values have the types of Column.Kind: string, bool, int64,
@@ -75,6 +78,41 @@ func firstErr(n Node) error {
 	}
 	return nil
 }
+
+// Assignment sets a field of entities of type E to a value. Fields make assignments.
+type Assignment[E any] struct {
+	column int
+	value  any
+	err    error
+}
+
+// Assignments checks what UpdateWhere sets, and returns it by column. It is for adapters.
+func Assignments[E any](set []Assignment[E]) (map[int]any, error) {
+	m, err := MappingOf[E]()
+	if err != nil {
+		return nil, err
+	}
+	if len(set) == 0 {
+		return nil, &QueryError{Reason: "UpdateWhere needs something to set"}
+	}
+	values := map[int]any{}
+	for _, a := range set {
+		if a.err != nil {
+			return nil, a.err
+		}
+		c := m.Columns[a.column]
+		if f, ok := a.value.(float64); ok && math.IsNaN(f) {
+			return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
+		}
+		if a.column == m.ID || a.column == m.Version || a.column == m.CreatedAt || a.column == m.UpdatedAt {
+			return nil, &FieldError{Field: c.Name, Reason: "is not for callers to set"}
+		}
+		values[a.column] = a.value
+	}
+	return values, nil
+}
+
+func (c column[E]) to(v any) Assignment[E] { return Assignment[E]{c.at, normal(v), c.err} }
 
 // Sort is a sort key. Fields make sorts.
 type Sort[E any] struct {
@@ -151,6 +189,9 @@ func (f EqField[E, V]) In(vs ...V) Filter[E] {
 	return f.c.in(list)
 }
 
+// To sets the field to v.
+func (f EqField[E, V]) To(v V) Assignment[E] { return f.c.to(v) }
+
 // OrdField is a field with an order: text by its bytes, numbers by their value.
 type OrdField[E any, V cmp.Ordered] struct{ EqField[E, V] }
 
@@ -184,6 +225,12 @@ func Text[E any, V ~string](get func(*E) *V) TextField[E, V] { return TextField[
 // HasPrefix selects entities whose field begins with prefix, case and all.
 func (f TextField[E, V]) HasPrefix(prefix string) Filter[E] { return f.c.node(OpPrefix, prefix) }
 
+// Contains selects entities whose field contains part, case and all. It reads all that the rest of the filter selects.
+func (f TextField[E, V]) Contains(part string) Filter[E] { return f.c.node(OpContains, part) }
+
+// ContainsFold is Contains for which ASCII letters match in either case.
+func (f TextField[E, V]) ContainsFold(part string) Filter[E] { return f.c.node(OpContainsFold, part) }
+
 // TimeField is a field that holds a time.
 type TimeField[E any] struct{ c column[E] }
 
@@ -201,6 +248,15 @@ func (f TimeField[E]) Since(t time.Time) Filter[E] { return f.c.node(OpGte, t) }
 
 // After selects entities whose field is after t.
 func (f TimeField[E]) After(t time.Time) Filter[E] { return f.c.node(OpGt, t) }
+
+// Ne selects entities whose field is another instant than t.
+func (f TimeField[E]) Ne(t time.Time) Filter[E] { return f.c.node(OpNe, t) }
+
+// Until selects entities whose field is t or before it.
+func (f TimeField[E]) Until(t time.Time) Filter[E] { return f.c.node(OpLte, t) }
+
+// To sets the field to t.
+func (f TimeField[E]) To(t time.Time) Assignment[E] { return f.c.to(t) }
 
 // Asc sorts by the field, earliest first.
 func (f TimeField[E]) Asc() Sort[E] { return f.c.sort(false) }
@@ -227,6 +283,32 @@ func (f NullField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
 
 // Lt selects entities whose field is less than v; NULL is not.
 func (f NullField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }
+
+// Lte selects entities whose field is at most v; NULL is not.
+func (f NullField[E, V]) Lte(v V) Filter[E] { return f.c.node(OpLte, v) }
+
+// Gte selects entities whose field is at least v; NULL is not.
+func (f NullField[E, V]) Gte(v V) Filter[E] { return f.c.node(OpGte, v) }
+
+// Ne selects entities whose field differs from v; NULL does not.
+func (f NullField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
+
+// In selects entities whose field equals one of vs; none of them when vs is empty.
+func (f NullField[E, V]) In(vs ...V) Filter[E] {
+	list := make([]any, len(vs))
+	for i, v := range vs {
+		list[i] = v
+	}
+	return f.c.in(list)
+}
+
+// To sets the field to v, or to NULL where v is nil.
+func (f NullField[E, V]) To(v *V) Assignment[E] {
+	if v == nil {
+		return Assignment[E]{f.c.at, nil, f.c.err}
+	}
+	return f.c.to(*v)
+}
 
 // Gt selects entities whose field is greater than v; NULL is not.
 func (f NullField[E, V]) Gt(v V) Filter[E] { return f.c.node(OpGt, v) }
@@ -266,6 +348,44 @@ func (f NamedField[E]) Eq(v any) (Filter[E], error) {
 	}
 	return f.c.node(OpEq, v), nil
 }
+
+// Where selects by an operator and a value as text, such as those of a query string: eq, ne, lt, lte, gt, gte, and
+// prefix, contains and icontains for text. Times are RFC 3339, bytes are base64. Another operator, or a value that is none
+// of the field's, is a *FieldError.
+func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
+	m, err := MappingOf[E]()
+	if err != nil {
+		return Filter[E]{}, err
+	}
+	bad := func(reason string) (Filter[E], error) {
+		return Filter[E]{}, &FieldError{Field: m.Columns[f.c.at].Name, Reason: reason}
+	}
+	op, known := map[string]Op{
+		"eq": OpEq, "ne": OpNe, "lt": OpLt, "lte": OpLte, "gt": OpGt, "gte": OpGte,
+		"prefix": OpPrefix, "contains": OpContains, "icontains": OpContainsFold,
+	}[operator]
+	switch {
+	case !known:
+		return bad("has no such operator")
+	case op >= OpPrefix && f.kind != KindString:
+		return bad("is no text")
+	}
+	if f.kind == KindTime {
+		t, err := time.Parse(time.RFC3339Nano, value)
+		if err != nil {
+			return bad("wants a time of RFC 3339")
+		}
+		return f.c.node(op, t), nil
+	}
+	v, err := m.Columns[f.c.at].parse(value)
+	if x, ok := v.(float64); err != nil || ok && math.IsNaN(x) {
+		return bad("wants another type of value")
+	}
+	return f.c.node(op, v), nil
+}
+
+// Kind is the kind of the field.
+func (f NamedField[E]) Kind() Kind { return f.kind }
 
 // Asc sorts by the field, least first.
 func (f NamedField[E]) Asc() Sort[E] { return f.c.sort(false) }

@@ -45,6 +45,23 @@ func (l Lifecycle[E]) Init(e *E) {
 	l.Normalize(e)
 }
 
+// Import makes e an entity that keeps what is set of ID, Version and times.
+func (l Lifecycle[E]) Import(e *E) {
+	v := reflect.ValueOf(e).Elem()
+	version, created, updated := l.Version(e), *l.time(v, l.m.CreatedAt), *l.time(v, l.m.UpdatedAt)
+	l.Init(e)
+	if version > 0 {
+		l.field(v, l.m.Version).SetInt(version)
+	}
+	if !created.IsZero() {
+		*l.time(v, l.m.CreatedAt) = created
+	}
+	if !updated.IsZero() {
+		*l.time(v, l.m.UpdatedAt) = updated
+	}
+	l.Normalize(e)
+}
+
 // Identify sets the ID of a new entity where it is empty.
 func (l Lifecycle[E]) Identify(e *E, id string) {
 	if l.ID(e) == "" {

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -24,6 +25,13 @@ type Repository[E any] interface {
 	// Create stores a new entity. It sets Version and the times, and ID when it is empty. When ID or another unique
 	// field is taken the error is a *UniqueError. The functions run with the write, see Then.
 	Create(ctx context.Context, e E, then ...WriteHook[E]) (E, error)
+	// CreateMany stores new entities with as few round trips as it can. Where ID, Version or the times are set they stay,
+	// so that imports keep theirs. All or none are stored; on MongoDB, which has no transaction here, those before the one
+	// that fails.
+	CreateMany(ctx context.Context, list []E) ([]E, error)
+	// Put stores e under its ID: a new entity where there is none, else in place of the one that is there, whatever its
+	// Version. CreatedAt of one that is there stays. The last Put wins: prefer Update where others may write.
+	Put(ctx context.Context, e E) (E, error)
 	// Get returns the entity with the id, or ErrNotFound.
 	Get(ctx context.Context, id string) (E, error)
 	// GetMany returns the entities with the ids in the order of ids; missing ones are left out.
@@ -40,8 +48,51 @@ type Repository[E any] interface {
 	Update(ctx context.Context, id string, change WriteHook[E]) (E, error)
 	// Replace stores e over the entity with its ID, if that still has e.Version; else the error is a *ConflictError.
 	Replace(ctx context.Context, e E) (E, error)
-	// Delete removes the entity, or returns ErrNotFound. The functions see what is removed, and run with the write.
+	// Delete removes the entity, or returns ErrNotFound. The functions see what is removed, and run with the write; one of
+	// IfVersion removes it only in the version that the caller has seen.
 	Delete(ctx context.Context, id string, then ...WriteHook[E]) error
+	// UpdateWhere sets fields of all entities that match, in one statement, and returns how many. Versions and UpdatedAt
+	// move on. No functions run: nothing is published.
+	UpdateWhere(ctx context.Context, where Filter[E], set ...Assignment[E]) (int64, error)
+	// DeleteWhere removes all entities that match, in one statement, and returns how many. No functions run.
+	DeleteWhere(ctx context.Context, where Filter[E]) (int64, error)
+}
+
+// One returns the entity that matches, such as by a unique field: ErrNotFound where there is none, and a *QueryError where
+// there are several.
+func One[E any](ctx context.Context, r Repository[E], where Filter[E]) (E, error) {
+	var zero E
+	page, err := r.Find(ctx, Query[E]{Where: where, Limit: 2})
+	switch {
+	case err != nil:
+		return zero, err
+	case len(page.Items) == 0:
+		return zero, fmt.Errorf("repository: one: %w", ErrNotFound)
+	case len(page.Items) > 1:
+		return zero, &QueryError{Reason: "several entities match, want one"}
+	}
+	return page.Items[0], nil
+}
+
+// Exists reports whether any entity matches. It reads one.
+func Exists[E any](ctx context.Context, r Repository[E], where Filter[E]) (bool, error) {
+	page, err := r.Find(ctx, Query[E]{Where: where, Limit: 1})
+	return len(page.Items) > 0, err
+}
+
+// IfVersion is a function for Delete and Update that fails with a *ConflictError unless the entity has the version.
+func IfVersion[E any](version int64) WriteHook[E] {
+	return func(_ context.Context, e *E) error {
+		m, err := MappingOf[E]()
+		if err != nil {
+			return err
+		}
+		l := NewLifecycle[E](m, 0)
+		if actual := l.Version(e); actual != version {
+			return &ConflictError{ID: l.ID(e), Expected: version, Actual: actual}
+		}
+		return nil
+	}
 }
 
 // WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector of

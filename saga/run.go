@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/errclass"
 )
 
 // runner drives one saga that the orchestrator owns. It is used by one goroutine, save where Parallel says so.
@@ -60,7 +61,7 @@ func (r *runner) drive(life context.Context, stop stopSignal, takenOver bool) (d
 	if err == nil || errors.Is(err, errStop) {
 		return true
 	}
-	span.RecordError(err)
+	errclass.Record(span, err)
 	r.o.cfg.Logger.WarnContext(ctx, "saga: left to others", "saga", r.rec.Name, "saga_id", r.rec.ID, "error", err)
 	return errors.Is(err, ErrFenced) || errors.Is(err, ErrNotFound)
 }
@@ -313,7 +314,7 @@ func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 	case kindSleep:
 		res = r.sleep(n, st)
 	case kindAwait:
-		here := false
+		var here bool
 		if res, here = r.await(ctx, stop, n, st); !here {
 			return r.wait(ctx, n, st)
 		}

@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/errclass"
 )
 
 const scope = "github.com/sillar-go/sillar/saga"
@@ -81,7 +83,7 @@ func (t *telemetry) stepDone(
 		} else if _, ok := asNotAttempted(err); ok {
 			outcome = "not_attempted"
 		}
-		span.RecordError(err)
+		errclass.Record(span, err)
 		span.SetStatus(codes.Error, outcome)
 	}
 	t.steps.Record(

@@ -12,8 +12,13 @@
 //	    breaker: {failures: 5, open_for: 30s}
 //
 // The keys are those of gateway.Route's JSON, and of breaker failures, failure_rate, slow_rate, slow_call, window,
-// min_calls, open_for, probes and observe_only. A key that does not exist is an error: a misspelt "roles" must not open
-// a route to everybody. Every error names the line, the column and the route: an *Error. Nothing is read from the
+// min_calls, open_for, max_open_for, probes and observe_only. Durations have a unit, such as 1.5s; -1 is off. The file
+// routes.schema.json beside this package is a JSON schema of them, for completion and checks in editors:
+//
+//	# yaml-language-server: $schema=https://raw.githubusercontent.com/sillar-go/sillar/main/gateway/gatewayyaml/routes.schema.json
+//
+// A key that does not exist is an error: a misspelt "roles" must not
+// make a route public. Every error names the line, the column and the route: an *Error. Nothing is read from the
 // environment and no other file is included.
 package gatewayyaml
 
@@ -24,6 +29,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -46,66 +52,24 @@ type document struct {
 	Routes []route `yaml:"routes"`
 }
 
+// route is a gateway.Route, by the names of its JSON, with the breaker's data.
 type route struct {
-	Name           string     `yaml:"name"`
-	Prefix         string     `yaml:"prefix"`
-	Upstreams      []string   `yaml:"upstreams"`
-	KeepPrefix     bool       `yaml:"keep_prefix"`
-	Rewrite        string     `yaml:"rewrite"`
-	EncodedSlashes bool       `yaml:"encoded_slashes"`
-	Roles          []string   `yaml:"roles"`
-	Public         []string   `yaml:"public"`
-	RateLimit      *rateLimit `yaml:"rate_limit"`
-	Upgrade        bool       `yaml:"upgrade"`
-	MaxBody        int64      `yaml:"max_body"`
-	Timeout        duration   `yaml:"timeout"`
-	IdleTimeout    duration   `yaml:"idle_timeout"`
-	TotalTimeout   duration   `yaml:"total_timeout"`
-	Attempts       int        `yaml:"attempts"`
-	RetryBudget    float64    `yaml:"retry_budget"`
-	RoundRobin     bool       `yaml:"round_robin"`
-	Health         string     `yaml:"health"`
-	OpenAPI        string     `yaml:"openapi"`
-	Breaker        trip       `yaml:"breaker"`
-}
+	gateway.Route `yaml:",inline"`
 
-type rateLimit struct {
-	Rate      float64 `yaml:"rate"`
-	Burst     int     `yaml:"burst"`
-	BySubject bool    `yaml:"by_subject"`
+	Breaker trip `yaml:"breaker"`
 }
 
 type trip struct {
-	Failures    int      `yaml:"failures"`
-	FailureRate float64  `yaml:"failure_rate"`
-	SlowRate    float64  `yaml:"slow_rate"`
-	SlowCall    duration `yaml:"slow_call"`
-	Window      duration `yaml:"window"`
-	MinCalls    int      `yaml:"min_calls"`
-	OpenFor     duration `yaml:"open_for"`
-	Probes      int      `yaml:"probes"`
-	ObserveOnly bool     `yaml:"observe_only"`
-}
-
-// duration is one with a unit, such as 1.5s; -1 is off.
-type duration time.Duration
-
-// UnmarshalYAML implements yaml.NodeUnmarshaler.
-func (d *duration) UnmarshalYAML(n ast.Node) error {
-	t := plain(n).GetToken()
-	v, err := time.ParseDuration(t.Value)
-	if t.Value == "-1" {
-		v, err = -1, nil
-	}
-	if err != nil {
-		return &Error{
-			Line:   t.Position.Line,
-			Column: t.Position.Column,
-			Err:    fmt.Errorf("%q is no duration such as 1.5s", t.Value),
-		}
-	}
-	*d = duration(v)
-	return nil
+	Failures    int           `yaml:"failures"`
+	FailureRate float64       `yaml:"failure_rate"`
+	SlowRate    float64       `yaml:"slow_rate"`
+	SlowCall    time.Duration `yaml:"slow_call"`
+	Window      time.Duration `yaml:"window"`
+	MinCalls    int           `yaml:"min_calls"`
+	OpenFor     time.Duration `yaml:"open_for"`
+	MaxOpenFor  time.Duration `yaml:"max_open_for"`
+	Probes      int           `yaml:"probes"`
+	ObserveOnly bool          `yaml:"observe_only"`
 }
 
 // Error says what is wrong with the routes, and where.
@@ -142,7 +106,7 @@ type place struct {
 	fields map[string]*token.Position
 }
 
-// Parse reads routes and checks them. With several errors, all are told.
+// Parse reads routes and checks them. It returns all errors, joined.
 func Parse(text []byte) ([]gateway.Route, error) {
 	p, err := parse(text)
 	if err != nil {
@@ -166,73 +130,47 @@ func parse(text []byte) (*parsed, error) {
 	if len(file.Docs) > 1 && file.Docs[1].Body != nil {
 		return nil, &Error{Line: line(file.Docs[1].Body), Column: 1, Err: errors.New("a second document: one file has one")}
 	}
+	if len(file.Docs) > 0 {
+		if err := checkDurations(file.Docs[0].Body, reflect.TypeFor[document](), map[string]ast.Node{}); err != nil {
+			return nil, located(err, p.at)
+		}
+	}
 	var doc document
-	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&doc); err != nil {
+	decoder := yaml.NewDecoder(
+		bytes.NewReader(text), yaml.Strict(), yaml.CustomUnmarshaler(func(d *time.Duration, text []byte) (err error) {
+			*d, err = parseDuration(strings.Trim(strings.TrimSpace(string(text)), `"'`))
+			return err
+		}),
+	)
+	if err := decoder.Decode(&doc); err != nil {
 		return nil, located(err, p.at)
 	}
 	if len(doc.Routes) == 0 {
 		return nil, &Error{Line: 1, Column: 1, Err: errors.New("no routes")}
 	}
-	var errs []error
-	prefixes, names := map[string]bool{}, map[string]bool{}
 	for _, r := range doc.Routes {
-		route := r.route()
-		p.routes = append(p.routes, route)
-		err := route.Validate()
-		if err == nil {
-			err = another(route, prefixes, names)
-		}
-		if err != nil {
-			errs = append(errs, p.locate(err, len(p.routes)-1))
+		p.routes = append(p.routes, r.route())
+	}
+	var errs []error
+	if joined, ok := gateway.ValidateRoutes(p.routes).(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			errs = append(errs, p.locate(err))
 		}
 	}
 	return p, errors.Join(errs...)
 }
 
-// another returns an error when a route before has the same prefix or name.
-func another(r gateway.Route, prefixes, names map[string]bool) error {
-	prefix := r.Prefix
-	if prefix != "/" {
-		prefix = strings.TrimSuffix(prefix, "/")
-	}
-	name := r.Name
-	if name == "" {
-		name = strings.Trim(prefix, "/")
-	}
-	switch {
-	case prefixes[prefix]:
-		return &gateway.RouteError{Prefix: r.Prefix, Field: "prefix", Err: errors.New("another route has it")}
-	case names[name]:
-		return &gateway.RouteError{Prefix: r.Prefix, Field: "name", Err: fmt.Errorf("another route is %q", name)}
-	}
-	prefixes[prefix], names[name] = true, true
-	return nil
-}
-
-// locate says where the error of the route with number n is.
-func (p *parsed) locate(err error, n int) error {
+// locate says where the error of a route is.
+func (p *parsed) locate(err error) error {
 	var wrong *gateway.RouteError
-	if !errors.As(err, &wrong) || n >= len(p.at) {
+	if !errors.As(err, &wrong) || wrong.Index >= len(p.at) {
 		return err
 	}
-	at := p.at[n].begin
-	if field := p.at[n].fields[wrong.Field]; field != nil {
+	at := p.at[wrong.Index].begin
+	if field := p.at[wrong.Index].fields[wrong.Field]; field != nil {
 		at = field
 	}
 	return &Error{Line: at.Line, Column: at.Column, Route: wrong.Prefix, Err: fmt.Errorf("%s: %w", wrong.Field, wrong.Err)}
-}
-
-// find says where an error is that the gateway has.
-func (p *parsed) find(err error) error {
-	var wrong *gateway.RouteError
-	if errors.As(err, &wrong) {
-		for n, r := range p.routes {
-			if r.Prefix == wrong.Prefix || strings.TrimSuffix(r.Prefix, "/") == wrong.Prefix {
-				return p.locate(err, n)
-			}
-		}
-	}
-	return err
 }
 
 // located makes an Error of one of the YAML package.
@@ -338,19 +276,18 @@ func plain(n ast.Node) ast.Node {
 }
 
 func (r route) route() gateway.Route {
-	out := gateway.Route{
-		Name: r.Name, Prefix: r.Prefix, Upstreams: r.Upstreams, KeepPrefix: r.KeepPrefix, Rewrite: r.Rewrite,
-		EncodedSlashes: r.EncodedSlashes, Roles: r.Roles, Public: r.Public, Upgrade: r.Upgrade, MaxBody: r.MaxBody,
-		Timeout: time.Duration(r.Timeout), IdleTimeout: time.Duration(r.IdleTimeout), TotalTimeout: time.Duration(r.TotalTimeout), Attempts: r.Attempts,
-		RetryBudget: r.RetryBudget, RoundRobin: r.RoundRobin, Health: r.Health, OpenAPI: r.OpenAPI,
-		Breaker: breaker.Config{
-			Failures: r.Breaker.Failures, FailureRate: r.Breaker.FailureRate, SlowRate: r.Breaker.SlowRate, SlowCall: time.Duration(r.Breaker.SlowCall),
-			Window: time.Duration(r.Breaker.Window), MinCalls: r.Breaker.MinCalls,
-			OpenFor: time.Duration(r.Breaker.OpenFor), Probes: r.Breaker.Probes, ObserveOnly: r.Breaker.ObserveOnly,
-		},
-	}
-	if r.RateLimit != nil {
-		out.RateLimit = &gateway.RateLimit{Rate: r.RateLimit.Rate, Burst: r.RateLimit.Burst, BySubject: r.RateLimit.BySubject}
+	out := r.Route
+	out.Breaker = breaker.Config{
+		Failures:    r.Breaker.Failures,
+		FailureRate: r.Breaker.FailureRate,
+		SlowRate:    r.Breaker.SlowRate,
+		SlowCall:    r.Breaker.SlowCall,
+		Window:      r.Breaker.Window,
+		MinCalls:    r.Breaker.MinCalls,
+		OpenFor:     r.Breaker.OpenFor,
+		MaxOpenFor:  r.Breaker.MaxOpenFor,
+		Probes:      r.Breaker.Probes,
+		ObserveOnly: r.Breaker.ObserveOnly,
 	}
 	return out
 }

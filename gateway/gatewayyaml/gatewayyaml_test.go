@@ -101,12 +101,28 @@ func TestErrorsNameTheLine(t *testing.T) {
 		head + "    health: up":             "7:5 /a health: ",
 		head + "    openapi: ../x":          "7:5 /a openapi: ",
 		head + "    name: ok":               "7:5 /a name: another",
-		head + "  - prefix: /a/\n    upstreams: [http://x]":                "7:5 /a/ prefix: another",
-		head + "  - upstreams: [http://x]":                                 "7:5 prefix: ",
-		head + "  - {prefix: /b, upstreams: ['ftp://x']}":                  "7:18 /b upstreams: ",
-		head + "  - {prefix: /b}":                                          "7:6 /b upstreams: there are none",
-		head + "  - prefix: /b\n    upstreams: [http://u:secret@x]":        "8:5 /b upstreams: ",
-		head + "  - prefix: b\n  - prefix: /c\n    upstreams: ['gopher:']": "7:5 b prefix: | 9:5 /c upstreams: ",
+		head + "    weights: [1, 2]":        "7:5 /a weights: ",
+		head + "    weights: [half]":        "7:15 /a ",
+		head + "    balance: fair":          "7:5 /a balance: ",
+		head + "    hosts: ['a:80']":        "7:5 /a hosts: ",
+		head + "    methods: [get]":         "7:5 /a methods: ",
+		head + "    slow_start: slow":       "7:17 /a \"slow\" is no duration",
+		head + "    cors: {origins: []}":    "7:5 /a cors: ",
+		head + "    cors:\n      origins: [https://a]\n      max_age: 1":                "9:16 /a \"1\" is no duration",
+		head + "    transport:\n      dial_timeout: 5":                                  "8:21 /a \"5\" is no duration",
+		head + "    transport:\n      tls:\n        ca: x":                              "9:9 /a unknown field",
+		head + "    transport: {tls: {cert_file: x}}":                                   "7:5 /a transport: ",
+		head + "    rate_limit: {rate: 1, by_subject: true, key: x}":                    "7:5 /a rate_limit: ",
+		head + "    headers: {'a b': c}":                                                "7:5 /a headers: ",
+		head + "    token_protocol: bearer.":                                            "7:5 /a token_protocol: ",
+		head + "    unhealthy_after: -1":                                                "7:5 /a unhealthy_after: ",
+		head + "  - prefix: /a\n    name: b\n    methods: [GET]\n    upstreams: ['x:']": "10:5 /a upstreams: ",
+		head + "  - prefix: /a/\n    upstreams: [http://x]":                             "7:5 /a/ prefix: another",
+		head + "  - upstreams: [http://x]":                                              "7:5 prefix: ",
+		head + "  - {prefix: /b, upstreams: ['ftp://x']}":                               "7:18 /b upstreams: ",
+		head + "  - {prefix: /b}":                                                       "7:6 /b upstreams: there are none",
+		head + "  - prefix: /b\n    upstreams: [http://u:secret@x]":                     "8:5 /b upstreams: ",
+		head + "  - prefix: b\n  - prefix: /c\n    upstreams: ['gopher:']":              "7:5 b prefix: | 9:5 /c upstreams: ",
 	} {
 		routes, err := gatewayyaml.Parse([]byte(text))
 		if err == nil {
@@ -154,7 +170,7 @@ func FuzzParse(f *testing.F) {
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	one := func(prefix string) string {
-		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1']}]"
+		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1'], dial_wait: -1}]"
 	}
 	write := func(path, text string) {
 		t.Helper()

@@ -74,7 +74,7 @@ func (w *watch) look(ctx context.Context) {
 	p, err := parse(text)
 	if err == nil {
 		if err = w.gw.Reload(p.routes); err != nil {
-			err = p.find(err)
+			err = p.locate(err)
 		}
 	}
 	switch {

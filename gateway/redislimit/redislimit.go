@@ -91,7 +91,7 @@ func poolSize(client redis.Scripter) int {
 	return 10 * runtime.GOMAXPROCS(0) // the default of go-redis
 }
 
-// heedsDeadlines says whether a client does, as far as its options can be seen.
+// heedsDeadlines reports whether a client does, as far as its options can be seen.
 func heedsDeadlines(client redis.Scripter) bool {
 	switch c := client.(type) {
 	case *redis.Client:
@@ -112,8 +112,8 @@ func Must(l *Limiter, err error) *Limiter {
 	return l
 }
 
-// take answers with -1 when a token was taken, else with the milliseconds until there is one. Numbers travel as text:
-// Redis cuts the fraction off a Lua number.
+// take answers with -1 when a token was taken, else with the milliseconds until there is one, and with the tokens that
+// are left in thousandths: Redis cuts the fraction off a Lua number.
 var take = redis.NewScript(`
 local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local t = redis.call('TIME')
@@ -131,11 +131,11 @@ else
 end
 redis.call('HSET', KEYS[1], 'left', string.format('%.9f', left), 'at', string.format('%.6f', now))
 redis.call('PEXPIRE', KEYS[1], math.ceil(burst / rate * 1000) + 1000)
-return wait
+return {wait, math.floor(left * 1000)}
 `)
 
 // Allow implements gateway.Limiter.
-func (l *Limiter) Allow(ctx context.Context, key string, rate float64, burst int) (bool, time.Duration, error) {
+func (l *Limiter) Allow(ctx context.Context, key string, rate float64, burst int) (gateway.Quota, error) {
 	if !l.mayAsk() {
 		return l.local.Allow(ctx, key, rate, burst)
 	}
@@ -146,10 +146,13 @@ func (l *Limiter) Allow(ctx context.Context, key string, rate float64, burst int
 	defer release()
 	asking, cancel := l.bounded(ctx)
 	defer cancel()
-	wait, err := take.Run(asking, l.client, []string{l.cfg.Prefix + key}, rate, burst).Int64()
+	answer, err := take.Run(asking, l.client, []string{l.cfg.Prefix + key}, rate, burst).Int64Slice()
+	if err == nil && len(answer) != 2 {
+		err = fmt.Errorf("redislimit: %d values in an answer", len(answer))
+	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return false, 0, fmt.Errorf("redislimit: count a request: %w", context.Cause(ctx))
+			return gateway.Quota{}, fmt.Errorf("redislimit: count a request: %w", context.Cause(ctx))
 		}
 		l.failed(ctx, err)
 		return l.local.Allow(ctx, key, rate, burst)
@@ -157,10 +160,12 @@ func (l *Limiter) Allow(ctx context.Context, key string, rate float64, burst int
 	if l.down.Swap(0) != 0 {
 		l.cfg.Logger.InfoContext(ctx, "redislimit: Redis answers again, limits are shared again")
 	}
+	wait, left := answer[0], float64(answer[1])/1000
+	reset := time.Duration(min((float64(burst)-left)/rate*float64(time.Second), 1<<62))
 	if wait < 0 {
-		return true, 0, nil
+		return gateway.Quota{OK: true, Remaining: int(left), Reset: reset}, nil
 	}
-	return false, time.Duration(wait) * time.Millisecond, nil
+	return gateway.Quota{RetryAfter: time.Duration(wait) * time.Millisecond, Reset: reset}, nil
 }
 
 // turn waits for a place among those that ask Redis.

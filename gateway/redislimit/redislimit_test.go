@@ -35,17 +35,19 @@ func TestLimiter(t *testing.T) {
 		gateways[n] = redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second}))
 	}
 	var passed atomic.Int32
+	var left sync.Map // what remained after each that passed
 	var all sync.WaitGroup
 	for n := range 40 { // both gateways count in one bucket
 		all.Go(func() {
-			ok, after, err := gateways[n%2].Allow(t.Context(), "k", 0.1, 7)
+			q, err := gateways[n%2].Allow(t.Context(), "k", 0.1, 7)
 			if err != nil {
 				t.Error(err)
 			}
-			if ok {
+			if q.OK {
 				passed.Add(1)
-			} else if after <= 0 || after > 10*time.Second {
-				t.Errorf("try again after %v", after)
+				left.Store(int64(q.Remaining), true)
+			} else if q.RetryAfter <= 0 || q.RetryAfter > 10*time.Second || q.Remaining != 0 || q.Reset < time.Minute {
+				t.Errorf("got %+v", q)
 			}
 		})
 	}
@@ -53,18 +55,23 @@ func TestLimiter(t *testing.T) {
 	if passed.Load() != 7 {
 		t.Fatalf("%d passed, want the burst of 7", passed.Load())
 	}
-	if ok, _, err := gateways[0].Allow(t.Context(), "another", 0.1, 1); !ok || err != nil {
-		t.Fatalf("another key: %v %v", ok, err)
+	for n := range int64(7) {
+		if _, ok := left.Load(n); !ok {
+			t.Errorf("no request was told that %d remain", n)
+		}
 	}
-	if ok, _, err := gateways[0].Allow(t.Context(), "fast", 20, 1); !ok || err != nil {
+	if q, err := gateways[0].Allow(t.Context(), "another", 0.1, 1); !q.OK || err != nil {
+		t.Fatalf("another key: %+v %v", q, err)
+	}
+	if q, err := gateways[0].Allow(t.Context(), "fast", 20, 1); !q.OK || err != nil {
 		t.Fatal(err)
 	}
-	if ok, after, err := gateways[0].Allow(t.Context(), "fast", 20, 1); ok || err != nil || after > 50*time.Millisecond {
-		t.Fatalf("%v %v %v", ok, after, err)
+	if q, err := gateways[0].Allow(t.Context(), "fast", 20, 1); q.OK || err != nil || q.RetryAfter > 50*time.Millisecond {
+		t.Fatalf("%+v %v", q, err)
 	}
 	time.Sleep(60 * time.Millisecond)
-	if ok, _, err := gateways[1].Allow(t.Context(), "fast", 20, 1); !ok || err != nil {
-		t.Fatalf("a token later: %v %v", ok, err)
+	if q, err := gateways[1].Allow(t.Context(), "fast", 20, 1); !q.OK || err != nil {
+		t.Fatalf("a token later: %+v %v", q, err)
 	}
 }
 
@@ -134,11 +141,11 @@ func TestRedisThatIsStuck(t *testing.T) {
 	start := time.Now()
 	passed := 0
 	for range 200 { // the first waits, the others know
-		ok, _, err := limiter.Allow(t.Context(), "k", 0.01, 11)
+		q, err := limiter.Allow(t.Context(), "k", 0.01, 11)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok {
+		if q.OK {
 			passed++
 		}
 	}
@@ -163,11 +170,11 @@ func TestBurstAboveThePoolIsCounted(t *testing.T) {
 	var all sync.WaitGroup
 	for range 1000 {
 		all.Go(func() {
-			ok, _, err := limiter.Allow(t.Context(), "burst", 0.01, 11)
+			q, err := limiter.Allow(t.Context(), "burst", 0.01, 11)
 			if err != nil {
 				t.Error(err)
 			}
-			if ok {
+			if q.OK {
 				passed.Add(1)
 			}
 		})
@@ -193,7 +200,7 @@ func TestRedisThatReturns(t *testing.T) {
 	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 100 * time.Millisecond, RetryAfter: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	allow := func() {
 		t.Helper()
-		if _, _, err := limiter.Allow(t.Context(), "k", 1000, 1000); err != nil {
+		if _, err := limiter.Allow(t.Context(), "k", 1000, 1000); err != nil {
 			t.Fatal(err)
 		}
 	}

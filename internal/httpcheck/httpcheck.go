@@ -21,7 +21,7 @@ func Request(req *http.Request) error {
 		return fmt.Errorf("unsupported protocol scheme %q", req.URL.Scheme)
 	case req.URL.Host == "":
 		return errors.New("the URL has no host")
-	case req.Method != "" && !isToken(req.Method):
+	case req.Method != "" && !IsToken(req.Method):
 		return errors.New("the method is no token")
 	case hasControl(req.URL.RequestURI()) || strings.Contains(req.URL.RequestURI(), " "):
 		return errors.New("the URL contains a control character")
@@ -42,7 +42,7 @@ func Request(req *http.Request) error {
 
 func header(kind string, h http.Header) error {
 	for name, values := range h {
-		if !isToken(name) {
+		if !IsToken(name) {
 			return fmt.Errorf("the name of the %s %q is no token", kind, cut(name))
 		}
 		for _, v := range values {
@@ -56,8 +56,8 @@ func header(kind string, h http.Header) error {
 
 func cut(name string) string { return name[:min(len(name), 64)] }
 
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
+// IsToken reports whether s is a token of RFC 9110, section 5.6.2.
+func IsToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {

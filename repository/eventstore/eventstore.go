@@ -29,7 +29,7 @@
 //
 // # What it does not do
 //
-// It gives no global order by time, and deletes nothing. A projection on a database without transactions applies events
+// It gives no global order by time, and deletes no events: Redact erases what they say. A projection on a database without transactions applies events
 // at least once. What is promised on which database is in docs/ordering-and-isolation.md.
 //
 // The stores are sqlevents (PostgreSQL, SQLite), mongoevents (MongoDB) and memevents (tests).
@@ -130,6 +130,12 @@ type Store interface {
 	Wait(ctx context.Context)
 	// Lag returns how many events follow a cursor, as far as they can be read already.
 	Lag(ctx context.Context, cursor string) (int64, error)
+
+	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots of the
+	// stream are deleted. That they happened stays, with id, type, version and time, so that no reader is confused; what
+	// folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be undone. The outbox
+	// and read models keep what they have. It joins the transaction that ctx carries.
+	Redact(ctx context.Context, stream string) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.
 	SaveSnapshot(ctx context.Context, s Snapshot) error

@@ -1,11 +1,13 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/sillar-go/sillar/internal/backoff"
@@ -18,9 +20,33 @@ type ProjectorConfig struct {
 	Name string
 	// Batch is how many events are applied in one transaction. 0 means 100.
 	Batch int
-	// Logger is told of failures, which are tried again. Nil means slog.Default.
+	// Park takes over an event that could not be applied ParkAfter times, so that it holds nothing else up: it records the
+	// event, such as in a table that operators see, in the transaction of the batch, which ctx carries, and the projection
+	// goes on without it. cause is what apply said last. Later events of the stream are applied: apply has to bear that one
+	// is missing, or return an error, by which they are parked too. Failures while the database does not answer do not count;
+	// those of anything else that apply calls do. Nil: such an event holds the projection up.
+	Park func(ctx context.Context, e Recorded, cause error) error
+	// ParkAfter is how often an event is tried before it is parked. Default 10, which takes about a minute.
+	ParkAfter int
+	// Logger gets failures, which are tried again, and parked events. Default slog.Default.
 	Logger *slog.Logger
 }
+
+// ApplyError says which event a projection could not apply.
+type ApplyError struct {
+	// Event is the event.
+	Event Recorded
+	// Err is what the function returned, or its panic.
+	Err error
+}
+
+// Error implements error.
+func (e *ApplyError) Error() string {
+	return fmt.Sprintf("eventstore: apply %s at version %d of %s: %v", e.Event.Type, e.Event.Version, e.Event.Stream, e.Err)
+}
+
+// Unwrap returns what the function returned.
+func (e *ApplyError) Unwrap() error { return e.Err }
 
 // Projector keeps a read model up to date with the events of a store.
 type Projector struct {
@@ -28,6 +54,15 @@ type Projector struct {
 	tx    repository.Transactor
 	apply func(ctx context.Context, e Recorded) error
 	cfg   ProjectorConfig
+
+	mu    sync.Mutex
+	fails map[string]*failure // by id, events that could not be applied since the last batch that was
+}
+
+// failure is how often an event could not be applied, and why.
+type failure struct {
+	times int
+	cause error
 }
 
 // NewProjector returns a projector. tx is the database that holds the read model and the store's checkpoints; apply
@@ -40,14 +75,14 @@ func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.
 	if cfg.Batch <= 0 {
 		cfg.Batch = 100
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	return &Projector{store, tx, apply, cfg}, nil
+	cfg.ParkAfter = max(cmp.Or(cfg.ParkAfter, 10), 1)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	return &Projector{store: store, tx: tx, apply: apply, cfg: cfg, fails: map[string]*failure{}}, nil
 }
 
 // Run follows the store until ctx ends, and returns nil. An event that cannot be applied, also for a panic, holds the
-// projection up: it is tried again, with a pause, and reported each time, never skipped. Several may run; one at a time moves.
+// projection up: it is tried again, with a pause, and logged each time, and skipped only where ProjectorConfig.Park takes it
+// over. Several may run; one at a time moves.
 func (p *Projector) Run(ctx context.Context) error {
 	pause := backoff.Exponential(50*time.Millisecond, 10*time.Second)
 	for failed := 0; ctx.Err() == nil; {
@@ -78,9 +113,51 @@ func (p *Projector) Step(ctx context.Context) (n int, err error) {
 		return err
 	})
 	if err != nil {
+		p.noteFailure(ctx, err)
 		return 0, err
 	}
+	if n > 0 {
+		p.mu.Lock()
+		clear(p.fails)
+		p.mu.Unlock()
+	}
 	return n, nil
+}
+
+// noteFailure counts the failures of an event. While the database does not answer nothing is the event's fault.
+func (p *Projector) noteFailure(ctx context.Context, err error) {
+	var failed *ApplyError
+	if p.cfg.Park == nil || !errors.As(err, &failed) {
+		return
+	}
+	if err := p.tx.InTx(ctx, func(ctx context.Context) error {
+		at, err := p.store.Checkpoint(ctx, p.cfg.Name)
+		if err != nil {
+			return err
+		}
+		return p.store.MoveCheckpoint(ctx, p.cfg.Name, at, at)
+	}); err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.fails[failed.Event.ID]
+	if f == nil {
+		f = &failure{}
+		p.fails[failed.Event.ID] = f
+	}
+	f.times++
+	f.cause = failed.Err
+}
+
+// poison returns why an event is to be parked, or nil.
+func (p *Projector) poison(e Recorded) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.fails[e.ID]; f != nil && p.cfg.Park != nil && f.times >= p.cfg.ParkAfter {
+		return f.cause
+	}
+	return nil
 }
 
 // step applies a batch in the transaction that ctx carries.
@@ -99,8 +176,16 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for _, e := range events {
+		if cause := p.poison(e); cause != nil {
+			if err := p.cfg.Park(ctx, e, cause); err != nil {
+				return 0, fmt.Errorf("eventstore: park %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
+			}
+			p.cfg.Logger.ErrorContext(ctx, "eventstore: an event is parked, the projection goes on without it", "projection", p.cfg.Name,
+				"stream", e.Stream, "version", e.Version, "error", cause)
+			continue
+		}
 		if err := p.guarded(ctx, e); err != nil {
-			return 0, fmt.Errorf("eventstore: apply %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
+			return 0, &ApplyError{e, err}
 		}
 	}
 	return len(events), p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)

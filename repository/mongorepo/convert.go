@@ -193,6 +193,12 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 		}
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`) // a pattern ends with a zero byte
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
+	case repository.OpContains, repository.OpContainsFold:
+		pattern, ok := containing(n.Value.(string), n.Op == repository.OpContainsFold)
+		if !ok {
+			return nothing
+		}
+		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
 	case repository.OpIn:
 		list := bson.A{}
 		for _, v := range n.Values {
@@ -201,6 +207,26 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 		return on(bson.D{{Key: "$in", Value: list}})
 	}
 	return on(bson.D{{Key: operators[n.Op], Value: value(n.Value)}})
+}
+
+// containing returns the regular expression of what contains a text, or false where none holds it and no document does.
+func containing(part string, fold bool) (pattern string, ok bool) {
+	if !utf8.ValidString(part) {
+		return "", false
+	}
+	var b strings.Builder
+	for _, c := range part {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		switch {
+		case c == 0:
+			b.WriteString(`\x00`) // a pattern ends with a zero byte
+		case fold && letter:
+			b.WriteString("[" + strings.ToLower(string(c)) + strings.ToUpper(string(c)) + "]")
+		default:
+			b.WriteString(regexp.QuoteMeta(string(c)))
+		}
+	}
+	return b.String(), true
 }
 
 // nothing matches no document.

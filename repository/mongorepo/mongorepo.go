@@ -406,13 +406,7 @@ func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHo
 		done = res.DeletedCount
 	}
 	if done == 0 {
-		var unset bson.D
-		for i := range r.m.Columns {
-			if i != r.m.ID {
-				unset = append(unset, bson.E{Key: r.key(i), Value: ""})
-			}
-		}
-		change := bson.D{{Key: "$set", Value: bson.D{{Key: DeletedField, Value: true}}}, {Key: "$unset", Value: unset}}
+		change := r.tombstone()
 		if len(effects) > 0 {
 			change = append(change, push(effects))
 		}

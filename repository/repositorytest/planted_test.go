@@ -32,6 +32,40 @@ type wrong struct {
 	update  func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error)
 	replace func(ctx context.Context, e widget) (widget, error)
 	remove  func(ctx context.Context, id string) error
+	many    func(ctx context.Context, list []widget) ([]widget, error)
+	put     func(ctx context.Context, e widget) (widget, error)
+	set     func(ctx context.Context, where repository.Filter[widget], set []repository.Assignment[widget]) (int64, error)
+	clear   func(ctx context.Context, where repository.Filter[widget]) (int64, error)
+}
+
+func (w *wrong) CreateMany(ctx context.Context, list []widget) ([]widget, error) {
+	if w.many == nil {
+		return w.Repository.CreateMany(ctx, list)
+	}
+	return w.many(ctx, list)
+}
+
+func (w *wrong) Put(ctx context.Context, e widget) (widget, error) {
+	if w.put == nil {
+		return w.Repository.Put(ctx, e)
+	}
+	return w.put(ctx, e)
+}
+
+func (w *wrong) UpdateWhere(
+	ctx context.Context, where repository.Filter[widget], set ...repository.Assignment[widget],
+) (int64, error) {
+	if w.set == nil {
+		return w.Repository.UpdateWhere(ctx, where, set...)
+	}
+	return w.set(ctx, where, set)
+}
+
+func (w *wrong) DeleteWhere(ctx context.Context, where repository.Filter[widget]) (int64, error) {
+	if w.clear == nil {
+		return w.Repository.DeleteWhere(ctx, where)
+	}
+	return w.clear(ctx, where)
 }
 
 func (w *wrong) Create(ctx context.Context, e widget, then ...repository.WriteHook[widget]) (widget, error) {
@@ -299,6 +333,80 @@ var planted = map[string]struct {
 	"works for a caller that has left": {"EndedContext", func(w *wrong) {
 		w.create = func(ctx context.Context, e widget, then []repository.WriteHook[widget]) (widget, error) {
 			return w.Repository.Create(context.WithoutCancel(ctx), e, then...)
+		}
+	}},
+	"imports without the times": {"CreateMany", func(w *wrong) {
+		w.many = func(ctx context.Context, list []widget) ([]widget, error) {
+			list = slices.Clone(list)
+			for i := range list {
+				list[i].CreatedAt, list[i].UpdatedAt = time.Time{}, time.Time{}
+			}
+			return w.Repository.CreateMany(ctx, list)
+		}
+	}},
+	"stores a part of many": {"CreateMany", func(w *wrong) {
+		w.many = func(ctx context.Context, list []widget) (out []widget, err error) {
+			for _, e := range list {
+				one, err := w.Repository.CreateMany(ctx, []widget{e})
+				if err != nil {
+					continue
+				}
+				out = append(out, one...)
+			}
+			return out, nil
+		}
+	}},
+	"puts over what is there only": {"Put", func(w *wrong) {
+		w.put = func(ctx context.Context, e widget) (widget, error) {
+			if stored, err := w.Repository.Get(ctx, e.ID); err == nil {
+				e.CreatedAt = time.Now().Add(time.Hour)
+				_ = w.Repository.Delete(ctx, stored.ID)
+			}
+			return w.Repository.Create(ctx, e)
+		}
+	}},
+	"puts with a read before": {"PutAtOnce", func(w *wrong) {
+		w.put = func(ctx context.Context, e widget) (widget, error) {
+			stored, err := w.Repository.Get(ctx, e.ID)
+			time.Sleep(time.Millisecond)
+			if err != nil {
+				return w.Repository.Create(ctx, e)
+			}
+			e.Version = stored.Version
+			return w.Repository.Replace(ctx, e)
+		}
+	}},
+	"leaves versions as they are": {"UpdateWhere", func(w *wrong) {
+		w.set = func(ctx context.Context, where repository.Filter[widget], set []repository.Assignment[widget]) (int64, error) {
+			page, err := w.Repository.Find(ctx, repository.Query[widget]{Where: where})
+			if err != nil || len(set) == 0 {
+				return 0, err
+			}
+			n, err := w.Repository.UpdateWhere(ctx, where, set...)
+			for _, e := range page.Items {
+				stored, gerr := w.Repository.Get(ctx, e.ID)
+				if gerr != nil {
+					return n, err
+				}
+				stored.Version, stored.SKU = e.Version, stored.SKU+"x"
+				_ = w.Repository.Delete(ctx, e.ID)
+				_, _ = w.Repository.CreateMany(ctx, []widget{stored})
+			}
+			return n, err
+		}
+	}},
+	"deletes all": {"DeleteWhere", func(w *wrong) {
+		w.clear = func(ctx context.Context, _ repository.Filter[widget]) (int64, error) {
+			return w.Repository.DeleteWhere(ctx, repository.Filter[widget]{})
+		}
+	}},
+	"deletes whatever a function says": {"DeleteInVersion", func(w *wrong) {
+		w.remove = func(ctx context.Context, id string) error { return w.Repository.Delete(ctx, id) }
+	}},
+	"finds no more than one": {"One", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			q.Limit = 1
+			return w.Repository.Find(ctx, q)
 		}
 	}},
 	"forgets one of what a compound filter selects": {"RandomQueries", func(w *wrong) {

@@ -33,6 +33,7 @@ type tx struct {
 	undone []func() // run after a rollback
 	stmts  []txStmt
 	few    [2]txStmt // what stmts begins with
+	points int       // savepoints that were made
 }
 
 // txStmt is a statement that is kept prepared, as database/sql wants it in a transaction.
@@ -170,7 +171,38 @@ func (db *DB) AfterRollback(ctx context.Context, fn func()) bool {
 // The new transaction is read committed on PostgreSQL and serializable on SQLite. fn may run several times; see the
 // package documentation. The context that fn gets carries the transaction, and nothing else does.
 func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) error {
+	return db.InTxWith(ctx, TxOptions{}, fn)
+}
+
+// Isolation is how far a transaction is kept apart from others. On SQLite every transaction is serializable.
+type Isolation string
+
+// The levels of isolation. At the two higher ones PostgreSQL may refuse a transaction, which then runs again.
+const (
+	ReadCommitted  Isolation = "read committed"
+	RepeatableRead Isolation = "repeatable read"
+	Serializable   Isolation = "serializable"
+)
+
+// TxOptions are options of a transaction. The zero TxOptions are those of InTx.
+type TxOptions struct {
+	// Isolation defaults to that of the database: read committed on PostgreSQL.
+	Isolation Isolation
+	// ReadOnly makes writes fail. On a SQLite file the transaction does not wait for writers, nor they for it; a database in
+	// memory has one connection, and takes writes all the same.
+	ReadOnly bool
+}
+
+// ErrTxOptions says that the context carries a transaction already, which other options cannot join.
+var ErrTxOptions = errors.New("sqldb: a transaction with options cannot join another one")
+
+// InTxWith is InTx with options for the new transaction. Where ctx carries a transaction and options are given the error
+// is ErrTxOptions.
+func (db *DB) InTxWith(ctx context.Context, opts TxOptions, fn func(ctx context.Context) error) error {
 	if t := db.carried(ctx); t != nil {
+		if opts != (TxOptions{}) {
+			return ErrTxOptions
+		}
 		return db.join(ctx, t, fn)
 	}
 	retry := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
@@ -184,7 +216,7 @@ func (db *DB) InTx(ctx context.Context, fn func(ctx context.Context) error) erro
 		return fn(ctx)
 	}
 	for attempt := 1; ; attempt++ {
-		err := db.once(ctx, run)
+		err := db.once(ctx, opts, run)
 		if err == nil || !Retryable(err) {
 			return err
 		}
@@ -224,7 +256,7 @@ var errUnwound = errors.New("a nested one ended by a panic")
 const commitTimeout = 10 * time.Second
 
 // once runs fn in one new transaction.
-func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err error) {
+func (db *DB) once(ctx context.Context, opts TxOptions, fn func(context.Context) error) (err error) {
 	if trace.SpanFromContext(ctx).IsRecording() {
 		var span trace.Span
 		ctx, span = db.tracer.Start(ctx, "TRANSACTION", trace.WithSpanKind(trace.SpanKindClient),
@@ -232,7 +264,7 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 		defer func() { end(span, err) }()
 	}
 	t := &tx{}
-	commit, rollback, err := db.begin(ctx, t)
+	commit, rollback, err := db.begin(ctx, t, opts)
 	if err != nil {
 		return err
 	}
@@ -276,9 +308,16 @@ func (db *DB) once(ctx context.Context, fn func(context.Context) error) (err err
 	return nil
 }
 
+// levels are the levels of isolation of database/sql.
+var levels = map[Isolation]sql.IsolationLevel{
+	ReadCommitted: sql.LevelReadCommitted, RepeatableRead: sql.LevelRepeatableRead, Serializable: sql.LevelSerializable,
+}
+
 // begin starts a transaction and gives t its Querier. Rollback must work after the caller's context has ended, within a
 // bound of its own.
-func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) error, rollback func() error, err error) {
+func (db *DB) begin(
+	ctx context.Context, t *tx, opts TxOptions,
+) (commit func(context.Context) error, rollback func() error, err error) {
 	detached := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	}
@@ -287,7 +326,11 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		if err != nil {
 			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
 		}
-		begun, err := conn.Begin(ctx)
+		with := pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(opts.Isolation)}
+		if opts.ReadOnly {
+			with.AccessMode = pgx.ReadOnly
+		}
+		begun, err := conn.BeginTx(ctx, with)
 		if err != nil {
 			conn.Release()
 			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
@@ -309,12 +352,20 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		return commit, rollback, nil
 	}
 
-	release, err := db.takeWriter(ctx, db.writer)
-	if err != nil {
-		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+	from, with, release := db.writer, sql.TxOptions{}, func() {}
+	if db.dialect != SQLite {
+		with = sql.TxOptions{ReadOnly: opts.ReadOnly, Isolation: levels[opts.Isolation]}
 	}
-	db.writes.prepareWanted(ctx)
-	conn, err := db.writer.Conn(ctx)
+	reads := opts.ReadOnly && db.dialect == SQLite && db.reader != db.writer
+	if reads {
+		from = db.reader
+	} else {
+		if release, err = db.takeWriter(ctx, db.writer); err != nil {
+			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		}
+		db.writes.prepareWanted(ctx)
+	}
+	conn, err := from.Conn(ctx)
 	if err != nil {
 		release()
 		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
@@ -323,7 +374,7 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		defer release()
 		return conn.Close()
 	}
-	begun, err := conn.BeginTx(ctx, nil)
+	begun, err := conn.BeginTx(ctx, &with)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), giveBack())
 	}
@@ -344,6 +395,6 @@ func (db *DB) begin(ctx context.Context, t *tx) (commit func(context.Context) er
 		}
 		return err
 	}
-	t.q = sqlQuerier{db: db, write: begun, reads: begun, own: true, tx: t}
+	t.q = sqlQuerier{db: db, write: begun, reads: begun, own: !reads, tx: t}
 	return commit, rollback, nil
 }

@@ -134,10 +134,10 @@ type version[E any] struct {
 
 // read scans a row, and once more to pointers where a column is NULL that no pointer takes: rows may be older than a
 // column. NULL reads as the zero value then.
-func (r *Repo[E]) read(ctx context.Context, query, id string, v *version[E]) error {
+func (r *Repo[E]) read(ctx context.Context, query string, v *version[E], args ...any) error {
 	scan := func() error {
 		targets, settle := r.scan(&v.entity, v.raw)
-		if err := r.db.Querier(ctx).QueryRow(ctx, query, id).Scan(targets...); err != nil {
+		if err := r.db.Querier(ctx).QueryRow(ctx, query, args...).Scan(targets...); err != nil {
 			return err
 		}
 		settle()

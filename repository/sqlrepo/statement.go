@@ -31,7 +31,7 @@ func quoteTable(d sqldb.Dialect, table string) string {
 
 // statements are built once for a type.
 type statements struct {
-	insert, selects, get, lock, getMany, getManyUUID, delete string
+	insert, put, selects, get, lock, getMany, getManyUUID, delete string
 }
 
 func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
@@ -47,6 +47,7 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
 		delete:  fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
 	}
+	s.put = s.insert + putSQL(d, table, m, strings.Join(names, ", "))
 	s.get = s.selects + " WHERE " + id + " = $1"
 	s.lock = s.get
 	s.getMany = s.selects + " WHERE " + id + " IN (SELECT value FROM json_each($1))"
@@ -56,6 +57,22 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 		s.getManyUUID = s.selects + " WHERE " + id + " = ANY (ARRAY(SELECT json_array_elements_text($1::json)::uuid))"
 	}
 	return s
+}
+
+// putSQL is the end of an insert that changes the row where there is one.
+func putSQL(d sqldb.Dialect, table string, m *repository.Mapping, names string) string {
+	var sets []string
+	for i, c := range m.Columns {
+		name := quote(d, c.Name)
+		switch i {
+		case m.ID, m.CreatedAt:
+		case m.Version:
+			sets = append(sets, name+" = "+table+"."+name+" + 1")
+		default:
+			sets = append(sets, name+" = excluded."+name)
+		}
+	}
+	return " ON CONFLICT (" + quote(d, m.Columns[m.ID].Name) + ") DO UPDATE SET " + strings.Join(sets, ", ") + " RETURNING " + names
 }
 
 // update returns the statement that writes columns of a row that has an id and a version.
@@ -133,6 +150,10 @@ func (w *where) render(n repository.Node) string {
 			return "starts_with(" + name + ", " + w.arg(n.Value) + ")"
 		}
 		return w.between(name, n.Value.(string))
+	case repository.OpContains:
+		return w.position(name, w.arg(n.Value))
+	case repository.OpContainsFold:
+		return w.position(w.lower(name), w.lower(w.arg(n.Value)))
 	case repository.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
@@ -155,7 +176,7 @@ func (w *where) foreign(name string, n repository.Node) (sql string, decided boo
 	}
 	if s, ok := n.Value.(string); ok && !holds(s) {
 		switch n.Op {
-		case repository.OpEq, repository.OpPrefix:
+		case repository.OpEq, repository.OpPrefix, repository.OpContains, repository.OpContainsFold:
 			return "1 = 0", true
 		case repository.OpNe:
 			return name + " IS NOT NULL", true
@@ -169,6 +190,22 @@ func (w *where) foreign(name string, n repository.Node) (sql string, decided boo
 		return w.render(n), true
 	}
 	return "", false
+}
+
+// position selects what contains a text.
+func (w *where) position(name, part string) string {
+	if w.dialect == sqldb.PostgreSQL {
+		return "strpos(" + name + ", " + part + ") > 0"
+	}
+	return "instr(" + name + ", " + part + ") > 0"
+}
+
+// lower makes ASCII letters small, and no others: in the collation C PostgreSQL knows no others either.
+func (w *where) lower(name string) string {
+	if w.dialect == sqldb.PostgreSQL {
+		return "lower(" + name + ` COLLATE "C")`
+	}
+	return "lower(" + name + ")"
 }
 
 // between selects what begins with a text as SQLite compares it, by its bytes: so an index serves.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 )
 
 // missing skips a test that lacks a tool, with the line that gets it; where all tests are to run it fails.
@@ -148,8 +150,8 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	}
 	common := c.config("shop-common")
 	delay, err := time.ParseDuration(common.text("data", "SHOP_DRAIN_DELAY"))
-	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil || grace < delay+drain(t) {
-		bad("it has %v to end (%v), and may need %v", grace, err, delay+drain(t))
+	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil || grace < delay+platform.MaxDrain {
+		bad("it has %v to end (%v), and may need %v", grace, err, delay+platform.MaxDrain)
 	}
 	if common.text("data", "SHOP_SEED") != strconv.FormatBool(dev) || common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
 		bad("users with known passwords, and faults, are for trying out alone")

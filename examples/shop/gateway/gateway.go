@@ -59,7 +59,7 @@ func build(_ context.Context, s *platform.Service) error {
 			routes[i].Breaker.OpenFor = s.BreakerOpenFor
 		}
 	}
-	gw, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true,
+	gw, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true, PublicDocuments: true,
 		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err

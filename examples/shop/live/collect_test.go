@@ -66,7 +66,7 @@ func TestOrderBook(t *testing.T) {
 	tell := func(r saga.Record) orderRow {
 		t.Helper()
 		_, before := b.since(math.MaxUint64)
-		b.told(t.Context(), r)
+		b.observe(t.Context(), r)
 		rows, _ := b.since(before)
 		if len(rows) != 1 {
 			t.Fatalf("%d rows changed", len(rows))
@@ -98,11 +98,11 @@ func TestOrderBook(t *testing.T) {
 	if row = tell(taken); row.ID != "o2" || row.State != "compensated" || states(row) != "done done done done" {
 		t.Fatalf("an order that was taken back: %+v", row)
 	}
-	b.told(t.Context(), record("cancel-unknown", saga.Completed, 0, d))
+	b.observe(t.Context(), record("cancel-unknown", saga.Completed, 0, d))
 	for i := range 3 * keptOrders {
-		b.told(t.Context(), record(fmt.Sprintf("order-%03d", i), saga.Running, 0, s))
+		b.observe(t.Context(), record(fmt.Sprintf("order-%03d", i), saga.Running, 0, s))
 	}
-	b.told(t.Context(), record("o1", saga.Compensated, 0, c)) // an old one does not take the place of a new one
+	b.observe(t.Context(), record("o1", saga.Compensated, 0, c)) // an old one does not take the place of a new one
 	rows, _ := b.since(0)
 	if len(rows) != keptOrders || rows[0].ID != fmt.Sprintf("order-%03d", 2*keptOrders) || rows[keptOrders-1].ID != fmt.Sprintf("order-%03d", 3*keptOrders-1) {
 		t.Fatalf("%d rows, from %s to %s", len(rows), rows[0].ID, rows[len(rows)-1].ID)

@@ -73,7 +73,7 @@ func (p *Page) Broker() *Broker { return p.broker }
 func (p *Page) LogWriter(out io.Writer) io.Writer { return teeWriter{out, &p.journal} }
 
 // OnSaga takes the changes of the sagas.
-func (p *Page) OnSaga(ctx context.Context, r saga.Record) { p.orders.told(ctx, r) }
+func (p *Page) OnSaga(ctx context.Context, r saga.Record) { p.orders.observe(ctx, r) }
 
 // Attach hangs the page into the gateway, which is the last of the services.
 func (p *Page) Attach(services []*platform.Service) {

@@ -49,8 +49,8 @@ type orderBook struct {
 	seq  uint64
 }
 
-// told takes a change of a saga. It is called on the goroutine that runs the saga, and does little.
-func (b *orderBook) told(_ context.Context, r saga.Record) {
+// observe takes a change of a saga. It is called on the goroutine that runs the saga, and does little.
+func (b *orderBook) observe(_ context.Context, r saga.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	id, cancelling := strings.CutPrefix(r.ID, "cancel-")

@@ -39,7 +39,7 @@ type seen struct {
 	correlation        string
 	state, rows, lines uint64
 	pulses             uint64
-	told               bool
+	sent               bool
 }
 
 // stream serves the one stream of the page: a frame whenever something changed, and nothing that waits for who does not

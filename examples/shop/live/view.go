@@ -98,7 +98,7 @@ func (v *view) measured(f *figures, nodes []node) {
 	v.put("red", execute("red", cards))
 }
 
-// frame is what a viewer has not been told yet, and whether that is anything.
+// frame returns what was not sent to a viewer yet, and whether there is anything.
 func (p *Page) frame(at *seen) (f frame, news bool) {
 	p.vmu.Lock()
 	v := &p.view
@@ -110,7 +110,7 @@ func (p *Page) frame(at *seen) (f frame, news bool) {
 				f.HTML[id] = part.html
 			}
 		}
-		if v.pulseSeq > at.pulses && at.told {
+		if v.pulseSeq > at.pulses && at.sent {
 			f.Pulse = v.pulse
 		}
 	}
@@ -136,9 +136,9 @@ func (p *Page) frame(at *seen) (f frame, news bool) {
 		}
 	}
 	at.lines = number
-	f.Fresh = !at.told
+	f.Fresh = !at.sent
 	news = news || f.Fresh || len(f.Orders) > 0 || len(f.Log) > 0
-	at.told = at.told || news
+	at.sent = at.sent || news
 	return f, news
 }
 

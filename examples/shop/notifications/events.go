@@ -34,7 +34,7 @@ type data struct{ Username, OrderID, Total, Reason string }
 // errUnknownUser means that users.created has not been handled yet: the event is tried again a little later.
 var errUnknownUser = errors.New("notifications: the user is not known yet")
 
-var errNobody = errors.New("notifications: an event of a user without id or address")
+var errNoContact = errors.New("notifications: an event of a user without id or address")
 
 type inbound struct {
 	contacts      repository.Repository[Contact]
@@ -52,7 +52,7 @@ func (in *inbound) subscribe(g *messaging.Group) {
 
 func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) error {
 	if m.Data.UserID == "" || m.Data.Email == "" {
-		return messaging.Permanent(errNobody)
+		return messaging.Permanent(errNoContact)
 	}
 	c := Contact{Meta: repository.Meta{ID: m.Data.UserID}}
 	_, err := in.contacts.Update(ctx, c.ID, func(_ context.Context, old *Contact) error {
@@ -71,10 +71,10 @@ func (in *inbound) user(ctx context.Context, m messaging.Message[userEvent]) err
 
 // learn stores the contact of a user unless a later version is stored. It erases deleted users, which stay deleted.
 func (c *Contact) learn(topic string, u userEvent) {
-	if c.Gone || u.Version < c.Told {
+	if c.Gone || u.Version < c.UserVersion {
 		return
 	}
-	c.Username, c.Email, c.Told = u.Username, u.Email, u.Version
+	c.Username, c.Email, c.UserVersion = u.Username, u.Email, u.Version
 	if topic == "users.deleted" {
 		c.Username, c.Email, c.Gone = "", "", true
 	}

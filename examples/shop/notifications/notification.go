@@ -63,7 +63,7 @@ var errTaken = errors.New("notifications: another process sends it, or has")
 type Contact struct {
 	repository.Meta
 	Username, Email string
-	Told            int64 // the version of the user that this is of
+	UserVersion     int64 `repo:"told"` // of the user that this is a copy of
 	Gone            bool
 }
 

@@ -6,8 +6,8 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// Told is the payload of products.updated and products.deleted.
-type Told struct {
+// ProductEvent is the payload of products.updated and products.deleted.
+type ProductEvent struct {
 	ProductID  string `json:"product_id"`
 	SKU        string `json:"sku"`
 	Name       string `json:"name"`
@@ -15,25 +15,27 @@ type Told struct {
 	Active     bool   `json:"active"`
 }
 
-// ToldNew is the payload of products.created.
-type ToldNew struct {
-	Told
+// NewProductEvent is the payload of products.created.
+type NewProductEvent struct {
+	ProductEvent
 	Stock int64 `json:"stock"`
 }
 
-func told(p *Product) Told { return Told{p.ID, p.SKU, p.Name, p.PriceCents, p.Active} }
+func productEvent(p *Product) ProductEvent {
+	return ProductEvent{p.ID, p.SKU, p.Name, p.PriceCents, p.Active}
+}
 
 // events publishes through an outbox: each event is stored in the transaction of its change.
 type events struct{ outbox messaging.Publisher }
 
 func (e events) ProductCreated(ctx context.Context, p *Product, stock int64) error {
-	return e.outbox.Publish(ctx, "products.created", ToldNew{told(p), stock}, messaging.WithKey(p.ID))
+	return e.outbox.Publish(ctx, "products.created", NewProductEvent{productEvent(p), stock}, messaging.WithKey(p.ID))
 }
 
 func (e events) ProductUpdated(ctx context.Context, p *Product) error {
-	return e.outbox.Publish(ctx, "products.updated", told(p), messaging.WithKey(p.ID))
+	return e.outbox.Publish(ctx, "products.updated", productEvent(p), messaging.WithKey(p.ID))
 }
 
 func (e events) ProductDeleted(ctx context.Context, p *Product) error {
-	return e.outbox.Publish(ctx, "products.deleted", told(p), messaging.WithKey(p.ID))
+	return e.outbox.Publish(ctx, "products.deleted", productEvent(p), messaging.WithKey(p.ID))
 }

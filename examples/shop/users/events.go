@@ -6,8 +6,8 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// Told is the payload of users.created, users.updated and users.deleted.
-type Told struct {
+// UserEvent is the payload of users.created, users.updated and users.deleted.
+type UserEvent struct {
 	UserID   string `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
@@ -20,7 +20,7 @@ type Told struct {
 type events struct{ outbox messaging.Publisher }
 
 func (e events) publish(ctx context.Context, topic string, u *User, version int64) error {
-	return e.outbox.Publish(ctx, topic, Told{u.ID, u.Username, u.Email, version}, messaging.WithKey(u.ID))
+	return e.outbox.Publish(ctx, topic, UserEvent{u.ID, u.Username, u.Email, version}, messaging.WithKey(u.ID))
 }
 
 func (e events) UserCreated(ctx context.Context, u *User) error {

@@ -45,7 +45,7 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		t.Fatal(err)
 	}
 	versions := map[string]int64{}
-	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[users.Told]) error {
+	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[users.UserEvent]) error {
 		if m.Data.Version != versions[m.Data.UserID]+1 {
 			t.Errorf("%s tells version %d after %d", m.Type, m.Data.Version, versions[m.Data.UserID])
 		}

@@ -39,6 +39,7 @@ func all() []check {
 		{"LateCommit", lateCommit},
 		{"Rollback", rollback},
 		{"Snapshots", snapshots},
+		{"Redact", redact},
 		{"Checkpoints", checkpoints},
 		{"LongStream", longStream},
 	}

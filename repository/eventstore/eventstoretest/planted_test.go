@@ -2,6 +2,7 @@ package eventstoretest_test
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"os"
 	"os/exec"
@@ -27,6 +28,14 @@ type wrong struct {
 	save   func(ctx context.Context, s eventstore.Snapshot) error
 	snap   func(ctx context.Context, stream string, schema int) (eventstore.Snapshot, bool, error)
 	move   func(ctx context.Context, projection, from, to string) error
+	redact func(ctx context.Context, stream string) error
+}
+
+func (w *wrong) Redact(ctx context.Context, stream string) error {
+	if w.redact == nil {
+		return w.Store.Redact(ctx, stream)
+	}
+	return w.redact(ctx, stream)
 }
 
 func (w *wrong) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
@@ -163,6 +172,11 @@ var planted = map[string]struct {
 				}
 			}
 			return w.Store.Append(ctx, stream, expected, events...)
+		}
+	}},
+	"redacts by a prefix": {check: "Redact", plant: func(w *wrong) {
+		w.redact = func(ctx context.Context, stream string) error {
+			return errors.Join(w.Store.Redact(ctx, stream), w.Store.Redact(ctx, stream+"2"))
 		}
 	}},
 	"looks, then writes": {check: "OneWinner", plant: func(w *wrong) {

@@ -31,6 +31,55 @@ func snapshots(t *testing.T, s eventstore.Store, _ Features) {
 	check(3, false, 0, "")
 }
 
+func redact(t *testing.T, s eventstore.Store, _ Features) {
+	for _, stream := range []string{"person-1", "person-12", "(person"} {
+		for i := range 3 {
+			e := eventstore.Event{Type: "named", Data: json.RawMessage(`{"name":"Ana"}`), Metadata: map[string]string{"ip": "192.0.2.1"}}
+			if _, err := s.Append(t.Context(), stream, int64(i), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: stream, Version: 3, Schema: 1, State: json.RawMessage(`{"name":"Ana"}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stream := range []string{"person-1", "(person", "none"} {
+		if err := s.Redact(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(stream string) (said, all int) {
+		t.Helper()
+		for r, err := range eventstore.Load(t.Context(), s, stream) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all++; string(r.Data) != "null" || r.Metadata["ip"] != "" {
+				said++
+			}
+			if r.Type != "named" || r.Version != int64(all) || r.ID == "" {
+				t.Errorf("%s: %+v", stream, r)
+			}
+		}
+		if _, ok, err := s.LoadSnapshot(t.Context(), stream, 1); err != nil || ok != (said > 0) {
+			t.Errorf("%s has a snapshot: %v, %v", stream, ok, err)
+		}
+		return said, all
+	}
+	for stream, want := range map[string]int{"person-1": 0, "(person": 0, "person-12": 3} {
+		if said, all := count(stream); said != want || all != 3 {
+			t.Errorf("%s: %d of %d events say something, want %d of 3", stream, said, all, want)
+		}
+	}
+	if _, err := s.Append(t.Context(), "person-1", 3, event(1)); err != nil {
+		t.Errorf("an append behind redacted events: %v", err)
+	}
+	events, _, err := s.Read(t.Context(), "", 100)
+	if err != nil || len(events) != 10 {
+		t.Errorf("a reader sees %d events, %v, want 10", len(events), err)
+	}
+}
+
 func checkpoints(t *testing.T, s eventstore.Store, _ Features) {
 	move := func(from, to string, want error) {
 		t.Helper()

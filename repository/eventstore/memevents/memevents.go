@@ -98,6 +98,17 @@ func clone(r eventstore.Recorded) eventstore.Recorded {
 	return r
 }
 
+// Redact implements eventstore.Store.
+func (s *Store) Redact(_ context.Context, stream string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.streams[stream] {
+		s.all[at].Data, s.all[at].Metadata = json.RawMessage("null"), nil
+	}
+	maps.DeleteFunc(s.snapshots, func(k snapshotKey, _ eventstore.Snapshot) bool { return k.stream == stream })
+	return nil
+}
+
 // LoadFrom implements eventstore.Store.
 func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
 	return func(yield func(eventstore.Recorded, error) bool) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -21,6 +22,35 @@ type snapshot struct {
 }
 
 func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", schema, stream) }
+
+// Redact implements eventstore.Store, a document after the other. It can be repeated where it failed.
+func (s *Store) Redact(ctx context.Context, stream string) error {
+	for next := int64(0); ; {
+		batches, err := s.read(ctx, bson.D{{Key: "stream", Value: stream}, {Key: "first", Value: bson.D{{Key: "$gt", Value: next}}}}, "first", page)
+		if err != nil {
+			return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+		}
+		for _, b := range batches {
+			for i := range b.Events {
+				b.Events[i].Data, b.Events[i].Metadata = "null", "{}"
+			}
+			set := bson.D{{Key: "$set", Value: bson.D{{Key: "events", Value: b.Events}}}}
+			if _, err := s.events.UpdateOne(ctx, bson.D{{Key: "_id", Value: b.Position}}, set); err != nil {
+				return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+			}
+			next = b.First
+		}
+		if len(batches) < page {
+			break
+		}
+	}
+	// A snapshot is found by its schema and stream: 0 and more digits, and then the stream.
+	pattern := "^[0-9]+/" + regexp.QuoteMeta(stream) + "$"
+	if _, err := s.snapshots.DeleteMany(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$regex", Value: pattern}}}}); err != nil {
+		return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+	}
+	return nil
+}
 
 // SaveSnapshot implements eventstore.Store. It joins no transaction: its events have been committed, and a duplicate key,
 // which is how one learns of a newer snapshot, would end the transaction.

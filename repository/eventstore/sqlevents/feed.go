@@ -95,6 +95,25 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 	return n, nil
 }
 
+// Redact implements eventstore.Store.
+func (s *Store) Redact(ctx context.Context, stream string) error {
+	err := s.db.InTx(ctx, func(ctx context.Context) error {
+		for _, query := range []string{
+			"UPDATE sillar_events SET data = 'null', metadata = '{}' WHERE stream = $1",
+			"DELETE FROM sillar_snapshots WHERE stream = $1",
+		} {
+			if _, err := s.db.Querier(ctx).Exec(ctx, s.sql(query), stream); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("sqlevents: redact %s: %w", stream, err)
+	}
+	return nil
+}
+
 // SaveSnapshot implements eventstore.Store.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
 	_, err := s.db.Querier(ctx).Exec(ctx, s.sql(`INSERT INTO sillar_snapshots (stream, schema, version, state) VALUES ($1, $2, $3, $4)

@@ -177,11 +177,8 @@ func mergeItems(s, b, a value) (merged value, changed bool) {
 	merged = value{kind: '[', items: slices.Clone(a.items)}
 	used := make([]bool, len(b.items))
 	for i, item := range merged.items {
-		at := -1
-		switch {
-		case i < len(b.items) && !used[i] && equal(b.items[i], item):
-			at = i
-		default:
+		at := i
+		if i >= len(b.items) || used[i] || !equal(b.items[i], item) {
 			at = slices.IndexFunc(b.items, func(was value) bool { return equal(was, item) })
 			if at < 0 && len(a.items) == len(b.items) {
 				at = i

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
+	"github.com/sillar-go/sillar/gateway/problem"
 	"github.com/sillar-go/sillar/messaging/cqrs"
 	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
@@ -21,14 +22,16 @@ import (
 )
 
 // Problem is the body of every error response (RFC 9457).
-type Problem = breakerhttp.Problem
+type Problem = problem.Problem
 
 // FieldError says what is wrong with one field.
-type FieldError = breakerhttp.FieldError
+type FieldError = problem.FieldError
 
 // Fail returns a problem. The client sees detail, so it must hold nothing confidential.
 func Fail(status int, slug, detail string, fields ...FieldError) *Problem {
-	return &Problem{Type: "https://sillar.dev/problems/" + slug, Title: http.StatusText(status), Status: status, Detail: detail, Errors: fields}
+	p := problem.New(status, slug, detail)
+	p.Errors = fields
+	return p
 }
 
 // Invalid is a problem with one field.
@@ -36,36 +39,37 @@ func Invalid(field, detail string) *Problem {
 	return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid", FieldError{Field: field, Detail: detail})
 }
 
+// problems are the answers to errors of handlers.
+var problems = problem.NewMapper(
+	problem.Rule{Err: repository.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found", Detail: "there is nothing of that id"},
+	problem.Rule{Err: breakerhttp.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found", Detail: "there is nothing of that id"},
+	problem.Rule{Err: repository.ErrConflict, Status: http.StatusConflict, Slug: "conflict",
+		Detail: "it was changed by another meanwhile: read it again"},
+	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query", Detail: "the query or its cursor is not valid"},
+	problem.Rule{Err: repository.ErrQuery, Status: http.StatusBadRequest, Slug: "query", Detail: "the query or its cursor is not valid"},
+	problem.Rule{Err: repository.ErrValue, Status: http.StatusUnprocessableEntity, Slug: "validation",
+		Detail: "the request holds text that cannot be stored"},
+	problem.Rule{Err: cqrs.ErrInvalid, Status: http.StatusUnprocessableEntity, Slug: "validation", Detail: "the request is not valid"},
+	problem.Rule{Err: sqldb.ErrBusy, Status: http.StatusServiceUnavailable, Slug: "busy", Detail: "the service is busy: try again"},
+	problem.Rule{Err: breakerhttp.ErrUnavailable, Status: http.StatusServiceUnavailable, Slug: "unavailable",
+		Detail: "a service that is needed does not answer: try again"},
+	problem.Rule{Err: authn.ErrUnavailable, Status: http.StatusServiceUnavailable, Slug: "unavailable",
+		Detail: "a service that is needed does not answer: try again"},
+)
+
 // describe maps an error of a handler to a problem. Unknown errors become a 500 without details.
 func describe(err error) (p *Problem, known bool) {
-	var problem *Problem
+	var own *Problem
 	var unique *repository.UniqueError
-	switch {
-	case errors.As(err, &problem):
-		return problem, true
-	case errors.Is(err, repository.ErrNotFound), errors.Is(err, breakerhttp.ErrNotFound):
-		return Fail(http.StatusNotFound, "not-found", "there is nothing of that id"), true
-	case errors.As(err, &unique):
+	if !errors.As(err, &own) && errors.As(err, &unique) {
 		p := Fail(http.StatusConflict, "taken", "another one has the same value already")
 		for _, f := range unique.Fields {
 			p.Errors = append(p.Errors, FieldError{Field: f, Detail: "is taken"})
 		}
 		return p, true
-	case errors.Is(err, repository.ErrConflict):
-		return Fail(http.StatusConflict, "conflict", "it was changed by another meanwhile: read it again"), true
-	case errors.Is(err, repository.ErrCursor), errors.Is(err, repository.ErrQuery):
-		return Fail(http.StatusBadRequest, "query", "the query or its cursor is not valid"), true
-	case errors.Is(err, repository.ErrValue):
-		return Fail(http.StatusUnprocessableEntity, "validation", "the request holds text that cannot be stored"), true
-	case errors.Is(err, cqrs.ErrInvalid):
-		return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid"), true
-	case errors.Is(err, sqldb.ErrBusy):
-		return Fail(http.StatusServiceUnavailable, "busy", "the service is busy: try again"), true
-	case errors.Is(err, breakerhttp.ErrUnavailable), errors.Is(err, authn.ErrUnavailable), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, context.Canceled): // the client disconnected: the response is not read, and nothing has failed
-		return Fail(http.StatusServiceUnavailable, "unavailable", "a service that is needed does not answer: try again"), true
 	}
-	return Fail(http.StatusInternalServerError, "internal", "something went wrong here; the correlation id helps to find out what"), false
+	p, _, known = problems.Problem(err)
+	return p, known
 }
 
 // complete adds the correlation id.

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -29,6 +28,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/observability/health"
+	"github.com/sillar-go/sillar/observability/service"
 	"github.com/sillar-go/sillar/saga"
 )
 
@@ -207,71 +207,50 @@ func (s *Service) OnClose(name string, fn func(ctx context.Context) error) {
 // which do not end by themselves.
 func (s *Service) OnShutdown(fn func()) { s.shutdowns = append(s.shutdowns, fn) }
 
+// The bounds of going down.
+const (
+	requestTimeout = 8 * time.Second
+	loopTimeout    = 8 * time.Second
+	closeTimeout   = 4 * time.Second // of each of the resources and the telemetry
+
+	// MaxDrain is how long a service may take to go down, beside Config.DrainDelay.
+	MaxDrain = requestTimeout + loopTimeout + 2*closeTimeout
+)
+
 // Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,
 // databases closed, telemetry flushed.
 func (s *Service) Run(ctx context.Context) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	var background sync.WaitGroup
-	for _, r := range s.runners {
-		background.Go(func() {
-			if err := r.fn(work); err != nil {
-				s.Log.ErrorContext(work, "background work failed", "work", r.name, "error", err)
-				fail(fmt.Errorf("%s: %s: %w", s.Name, r.name, err))
-			}
-		})
+	r, err := service.New(service.Config{Name: s.Name, Health: s.Health, DrainDelay: s.DrainDelay, RequestTimeout: requestTimeout,
+		LoopTimeout: loopTimeout, CloseTimeout: closeTimeout, NoSignals: true, Logger: s.Log})
+	if err != nil {
+		return err
 	}
-	servers := s.serve(fail)
-	s.Log.InfoContext(ctx, "service started", "address", s.URL(), "tls", s.TLSURL())
-
-	err := health.Run(ctx, health.Drain{Health: s.Health, Delay: s.DrainDelay, NoSignals: true, Logger: s.Log},
-		health.Phase{Name: "requests", Timeout: 8 * time.Second, Stop: servers.shutdown},
-		health.Phase{Name: "background", Timeout: 8 * time.Second, Stop: func(ctx context.Context) error {
-			stopWork()
-			return wait(ctx, &background)
-		}},
-		health.Phase{Name: "close", Timeout: 4 * time.Second, Stop: s.close},
-		health.Phase{Name: "telemetry", Timeout: 4 * time.Second, Stop: s.Tel.Shutdown})
-	servers.Wait()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = errors.Join(cause, err)
+	r.Close("telemetry", s.Tel.Shutdown)
+	r.Close("resources", s.close)
+	for _, l := range s.runners {
+		r.Go(l.name, l.fn)
 	}
-	return err
-}
-
-// servers are those of a service: one for each listener.
-type servers struct {
-	sync.WaitGroup // until all have ended
-	all            []*gateway.Server
-}
-
-func (s *Service) serve(fail context.CancelCauseFunc) *servers {
-	handler := s.Health.CloseConnections(s.Tel.Middleware(s.handler()))
-	all := &servers{}
-	start := func(run func(*gateway.Server) error) {
-		server := gateway.NewServer("", handler)
-		server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
-		for _, fn := range s.shutdowns {
-			server.RegisterOnShutdown(fn)
-		}
-		all.all = append(all.all, server)
-		all.Go(func() {
-			if err := run(server); !errors.Is(err, http.ErrServerClosed) {
-				fail(fmt.Errorf("%s: serve: %w", s.Name, err))
-			}
-		})
-	}
-	start(func(h *gateway.Server) error { return h.Serve(s.listener) })
+	s.serve(r, s.listener, nil)
 	if s.tlsListener != nil {
-		start(func(h *gateway.Server) error {
-			h.TLSConfig = s.TLS
-			return h.ServeTLS(s.tlsListener, "", "")
-		})
+		s.serve(r, s.tlsListener, s.TLS)
 	}
-	return all
+	s.Log.InfoContext(ctx, "service started", "address", s.URL(), "tls", s.TLSURL())
+	return r.Run(ctx)
+}
+
+// serve serves the API on a listener.
+func (s *Service) serve(r *service.Service, l net.Listener, with *tls.Config) {
+	server := gateway.NewServer("", s.Health.CloseConnections(s.Tel.Middleware(s.handler())))
+	server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
+	for _, fn := range s.shutdowns {
+		server.RegisterOnShutdown(fn)
+	}
+	run := func() error { return server.Serve(l) }
+	if with != nil {
+		server.TLSConfig = with
+		run = func() error { return server.ServeTLS(l, "", "") }
+	}
+	r.Serve("http "+l.Addr().String(), run, server.Shutdown)
 }
 
 func (s *Service) handler() http.Handler {
@@ -285,28 +264,6 @@ func (s *Service) handler() http.Handler {
 		}
 		s.Fallback.ServeHTTP(w, r)
 	})
-}
-
-// shutdown closes all listeners at once and waits for their requests.
-func (s *servers) shutdown(ctx context.Context) error {
-	errs := make([]error, len(s.all))
-	var wg sync.WaitGroup
-	for i, server := range s.all {
-		wg.Go(func() { errs[i] = server.Shutdown(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func wait(ctx context.Context, wg *sync.WaitGroup) error {
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func (s *Service) close(ctx context.Context) error {

@@ -1,0 +1,180 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/httpcheck"
+)
+
+// attempt is one try of a request at one instance, until the end of its answer.
+type attempt struct {
+	route  *route
+	inst   *instance
+	body   *requestBody
+	client context.Context //nolint:containedctx // it ends what the attempt began
+	done   func(error)     // tells the breaker
+
+	ctx    context.Context //nolint:containedctx // that of the attempt
+	cancel context.CancelCauseFunc
+	began  time.Time
+	silent *progress // ends the attempt when the answer does not begin
+	span   trace.Span
+	conns  atomic.Int32
+	once   sync.Once
+}
+
+// begin makes the request to the instance, and starts what bounds it.
+func (a *attempt) begin(out *http.Request, resend int) *http.Request {
+	a.ctx, a.cancel = context.WithCancelCause(a.client)
+	a.inst.busy.Add(1)
+	a.began = time.Now()
+	a.silent = newProgress(a.route.Timeout, func() {
+		a.body.cutStalled()
+		a.cancel(errSilent)
+	})
+	req := out.WithContext(httptrace.WithClientTrace(a.ctx, &httptrace.ClientTrace{GotConn: a.gotConn}))
+	req.URL = a.inst.address(out.URL)
+	if req.Host == "" {
+		req.Host = a.inst.host
+	}
+	req, a.span = a.route.g.telemetry.attempt(req, a.route.Name, resend)
+	if out.Body != nil {
+		if len(out.Trailer) > 0 {
+			req.Trailer = maps.Clone(out.Trailer)
+		}
+		req.Body = a.body.attempt(a.silent, req.Trailer)
+	}
+	return req
+}
+
+// address is u at the instance.
+func (i *instance) address(u *url.URL) *url.URL {
+	to := *u
+	to.Scheme, to.Host = i.url.Scheme, i.url.Host
+	if i.url.Path != "" {
+		to.Path, to.RawPath = i.url.Path+to.Path, i.url.EscapedPath()+to.RawPath
+	}
+	return &to
+}
+
+// gotConn counts connections: with the second one net/http itself sends the request again.
+func (a *attempt) gotConn(httptrace.GotConnInfo) {
+	a.inst.accepted()
+	if a.conns.Add(1) > 1 {
+		a.route.budget.withdraw(true)
+	}
+}
+
+// exchange sends the request and waits for the beginning of the answer.
+func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
+	if err := httpcheck.Request(req); err != nil {
+		a.silent.stop()
+		return nil, fmt.Errorf("%w: %w", errRequest, err)
+	}
+	res, err := a.inst.transport.RoundTrip(req)
+	late := !a.silent.stop()
+	switch {
+	case err != nil && httpcheck.Local(err):
+		err = localError(err)
+	case err == nil && late: // its body is cut already
+		_ = res.Body.Close()
+		err = errSilent
+	case err == nil && res.StatusCode < 100:
+		_ = res.Body.Close()
+		err = errStatus
+	}
+	switch {
+	case err == nil:
+	case a.client.Err() == nil && errors.Is(context.Cause(a.ctx), errSilent):
+		err = errSilent
+	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
+		err = fmt.Errorf("%w: %w", errLarge, err)
+	}
+	return res, err
+}
+
+// largeHeader is the size of a header, in bytes, from which a service may end the connection because of it, as HTTP/2
+// servers do whose settings have not arrived yet: then an error says nothing about the instance.
+const largeHeader = 8 << 10
+
+func headerSize(h http.Header) (size int) {
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v)
+		}
+	}
+	return size
+}
+
+// fail ends an attempt that got no answer. The breaker counts it unless it failed because of the client.
+func (a *attempt) fail(err error) {
+	answered(a.span, 0, err)
+	a.release()
+	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() || errors.Is(err, errRequest) ||
+		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) {
+		a.done(errNoVerdict)
+		return
+	}
+	a.inst.count(a.began, true)
+	a.done(err)
+	if dialFailed(err) {
+		a.inst.refused(time.Now())
+		a.route.lookAgain()
+	}
+}
+
+// answer tells the breaker of the status, and returns an answer whose end is the end of the attempt.
+func (a *attempt) answer(res *http.Response) *http.Response {
+	answered(a.span, res.StatusCode, nil)
+	a.inst.count(a.began, res.StatusCode >= http.StatusInternalServerError)
+	if res.StatusCode >= http.StatusInternalServerError {
+		a.done(fmt.Errorf("gateway: %s answered %d", a.inst.url.Host, res.StatusCode))
+	} else {
+		a.done(nil)
+	}
+	body := &responseBody{ReadCloser: res.Body, release: a.release}
+	if w, ok := res.Body.(io.Writer); ok && res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = struct {
+			*responseBody
+			io.Writer
+		}{body, w}
+		return res
+	}
+	if a.route.IdleTimeout > 0 {
+		body.idle = newProgress(a.route.IdleTimeout, func() { a.cancel(errIdle) })
+	}
+	res.Body = body
+	return res
+}
+
+// release frees what the attempt holds.
+func (a *attempt) release() {
+	a.once.Do(func() {
+		a.inst.release()
+		a.cancel(nil)
+		if a.span != nil {
+			a.span.End()
+		}
+	})
+}
+
+// count notes an answer, or that there was none, for the metrics of instances.
+func (i *instance) count(began time.Time, failed bool) {
+	i.answers.Add(1)
+	if failed {
+		i.failed.Add(1)
+	}
+	i.waited.Add(int64(time.Since(began)))
+}
