@@ -85,7 +85,7 @@ func BenchmarkInboxBacklog(b *testing.B) {
 			if err := inbox.EnsureSchema(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			fill(`INSERT INTO sillar_inbox (consumer, id, applied_at) SELECT 'c', gen_random_uuid()::text, $2 FROM generate_series(1, $1) i`, rows, 1<<60)
+			fill(`INSERT INTO sillar_inbox (consumer, id, applied_at) SELECT 'c', lpad(i::text, 36, '0'), $2 FROM generate_series(1, $1) i`, rows, 1<<60)
 			n := 0
 			for b.Loop() {
 				n++
