@@ -47,6 +47,12 @@ type Subscription struct {
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int
+	// Ephemeral gives this stream a queue of its own, which gets every event from now on, and is removed with the stream or,
+	// when its process dies, some minutes later. It has no dead letters: what is given up is logged and dropped.
+	Ephemeral bool
+	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
+	// what is given back by then in its old place. All streams of a group agree on it.
+	SingleActive bool
 }
 
 // maxGroup leaves room for the names of the queues that a group has beside its own.

@@ -2,7 +2,6 @@ package messaging
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -19,79 +18,104 @@ import (
 
 func isPattern(s string) bool { return strings.ContainsAny(s, "*#") }
 
-func decode(body []byte, into any) error { return json.Unmarshal(body, into) }
+// consumer runs one group: it receives in one goroutine and handles in Concurrency others.
+type consumer struct {
+	*Group
+	stream Stream
+	ctx    context.Context // ends when nothing new is to start
+	live   context.Context // of handlers: it outlives ctx by DrainTimeout
+	// lanes are channels of deliveries: one that all workers share or, when the group is ordered, one a worker, chosen by
+	// the key.
+	lanes   []chan Delivery
+	seed    maphash.Seed
+	workers sync.WaitGroup
+}
 
-// run receives in one goroutine and handles in Concurrency others. A lane is a channel of deliveries: one that all
-// workers share or, when the group is ordered, one a worker, chosen by the key.
+// run handles the messages of a stream until ctx ends or the stream is broken for good, and drains.
 func (g *Group) run(ctx context.Context, s Stream) error {
-	log := g.router.cfg.Logger
-	// live is the context of handlers: it outlives ctx by DrainTimeout.
 	live, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
-	lanes := make([]chan Delivery, 1)
-	if g.cfg.Ordered {
-		lanes = make([]chan Delivery, g.cfg.Concurrency)
-	}
-	for i := range lanes {
-		lanes[i] = make(chan Delivery, g.cfg.Prefetch*min(len(lanes)-1, 1)) // unordered: hand over to a free worker
-	}
-	var wg sync.WaitGroup
-	var work func(lane chan Delivery)
-	work = func(lane chan Delivery) {
-		ended := false
-		defer func() {
-			if !ended { // a handler has ended its goroutine
-				wg.Go(func() { work(lane) })
-			}
-		}()
-		for d := range lane {
-			if ctx.Err() != nil {
-				g.requeue(live, d)
-				continue
-			}
-			g.handle(live, d)
-		}
-		ended = true
-	}
+	c := &consumer{Group: g, stream: s, ctx: ctx, live: live, lanes: g.newLanes(), seed: maphash.MakeSeed()}
 	for i := range g.cfg.Concurrency {
-		wg.Go(func() { work(lanes[i%len(lanes)]) })
+		c.workers.Go(func() { c.work(c.lanes[i%len(c.lanes)]) })
 	}
-	seed := maphash.MakeSeed()
-	var err error
-	for {
-		var d Delivery
-		if d, err = s.Receive(ctx); err != nil {
-			break
-		}
-		lane := lanes[0]
-		if len(lanes) > 1 {
-			lane = lanes[maphash.String(seed, orderKey(d.Envelope()))%uint64(len(lanes))]
-		}
-		select {
-		case lane <- d:
-		case <-ctx.Done():
-			g.requeue(live, d)
-		}
-	}
+	err := c.receive()
 	if ctx.Err() != nil || errors.Is(err, ErrClosed) {
 		err = nil
 	}
 	if e := s.Stop(); e != nil {
-		log.WarnContext(live, "messaging: stop consuming", "group", g.name, "error", e)
+		g.router.cfg.Logger.WarnContext(live, "messaging: the stream could not be stopped", "group", g.name, "error", e)
 	}
-	for _, l := range lanes {
-		close(l)
+	for _, lane := range c.lanes {
+		close(lane)
 	}
-	if !drained(&wg, max(g.router.cfg.DrainTimeout, 0), kill) {
+	if !drained(&c.workers, max(g.router.cfg.DrainTimeout, 0), kill) {
 		err = errors.Join(err, ErrDrain)
 	}
 	if e := s.Close(); e != nil {
-		log.WarnContext(live, "messaging: close the stream", "group", g.name, "error", e)
+		g.router.cfg.Logger.WarnContext(live, "messaging: the stream could not be closed", "group", g.name, "error", e)
 	}
 	if err != nil {
 		return fmt.Errorf("messaging: group %s: %w", g.name, err)
 	}
 	return nil
+}
+
+func (g *Group) newLanes() []chan Delivery {
+	if !g.cfg.Ordered || g.cfg.Concurrency == 1 {
+		return []chan Delivery{make(chan Delivery)} // hands over to a free worker
+	}
+	lanes := make([]chan Delivery, g.cfg.Concurrency)
+	for i := range lanes {
+		lanes[i] = make(chan Delivery, g.cfg.Prefetch)
+	}
+	return lanes
+}
+
+// receive hands deliveries to the workers until the stream or ctx ends.
+func (c *consumer) receive() error {
+	for {
+		d, err := c.stream.Receive(c.ctx)
+		if err != nil {
+			return err
+		}
+		d = unwrap(d)
+		lane := c.lanes[0]
+		if len(c.lanes) > 1 {
+			lane = c.lanes[maphash.String(c.seed, orderKey(d.Envelope()))%uint64(len(c.lanes))]
+		}
+		select {
+		case lane <- d:
+		case <-c.ctx.Done():
+			c.requeue(c.live, d)
+		}
+	}
+}
+
+// work handles what comes by a lane until it is closed. A handler may end its goroutine (runtime.Goexit): another one goes on
+// with the next message.
+func (c *consumer) work(lane <-chan Delivery) {
+	for {
+		closed := make(chan bool, 1)
+		go func() {
+			defer close(closed)
+			c.handleAll(lane)
+			closed <- true
+		}()
+		if <-closed {
+			return
+		}
+	}
+}
+
+func (c *consumer) handleAll(lane <-chan Delivery) {
+	for d := range lane {
+		if c.ctx.Err() != nil {
+			c.requeue(c.live, d)
+			continue
+		}
+		c.handle(c.live, d)
+	}
 }
 
 // killGrace is how long handlers have to return after their context was cancelled.
@@ -202,11 +226,19 @@ func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle
 }
 
 func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelope) (dup bool, err error) {
+	if u, ok := d.(*unwrapped); ok && u.err != nil {
+		return false, Permanent(fmt.Errorf("%w: %s: %w", ErrDecode, e.Type, u.err))
+	}
 	if h == nil {
 		return false, fmt.Errorf("%w: group %s, topic %s", ErrNoHandler, g.name, e.Type)
 	}
 	if most := g.cfg.Retry.Attempts; most > 0 && d.Attempt() > most { // they ended without a result
 		return false, Permanent(fmt.Errorf("%w: %d of %d attempts were made", ErrAttempts, d.Attempt()-1, most))
+	}
+	if g.cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.cfg.Timeout)
+		defer cancel()
 	}
 	m := Message[[]byte]{Envelope: e, Data: e.Body, Attempt: d.Attempt()}
 	if g.cfg.Dedup == nil || e.ID == "" {

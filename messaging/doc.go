@@ -19,6 +19,9 @@
 //     keeps; Permanent sends to the dead letters at once; RetryAfter says when. A panic counts as an error.
 //   - A message that no handler of its process takes is retried for about 12 minutes (GroupConfig.Unhandled): while
 //     versions roll, another process may handle it.
+//   - The content type of a body selects how it is decoded: JSON, the codecs of RouterConfig.Codecs, or as it is for
+//     []byte. CloudEvents in structured mode (application/cloudevents+json) are read as those in binary mode; batches of
+//     them are not.
 //   - A body that does not decode, and a message that stays without a handler, become dead letters, kept whole,
 //     with reason, attempts and origin.
 //   - When Run's context ends nothing new starts, what has not started goes back without counting an attempt, running
@@ -27,6 +30,7 @@
 //
 // # What it does not do
 //
-// It promises no order, save by key within one group of one process (GroupConfig.Ordered); a retried message comes
-// later. It holds no transaction: package outbox and the inboxes tie events to a database.
+// It promises no order, save by key within one group of one process (GroupConfig.Ordered) or, with GroupConfig.SingleActive,
+// of several, one of which is active; a retried message comes later. A group has no partitions: one process at a time
+// handles all keys of a group with SingleActive. It holds no transaction: package outbox and the inboxes tie events to a database.
 package messaging

@@ -37,8 +37,9 @@ func ExampleRouter() {
 	done := make(chan error, 1)
 	go func() { done <- router.Run(ctx) }()
 
-	for broker.Publish(ctx, "orders.created", orderCreated{ID: "42"}) != nil { // until the group's queue is there
-		time.Sleep(time.Millisecond)
+	<-router.Running() // the group has its queue
+	if err := broker.Publish(ctx, "orders.created", orderCreated{ID: "42"}); err != nil {
+		fmt.Println(err)
 	}
 	time.Sleep(100 * time.Millisecond)
 	if err := broker.Publish(ctx, "orders.melted", orderCreated{ID: "43"}); err != nil {

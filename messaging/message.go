@@ -2,7 +2,6 @@ package messaging
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -33,7 +32,12 @@ type Envelope struct {
 	Headers map[string]string
 	// Body is the data.
 	Body []byte
+
+	codec Codec // of Publish's options, until the payload is encoded
 }
+
+// Header returns a header, or "". Upper and lower case of its name are the same.
+func (e Envelope) Header(name string) string { return e.Headers[strings.ToLower(name)] }
 
 // Message is an event as a typed handler gets it.
 type Message[T any] struct {
@@ -104,24 +108,15 @@ func WithHeader(name, value string) Option {
 	}
 }
 
-// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is), a new id, the
-// time, and what propagator (nil: trace context and correlation id) takes from ctx as headers.
+// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is) or as WithCodec
+// says, a new id, the time, and what propagator (nil: trace context and correlation id) takes from ctx as headers.
 func NewEnvelope(ctx context.Context, source string, propagator propagation.TextMapPropagator, topic string, payload any, opts ...Option) (Envelope, error) {
 	e := Envelope{Type: topic, Source: source}
-	switch p := payload.(type) {
-	case []byte:
-		e.Body = p
-	case json.RawMessage:
-		e.Body = p
-	default:
-		body, err := json.Marshal(payload)
-		if err != nil {
-			return e, fmt.Errorf("%w: %s: encode: %w", ErrInvalid, topic, err)
-		}
-		e.Body = body
-	}
 	for _, o := range opts {
 		o(&e)
+	}
+	if err := encode(&e, payload); err != nil {
+		return e, err
 	}
 	return e.Fill(ctx, source, propagator)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ const scope = "github.com/sillar-go/sillar/messaging"
 // again, Permanent gives it up, RetryAfter says when.
 type HandlerFunc func(ctx context.Context, m Message[[]byte]) error
 
-// Middleware wraps every handler of a router.
+// Middleware wraps the handlers of a router or of a group.
 type Middleware func(HandlerFunc) HandlerFunc
 
 // RouterConfig tunes a Router. The zero value is useful.
@@ -42,6 +43,9 @@ type RouterConfig struct {
 	DrainTimeout time.Duration
 	// Middleware wraps every handler, the first outermost.
 	Middleware []Middleware
+	// Codecs decode bodies of their content types for typed handlers. Default none beside JSON; []byte and json.RawMessage
+	// take a body of any other type as it is.
+	Codecs []Codec
 }
 
 // Router hands the messages of groups to their handlers.
@@ -50,11 +54,13 @@ type Router struct {
 	cfg    RouterConfig
 	tracer trace.Tracer
 	meters meters
+	codecs codecs
 
 	mu      sync.Mutex
 	groups  []*Group
 	names   map[string]bool
-	running bool
+	started bool
+	running chan struct{} // closed when all groups consume
 }
 
 type meters struct {
@@ -82,7 +88,11 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
-	r := &Router{sub: sub, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), names: map[string]bool{}}
+	r := &Router{sub: sub, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), names: map[string]bool{}, running: make(chan struct{})}
+	var err error
+	if r.codecs, err = newCodecs(cfg.Codecs); err != nil {
+		return nil, err
+	}
 	m := cfg.MeterProvider.Meter(scope)
 	var err1, err2 error
 	r.meters.handled, err1 = m.Int64Counter("sillar.messaging.handled", metric.WithUnit("{message}"),
@@ -117,9 +127,22 @@ type GroupConfig struct {
 	Unhandled Retry
 	// Dedup applies each message once. Default none: handlers see duplicates.
 	Dedup Deduplicator
-	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
-	// retried come later. Default false.
+	// Ordered handles the messages of one key one at a time within a process, in the order in which they came. Messages
+	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
+	// place. Default false.
 	Ordered bool
+	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets the
+	// events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.
+	Ephemeral bool
+	// SingleActive has one process of all that run the group handle its messages at a time: with Ordered the order of a key
+	// holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does not
+	// grow with their number. A group's queue keeps what it was made with. Default false.
+	SingleActive bool
+	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the handler
+	// returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
+	Timeout time.Duration
+	// Middleware wraps the handlers of the group, the first outermost, inside RouterConfig.Middleware.
+	Middleware []Middleware
 }
 
 // Group is a queue and the handlers of what comes out of it.
@@ -145,7 +168,7 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.names[name] || r.running {
+	if r.names[name] || r.started {
 		panic(fmt.Sprintf("messaging: group %q: the name is taken, or the router runs", name))
 	}
 	cfg.Concurrency = max(cfg.Concurrency, 1)
@@ -170,11 +193,11 @@ func HandleRaw(g *Group, pattern string, h HandlerFunc) {
 	}
 	g.router.mu.Lock()
 	defer g.router.mu.Unlock()
-	if g.router.running {
+	if g.router.started {
 		panic(fmt.Sprintf("messaging: group %s: a handler for %q comes too late, the router runs", g.name, pattern))
 	}
-	for i := len(g.router.cfg.Middleware) - 1; i >= 0; i-- {
-		h = g.router.cfg.Middleware[i](h)
+	for _, m := range slices.Backward(slices.Concat(g.router.cfg.Middleware, g.cfg.Middleware)) {
+		h = m(h)
 	}
 	repeated := g.exact[pattern] != nil
 	for _, p := range g.patterns {
@@ -190,12 +213,12 @@ func HandleRaw(g *Group, pattern string, h HandlerFunc) {
 	g.exact[pattern] = h
 }
 
-// Handle handles a pattern's messages with JSON bodies decoded into T. A body that does not decode becomes a dead
-// letter at once.
+// Handle handles a pattern's messages with bodies decoded into T, by their content type: JSON, or what RouterConfig.Codecs
+// has. A body that does not decode becomes a dead letter at once.
 func Handle[T any](g *Group, pattern string, h func(ctx context.Context, m Message[T]) error) {
 	HandleRaw(g, pattern, func(ctx context.Context, raw Message[[]byte]) error {
 		m := Message[T]{Envelope: raw.Envelope, Attempt: raw.Attempt}
-		if err := decode(raw.Body, &m.Data); err != nil {
+		if err := g.router.codecs.decode(raw.ContentType, raw.Body, &m.Data); err != nil {
 			return Permanent(fmt.Errorf("%w: %s: %w", ErrDecode, raw.Type, err))
 		}
 		return h(ctx, m)
@@ -219,7 +242,7 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
-	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch}
+	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, Ephemeral: g.cfg.Ephemeral, SingleActive: g.cfg.SingleActive}
 	for t := range g.exact {
 		s.Patterns = append(s.Patterns, t)
 	}
@@ -229,15 +252,19 @@ func (g *Group) subscription() Subscription {
 	return s
 }
 
+// Running returns a channel that is closed when all groups have their queues and consume: what is published then reaches
+// them.
+func (r *Router) Running() <-chan struct{} { return r.running }
+
 // Run subscribes all groups and handles their messages until ctx ends; then it drains and returns nil. It returns an
 // error when a subscription is refused or broken for good; the other groups are drained first. It runs once.
 func (r *Router) Run(ctx context.Context) error {
 	r.mu.Lock()
-	if r.running {
+	if r.started {
 		r.mu.Unlock()
 		return errors.New("messaging: the router has already run")
 	}
-	r.running = true
+	r.started = true
 	groups := r.groups
 	r.mu.Unlock()
 
@@ -257,6 +284,7 @@ func (r *Router) Run(ctx context.Context) error {
 		}
 		streams = append(streams, s)
 	}
+	close(r.running)
 	errs := make([]error, len(groups))
 	var wg sync.WaitGroup
 	for i, g := range groups {

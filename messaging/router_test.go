@@ -416,3 +416,78 @@ func TestRollingDeployHandlesEachMessageOfANewTopic(t *testing.T) {
 		}
 	})
 }
+
+// Of a group with a single active process one handles all messages; when it is shut down with messages on their way, the
+// other one goes on in order.
+func TestSingleActiveProcess(t *testing.T) {
+	in(t, messaging.RouterConfig{}, func(w *world) {
+		t := w.t
+		var mu sync.Mutex
+		var got []string
+		add := func(r *messaging.Router, process string) {
+			g := r.Group("g", messaging.GroupConfig{Ordered: true, SingleActive: true, Prefetch: 5})
+			messaging.Handle(g, "a", func(_ context.Context, m messaging.Message[int]) error {
+				time.Sleep(time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, fmt.Sprint(process, m.Data))
+				return nil
+			})
+		}
+		add(w.r, "x")
+		w.start()
+		second := messaging.Must(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
+		add(second, "y")
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- second.Run(ctx) }()
+		synctest.Wait()
+		for i := range 8 {
+			w.publish("a", i, messaging.WithKey("k"))
+		}
+		w.sleep(3500 * time.Millisecond) // in the fourth
+		if err := w.end(); err != nil {
+			t.Error(err)
+		}
+		w.sleep(time.Minute)
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if want := []string{"x0", "x1", "x2", "x3", "y4", "y5", "y6", "y7"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
+// Every process of an ephemeral group gets every event, and its queue goes with it.
+func TestEphemeralGroup(t *testing.T) {
+	in(t, messaging.RouterConfig{}, func(w *world) {
+		t := w.t
+		var n atomic.Int32
+		handle := func(r *messaging.Router) {
+			g := r.Group("cache", messaging.GroupConfig{Ephemeral: true, Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(time.Second)}})
+			messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { n.Add(1); return errBoom })
+		}
+		handle(w.r)
+		w.start()
+		second := messaging.Must(messaging.NewRouter(w.Broker, messaging.RouterConfig{Logger: quiet}))
+		handle(second)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- second.Run(ctx) }()
+		synctest.Wait()
+		w.publish("a", 1)
+		w.sleep(time.Minute)
+		if n.Load() != 4 {
+			t.Errorf("%d attempts, want two in each process", n.Load())
+		}
+		stop()
+		if err := errors.Join(<-done, w.end()); err != nil {
+			t.Error(err)
+		}
+		if err := w.Publish(t.Context(), "a", 1); !errors.Is(err, messaging.ErrUnroutable) {
+			t.Errorf("publish afterwards: %v, want ErrUnroutable", err)
+		}
+	})
+}

@@ -29,13 +29,15 @@ type effectsKey struct{}
 
 // Effects collects the effects of one write. Adapters of document databases put it into the context of Then.
 type Effects struct {
-	mu   sync.Mutex
-	list []Effect
+	collection string
+	mu         sync.Mutex
+	list       []Effect
 }
 
-// WithEffects returns a context that collects effects, and the collector. It is for adapters.
-func WithEffects(ctx context.Context) (context.Context, *Effects) {
-	e := &Effects{}
+// WithEffects returns a context that collects effects of a write to a document of collection, and the collector. It is for
+// adapters.
+func WithEffects(ctx context.Context, collection string) (context.Context, *Effects) {
+	e := &Effects{collection: collection}
 	return context.WithValue(ctx, effectsKey{}, e), e
 }
 
@@ -44,6 +46,14 @@ func (e *Effects) Collected() []Effect {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.list
+}
+
+// EffectsCollection returns the collection of the write that ctx belongs to, or "" outside one.
+func EffectsCollection(ctx context.Context) string {
+	if e, _ := ctx.Value(effectsKey{}).(*Effects); e != nil {
+		return e.collection
+	}
+	return ""
 }
 
 // Collect adds an effect to the write that ctx belongs to, or returns ErrNoEffects.

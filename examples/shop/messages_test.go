@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
@@ -72,7 +76,60 @@ func TestDeadLettersByCommand(t *testing.T) {
 		t.Errorf("redrive: %q", got)
 	}
 	once("after redrive")
+	heldByCommand(t, url, h.URL(), run)
 	if got := run("dead", "--group", "unknown"); got != "" {
 		t.Errorf("a group that is none: %q", got)
+	}
+}
+
+// heldByCommand has an event of the users service refused by a full queue: operators list it, try it again, let its key go on,
+// and drop it.
+func heldByCommand(t *testing.T, broker, gateway string, run func(args ...string) string) {
+	t.Helper()
+	conn, err := amqp.Dial(broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueBind("full", "users.created", "microservices", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.PublishWithContext(t.Context(), "", "full", false, false, amqp.Publishing{}); err != nil {
+		t.Fatal(err)
+	}
+	code, user := ask(t, t.Context(), "", "POST", gateway+"/users/api/v1/users", `{"username":"held","email":"held@example.com","password":"held-password"}`)
+	if code != 201 {
+		t.Fatalf("sign up: %d", code)
+	}
+	// The users that the shop begins with may have held events too.
+	event := regexp.MustCompile(fmt.Sprintf(`(?m)^(\S+)  \S+  users\.created +attempts \d+  next \S+  stops key %v$`, user["id"]))
+	var ref string
+	for end := time.Now().Add(20 * time.Second); ref == ""; time.Sleep(50 * time.Millisecond) {
+		out := run("held", "--service", "users")
+		if m := event.FindStringSubmatch(out); m != nil {
+			ref = m[1]
+		} else if time.Now().After(end) {
+			t.Fatalf("held: %q", out)
+		}
+	}
+	for verb, want := range map[string]string{"publish": " events of users are tried at once\n", "skip": " events of users no longer stop their keys\n"} {
+		if got := run(verb, ref, "--service", "users"); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %q", verb, got)
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); run("drop", ref, "--service", "users") != "1 events of users were dropped\n"; {
+		if time.Now().After(end) { // it is published again and again, and cannot be dropped meanwhile
+			t.Fatal("the held event cannot be dropped")
+		}
+	}
+	if out := run("held", "--service", "users"); event.MatchString(out) {
+		t.Errorf("after the drop: %q", out)
 	}
 }

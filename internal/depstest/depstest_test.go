@@ -23,7 +23,8 @@ var otel = append([]string{"go.opentelemetry.io/otel$"}, otelAPI...)
 
 // shared are the parts that every package may use.
 var shared = []string{
-	module + "internal/backoff", module + "internal/correlation", module + "internal/groupcommit", module + "internal/httpcheck", module + "internal/id", module + "internal/jsoncheck",
+	module + "internal/backoff", module + "internal/correlation", module + "internal/errclass", module + "internal/groupcommit",
+	module + "internal/httpcheck", module + "internal/id", module + "internal/jsoncheck",
 	module + "internal/problem",
 	module + "internal/secret", "github.com/google/uuid", "github.com/cenkalti/backoff/v4",
 }
@@ -74,6 +75,7 @@ func TestPackages(t *testing.T) {
 
 		"messaging":                    slices.Concat(otel, shared),
 		"messaging/cqrs":               slices.Concat(otel, shared),
+		"messaging/protobuf":           slices.Concat(otel, shared, under("messaging"), []string{"google.golang.org/protobuf"}),
 		"messaging/memory":             slices.Concat(otel, shared, under("messaging")),
 		"messaging/rabbitmq":           slices.Concat(otel, shared, under("messaging"), []string{"github.com/rabbitmq/amqp091-go"}),
 		"messaging/outbox":             slices.Concat(otel, shared, under("messaging")),

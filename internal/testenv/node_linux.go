@@ -44,12 +44,12 @@ func RabbitMQNode(t testing.TB) *Node {
 }
 
 // RabbitMQCluster starts a cluster of nodes on loopback, which takes about half a minute. A partition makes the minority
-// pause.
+// pause. A node that is frozen counts as down after 8 seconds, not 60 (net_ticktime).
 func RabbitMQCluster(t testing.TB, size int) []*Node {
 	t.Helper()
 	epmdPort := newEPMD(t)
 	nodes := make([]*Node, size)
-	conf := "cluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend = classic_config\n"
+	conf := "net_ticktime = 8\ncluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend = classic_config\n"
 	for i := range nodes {
 		nodes[i] = newNode(t, epmdPort)
 		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodes[i].name)
@@ -140,6 +140,9 @@ func freePort(t testing.TB) int {
 
 // URL returns where the node is reached.
 func (n *Node) URL() string { return fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/", n.port) }
+
+// Name returns the name by which the nodes of a cluster know it.
+func (n *Node) Name() string { return n.name }
 
 // boot bounds how long a node may take.
 const boot = 90 * time.Second

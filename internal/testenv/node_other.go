@@ -36,6 +36,9 @@ func (*Node) Kill(testing.TB) {}
 // Control runs rabbitmqctl on the node.
 func (*Node) Control(testing.TB, ...string) string { return "" }
 
+// Name returns the name by which the nodes of a cluster know it.
+func (*Node) Name() string { return "" }
+
 // Host returns the node's host and port.
 func (*Node) Host() string { return "" }
 

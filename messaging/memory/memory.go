@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
 )
 
@@ -64,7 +65,10 @@ type queue struct {
 	place    uint64 // the last one given
 	delayed  int
 	unacked  int
-	dead     []messaging.DeadLetter
+	streams  []*stream // that are open, the oldest first
+	// waiting are the streams that can take a message, the next one first: consumers of a queue take turns.
+	waiting []*stream
+	dead    []messaging.DeadLetter
 }
 
 type item struct {
@@ -85,6 +89,23 @@ func (q *queue) push(e messaging.Envelope, attempt, unhandled int) {
 func (q *queue) giveBack(it item) {
 	i := sort.Search(len(q.ready), func(i int) bool { return q.ready[i].place > it.place })
 	q.ready = slices.Insert(q.ready, i, it)
+}
+
+// next reports whether it is a stream's turn, which waits from now on.
+func (q *queue) next(s *stream) bool {
+	if s.single && q.streams[0] != s {
+		return false
+	}
+	if !slices.Contains(q.waiting, s) {
+		q.waiting = append(q.waiting, s)
+	}
+	return q.waiting[0] == s
+}
+
+// leave ends the wait of a stream. It reports whether another one may take a message in its place.
+func (q *queue) leave(s *stream) (another bool) {
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *stream) bool { return w == s })
+	return len(q.waiting) > 0 && len(q.ready) > 0
 }
 
 func (q *queue) size() int { return len(q.ready) + q.delayed + q.unacked }
@@ -216,13 +237,18 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 	if b.closed {
 		return nil, messaging.ErrClosed
 	}
+	if s.Ephemeral {
+		s.Group += "." + id.New()
+	}
 	q := b.queue(s.Group)
 	for _, p := range s.Patterns {
 		if !slices.Contains(q.patterns, p) {
 			q.patterns = append(q.patterns, p)
 		}
 	}
-	return &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), out: map[*delivery]struct{}{}}, nil
+	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral, out: map[*delivery]struct{}{}}
+	q.streams = append(q.streams, opened)
+	return opened, nil
 }
 
 func (b *Broker) queue(name string) *queue {

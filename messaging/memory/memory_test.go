@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -60,8 +59,9 @@ func Example() {
 	done := make(chan error, 1)
 	go func() { done <- router.Run(ctx) }()
 
-	for broker.Publish(ctx, "orders.created", orderCreated{ID: "42"}) != nil { // until the group's queue is there
-		time.Sleep(time.Millisecond)
+	<-router.Running() // the group has its queue
+	if err := broker.Publish(ctx, "orders.created", orderCreated{ID: "42"}); err != nil {
+		fmt.Println(err)
 	}
 	fmt.Println(<-done)
 	// Output:

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -14,11 +15,15 @@ type stream struct {
 	q        *queue
 	prefetch int
 	stopped  bool
-	out      map[*delivery]struct{}
+	single   bool // receives only while it is the oldest of the queue
+	// ephemeral: the queue is this stream's, and is removed with it.
+	ephemeral bool
+	out       map[*delivery]struct{}
 }
 
 // Receive implements messaging.Stream.
 func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
+	defer s.leave()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -28,7 +33,7 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.b.mu.Unlock()
 			return nil, messaging.ErrClosed
 		}
-		if len(s.q.ready) > 0 && len(s.out) < s.prefetch {
+		if len(s.out) < s.prefetch && s.q.next(s) && len(s.q.ready) > 0 {
 			d := &delivery{s: s, item: s.q.ready[0]}
 			s.q.ready[0] = item{}
 			s.q.ready = s.q.ready[1:]
@@ -44,6 +49,15 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// leave lets the next stream of the queue take a message.
+func (s *stream) leave() {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	if s.q.leave(s) {
+		s.b.wake()
 	}
 }
 
@@ -66,6 +80,10 @@ func (s *stream) Close() error {
 		s.q.unacked--
 	}
 	clear(s.out)
+	if s.ephemeral {
+		delete(s.b.queues, s.q.name)
+	}
+	s.q.streams = slices.DeleteFunc(s.q.streams, func(other *stream) bool { return other == s })
 	s.b.wake()
 	return nil
 }
@@ -138,6 +156,10 @@ func (d *delivery) DeadLetter(_ context.Context, reason error) error {
 		l := messaging.DeadLetter{Envelope: d.e, Attempts: d.attempt, Origin: q.name}
 		if reason != nil {
 			l.Reason = reason.Error()
+		}
+		if d.s.ephemeral {
+			b.cfg.Logger.Error("memory: a message of an ephemeral group was dropped", "group", q.name, "message_id", d.e.ID, "error", reason)
+			return
 		}
 		if len(q.dead) >= b.cfg.MaxDeadLetters {
 			b.cfg.Logger.Error("memory: a dead letter was dropped for lack of room", "group", q.name, "message_id", q.dead[0].ID)

@@ -8,13 +8,6 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// hold is what entries that are held by one statement have in common.
-type hold struct {
-	attempts int
-	stopKey  bool
-	outage   bool // the fault is the broker's
-}
-
 // noBroker reports whether an error says nothing about the event itself. A broker that has taken the event and does not
 // confirm it in all the time there was may do so with this one only, as where its queue has lost its majority: if that
 // counted as no broker, as many of them as make a batch would keep all others from their turn.

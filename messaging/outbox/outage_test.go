@@ -21,7 +21,7 @@ type sick struct {
 
 func (s sick) Health(context.Context) error { return s.health }
 
-// A broker that refuses every event is at fault, not the events: their pauses do not grow with their attempts. One that
+// A broker that refuses every event is at fault, not the events: the attempt is not counted, and their pauses do not grow. One that
 // refuses some of them, or the only one while it is healthy, leaves the pause to the event's own attempts.
 func TestAnOutageIsNotCountedAgainstEvents(t *testing.T) {
 	unconfirmed := fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, context.DeadlineExceeded)
@@ -31,13 +31,13 @@ func TestAnOutageIsNotCountedAgainstEvents(t *testing.T) {
 		health error
 		want   []string
 	}{
-		"all nacked":        {[]error{messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold 5s 0", "hold 5s 1"}},
-		"none confirmed":    {[]error{unconfirmed, unconfirmed}, nil, []string{"hold 5s 0", "hold 5s 1"}},
+		"all nacked":        {[]error{messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold uncounted 5s 0", "hold uncounted 5s 1"}},
+		"none confirmed":    {[]error{unconfirmed, unconfirmed}, nil, []string{"hold uncounted 5s 0", "hold uncounted 5s 1"}},
 		"one nacked":        {[]error{nil, messaging.ErrNacked}, nil, []string{"done 0", "hold 1m0s 1"}},
 		"the only, healthy": {[]error{messaging.ErrNacked}, nil, []string{"hold 1m0s 0"}},
-		"the only, sick":    {[]error{messaging.ErrNacked}, messaging.ErrBlocked, []string{"hold 5s 0"}},
+		"the only, sick":    {[]error{messaging.ErrNacked}, messaging.ErrBlocked, []string{"hold uncounted 5s 0"}},
 		"malformed":         {[]error{messaging.ErrInvalid, messaging.ErrInvalid}, nil, []string{"hold 1m0s 0", "hold 1m0s 1"}},
-		"closed and nacked": {[]error{messaging.ErrClosed, messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold 5s 1", "hold 5s 2", "release 0"}},
+		"closed and nacked": {[]error{messaging.ErrClosed, messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold uncounted 5s 1", "hold uncounted 5s 2", "release 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -54,11 +54,22 @@ type Held struct {
 	StopsKey bool
 }
 
-// HeldStore is what operators need of a store. SQL outboxes implement it.
+// Hold says how a store holds entries.
+type Hold struct {
+	// Pause is the time until ClaimHeld returns them.
+	Pause time.Duration
+	// StopsKey has later entries of the same key wait until the held one is published or dropped.
+	StopsKey bool
+	// Uncounted leaves the entries' Attempts as they are: the broker failed, not the entries.
+	Uncounted bool
+}
+
+// HeldStore is what operators need of a store. The outboxes implement it.
 type HeldStore interface {
 	// ListHeld returns up to limit held events, the one that is tried next first.
 	ListHeld(ctx context.Context, limit int) ([]Held, error)
-	// RetryHeld ends the pause of held events, by Ref, or of all when no Ref is named, and returns their number.
+	// RetryHeld ends the pause of held events, by Ref, or of all when no Ref is named, and returns their number
+	// (mongooutbox: of documents).
 	RetryHeld(ctx context.Context, refs ...string) (int64, error)
 	// SkipHeld lets the later events of their keys pass the held events that are named, which stay held. It returns
 	// their number.
@@ -79,9 +90,8 @@ type Store interface {
 	Done(ctx context.Context, owner string, entries []Entry) error
 	// Release ends the lease of entries, uncounted.
 	Release(ctx context.Context, owner string, entries []Entry) error
-	// Hold ends the lease of entries, counts an attempt, and holds them for a pause. With stopKey later entries of the
-	// same key wait until the held one is published or dropped.
-	Hold(ctx context.Context, owner string, entries []Entry, pause time.Duration, stopKey bool) error
+	// Hold ends the lease of entries and holds them.
+	Hold(ctx context.Context, owner string, entries []Entry, h Hold) error
 	// Wake returns a channel that gets a value when there may be something to claim, until ctx ends. It is a hint.
 	Wake(ctx context.Context) <-chan struct{}
 	// Pending returns how many entries wait, and when the oldest was stored.

@@ -307,8 +307,10 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	}
 	endSpans(spans, errs)
 	outage := r.outage(ctx, errs)
+	outageHold := Hold{Pause: min(r.cfg.Backoff.Delay(1), outagePause), StopsKey: true, Uncounted: true}
 	var done, away []Entry
-	held := map[hold][]Entry{}
+	held := map[Hold][]Entry{} // one statement for each Hold
+	hold := func(e Entry, h Hold) { held[h] = append(held[h], e) }
 	var why error
 	for i, e := range round {
 		err := errs[i]
@@ -323,37 +325,30 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 				done = append(done, e)
 				break
 			}
-			h := hold{attempts: e.Attempts + 1, stopKey: r.cfg.Unroutable == UnroutableHoldKey}
-			held[h] = append(held[h], e)
+			hold(e, Hold{Pause: r.cfg.Backoff.Delay(e.Attempts + 1), StopsKey: r.cfg.Unroutable == UnroutableHoldKey})
 		case noBroker(err):
 			outcome, why = "failed", err
 			away = append(away, e)
 		case outage:
 			outcome = "failed"
-			h := hold{attempts: 1, stopKey: true, outage: true}
-			held[h] = append(held[h], e)
+			hold(e, outageHold)
 		default:
 			outcome = "failed"
 			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held", "outbox", r.cfg.Name,
 				"topic", e.Type, "message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err)
-			h := hold{attempts: e.Attempts + 1, stopKey: true}
-			held[h] = append(held[h], e)
+			hold(e, Hold{Pause: r.cfg.Backoff.Delay(e.Attempts + 1), StopsKey: true})
 		}
 		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
 	}
 	for h, entries := range held {
-		if h.stopKey {
+		if h.StopsKey {
 			stuck = append(stuck, entries...)
 		}
-		pause := r.cfg.Backoff.Delay(h.attempts)
-		if h.outage {
-			pause = min(pause, outagePause)
+		if h.Uncounted {
 			r.cfg.Logger.WarnContext(ctx, "outbox: the broker takes no event; they are held and tried again", "outbox",
-				r.cfg.Name, "events", len(entries), "next_try_in", pause)
+				r.cfg.Name, "events", len(entries), "next_try_in", h.Pause)
 		}
-		err := r.settle(live, func(ctx context.Context) error {
-			return r.store.Hold(ctx, r.owner, entries, pause, h.stopKey)
-		})
+		err := r.settle(live, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, entries, h) })
 		why = errors.Join(why, err)
 	}
 	if len(done) > 0 {

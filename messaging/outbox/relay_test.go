@@ -74,10 +74,14 @@ func (s *store) ClaimHeld(context.Context, string, int, time.Duration) ([]outbox
 	return nil, nil
 }
 
-func (s *store) Hold(ctx context.Context, _ string, entries []outbox.Entry, pause time.Duration, _ bool) error {
+func (s *store) Hold(ctx context.Context, _ string, entries []outbox.Entry, h outbox.Hold) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.note(fmt.Sprint("hold ", pause), entries...)
+	counted := ""
+	if h.Uncounted {
+		counted = "uncounted "
+	}
+	s.note(fmt.Sprint("hold ", counted, h.Pause), entries...)
 	return ctx.Err()
 }
 

@@ -1,7 +1,9 @@
 package rabbitmq_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,13 +13,14 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// In a cluster of three the node that holds the queue's leader and the connections is killed, then the next
-// one, and the last is frozen for a while: what was confirmed arrives, and publishing and consuming go on by the nodes that
-// are left while one is dead.
+// In a cluster of three the node that holds the queue's leader and the connections is killed, then the next one, then it is
+// frozen and stays so, and at last the majority is frozen for a while: what was confirmed arrives, and publishing and
+// consuming go on by the nodes that are left while one is dead or frozen.
 func TestCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a cluster is started: run without -short")
 	}
+	t.Parallel()
 	nodes := testenv.RabbitMQCluster(t, 3)
 	proxies := make([]*faultproxy.Proxy, len(nodes))
 	for i, n := range nodes {
@@ -27,9 +30,19 @@ func TestCluster(t *testing.T) {
 	tr := flow(t, fmt.Sprintf("amqp://guest:guest@%s,%s,%s/", proxies[0].Addr(), proxies[1].Addr(), proxies[2].Addr()),
 		rabbitmq.Config{Heartbeat: 2 * time.Second}, messaging.ErrNacked, messaging.ErrUnroutable)
 	tr.alive("the start")
-	for _, p := range proxies[1:] {
-		p.Refuse(false)
+	connectTo := func(chosen int) { // and be free to go to the others
+		for i, p := range proxies {
+			p.Refuse(i != chosen)
+			if i != chosen {
+				p.Cut()
+			}
+		}
+		tr.until("connections to one node", func() bool { return tr.b.Health(t.Context()) == nil })
+		for _, p := range proxies {
+			p.Refuse(false)
+		}
 	}
+	connectTo(0)
 	pause := func(what string) {
 		t.Helper()
 		start := time.Now()
@@ -47,9 +60,43 @@ func TestCluster(t *testing.T) {
 	pause("the second node was killed")
 	nodes[1].Start(t)
 	pause("it is back")
-	nodes[2].Freeze(t)
-	time.Sleep(8 * time.Second)
-	nodes[2].Thaw(t)
-	pause("the third was frozen for 8 s")
+
+	leader := leaderOf(t, nodes, "g")
+	connectTo(leader)
+	nodes[leader].Freeze(t)
+	pause("the leader's node is frozen, clients on it")
+	pause("it stays frozen")
+	if err := tr.b.Health(t.Context()); err != nil {
+		t.Errorf("Health by the other nodes: %v", err)
+	}
+	nodes[leader].Kill(t)
+	nodes[leader].Start(t)
+	pause("it was restarted")
+
+	majority := []*testenv.Node{nodes[leader], nodes[(leader+1)%3]}
+	connectTo((leader + 2) % 3)
+	for _, n := range majority {
+		n.Freeze(t)
+	}
+	start := time.Now()
+	tr.until("Health without a majority", func() bool { return errors.Is(tr.b.Health(t.Context()), messaging.ErrBlocked) })
+	t.Logf("Health returned an error %v after the majority was frozen", time.Since(start))
+	for _, n := range majority {
+		n.Thaw(t)
+	}
+	pause("the majority is back")
 	tr.finish()
+}
+
+// leaderOf returns the index of the node that has the leader of a queue.
+func leaderOf(t *testing.T, nodes []*testenv.Node, queue string) int {
+	t.Helper()
+	list := nodes[0].Control(t, "-q", "list_queues", "--no-table-headers", "name", "leader")
+	for i, n := range nodes {
+		if strings.Contains("\n"+list, "\n"+queue+"\t"+n.Name()) {
+			return i
+		}
+	}
+	t.Fatalf("no leader of %s in %q", queue, list)
+	return 0
 }

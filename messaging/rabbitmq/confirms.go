@@ -17,11 +17,14 @@ import (
 // the old channel to that queue, or confirm none, though a new channel works at once. A full queue refuses too, and
 // rightly: so a channel is replaced, but with growing pauses.
 const (
-	failuresInARow  = 3                // of one topic, after which another channel is opened
+	failuresInARow  = 3 // of one topic, after which another channel is opened
+	stallTick       = time.Second
 	confirmWait     = 5 * time.Second  // without any confirm, after which the server counts as one that confirms nothing
 	forgetAfter     = time.Minute      // a failure says nothing about the server's health any more
 	closeRetired    = 10 * time.Second // for the confirms of a channel that was replaced
 	maxReplacePause = time.Minute
+	maxSilentPause  = 10 * time.Second // between replacements when the server does not answer, which no full queue causes
+	forgetFailing   = 2 * time.Minute
 	maxFailing      = 1000 // topics
 )
 
@@ -65,7 +68,7 @@ func (r *record) failed(topic string, begun, now time.Time, nack bool, err error
 	if r.since.IsZero() {
 		r.since = begun
 	}
-	if now.Sub(r.last) > 2*maxReplacePause { // what failed then and was not published since is over
+	if now.Sub(r.last) > forgetFailing { // what failed then and was not published since is over
 		clear(r.failing)
 		r.pause = 0
 	}
@@ -83,15 +86,39 @@ func (r *record) failed(topic string, begun, now time.Time, nack bool, err error
 	if all = !r.logged && r.failsAll(); all {
 		r.logged = true
 	}
-	if r.failing[topic] < failuresInARow || now.Before(r.notYet) {
-		return all, false
+	limit := maxReplacePause
+	if !nack {
+		limit = maxSilentPause
 	}
-	r.pause = min(max(2*r.pause, time.Second), maxReplacePause)
+	return all, r.failing[topic] >= failuresInARow && r.mayReplace(now, limit)
+}
+
+// mayReplace reports whether another channel is due at now, and counts it. The pause after it grows up to limit. It is
+// called with the mutex locked.
+func (r *record) mayReplace(now time.Time, limit time.Duration) bool {
+	if now.Before(r.notYet) {
+		return false
+	}
+	r.pause = min(max(2*r.pause, time.Second), limit)
 	r.notYet = now.Add(r.pause)
 	for topic := range r.failing { // the new channel counts anew, but only a confirm of the topic ends the growth of pauses
 		r.failing[topic] = 0
 	}
-	return all, true
+	return true
+}
+
+// stalled notes at now that a channel has had no confirm since begun, while its callers are patient. It returns what failed
+// does.
+func (r *record) stalled(begun, now time.Time) (all, replace bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty.Store(true)
+	if r.since.IsZero() {
+		r.since = begun
+	}
+	r.last, r.err = now, messaging.ErrUnknownOutcome
+	all, r.logged = !r.logged, true
+	return all, r.mayReplace(now, maxSilentPause)
 }
 
 // failsAll is called with the mutex locked.
@@ -140,12 +167,38 @@ func (p *publisher) failed(g *pubGen, o outgoing, begun, now time.Time, err erro
 	}
 }
 
+// stallWatch notices that a channel has messages under way and gets no confirm. The publisher's goroutine owns it.
+type stallWatch struct {
+	settled int64 // at the latest look
+	since   time.Time
+}
+
+// look retires the channel when there was no confirm for confirmWait.
+func (w *stallWatch) look(p *publisher, g *pubGen, now time.Time) {
+	settled := g.settled.Load()
+	if reason, _ := g.c.blockedBy(); reason != "" || settled != w.settled || settled == g.written.Load() || w.since.IsZero() {
+		w.settled, w.since = settled, now
+		return
+	}
+	if now.Sub(w.since) < confirmWait {
+		return
+	}
+	all, replace := p.record.stalled(w.since, now)
+	if all {
+		p.b.cfg.Logger.Error("rabbitmq: the server confirms nothing", "error", messaging.ErrUnknownOutcome)
+	}
+	if replace {
+		p.b.cfg.Logger.Warn("rabbitmq: the server confirms nothing; another channel is opened", "pending", g.pending())
+		g.retire()
+	}
+}
+
 // closeRetired closes a channel that was replaced when all is confirmed, or after a while. What is not confirmed then is sent
 // again (Config.ReportUnknown: reported).
 func (p *publisher) closeRetired(g *pubGen) {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
-	for end := time.Now().Add(closeRetired); g.pending.Load() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(closeRetired); g.pending() > 0 && time.Now().Before(end); {
 		select {
 		case <-g.gone:
 			return
@@ -220,7 +273,7 @@ func (g *pubGen) reap(r *record) {
 		g.mu.Unlock()
 		select {
 		case <-l.confirm.Done():
-			g.pending.Add(-1)
+			g.settled.Add(1)
 		case <-g.gone:
 			return
 		}

@@ -209,6 +209,7 @@ type conn struct {
 
 	maxBody atomic.Int64 // bytes; 0 until the server refuses one
 	silent  atomic.Int32 // calls without an answer for more than rpcTimeout
+	heard   atomic.Int64 // Unix time in nanoseconds of the latest answer or delivery
 
 	mu      sync.Mutex
 	lost    error
@@ -273,10 +274,16 @@ func (c *conn) kill() {
 // errSilent is the error of a call that the server does not answer.
 var errSilent = errors.New("rabbitmq: the server does not answer")
 
-// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up. A call
-// about a queue whose leader does not answer hangs, while the rest of the connection is sound: what it carries, such as
-// the deliveries of other groups, is not to end with it. A connection that is dead as a whole is noticed by its heartbeats.
+// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up, provided
+// that it carried no answer and no delivery for as long. A call about a queue whose leader does not answer hangs, and so
+// does each that binds while a node of a cluster is frozen: the deliveries of other groups are not to end with it. A
+// connection that is dead as a whole is noticed by its heartbeats.
 const maxSilent = 16
+
+// useless reports whether to give up the connection after one more call without an answer.
+func (c *conn) useless(now time.Time) bool {
+	return c.silent.Add(1) > maxSilent && now.Sub(time.Unix(0, c.heard.Load())) > rpcTimeout
+}
 
 // rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it, at most rpcTimeout. What f
 // returns after that goes to drop, which may be nil.
@@ -288,13 +295,14 @@ func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T))
 	done, left, late := make(chan result), make(chan struct{}), make(chan struct{})
 	defer close(left)
 	guard := time.AfterFunc(rpcTimeout, func() {
-		if c.silent.Add(1) > maxSilent {
+		if c.useless(time.Now()) {
 			c.kill()
 		}
 		close(late)
 	})
 	go func() {
 		v, err := f()
+		c.heard.Store(time.Now().UnixNano())
 		if !guard.Stop() {
 			<-late
 			c.silent.Add(-1)

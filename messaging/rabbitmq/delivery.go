@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +31,7 @@ func newDelivery(s *stream, g *generation, raw amqp.Delivery) *delivery {
 	d.e, made = decode(&d.raw)
 	d.attempt = made + 1 + s.overdue.attempts(&raw, d.e)
 	d.received = time.Now()
+	g.c.heard.Store(d.received.UnixNano())
 	d.unhandled = number(raw.Headers[headerUnhandled])
 	g.mu.Lock()
 	g.open[raw.DeliveryTag] = d
@@ -69,8 +69,13 @@ func (d *delivery) Ack(context.Context) error {
 	return d.g.put(settling{tag: d.raw.DeliveryTag})
 }
 
-// Requeue implements messaging.Delivery.
+// Requeue implements messaging.Delivery. Of a single active consumer the end of its channel gives it back, in its place:
+// before, it would come to the same consumer again, and a quorum queue without a delivery limit puts what is rejected to
+// its end.
 func (d *delivery) Requeue(context.Context) error {
+	if d.s.sub.SingleActive {
+		return nil
+	}
 	if err := d.claim(); err != nil {
 		return err
 	}
@@ -92,6 +97,9 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	if d.g.c.lacks(&msg) > 0 {
 		return d.DeadLetter(ctx, errors.Join(errors.New("rabbitmq: its headers leave no room for another attempt"), reason))
 	}
+	if d.s.sub.Ephemeral {
+		return d.retryHere(msg, delay)
+	}
 	if delay <= 0 {
 		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
 	}
@@ -100,6 +108,26 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		msg.Headers[headerWait] = int64(rest / time.Second)
 	}
 	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+}
+
+// retryHere puts a message to the end of its own queue after the delay. It counts as not settled until then. An ephemeral
+// group has no queues for retries: its name would leave them behind.
+func (d *delivery) retryHere(msg amqp.Publishing, delay time.Duration) error {
+	if err := d.claim(); err != nil {
+		return err
+	}
+	go func() { // ends with the stream
+		if backoff.Sleep(d.s.ctx, delay) != nil {
+			return // the queue goes too
+		}
+		ctx, cancel := context.WithTimeout(d.s.ctx, rpcTimeout)
+		defer cancel()
+		err := d.replace(ctx, d.s.sub.Group, msg, func() error { return d.s.redeclare(ctx) })
+		if err != nil && d.s.ctx.Err() == nil {
+			d.s.b.cfg.Logger.Warn("rabbitmq: a message of an ephemeral group cannot be retried", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+		}
+	}()
+	return nil
 }
 
 // waitOn puts a message that has not waited long enough back to the retries. No attempt was made of it.
@@ -115,6 +143,10 @@ func (d *delivery) waitOn(wait time.Duration) {
 // DeadLetter implements messaging.Delivery.
 func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 	group := d.s.sub.Group
+	if d.s.sub.Ephemeral {
+		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a message of an ephemeral group was dropped", "group", group, "message_id", d.e.ID, "error", reason)
+		return d.Ack(ctx)
+	}
 	msg := again(&d.raw, d.e)
 	msg.Headers[headerAttempts] = int64(d.attempt)
 	msg.Headers[headerOrigin] = group
@@ -137,6 +169,11 @@ func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, 
 	if err := d.claim(); err != nil {
 		return err
 	}
+	return d.replace(ctx, queue, msg, declare)
+}
+
+// replace does what move does with a delivery that is claimed.
+func (d *delivery) replace(ctx context.Context, queue string, msg amqp.Publishing, declare func() error) error {
 	err := d.s.b.pub.one(ctx, "", queue, msg)
 	if errors.Is(err, messaging.ErrUnroutable) {
 		if err = declare(); err == nil {
@@ -148,107 +185,4 @@ func (d *delivery) move(ctx context.Context, queue string, msg amqp.Publishing, 
 		return errors.Join(err, d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true}))
 	}
 	return d.g.put(settling{tag: d.raw.DeliveryTag})
-}
-
-// settling is an acknowledgement on its way, or the wish to know that those before it are written.
-type settling struct {
-	tag     uint64
-	requeue bool
-	flushed chan struct{}
-}
-
-// put hands over to settle. There is room for all that can be unsettled, so it waits only for a moment.
-func (g *generation) put(op settling) error {
-	if g.dead() {
-		return messaging.ErrClosed
-	}
-	select {
-	case g.ops <- op:
-		return nil
-	case <-g.gone:
-		return messaging.ErrClosed
-	}
-}
-
-func (g *generation) flush(within time.Duration) {
-	op := settling{flushed: make(chan struct{})}
-	if g.put(op) != nil {
-		return
-	}
-	t := time.NewTimer(within)
-	defer t.Stop()
-	select {
-	case <-op.flushed:
-	case <-g.gone:
-	case <-t.C:
-	}
-}
-
-// settle writes acknowledgements, as many at a time as there are: where all tags up to one are settled, that one
-// acknowledges for all.
-func (g *generation) settle() {
-	next := uint64(1)             // the lowest tag that is not settled
-	ahead := map[uint64]bool{}    // settled tags above it; true: to be acknowledged
-	var batch, flushes []settling // reused
-	for {
-		batch, flushes = batch[:0], flushes[:0]
-		select {
-		case op := <-g.ops:
-			batch = append(batch, op)
-		case <-g.gone:
-			return
-		}
-		for more := true; more; {
-			select {
-			case op := <-g.ops:
-				batch = append(batch, op)
-			default:
-				more = false
-			}
-		}
-		var err error
-		slices.SortFunc(batch, func(a, b settling) int { return int(int64(a.tag) - int64(b.tag)) }) // gives back in order
-		for _, op := range batch {
-			switch {
-			case op.flushed != nil:
-				flushes = append(flushes, op)
-			case op.requeue:
-				err = errors.Join(err, g.ch.Nack(op.tag, false, true))
-				ahead[op.tag] = false
-			default:
-				ahead[op.tag] = true
-			}
-		}
-		var last uint64
-		for {
-			ack, ok := ahead[next]
-			if !ok {
-				break
-			}
-			if ack {
-				last = next
-			}
-			delete(ahead, next)
-			next++
-		}
-		if last > 0 {
-			err = errors.Join(err, g.ch.Ack(last, true))
-		}
-		for tag, ack := range ahead {
-			if ack {
-				err = errors.Join(err, g.ch.Ack(tag, false))
-				ahead[tag] = false
-			}
-		}
-		for _, op := range flushes {
-			close(op.flushed)
-		}
-		if err != nil { // a write failed: so has the connection, which its watcher notices
-			select {
-			case <-g.gone:
-				return
-			case <-time.After(time.Second):
-			}
-		}
-	}
 }

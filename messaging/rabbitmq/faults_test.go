@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -285,5 +286,61 @@ func TestSubscribeGivenUp(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%d consumers are left, and nobody receives", q.Consumers)
 		}
+	}
+}
+
+// A consumer whose connection was lost consumes again, though the server answers to no binding, as while a node of its
+// cluster is frozen.
+func TestConsumingGoesOnWithoutAnAnswerToBindings(t *testing.T) {
+	t.Parallel()
+	via, direct, p := through(t)
+	var silent atomic.Bool
+	p.Filter(func(fromTarget bool) faultproxy.Filter {
+		if fromTarget {
+			return nil
+		}
+		return func(piece []byte) (int, bool) {
+			if silent.Load() {
+				withoutAnswer(piece)
+			}
+			return len(piece), false
+		}
+	})
+	s := subscribe(t, open(t, via, rabbitmq.Config{}), "g", 1, "t")
+	other := open(t, direct, rabbitmq.Config{})
+	one := func(what string) {
+		t.Helper()
+		if err := other.Publish(t.Context(), "t", 1); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Receive(within(t, 10*time.Second))
+		if err == nil {
+			err = d.Ack(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	one("at first")
+	silent.Store(true)
+	p.Cut()
+	one("after the connection was lost")
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// withoutAnswer has the server answer no queue.bind of a piece: it sets the bit no-wait.
+func withoutAnswer(piece []byte) {
+	for {
+		_, args, ok := bytes.Cut(piece, []byte{0, 50, 0, 20, 0, 0})
+		if !ok {
+			return
+		}
+		piece = args
+		for range 3 { // queue, exchange, routing key
+			args = args[1+int(args[0]):]
+		}
+		args[0] = 1
 	}
 }

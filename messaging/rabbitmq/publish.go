@@ -38,6 +38,7 @@ type job struct {
 	sent    []sending
 	begun   time.Time // when it was written
 	written chan struct{}
+	left    bool // the caller did not wait until it was written; for the caller only
 }
 
 type sending struct {
@@ -55,13 +56,17 @@ type pubGen struct {
 	// retired is closed when no more is to be written to the channel, which is still there for what is under way.
 	retired chan struct{}
 	retire  func()
-	pending atomic.Int64 // written and not confirmed
+	written atomic.Int64
+	settled atomic.Int64 // confirmed or refused
 
 	mu       sync.Mutex
 	returned map[string]int
 	late     []lateConfirm // nobody waits for these any more
 	reaping  bool          // a goroutine waits for late
 }
+
+// pending returns how many messages are written and not confirmed.
+func (g *pubGen) pending() int64 { return g.written.Load() - g.settled.Load() }
 
 // run opens one generation after the other.
 func (p *publisher) run() {
@@ -140,6 +145,9 @@ func (p *publisher) open(c *conn) (*pubGen, error) {
 
 // serve writes jobs until the generation is gone. While the server blocks the connection nothing is taken.
 func (p *publisher) serve(g *pubGen) {
+	var stall stallWatch
+	tick := time.NewTicker(stallTick)
+	defer tick.Stop()
 	for {
 		jobs := p.jobs
 		reason, changed := g.c.blockedBy()
@@ -150,6 +158,8 @@ func (p *publisher) serve(g *pubGen) {
 		case j := <-jobs:
 			g.writeAll(j, jobs)
 		case <-changed:
+		case now := <-tick.C:
+			stall.look(p, g, now)
 		case <-g.gone:
 			return
 		case <-g.retired:
@@ -197,7 +207,7 @@ func (g *pubGen) write(j *job) {
 			continue
 		}
 		if s.confirm, s.err = g.ch.PublishWithDeferredConfirm(o.exchange, o.key, true, false, o.msg); s.err == nil {
-			g.pending.Add(1)
+			g.written.Add(1)
 		}
 	}
 }
@@ -324,11 +334,32 @@ func (p *publisher) refusal(err error) error {
 	return fmt.Errorf("rabbitmq: publish: %w", err)
 }
 
-// outcome waits for what becomes of message i of a job.
-func (p *publisher) outcome(j *job, i int) error {
+// awaitWritten reports whether a job was written before its context ended. If not, the confirms of what is written of it all
+// the same are waited for by forget.
+func (p *publisher) awaitWritten(j *job) bool {
+	if j.left {
+		return false
+	}
 	select {
 	case <-j.written:
+		return true
 	case <-j.ctx.Done():
+	}
+	j.left = true
+	go func() { // the writer ends a job soon, or with its connection
+		<-j.written
+		for i := range j.sent {
+			if s := &j.sent[i]; s.err == nil {
+				s.g.forget(p, s.confirm, j.out[i])
+			}
+		}
+	}()
+	return false
+}
+
+// outcome waits for what becomes of message i of a job.
+func (p *publisher) outcome(j *job, i int) error {
+	if !p.awaitWritten(j) {
 		return p.unknown(j.ctx.Err())
 	}
 	s, o := &j.sent[i], j.out[i]
@@ -344,7 +375,7 @@ func (p *publisher) outcome(j *job, i int) error {
 	}
 	select {
 	case <-s.confirm.Done():
-		s.g.pending.Add(-1)
+		s.g.settled.Add(1)
 	case <-s.g.gone:
 	case <-j.ctx.Done():
 		s.g.forget(p, s.confirm, o)

@@ -12,10 +12,11 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// refresh is how often a consumer declares its topology anew: nobody tells it when its bindings were deleted.
+// refresh is how often a consumer declares its topology anew: the server does not report deleted bindings.
 const refresh = 30 * time.Second
 
 // stream is a subscription. One goroutine opens a channel, waits for its end, and opens the next.
@@ -37,19 +38,6 @@ type stream struct {
 	changed chan struct{} // closed and replaced at every change
 }
 
-// generation is one channel of a stream.
-type generation struct {
-	c          *conn
-	ch         *amqp.Channel
-	deliveries <-chan amqp.Delivery
-	gone       chan struct{}
-	err        error // why it is gone
-	ops        chan settling
-
-	mu   sync.Mutex
-	open map[uint64]*delivery // received and not settled, by tag
-}
-
 const consumerTag = "sillar"
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the server to be reachable.
@@ -58,6 +46,9 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
+	if sub.Ephemeral {
+		sub.Group += "." + id.New()
+	}
 	s := &stream{b: b, sub: sub, done: make(chan struct{}), changed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	b.mu.Lock()
@@ -142,45 +133,71 @@ func (s *stream) ends(err error) bool {
 
 func (s *stream) run() {
 	defer close(s.done)
-	log := s.b.cfg.Logger.With("group", s.sub.Group)
 	for attempt := 1; ; attempt++ {
 		c, err := s.b.con.await(s.ctx)
 		if err != nil {
 			return
 		}
-		g, err := s.open(c)
+		g, declared, err := s.open(c)
 		switch {
 		case err == nil:
 			attempt = 0
-			s.set(g, nil)
-			s.watch(g)
-			if s.ctx.Err() != nil {
-				return // g stays for what is to be settled
-			}
-			s.set(nil, g.err)
-			s.overdue.note(g)
-			log.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "error", g.err)
-		case s.ctx.Err() != nil:
-			return
-		case permanent(err) && s.ends(err):
-			log.Error("rabbitmq: a consumer cannot go on", "error", err)
-			s.mu.Lock()
-			s.err = err
-			s.mu.Unlock()
-			s.set(nil, err)
-			return
-		default:
-			log.Warn("rabbitmq: cannot open a consumer", "error", err)
-			s.set(nil, err)
+			s.serve(g, declared)
+		case s.ctx.Err() == nil:
+			s.failed(err)
 		}
-		if backoff.Sleep(s.ctx, s.b.cfg.Reconnect.Delay(attempt+1)) != nil {
+		if s.ctx.Err() != nil || s.failure() != nil || backoff.Sleep(s.ctx, s.b.cfg.Reconnect.Delay(attempt+1)) != nil {
 			return
 		}
 	}
 }
 
-// open makes a channel that consumes.
-func (s *stream) open(c *conn) (*generation, error) {
+// serve has g received from until its end. At the end of the stream it stays, for what is to be settled.
+func (s *stream) serve(g *generation, declared bool) {
+	s.set(g, nil)
+	s.watch(g, declared)
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.set(nil, g.err)
+	s.overdue.note(g)
+	s.b.cfg.Logger.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "group", s.sub.Group, "error", g.err)
+}
+
+// failed notes that no channel could be opened.
+func (s *stream) failed(err error) {
+	if permanent(err) && s.ends(err) {
+		s.b.cfg.Logger.Error("rabbitmq: a consumer cannot go on", "group", s.sub.Group, "error", err)
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+	} else {
+		s.b.cfg.Logger.Warn("rabbitmq: cannot open a consumer", "group", s.sub.Group, "error", err)
+	}
+	s.set(nil, err)
+}
+
+// failure returns what ended the stream for good.
+func (s *stream) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// open makes a channel that consumes. The first one declares the topology before. A later one does so only where the
+// queue is missing, because a binding waits for every node of a cluster, also for one that is frozen: the topology is
+// declared anew beside the consumer (see watch).
+func (s *stream) open(c *conn) (g *generation, declared bool, err error) {
+	if s.hasConsumed() {
+		if g, err = s.consume(c, false); !noQueue(err) {
+			return g, false, err
+		}
+	}
+	g, err = s.consume(c, true)
+	return g, true, err
+}
+
+func (s *stream) consume(c *conn, declare bool) (*generation, error) {
 	return rpc(s.ctx, c, func() (*generation, error) {
 		ch, err := c.Channel()
 		if err != nil {
@@ -188,7 +205,10 @@ func (s *stream) open(c *conn) (*generation, error) {
 		}
 		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8),
 			open: map[uint64]*delivery{}}
-		if err = s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns); err == nil {
+		if declare {
+			err = s.b.declareGroup(ch, s.sub)
+		}
+		if err == nil {
 			err = ch.Qos(s.sub.Prefetch, 0, false)
 		}
 		closed, cancelled := ch.NotifyClose(make(chan *amqp.Error, 1)), ch.NotifyCancel(make(chan string, 1))
@@ -202,70 +222,53 @@ func (s *stream) open(c *conn) (*generation, error) {
 		go g.await(closed, cancelled)
 		go g.settle()
 		return g, nil
-	}, func(g *generation) { _ = g.ch.Close() }) // a consumer that nobody reads would hold messages
+	}, func(g *generation) { _ = g.ch.Close() }) // without a reader the consumer would hold messages
 }
 
-// errCancelled is why a channel ends whose queue the server no longer lets it consume from.
-var errCancelled = errors.New("rabbitmq: the server cancelled the consumer: its queue was deleted or lost its leader")
-
-// await waits for the end of the channel.
-func (g *generation) await(closed <-chan *amqp.Error, cancelled <-chan string) {
-	defer close(g.gone)
-	why := error(amqp.ErrClosed)
-	for {
-		select {
-		case _, ok := <-cancelled:
-			if !ok {
-				cancelled = nil
-				continue
-			}
-			why = errCancelled
-			_ = g.ch.Close()
-		case e := <-closed:
-			if g.err = why; e != nil {
-				g.err = e
-			}
-			if cancelled != nil {
-				go func() { // to its end
-					for range cancelled {
-					}
-				}()
-			}
-			return
-		}
-	}
+// hasConsumed reports whether the stream has had a channel.
+func (s *stream) hasConsumed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
 }
 
-// watch waits for the end of a generation or of the stream, and declares the topology anew from time to time.
-func (s *stream) watch(g *generation) {
-	t := time.NewTicker(refresh)
-	defer t.Stop()
+// watch waits for the end of a generation or of the stream. Beside, it declares the topology anew: at once when the
+// channel was opened without, and from time to time.
+func (s *stream) watch(g *generation, declared bool) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	if !declared {
+		s.refresh(ctx, g.c)
+	}
+	t := time.NewTicker(refresh)
+	defer t.Stop()
 	for {
 		select {
 		case <-g.gone:
 			return
 		case <-s.ctx.Done():
 			return
-		case <-t.C: // beside this loop, which must not miss the end
-			if s.refreshing.CompareAndSwap(false, true) {
-				go s.refresh(ctx, g.c)
-			}
+		case <-t.C:
+			s.refresh(ctx, g.c)
 		}
 	}
 }
 
-// refresh declares the topology anew. An answer may take for ever, where the leader of a queue does not answer: one call
-// waits for it, and no other is made meanwhile.
+// refresh declares the topology anew, in a goroutine of its own. An answer may take minutes, where the leader of a queue or
+// a node of a cluster does not answer: one call waits for it, and no other is made meanwhile.
 func (s *stream) refresh(ctx context.Context, c *conn) {
-	_, err := rpc(ctx, c, func() (struct{}, error) {
-		defer s.refreshing.Store(false)
-		return struct{}{}, s.declareOn(c)
-	}, nil)
-	if err != nil && ctx.Err() == nil {
-		s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+	if !s.refreshing.CompareAndSwap(false, true) {
+		return
 	}
+	go func() {
+		_, err := rpc(ctx, c, func() (struct{}, error) {
+			defer s.refreshing.Store(false)
+			return struct{}{}, s.declareOn(c)
+		}, nil)
+		if err != nil && ctx.Err() == nil {
+			s.b.cfg.Logger.Warn("rabbitmq: cannot declare a group's topology anew", "group", s.sub.Group, "error", err)
+		}
+	}()
 }
 
 // declareOn declares the topology on a channel of its own.
@@ -275,13 +278,13 @@ func (s *stream) declareOn(c *conn) error {
 		return err
 	}
 	defer ch.Close() // the server closes it when it refuses something; that is in err already
-	return s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+	return s.b.declareGroup(ch, s.sub)
 }
 
 // redeclare declares the topology and waits for it.
 func (s *stream) redeclare(ctx context.Context) error {
 	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
-		return struct{}{}, s.b.declareGroup(ch, s.sub.Group, s.sub.Patterns)
+		return struct{}{}, s.b.declareGroup(ch, s.sub)
 	})
 	return err
 }
@@ -300,34 +303,37 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		}
-		var deliveries <-chan amqp.Delivery
-		if g != nil {
+		var deliveries <-chan amqp.Delivery // nil, which is never ready, where there is no channel or it has ended
+		if g != nil && !g.ended {
 			deliveries = g.deliveries
 		}
 		select {
-		case d, ok := <-deliveries:
-			if ok && g.dead() {
-				continue // it could not be settled, and comes again
-			}
-			if !ok { // the generation has ended: wait for the next
-				select {
-				case <-changed:
-				case <-s.ctx.Done():
-				case <-ctx.Done():
-				}
+		case raw, ok := <-deliveries:
+			if !ok {
+				g.ended = true // the next one comes with a change
 				continue
 			}
-			delivery := newDelivery(s, g, d)
-			if wait := number(d.Headers[headerWait]); wait > 0 {
-				go delivery.waitOn(time.Duration(wait) * time.Second)
-				continue
+			if d := s.received(g, raw); d != nil {
+				return d, nil
 			}
-			return delivery, nil
 		case <-changed:
 		case <-s.ctx.Done():
 		case <-ctx.Done():
 		}
 	}
+}
+
+// received makes a delivery for the caller of Receive, or nil when it is not for a handler.
+func (s *stream) received(g *generation, raw amqp.Delivery) *delivery {
+	if g.dead() {
+		return nil // it could not be settled, and comes again
+	}
+	d := newDelivery(s, g, raw)
+	if wait := number(raw.Headers[headerWait]); wait > 0 {
+		go d.waitOn(time.Duration(wait) * time.Second)
+		return nil
+	}
+	return d
 }
 
 // Stop implements messaging.Stream.
@@ -340,20 +346,17 @@ func (s *stream) Stop() error {
 	if g == nil || g.dead() {
 		return nil
 	}
+	if s.sub.SingleActive {
+		return nil // Close ends the channel: before, the next consumer would overtake running handlers
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()
 	_, err := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Cancel(consumerTag, false) }, nil)
-	for err == nil { // amqp091 hands out what it holds and then closes
-		select {
-		case d, ok := <-g.deliveries:
-			if !ok {
-				return nil
-			}
-			_ = g.put(settling{tag: d.DeliveryTag, requeue: true})
-			continue
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+	if err == nil {
+		err = g.giveBackRest(ctx)
+	}
+	if err == nil {
+		return nil
 	}
 	if g.dead() || errors.Is(err, amqp.ErrClosed) {
 		return nil // the server gives back by itself
@@ -377,19 +380,15 @@ func (s *stream) Close() error {
 	g.flush(bye)
 	ctx, cancel := context.WithTimeout(context.Background(), bye)
 	defer cancel()
+	if s.sub.Ephemeral {
+		_, derr := rpc(ctx, g.c, func() (int, error) { return g.ch.QueueDelete(s.sub.Group, false, false, false) }, nil)
+		if derr != nil && !g.dead() { // the server removes it in a while
+			s.b.cfg.Logger.Warn("rabbitmq: the queue of an ephemeral group was not deleted", "group", s.sub.Group, "error", derr)
+		}
+	}
 	_, cerr := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Close() }, nil)
 	if cerr == nil || g.dead() || errors.Is(cerr, amqp.ErrClosed) {
 		return err
 	}
 	return errors.Join(err, fmt.Errorf("rabbitmq: close the consumer of %s: %w", s.sub.Group, cerr))
-}
-
-// dead reports whether the channel has ended.
-func (g *generation) dead() bool {
-	select {
-	case <-g.gone:
-		return true
-	default:
-		return g.ch.IsClosed()
-	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/sillar-go/sillar/messaging"
 )
 
 // delays is the ladder of pauses for which queues are made; a pause is rounded up to a step. Longer ones are rounded up
@@ -117,14 +119,21 @@ func (b *Broker) declare(ch *amqp.Channel, name string, args amqp.Table) error {
 }
 
 // declareGroup makes what a group needs. It is repeated on every channel.
-func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string) error {
+func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) error {
+	group := sub.Group
 	if err := b.declareExchange(ch); err != nil {
 		return err
+	}
+	if sub.Ephemeral {
+		return b.declareEphemeral(ch, sub)
 	}
 	if err := b.declare(ch, deadQueue(group), b.args("")); err != nil {
 		return err
 	}
 	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
+	if sub.SingleActive {
+		args["x-single-active-consumer"] = true
+	}
 	switch limit := b.cfg.DeliveryLimit; {
 	case b.cfg.Classic || limit == 0:
 	case limit < 0:
@@ -135,12 +144,28 @@ func (b *Broker) declareGroup(ch *amqp.Channel, group string, patterns []string)
 	if err := b.declare(ch, group, args); err != nil || b.cfg.Passive {
 		return err
 	}
-	for _, p := range patterns {
-		if err := ch.QueueBind(group, p, b.cfg.Exchange, false, nil); err != nil {
+	return b.bind(ch, sub)
+}
+
+func (b *Broker) bind(ch *amqp.Channel, sub messaging.Subscription) error {
+	for _, p := range sub.Patterns {
+		if err := ch.QueueBind(sub.Group, p, b.cfg.Exchange, false, nil); err != nil {
 			return b.topology(err)
 		}
 	}
 	return nil
+}
+
+// ephemeralExpires is how long the queue of an ephemeral group stays without its consumer: a lost connection is shorter.
+const ephemeralExpires = 5 * time.Minute
+
+// declareEphemeral makes the queue of a single stream, also with Config.Passive: no operator can make it.
+func (b *Broker) declareEphemeral(ch *amqp.Channel, sub messaging.Subscription) error {
+	args := amqp.Table{"x-expires": ephemeralExpires.Milliseconds()}
+	if _, err := ch.QueueDeclare(sub.Group, true, false, false, false, args); err != nil {
+		return b.topology(err)
+	}
+	return b.bind(ch, sub)
 }
 
 // declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue.

@@ -1,9 +1,11 @@
 package rabbitmq
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +78,7 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 			continue
 		}
 		s, ok := text(v)
-		if !ok {
+		if !ok && v != nil {
 			continue
 		}
 		if attr, isEvent := cutPrefix(lower); !isEvent || !setAttribute(&e, attr, s) {
@@ -166,7 +168,7 @@ func own(lower string) bool {
 		strings.HasPrefix(lower, "x-last-death-") || lower == "x-death" || lower == "x-delivery-count" || lower == "x-acquired-count"
 }
 
-// text makes a string of a header; tables and lists have none.
+// text makes a string of a header: of a table or a list its JSON.
 func text(v any) (string, bool) {
 	switch v := v.(type) {
 	case string:
@@ -177,8 +179,49 @@ func text(v any) (string, bool) {
 		return v.UTC().Format(time.RFC3339Nano), true
 	case bool, int8, uint8, int16, uint16, int32, uint32, int64, int, float32, float64:
 		return fmt.Sprint(v), true
+	case amqp.Decimal:
+		return decimal(v), true
+	case amqp.Table:
+		return jsonText(map[string]any(v))
+	case []any:
+		return jsonText(v)
 	}
 	return "", false
+}
+
+// decimal writes a decimal with all of its digits.
+func decimal(d amqp.Decimal) string {
+	return new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil)).FloatString(int(d.Scale))
+}
+
+func jsonText(v any) (string, bool) {
+	b, err := json.Marshal(readable(v))
+	return string(b), err == nil // NaN has no JSON
+}
+
+// readable makes of the values of a table or a list what JSON can hold as text() writes it.
+func readable(v any) any {
+	switch v := v.(type) {
+	case amqp.Table:
+		return readable(map[string]any(v))
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for k, x := range v {
+			m[k] = readable(x)
+		}
+		return m
+	case []any:
+		l := make([]any, len(v))
+		for i, x := range v {
+			l[i] = readable(x)
+		}
+		return l
+	case []byte:
+		return string(v)
+	case amqp.Decimal:
+		return json.Number(decimal(v))
+	}
+	return v
 }
 
 func number(v any) int {

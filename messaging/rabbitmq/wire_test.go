@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"errors"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -34,15 +35,16 @@ func TestDecodeForeign(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	d := amqp.Delivery{RoutingKey: "users.created", MessageId: "m1", AppId: "python", Timestamp: at, ContentType: "application/json",
 		Headers: amqp.Table{"X-Correlation-ID": "c-1", "retries": int32(3), "flag": true, "raw": []byte("b"), "when": at,
-			"nested": amqp.Table{"a": "b"}, "nil": nil, "x-death": []any{amqp.Table{}}, headerAttempts: int64(2)}}
+			"nested": amqp.Table{"a": "b", "l": []any{int8(1), []byte("x"), nil}}, "nil": nil, "price": amqp.Decimal{Scale: 2, Value: -1205}, "NaN": math.NaN(), "x-death": []any{amqp.Table{}}, headerAttempts: int64(2)}}
 	e, attempts := decode(&d)
 	if e.ID != "m1" || e.Type != "users.created" || e.Source != "python" || !e.Time.Equal(at) || attempts != 2 {
 		t.Fatalf("%+v, %d", e, attempts)
 	}
-	want := map[string]string{"x-correlation-id": "c-1", "retries": "3", "flag": "true", "raw": "b", "when": "2026-01-02T03:04:05Z"}
+	want := map[string]string{"x-correlation-id": "c-1", "retries": "3", "flag": "true", "raw": "b", "when": "2026-01-02T03:04:05Z",
+		"nested": `{"a":"b","l":[1,"x",null]}`, "nil": "", "price": "-12.05", "nan": "NaN"}
 	for k, v := range want {
-		if e.Headers[k] != v {
-			t.Errorf("header %s is %q, want %q", k, e.Headers[k], v)
+		if got := e.Header(strings.ToUpper(k)); got != v {
+			t.Errorf("header %s is %q, want %q", k, got, v)
 		}
 	}
 	if len(e.Headers) != len(want) {

@@ -129,8 +129,8 @@ func live(more ...bson.E) bson.D {
 	return append(bson.D{{Key: DeletedField, Value: bson.D{{Key: "$exists", Value: false}}}}, more...)
 }
 
-func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) ([]repository.Effect, error) {
-	ctx, collected := repository.WithEffects(ctx)
+func run[E any](ctx context.Context, collection string, e *E, then []repository.WriteHook[E]) ([]repository.Effect, error) {
+	ctx, collected := repository.WithEffects(ctx, collection)
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
 			return nil, err
@@ -152,7 +152,7 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[
 		r.life.Identify(&e, bson.NewObjectID().Hex())
 	}
 	r.life.Init(&e)
-	effects, err := run(ctx, &e, then)
+	effects, err := run(ctx, r.cfg.Collection, &e, then)
 	if err != nil {
 		return zero, err
 	}
@@ -299,7 +299,7 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 		if err != nil {
 			return zero, err
 		}
-		effects, err := run(ctx, &e, []repository.WriteHook[E]{change})
+		effects, err := run(ctx, r.cfg.Collection, &e, []repository.WriteHook[E]{change})
 		if err != nil {
 			return zero, err
 		}
@@ -392,7 +392,7 @@ func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHo
 	if err != nil {
 		return err
 	}
-	effects, err := run(ctx, &e, then)
+	effects, err := run(ctx, r.cfg.Collection, &e, then)
 	if err != nil {
 		return err
 	}

@@ -16,9 +16,11 @@
 //
 // # Guarantees
 //
-//   - A write whose function calls Apply happens once for each message, consumer and collection, also when two deliveries
-//     of one message are handled at the same time and create or change different documents, and when a handler fails
-//     after the write. A unique index holds this, which EnsureIndexes makes; Once returns ErrNoIndex without it.
+//   - A write whose function calls Apply happens once for each message and consumer, also when two deliveries of one
+//     message are handled at the same time and create or change different documents, and when a handler fails after the
+//     write. A unique index holds this, which EnsureIndexes makes; Once returns ErrNoIndex without it.
+//   - With several collections a message is bound to the one of its first attempt, by a document in the collection
+//     sillar_inbox; an attempt that writes to another one fails with ErrCollection.
 //   - Where there is a replica set a duplicate is one when the majority has the note, whatever the client's defaults are:
 //     no failover takes back a write whose message has been let go.
 //   - Notes are kept for Config.Keep. A document that was deleted stays as a tombstone as long as it holds one.
@@ -64,6 +66,9 @@ var (
 	ErrApplied = errors.New("mongoinbox: the message has been applied")
 	// ErrNoIndex is returned by Once when a collection lacks the unique index that EnsureIndexes makes.
 	ErrNoIndex = errors.New("mongoinbox: a collection has no unique index of notes: call EnsureIndexes")
+	// ErrCollection is returned by Apply in a write to a collection that Config.Collections does not list, or to another one
+	// than that of the first attempt at the message. A retry does not help: the handler has to write to one collection.
+	ErrCollection = errors.New("mongoinbox: the message belongs to another collection")
 	// ErrNoMessage is returned by Apply outside Once.
 	ErrNoMessage = errors.New("mongoinbox: the context belongs to no message")
 )
@@ -209,8 +214,48 @@ func (i *Inbox) Apply(ctx context.Context) error {
 	if dup {
 		return ErrApplied
 	}
+	if err := i.bind(ctx, note); err != nil {
+		return err
+	}
 	if err := repository.Collect(ctx, repository.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
 		return fmt.Errorf("mongoinbox: apply: %w", err)
+	}
+	return nil
+}
+
+// bound is the collection of documents that bind messages to a collection.
+const bound = "sillar_inbox"
+
+// bind binds a message to the collection of the write that ctx belongs to. The unique indexes hold within a collection: two
+// attempts that write to different ones would both succeed.
+func (i *Inbox) bind(ctx context.Context, note string) error {
+	collection := repository.EffectsCollection(ctx)
+	if collection == "" {
+		return nil // Collect returns the error
+	}
+	if !slices.Contains(i.cfg.Collections, collection) {
+		return messaging.Permanent(fmt.Errorf("%w: %s is not in Config.Collections", ErrCollection, collection))
+	}
+	if len(i.cfg.Collections) == 1 {
+		return nil
+	}
+	ctx = mongo.NewSessionContext(ctx, nil) // the binding stays, whatever becomes of a transaction
+	c := i.db.Collection(bound, options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
+	_, err := c.InsertOne(ctx, bson.D{{Key: "_id", Value: note}, {Key: "collection", Value: collection}, {Key: "created_at", Value: time.Now().UTC()}})
+	if !mongo.IsDuplicateKeyError(err) {
+		if err != nil {
+			return fmt.Errorf("mongoinbox: bind a message to %s: %w", collection, err)
+		}
+		return nil
+	}
+	var first struct {
+		Collection string `bson:"collection"`
+	}
+	if err := c.FindOne(ctx, bson.D{{Key: "_id", Value: note}}).Decode(&first); err != nil {
+		return fmt.Errorf("mongoinbox: read what a message is bound to: %w", err)
+	}
+	if first.Collection != collection {
+		return messaging.Permanent(fmt.Errorf("%w: it is bound to %s, and the handler writes to %s", ErrCollection, first.Collection, collection))
 	}
 	return nil
 }
@@ -253,7 +298,13 @@ func (i *Inbox) Purge(ctx context.Context) error {
 	if i.cfg.Keep < 0 {
 		return nil
 	}
-	old := bson.D{{Key: "kind", Value: Kind}, {Key: "created_at", Value: bson.D{{Key: "$lt", Value: time.Now().Add(-i.cfg.Keep)}}}}
+	expired := bson.E{Key: "created_at", Value: bson.D{{Key: "$lt", Value: time.Now().Add(-i.cfg.Keep)}}}
+	if len(i.cfg.Collections) > 1 {
+		if _, err := i.db.Collection(bound).DeleteMany(ctx, bson.D{expired}); err != nil {
+			return fmt.Errorf("mongoinbox: purge %s: %w", bound, err)
+		}
+	}
+	old := bson.D{{Key: "kind", Value: Kind}, expired}
 	for _, name := range i.cfg.Collections {
 		c := i.db.Collection(name, options.Collection().SetWriteConcern(writeconcern.Majority()))
 		_, err := c.UpdateMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},

@@ -167,3 +167,65 @@ func TestOnceReturnsErrNoIndexWithoutTheUniqueIndex(t *testing.T) {
 		t.Errorf("got %v, want ErrNoIndex", err)
 	}
 }
+
+// Two attempts at one message that write to different collections: one is applied and the other refused, whichever comes first
+// and also at the same time. A collection that the inbox does not cover is refused.
+func TestAttemptsThatWriteToDifferentCollections(t *testing.T) {
+	db, r, _ := open(t, 0)
+	i := mongoinbox.Must(mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock", "returns"}}))
+	other := map[string]*mongorepo.Repo[stock]{"stock": r}
+	for _, name := range []string{"returns", "unlisted"} {
+		var err error
+		if other[name], err = mongorepo.New[stock](t.Context(), db, mongorepo.Config{Collection: name}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other[name].Create(t.Context(), stock{Meta: repository.Meta{ID: "a"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.EnsureIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	total := func() (n int64) {
+		t.Helper()
+		for _, r := range other {
+			s, err := r.Get(t.Context(), "a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += s.Count
+		}
+		return n
+	}
+	if _, err := i.Once(t.Context(), "c", "m", take(other["unlisted"], i, nil, nil)); !errors.Is(err, mongoinbox.ErrCollection) {
+		t.Errorf("a write to a collection that is not listed: %v", err)
+	}
+	if _, err := i.Once(t.Context(), "c", "m", take(r, i, errBoom, nil)); !errors.Is(err, errBoom) { // binds, and does not apply
+		t.Error(err)
+	}
+	if _, err := i.Once(t.Context(), "c", "m", take(other["returns"], i, nil, nil)); !errors.Is(err, mongoinbox.ErrCollection) {
+		t.Errorf("another collection than that of the first attempt: %v", err)
+	}
+	if dup, err := i.Once(t.Context(), "c", "m", take(r, i, nil, nil)); dup || err != nil {
+		t.Errorf("duplicate %v, %v", dup, err)
+	}
+	if n := total(); n != 1 {
+		t.Errorf("applied %d times, want 1", n)
+	}
+	const messages = 20
+	var wg sync.WaitGroup
+	for n := range messages {
+		for _, name := range []string{"stock", "returns"} {
+			wg.Go(func() {
+				_, err := i.Once(t.Context(), "c", fmt.Sprint(n), take(other[name], i, nil, nil))
+				if err != nil && !errors.Is(err, mongoinbox.ErrCollection) {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := total(); n != 1+messages {
+		t.Errorf("%d messages were applied %d times", messages+1, n)
+	}
+}

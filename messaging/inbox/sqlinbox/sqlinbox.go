@@ -148,10 +148,14 @@ func (i *Inbox) Purge(ctx context.Context) (int64, error) {
 		return 0, nil
 	}
 	ctx = i.db.WithoutTx(ctx)
+	// By the places of rows, which no update moves: a join by their keys may read the whole table.
+	statement := "DELETE FROM " + i.table + " WHERE ctid = ANY(ARRAY(SELECT ctid FROM " + i.table + " WHERE applied_at < $1 ORDER BY applied_at LIMIT $2))"
+	if i.db.Dialect() == sqldb.SQLite {
+		statement = "DELETE FROM " + i.table + " WHERE rowid IN (SELECT rowid FROM " + i.table + " WHERE applied_at < $1 ORDER BY applied_at LIMIT $2)"
+	}
 	var sum int64
 	for sum < purgeMost {
-		n, err := i.db.Querier(ctx).Exec(ctx, "DELETE FROM "+i.table+" WHERE (consumer, id) IN (SELECT consumer, id FROM "+i.table+
-			" WHERE applied_at < $1 LIMIT $2)", sqldb.Replan, time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
+		n, err := i.db.Querier(ctx).Exec(ctx, statement, sqldb.Replan, time.Now().Add(-i.cfg.Keep).UnixMicro(), purgeChunk)
 		sum += n
 		if err != nil {
 			return sum, fmt.Errorf("sqlinbox: purge: %w", err)

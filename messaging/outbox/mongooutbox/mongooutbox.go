@@ -17,7 +17,8 @@
 //
 // # What it does not do
 //
-// It does not order events of different documents. Leases go by the clocks of the relays' machines, which should not be
+// It does not order events of different documents. Events are held, listed and retried by document: SkipHeld puts an event
+// behind the others of its document, which may wait for it again. Leases go by the clocks of the relays' machines, which should not be
 // further apart than a part of RelayConfig.Lease. Relays are woken by a change stream where the server has them (a
 // replica set); elsewhere they poll.
 package mongooutbox
@@ -108,12 +109,14 @@ func Must(o *Outbox, err error) *Outbox {
 	return o
 }
 
-// EnsureIndexes makes the index by which relays find documents with events. Without it each look reads whole
-// collections.
+// EnsureIndexes makes the index by which relays find documents with events, and new events beside held ones. Without it
+// each look reads whole collections.
 func (o *Outbox) EnsureIndexes(ctx context.Context) error {
 	for _, name := range o.cfg.Collections {
-		_, err := o.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: effects + ".kind", Value: 1}},
-			Options: options.Index().SetName("sillar_effects").SetSparse(true)})
+		_, err := o.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{
+			Keys: bson.D{{Key: effects + ".kind", Value: 1}, {Key: relay + ".held", Value: 1}, {Key: relay + ".until", Value: 1}},
+			Options: options.Index().SetName("sillar_events").
+				SetPartialFilterExpression(bson.D{{Key: effects + ".kind", Value: Kind}})})
 		if err != nil {
 			return fmt.Errorf("mongooutbox: make the index of %s: %w", name, err)
 		}

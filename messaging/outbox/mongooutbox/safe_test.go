@@ -10,6 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/sillar-go/sillar/internal/mongofake"
+	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 )
 
@@ -32,7 +33,7 @@ func TestClaimsAreSafe(t *testing.T) {
 		t.Fatalf("%v, %v", entries, err)
 	}
 	_, _, err = o.Pending(ctx)
-	if err := errors.Join(err, o.Hold(ctx, "me", entries[:1], time.Minute, true), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
+	if err := errors.Join(err, o.Hold(ctx, "me", entries[:1], outbox.Hold{Pause: time.Minute, StopsKey: true}), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
 		t.Fatal(err)
 	}
 	list := commands()

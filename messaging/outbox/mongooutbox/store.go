@@ -21,7 +21,8 @@ type document struct {
 	ID      bson.RawValue       `bson:"_id"`
 	Effects []repository.Effect `bson:"_effects"`
 	Relay   struct {
-		Attempts int `bson:"attempts"`
+		Attempts int       `bson:"attempts"`
+		Until    time.Time `bson:"until"`
 	} `bson:"_relay"`
 }
 
@@ -86,7 +87,7 @@ func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string
 		if err != nil {
 			return entries, err
 		}
-		ref, err := reference(name, d.ID)
+		ref, err := reference(name, d.ID, "")
 		if err != nil {
 			return entries, err
 		}
@@ -117,15 +118,25 @@ func leased(id any, owner string, more ...bson.E) bson.D {
 	return append(bson.D{{Key: "_id", Value: id}, {Key: relay + ".owner", Value: owner}}, more...)
 }
 
-// reference names a document: its collection and its id, as extended JSON.
-func reference(collection string, id bson.RawValue) (string, error) {
-	b, err := bson.MarshalExtJSON(bson.D{{Key: "c", Value: collection}, {Key: "id", Value: id}}, true, false)
+// reference names a document, by its collection and its id, or one of its events, as extended JSON.
+func reference(collection string, id bson.RawValue, event string) (string, error) {
+	ref := bson.D{{Key: "c", Value: collection}, {Key: "id", Value: id}}
+	if event != "" {
+		ref = append(ref, bson.E{Key: "e", Value: event})
+	}
+	b, err := bson.MarshalExtJSON(ref, true, false)
 	return string(b), err
+}
+
+func parseReference(ref string) (t target, err error) {
+	err = bson.UnmarshalExtJSON([]byte(ref), true, &t)
+	return t, err
 }
 
 type target struct {
 	Collection string        `bson:"c"`
 	ID         bson.RawValue `bson:"id"`
+	Event      string        `bson:"e"` // "" for the document
 }
 
 // each calls f for each document of the entries, with the ids of its entries.
@@ -139,8 +150,7 @@ func each(entries []outbox.Entry, f func(t target, ids []string) error) error {
 	}
 	var errs []error
 	for _, ref := range order {
-		var t target
-		err := bson.UnmarshalExtJSON([]byte(ref), true, &t)
+		t, err := parseReference(ref)
 		if err == nil {
 			err = f(t, byRef[ref])
 		}
@@ -173,10 +183,15 @@ func (o *Outbox) Done(ctx context.Context, owner string, entries []outbox.Entry)
 		if err != nil {
 			return err
 		}
-		_, err = o.collection(t.Collection).DeleteOne(ctx, bson.D{{Key: "_id", Value: t.ID}, {Key: deleted, Value: true},
-			{Key: effects + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
-		return err
+		return o.removeTombstone(ctx, t)
 	})
+}
+
+// removeTombstone removes a document that was deleted and has no effects any more.
+func (o *Outbox) removeTombstone(ctx context.Context, t target) error {
+	_, err := o.collection(t.Collection).DeleteOne(ctx, bson.D{{Key: "_id", Value: t.ID}, {Key: deleted, Value: true},
+		{Key: effects + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
+	return err
 }
 
 // Release implements outbox.Store.
@@ -184,12 +199,16 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 	return each(entries, func(t target, ids []string) error { return o.settled(ctx, t, owner, len(ids)) })
 }
 
-// Hold implements outbox.Store. It holds the document, whatever stopKey says; the owner can still settle what else it has
+// Hold implements outbox.Store. It holds the document, whatever StopsKey says; the owner can still settle what else it has
 // of it.
-func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, pause time.Duration, _ bool) error {
+func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, h outbox.Hold) error {
+	counted := 1
+	if h.Uncounted {
+		counted = 0
+	}
 	return each(entries, func(t target, ids []string) error {
-		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(pause), "held", true),
-			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -len(ids)}, {Key: relay + ".attempts", Value: 1}}}))
+		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(h.Pause), "held", true),
+			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -len(ids)}, {Key: relay + ".attempts", Value: counted}}}))
 		return err
 	})
 }

@@ -40,6 +40,8 @@ func Run(t *testing.T, factory func(t *testing.T) Box) {
 		{"LeaseOfADeadRelay", deadRelay},
 		{"Unroutable", unroutable},
 		{"NewEventsDoNotWaitForHeldOnes", newBesideHeld},
+		{"HoldCounts", holdCounts},
+		{"HeldEventsForOperators", heldStore},
 		{"DrainFinishesTheBatch", drain},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -276,7 +278,7 @@ func deadRelay(t *testing.T, e *env) {
 	if err != nil || len(next) == 0 || next[0].ID != "1" {
 		t.Fatalf("after the lease: %v, %v", next, err)
 	}
-	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held), e.Store.Hold(ctx, "dead", held[:1], time.Hour, true)); err != nil {
+	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held), e.Store.Hold(ctx, "dead", held[:1], outbox.Hold{Pause: time.Hour, StopsKey: true})); err != nil {
 		t.Fatal(err)
 	}
 	e.pending(2)
@@ -317,7 +319,7 @@ func newBesideHeld(t *testing.T, e *env) {
 	if err != nil || len(claimed) != held {
 		t.Fatalf("got %d entries, %v; want %d", len(claimed), err, held)
 	}
-	if err := e.Store.Hold(ctx, "other", claimed, 0, true); err != nil {
+	if err := e.Store.Hold(ctx, "other", claimed, outbox.Hold{StopsKey: true}); err != nil {
 		t.Fatal(err)
 	}
 	never := make(chan struct{})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/messaging/outbox/sqloutbox"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
@@ -32,7 +33,7 @@ func TestHeldEventsAreListedSkippedRetriedAndDropped(t *testing.T) {
 	if err != nil || len(first) != 1 {
 		t.Fatalf("claimed %v, %v", first, err)
 	}
-	if err := o.Hold(ctx, "me", first, time.Hour, true); err != nil {
+	if err := o.Hold(ctx, "me", first, outbox.Hold{Pause: time.Hour, StopsKey: true}); err != nil {
 		t.Fatal(err)
 	}
 	publish("second")

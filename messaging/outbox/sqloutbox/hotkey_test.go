@@ -51,7 +51,7 @@ func TestOneKeyWithManyEvents(t *testing.T) {
 			if err := o.Release(ctx, "me", got[101:]); err != nil {
 				t.Fatal(err)
 			}
-			if err := o.Hold(ctx, "me", got[100:101], time.Hour, true); err != nil {
+			if err := o.Hold(ctx, "me", got[100:101], outbox.Hold{Pause: time.Hour, StopsKey: true}); err != nil {
 				t.Fatal(err)
 			}
 			claim(ctx, "another", 0, "") // of what waits behind the one that is held back

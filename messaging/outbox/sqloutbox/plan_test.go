@@ -80,3 +80,62 @@ func plansOf(t *testing.T, analysed bool, keys int) {
 		t.Error(scan)
 	}
 }
+
+// Neither the relay nor an operator reads all of what is held to get at some of it, nor what is held to get at what is new.
+func TestPlansBesideHeldEvents(t *testing.T) {
+	pool, plans := testenv.PostgresPlans(t)
+	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
+	o := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "s"}))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := o.EnsureSchema(ctx); err != nil {
+		t.Fatal(err)
+	}
+	plans.Unanalysed(t, pool, "sillar_outbox")
+	work := func() {
+		t.Helper()
+		for _, h := range []outbox.Hold{{StopsKey: true}, {StopsKey: true, Uncounted: true}, {}} {
+			err := db.InTx(ctx, func(ctx context.Context) error { return o.Publish(ctx, "t", 1, messaging.WithKey("new")) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := o.Claim(ctx, "me", 200, time.Minute)
+			if err != nil || len(got) != 1 {
+				t.Fatalf("claimed %d, %v; want the new event", len(got), err)
+			}
+			if err := o.Hold(ctx, "me", got, h); err != nil {
+				t.Fatal(err)
+			}
+			if got, err = o.ClaimHeld(ctx, "me", 200, time.Minute); err != nil || len(got) != 1 {
+				t.Fatalf("claimed %d held, %v; want 1", len(got), err)
+			}
+			h.Pause = time.Minute
+			if err := o.Hold(ctx, "me", got, h); err != nil {
+				t.Fatal(err)
+			}
+			held, err := o.ListHeld(ctx, 5)
+			if err != nil || len(held) == 0 {
+				t.Fatalf("held: %v, %v", held, err)
+			}
+			for _, change := range []func(context.Context, ...string) (int64, error){o.SkipHeld, o.RetryHeld, o.DropHeld} {
+				if n, err := change(ctx, held[0].Ref); n != 1 || err != nil {
+					t.Fatalf("changed %d, %v; want 1", n, err)
+				}
+			}
+		}
+	}
+	work()
+	const rows = 20_000
+	for _, due := range []int64{1 << 60, -1 << 60} { // half of them stop their keys
+		if _, err := pool.Exec(ctx, `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
+			SELECT i::text, 't', 's', 'k' || i % 1000, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`, rows, due); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work() // as often as before: now all is planned anew
+	plans.Scans(rows)
+	work()
+	for _, scan := range plans.Scans(1000) {
+		t.Error(scan)
+	}
+}

@@ -18,10 +18,10 @@ func (o *Outbox) lock(ctx context.Context) error {
 	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
 		return nil
 	}
-	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort all that
+	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read all that
 	// waits: statistics of a time when all events were held say that next to none is new.
 	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
-		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)`)
+		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)`)
 	if err == nil {
 		_, err = o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
 	}
@@ -137,13 +137,16 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 }
 
 // Hold implements outbox.Store. An entry that does not stop its key has a negative due_at.
-func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, pause time.Duration, stopKey bool) error {
-	due := "(" + o.now + " + $2)"
-	if !stopKey {
+func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, h outbox.Hold) error {
+	due, counted := "("+o.now+" + $2)", ", attempts = attempts + 1"
+	if !h.StopsKey {
 		due = "-" + due
 	}
-	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0, attempts = attempts + 1, due_at = "+due,
-		[]any{owner, pause.Microseconds()}, entries)
+	if h.Uncounted {
+		counted = ""
+	}
+	return o.settle(ctx, "UPDATE "+o.table+" SET owner = '', leased_until = 0"+counted+", due_at = "+due,
+		[]any{owner, h.Pause.Microseconds()}, entries)
 }
 
 // settle runs a statement on the entries that the owner, $1, still has.

@@ -226,7 +226,7 @@ func (s *Store) insert(ctx context.Context, stream string, expected int64, event
 		out[i] = eventstore.Recorded{Event: e, Stream: stream, Version: b.First + int64(i), Position: b.Position + int64(i), Time: now}
 	}
 	if s.cfg.OnAppend != nil {
-		collecting, effects := repository.WithEffects(ctx)
+		collecting, effects := repository.WithEffects(ctx, s.events.Name())
 		if err := s.cfg.OnAppend(collecting, out); err != nil {
 			return nil, err
 		}

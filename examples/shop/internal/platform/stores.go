@@ -124,7 +124,7 @@ func (s *Service) Outbox(ctx context.Context, db *sqldb.DB) (*sqloutbox.Outbox, 
 	return box, s.Relay(box)
 }
 
-// Relay publishes what an outbox holds.
+// Relay publishes what an outbox stores, and registers the operations on the events that it holds.
 func (s *Service) Relay(store outbox.Store) error {
 	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log, MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
 		TracerProvider: s.Tel.TracerProvider, Propagator: s.Tel.Propagator,
@@ -134,6 +134,9 @@ func (s *Service) Relay(store outbox.Store) error {
 		return err
 	}
 	s.Go("relay", relay.Run)
+	if held, ok := store.(outbox.HeldStore); ok {
+		s.heldEvents(held)
+	}
 	return nil
 }
 
