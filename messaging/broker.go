@@ -47,6 +47,9 @@ type Subscription struct {
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int
+	// Start is where a group that does not exist yet begins. Default: with what is published from then on. Brokers
+	// without Features.Replay return ErrUnsupported for others.
+	Start Start
 }
 
 // maxGroup leaves room for the names of the queues that a group has beside its own.

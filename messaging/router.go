@@ -120,6 +120,9 @@ type GroupConfig struct {
 	// Ordered handles the messages of one key one at a time, in the order in which they came. Messages that are
 	// retried come later. Default false.
 	Ordered bool
+	// Start is where a group that does not exist yet begins: see Subscription.Start. Default: with what is published
+	// from then on.
+	Start Start
 }
 
 // Group is a queue and the handlers of what comes out of it.
@@ -219,7 +222,7 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
-	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch}
+	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, Start: g.cfg.Start}
 	for t := range g.exact {
 		s.Patterns = append(s.Patterns, t)
 	}

@@ -44,6 +44,10 @@ var planted = map[string]func(b *broken){
 	"DelayedRetry": func(b *broken) {
 		b.retry = func(d messaging.Delivery, _ time.Duration) error { return d.Retry(b.ctx, 0, nil) }
 	},
+	"DelayOutlivesConsumer": func(b *broken) { // the pause is the consumer's
+		b.retry = func(messaging.Delivery, time.Duration) error { return nil }
+	},
+	"StartPosition": func(b *broken) { b.anywhere = true },
 	"RetryReachesNoOtherGroup": func(b *broken) {
 		b.retry = func(d messaging.Delivery, _ time.Duration) error {
 			return errors.Join(b.Broker.PublishBatch(b.ctx, []messaging.Envelope{d.Envelope()}), d.Ack(b.ctx))
@@ -171,10 +175,13 @@ type broken struct {
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
 	swap, swallow             bool // Receive swaps; it takes what nobody waits for any more
+	anywhere                  bool // Subscribe ignores the start position
 
 	mu  sync.Mutex
 	all int // open streams
 }
+
+func (b *broken) Features() messaging.Features { return messaging.FeaturesOf(b.Broker) }
 
 func (b *broken) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	b.mu.Lock()
@@ -209,6 +216,9 @@ func (b *broken) Subscribe(ctx context.Context, s messaging.Subscription) (messa
 		}
 	}
 	s.Prefetch = max(s.Prefetch, b.prefetch)
+	if b.anywhere {
+		s.Start = messaging.Start{}
+	}
 	inner, err := b.Broker.Subscribe(ctx, s)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,146 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// window bounds how many messages of one call are under way: the server keeps 10,000 of a stream waiting, and refuses more.
+const window = 1000
+
+// send publishes the messages whose error is nil, in order, and waits for the confirms. What is not confirmed is sent again
+// under its message id until ctx ends.
+func (b *Broker) send(ctx context.Context, msgs []*nats.Msg, errs []error) {
+	if b.cfg.PublishTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
+		defer cancel()
+	}
+	left := make([]int, 0, len(msgs))
+	for i, err := range errs {
+		if err == nil {
+			left = append(left, i)
+		}
+	}
+	for try := 1; len(left) > 0; try++ {
+		if try > 1 && backoff.Sleep(ctx, b.cfg.Reconnect.Delay(try-1)) != nil {
+			return // what became of the last try stands
+		}
+		left = b.try(ctx, msgs, errs, left)
+	}
+}
+
+// try publishes the messages left, and returns those that are to be sent again.
+func (b *Broker) try(ctx context.Context, msgs []*nats.Msg, errs []error, left []int) (again []int) {
+	js, err := b.ready(ctx)
+	if err != nil {
+		for _, i := range left {
+			if errs[i] == nil || !errors.Is(errs[i], messaging.ErrUnknownOutcome) || errors.Is(err, messaging.ErrClosed) {
+				errs[i] = err
+			}
+		}
+		return nil
+	}
+	b.link.permission()
+	futures := make([]jetstream.PubAckFuture, len(left))
+	wait := func(n int) {
+		i := left[n]
+		if futures[n] != nil {
+			errs[i] = b.outcome(ctx, futures[n])
+		}
+		if errs[i] != nil && ctx.Err() == nil && !b.closed() && b.again(errs[i]) {
+			again = append(again, i)
+		}
+	}
+	for n, i := range left {
+		if n >= window {
+			wait(n - window)
+		}
+		if ctx.Err() != nil {
+			errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
+			continue
+		}
+		if futures[n], err = js.PublishMsgAsync(msgs[i]); err != nil {
+			errs[i] = b.refusal(err)
+		}
+	}
+	for n := max(0, len(left)-window); n < len(left); n++ {
+		wait(n)
+	}
+	return again
+}
+
+// again reports whether a message that met err is to be sent again.
+func (b *Broker) again(err error) bool {
+	if errors.Is(err, messaging.ErrUnknownOutcome) {
+		return !b.cfg.ReportUnknown && !errors.Is(err, ErrPermission)
+	}
+	return errors.Is(err, messaging.ErrBlocked)
+}
+
+// outcome waits for what becomes of a message.
+func (b *Broker) outcome(ctx context.Context, f jetstream.PubAckFuture) error {
+	select {
+	case <-f.Ok(): // also for one that was stored already
+		return nil
+	case err := <-f.Err():
+		return b.refusal(err)
+	case <-b.ctx.Done():
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, messaging.ErrClosed)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(), ctx.Err()))
+	}
+}
+
+// denial returns an ErrPermission when the server has reported a missing permission of late, in place of an answer.
+func (b *Broker) denial() error {
+	if err := b.link.permission(); err != nil {
+		return fmt.Errorf("%w: %w", ErrPermission, err)
+	}
+	return nil
+}
+
+// Codes of the server's errors about storing a message.
+const (
+	codeTooLarge    = 10054
+	codeStoreFailed = 10077 // such as for lack of room, which a limit of the stream says
+)
+
+// refusal says what an error of publishing means.
+func (b *Broker) refusal(err error) error {
+	var e *jetstream.APIError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrBadHeaderMsg):
+		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse): // no stream, or no leader
+		b.setDeclared(false)
+		return fmt.Errorf("%w: no stream answers: %w", messaging.ErrBlocked, err)
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
+		return fmt.Errorf("%w: %w", messaging.ErrBlocked, err)
+	case errors.As(err, &e):
+		switch {
+		case e.ErrorCode == codeTooLarge:
+			return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
+		case e.ErrorCode == codeStoreFailed, e.Code == 503, e.Code == 429:
+			return fmt.Errorf("%w: %w", messaging.ErrBlocked, err)
+		}
+		return fmt.Errorf("%w: %w", messaging.ErrNacked, err)
+	case b.closed():
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, messaging.ErrClosed)
+	}
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(), err))
+}
+
+// move publishes one message to a subject of this package.
+func (b *Broker) move(ctx context.Context, m *nats.Msg) error {
+	errs := make([]error, 1)
+	b.send(ctx, []*nats.Msg{m}, errs)
+	return errs[0]
+}
