@@ -44,7 +44,7 @@ var mongo = []string{
 
 // nats is its client; the server, which tests run in their process, is in no program.
 var nats = []string{
-	"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress/flate",
+	"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress",
 	"golang.org/x/crypto", "golang.org/x/sys/cpu",
 }
 

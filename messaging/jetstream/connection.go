@@ -23,7 +23,7 @@ const (
 	// reconnectBuffer holds acknowledgements while there is no connection. Publishing waits instead.
 	reconnectBuffer = 1 << 20
 	// ackTimeout is for the confirm of one publish: its leader may have died. It is then sent again.
-	ackTimeout = 5 * time.Second
+	ackTimeout = 3 * time.Second
 	// callTimeout is for one call of JetStream's API, which nobody answers while there is no leader.
 	callTimeout = 3 * time.Second
 )

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
 
+	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/jetstream"
 )
@@ -24,6 +25,7 @@ var shared *server.Server
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		killtest.Main()
 		dir, err := os.MkdirTemp("", "jetstream")
 		if err != nil {
 			panic(err)

@@ -20,7 +20,7 @@ const (
 	// pullExpires is how long the server keeps a request for messages.
 	pullExpires = 30 * time.Second
 	// pullHeartbeat is how often the server shows that it has a request. One that is silent for three times as long is lost.
-	pullHeartbeat = 3 * time.Second
+	pullHeartbeat = time.Second
 	// tick is how often a stream looks after its requests.
 	tick = 500 * time.Millisecond
 )
@@ -290,32 +290,34 @@ func (s *stream) Stop() error {
 	}
 	s.stopped = true
 	s.cancel()
-	back := s.ready
-	s.ready = nil
-	for _, d := range back {
+	nsub := s.nsub
+	s.mu.Unlock()
+	drained := make(chan struct{})
+	connected := s.b.link.connected()
+	if connected {
+		nsub.SetClosedHandler(func(string) { close(drained) })
+		connected = nsub.Drain() == nil
+	}
+	// Only now, when the server hands out no more to this stream, what was not received goes back: else it might come here.
+	s.mu.Lock()
+	for _, d := range s.ready {
 		if d.settled.CompareAndSwap(false, true) {
 			delete(s.open, d)
 			d.nak(0)
 		}
 	}
-	nsub := s.nsub
+	s.ready = nil
 	s.mu.Unlock()
-	if !s.b.link.connected() { // nothing comes, and what has come comes again
-		_ = nsub.Unsubscribe()
-		return nil
+	if connected {
+		t := time.NewTimer(closeTimeout)
+		defer t.Stop()
+		select {
+		case <-drained: // what came meanwhile was given back
+			return nil
+		case <-t.C:
+		}
 	}
-	drained := make(chan struct{})
-	nsub.SetClosedHandler(func(string) { close(drained) })
-	if err := nsub.Drain(); err != nil { // the connection is closed
-		return nil //nolint:nilerr // the server gives back by itself
-	}
-	t := time.NewTimer(closeTimeout)
-	defer t.Stop()
-	select {
-	case <-drained: // what came meanwhile was given back
-	case <-t.C:
-		_ = nsub.Unsubscribe()
-	}
+	_ = nsub.Unsubscribe() // the connection is lost: what it had comes again
 	return nil
 }
 
