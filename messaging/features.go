@@ -32,8 +32,8 @@ type Featured interface {
 }
 
 // FeaturesOf returns what a broker declares, and the zero Features for one that declares nothing.
-func FeaturesOf(s Subscriber) Features {
-	if f, ok := s.(Featured); ok {
+func FeaturesOf(broker any) Features {
+	if f, ok := broker.(Featured); ok {
 		return f.Features()
 	}
 	return Features{}

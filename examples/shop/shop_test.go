@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
 	"github.com/sillar-go/sillar/internal/testenv"
 )
@@ -44,6 +46,29 @@ func TestDemoEmbedded(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demonstration does not speak of %q:\n%s", want, out.String())
 		}
+	}
+}
+
+// The demonstration over NATS JetStream, whose server runs in this process.
+func TestDemoOverJetStream(t *testing.T) {
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Start()
+	defer func() { srv.Shutdown(); srv.WaitForShutdown() }()
+	if !srv.ReadyForConnections(30 * time.Second) {
+		t.Fatal("the server is not ready")
+	}
+	var out bytes.Buffer
+	cmd := root()
+	cmd.SetArgs([]string{"demo", "--data", t.TempDir(), "--broker", srv.ClientURL()})
+	cmd.SetOut(&out)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !strings.Contains(out.String(), "All invariants hold") {
+		t.Errorf("the demonstration ends with\n%s", out.String())
 	}
 }
 

@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -54,17 +55,19 @@ func (n *node) restart(t *testing.T) {
 	n.Line(t, "ready")
 }
 
-// ports returns free ports, which a server that is started again needs to have again.
+// ports returns free ports, which a server that is started again needs to have again: none that the system gives to
+// connections.
 func ports(t *testing.T, n int) []string {
 	t.Helper()
-	out := make([]string, n)
-	for i := range out {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var out []string
+	for len(out) < n {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer func() { _ = l.Close() }()
-		out[i] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		out = append(out, port)
 	}
 	return out
 }
@@ -81,7 +84,8 @@ func single(t *testing.T) *node {
 // cluster starts three servers, and returns them with the URL that names them all.
 func cluster(t *testing.T) (nodes []*node, all string) {
 	t.Helper()
-	clients, routes := ports(t, 3), ports(t, 3)
+	all6 := ports(t, 6)
+	clients, routes := all6[:3], all6[3:]
 	var urls []string
 	for i := range 3 {
 		args := []string{t.TempDir(), fmt.Sprint("n", i), clients[i], routes[i]}

@@ -64,7 +64,9 @@ func (b *Broker) try(ctx context.Context, msgs []*nats.Msg, errs []error, left [
 			wait(n - window)
 		}
 		if ctx.Err() != nil {
-			errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
+			if errs[i] == nil { // else what became of the last try stands
+				errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
+			}
 			continue
 		}
 		if futures[n], err = js.PublishMsgAsync(msgs[i]); err != nil {

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -26,6 +27,10 @@ var shared *server.Server
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		killtest.Main()
+		flag.Parse()
+		if err := flag.Set("test.parallel", "8"); err != nil { // they wait, for elections mostly, and compute little
+			panic(err)
+		}
 		dir, err := os.MkdirTemp("", "jetstream")
 		if err != nil {
 			panic(err)
