@@ -9,8 +9,8 @@ import (
 
 // Publisher tells events. The brokers and the outboxes implement it.
 type Publisher interface {
-	// Publish sends one event. From a broker nil means: routed and confirmed. From an outbox: stored in the transaction
-	// that ctx carries.
+	// Publish sends one event. From a broker nil means: confirmed, and routed where the broker notices
+	// (Features.Unroutable). From an outbox: stored in the transaction that ctx carries.
 	Publish(ctx context.Context, topic string, payload any, opts ...Option) error
 	// PublishBatch sends several, pipelined, in order. The error is a *BatchError.
 	PublishBatch(ctx context.Context, events []Envelope) error

@@ -85,7 +85,7 @@ func newLink(b *Broker, servers []string) (*link, error) {
 		nats.ConnectHandler(func(nc *nats.Conn) { l.set(true, nil) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			l.set(true, nil)
-			b.cfg.Logger.Info("jetstream: connected again", "server", nc.ConnectedServerName())
+			b.cfg.Logger.Info("jetstream: connected again", "host", nc.ConnectedAddr())
 			for _, s := range b.subscribed() {
 				s.reset()
 			}
