@@ -169,11 +169,11 @@ func (d *delivery) exhausted() {
 // copy makes the message that takes an event elsewhere. Its message id is that of the move: however often it is made within
 // Config.Duplicates, there is one copy.
 func (b *Broker) copy(subject, move, group string, sequence uint64, stored time.Time, e messaging.Envelope) *nats.Msg {
-	h := make(nats.Header, len(e.Headers)+12)
-	stamp(h, e)
-	h[headerMessageID] = []string{"sillar/" + move + "/" + token(group) + "/" + strconv.FormatUint(sequence, 10) + "/" + strconv.FormatInt(stored.UnixNano(), 36)}
-	h[headerTopic] = []string{escape(e.Type)}
-	return &nats.Msg{Subject: subject, Header: h, Data: e.Body}
+	h := newHeaders(len(e.Headers) + 12)
+	h.stamp(e)
+	h.set(headerMessageID, "sillar/"+move+"/"+token(group)+"/"+strconv.FormatUint(sequence, 10)+"/"+strconv.FormatInt(stored.UnixNano(), 36))
+	h.set(headerTopic, escape(e.Type))
+	return &nats.Msg{Subject: subject, Header: h.all, Data: e.Body}
 }
 
 // movePause keeps a message that cannot be moved from coming back in a tight loop.

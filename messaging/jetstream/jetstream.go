@@ -168,34 +168,34 @@ func (b *Broker) Features() messaging.Features {
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)
-	errs := []error{err}
-	msgs := make([]*nats.Msg, 1)
+	o := &outgoing{msgs: make([]*nats.Msg, 1), errs: []error{err}}
 	if err == nil {
-		msgs[0], errs[0] = b.encode(e)
+		if o.msgs[0], o.errs[0] = b.encode(e); o.errs[0] == nil {
+			b.send(ctx, o)
+		}
 	}
-	b.send(ctx, msgs, errs)
-	b.meters.count(ctx, errs)
-	b.producer.End(span, errs[0])
-	return errs[0]
+	b.meters.count(ctx, o.errs)
+	b.producer.End(span, o.errs[0])
+	return o.errs[0]
 }
 
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	spans := make([]trace.Span, len(events))
-	msgs := make([]*nats.Msg, len(events))
-	errs := make([]error, len(events))
-	for i := range events {
-		var e messaging.Envelope
-		if e, spans[i], errs[i] = b.producer.Fill(ctx, events[i]); errs[i] == nil {
-			msgs[i], errs[i] = b.encode(e)
+	o := &outgoing{msgs: make([]*nats.Msg, len(events)), errs: make([]error, len(events))}
+	o.prepare = func(i int) (*nats.Msg, error) {
+		e, span, err := b.producer.Fill(ctx, events[i])
+		if spans[i] = span; err != nil {
+			return nil, err
 		}
+		return b.encode(e)
 	}
-	b.send(ctx, msgs, errs)
-	b.meters.count(ctx, errs)
+	b.send(ctx, o)
+	b.meters.count(ctx, o.errs)
 	for i, span := range spans {
-		b.producer.End(span, errs[i])
+		b.producer.End(span, o.errs[i])
 	}
-	return messaging.Batch(errs)
+	return messaging.Batch(o.errs)
 }
 
 // healthTimeout bounds Health beside its context.

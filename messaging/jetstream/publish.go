@@ -15,47 +15,64 @@ import (
 // window bounds how many messages of one call are under way: the server keeps 10,000 of a stream waiting, and refuses more.
 const window = 1000
 
-// send publishes the messages whose error is nil, in order, and waits for the confirms. What is not confirmed is sent again
-// under its message id until ctx ends.
-func (b *Broker) send(ctx context.Context, msgs []*nats.Msg, errs []error) {
+// outgoing are the messages of one call. Each is made by prepare when it is its turn, while those before it are under way.
+type outgoing struct {
+	msgs    []*nats.Msg
+	errs    []error
+	prepare func(i int) (*nats.Msg, error) // nil: they are made
+	made    int
+}
+
+// make makes the messages up to i that are not made yet.
+func (o *outgoing) make(i int) {
+	for ; o.prepare != nil && o.made <= i; o.made++ {
+		o.msgs[o.made], o.errs[o.made] = o.prepare(o.made)
+	}
+}
+
+// send publishes messages, in order, and waits for the confirms. What is not confirmed is sent again under its message id
+// until ctx ends.
+func (b *Broker) send(ctx context.Context, o *outgoing) {
 	if b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
 		defer cancel()
 	}
-	left := make([]int, 0, len(msgs))
-	for i, err := range errs {
-		if err == nil {
-			left = append(left, i)
-		}
+	left := make([]int, len(o.msgs))
+	for i := range left {
+		left[i] = i
 	}
 	for try := 1; len(left) > 0; try++ {
 		if try > 1 && backoff.Sleep(ctx, b.cfg.Reconnect.Delay(try-1)) != nil {
 			return // what became of the last try stands
 		}
-		left = b.try(ctx, msgs, errs, left)
+		left = b.try(ctx, o, left)
 	}
 }
 
 // try publishes the messages left, and returns those that are to be sent again.
-func (b *Broker) try(ctx context.Context, msgs []*nats.Msg, errs []error, left []int) (again []int) {
+func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int) {
 	js, err := b.ready(ctx)
 	if err != nil {
+		o.make(len(o.msgs) - 1)
 		for _, i := range left {
-			if errs[i] == nil || !errors.Is(errs[i], messaging.ErrUnknownOutcome) || errors.Is(err, messaging.ErrClosed) {
-				errs[i] = err
+			switch {
+			case errors.Is(o.errs[i], messaging.ErrInvalid) && !errors.Is(o.errs[i], messaging.ErrBlocked): // whatever the connection
+			case errors.Is(o.errs[i], messaging.ErrUnknownOutcome) && !errors.Is(err, messaging.ErrClosed):
+			default:
+				o.errs[i] = err
 			}
 		}
 		return nil
 	}
-	b.link.permission()
+	b.link.permission() // of earlier calls
 	futures := make([]jetstream.PubAckFuture, len(left))
 	wait := func(n int) {
 		i := left[n]
 		if futures[n] != nil {
-			errs[i] = b.outcome(ctx, futures[n])
+			o.errs[i] = b.outcome(ctx, futures[n])
 		}
-		if errs[i] != nil && ctx.Err() == nil && !b.closed() && b.again(errs[i]) {
+		if o.errs[i] != nil && ctx.Err() == nil && !b.closed() && b.again(o.errs[i]) {
 			again = append(again, i)
 		}
 	}
@@ -63,14 +80,15 @@ func (b *Broker) try(ctx context.Context, msgs []*nats.Msg, errs []error, left [
 		if n >= window {
 			wait(n - window)
 		}
-		if ctx.Err() != nil {
-			if errs[i] == nil { // else what became of the last try stands
-				errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
+		o.make(i)
+		switch {
+		case o.msgs[i] == nil: // it cannot be made
+		case ctx.Err() == nil:
+			if futures[n], err = js.PublishMsgAsync(o.msgs[i]); err != nil {
+				o.errs[i] = b.refusal(err)
 			}
-			continue
-		}
-		if futures[n], err = js.PublishMsgAsync(msgs[i]); err != nil {
-			errs[i] = b.refusal(err)
+		case o.errs[i] == nil: // else what became of the last try stands
+			o.errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
 		}
 	}
 	for n := max(0, len(left)-window); n < len(left); n++ {
@@ -142,7 +160,7 @@ func (b *Broker) refusal(err error) error {
 
 // move publishes one message to a subject of this package.
 func (b *Broker) move(ctx context.Context, m *nats.Msg) error {
-	errs := make([]error, 1)
-	b.send(ctx, []*nats.Msg{m}, errs)
-	return errs[0]
+	o := &outgoing{msgs: []*nats.Msg{m}, errs: make([]error, 1)}
+	b.send(ctx, o)
+	return o.errs[0]
 }

@@ -38,32 +38,50 @@ func (b *Broker) encode(e messaging.Envelope) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := make(nats.Header, len(e.Headers)+8)
-	stamp(h, e)
-	h[headerMessageID] = []string{url.QueryEscape(e.Type) + "/" + url.QueryEscape(e.Source) + "/" + url.QueryEscape(e.ID)}
-	return &nats.Msg{Subject: subject, Header: h, Data: e.Body}, nil
+	h := newHeaders(len(e.Headers) + 8)
+	h.stamp(e)
+	h.set(headerMessageID, url.QueryEscape(e.Type)+"/"+url.QueryEscape(e.Source)+"/"+url.QueryEscape(e.ID))
+	return &nats.Msg{Subject: subject, Header: h.all, Data: e.Body}, nil
+}
+
+// headers are those of a message that is made. Their values lie side by side.
+type headers struct {
+	all    nats.Header
+	values []string
+}
+
+func newHeaders(n int) *headers {
+	return &headers{make(nats.Header, n), make([]string, 0, n)}
+}
+
+func (h *headers) set(name, value string) {
+	h.values = append(h.values, value)
+	n := len(h.values)
+	h.all[name] = h.values[n-1 : n : n]
+}
+
+// setText escapes a value, and leaves out an empty one.
+func (h *headers) setText(name, value string) {
+	if value != "" {
+		h.set(name, escape(value))
+	}
 }
 
 // stamp writes the headers and the attributes of an event.
-func stamp(h nats.Header, e messaging.Envelope) {
+func (h *headers) stamp(e messaging.Envelope) {
 	for k, v := range e.Headers {
 		if lower := strings.ToLower(k); !reserved(lower) { // nobody speaks for the server, the broker or the event
-			h[escapeName(lower)] = []string{escape(v)}
+			h.set(escapeName(lower), escape(v))
 		}
 	}
-	set := func(name, value string) {
-		if value != "" {
-			h[name] = []string{escape(value)}
-		}
-	}
-	h[cloudEvents+"specversion"] = []string{"1.0"}
-	set(cloudEvents+"id", e.ID)
-	set(cloudEvents+"type", e.Type)
-	set(cloudEvents+"source", e.Source)
-	set(cloudEvents+"subject", e.Key)
-	set(headerType, e.ContentType)
+	h.set(cloudEvents+"specversion", "1.0")
+	h.setText(cloudEvents+"id", e.ID)
+	h.setText(cloudEvents+"type", e.Type)
+	h.setText(cloudEvents+"source", e.Source)
+	h.setText(cloudEvents+"subject", e.Key)
+	h.setText(headerType, e.ContentType)
 	if !e.Time.IsZero() {
-		h[cloudEvents+"time"] = []string{e.Time.UTC().Format(time.RFC3339Nano)}
+		h.set(cloudEvents+"time", e.Time.UTC().Format(time.RFC3339Nano))
 	}
 }
 
