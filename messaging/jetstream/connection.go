@@ -71,8 +71,8 @@ type link struct {
 
 	mu      sync.Mutex
 	up      bool
-	why     error // why it is not up
-	denied  error // the last permission that was missing
+	why     error            // why it is not up
+	denied  map[string]error // permissions that were missing of late, by subject
 	changed chan struct{}
 }
 
@@ -158,20 +158,38 @@ func (l *link) set(up bool, why error) (news bool) {
 	return news
 }
 
-// deny notes that a permission was missing.
+// Subjects of JetStream's API, and of the answers to all that is asked, begin so.
+const (
+	apiPrefix   = "$JS."
+	inboxPrefix = "_INBOX."
+)
+
+// maxDenied bounds the subjects that are remembered.
+const maxDenied = 1000
+
+// deny notes that a permission was missing. The server says for which subject in words only.
 func (l *link) deny(err error) {
+	_, rest, _ := strings.Cut(err.Error(), `"`)
+	subject, _, _ := strings.Cut(rest, `"`)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.denied = err
+	if l.denied == nil || len(l.denied) >= maxDenied {
+		l.denied = map[string]error{}
+	}
+	l.denied[subject] = err
 }
 
-// permission returns and forgets the last permission that was missing.
-func (l *link) permission() error {
+// permission returns and forgets a permission that was missing for a subject, or for those that begin with apiPrefix.
+func (l *link) permission(subject string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.denied
-	l.denied = nil
-	return err
+	for s, err := range l.denied {
+		if s == subject || strings.HasPrefix(s, inboxPrefix) || subject == apiPrefix && strings.HasPrefix(s, apiPrefix) {
+			delete(l.denied, s)
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *link) connected() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -136,6 +137,9 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	if delay > 0 {
 		m.Header.Set(headerDelay, strconv.FormatInt(max(delay.Milliseconds(), 1), 10))
 	}
+	if b.tooLarge(m, 0) != nil { // of another program
+		return d.DeadLetter(ctx, errors.Join(errors.New("jetstream: the server's limit leaves no room for another attempt"), reason))
+	}
 	return d.move(ctx, m)
 }
 
@@ -148,6 +152,16 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 	if reason != nil {
 		r := reason.Error()
 		m.Header.Set(headerReason, escape(r[:min(len(r), maxReason)]))
+	}
+	if b.tooLarge(m, 0) != nil { // of another program, or with a long reason: what identifies it stays
+		dropped := 0
+		for name := range m.Header {
+			if lower := strings.ToLower(name); !reserved(lower) || lower == headerReason {
+				delete(m.Header, name)
+				dropped++
+			}
+		}
+		b.cfg.Logger.ErrorContext(ctx, "jetstream: a dead letter loses headers for which the server has no room", "group", group, "message_id", d.e.ID, "headers", dropped)
 	}
 	return d.move(ctx, m)
 }

@@ -38,10 +38,14 @@
 //   - NATS has no wildcard for words in the middle: a pattern has # at the end or not at all. Nor can a consumer filter
 //     by two patterns that overlap without one containing the other, such as a.* and *.b. Both are ErrPattern on
 //     Subscribe. Topics with empty words are messaging.ErrInvalid.
+//   - It removes no groups: without Config.Keep the stream keeps everything for a consumer that is not used any more until an
+//     operator deletes it.
 //   - It removes no patterns of a group, as RabbitMQ's bindings stay. Two processes that add different patterns to one
 //     group in the same moment may undo each other's for up to 30 seconds; those that are there already are safe.
 //   - An acknowledgement is not confirmed by the server: one that is lost makes a duplicate.
 //   - Delays are measured by the servers; a clock of a client that is wrong can make a pause up to three times as long.
+//   - A message needs 4 KiB less than the server's max_payload, which are kept for retries and dead letters.
+//   - A server without replicas forces what it confirmed to the disk every two minutes unless it is configured (sync_interval).
 //   - Headers whose names begin with nats-, ce- or x-sillar- are not published.
 //   - It does not change the settings of streams that exist (replicas, limits), and has no key-value or object store.
 package jetstream

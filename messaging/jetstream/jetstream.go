@@ -52,7 +52,8 @@ type Config struct {
 	// PublishTimeout, and used when a stream is made. Default 2m.
 	Duplicates time.Duration
 	// AckWait is how long after its process or connection was lost a message comes again. Shorter is faster, and takes more
-	// messages to the server that extend the time of running handlers. All processes of a group use the same. Default 30s.
+	// messages to the server that extend the time of running handlers. It is used when a group is made; one that exists keeps
+	// its own. Default 30s.
 	AckWait time.Duration
 	// DeliveryLimit makes a dead letter of a message that was delivered so often without being settled, such as one that
 	// kills its process. Giving back at a drain counts too. Default 20; negative: none.
@@ -168,7 +169,7 @@ func (b *Broker) Features() messaging.Features {
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)
-	o := &outgoing{msgs: make([]*nats.Msg, 1), errs: []error{err}}
+	o := &outgoing{msgs: make([]*nats.Msg, 1), errs: []error{err}, room: headroom}
 	if err == nil {
 		if o.msgs[0], o.errs[0] = b.encode(e); o.errs[0] == nil {
 			b.send(ctx, o)
@@ -182,7 +183,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	spans := make([]trace.Span, len(events))
-	o := &outgoing{msgs: make([]*nats.Msg, len(events)), errs: make([]error, len(events))}
+	o := &outgoing{msgs: make([]*nats.Msg, len(events)), errs: make([]error, len(events)), room: headroom}
 	o.prepare = func(i int) (*nats.Msg, error) {
 		e, span, err := b.producer.Fill(ctx, events[i])
 		if spans[i] = span; err != nil {

@@ -21,6 +21,7 @@ type outgoing struct {
 	errs    []error
 	prepare func(i int) (*nats.Msg, error) // nil: they are made
 	made    int
+	room    int // what the server's limit must leave beside each
 }
 
 // make makes the messages up to i that are not made yet.
@@ -65,7 +66,6 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 		}
 		return nil
 	}
-	b.link.permission() // of earlier calls
 	futures := make([]jetstream.PubAckFuture, len(left))
 	wait := func(n int) {
 		i := left[n]
@@ -84,8 +84,11 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 		switch {
 		case o.msgs[i] == nil: // it cannot be made
 		case ctx.Err() == nil:
+			if o.errs[i] = b.tooLarge(o.msgs[i], o.room); o.errs[i] != nil {
+				continue
+			}
 			if futures[n], err = js.PublishMsgAsync(o.msgs[i]); err != nil {
-				o.errs[i] = b.refusal(err)
+				o.errs[i] = b.refusal(o.msgs[i], err)
 			}
 		case o.errs[i] == nil: // else what became of the last try stands
 			o.errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())
@@ -111,17 +114,29 @@ func (b *Broker) outcome(ctx context.Context, f jetstream.PubAckFuture) error {
 	case <-f.Ok(): // also for one that was stored already
 		return nil
 	case err := <-f.Err():
-		return b.refusal(err)
+		return b.refusal(f.Msg(), err)
 	case <-b.ctx.Done():
 		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, messaging.ErrClosed)
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(), ctx.Err()))
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(f.Msg()), ctx.Err()))
 	}
 }
 
+// headroom is what a copy for a retry or the dead letters may need more than the event: a message that has no room for it is
+// not published.
+const headroom = 4 << 10
+
+// tooLarge refuses a message above the server's limit, before the connection does.
+func (b *Broker) tooLarge(m *nats.Msg, room int) error {
+	if most := b.link.nc.MaxPayload(); most > 0 && int64(m.Size()+room) > most {
+		return fmt.Errorf("%w: %d bytes with headers: the server takes %d (its max_payload), of which %d are kept for retries", messaging.ErrInvalid, m.Size(), most, room)
+	}
+	return nil
+}
+
 // denial returns an ErrPermission when the server has reported a missing permission of late, in place of an answer.
-func (b *Broker) denial() error {
-	if err := b.link.permission(); err != nil {
+func (b *Broker) denial(m *nats.Msg) error {
+	if err := b.link.permission(m.Subject); err != nil {
 		return fmt.Errorf("%w: %w", ErrPermission, err)
 	}
 	return nil
@@ -134,7 +149,7 @@ const (
 )
 
 // refusal says what an error of publishing means.
-func (b *Broker) refusal(err error) error {
+func (b *Broker) refusal(m *nats.Msg, err error) error {
 	var e *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject), errors.Is(err, nats.ErrBadHeaderMsg):
@@ -155,7 +170,7 @@ func (b *Broker) refusal(err error) error {
 	case b.closed():
 		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, messaging.ErrClosed)
 	}
-	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(), err))
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, errors.Join(b.denial(m), err))
 }
 
 // move publishes one message to a subject of this package.

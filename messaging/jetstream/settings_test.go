@@ -154,12 +154,12 @@ func TestDuplicatesAreStoredOnce(t *testing.T) {
 func TestSlowHandlerKeepsItsMessage(t *testing.T) {
 	t.Parallel()
 	b := open(t, shared.ClientURL(), jetstream.Config{AckWait: 600 * time.Millisecond})
-	slow, other := subscribe(t, b, "g", 1, "t"), (messaging.Stream)(nil)
+	slow := subscribe(t, b, "g", 1, "t")
 	if err := b.Publish(t.Context(), "t", 1); err != nil {
 		t.Fatal(err)
 	}
 	d := receive(t, slow)
-	other = subscribe(t, b, "g", 1, "t")
+	other := subscribe(t, b, "g", 1, "t")
 	if d, err := other.Receive(within(t, 2*time.Second)); err == nil {
 		t.Fatalf("it came again while it was handled, attempt %d", d.Attempt())
 	}
@@ -336,6 +336,38 @@ func (l *logs) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// The largest message that can be published can be retried, can be a dead letter with a long reason, and can be redriven.
+func TestLargestMessage(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{})
+	s := subscribe(t, b, "g", 1, "t")
+	size, refused := 1<<20, 0
+	for ; ; size -= 256 {
+		err := b.Publish(t.Context(), "t", make([]byte, size))
+		if err == nil {
+			break
+		}
+		if refused++; !errors.Is(err, messaging.ErrInvalid) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	if err := receive(t, s).Retry(t.Context(), 0, errors.New("later")); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, s).DeadLetter(t.Context(), errors.New(strings.Repeat("ñ", 4<<10))); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Redrive(t.Context(), "g", 10); n != 1 || err != nil {
+		t.Fatalf("redrive: %d, %v", n, err)
+	}
+	if d := receive(t, s); len(d.Envelope().Body) != size || d.Attempt() != 1 || d.Ack(t.Context()) != nil {
+		t.Errorf("%d bytes come, want %d", len(d.Envelope().Body), size)
+	}
+	if err := s.Close(); err != nil || refused == 0 {
+		t.Errorf("close: %v; %d sizes were refused", err, refused)
+	}
 }
 
 // A wrong password and a missing permission are an ErrPermission; no password is in errors or logs.

@@ -29,6 +29,7 @@ const (
 type stream struct {
 	b        *Broker
 	sub      messaging.Subscription
+	ackWait  time.Duration // the consumer's
 	consumer string
 	inbox    string // what requests ask to be answered to begins with it
 	ctx      context.Context
@@ -69,10 +70,11 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	if _, err := b.ready(ctx); err != nil { // an error of the connection, as it is
 		return nil, err
 	}
-	if err := b.declareGroup(ctx, sub); err != nil {
+	ackWait, err := b.declareGroup(ctx, sub)
+	if err != nil {
 		return nil, fmt.Errorf("jetstream: subscribe %s: %w", sub.Group, err)
 	}
-	s := &stream{b: b, sub: sub, consumer: token(sub.Group), inbox: nats.NewInbox() + ".", done: make(chan struct{}), over: make(chan struct{}),
+	s := &stream{b: b, sub: sub, ackWait: ackWait, consumer: token(sub.Group), inbox: nats.NewInbox() + ".", done: make(chan struct{}), over: make(chan struct{}),
 		arrived: make(chan struct{}, 1), open: map[*delivery]struct{}{}, heard: time.Now()}
 	s.close = sync.OnceFunc(func() { close(s.over) })
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
@@ -118,6 +120,9 @@ func (s *stream) pull() {
 	}{free, pullExpires, pullHeartbeat}) // numbers only: cannot fail
 	subject := "$JS.API.CONSUMER.MSG.NEXT." + s.b.cfg.Stream + "." + s.consumer
 	if s.b.link.nc.PublishRequest(subject, r.reply, body) == nil {
+		if len(s.requests) == 0 { // the server had nothing to say
+			s.heard = time.Now()
+		}
 		s.requests = append(s.requests, r)
 	}
 }
@@ -149,7 +154,7 @@ func (s *stream) take(m *nats.Msg) {
 		d.nak(wait)
 	case limit > 0 && d.deliveries > limit:
 		s.open[d] = struct{}{}
-		go d.exhausted()
+		s.b.wg.Go(d.exhausted)
 	default:
 		s.open[d] = struct{}{}
 		s.ready = append(s.ready, d)
@@ -190,7 +195,7 @@ func (s *stream) run() {
 		case <-s.b.ctx.Done():
 			return
 		}
-		if now := time.Now(); now.Sub(extended) >= s.b.cfg.AckWait/3 {
+		if now := time.Now(); now.Sub(extended) >= s.ackWait/3 {
 			s.extend()
 			extended = now
 		}
@@ -247,7 +252,7 @@ func (s *stream) check() {
 	defer cancel()
 	sub := s.sub
 	sub.Start = messaging.Start{} // a group that is made anew does not begin again
-	if err := s.b.declareGroup(ctx, sub); err != nil && s.ctx.Err() == nil {
+	if _, err := s.b.declareGroup(ctx, sub); err != nil && s.ctx.Err() == nil {
 		s.b.cfg.Logger.Warn("jetstream: cannot check a group's consumer", "group", s.sub.Group, "error", err)
 		s.mu.Lock()
 		s.broken = true

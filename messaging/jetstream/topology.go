@@ -89,14 +89,14 @@ func (b *Broker) declareStream(ctx context.Context, js jetstream.JetStream, want
 // there is no answer or a passing error.
 func (b *Broker) call(ctx context.Context, f func(ctx context.Context) error) error {
 	for attempt := 1; ; attempt++ {
-		b.link.permission() // of earlier calls
+		_ = b.link.permission(apiPrefix) // of earlier calls
 		one, cancel := context.WithTimeout(ctx, callTimeout)
 		err := f(one)
 		cancel()
 		if err == nil {
 			return nil
 		}
-		if denied := b.link.permission(); denied != nil && errors.Is(err, context.DeadlineExceeded) {
+		if denied := b.link.permission(apiPrefix); denied != nil && errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("%w: %w", ErrPermission, denied)
 		}
 		if err = permanent(err); errors.Is(err, ErrTopology) || errors.Is(err, messaging.ErrInvalid) {
@@ -131,13 +131,14 @@ func permanent(err error) error {
 	return err
 }
 
-// declareGroup makes a group's consumer, or adds to its patterns. Those that it has stay, as they may be another process's.
-func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) error {
+// declareGroup makes a group's consumer, or adds to its patterns. Those that it has stay, as they may be another process's. It
+// returns the consumer's AckWait.
+func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) (ackWait time.Duration, err error) {
 	want, err := b.filters(sub.Group, sub.Patterns, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return b.call(ctx, func(ctx context.Context) error {
+	err = b.call(ctx, func(ctx context.Context) error {
 		js, err := b.ready(ctx)
 		if err != nil {
 			return err
@@ -146,6 +147,7 @@ func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) e
 		c, err := js.Consumer(ctx, b.cfg.Stream, name)
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerNotFound):
+			ackWait = b.cfg.AckWait
 			_, err = js.CreateConsumer(ctx, b.cfg.Stream, b.consumerConfig(name, sub.Start, want))
 			if errors.Is(err, jetstream.ErrConsumerExists) { // another process was faster: add to its patterns
 				return nats.ErrTimeout
@@ -158,6 +160,7 @@ func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) e
 			return err
 		}
 		cfg := c.CachedInfo().Config
+		ackWait = cfg.AckWait
 		have := cfg.FilterSubjects
 		if cfg.FilterSubject != "" {
 			have = append(have, cfg.FilterSubject)
@@ -170,6 +173,7 @@ func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) e
 		_, err = js.UpdateConsumer(ctx, b.cfg.Stream, cfg)
 		return err
 	})
+	return ackWait, err
 }
 
 func (b *Broker) consumerConfig(name string, start messaging.Start, filters []string) jetstream.ConsumerConfig {
