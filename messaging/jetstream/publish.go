@@ -70,7 +70,11 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 	wait := func(n int) {
 		i := left[n]
 		if futures[n] != nil {
-			o.errs[i] = b.outcome(ctx, futures[n])
+			err := b.outcome(ctx, futures[n])
+			if before := o.errs[i]; before != nil && err != nil && ctx.Err() != nil { // the context ended the last try only
+				err = fmt.Errorf("%w; before: %w", err, before)
+			}
+			o.errs[i] = err
 		}
 		if o.errs[i] != nil && ctx.Err() == nil && !b.closed() && b.again(o.errs[i]) {
 			again = append(again, i)
@@ -84,7 +88,8 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 		switch {
 		case o.msgs[i] == nil: // it cannot be made
 		case ctx.Err() == nil:
-			if o.errs[i] = b.tooLarge(o.msgs[i], o.room); o.errs[i] != nil {
+			if err := b.tooLarge(o.msgs[i], o.room); err != nil {
+				o.errs[i] = err
 				continue
 			}
 			if futures[n], err = js.PublishMsgAsync(o.msgs[i]); err != nil {
