@@ -9,8 +9,8 @@ import (
 
 // Publisher tells events. The brokers and the outboxes implement it.
 type Publisher interface {
-	// Publish sends one event. From a broker nil means: routed and confirmed. From an outbox: stored in the transaction
-	// that ctx carries.
+	// Publish sends one event. From a broker nil means: confirmed, and routed where the broker notices
+	// (Features.Unroutable). From an outbox: stored in the transaction that ctx carries.
 	Publish(ctx context.Context, topic string, payload any, opts ...Option) error
 	// PublishBatch sends several, pipelined, in order. The error is a *BatchError.
 	PublishBatch(ctx context.Context, events []Envelope) error
@@ -53,6 +53,9 @@ type Subscription struct {
 	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
 	// what is given back by then in its old place. All streams of a group agree on it.
 	SingleActive bool
+	// Start is where a group that does not exist yet begins. Default: with what is published from then on. Brokers
+	// without Features.Replay return ErrUnsupported for others.
+	Start Start
 }
 
 // maxGroup leaves room for the names of the queues that a group has beside its own.

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/internal/errclass"
 )
 
 func isPattern(s string) bool { return strings.ContainsAny(s, "*#") }
@@ -178,7 +180,7 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 		r.meters.duration.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(
 			attribute.String("group", g.name), attribute.String("topic", pattern)))
 		if err != nil {
-			span.RecordError(err)
+			errclass.Record(span, err)
 			span.SetStatus(codes.Error, "the handler failed")
 		}
 		outcome, settle := g.verdict(d, dup, err)

@@ -143,6 +143,9 @@ type GroupConfig struct {
 	Timeout time.Duration
 	// Middleware wraps the handlers of the group, the first outermost, inside RouterConfig.Middleware.
 	Middleware []Middleware
+	// Start is where a group that does not exist yet begins: see Subscription.Start. Default: with what is published
+	// from then on.
+	Start Start
 }
 
 // Group is a queue and the handlers of what comes out of it.
@@ -242,7 +245,13 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 const noHandler = "(none)"
 
 func (g *Group) subscription() Subscription {
-	s := Subscription{Group: g.name, Prefetch: g.cfg.Prefetch, Ephemeral: g.cfg.Ephemeral, SingleActive: g.cfg.SingleActive}
+	s := Subscription{
+		Group:        g.name,
+		Prefetch:     g.cfg.Prefetch,
+		Ephemeral:    g.cfg.Ephemeral,
+		SingleActive: g.cfg.SingleActive,
+		Start:        g.cfg.Start,
+	}
 	for t := range g.exact {
 		s.Patterns = append(s.Patterns, t)
 	}

@@ -20,7 +20,7 @@ import (
 // its customer each thing once.
 func TestKilledOverAndOver(t *testing.T) {
 	const orders, clients, kills = 120, 6, 20
-	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	broker, mongo := brokerURL(t), testenv.Mongo(t)
 	f := startFleet(t, broker, mongo)
 	gateway := f.at("gateway")
 	token := signIn(t, gateway, "ana")

@@ -21,6 +21,7 @@ import (
 	"github.com/sillar-go/sillar/authn/secrets/vault"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/jetstream"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
@@ -57,7 +58,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
 	f.StringVar(&o.data, "data", "", "folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
 	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., and for users mongodb://.../NAME (default: SQLite in --data)")
-	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, or amqp://...")
+	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., or nats://... (JetStream)")
 	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
@@ -246,13 +247,19 @@ func newResolver() (*secrets.Resolver, error) {
 	return secrets.NewResolver(cfg)
 }
 
+// keepEvents is for how long JetStream keeps events, as long as the inboxes remember them.
+const keepEvents = 7 * 24 * time.Hour
+
 func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messaging.Broker, error) {
 	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: level}))
 	switch {
 	case dsn == "memory:" && own:
 		return memory.New(memory.Config{Source: "shop", Logger: logger})
 	case dsn == "memory:":
-		return nil, errors.New("services in processes of their own need a broker between them: --broker amqp://...")
+		return nil, errors.New("services in processes of their own need a broker between them: --broker amqp://... or nats://...")
+	case strings.HasPrefix(dsn, "nats://"), strings.HasPrefix(dsn, "tls://"):
+		// Services start in any order: the stream keeps events for groups that are not there yet.
+		return jetstream.New(dsn, jetstream.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})
 	}
 	return rabbitmq.New(dsn, rabbitmq.Config{Source: "shop", Name: "shop", Logger: logger})
 }

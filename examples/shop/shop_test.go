@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
 	"github.com/sillar-go/sillar/internal/testenv"
 )
@@ -44,6 +46,44 @@ func TestDemoEmbedded(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demonstration does not speak of %q:\n%s", want, out.String())
 		}
+	}
+}
+
+// brokerURL returns the broker of the tests with many processes: RabbitMQ or, where SHOP_TEST_BROKER is nats, JetStream.
+func brokerURL(t *testing.T) string {
+	t.Helper()
+	if os.Getenv("SHOP_TEST_BROKER") == "nats" {
+		return natsURL(t)
+	}
+	return testenv.RabbitMQ(t)
+}
+
+// natsURL starts a NATS server in this process.
+func natsURL(t *testing.T) string {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(30 * time.Second) {
+		t.Fatal("the server is not ready")
+	}
+	return srv.ClientURL()
+}
+
+// The demonstration over NATS JetStream, whose server runs in this process.
+func TestDemoOverJetStream(t *testing.T) {
+	var out bytes.Buffer
+	cmd := root()
+	cmd.SetArgs([]string{"demo", "--data", t.TempDir(), "--broker", natsURL(t)})
+	cmd.SetOut(&out)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !strings.Contains(out.String(), "All invariants hold") {
+		t.Errorf("the demonstration ends with\n%s", out.String())
 	}
 }
 
@@ -184,10 +224,10 @@ func (f *fleet) all() (list []*process) {
 	return list
 }
 
-// The demonstration over real parts: seven processes, RabbitMQ, PostgreSQL, MongoDB. Each order that was paid is one
+// The demonstration over real parts: seven processes, a broker, PostgreSQL, MongoDB. Each order that was paid is one
 // trace through all of them.
 func TestDemoProcesses(t *testing.T) {
-	broker, mongo := testenv.RabbitMQ(t), testenv.Mongo(t)
+	broker, mongo := brokerURL(t), testenv.Mongo(t)
 	c := collect(t)
 	f := startFleet(t, broker, mongo)
 	at, all := f.at, f.all()

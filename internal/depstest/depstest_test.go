@@ -43,6 +43,12 @@ var mongo = []string{
 	"github.com/youmark/pkcs8", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text",
 }
 
+// nats is its client; the server, which tests run in their process, is in no program.
+var nats = []string{
+	"github.com/nats-io/nats.go", "github.com/nats-io/nkeys", "github.com/nats-io/nuid", "github.com/klauspost/compress",
+	"golang.org/x/crypto", "golang.org/x/sys/cpu",
+}
+
 var jwt = []string{
 	"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm", "golang.org/x/text/transform",
 }
@@ -78,6 +84,7 @@ func TestPackages(t *testing.T) {
 		"messaging/protobuf":           slices.Concat(otel, shared, under("messaging"), []string{"google.golang.org/protobuf"}),
 		"messaging/memory":             slices.Concat(otel, shared, under("messaging")),
 		"messaging/rabbitmq":           slices.Concat(otel, shared, under("messaging"), []string{"github.com/rabbitmq/amqp091-go"}),
+		"messaging/jetstream":          slices.Concat(otel, shared, nats, under("messaging")),
 		"messaging/outbox":             slices.Concat(otel, shared, under("messaging")),
 		"messaging/outbox/sqloutbox":   slices.Concat(otel, shared, pgx, under("messaging", "messaging/outbox", "repository/sqldb")),
 		"messaging/outbox/mongooutbox": slices.Concat(otel, shared, mongo, under("messaging", "messaging/outbox", "repository")),

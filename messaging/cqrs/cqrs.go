@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/errclass"
 )
 
 const scope = "github.com/sillar-go/sillar/messaging/cqrs"
@@ -142,7 +143,7 @@ func Traced[C, R any](name string, cfg Config) Decorator[C, R] {
 			r, err := next.Handle(ctx, c)
 			returned = true
 			if err != nil {
-				span.RecordError(err)
+				errclass.Record(span, err)
 				span.SetStatus(codes.Error, "the handler failed")
 			}
 			return r, err

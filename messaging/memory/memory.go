@@ -8,6 +8,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -144,6 +145,11 @@ func Must(b *Broker, err error) *Broker {
 
 var _ messaging.Broker = (*Broker)(nil)
 
+// Features implements messaging.Featured.
+func (b *Broker) Features() messaging.Features {
+	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true}
+}
+
 // Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)
@@ -229,7 +235,7 @@ func clone(e messaging.Envelope) messaging.Envelope {
 
 // Subscribe implements messaging.Subscriber. The queue outlives the stream, as a durable one does.
 func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messaging.Stream, error) {
-	if err := s.Validate(); err != nil {
+	if err := errors.Join(s.Validate(), s.Supported(b.Features())); err != nil {
 		return nil, err
 	}
 	b.mu.Lock()

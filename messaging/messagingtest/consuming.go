@@ -74,6 +74,26 @@ func delayedRetry(e *env) {
 	e.must(s.Close())
 }
 
+// A pause ends also when the consumer that asked for it is closed meanwhile.
+func delayOutlives(e *env) {
+	if !e.features.Delays {
+		e.Skip("not declared")
+	}
+	const delay = 500 * time.Millisecond
+	s := e.subscribe("g", 1, "t")
+	e.publish("t", 1)
+	begin := time.Now()
+	e.must(e.receive(s).Retry(e.ctx, delay, errBoom))
+	e.must(s.Close())
+	s = e.subscribe("g", 1, "t")
+	d := e.receive(s)
+	if waited := time.Since(begin); d.Attempt() != 2 || waited < delay {
+		e.Fatalf("attempt %d after %v, want 2 after %v", d.Attempt(), waited, delay)
+	}
+	e.must(d.Ack(e.ctx))
+	e.must(s.Close())
+}
+
 func retryStays(e *env) {
 	a, b := e.subscribe("a", 1, "t"), e.subscribe("b", 1, "t")
 	e.publish("t", 1)

@@ -22,7 +22,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// Features says what a broker does beyond the port.
+// Features says what the suite cannot learn from the broker, whose own messaging.Features decide what is checked.
 type Features struct {
 	// MaxQueue is how many messages a queue of the factory's brokers holds before Publish waits. 0: it never waits,
 	// and back-pressure is not checked.
@@ -52,7 +52,9 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"GroupsEachGetAll", groups},
 		{"ConsumersCompete", compete},
 		{"Patterns", patterns},
+		{"StartPosition", startPosition},
 		{"DelayedRetry", delayedRetry},
+		{"DelayOutlivesConsumer", delayOutlives},
 		{"RetryReachesNoOtherGroup", retryStays},
 		{"DeadLettersAndRedrive", deadLetters},
 		{"DeadLettersStay", deadLettersStay},
@@ -73,7 +75,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := factory(t)
-			e := &env{T: t, Broker: b, f: f}
+			e := &env{T: t, Broker: b, f: f, features: messaging.FeaturesOf(b)}
 			e.ctx, e.cancel = context.WithTimeout(t.Context(), 2*f.Patience)
 			defer e.cancel()
 			defer func() {
@@ -90,9 +92,10 @@ func Run(t *testing.T, factory Factory, f Features) {
 type env struct {
 	*testing.T
 	messaging.Broker
-	f      Features
-	ctx    context.Context
-	cancel context.CancelFunc
+	f        Features
+	features messaging.Features
+	ctx      context.Context
+	cancel   context.CancelFunc
 }
 
 type order struct {

@@ -36,7 +36,8 @@ type RelayConfig struct {
 	Poll time.Duration
 	// Backoff is the pause after a failure, by attempts. Default messaging.Exponential(time.Second, time.Minute).
 	Backoff messaging.Backoff
-	// Unroutable says what becomes of events that no queue takes. Default UnroutableDiscard.
+	// Unroutable says what becomes of events that no queue takes. Default UnroutableDiscard. The others are an ErrUnsupported of
+	// messaging on brokers that declare not to notice (Features.Unroutable).
 	Unroutable Unroutable
 	// DrainTimeout bounds how long Run goes on with what it has claimed after its context ends. Default 10s; negative:
 	// it gives back at once.
@@ -73,6 +74,9 @@ const maxBatch = 10_000
 func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Relay, error) {
 	if store == nil || publisher == nil {
 		return nil, errors.New("outbox: NewRelay wants a Store and a Publisher")
+	}
+	if f, ok := publisher.(messaging.Featured); ok && cfg.Unroutable != UnroutableDiscard && !f.Features().Unroutable {
+		return nil, fmt.Errorf("%w: RelayConfig.Unroutable: it does not say that no queue takes an event", messaging.ErrUnsupported)
 	}
 	if cfg.Name == "" {
 		cfg.Name = "outbox"

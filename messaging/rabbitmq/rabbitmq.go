@@ -139,6 +139,11 @@ func Must(b *Broker, err error) *Broker {
 	return b
 }
 
+// Features implements messaging.Featured.
+func (b *Broker) Features() messaging.Features {
+	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true}
+}
+
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)

@@ -42,7 +42,7 @@ const consumerTag = "sillar"
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the server to be reachable.
 func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
-	if err := sub.Validate(); err != nil {
+	if err := errors.Join(sub.Validate(), sub.Supported(b.Features())); err != nil {
 		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)

@@ -32,7 +32,7 @@ func build(ctx context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	subscribe(router, inbox, svc)
+	subscribe(router, inbox, s.GroupStart(), svc)
 	s.Hourly("barrier marks", func(ctx context.Context) (int64, error) {
 		return svc.barrier.Prune(ctx, time.Now().Add(-platform.KeepMarks))
 	})

@@ -55,6 +55,9 @@ func (b *Broker) down() error {
 	return nil
 }
 
+// Features implements messaging.Featured.
+func (b *Broker) Features() messaging.Features { return messaging.FeaturesOf(b.Broker) }
+
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	if err := b.down(); err != nil {

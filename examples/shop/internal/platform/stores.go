@@ -128,7 +128,7 @@ func (s *Service) Outbox(ctx context.Context, db *sqldb.DB) (*sqloutbox.Outbox, 
 func (s *Service) Relay(store outbox.Store) error {
 	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log, MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
 		TracerProvider: s.Tel.TracerProvider, Propagator: s.Tel.Propagator,
-		Unroutable: outbox.UnroutableHold, // services start in any order: a consumer may not have its queue yet
+		Unroutable: s.unroutable(),
 		Backoff:    messaging.Exponential(200*time.Millisecond, 30*time.Second)})
 	if err != nil {
 		return err
@@ -138,6 +138,23 @@ func (s *Service) Relay(store outbox.Store) error {
 		s.heldEvents(held)
 	}
 	return nil
+}
+
+// unroutable holds events that no queue takes: services start in any order, and a consumer may not have its queue yet. A
+// broker that does not notice keeps them instead: see GroupStart.
+func (s *Service) unroutable() outbox.Unroutable {
+	if messaging.FeaturesOf(s.Broker).Unroutable {
+		return outbox.UnroutableHold
+	}
+	return outbox.UnroutableDiscard
+}
+
+// GroupStart is where a new group begins: with what the broker has kept for it, where it does.
+func (s *Service) GroupStart() messaging.Start {
+	if messaging.FeaturesOf(s.Broker).Replay {
+		return messaging.StartEarliest()
+	}
+	return messaging.Start{}
 }
 
 // Router makes a router over the broker, and runs it.

@@ -1,0 +1,71 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+const scope = "github.com/sillar-go/sillar/messaging/jetstream"
+
+// meters counts what leaves and what breaks.
+type meters struct {
+	published metric.Int64Counter
+	lost      metric.Int64Counter
+}
+
+func newMeters(p metric.MeterProvider) (m meters, err error) {
+	if p == nil {
+		p = otel.GetMeterProvider()
+	}
+	meter := p.Meter(scope)
+	var err1, err2 error
+	m.published, err1 = meter.Int64Counter("sillar.jetstream.published", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages published, by outcome (confirmed, nacked, unknown, blocked, closed, error)."))
+	m.lost, err2 = meter.Int64Counter("sillar.jetstream.connections_lost", metric.WithUnit("{connection}"),
+		metric.WithDescription("Connections that broke."))
+	return m, errors.Join(err1, err2)
+}
+
+// outcomes go from the more to the less telling: an error may match several.
+var outcomes = []struct {
+	err  error
+	name metric.MeasurementOption
+}{
+	{messaging.ErrNacked, outcome("nacked")},
+	{messaging.ErrClosed, outcome("closed")},
+	{messaging.ErrBlocked, outcome("blocked")},
+	{messaging.ErrUnknownOutcome, outcome("unknown")},
+}
+
+var confirmed, failed = outcome("confirmed"), outcome("error")
+
+func outcome(s string) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", s)))
+}
+
+func (m meters) count(ctx context.Context, errs []error) {
+	ok := int64(0)
+	for _, err := range errs {
+		if err == nil {
+			ok++
+			continue
+		}
+		name := failed
+		for _, o := range outcomes {
+			if errors.Is(err, o.err) {
+				name = o.name
+				break
+			}
+		}
+		m.published.Add(ctx, 1, name)
+	}
+	if ok > 0 {
+		m.published.Add(ctx, ok, confirmed)
+	}
+}

@@ -1,0 +1,505 @@
+package jetstream_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/jetstream"
+)
+
+// own starts a server of the test's own in this process.
+func own(t *testing.T, o *server.Options) *server.Server {
+	t.Helper()
+	o.StoreDir = t.TempDir()
+	s, err := start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	return s
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func receive(t *testing.T, s messaging.Stream) messaging.Delivery {
+	t.Helper()
+	d, err := s.Receive(within(t, patience))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestNewRefusesUnusableSettings(t *testing.T) {
+	for _, url := range []string{"", "amqp://h", "nats://", "nats://h1,", "nats://h:x", "nats://secret@h/path", "h1:4222"} {
+		if _, err := jetstream.New(url, jetstream.Config{}); !errors.Is(err, jetstream.ErrURL) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	for _, cfg := range []jetstream.Config{{Stream: "a.b"}, {Stream: "a b"}, {Replicas: 6}, {Replicas: -1}} {
+		if _, err := jetstream.New("nats://127.0.0.1:1", cfg); err == nil {
+			t.Errorf("%+v: no error", cfg)
+		}
+	}
+}
+
+// What NATS cannot express is an ErrPattern on Subscribe, which is an ErrInvalid too.
+func TestSubscribeReturnsErrPattern(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{})
+	for _, patterns := range [][]string{{"#.c"}, {"a.#.c"}, {"a.*", "*.b"}, {"a..b"}, {".a"}, {"a.>"}, {">"}} {
+		_, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: patterns})
+		if !errors.Is(err, jetstream.ErrPattern) || !errors.Is(err, messaging.ErrInvalid) {
+			t.Errorf("%q: %v", patterns, err)
+		}
+	}
+	if err := subscribe(t, b, "g", 1, "*.b").Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a.*"}}); !errors.Is(err, jetstream.ErrPattern) {
+		t.Errorf("a pattern that overlaps one that the group has: %v", err)
+	}
+	for _, topic := range []string{"a..b", ".a", "a.", "a.>"} {
+		if err := b.Publish(t.Context(), topic, 1); !errors.Is(err, messaging.ErrInvalid) {
+			t.Errorf("topic %q: %v", topic, err)
+		}
+	}
+}
+
+// Groups whose names NATS does not allow do not meet.
+func TestGroupsOfAnyName(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{})
+	long := strings.Repeat("a.", 99)
+	groups := []string{"a.b", "a=2Eb", "a*", "a>", "a/b", "a b", "ñandú", long + "1", long + "2"}
+	var streams []messaging.Stream
+	for _, g := range groups {
+		streams = append(streams, subscribe(t, b, g, 1, "t"))
+	}
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range streams {
+		if err := receive(t, s).DeadLetter(t.Context(), errors.New(groups[i])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, g := range groups {
+		dead, err := b.DeadLetters(t.Context(), g, 10)
+		if err != nil || len(dead) != 1 || dead[0].Reason != g || dead[0].Origin != g {
+			t.Errorf("group %q: %+v, %v", g, dead, err)
+		}
+		if n, err := b.Redrive(t.Context(), g, 10); n != 1 || err != nil {
+			t.Errorf("redrive %q: %d, %v", g, n, err)
+		}
+		if err := receive(t, streams[i]).Ack(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := streams[i].Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An event that is published again under its id is stored once; another source's or topic's with that id is another one.
+func TestDuplicatesAreStoredOnce(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{})
+	s := subscribe(t, b, "g", 10, "#")
+	for _, e := range []messaging.Envelope{{Type: "t", ID: "1"}, {Type: "t", ID: "1"}, {Type: "t", ID: "1", Source: "other"}, {Type: "u", ID: "1"}, {Type: "t", ID: "1"}, {Type: "end"}} {
+		e.Body = []byte("{}")
+		if err := b.PublishBatch(t.Context(), []messaging.Envelope{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"t test", "t other", "u test", "end test"} {
+		d := receive(t, s)
+		if got := d.Envelope().Type + " " + d.Envelope().Source; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if err := d.Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A handler may run longer than AckWait: its message does not come again meanwhile.
+func TestSlowHandlerKeepsItsMessage(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{AckWait: 600 * time.Millisecond})
+	slow := subscribe(t, b, "g", 1, "t")
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	d := receive(t, slow)
+	other := subscribe(t, b, "g", 1, "t")
+	if d, err := other.Receive(within(t, 2*time.Second)); err == nil {
+		t.Fatalf("it came again while it was handled, attempt %d", d.Attempt())
+	}
+	if err := d.Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(slow.Close(), other.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A message that is delivered again and again without being settled becomes a dead letter.
+func TestDeliveryLimit(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{DeliveryLimit: 3})
+	s := subscribe(t, b, "g", 1, "t")
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := receive(t, s).Requeue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var dead []messaging.DeadLetter
+	for end := time.Now().Add(patience); len(dead) == 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		var err error
+		if dead, err = b.DeadLetters(t.Context(), "g", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(dead) != 1 || !strings.Contains(dead[0].Reason, "delivery_limit") {
+		t.Errorf("dead letters: %+v", dead)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Stream and consumer that are deleted while the program runs are made again.
+func TestDeletedTopologyIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{Stream: "deleted", Reconnect: messaging.Constant(10 * time.Millisecond)})
+	s := subscribe(t, b, "g", 1, "t")
+	js, err := natsjs.New(dial(t, shared.ClientURL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, remove := range []func() error{
+		func() error { return js.DeleteConsumer(t.Context(), "deleted", "g") },
+		func() error { return js.DeleteStream(t.Context(), "deleted") },
+	} {
+		if err := remove(); err != nil {
+			t.Fatal(err)
+		}
+		for i, got := 0, 0; got < 3; i++ { // what comes before the consumer is there again has no group
+			if err := b.Publish(t.Context(), "t", i); err != nil {
+				t.Fatal(err)
+			}
+			d, err := s.Receive(within(t, 100*time.Millisecond))
+			if err == nil {
+				got++
+				if err := d.Ack(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i > 300 {
+				t.Fatal("nothing is delivered")
+			}
+		}
+	}
+	if err := b.Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A stream that does not fit, and with Passive one that is missing, is an ErrTopology at once.
+func TestTopologyThatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	js, err := natsjs.New(dial(t, shared.ClientURL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]natsjs.StreamConfig{
+		"other_subjects":  {Name: "other_subjects", Subjects: []string{"x.>"}, Retention: natsjs.InterestPolicy},
+		"other_retention": {Name: "other_retention", Subjects: []string{"other_retention.>", "other_retention_retry.>"}},
+		"missing":         {},
+		"replicas":        {},
+	} {
+		if cfg.Name != "" {
+			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := jetstream.Config{Stream: name, Passive: name == "missing"}
+		if name == "replicas" { // one server has none
+			c.Replicas = 3
+		}
+		b := open(t, shared.ClientURL(), c)
+		begin := time.Now()
+		if err := b.Publish(t.Context(), "t", 1); !errors.Is(err, jetstream.ErrTopology) {
+			t.Errorf("%s: publish: %v", name, err)
+		}
+		if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err, jetstream.ErrTopology) {
+			t.Errorf("%s: subscribe: %v", name, err)
+		}
+		if err := b.Health(t.Context()); !errors.Is(err, jetstream.ErrTopology) {
+			t.Errorf("%s: health: %v", name, err)
+		}
+		if time.Since(begin) > 5*time.Second {
+			t.Errorf("%s: it took %v", name, time.Since(begin))
+		}
+	}
+}
+
+// A body above the server's limit is an ErrInvalid; a stream that is full keeps Publish waiting, and no longer than its
+// context.
+func TestPublishThatIsRefused(t *testing.T) {
+	t.Parallel()
+	name := unique()
+	b := open(t, shared.ClientURL(), jetstream.Config{Stream: name, Reconnect: messaging.Constant(10 * time.Millisecond)})
+	if err := b.Publish(t.Context(), "t", make([]byte, 2<<20)); !errors.Is(err, messaging.ErrInvalid) {
+		t.Errorf("a body of 2 MiB: %v", err)
+	}
+	s := subscribe(t, b, "g", 1, "t")
+	js, err := natsjs.New(dial(t, shared.ClientURL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := full.CachedInfo().Config
+	cfg.MaxMsgs, cfg.Discard = 1, natsjs.DiscardNew
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), "t", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(within(t, time.Second), "t", 2); !errors.Is(err, messaging.ErrBlocked) {
+		t.Errorf("a full stream: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.Publish(t.Context(), "t", 3) }()
+	if err := receive(t, s).Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// logs keeps what is logged.
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// The largest message that can be published can be retried, can be a dead letter with a long reason, and can be redriven.
+func TestLargestMessage(t *testing.T) {
+	t.Parallel()
+	b := open(t, shared.ClientURL(), jetstream.Config{})
+	s := subscribe(t, b, "g", 1, "t")
+	size, refused := 1<<20, 0
+	for ; ; size -= 256 {
+		err := b.Publish(t.Context(), "t", make([]byte, size))
+		if err == nil {
+			break
+		}
+		if refused++; !errors.Is(err, messaging.ErrInvalid) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	if err := receive(t, s).Retry(t.Context(), 0, errors.New("later")); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, s).DeadLetter(t.Context(), errors.New(strings.Repeat("ñ", 4<<10))); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.Redrive(t.Context(), "g", 10); n != 1 || err != nil {
+		t.Fatalf("redrive: %d, %v", n, err)
+	}
+	if d := receive(t, s); len(d.Envelope().Body) != size || d.Attempt() != 1 || d.Ack(t.Context()) != nil {
+		t.Errorf("%d bytes come, want %d", len(d.Envelope().Body), size)
+	}
+	if err := s.Close(); err != nil || refused == 0 {
+		t.Errorf("close: %v; %d sizes were refused", err, refused)
+	}
+}
+
+// A wrong password and a missing permission are an ErrPermission; no password is in errors or logs.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	srv := own(t, &server.Options{Users: []*server.User{
+		{Username: "all", Password: "s3cret"},
+		{Username: "some", Password: "s3cret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"some.forbidden", "$JS.API.CONSUMER.>"}}}},
+	}})
+	host := srv.Addr().String()
+	out := &logs{}
+	logger := slog.New(slog.NewTextHandler(out, nil))
+	check := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, jetstream.ErrPermission) || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "wr0ng") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	wrong := open(t, "nats://all:wr0ng@"+host, jetstream.Config{Logger: logger})
+	check("a wrong password", wrong.Publish(t.Context(), "t", 1))
+	_, err := wrong.Subscribe(t.Context(), messaging.Subscription{Group: "g"})
+	check("a wrong password", err)
+	check("a wrong password", wrong.Health(t.Context()))
+
+	some := open(t, "nats://some:s3cret@"+host, jetstream.Config{Logger: logger, Stream: "some"})
+	if err := some.Publish(t.Context(), "allowed", 1); err != nil {
+		t.Error(err)
+	}
+	check("a topic", some.Publish(t.Context(), "forbidden", 1))
+	_, err = some.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
+	check("the making of consumers", err)
+	if s := out.String(); s == "" || strings.Contains(s, "s3cret") || strings.Contains(s, "wr0ng") {
+		t.Errorf("logged: %s", s)
+	}
+}
+
+// A server that is down at first is waited for, and no longer than the context.
+func TestDownAtStart(t *testing.T) {
+	t.Parallel()
+	port := ports(t, 1)[0]
+	b := open(t, "nats://127.0.0.1:"+port, jetstream.Config{Reconnect: messaging.Constant(10 * time.Millisecond)})
+	for what, err := range map[string]error{"publish": b.Publish(within(t, 50*time.Millisecond), "t", 1), "health": b.Health(within(t, 50*time.Millisecond))} {
+		if !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.Publish(t.Context(), "t", 1) }()
+	o := &server.Options{}
+	if _, err := fmt.Sscan(port, &o.Port); err != nil {
+		t.Fatal(err)
+	}
+	own(t, o)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TLS, and credentials of an account that an operator has signed.
+func TestTLSAndCredentials(t *testing.T) {
+	t.Parallel()
+	cert, pool := certificate(t)
+	operator, account, system, user := key(t, nkeys.CreateOperator), key(t, nkeys.CreateAccount), key(t, nkeys.CreateAccount), key(t, nkeys.CreateUser)
+	claims := jwt.NewAccountClaims(public(t, account))
+	claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
+	signed := must(t)(claims.Encode(operator))
+	oc := jwt.NewOperatorClaims(public(t, operator))
+	oc.SystemAccount = public(t, system)
+	sys := must(t)(jwt.NewAccountClaims(public(t, system)).Encode(operator))
+	resolver := &server.MemAccResolver{}
+	if err := errors.Join(resolver.Store(public(t, account), signed), resolver.Store(public(t, system), sys)); err != nil {
+		t.Fatal(err)
+	}
+	srv := own(t, &server.Options{TrustedOperators: []*jwt.OperatorClaims{oc}, AccountResolver: resolver, SystemAccount: public(t, system),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := jwt.FormatUserConfig(must(t)(jwt.NewUserClaims(public(t, user)).Encode(account)), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "user.creds")
+	if err := os.WriteFile(file, creds, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := "tls://" + srv.Addr().String()
+	b := open(t, url, jetstream.Config{TLS: &tls.Config{RootCAs: pool}, Credentials: file})
+	if err := b.Publish(within(t, patience), "t", 1); err != nil {
+		t.Error(err)
+	}
+	untrusted := open(t, url, jetstream.Config{TLS: &tls.Config{RootCAs: x509.NewCertPool()}, Credentials: file})
+	if err := untrusted.Publish(within(t, 200*time.Millisecond), "t", 1); !errors.Is(err, messaging.ErrBlocked) {
+		t.Errorf("a server that is not trusted: %v", err)
+	}
+	anonymous := open(t, url, jetstream.Config{TLS: &tls.Config{RootCAs: pool}})
+	if err := anonymous.Publish(within(t, patience), "t", 1); !errors.Is(err, jetstream.ErrPermission) {
+		t.Errorf("without credentials: %v", err)
+	}
+}
+
+func key(t *testing.T, create func() (nkeys.KeyPair, error)) nkeys.KeyPair {
+	t.Helper()
+	k, err := create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func public(t *testing.T, k nkeys.KeyPair) string {
+	t.Helper()
+	return must(t)(k.PublicKey())
+}
+
+func must(t *testing.T) func(string, error) string {
+	return func(s string, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+}
+
+// certificate returns one for loopback that signs itself.
+func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	return srv.TLS.Certificates[0], pool
+}
