@@ -19,7 +19,7 @@ type metrics struct {
 	operation  *prometheus.HistogramVec
 }
 
-func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, buckets []float64) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -40,9 +40,13 @@ func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.requests, m.duration, m.inProgress, m.depTime, m.depErrors, m.operation,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		errs = append(errs, reg.Register(c))
+	}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		_ = reg.Register(c) // fails where the registry has them, as the default one does
 	}
 	return m, errors.Join(errs...)
 }

@@ -23,7 +23,7 @@ var otel = append([]string{"go.opentelemetry.io/otel$"}, otelAPI...)
 
 // shared are the parts that every package may use.
 var shared = []string{
-	module + "internal/backoff", module + "internal/correlation", module + "internal/groupcommit", module + "internal/httpcheck", module + "internal/id", module + "internal/jsoncheck",
+	module + "internal/backoff", module + "internal/correlation", module + "internal/errclass", module + "internal/groupcommit", module + "internal/httpcheck", module + "internal/id", module + "internal/jsoncheck",
 	module + "internal/problem",
 	module + "internal/secret", "github.com/google/uuid", "github.com/cenkalti/backoff/v4",
 }
@@ -103,7 +103,8 @@ func TestPackages(t *testing.T) {
 		"authn/mongotokens":  slices.Concat(otel, shared, mongo, jwt, under("authn")),
 		"authn/vaultkeys":    slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 
-		"observability": slices.Concat(otel, shared, prometheus),
+		"observability":          slices.Concat(otel, shared, prometheus),
+		"observability/grpcotel": slices.Concat(otel, shared, prometheus, grpc, under("observability"), []string{"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"}),
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()
