@@ -334,3 +334,22 @@ func scrape(t *testing.T, url string, have map[string]map[string]bool) {
 		t.Fatalf("%s: %d %v", url, res.StatusCode, err)
 	}
 }
+
+// Exemplars need three things: Prometheus keeps them, panels ask for them, and Grafana knows where their traces are.
+func TestExemplarsLeadToTraces(t *testing.T) {
+	if !strings.Contains(string(read(t, "compose.yaml")), "--enable-feature=exemplar-storage") {
+		t.Error("Prometheus keeps no exemplars")
+	}
+	if !strings.Contains(string(read(t, "observe/grafana/dashboards/services.json")), `"exemplar": true`) {
+		t.Error("no panel asks for exemplars")
+	}
+	linked := false
+	for _, d := range decode(t, "datasources.yml", read(t, "observe/grafana/provisioning/datasources/datasources.yml"))[0].list("datasources") {
+		for _, to := range object(d.(map[string]any)).list("jsonData", "exemplarTraceIdDestinations") {
+			linked = linked || object(to.(map[string]any)).text("datasourceUid") == "jaeger" && object(to.(map[string]any)).text("name") == "trace_id"
+		}
+	}
+	if !linked {
+		t.Error("Grafana does not know where the traces of exemplars are")
+	}
+}

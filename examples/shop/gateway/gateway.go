@@ -60,7 +60,7 @@ func build(_ context.Context, s *platform.Service) error {
 		}
 	}
 	gw, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true, PublicDocuments: true,
-		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
+		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
