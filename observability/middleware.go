@@ -35,6 +35,7 @@ type request struct {
 	start  time.Time
 	method string
 	outer  http.Header // what outer middleware had set
+	id     [1]string   // the value of the correlation header
 	span   trace.Span
 	done   bool // the handler has returned
 
@@ -103,7 +104,8 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 	}
 	ctx = correlation.With(ctx, id)
 	h := q.w.Header()
-	h[correlationKey] = []string{id}
+	q.id[0] = id
+	h[correlationKey] = q.id[:]
 	if len(h) > 1 {
 		q.outer = h.Clone()
 	}
