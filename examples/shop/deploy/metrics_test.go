@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"net"
@@ -352,4 +353,34 @@ func TestExemplarsLeadToTraces(t *testing.T) {
 	if !linked {
 		t.Error("Grafana does not know where the traces of exemplars are")
 	}
+}
+
+var writeRule = flag.Bool("write", false, "write observe/prometheusrule.yaml anew")
+
+// The operator's resource has the groups of all rule files, in their order.
+func TestPrometheusRuleHasTheRules(t *testing.T) {
+	const name = "observe/prometheusrule.yaml"
+	want := "# Made from rules/*.yml: go test ./examples/shop/deploy -run PrometheusRule -write\n" +
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: shop\nspec:\n  groups:\n"
+	for _, file := range glob(t, "observe/rules/*.yml") {
+		_, groups, found := strings.Cut(string(read(t, file)), "groups:\n")
+		if !found {
+			t.Fatalf("%s has no groups", file)
+		}
+		for line := range strings.Lines(groups) {
+			if line != "\n" {
+				line = "  " + line
+			}
+			want += line
+		}
+	}
+	if *writeRule {
+		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(read(t, name)) != want {
+		t.Errorf("%s does not have the rules: go test ./examples/shop/deploy -run PrometheusRule -write", name)
+	}
+	decode(t, name, []byte(want))
 }
