@@ -120,3 +120,6 @@ kind: ## make a local cluster with kind, with the shop in it, and play the demon
 $(BIN)/protoc-gen-go: go.mod
 	$(GO) build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
 	@touch $@
+
+# The tools by their short names: make bin/kustomize
+bin/%: $(BIN)/% ;
