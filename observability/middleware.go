@@ -246,8 +246,9 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 	}
 	endpoint, silent, attrs := q.end(r)
 	if !silent {
-		t.count(ctx, q, endpoint, status)
-		t.log(ctx, q, r, endpoint, status, p, attrs)
+		now := time.Now()
+		t.count(ctx, q, endpoint, status, now.Sub(q.start))
+		t.log(ctx, q, r, endpoint, status, p, attrs, now)
 	}
 	t.endSpan(q, r, endpoint, status, p)
 	if p != nil && p.abort && p.value != nil {
@@ -255,11 +256,14 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 	}
 }
 
-func (t *Telemetry) count(ctx context.Context, q *request, endpoint string, status int) {
-	t.metrics.requests.WithLabelValues(q.method, endpoint, statusLabel(status)).Inc()
-	if !q.w.hijacked { // a WebSocket's life is no request's duration
-		observe(ctx, t.metrics.duration.WithLabelValues(q.method, endpoint), time.Since(q.start))
+func (t *Telemetry) count(ctx context.Context, q *request, endpoint string, status int, took time.Duration) {
+	if q.w.hijacked { // a WebSocket's life is no request's duration
+		t.metrics.requests.WithLabelValues(q.method, endpoint, statusLabel(status)).Inc()
+		return
 	}
+	s := t.metrics.of(q.method, endpoint, statusLabel(status))
+	s.requests.Inc()
+	observe(ctx, s.duration, took)
 }
 
 // observe adds a value to a histogram, with the trace as its exemplar when that is recorded.
@@ -281,6 +285,7 @@ func (t *Telemetry) log(
 	status int,
 	p *panicked,
 	attrs []slog.Attr,
+	now time.Time,
 ) {
 	level := slog.LevelInfo
 	quiet := slices.Contains(t.cfg.QuietPaths, r.URL.Path)
@@ -295,13 +300,13 @@ func (t *Telemetry) log(
 	if !t.handler.Enabled(ctx, level) {
 		return
 	}
-	rec := slog.NewRecord(time.Now(), level, "request", 0)
+	rec := slog.NewRecord(now, level, "request", 0)
 	path := r.URL.Path
 	if len(path) > maxPath {
 		path = path[:maxPath]
 	}
 	rec.AddAttrs(slog.String("method", q.method), slog.String("path", path), slog.String("endpoint", endpoint),
-		slog.Int("status", status), slog.Float64("duration_ms", float64(time.Since(q.start).Microseconds())/1000),
+		slog.Int("status", status), slog.Float64("duration_ms", float64(now.Sub(q.start).Microseconds())/1000),
 		slog.Int64("bytes", q.w.bytes))
 	if t.cfg.TrustedProxies != nil {
 		rec.AddAttrs(slog.String("client_address", t.clientAddress(r)))
