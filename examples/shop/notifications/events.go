@@ -107,7 +107,7 @@ func (in *inbound) store(ctx context.Context, e messaging.Envelope, userID, emai
 	n, err := in.notifications.Create(ctx, Notification{UserID: userID, OrderID: orderID, Event: e.Type, Recipient: email,
 		Subject: subject, Text: text, Status: in.status, DueAt: time.Now(), CorrelationID: observability.CorrelationID(ctx)})
 	if err == nil {
-		in.log.DebugContext(ctx, "notification written", "notification", n.ID, "event", e.Type, "order_id", orderID)
+		in.log.InfoContext(ctx, "notification written", "notification", n.ID, "event", e.Type, "order_id", orderID)
 	}
 	return err
 }
