@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 cluster=sillar-shop
 namespace=shop-dev
+folder=secrets
 kubectl() { command kubectl --context "kind-$cluster" "$@"; }
 
 # forward runs a command with the gateway at 127.0.0.1:18080.
@@ -34,7 +35,7 @@ up)
   kind load docker-image --name $cluster sillar-shop:dev
   ./secrets.sh
   kubectl create namespace $namespace --dry-run=client -o yaml | kubectl apply -f -
-  kubectl -n $namespace create secret generic shop-common --from-file=service-secret=secrets/service_secret \
+  kubectl -n $namespace create secret generic shop-common --from-file=service-secret=$folder/service_secret \
     --from-file=broker=secrets/broker --dry-run=client -o yaml | kubectl apply -f -
   kubectl -n $namespace create secret generic shop-rabbitmq --from-file=user.conf=secrets/rabbitmq_user.conf \
     --dry-run=client -o yaml | kubectl apply -f -
