@@ -28,7 +28,7 @@ services-down: ## stop the servers that `services` started
 # A server that does not come up stops nothing here: `tools/services env` leaves it out, and its tests are skipped and say
 # so, or fail where SILLAR_REQUIRE_SERVICES is set. Neither waits for it.
 .PHONY: test
-test: $(BIN)/kustomize ## run all tests with -race against real servers
+test: $(BIN)/kustomize $(BIN)/kubectl-validate $(BIN)/crds ## run all tests with -race against real servers
 	-tools/services up
 	eval "$$(tools/services env)" && PATH="$(BIN):$$PATH" $(GO) test -race -timeout $(TIMEOUT) ./...
 	$(GO) test -run 'Explore|Finds|Replay|EverySchedule' ./saga/sagatest ./examples/shop/orders # two faults a schedule: too slow under -race
@@ -51,7 +51,8 @@ fmt: $(BIN)/golangci-lint ## format the code
 	$(BIN)/golangci-lint fmt ./...
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint docs generated ## formatting, module files, vet and linters, links, generated code
+lint: $(BIN)/golangci-lint $(BIN)/actionlint docs generated ## formatting, module files, vet and linters, workflows, links, generated code
+	$(BIN)/actionlint .github/workflows/*.yml
 	$(GO) mod tidy -diff
 	$(GO) -C benchmarks mod tidy -diff
 	$(GO) vet -tags live ./authn/secrets/vault # which no run of all tests compiles
@@ -95,7 +96,30 @@ $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/buf $(BIN)/protoc-gen-go-grpc $(B
 	$(GO) -C tools build -o $@ $(PACKAGE)
 	@touch $@
 
+# A module of its own, tools/deploy: these need older versions of what the others need.
+$(BIN)/actionlint: PACKAGE := github.com/rhysd/actionlint/cmd/actionlint
+$(BIN)/kubectl-validate: PACKAGE := sigs.k8s.io/kubectl-validate
+$(BIN)/actionlint $(BIN)/kubectl-validate: tools/deploy/go.mod
+	$(GO) -C tools/deploy build -o $@ $(PACKAGE)
+	@touch $@
+
+# The schemas of what clusters do not have by themselves, from the modules of their projects.
+CRDS := sigs.k8s.io/gateway-api@v1.4.0 github.com/prometheus-operator/prometheus-operator@v0.85.0
+$(BIN)/crds: Makefile
+	@mkdir -p $@
+	@cd $(BIN) && for m in $(CRDS); do dir=$$(GOFLAGS=-mod=mod $(GO) mod download -json $$m | sed -n 's/.*"Dir": "\(.*\)",*/\1/p'); \
+		cp -f "$$dir"/config/crd/standard/*_gateways.yaml "$$dir"/config/crd/standard/*_httproutes.yaml $@/ 2>/dev/null || \
+		cp -f "$$dir"/example/prometheus-operator-crd/*_podmonitors.yaml "$$dir"/example/prometheus-operator-crd/*_prometheusrules.yaml $@/; done
+	@chmod u+w $@/* && touch $@
+
+.PHONY: kind
+kind: ## make a local cluster with kind, with the shop in it, and play the demonstration there
+	examples/shop/deploy/kind.sh
+
 # Built from the library's own go.mod: the generator and the runtime are one version.
 $(BIN)/protoc-gen-go: go.mod
 	$(GO) build -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
 	@touch $@
+
+# The tools by their short names: make bin/kustomize
+bin/%: $(BIN)/% ;

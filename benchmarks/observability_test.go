@@ -37,6 +37,7 @@ func serves(b *testing.B, name string, h http.Handler) {
 		b.RunParallel(func(p *testing.PB) {
 			r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
 			for p.Next() {
+				w.h = http.Header{} // as a server gives each request
 				h.ServeHTTP(w, r)
 			}
 		})

@@ -81,6 +81,8 @@ type Config struct {
 
 	// Logger logs every request. Default: slog.Default().
 	Logger *slog.Logger
+	// NoAccessLog leaves out the line for each request, where middleware around the gateway writes one. Default: false.
+	NoAccessLog bool
 	// PublicEdge is for gateways that untrusted clients call: a client's trace context becomes a link, not a parent, so
 	// that clients do not decide what is sampled, and baggage is dropped. Where middleware around the gateway makes the
 	// request's span, that decides.

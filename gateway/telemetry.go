@@ -31,6 +31,7 @@ type telemetry struct {
 	propagator propagation.TextMapPropagator
 	duration   metric.Float64Histogram
 	publicEdge bool
+	quiet      bool // no line for each request
 	ids        bool // the handler of logger does not add the correlation id
 	standard   bool // the propagator is the default one
 
@@ -70,6 +71,7 @@ func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
 		propagator: cfg.Propagator,
 		duration:   d,
 		publicEdge: cfg.PublicEdge,
+		quiet:      cfg.NoAccessLog,
 		standard:   standard,
 		ids:        adds == nil || !adds.AddsCorrelationID(),
 	}, nil
@@ -240,7 +242,7 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 		span.End()
 	}
 	t.duration.Record(ctx, took.Seconds(), t.attributes(mark{r.Pattern, method(r.Method), status}))
-	if t.logger.Enabled(ctx, slog.LevelInfo) {
+	if !t.quiet && t.logger.Enabled(ctx, slog.LevelInfo) {
 		t.log(
 			ctx,
 			slog.LevelInfo,

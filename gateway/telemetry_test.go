@@ -233,3 +233,23 @@ func echoingH2C(t *testing.T) string {
 	t.Cleanup(s.Close)
 	return strings.Replace(s.URL, "http:", "h2c:", 1)
 }
+
+// The middleware around a gateway writes a line for each request; the gateway's own would be the second.
+func TestNoAccessLogLeavesOutTheLineOfEachRequest(t *testing.T) {
+	for _, off := range []bool{false, true} {
+		var out logs
+		gw, err := gateway.New(gateway.Config{
+			Anonymous:   true,
+			NoAccessLog: off,
+			Logger:      slog.New(slog.NewJSONHandler(&out, nil)),
+			Routes:      []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gw.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/none", nil))
+		if got := strings.Contains(out.String(), "gateway: request"); got == off {
+			t.Errorf("NoAccessLog %v: a line is written: %v", off, got)
+		}
+	}
+}

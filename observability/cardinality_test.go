@@ -56,7 +56,7 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	}
 	send("POST", "example.test", "/hosted")
 
-	families, err := tel.Registry.Gather()
+	families, err := tel.Gatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

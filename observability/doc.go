@@ -11,14 +11,18 @@
 //	order, err := observability.TrackDependency(ctx, "mongodb", "get_order", func(ctx context.Context) (Order, error) { ... })
 //
 // Spans go where Config.SpanExporters says; package otlp makes them from the environment. Package health answers
-// probes and takes the service down in order.
+// probes and takes the service down in order. Package grpcotel is the same for gRPC.
+//
+// Routes are named by Mux. A plain http.ServeMux works too, by Routes where something in between copies the request, such
+// as http.TimeoutHandler. Handlers of other routers, such as chi and gorilla/mux, call SetRoute. AddLogAttrs adds fields to
+// the access log. Config.Registerer may be prometheus.DefaultRegisterer.
 //
 // # Guarantees
 //
 //   - New touches nothing global: several services may live in one process. InstallGlobals does, and Setup is both.
 //   - Middleware is one pass: correlation id, span, http_requests_total, http_request_duration_seconds,
 //     http_requests_in_progress and an access log. The endpoint is the pattern that was registered, whole; what matches
-//     none is "unmatched". Series never grow with what clients send.
+//     none is "unmatched". Series never grow with what clients send. Installed twice, it counts once.
 //   - A panic is a 500 in the answer, the metric, the span and the log. When part of an answer is out already, the
 //     connection is cut. http.ErrAbortHandler goes through.
 //   - Handlers see exactly the optional interfaces of the server's ResponseWriter.
@@ -28,7 +32,8 @@
 //
 // # What it does not do
 //
-// It collects no logs and has no dashboards; docs/telemetry.md lists all that the library tells, with queries. With a
-// plain http.ServeMux in place of Mux, the endpoint is the innermost pattern whose mux saw the middleware's own
-// request: http.StripPrefix and middleware that copies the request hide it.
+// It collects no logs and sends none over OTLP: lines go to a writer, and an agent such as the OpenTelemetry Collector
+// reads them there, so that a crash loses none of them. It has no dashboards; docs/telemetry.md lists all that the library
+// reports, with queries. With a plain http.ServeMux and without Routes, the endpoint is the innermost pattern whose mux saw
+// the middleware's own request: http.StripPrefix and middleware that copies the request hide it.
 package observability

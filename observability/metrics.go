@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,9 +18,36 @@ type metrics struct {
 	depTime    *prometheus.HistogramVec
 	depErrors  *prometheus.CounterVec
 	operation  *prometheus.HistogramVec
+
+	mu    sync.RWMutex
+	known map[seriesKey]*series
 }
 
-func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
+// series are those of one kind of request: looking them up by their labels takes as long as all else.
+type series struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
+type seriesKey struct{ method, endpoint, status string }
+
+// of returns the series of a request. There are as many as those of requests.
+func (m *metrics) of(method, endpoint, status string) *series {
+	key := seriesKey{method, endpoint, status}
+	m.mu.RLock()
+	s := m.known[key]
+	m.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	s = &series{m.requests.WithLabelValues(method, endpoint, status), m.duration.WithLabelValues(method, endpoint)}
+	m.mu.Lock()
+	m.known[key] = s
+	m.mu.Unlock()
+	return s
+}
+
+func newMetrics(reg prometheus.Registerer, buckets []float64) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -27,6 +55,7 @@ func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
 	}
 	m := &metrics{
+		known:    map[seriesKey]*series{},
 		requests: counter("http_requests_total", "Total number of HTTP requests", "method", "endpoint", "status"),
 		duration: histogram("http_request_duration_seconds", "HTTP request duration in seconds", "method", "endpoint"),
 		inProgress: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -40,9 +69,13 @@ func newMetrics(reg *prometheus.Registry, buckets []float64) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.requests, m.duration, m.inProgress, m.depTime, m.depErrors, m.operation,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		errs = append(errs, reg.Register(c))
+	}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		_ = reg.Register(c) // fails where the registry has them, as the default one does
 	}
 	return m, errors.Join(errs...)
 }

@@ -8,8 +8,11 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,21 +28,25 @@ import (
 
 // request is what is noted about a request while it is served.
 type request struct {
-	tel         *Telemetry
-	w           writer
-	fhr         withFHR
-	f           withF
-	start       time.Time
-	method      string
-	route       string      // joined pattern of the muxes that matched
-	pattern     string      // that of the last of them
-	patternPath string      // the path that it saw
-	stripped    string      // the patterns of what has been stripped before it
-	noted       bool        // a Mux is in the chain
-	silent      bool        // not counted, not logged
-	outer       http.Header // what outer middleware had set
-	span        trace.Span
-	done        bool // the handler has returned
+	tel    *Telemetry
+	w      writer
+	fhr    withFHR
+	f      withF
+	start  time.Time
+	method string
+	outer  http.Header // what outer middleware had set
+	id     [1]string   // the value of the correlation header
+	span   trace.Span
+	done   bool // the handler has returned
+
+	mu          sync.Mutex // handlers under http.TimeoutHandler may run after the request has ended
+	route       string     // joined pattern of the muxes that matched
+	pattern     string     // that of the last of them
+	patternPath string     // the path that it saw
+	stripped    string     // the patterns of what has been stripped before it
+	noted       bool       // a Mux is in the chain
+	silent      bool       // not counted, not logged
+	attrs       []slog.Attr
 }
 
 type requestKey struct{}
@@ -56,9 +63,14 @@ const statusAborted = 499
 const maxPath = 512
 
 // Middleware gives each request its correlation id, span, metrics and access log, and turns a panic into a 500. The
-// context of the request carries t.
+// context of the request carries t. Inside another Middleware of the same Telemetry it only calls next, so that a request
+// counts once.
 func (t *Telemetry) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if q := requestFrom(r.Context()); q != nil && q.tel == t {
+			next.ServeHTTP(w, r)
+			return
+		}
 		q := &request{tel: t, start: time.Now(), method: methodLabel(r.Method)}
 		q.w.ResponseWriter = w
 		ctx := t.enter(q, r)
@@ -92,7 +104,8 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 	}
 	ctx = correlation.With(ctx, id)
 	h := q.w.Header()
-	h[correlationKey] = []string{id}
+	q.id[0] = id
+	h[correlationKey] = q.id[:]
 	if len(h) > 1 {
 		q.outer = h.Clone()
 	}
@@ -119,6 +132,38 @@ func (t *Telemetry) enter(q *request, r *http.Request) context.Context {
 // traced reports whether a request has a span.
 func (t *Telemetry) traced(r *http.Request) bool {
 	return !slices.Contains(t.cfg.QuietPaths, r.URL.Path) && (t.cfg.Filter == nil || t.cfg.Filter(r))
+}
+
+// clientAddress returns the address of the client, behind the proxies that are trusted.
+func (t *Telemetry) clientAddress(r *http.Request) string {
+	client := hostOf(r.RemoteAddr)
+	if !t.trusts(client) {
+		return client
+	}
+	chain := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(chain) {
+		a, err := netip.ParseAddr(hostOf(strings.TrimSpace(hop)))
+		if err != nil { // what stands before it comes from who wrote this
+			break
+		}
+		client = a.Unmap().String()
+		if !t.trusts(client) {
+			break
+		}
+	}
+	return client
+}
+
+// trusts reports whether an address is that of a trusted proxy.
+func (t *Telemetry) trusts(address string) bool {
+	if len(t.cfg.TrustedProxies) == 0 {
+		return false
+	}
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(t.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 // hostOf returns an address without its port.
@@ -199,10 +244,11 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 	if p == nil && status >= 500 && errors.Is(ctx.Err(), context.Canceled) { // of a client that has left
 		status = statusAborted
 	}
-	endpoint := q.endpoint(r)
-	if !q.silent {
-		t.count(ctx, q, endpoint, status)
-		t.log(ctx, q, r, endpoint, status, p)
+	endpoint, silent, attrs := q.end(r)
+	if !silent {
+		now := time.Now()
+		t.count(ctx, q, endpoint, status, now.Sub(q.start))
+		t.log(ctx, q, r, endpoint, status, p, attrs, now)
 	}
 	t.endSpan(q, r, endpoint, status, p)
 	if p != nil && p.abort && p.value != nil {
@@ -210,11 +256,14 @@ func (t *Telemetry) leave(ctx context.Context, q *request, r *http.Request, p *p
 	}
 }
 
-func (t *Telemetry) count(ctx context.Context, q *request, endpoint string, status int) {
-	t.metrics.requests.WithLabelValues(q.method, endpoint, statusLabel(status)).Inc()
-	if !q.w.hijacked { // a WebSocket's life is no request's duration
-		observe(ctx, t.metrics.duration.WithLabelValues(q.method, endpoint), time.Since(q.start))
+func (t *Telemetry) count(ctx context.Context, q *request, endpoint string, status int, took time.Duration) {
+	if q.w.hijacked { // a WebSocket's life is no request's duration
+		t.metrics.requests.WithLabelValues(q.method, endpoint, statusLabel(status)).Inc()
+		return
 	}
+	s := t.metrics.of(q.method, endpoint, statusLabel(status))
+	s.requests.Inc()
+	observe(ctx, s.duration, took)
 }
 
 // observe adds a value to a histogram, with the trace as its exemplar when that is recorded.
@@ -228,7 +277,16 @@ func observe(ctx context.Context, o prometheus.Observer, d time.Duration) {
 	o.Observe(d.Seconds())
 }
 
-func (t *Telemetry) log(ctx context.Context, q *request, r *http.Request, endpoint string, status int, p *panicked) {
+func (t *Telemetry) log(
+	ctx context.Context,
+	q *request,
+	r *http.Request,
+	endpoint string,
+	status int,
+	p *panicked,
+	attrs []slog.Attr,
+	now time.Time,
+) {
 	level := slog.LevelInfo
 	quiet := slices.Contains(t.cfg.QuietPaths, r.URL.Path)
 	switch {
@@ -242,14 +300,21 @@ func (t *Telemetry) log(ctx context.Context, q *request, r *http.Request, endpoi
 	if !t.handler.Enabled(ctx, level) {
 		return
 	}
-	rec := slog.NewRecord(time.Now(), level, "request", 0)
+	rec := slog.NewRecord(now, level, "request", 0)
 	path := r.URL.Path
 	if len(path) > maxPath {
 		path = path[:maxPath]
 	}
 	rec.AddAttrs(slog.String("method", q.method), slog.String("path", path), slog.String("endpoint", endpoint),
-		slog.Int("status", status), slog.Float64("duration_ms", float64(time.Since(q.start).Microseconds())/1000),
+		slog.Int("status", status), slog.Float64("duration_ms", float64(now.Sub(q.start).Microseconds())/1000),
 		slog.Int64("bytes", q.w.bytes))
+	if t.cfg.TrustedProxies != nil {
+		rec.AddAttrs(slog.String("client_address", t.clientAddress(r)))
+	}
+	if t.cfg.AccessLog != nil {
+		rec.AddAttrs(t.cfg.AccessLog(r)...)
+	}
+	rec.AddAttrs(attrs...)
 	if p != nil && p.stack != nil {
 		rec.AddAttrs(slog.String("panic", fmt.Sprint(p.value)), slog.String("stack", string(p.stack)))
 	}
@@ -285,7 +350,7 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 	q.span.SetAttributes(
 		attribute.String("http.request.method", method), attribute.String("url.path", path),
 		attribute.String("url.scheme", scheme), attribute.Int("http.response.status_code", status),
-		attribute.String("server.address", hostOf(r.Host)), attribute.String("client.address", hostOf(r.RemoteAddr)),
+		attribute.String("server.address", hostOf(r.Host)), attribute.String("client.address", t.clientAddress(r)),
 	)
 	if status >= 500 {
 		q.span.SetStatus(codes.Error, "")

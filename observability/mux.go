@@ -1,6 +1,7 @@
 package observability
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 )
@@ -40,13 +41,17 @@ func (m *Mux) Handler(r *http.Request) (http.Handler, string) { return m.mux.Han
 // ServeHTTP implements http.Handler.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if q := requestFrom(r.Context()); q != nil {
+		q.mu.Lock()
 		q.noted = true // what matches nothing here is unmatched, whatever stands in Request.Pattern
+		q.mu.Unlock()
 	}
 	m.mux.ServeHTTP(w, r)
 }
 
 // note joins a matched pattern to what outer muxes have matched. path is the path that this mux saw.
 func (q *request) note(pattern, path string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	outer, outerPath := q.pattern, q.patternPath
 	q.pattern, q.patternPath = pattern, path
 	switch {
@@ -81,6 +86,13 @@ func patternPath(pattern string) string {
 		pattern = pattern[i:]
 	}
 	return strings.TrimSuffix(pattern, "{$}")
+}
+
+// end returns what has been noted about a request: its endpoint, whether it is silent, and its log fields.
+func (q *request) end(r *http.Request) (endpoint string, silent bool, attrs []slog.Attr) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.endpoint(r), q.silent, q.attrs
 }
 
 // endpoint returns the route for metrics and spans. Without a Mux it is what http.ServeMux left in r: the innermost

@@ -16,7 +16,7 @@ type spanCounts struct {
 	sent, failed, dropped prometheus.Counter
 }
 
-func newSpanCounts(reg *prometheus.Registry) (spanCounts, error) {
+func newSpanCounts(reg prometheus.Registerer) (spanCounts, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "observability_spans_total", Help: "Spans that were sent to the exporters, failed there, or were dropped from a full queue",
 	}, []string{"result"})

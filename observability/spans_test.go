@@ -20,7 +20,7 @@ import (
 // spanTotals are the values of observability_spans_total.
 func spanTotals(t *testing.T, tel *observability.Telemetry) map[string]int {
 	t.Helper()
-	families, err := tel.Registry.Gather()
+	families, err := tel.Gatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

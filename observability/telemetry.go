@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -46,8 +47,22 @@ type Config struct {
 
 	// LogLevel is the least level that is logged; a *slog.LevelVar can change it later. Default Info.
 	LogLevel slog.Leveler
-	// LogWriter takes the JSON lines, one Write a line. Default os.Stdout.
+	// LogWriter takes the lines, one Write a line. Default os.Stdout.
 	LogWriter io.Writer
+	// LogText writes key=value lines, for terminals. Default JSON.
+	LogText bool
+	// LogReplaceAttr changes, renames or removes what is logged, as LogConfig.ReplaceAttr does. Default none.
+	LogReplaceAttr func(groups []string, a slog.Attr) slog.Attr
+	// AccessLog returns further fields of the line that a request writes when it has ended. A handler adds its own with
+	// AddLogAttrs. Default none.
+	AccessLog func(r *http.Request) []slog.Attr
+
+	// Registerer takes all metrics; it may be prometheus.DefaultRegisterer. Each Telemetry needs one of its own, or labels
+	// of its own: prometheus.WrapRegistererWith. Metrics stay in it after Shutdown. Default: a new registry.
+	Registerer prometheus.Registerer
+	// Gatherer is what MetricsHandler and Push read. Default: Registerer, where it is also a Gatherer as a registry is;
+	// prometheus.DefaultGatherer otherwise.
+	Gatherer prometheus.Gatherer
 
 	// SpanExporters take the spans, package otlp makes them. None: tracing is off, and trace ids from outside are only
 	// passed on. They belong to this Telemetry, whose Shutdown ends them: several in one process need exporters of their
@@ -69,6 +84,11 @@ type Config struct {
 	// nobody outside decides what is sampled, and baggage is dropped.
 	PublicEdge bool
 
+	// TrustedProxies are the networks of the proxies in front of the service. For a request from one of them, the client is
+	// the last address in X-Forwarded-For that none of them has: in client.address of spans, and in client_address of the
+	// access log, which is written where TrustedProxies is set. Default none: the client is the peer of the connection.
+	TrustedProxies []netip.Prefix
+
 	// Buckets of the duration histograms, in seconds. Default prometheus.DefBuckets.
 	Buckets []float64
 	// QuietPaths are paths whose requests are logged only when they fail, and have no span. Default /metrics, /health and
@@ -86,12 +106,14 @@ type Telemetry struct {
 	Logger *slog.Logger
 	// TracerProvider makes tracers. With no exporters it records nothing.
 	TracerProvider trace.TracerProvider
-	// MeterProvider makes instruments that end in Registry.
+	// MeterProvider makes instruments that end in Registerer.
 	MeterProvider metric.MeterProvider
 	// Propagator carries ids between services.
 	Propagator propagation.TextMapPropagator
-	// Registry holds all metrics, and takes the program's own.
-	Registry *prometheus.Registry
+	// Registerer takes the program's own metrics beside those of this package.
+	Registerer prometheus.Registerer
+	// Gatherer is what MetricsHandler serves.
+	Gatherer prometheus.Gatherer
 
 	cfg      Config
 	handler  slog.Handler
@@ -135,12 +157,33 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.ShutdownTimeout <= 0 {
 		cfg.ShutdownTimeout = 5 * time.Second
 	}
-	t := &Telemetry{cfg: cfg, Propagator: cfg.Propagator, Registry: prometheus.NewRegistry(), fields: fields}
-	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{Service: cfg.Service, Level: cfg.LogLevel})
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.NewRegistry()
+	}
+	if cfg.Gatherer == nil {
+		g, ok := cfg.Registerer.(prometheus.Gatherer)
+		if !ok {
+			g = prometheus.DefaultGatherer
+		}
+		cfg.Gatherer = g
+	}
+	t := &Telemetry{
+		cfg:        cfg,
+		Propagator: cfg.Propagator,
+		Registerer: cfg.Registerer,
+		Gatherer:   cfg.Gatherer,
+		fields:     fields,
+	}
+	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{
+		Service:     cfg.Service,
+		Level:       cfg.LogLevel,
+		Text:        cfg.LogText,
+		ReplaceAttr: cfg.LogReplaceAttr,
+	})
 	t.Logger = slog.New(t.handler)
 	t.promLog = &promLog{log: t.Logger}
 	var err error
-	if t.metrics, err = newMetrics(t.Registry, cfg.Buckets); err != nil {
+	if t.metrics, err = newMetrics(t.Registerer, cfg.Buckets); err != nil {
 		return nil, fmt.Errorf("observability: register metrics: %w", err)
 	}
 	res, err := newResource(ctx, cfg)
@@ -175,7 +218,7 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 }
 
 func (t *Telemetry) meters(res *resource.Resource) error {
-	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(t.Registry), otelprometheus.WithoutScopeInfo())
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(t.Registerer), otelprometheus.WithoutScopeInfo())
 	if err != nil {
 		return fmt.Errorf("observability: make the metrics exporter: %w", err)
 	}
@@ -217,7 +260,7 @@ func (t *Telemetry) traces(res *resource.Resource) error {
 	case !byEnvironment:
 		opts = append(opts, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))
 	}
-	counts, err := newSpanCounts(t.Registry)
+	counts, err := newSpanCounts(t.Registerer)
 	if err != nil {
 		return fmt.Errorf("observability: register metrics: %w", err)
 	}
@@ -266,16 +309,18 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// MetricsHandler serves the registry in Prometheus' formats. Requests to it are neither counted nor logged. A metric
+// MetricsHandler serves the metrics in Prometheus' formats. Requests to it are neither counted nor logged. A metric
 // that cannot be served, because its name or labels contradict another's, is left out, logged once and counted in
 // promhttp_metric_handler_errors_total; all others are served.
 func (t *Telemetry) MetricsHandler() http.Handler {
-	inner := promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, ErrorLog: t.promLog, ErrorHandling: promhttp.ContinueOnError, Registry: t.Registry,
+	inner := promhttp.HandlerFor(t.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorLog: t.promLog, ErrorHandling: promhttp.ContinueOnError, Registry: t.Registerer,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if q := requestFrom(r.Context()); q != nil {
+			q.mu.Lock()
 			q.silent = true
+			q.mu.Unlock()
 		}
 		inner.ServeHTTP(w, r)
 	})
@@ -313,8 +358,11 @@ func (p *promLog) Println(v ...any) {
 // Push sends all metrics to a Pushgateway, with the service as the job: for batch jobs, which end before anybody
 // scrapes them.
 func (t *Telemetry) Push(ctx context.Context, url string) error {
-	if err := push.New(url, t.cfg.Service).Gatherer(t.Registry).PushContext(ctx); err != nil {
+	if err := push.New(url, t.cfg.Service).Gatherer(t.Gatherer).PushContext(ctx); err != nil {
 		return fmt.Errorf("observability: push metrics: %w", err)
 	}
 	return nil
 }
+
+// PublicEdge returns Config.PublicEdge, for packages that make spans of servers of their own.
+func (t *Telemetry) PublicEdge() bool { return t.cfg.PublicEdge }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"go.opentelemetry.io/otel"
+
 	"github.com/sillar-go/sillar/examples/shop/gateway"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/inventory"
@@ -127,6 +129,9 @@ func newAllInOne(ctx context.Context, o *options) (h *allInOne, err error) {
 			o.peers.UsersGRPC = s.Peers.UsersGRPC
 		}
 	}
+	// What belongs to the process and not to one service, such as the broker and the verifiers of tokens, reports at the
+	// gateway.
+	otel.SetMeterProvider(h.services[len(h.services)-1].Tel.MeterProvider)
 	if page != nil {
 		page.Attach(h.services)
 		h.page = true

@@ -57,7 +57,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
 	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
 	f.StringVar(&o.data, "data", "", "folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
-	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., and for users mongodb://.../NAME (default: SQLite in --data)")
+	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several gateways count limits (default: SQLite in --data, and limits in the gateway)")
 	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., or nats://... (JetStream)")
 	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -195,7 +195,9 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		}
 	}
 	if o.admin != "" {
-		if o.admin, err = resolve("first-admin-password", o.admin); err != nil {
+		// A file that is not there means none: manifests name it whether the secret has it or not.
+		ref := o.admin
+		if o.admin, err = resolve("first-admin-password", ref); err != nil && !noFile(ref, err) {
 			return p, err
 		}
 	}
@@ -207,7 +209,7 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		p.config.KeysSecret = []byte(secret)
 	}
 	if o.smtp != "" {
-		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil {
+		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil && !noFile(o.smtp, err) {
 			return p, err
 		}
 	}
@@ -233,6 +235,11 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 	}
 	p.close = append(p.close, p.config.Broker.Close)
 	return p, nil
+}
+
+// noFile reports whether err says that the file of a reference does not exist.
+func noFile(ref string, err error) bool {
+	return strings.HasPrefix(ref, "file:") && errors.Is(err, secrets.ErrNotFound)
 }
 
 func newResolver() (*secrets.Resolver, error) {

@@ -35,7 +35,7 @@ func startPrometheus(t *testing.T, targets map[string]string) string {
 	var config strings.Builder
 	config.WriteString("global: {scrape_interval: 250ms}\nscrape_configs:\n")
 	for job, address := range targets {
-		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q]}]}\n", job, address)
+		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q], labels: {service: %s}}]}\n", job, address, job)
 	}
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
@@ -129,10 +129,14 @@ func TestPrometheusAnswersThePage(t *testing.T) {
 	}
 	open = append(open, "count(up == 1) == 7", `sum(http_requests_total{job="orders", endpoint="/api/v1/orders", method="POST", status="201"}) > 2`,
 		`sum(sillar_messaging_handled_total{outcome="ack"}) > 1`, `min(process_start_time_seconds)`)
+	open = append(open, panels(t)...)
+	open = append(open, `sum(dependency_request_duration_seconds_count{job="payments", dependency_name="payment-processor", status="success"}) > 1`,
+		`sum(business_operation_duration_seconds_count{job="orders", operation="place_order"}) > 1`, `sum(sillar_authn_refused_total) > 0`)
 	token := signIn(t, h.URL(), "ana")
 	last := map[string]error{}
 	for end := time.Now().Add(20 * time.Second); len(open) > 0 && time.Now().Before(end); {
 		_, _ = ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
+		_, _ = ask(t, t.Context(), "not-a-token", "GET", h.URL()+"/orders/api/v1/orders", "")
 		var rest []string
 		for _, q := range open {
 			answer, err := query(prometheus, q)
@@ -153,6 +157,34 @@ func TestPrometheusAnswersThePage(t *testing.T) {
 	if err != nil || len(answer) == 0 || len(answer) > 200 {
 		t.Errorf("%d series of requests, %v", len(answer), err)
 	}
+}
+
+// panels returns the expressions of all dashboards, as Grafana would ask them for this shop.
+func panels(t *testing.T) (exprs []string) {
+	t.Helper()
+	files, err := filepath.Glob("deploy/observe/grafana/dashboards/*.json")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d dashboards, %v", len(files), err)
+	}
+	as := strings.NewReplacer(`job="shop", `, "", `job="shop"`, "", "$__rate_interval", "5s", "$service", ".*", "$saga", ".*", `up{}`, "up")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d struct {
+			Panels []struct{ Targets []struct{ Expr string } }
+		}
+		if err := json.Unmarshal(text, &d); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range d.Panels {
+			for _, target := range p.Targets {
+				exprs = append(exprs, as.Replace(target.Expr))
+			}
+		}
+	}
+	return exprs
 }
 
 // numbers reports whether there is an answer that is a number.

@@ -112,7 +112,8 @@ func TestPackages(t *testing.T) {
 		"authn/mongotokens":  slices.Concat(otel, shared, mongo, jwt, under("authn")),
 		"authn/vaultkeys":    slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 
-		"observability": slices.Concat(otel, shared, prometheus),
+		"observability":          slices.Concat(otel, shared, prometheus),
+		"observability/grpcotel": slices.Concat(otel, shared, prometheus, grpc, under("observability"), []string{"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"}),
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()

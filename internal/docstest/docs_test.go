@@ -79,7 +79,7 @@ func TestFindsDeadLinks(t *testing.T) {
 // TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
 func TestSamples(t *testing.T) {
 	pages := []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md", "docs/coming-from-gorm.md",
-		"docs/coming-from-watermill.md", "docs/testing-your-service.md"}
+		"docs/coming-from-watermill.md", "docs/testing-your-service.md", "docs/coming-from-otelhttp.md"}
 	for _, page := range pages {
 		t.Run(page, func(t *testing.T) { checkSamples(t, page) })
 	}

@@ -84,6 +84,10 @@ func TestKubernetes(t *testing.T) {
 			}
 			checkIngress(t, c)
 			checkPolicies(t, c)
+			if common := c.config("shop-common"); (filepath.Base(overlay) == "prod") && (common.text("data", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" ||
+				common.text("data", "OTEL_TRACES_SAMPLER") == "" || c["PrometheusRule/shop"] == nil || c.config("shop-dashboards") == nil) {
+				t.Error("production has no traces, rules or dashboards")
+			}
 			for key := range c {
 				if strings.HasPrefix(key, "Secret/") {
 					t.Errorf("%s is made here; it should be named", key)
@@ -135,13 +139,26 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 		}
 	}
 	sources := fmt.Sprint(pod.at("volumes", 0, "projected", "sources"))
-	if needs := name != "gateway" && !dev; needs != (env["SHOP_DB"] == "file:/run/secrets/shop/db") || needs != strings.Contains(sources, "shop-"+name) || !strings.Contains(sources, "shop-common") {
+	db := "file:/run/secrets/shop/db"
+	if name == "gateway" {
+		db = "file:/run/secrets/shop/limits"
+	}
+	if needs := !dev; needs != (env["SHOP_DB"] == db) || needs != strings.Contains(sources, "shop-"+name) || !strings.Contains(sources, "shop-common") {
 		bad("the DSN is %q, of the secrets %s", env["SHOP_DB"], sources)
 	}
 	if box.at("securityContext", "readOnlyRootFilesystem") != true || box.at("securityContext", "allowPrivilegeEscalation") != false ||
 		fmt.Sprint(box.at("securityContext", "capabilities", "drop")) != "[ALL]" || pod.at("securityContext", "runAsNonRoot") != true ||
 		pod.text("securityContext", "seccompProfile", "type") != "RuntimeDefault" || pod.at("automountServiceAccountToken") != false {
 		bad("may do more than it needs")
+	}
+	for _, e := range box.list("env") {
+		if object(e.(map[string]any)).at("valueFrom", "secretKeyRef") != nil {
+			bad("a secret is in the environment: %v", e)
+		}
+	}
+	if spread := pod.list("topologySpreadConstraints"); len(spread) != 2 ||
+		object(spread[0].(map[string]any)).text("labelSelector", "matchLabels", "app.kubernetes.io/name") != name {
+		bad("its pods are spread by %v", spread)
 	}
 	for _, ref := range box.list("envFrom") {
 		if m := object(ref.(map[string]any)).text("configMapRef", "name"); c["ConfigMap/"+m] == nil {
@@ -150,6 +167,9 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	}
 	common := c.config("shop-common")
 	delay, err := time.ParseDuration(common.text("data", "SHOP_DRAIN_DELAY"))
+	if !dev && delay <= 10*time.Second {
+		bad("it drains for %v, no longer than the gateway's health checks take to notice", delay)
+	}
 	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil || grace < delay+platform.MaxDrain {
 		bad("it has %v to end (%v), and may need %v", grace, err, delay+platform.MaxDrain)
 	}
@@ -309,5 +329,56 @@ func TestEveryManifestIsUsed(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The manifests are valid by the schemas of Kubernetes, the Gateway API and the Prometheus operator, which know each field and its type.
+func TestManifestsFitTheSchemas(t *testing.T) {
+	bin, err := filepath.Abs("../../../bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	validate, crds := filepath.Join(bin, "kubectl-validate"), filepath.Join(bin, "crds")
+	for _, need := range []string{validate, crds} {
+		if _, err := os.Stat(need); err != nil {
+			missing(t, need+" is not here: make bin/kubectl-validate bin/crds")
+		}
+	}
+	check := func(file string) (string, error) {
+		out, err := exec.CommandContext(t.Context(), validate, "--version", "1.30", "--local-crds", crds, file).CombinedOutput()
+		return string(out), err
+	}
+	for _, overlay := range []string{"dev", "prod", "gateway-api"} {
+		t.Run(overlay, func(t *testing.T) {
+			dir := filepath.Join("kubernetes", "overlays", overlay)
+			cmd := exec.CommandContext(t.Context(), "kustomize", "build", dir)
+			if cmd.Err != nil {
+				cmd = exec.CommandContext(t.Context(), "kubectl", "kustomize", dir)
+			}
+			if cmd.Err != nil {
+				missing(t, getKustomize)
+			}
+			built, err := cmd.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), overlay+".yaml")
+			if err := os.WriteFile(file, built, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := check(file); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			wrong := strings.Replace(string(built), "  maxReplicas:", "  maxReplica:", 1)
+			if overlay == "dev" {
+				wrong = strings.Replace(string(built), "replicas: 1", "replicas: one", 1)
+			}
+			if err := os.WriteFile(file, []byte(wrong), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := check(file); err == nil {
+				t.Errorf("a wrong field is not found, so the schemas are not used: %s", out)
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"net"
@@ -333,4 +334,53 @@ func scrape(t *testing.T, url string, have map[string]map[string]bool) {
 	if err := lines.Err(); err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("%s: %d %v", url, res.StatusCode, err)
 	}
+}
+
+// Exemplars need three things: Prometheus keeps them, panels ask for them, and Grafana knows where their traces are.
+func TestExemplarsLeadToTraces(t *testing.T) {
+	if !strings.Contains(string(read(t, "compose.yaml")), "--enable-feature=exemplar-storage") {
+		t.Error("Prometheus keeps no exemplars")
+	}
+	if !strings.Contains(string(read(t, "observe/grafana/dashboards/services.json")), `"exemplar": true`) {
+		t.Error("no panel asks for exemplars")
+	}
+	linked := false
+	for _, d := range decode(t, "datasources.yml", read(t, "observe/grafana/provisioning/datasources/datasources.yml"))[0].list("datasources") {
+		for _, to := range object(d.(map[string]any)).list("jsonData", "exemplarTraceIdDestinations") {
+			linked = linked || object(to.(map[string]any)).text("datasourceUid") == "jaeger" && object(to.(map[string]any)).text("name") == "trace_id"
+		}
+	}
+	if !linked {
+		t.Error("Grafana does not know where the traces of exemplars are")
+	}
+}
+
+var writeRule = flag.Bool("write", false, "write observe/prometheusrule.yaml anew")
+
+// The operator's resource has the groups of all rule files, in their order.
+func TestPrometheusRuleHasTheRules(t *testing.T) {
+	const name = "observe/prometheusrule.yaml"
+	want := "# Made from rules/*.yml: go test ./examples/shop/deploy -run PrometheusRule -write\n" +
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: shop\nspec:\n  groups:\n"
+	for _, file := range glob(t, "observe/rules/*.yml") {
+		_, groups, found := strings.Cut(string(read(t, file)), "groups:\n")
+		if !found {
+			t.Fatalf("%s has no groups", file)
+		}
+		for line := range strings.Lines(groups) {
+			if line != "\n" {
+				line = "  " + line
+			}
+			want += line
+		}
+	}
+	if *writeRule {
+		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(read(t, name)) != want {
+		t.Errorf("%s does not have the rules: go test ./examples/shop/deploy -run PrometheusRule -write", name)
+	}
+	decode(t, name, []byte(want))
 }

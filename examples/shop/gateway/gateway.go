@@ -5,15 +5,19 @@ package gateway
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"html/template"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/gateway"
 	"github.com/sillar-go/sillar/gateway/gatewayyaml"
+	"github.com/sillar-go/sillar/gateway/redislimit"
 )
 
 // open lists the requests of every service that need no token.
@@ -59,8 +63,12 @@ func build(_ context.Context, s *platform.Service) error {
 			routes[i].Breaker.OpenFor = s.BreakerOpenFor
 		}
 	}
-	gw, err := gateway.New(gateway.Config{Routes: routes, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true, PublicDocuments: true,
-		Logger: s.Log, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
+	limiter, err := limits(s)
+	if err != nil {
+		return err
+	}
+	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true, PublicDocuments: true,
+		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
@@ -71,6 +79,22 @@ func build(_ context.Context, s *platform.Service) error {
 	}
 	s.OnClose("connections", func(context.Context) error { gw.CloseIdleConnections(); return nil })
 	return nil
+}
+
+// limits returns where limits are counted: in the Redis that --db names, which several gateways share, or nil for in this
+// process.
+func limits(s *platform.Service) (gateway.Limiter, error) {
+	if !strings.HasPrefix(s.DB, "redis://") && !strings.HasPrefix(s.DB, "rediss://") {
+		return nil, nil
+	}
+	o, err := redis.ParseURL(s.DB)
+	if err != nil {
+		return nil, errors.New("the address of Redis cannot be read") // err quotes the password
+	}
+	o.ContextTimeoutEnabled = true
+	client := redis.NewClient(o)
+	s.OnClose("redis", func(context.Context) error { return client.Close() })
+	return redislimit.New(client, redislimit.Config{Prefix: "shop:limit:", Logger: s.Log})
 }
 
 // operatorsOnly restricts metrics and readiness of the services to administrators: they reveal how the shop is built.

@@ -36,7 +36,7 @@ type reading struct {
 // read takes a service's meters as they are, from its registry in this process.
 func read(s *platform.Service) (reading, error) {
 	r := reading{buckets: map[float64]float64{}, flows: map[edge]flow{}, breakers: map[edge]float64{}}
-	families, err := s.Tel.Registry.Gather()
+	families, err := s.Tel.Gatherer.Gather()
 	if err != nil {
 		return r, err
 	}

@@ -1,6 +1,7 @@
 package notifications
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,7 +140,14 @@ func (s *sender) one(ctx context.Context, id string) (goOn bool) {
 		return false
 	}
 	bounded, cancel := context.WithTimeout(ctx, lease/2)
-	failed := s.mailer.Send(bounded, n.Recipient, n.Subject, n.Text)
+	refused, failed := observability.TrackDependency(bounded, "smtp", "send", func(ctx context.Context) (error, error) {
+		err := s.mailer.Send(ctx, n.Recipient, n.Subject, n.Text)
+		if errors.Is(err, ErrRefused) {
+			return err, nil // the server works
+		}
+		return nil, err
+	})
+	failed = cmp.Or(refused, failed)
 	cancel()
 	if failed != nil && ctx.Err() != nil {
 		return false // the service ends; the next one goes on when the lease is over

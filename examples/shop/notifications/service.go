@@ -51,7 +51,8 @@ func build(ctx context.Context, s *platform.Service) error {
 			return err
 		}
 		in.status = Pending
-		s.Go("sender", (&sender{notifications, mailer, s.Log, time.Second}).Run)
+		sender := &sender{notifications, mailer, s.Log, time.Second}
+		s.Go("sender", func(ctx context.Context) error { return sender.Run(s.Tel.With(ctx)) })
 	}
 	router, err := s.Router()
 	if err != nil {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/eventstore"
 )
@@ -69,15 +71,18 @@ func api(s *platform.Service, svc *service) {
 			}
 			seen[it.ProductID] = true
 		}
-		id, err := svc.Place(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		ended, err := settle(ctx, svc.place.Handle(svc.sagas, id))
-		if err != nil {
-			return nil, err
-		}
-		return svc.answer(ctx, id, http.StatusCreated, ended)
+		return observability.TrackOperation(ctx, "place_order", func(ctx context.Context) (*output, error) {
+			id, err := svc.Place(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			observability.AddLogAttrs(ctx, slog.String("order_id", id))
+			ended, err := settle(ctx, svc.place.Handle(svc.sagas, id))
+			if err != nil {
+				return nil, err
+			}
+			return svc.answer(ctx, id, http.StatusCreated, ended)
+		})
 	})
 	huma.Register(s.API, platform.Op("GET", "/api/v1/orders", "List orders", platform.SignedIn),
 		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {

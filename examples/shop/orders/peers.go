@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -17,6 +16,7 @@ import (
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/users/userpb"
+	"github.com/sillar-go/sillar/observability/grpcotel"
 )
 
 // peers holds the clients of the services that orders calls.
@@ -37,11 +37,9 @@ func newPeers(s *platform.Service) (*peers, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(guard.DialOptions(),
+	conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(slices.Concat(guard.DialOptions(), grpcotel.Client(s.Tel)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)),
-		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithTracerProvider(s.Tel.TracerProvider),
-			otelgrpc.WithPropagators(s.Tel.Propagator), otelgrpc.WithMeterProvider(noop.NewMeterProvider()))))...)
+		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)))...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package payments
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/saga/barrier"
 )
@@ -65,7 +67,14 @@ func (s *Service) Capture(ctx context.Context, c Charge) (Payment, error) {
 // charge has the processor take the money, and makes problems of its refusals. A decline is noted, so that it can be
 // seen, but the barrier does not mark it: nothing happened.
 func (s *Service) charge(ctx context.Context, c Charge) error {
-	err := s.processor.Charge(ctx, c)
+	refusal, err := observability.TrackDependency(ctx, "payment-processor", "charge", func(ctx context.Context) (error, error) {
+		err := s.processor.Charge(ctx, c)
+		if errors.As(err, new(*DeclinedError)) || errors.Is(err, ErrMethod) || errors.Is(err, ErrVoided) || errors.Is(err, ErrKeyReused) {
+			return err, nil // the processor works
+		}
+		return nil, err
+	})
+	err = cmp.Or(refusal, err)
 	var declined *DeclinedError
 	switch {
 	case errors.As(err, &declined):
@@ -95,7 +104,10 @@ func (s *Service) answered(ctx context.Context, err error) error {
 
 // giveBack voids a charge and returns why. While the void fails, the charge is in doubt.
 func (s *Service) giveBack(ctx context.Context, key string, why error) error {
-	if err := s.answered(ctx, s.processor.Void(ctx, key)); err != nil {
+	_, err := observability.TrackDependency(ctx, "payment-processor", "void", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.processor.Void(ctx, key)
+	})
+	if err := s.answered(ctx, err); err != nil {
 		return err
 	}
 	return why

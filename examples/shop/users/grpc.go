@@ -3,13 +3,10 @@ package users
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +21,7 @@ import (
 	"github.com/sillar-go/sillar/authn/authngrpc"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/examples/shop/users/userpb"
+	"github.com/sillar-go/sillar/observability/grpcotel"
 	"github.com/sillar-go/sillar/repository"
 )
 
@@ -46,14 +44,12 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 	openStreams := authngrpc.Public(healthpb.Health_Watch_FullMethodName, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	need := authngrpc.Need(authn.AnyRole(platform.RoleService))
-	server := grpc.NewServer(
-		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(s.Tel.TracerProvider), otelgrpc.WithPropagators(s.Tel.Propagator),
-			otelgrpc.WithMeterProvider(noop.NewMeterProvider()))),
-		grpc.ChainUnaryInterceptor(logged(s.Log), authngrpc.Unary(s.Guard.Services(), open, need)),
+	server := grpc.NewServer(append(grpcotel.Server(s.Tel),
+		grpc.ChainUnaryInterceptor(authngrpc.Unary(s.Guard.Services(), open, need)),
 		grpc.ChainStreamInterceptor(authngrpc.Stream(s.Guard.Services(), openStreams, need)),
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.ConnectionTimeout(10*time.Second))
+		grpc.ConnectionTimeout(10*time.Second))...)
 	userpb.RegisterUserServiceServer(server, &rpc{c: c, q: q, s: s})
 	healthy := health.NewServer()
 	healthpb.RegisterHealthServer(server, healthy)
@@ -79,19 +75,6 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 	})
 	s.Peers.UsersGRPC = l.Addr().String()
 	return nil
-}
-
-// logged writes a line a call. The propagator of the stats handler has put the caller's correlation id into the
-// context.
-func logged(log *slog.Logger) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		start := time.Now()
-		res, err := next(ctx, req)
-		if info.FullMethod != healthpb.Health_Check_FullMethodName {
-			log.InfoContext(ctx, "call", "method", info.FullMethod, "code", status.Code(err).String(), "duration", time.Since(start))
-		}
-		return res, err
-	}
 }
 
 func message(u User) *userpb.User {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/repository"
 )
 
@@ -16,7 +17,9 @@ func login(q *Queries, users Repository, passwords *authn.Passwords) func(ctx co
 		if err != nil && !errors.Is(err, repository.ErrNotFound) {
 			return authn.Subject{}, err
 		}
-		upgraded, err := passwords.Verify(ctx, u.PasswordHash, password) // the empty hash of an unknown user takes the same time
+		upgraded, err := observability.Trace(ctx, "verify password", func(ctx context.Context) (string, error) { // it takes most of a login
+			return passwords.Verify(ctx, u.PasswordHash, password) // the empty hash of an unknown user takes the same time
+		})
 		if err != nil {
 			return authn.Subject{}, err
 		}
