@@ -55,8 +55,8 @@ func (h *attrHandler) WithGroup(name string) slog.Handler {
 	return h.with(addition{group: name}, name != "")
 }
 
-func (h *attrHandler) with(a addition, any bool) slog.Handler {
-	if !any {
+func (h *attrHandler) with(a addition, some bool) slog.Handler {
+	if !some {
 		return h
 	}
 	n := *h
