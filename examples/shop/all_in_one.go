@@ -129,7 +129,7 @@ func newAllInOne(ctx context.Context, o *options) (h *allInOne, err error) {
 			o.peers.UsersGRPC = s.Peers.UsersGRPC
 		}
 	}
-	// What belongs to the process and not to one service, such as the broker and the verifiers of tokens, reports at the
+	// What belongs to the process and not to one service, such as the broker, reports at the
 	// gateway.
 	otel.SetMeterProvider(h.services[len(h.services)-1].Tel.MeterProvider)
 	if page != nil {

@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	guard, err := NewGuard(cfg.Name, cfg.Tokens, tel.Logger)
+	guard, err := NewGuard(cfg.Name, cfg.Tokens, tel.Logger, tel.MeterProvider)
 	if err != nil {
 		return nil, err
 	}

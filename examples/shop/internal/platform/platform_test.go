@@ -27,7 +27,7 @@ func TestKeysFromAnotherMachine(t *testing.T) {
 		{"http://users:8000/jwks.json", false, false},
 		{"http://users:8000/jwks.json", true, true},
 	} {
-		g, err := platform.NewGuard("orders", platform.Tokens{JWKS: c.url, Insecure: c.insecure, Secret: bytes.Repeat([]byte("s"), 32)}, slog.New(slog.DiscardHandler))
+		g, err := platform.NewGuard("orders", platform.Tokens{JWKS: c.url, Insecure: c.insecure, Secret: bytes.Repeat([]byte("s"), 32)}, slog.New(slog.DiscardHandler), nil)
 		if (err == nil) != c.ok {
 			t.Errorf("%s, insecure %v: %v", c.url, c.insecure, err)
 		}

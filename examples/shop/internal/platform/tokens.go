@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/authn/jwks"
 )
@@ -51,8 +53,8 @@ type ownToken struct {
 	renewAt time.Time
 }
 
-// NewGuard returns the guard of a service.
-func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
+// NewGuard returns the guard of a service. meters counts what it refuses; nil means the global provider.
+func NewGuard(name string, cfg Tokens, log *slog.Logger, meters metric.MeterProvider) (*Guard, error) {
 	g := &Guard{name: name, tokens: map[string]ownToken{}}
 	keys := cfg.Keys
 	if keys == nil {
@@ -67,8 +69,8 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger) (*Guard, error) {
 		return nil, errors.Join(err, g.Close())
 	}
 	var err1, err2, err3 error
-	g.users, err1 = authn.NewVerifier(keys, authn.VerifierConfig{Issuer: Issuer, Audience: []string{Audience}, Logger: log})
-	g.services, err2 = authn.NewVerifier(own, authn.VerifierConfig{Issuer: internal, Audience: []string{internal}, Logger: log})
+	g.users, err1 = authn.NewVerifier(keys, authn.VerifierConfig{Issuer: Issuer, Audience: []string{Audience}, Logger: log, MeterProvider: meters})
+	g.services, err2 = authn.NewVerifier(own, authn.VerifierConfig{Issuer: internal, Audience: []string{internal}, Logger: log, MeterProvider: meters})
 	g.issuer, err3 = authn.NewIssuer(own, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: internal, Audience: []string{internal}, TTL: 10 * time.Minute, Logger: log})
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, errors.Join(err, g.Close())
