@@ -1,3 +1,5 @@
+//go:build load
+
 package benchmarks
 
 import (
@@ -172,12 +174,9 @@ func load(rate float64, lasts time.Duration, call func(context.Context) error) *
 	return &r
 }
 
-// TestBreakerLoad prints the tables of breaker.md. Time is simulated, so the same tables come on every machine, but for
+// TestBreakerLoad prints the tables of breaker.md: it compares and does not test, so it has a build tag of its own. Time is simulated, so the same tables come on every machine, but for
 // the order in which goroutines run.
 func TestBreakerLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a comparison, not a test")
-	}
 	always := func(time.Duration) time.Duration { return loadTakes }
 	within := func(at time.Duration) bool { return at >= 20*time.Second && at < 40*time.Second }
 	for _, c := range []struct {
@@ -220,9 +219,6 @@ func TestBreakerLoad(t *testing.T) {
 // TestBreakerLoadHTTP is the overloaded service over HTTP, in real time: the limits see the latencies of a network and of
 // busy CPUs too.
 func TestBreakerLoadHTTP(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a comparison, not a test")
-	}
 	const lasts = 20 * time.Second
 	fmt.Printf("\n%s", loadHeader)
 	for _, c := range []struct {

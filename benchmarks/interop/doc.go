@@ -3,5 +3,5 @@
 // that import authn do not load go-oidc.
 //
 // The tests of a tool that is not installed are skipped with the line that installs it. Under SILLAR_REQUIRE_SERVICES they
-// fail where tools/services installs the tool.
+// fail.
 package interop

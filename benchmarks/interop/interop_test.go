@@ -21,6 +21,7 @@ import (
 
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/authn/jwks"
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 const audience = "orders"
@@ -86,16 +87,15 @@ type tool struct {
 	command []string
 	probe   []string // succeeds where the tool is installed
 	install string
-	always  bool // tools/services installs it
 }
 
 var tools = []tool{
 	{"PyJWT", []string{"/usr/bin/python3", "pyjwt.py"}, []string{"/usr/bin/python3", "-c", "import jwt, cryptography"},
-		"apt-get install python3-jwt python3-cryptography, or tools/services up as root", true},
+		"apt-get install python3-jwt python3-cryptography, or tools/services up as root"},
 	{"Authlib", []string{"/usr/bin/python3", "authlib_jose.py"}, []string{"/usr/bin/python3", "-c", "import authlib"},
-		"apt-get install python3-authlib, or tools/services up as root", true},
+		"apt-get install python3-authlib, or tools/services up as root"},
 	{"jose", []string{"node", "jose.mjs"}, []string{"node", "--input-type=module", "-e", "import 'jose'"},
-		"npm install --no-save --prefix benchmarks/interop/testdata jose@6", false},
+		"npm install --no-save --prefix benchmarks/interop/testdata jose@6, or tools/services up as root"},
 }
 
 func (x tool) need(t *testing.T) {
@@ -105,11 +105,7 @@ func (x tool) need(t *testing.T) {
 	if cmd.Run() == nil {
 		return
 	}
-	how := fmt.Sprintf("no %s: %s", x.name, x.install)
-	if x.always && os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
-		t.Fatal(how)
-	}
-	t.Skip(how)
+	testenv.Missing(t, "no "+x.name+": "+x.install)
 }
 
 type question struct {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 // browser is a page in headless Chromium.
@@ -23,11 +25,7 @@ func chromium(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath(cmp.Or(os.Getenv("SILLAR_CHROMIUM"), "chromium"))
 	if err != nil {
-		const how = "no chromium: apt-get install chromium, or tools/services up as root, or name it in SILLAR_CHROMIUM"
-		if os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
-			t.Fatal(how)
-		}
-		t.Skip(how)
+		testenv.Missing(t, "no chromium: apt-get install chromium, or tools/services up as root, or name it in SILLAR_CHROMIUM")
 	}
 	return path
 }

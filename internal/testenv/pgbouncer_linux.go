@@ -24,11 +24,7 @@ func PgBouncer(t testing.TB, dsn string) string {
 		program, err = exec.LookPath("/usr/sbin/pgbouncer") // which is not on the PATH of users
 	}
 	if err != nil {
-		const how = "no pgbouncer: apt-get install pgbouncer, or tools/services up as root, or name it in SILLAR_PGBOUNCER"
-		if os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
-			t.Fatal(how)
-		}
-		t.Skip(how)
+		Missing(t, "no pgbouncer: apt-get install pgbouncer, or tools/services up as root, or name it in SILLAR_PGBOUNCER")
 	}
 	u, err := url.Parse(dsn)
 	if err != nil {

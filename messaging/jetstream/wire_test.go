@@ -70,12 +70,12 @@ func FuzzEncode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, topic, name, value string) {
 		e, err := messaging.Envelope{Type: topic, ID: "1", Headers: map[string]string{name: value}}.Fill(t.Context(), "src", nil)
 		if err != nil {
-			t.Skip()
+			return // an event that no broker takes
 		}
 		b := &Broker{cfg: Config{Stream: "s"}}
 		m, err := b.encode(e)
 		if err != nil {
-			t.Skip()
+			return // refused, which is what other tests look at
 		}
 		got := b.decode(m)
 		if got.ID != "1" || got.Type != topic || got.Source != "src" || m.Header.Get("Nats-Rollup") != "" {

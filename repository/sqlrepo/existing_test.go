@@ -174,11 +174,7 @@ var (
 
 // Tables that another program has made have uuid keys, enums and text with collations.
 func TestExistingTypesOfPostgres(t *testing.T) {
-	dsn := testenv.SQL()["postgresql"]
-	if dsn == nil {
-		t.Skip("needs PostgreSQL: run `tools/services up`")
-	}
-	db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
+	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{}))
 	defer db.Close()
 	exec(t, db, `CREATE TYPE state AS ENUM ('open', 'closed', 'archived');
 		CREATE TABLE tickets (id uuid PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
@@ -236,9 +232,6 @@ func TestExistingTypesOfPostgres(t *testing.T) {
 
 // Paging by a column with a collation of its own reads the pages, by the index that is there.
 func TestPagesOfExistingTablesUseTheirIndexes(t *testing.T) {
-	if testenv.SQL()["postgresql"] == nil {
-		t.Skip("needs PostgreSQL: run `tools/services up`")
-	}
 	pool, plans := testenv.PostgresPlans(t)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
 	exec(t, db, `CREATE TABLE tickets (id varchar(40) COLLATE "en-x-icu" PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL,

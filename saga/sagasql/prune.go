@@ -62,7 +62,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (pruned 
 	return pruned, nil
 }
 
-// in returns the list of the placeholders of ids, the first of which is sqldb.Replan.
+// in returns the condition that a column is one of ids, which are arguments behind sqldb.Replan.
 func in(ids []any) string { return " IN (" + strings.Join(marks(0, len(ids)-1), ", ") + ")" }
 
 // deleteDetails deletes the history and the attributes of deleted sagas.

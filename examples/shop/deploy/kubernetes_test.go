@@ -13,16 +13,8 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
+	"github.com/sillar-go/sillar/internal/testenv"
 )
-
-// missing skips a test that lacks a tool, with the line that gets it; where all tests are to run it fails.
-func missing(t *testing.T, line string) {
-	t.Helper()
-	if os.Getenv("SILLAR_REQUIRE_SERVICES") == "1" {
-		t.Fatal(line)
-	}
-	t.Skip(line)
-}
 
 const getKustomize = "kustomize is not here: make bin/kustomize, and put bin into PATH"
 
@@ -34,7 +26,7 @@ func kustomize(t *testing.T, dir string) []object {
 		cmd = exec.CommandContext(t.Context(), "kubectl", "kustomize", dir)
 	}
 	if cmd.Err != nil {
-		missing(t, getKustomize)
+		testenv.Missing(t, getKustomize)
 	}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -341,7 +333,7 @@ func TestManifestsFitTheSchemas(t *testing.T) {
 	validate, crds := filepath.Join(bin, "kubectl-validate"), filepath.Join(bin, "crds")
 	for _, need := range []string{validate, crds} {
 		if _, err := os.Stat(need); err != nil {
-			missing(t, need+" is not here: make bin/kubectl-validate bin/crds")
+			testenv.Missing(t, need+" is not here: make bin/kubectl-validate bin/crds")
 		}
 	}
 	check := func(file string) (string, error) {
@@ -356,7 +348,7 @@ func TestManifestsFitTheSchemas(t *testing.T) {
 				cmd = exec.CommandContext(t.Context(), "kubectl", "kustomize", dir)
 			}
 			if cmd.Err != nil {
-				missing(t, getKustomize)
+				testenv.Missing(t, getKustomize)
 			}
 			built, err := cmd.Output()
 			if err != nil {

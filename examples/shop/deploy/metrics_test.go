@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 const getPromtool = "promtool is not here: apt-get install prometheus, or tools/services up as root"
@@ -28,7 +29,7 @@ func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "promtool", args...)
 	if cmd.Err != nil {
-		missing(t, getPromtool)
+		testenv.Missing(t, getPromtool)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 // fakeKubectl notes its calls, has revision 3 of each Deployment before it applies and 4 after, and fails where FAIL says so.
@@ -23,7 +25,7 @@ esac
 
 func TestRolloutGoesBackWhenAnythingFails(t *testing.T) {
 	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("no bash")
+		testenv.Missing(t, "no bash: apt-get install bash")
 	}
 	for _, c := range []struct {
 		name, fail, before string

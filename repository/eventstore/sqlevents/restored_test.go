@@ -18,7 +18,7 @@ import (
 func restore(t *testing.T, from, to string) {
 	t.Helper()
 	if _, err := exec.LookPath("pg_dump"); err != nil {
-		t.Skip("pg_dump is not installed")
+		testenv.Missing(t, "no pg_dump: apt-get install postgresql-client, of the version of the server or a newer one")
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `pg_dump "$1" > "$3" && psql -q -v ON_ERROR_STOP=1 -f "$3" "$2"`, "restore", from, to, t.TempDir()+"/dump.sql")
 	if out, err := cmd.CombinedOutput(); err != nil {
