@@ -228,7 +228,7 @@ func (r *runner) nextSignal(name string, seen int64) (next keyedSignal, here boo
 	return next, here
 }
 
-// MaxSignals is how many signals a saga keeps.
+// MaxSignals is how many signals a saga keeps, those that an AwaitEach has handled included.
 const MaxSignals = 1000
 
 // Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name

@@ -439,3 +439,43 @@ func TestCallersThatWaitShareAPoll(t *testing.T) {
 		_ = o
 	})
 }
+
+// Each signal of an AwaitEach has takeovers of its own, as it has attempts.
+func TestAwaitEachOutlivesANodeForEachSignal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := sagamem.New()
+		var nodes []*flaky
+		died := map[string]bool{}
+		def := saga.Define("parcels", 1, saga.AwaitEach("parcel", func(ctx context.Context, c *saga.Call, s *flow, p string) (bool, error) {
+			if !died[p] { // the node that handles it first is cut off
+				died[p] = true
+				nodes[len(nodes)-1].down.Store(true)
+				<-ctx.Done()
+				return false, ctx.Err()
+			}
+			s.Log = append(s.Log, p)
+			return len(s.Log) == 3, nil
+		}).HandlerTimeout(time.Hour))
+		launch := func() *saga.Orchestrator {
+			nodes = append(nodes, &flaky{Store: mem})
+			o := saga.Must(saga.New(nodes[len(nodes)-1], saga.Config{Logger: quiet, MaxTakeovers: 1}, def))
+			start(t, o)
+			return o
+		}
+		first := launch()
+		if _, err := def.Start(t.Context(), first, "1", flow{}); err != nil {
+			t.Fatal(err)
+		}
+		client := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
+		for _, p := range []string{"a", "b", "c"} {
+			if err := def.SignalEach(t.Context(), client, "1", "parcel", p, p); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second) // the node has it
+			launch()
+			time.Sleep(time.Minute)
+		}
+		s, err := def.Handle(client, "1").Wait(t.Context())
+		wantLog(t, s, err, "a", "b", "c")
+	})
+}

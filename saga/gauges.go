@@ -53,10 +53,8 @@ func (o *Orchestrator) export() (unregister func() error, err error) {
 			obs.ObserveFloat64(oldest, age, with)
 		}
 		o.gauges.mu.Unlock()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		for def, n := range o.atWork {
-			obs.ObserveInt64(running, int64(n), metric.WithAttributes(attribute.String("saga", def.name)))
+		for name, n := range o.atWorkByName() {
+			obs.ObserveInt64(running, int64(n), metric.WithAttributes(attribute.String("saga", name)))
 		}
 		return nil
 	}, sagas, oldest, running)
@@ -64,6 +62,17 @@ func (o *Orchestrator) export() (unregister func() error, err error) {
 		return nil, err
 	}
 	return r.Unregister, nil
+}
+
+// atWorkByName returns how many sagas are at work here, by their name: of a definition there may be several versions.
+func (o *Orchestrator) atWorkByName() map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	byName := map[string]int{}
+	for def, n := range o.atWork {
+		byName[def.name] += n
+	}
+	return byName
 }
 
 // observe reads the figures of the store until ctx ends. What cannot be read is not reported.

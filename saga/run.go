@@ -325,7 +325,7 @@ func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 	case endDone:
 		r.rec.State = res.state
 		if n.each && !st.TimedOut && !res.done { // the next signal has attempts of its own
-			st.Attempts, st.Error = 0, ""
+			st.Attempts, st.Takeovers, st.Error = 0, 0, ""
 			break
 		}
 		st.Status, st.Error = StepCompleted, ""

@@ -94,6 +94,27 @@ func TestSerializableTransactions(t *testing.T) {
 	})
 }
 
+// What a function that panicked has done cannot be told from the rest: nothing of it is committed.
+func TestSavepointOfAPanicDoomsTheTransaction(t *testing.T) {
+	onEach(t, func(t *testing.T, db *sqldb.DB) {
+		err := db.InTx(t.Context(), func(ctx context.Context) error {
+			func() {
+				defer func() { _ = recover() }()
+				_ = db.Savepoint(ctx, func(ctx context.Context) error {
+					if err := db.Exec(ctx, "UPDATE accounts SET cents = 0"); err != nil {
+						t.Error(err)
+					}
+					panic("half done")
+				})
+			}()
+			return nil
+		})
+		if got := sum(t, t.Context(), db); !errors.Is(err, sqldb.ErrDoomed) || got != 200 {
+			t.Errorf("%v, the sum is %d; want ErrDoomed and 200", err, got)
+		}
+	})
+}
+
 func TestSavepoint(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sqldb.DB) {
 		var ran []string

@@ -132,23 +132,25 @@ type version[E any] struct {
 	raw    []string
 }
 
-// read scans a row, and once more to pointers where a column is NULL that no pointer takes: rows may be older than a
-// column. NULL reads as the zero value then.
-func (r *Repo[E]) read(ctx context.Context, query string, v *version[E], args ...any) error {
-	scan := func() error {
-		targets, settle := r.scan(&v.entity, v.raw)
-		if err := r.db.Querier(ctx).QueryRow(ctx, query, args...).Scan(targets...); err != nil {
-			return err
-		}
-		settle()
-		return nil
-	}
-	err := scan()
+// read scans a row of a query that may run again: where a column is NULL that no pointer takes, because the row is older
+// than the column, it is scanned to pointers, and NULL reads as the zero value.
+func (r *Repo[E]) read(ctx context.Context, query, id string, v *version[E]) error {
+	err := r.row(ctx, query, v, id)
 	if r.mayBeNull(ctx, err) {
 		r.nulls.Store(true)
-		err = scan()
+		err = r.row(ctx, query, v, id)
 	}
 	return err
+}
+
+// row scans the row of a statement.
+func (r *Repo[E]) row(ctx context.Context, query string, v *version[E], args ...any) error {
+	targets, settle := r.scan(&v.entity, v.raw)
+	if err := r.db.Querier(ctx).QueryRow(ctx, query, args...).Scan(targets...); err != nil {
+		return err
+	}
+	settle()
+	return nil
 }
 
 // mayBeNull reports whether an error may come from scanning NULL, which is worth another look.

@@ -286,3 +286,27 @@ func TestCheckNamesWhatDoesNotFit(t *testing.T) {
 		}
 	})
 }
+
+// COPY works where a pooler gives each transaction another connection.
+func TestCreateManyThroughAPooler(t *testing.T) {
+	db := sqldb.Must(sqldb.Open(t.Context(), testenv.PgBouncer(t, testenv.Postgres(t)), sqldb.Config{}))
+	defer db.Close()
+	schema, err := sqlrepo.Schema[ticket](db.Dialect(), "tickets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, db, schema)
+	r := sqlrepo.Must(sqlrepo.New[ticket](db, sqlrepo.Config{Table: "tickets"}))
+	for round := range 3 {
+		list := make([]ticket, 500)
+		for i := range list {
+			list[i] = ticket{State: "open", Title: fmt.Sprint(round, "\t", i)}
+		}
+		if _, err := r.CreateMany(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := r.Count(t.Context(), ticketState.Eq("open")); n != 1500 || err != nil {
+		t.Errorf("%d are stored, %v, want 1500", n, err)
+	}
+}

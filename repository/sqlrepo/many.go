@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// CreateMany implements repository.Repository. On PostgreSQL it is one COPY.
+// CreateMany implements repository.Repository. On PostgreSQL it is one COPY, which tables with row-level security refuse.
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := slices.Clone(list)
 	rows := make([][]any, len(out))
@@ -45,7 +45,7 @@ func (r *Repo[E]) Put(ctx context.Context, e E) (E, error) {
 		return zero, err
 	}
 	var v version[E]
-	if err := r.read(ctx, r.sql.put, &v, args...); err != nil {
+	if err := r.row(ctx, r.sql.put, &v, args...); err != nil {
 		return zero, r.fail("put in", err)
 	}
 	r.life.Normalize(&v.entity)

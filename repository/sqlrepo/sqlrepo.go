@@ -145,7 +145,7 @@ func (r *Repo[E]) load(ctx context.Context, doing, query, id string, v *version[
 	if !r.possible(id) {
 		return r.missing(doing, id)
 	}
-	if err := r.read(ctx, query, v, id); err != nil {
+	if err := r.read(ctx, query, id, v); err != nil {
 		var zero E
 		v.entity = zero
 		if errors.Is(err, sqldb.ErrNoRows) || r.refuses(ctx, id) {

@@ -145,10 +145,10 @@ func Result[R any](ctx context.Context, b *Barrier, key string, fn func(ctx cont
 		}
 		return b.keep(ctx, key, r)
 	})
-	if err != nil || ran {
-		return r, err
+	if err == nil && !ran {
+		err = b.kept(ctx, key, &r)
 	}
-	return r, b.kept(ctx, key, &r)
+	return r, err
 }
 
 // keep stores the result of a key in the transaction of ctx.

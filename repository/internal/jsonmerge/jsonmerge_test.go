@@ -2,6 +2,8 @@ package jsonmerge
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -29,6 +31,31 @@ func TestMerge(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// A large document takes time in proportion to its size: a comparison of all with all would take minutes here.
+func TestMergeOfALargeDocument(t *testing.T) {
+	doc := func(extra string, change int) string {
+		var b strings.Builder
+		b.WriteString(`{"list":[`)
+		for i := range 20_000 {
+			n := i
+			if i == change {
+				n = -1
+			}
+			fmt.Fprintf(&b, `{"n":%d%s},`, n, extra)
+		}
+		b.WriteString(`{}],"map":{`)
+		for i := range 20_000 {
+			fmt.Fprintf(&b, `"key%d":{"n":%d%s},`, i, i, extra)
+		}
+		b.WriteString(`"last":{}}}`)
+		return b.String()
+	}
+	got := Merge(doc(`,"new":true`, -1), doc("", -1), doc("", 7))
+	if want := doc(`,"new":true`, 7); got != want {
+		t.Errorf("%d bytes, want %d that differ in one number", len(got), len(want))
 	}
 }
 
