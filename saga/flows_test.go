@@ -31,16 +31,7 @@ func noteSignal(_ context.Context, _ *saga.Call, s *flow, p string) error {
 func orchestrate(t *testing.T, store saga.Store, defs ...saga.Definition) *saga.Orchestrator {
 	t.Helper()
 	o := saga.Must(saga.New(store, saga.Config{}, defs...))
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- o.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	synctest.Wait()
+	start(t, o)
 	return o
 }
 
@@ -267,10 +258,8 @@ func TestBranchesParkAndGoOnAfterThePivot(t *testing.T) {
 					return nil
 				})))
 		o := saga.Must(saga.New(sagamem.New(), saga.Config{Concurrency: 1}, def))
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- o.Run(ctx) }()
-		synctest.Wait()
+		ctx := t.Context()
+		start(t, o)
 		begin := time.Now()
 		first := saga.Must(def.Start(ctx, o, "1", both{}))
 		second := saga.Must(def.Start(ctx, o, "2", both{}))
@@ -280,8 +269,6 @@ func TestBranchesParkAndGoOnAfterThePivot(t *testing.T) {
 		if s, err := first.Wait(ctx); err != nil || quick.Load() != 2 {
 			t.Errorf("%+v, %v; %d calls of the branch that succeeded, want 2", s, err, quick.Load())
 		}
-		stop()
-		<-done
 	})
 }
 
