@@ -8,33 +8,30 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/gateway"
+	"github.com/sillar-go/sillar/observability/service"
 )
 
 // issuer is the iss of all tokens, and audience what they are for.
 const issuer, audience = "https://shop.example", "shop"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	l, err := net.Listen("tcp", "127.0.0.1:8080")
 	if err == nil {
 		fmt.Println("listening on http://" + l.Addr().String())
-		err = run(ctx, l)
+		err = run(context.Background(), l)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop has run
+		os.Exit(1)
 	}
 }
 
@@ -106,20 +103,11 @@ func run(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	defer gw.CloseIdleConnections()
-	checks := make(chan error, 1)
-	go func() { checks <- gw.Run(ctx) }() // looks at the health of the instances
-
 	srv := gateway.NewServer("", gw)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		err = errors.Join(srv.Shutdown(end), <-checks)
-	}
-	return err
+	edge := service.Must(service.New(service.Config{Name: "gateway", Logger: slog.New(slog.DiscardHandler)}))
+	edge.Go("health of instances", gw.Run)
+	edge.Serve("http", func() error { return srv.Serve(l) }, srv.Shutdown)
+	return edge.Run(ctx)
 }
 
 // serve serves a handler on a free port of this machine.

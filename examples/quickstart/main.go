@@ -1,7 +1,7 @@
 // Command quickstart is a small service: products over HTTP, in a database, with logs, metrics, health and an orderly end.
 //
 //	go run ./examples/quickstart
-//	curl -s -X POST localhost:8080/products -d '{"name":"lamp","price":4900}'
+//	curl -s --json '{"name":"lamp","price":4900}' localhost:8080/products
 //	curl -s localhost:8080/products
 //	curl -s localhost:8080/metrics | grep http_requests_total
 package main
@@ -17,8 +17,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/sillar-go/sillar/gateway/problem"
 	"github.com/sillar-go/sillar/observability"
-	"github.com/sillar-go/sillar/observability/health"
+	"github.com/sillar-go/sillar/observability/service"
 	"github.com/sillar-go/sillar/repository"
 	"github.com/sillar-go/sillar/repository/sqldb"
 	_ "github.com/sillar-go/sillar/repository/sqldb/sqlite" // the driver of sqlite:
@@ -65,46 +66,41 @@ func run(ctx context.Context, l net.Listener, dsn string, log io.Writer) error {
 		return errors.Join(err, db.Close())
 	}
 	products := sqlrepo.Must(sqlrepo.New[Product](db, sqlrepo.Config{Table: "products"}))
-	state := health.Must(health.New(health.Config{}))
-	state.Add("database", db.Ping)
+	run := service.Must(service.New(service.Config{Name: "products", Logger: tel.Logger}))
+	run.Close("telemetry", tel.Shutdown)
+	run.Close("database", func(context.Context) error { return db.Close() })
+	run.Health().Add("database", db.Ping)
 
 	mux := tel.Mux()
-	state.Register(mux)
+	run.Health().Register(mux)
 	mux.Handle("GET /metrics", tel.MetricsHandler())
 	mux.HandleFunc("POST /products", create(products))
 	mux.HandleFunc("GET /products", list(products))
-	srv := &http.Server{Handler: state.CloseConnections(tel.Middleware(mux)), ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 1)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-			stop()
-		}
-	}()
-	err = health.Run(ctx, health.Drain{Health: state, Logger: tel.Logger},
-		health.Phase{Name: "http", Stop: srv.Shutdown},
-		health.Phase{Name: "database", Stop: func(context.Context) error { return db.Close() }},
-		health.Phase{Name: "telemetry", Stop: tel.Shutdown})
-	select {
-	case failure := <-failed:
-		return errors.Join(failure, err)
-	default:
-		return err
-	}
+	run.HTTP(l, &http.Server{Handler: tel.Middleware(mux), ReadHeaderTimeout: 10 * time.Second})
+	return run.Run(ctx)
 }
+
+// problems are the answers to errors, in the form of RFC 9457. What is not among them is logged, and is a 500.
+var problems = problem.NewMapper(
+	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query", Detail: "the cursor is not valid"},
+	problem.Rule{Err: sqldb.ErrBusy, Status: http.StatusServiceUnavailable, Slug: "busy", Detail: "try again"},
+)
 
 func create(products repository.Repository[Product]) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var p Product
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&p); err != nil || p.Name == "" || p.Price < 0 {
-			http.Error(w, "a name and a price of 0 or more are needed", http.StatusUnprocessableEntity)
-			return
+		var in struct {
+			Name  string `json:"name"`
+			Price int64  `json:"price"`
 		}
-		p.Meta = repository.Meta{} // id and version are the repository's to set
-		created, err := products.Create(r.Context(), p)
-		answer(w, http.StatusCreated, created, err)
+		err := problem.Decode(w, r, &in, 0)
+		if err == nil && (in.Name == "" || in.Price < 0) {
+			err = problem.New(http.StatusUnprocessableEntity, "validation", "a name and a price of 0 or more are needed")
+		}
+		var created Product
+		if err == nil {
+			created, err = products.Create(r.Context(), Product{Name: in.Name, Price: in.Price})
+		}
+		answer(w, r, http.StatusCreated, created, err)
 	}
 }
 
@@ -113,17 +109,13 @@ func list(products repository.Repository[Product]) http.HandlerFunc {
 		page, err := products.Find(r.Context(), repository.Query[Product]{
 			Sort: []repository.Sort[Product]{price.Asc()}, Limit: 50, After: r.URL.Query().Get("after"),
 		})
-		answer(w, http.StatusOK, page, err)
+		answer(w, r, http.StatusOK, page, err)
 	}
 }
 
-func answer(w http.ResponseWriter, status int, body any, err error) {
-	if errors.Is(err, repository.ErrCursor) {
-		http.Error(w, "the cursor is not valid", http.StatusBadRequest)
-		return
-	}
+func answer(w http.ResponseWriter, r *http.Request, status int, body any, err error) {
 	if err != nil {
-		http.Error(w, "try again", http.StatusServiceUnavailable)
+		problems.Write(r.Context(), w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

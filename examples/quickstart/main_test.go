@@ -26,6 +26,7 @@ func TestQuickstart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header.Set("Content-Type", "application/json")
 		res, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -41,6 +42,7 @@ func TestQuickstart(t *testing.T) {
 	do("POST", "/products", `{"name":"lamp","price":4900}`, 201)
 	do("POST", "/products", `{"name":"chair","price":900}`, 201)
 	do("POST", "/products", `{"price":1}`, 422)
+	do("POST", "/products", `{"name":"rug","prize":1}`, 422)
 	do("GET", "/products?after=nonsense", "", 400)
 	if list := do("GET", "/products", "", 200); strings.Index(list, "chair") > strings.Index(list, "lamp") || !strings.Contains(list, "lamp") {
 		t.Errorf("the list: %s", list)
