@@ -431,12 +431,18 @@ func TestCallersThatWaitShareAPoll(t *testing.T) {
 func TestAwaitEachOutlivesANodeForEachSignal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := sagamem.New()
-		var nodes []*flaky
+		var mu sync.Mutex
+		var last *flaky
 		died := map[string]bool{}
 		def := saga.Define("parcels", 1, saga.AwaitEach("parcel", func(ctx context.Context, c *saga.Call, s *flow, p string) (bool, error) {
-			if !died[p] { // the node that handles it first is cut off
-				died[p] = true
-				nodes[len(nodes)-1].down.Store(true)
+			mu.Lock()
+			first := !died[p]
+			died[p] = true
+			if first { // the node that handles it is cut off
+				last.down.Store(true)
+			}
+			mu.Unlock()
+			if first {
 				<-ctx.Done()
 				return false, ctx.Err()
 			}
@@ -444,8 +450,11 @@ func TestAwaitEachOutlivesANodeForEachSignal(t *testing.T) {
 			return len(s.Log) == 3, nil
 		}).HandlerTimeout(time.Hour))
 		launch := func() *saga.Orchestrator {
-			nodes = append(nodes, &flaky{Store: mem})
-			o := saga.Must(saga.New(nodes[len(nodes)-1], saga.Config{Logger: quiet, MaxTakeovers: 1}, def))
+			node := &flaky{Store: mem}
+			mu.Lock()
+			last = node
+			mu.Unlock()
+			o := saga.Must(saga.New(node, saga.Config{Logger: quiet, MaxTakeovers: 1}, def))
 			start(t, o)
 			return o
 		}
