@@ -59,6 +59,15 @@ func TestDecodeForeign(t *testing.T) {
 	}
 }
 
+// The topic of an event that comes by an exchange is its routing key; only what was moved to a queue has it in a header.
+func TestDecodeTopic(t *testing.T) {
+	for exchange, want := range map[string]string{"microservices": "users.created", "": "orders.paid"} {
+		if e, _ := decode(&amqp.Delivery{Exchange: exchange, RoutingKey: "users.created", Headers: amqp.Table{headerTopic: "orders.paid"}}); e.Type != want {
+			t.Errorf("by the exchange %q: got topic %s, want %s", exchange, e.Type, want)
+		}
+	}
+}
+
 func TestDecodeCloudEvents(t *testing.T) {
 	for _, prefix := range []string{"cloudEvents_", "cloudEvents:"} {
 		d := amqp.Delivery{RoutingKey: "g.retry.1s", Headers: amqp.Table{prefix + "id": "i", prefix + "type": "a.b", prefix + "source": "s",
