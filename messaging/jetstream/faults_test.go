@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,31 @@ func TestServerIsKilled(t *testing.T) {
 		tr.alive(fmt.Sprint("kill ", i))
 	}
 	tr.finish()
+}
+
+// What is acknowledged while the server is down reaches it afterwards, however long it was down: nothing else takes the room.
+func TestAcksOfAnOutageAreKept(t *testing.T) {
+	t.Parallel()
+	n := single(t)
+	b := open(t, n.url, jetstream.Config{AckWait: 30 * time.Millisecond})
+	s := subscribe(t, b, "g", 500, "t")
+	if err := b.PublishBatch(t.Context(), slices.Repeat([]messaging.Envelope{{Type: "t"}}, 500)); err != nil {
+		t.Fatal(err)
+	}
+	var held []messaging.Delivery
+	for range 500 {
+		held = append(held, receive(t, s))
+	}
+	n.Kill()
+	time.Sleep(500 * time.Millisecond) // 50 times that the deliveries would be extended
+	for i, d := range held {
+		if err := d.Ack(t.Context()); err != nil {
+			t.Fatalf("acknowledgement %d: %v", i, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A client whose connections are cut, and then stay open and deliver nothing.

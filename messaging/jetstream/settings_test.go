@@ -153,7 +153,7 @@ func TestDuplicatesAreStoredOnce(t *testing.T) {
 // A handler may run longer than AckWait: its message does not come again meanwhile.
 func TestSlowHandlerKeepsItsMessage(t *testing.T) {
 	t.Parallel()
-	b := open(t, shared.ClientURL(), jetstream.Config{AckWait: 600 * time.Millisecond})
+	b := open(t, shared.ClientURL(), jetstream.Config{AckWait: 300 * time.Millisecond})
 	slow := subscribe(t, b, "g", 1, "t")
 	if err := b.Publish(t.Context(), "t", 1); err != nil {
 		t.Fatal(err)

@@ -181,36 +181,44 @@ func (s *stream) status(m *nats.Msg) {
 	}
 }
 
-// run looks after the requests, extends the time of deliveries, and checks the consumer.
+// run looks after the requests, checks the consumer and, beside these, which may wait for the server, extends the time of
+// deliveries.
 func (s *stream) run() {
 	defer close(s.done)
-	t := time.NewTicker(tick)
+	var extending sync.WaitGroup
+	extending.Go(func() { s.every(s.ackWait/3, s.extend) })
+	checked := time.Now()
+	s.every(tick, func() {
+		if s.ctx.Err() == nil && (s.tend() || time.Since(checked) >= refresh) {
+			checked = time.Now()
+			s.check()
+		}
+	})
+	extending.Wait()
+}
+
+// every calls f once in d until Close: deliveries that are held after Stop need their time extended too.
+func (s *stream) every(d time.Duration, f func()) {
+	t := time.NewTicker(max(d, time.Millisecond))
 	defer t.Stop()
-	extended, checked := time.Now(), time.Now()
 	for {
 		select {
 		case <-t.C:
-		case <-s.over: // until then deliveries that are held need their time extended
+			f()
+		case <-s.over:
 			return
 		case <-s.b.ctx.Done():
 			return
 		}
-		if now := time.Now(); now.Sub(extended) >= s.ackWait/3 {
-			s.extend()
-			extended = now
-		}
-		if s.ctx.Err() != nil {
-			continue
-		}
-		if s.tend() || time.Since(checked) >= refresh {
-			checked = time.Now()
-			s.check()
-		}
 	}
 }
 
-// extend tells the server that the deliveries are still being handled.
+// extend tells the server that the deliveries are still being handled. Without a connection it would take the room of
+// acknowledgements.
 func (s *stream) extend() {
+	if !s.b.link.connected() {
+		return
+	}
 	s.mu.Lock()
 	held := make([]*delivery, 0, len(s.open))
 	for d := range s.open {
