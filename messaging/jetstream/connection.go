@@ -87,7 +87,7 @@ func newLink(b *Broker, servers []string) (*link, error) {
 			l.set(true, nil)
 			b.cfg.Logger.Info("jetstream: connected again", "host", nc.ConnectedAddr())
 			for _, s := range b.subscribed() {
-				s.reset()
+				s.resume()
 			}
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -95,6 +95,9 @@ func newLink(b *Broker, servers []string) (*link, error) {
 				return
 			}
 			l.set(false, err)
+			for _, s := range b.subscribed() {
+				s.disconnected()
+			}
 			b.meters.lost.Add(b.ctx, 1)
 			b.cfg.Logger.Warn("jetstream: a connection was lost", "error", safe(err))
 		}),

@@ -101,14 +101,15 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	return s, nil
 }
 
-// pull asks for as many messages as may be unsettled beside those that are or have been asked for. The mutex is held.
+// pull asks for as many messages as may be unsettled beside those that are or have been asked for. Without a connection it
+// does nothing: the request would come beside that of resume. The mutex is held.
 func (s *stream) pull() {
 	asked := 0
 	for _, r := range s.requests {
 		asked += r.left
 	}
 	free := s.sub.Prefetch - len(s.open) - asked
-	if free <= 0 || s.stopped || asked > 0 && free < (s.sub.Prefetch+1)/2 {
+	if free <= 0 || s.stopped || !s.b.link.connected() || asked > 0 && free < (s.sub.Prefetch+1)/2 {
 		return
 	}
 	s.number++
@@ -240,17 +241,23 @@ func (s *stream) tend() (broken bool) {
 	}
 	s.requests = slices.DeleteFunc(s.requests, func(r *request) bool { return now.After(r.expires.Add(pullHeartbeat)) })
 	broken, s.broken = s.broken, false
-	if !broken && s.b.link.connected() {
+	if !broken {
 		s.pull()
 	}
 	return broken
 }
 
-// reset asks anew after a reconnection: the server has forgotten the requests.
-func (s *stream) reset() {
+// disconnected forgets the requests, as the server does.
+func (s *stream) disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests, s.heard = nil, time.Now()
+	s.requests = nil
+}
+
+// resume asks anew after a reconnection.
+func (s *stream) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pull()
 }
 
