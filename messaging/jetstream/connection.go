@@ -98,7 +98,7 @@ func newLink(b *Broker, servers []string) (*link, error) {
 			for _, s := range b.subscribed() {
 				s.disconnected()
 			}
-			b.meters.lost.Add(b.ctx, 1)
+			b.meters.Lost(b.ctx)
 			b.cfg.Logger.Warn("jetstream: a connection was lost", "error", safe(err))
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {

@@ -230,7 +230,7 @@ type part struct {
 // prepare, which may be nil.
 func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int) error) []error {
 	errs := make([]error, len(out))
-	defer p.b.meters.count(ctx, errs)
+	defer p.b.meters.Published(ctx, errs)
 	if p.b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, p.b.cfg.PublishTimeout)

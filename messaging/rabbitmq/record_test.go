@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
 // A queue that stays full refuses its topic for an hour, while others are confirmed: channels are replaced ever more
@@ -90,7 +91,7 @@ func TestAStalledChannelIsReplaced(t *testing.T) {
 // A context that ends while confirms are awaited: each message that was written is waited for once in the background, or the
 // counts of what is under way would be wrong.
 func TestConfirmsOfABatchThatIsLeftAreAwaitedOnce(t *testing.T) {
-	m, err := newMeters(nil)
+	m, err := brokermetrics.New(nil, scope, "rabbitmq")
 	if err != nil {
 		t.Fatal(err)
 	}

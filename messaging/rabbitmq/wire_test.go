@@ -2,15 +2,12 @@ package rabbitmq
 
 import (
 	"errors"
-	"maps"
 	"math"
 	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	sdk "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/sillar-go/sillar/messaging"
 )
@@ -97,27 +94,5 @@ func TestReturnsAreCounted(t *testing.T) {
 	g.note(amqp.Return{Exchange: "x", RoutingKey: "k", MessageId: "1"})
 	if !g.wasReturned(o) || !g.wasReturned(o) || g.wasReturned(o) || len(g.returned) != 0 {
 		t.Fatal("two returns were not taken twice")
-	}
-}
-
-// Every way to fail is counted under its most telling name.
-func TestOutcomesAreCounted(t *testing.T) {
-	reader := sdk.NewManualReader()
-	m, err := newMeters(sdk.NewMeterProvider(sdk.WithReader(reader)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.count(t.Context(), []error{nil, nil, messaging.ErrUnroutable, errors.Join(messaging.ErrUnknownOutcome, messaging.ErrBlocked), errors.New("x")})
-	var data metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &data); err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]int64{}
-	for _, p := range data.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints {
-		v, _ := p.Attributes.Value("outcome")
-		got[v.AsString()] = p.Value
-	}
-	if want := map[string]int64{"confirmed": 2, "unroutable": 1, "blocked": 1, "error": 1}; !maps.Equal(got, want) {
-		t.Fatalf("counted %v, want %v", got, want)
 	}
 }
