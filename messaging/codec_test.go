@@ -99,7 +99,7 @@ func TestStructuredCloudEvents(t *testing.T) {
 			return nil
 		})
 		w.start()
-		structured := messaging.WithContentType("application/cloudevents+json; charset=UTF-8")
+		structured := messaging.WithContentType("Application/CloudEvents+JSON; charset=UTF-8")
 		send := func(topic, event string) { w.publish(topic, []byte(event), structured) }
 		for range 2 { // the second is a duplicate by the event's own id
 			send("orders.created", `{"specversion":"1.0","id":"1","source":"/acme","type":"com.acme.order.created.v1","subject":"k",
@@ -125,7 +125,7 @@ func TestStructuredCloudEvents(t *testing.T) {
 			t.Errorf("raw: %q", raw)
 		}
 		for _, d := range w.dead("g", 4) {
-			if !strings.HasPrefix(string(d.Body), "{") || !strings.Contains(d.ContentType, "cloudevents+json") {
+			if !strings.HasPrefix(string(d.Body), "{") || !strings.Contains(d.ContentType, "CloudEvents+JSON") {
 				t.Errorf("a dead letter is not as it came: %s %s", d.ContentType, d.Body)
 			}
 		}

@@ -19,8 +19,6 @@ type Features struct {
 	Delays bool
 	// AnyHash: # may stand at any place of a pattern. Otherwise only at the end.
 	AnyHash bool
-	// OrderAcrossProcesses: messages of one key are handled in order also when several processes consume for a group.
-	OrderAcrossProcesses bool
 	// Replay: a new group may begin with messages that were published before it existed (Subscription.Start).
 	Replay bool
 	// SingleActive and Ephemeral: a Subscription may ask for them.

@@ -26,9 +26,6 @@ func (d *unwrapped) Envelope() Envelope { return d.e }
 // unwrap returns d, or, where its body is a CloudEvent in structured mode, a delivery of the event.
 func unwrap(d Delivery) Delivery {
 	e := d.Envelope()
-	if !strings.Contains(e.ContentType, "cloudevents") {
-		return d // most do
-	}
 	switch mediaType(e.ContentType) {
 	case structuredType:
 		event, err := fromStructured(e)

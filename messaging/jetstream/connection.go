@@ -87,7 +87,7 @@ func newLink(b *Broker, servers []string) (*link, error) {
 			l.set(true, nil)
 			b.cfg.Logger.Info("jetstream: connected again", "host", nc.ConnectedAddr())
 			for _, s := range b.subscribed() {
-				s.reset()
+				s.resume()
 			}
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -95,7 +95,10 @@ func newLink(b *Broker, servers []string) (*link, error) {
 				return
 			}
 			l.set(false, err)
-			b.meters.lost.Add(b.ctx, 1)
+			for _, s := range b.subscribed() {
+				s.disconnected()
+			}
+			b.meters.Lost(b.ctx)
 			b.cfg.Logger.Warn("jetstream: a connection was lost", "error", safe(err))
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {

@@ -26,10 +26,16 @@ func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]me
 }
 
 // Redrive implements messaging.Broker. A letter is deleted when its new copy is confirmed; when it fails halfway the number
-// of those that were moved is returned with the error.
+// of those that were moved is returned with the error. Letters of a group whose consumer was deleted stay, with an
+// ErrTopology, until the group is subscribed again.
 func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
 	moved := 0
 	err := b.eachDead(ctx, group, limit, func(m *nats.Msg, raw *jetstream.RawStreamMsg, s jetstream.Stream) error {
+		if moved == 0 {
+			if err := b.consumes(ctx, group); err != nil {
+				return err
+			}
+		}
 		if err := b.move(ctx, b.copy(b.retrySubject(group), "redrive", group, raw.Sequence, raw.Time, b.decode(m))); err != nil {
 			return err
 		}
@@ -49,6 +55,18 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 		return moved, fmt.Errorf("jetstream: redrive %s: %w", group, err)
 	}
 	return moved, nil
+}
+
+// consumes returns an error when a group has no consumer: the stream confirms messages to the group's subject all the same,
+// and drops them.
+func (b *Broker) consumes(ctx context.Context, group string) error {
+	return b.call(ctx, func(ctx context.Context) error {
+		js, err := b.ready(ctx)
+		if err == nil {
+			_, err = js.Consumer(ctx, b.cfg.Stream, token(group))
+		}
+		return err
+	})
 }
 
 // eachDead calls f with up to limit dead letters of a group, oldest first. Those that come meanwhile are not among them.

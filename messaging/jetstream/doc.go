@@ -42,6 +42,7 @@
 //     operator deletes it.
 //   - It removes no patterns of a group, as RabbitMQ's bindings stay. Two processes that add different patterns to one
 //     group in the same moment may undo each other's for up to 30 seconds; those that are there already are safe.
+//   - A message that is sent again after an unknown outcome may come after those behind it in its batch.
 //   - An acknowledgement is not confirmed by the server: one that is lost makes a duplicate.
 //   - Delays are measured by the servers; a clock of a client that is wrong can make a pause up to three times as long.
 //   - A message needs 4 KiB less than the server's max_payload, which are kept for retries and dead letters.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,68 @@ func TestServerIsKilled(t *testing.T) {
 		tr.alive(fmt.Sprint("kill ", i))
 	}
 	tr.finish()
+}
+
+// What is acknowledged while the server is down reaches it afterwards, however long it was down: nothing else takes the room.
+func TestAcksOfAnOutageAreKept(t *testing.T) {
+	t.Parallel()
+	n := single(t)
+	b := open(t, n.url, jetstream.Config{AckWait: 30 * time.Millisecond})
+	s := subscribe(t, b, "g", 500, "t")
+	if err := b.PublishBatch(t.Context(), slices.Repeat([]messaging.Envelope{{Type: "t"}}, 500)); err != nil {
+		t.Fatal(err)
+	}
+	var held []messaging.Delivery
+	for range 500 {
+		held = append(held, receive(t, s))
+	}
+	n.Kill()
+	time.Sleep(500 * time.Millisecond) // 50 times that the deliveries would be extended
+	for i, d := range held {
+		if err := d.Ack(t.Context()); err != nil {
+			t.Fatalf("acknowledgement %d: %v", i, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is settled while the connection is lost makes room once: afterwards no more is out than Prefetch.
+func TestPrefetchHoldsAfterAReconnection(t *testing.T) {
+	t.Parallel()
+	n := single(t)
+	b := open(t, n.url, jetstream.Config{})
+	s := subscribe(t, b, "g", 4, "t")
+	if err := b.PublishBatch(t.Context(), slices.Repeat([]messaging.Envelope{{Type: "t"}}, 50)); err != nil {
+		t.Fatal(err)
+	}
+	var held []messaging.Delivery
+	for range 4 {
+		held = append(held, receive(t, s))
+	}
+	n.Kill()
+	for b.Health(within(t, 100*time.Millisecond)) == nil {
+		time.Sleep(time.Millisecond)
+	}
+	for _, d := range held {
+		if err := d.Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.restart(t)
+	out := 0
+	for ctx := within(t, 3*time.Second); ; out++ {
+		if _, err := s.Receive(ctx); err != nil {
+			break
+		}
+	}
+	if out != 4 {
+		t.Errorf("%d deliveries are out, want 4", out)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A client whose connections are cut, and then stay open and deliver nothing.

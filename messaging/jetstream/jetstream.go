@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
 // Errors of this package, to be compared with errors.Is.
@@ -34,6 +35,8 @@ var (
 	// ErrPattern says that NATS cannot express a pattern of a subscription. It matches messaging.ErrInvalid.
 	ErrPattern = fmt.Errorf("%w: NATS cannot express a pattern", messaging.ErrInvalid)
 )
+
+const scope = "github.com/sillar-go/sillar/messaging/jetstream"
 
 // Config tunes a Broker.
 type Config struct {
@@ -89,7 +92,7 @@ type Config struct {
 // Broker is a messaging.Broker. It is safe for concurrent use.
 type Broker struct {
 	cfg      Config
-	meters   meters
+	meters   brokermetrics.Meters
 	producer messaging.Producer
 	link     *link
 
@@ -139,7 +142,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	if cfg.Keep > 0 {
 		cfg.Duplicates = min(cfg.Duplicates, cfg.Keep) // the server wants it so
 	}
-	m, err := newMeters(cfg.MeterProvider)
+	m, err := brokermetrics.New(cfg.MeterProvider, scope, "jetstream")
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +178,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 			b.send(ctx, o)
 		}
 	}
-	b.meters.count(ctx, o.errs)
+	b.meters.Published(ctx, o.errs)
 	b.producer.End(span, o.errs[0])
 	return o.errs[0]
 }
@@ -192,7 +195,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 		return b.encode(e)
 	}
 	b.send(ctx, o)
-	b.meters.count(ctx, o.errs)
+	b.meters.Published(ctx, o.errs)
 	for i, span := range spans {
 		b.producer.End(span, o.errs[i])
 	}

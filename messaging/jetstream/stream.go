@@ -101,14 +101,15 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	return s, nil
 }
 
-// pull asks for as many messages as may be unsettled beside those that are or have been asked for. The mutex is held.
+// pull asks for as many messages as may be unsettled beside those that are or have been asked for. Without a connection it
+// does nothing: the request would come beside that of resume. The mutex is held.
 func (s *stream) pull() {
 	asked := 0
 	for _, r := range s.requests {
 		asked += r.left
 	}
 	free := s.sub.Prefetch - len(s.open) - asked
-	if free <= 0 || s.stopped || asked > 0 && free < (s.sub.Prefetch+1)/2 {
+	if free <= 0 || s.stopped || !s.b.link.connected() || asked > 0 && free < (s.sub.Prefetch+1)/2 {
 		return
 	}
 	s.number++
@@ -181,36 +182,44 @@ func (s *stream) status(m *nats.Msg) {
 	}
 }
 
-// run looks after the requests, extends the time of deliveries, and checks the consumer.
+// run looks after the requests, checks the consumer and, beside these, which may wait for the server, extends the time of
+// deliveries.
 func (s *stream) run() {
 	defer close(s.done)
-	t := time.NewTicker(tick)
+	var extending sync.WaitGroup
+	extending.Go(func() { s.every(s.ackWait/3, s.extend) })
+	checked := time.Now()
+	s.every(tick, func() {
+		if s.ctx.Err() == nil && (s.tend() || time.Since(checked) >= refresh) {
+			checked = time.Now()
+			s.check()
+		}
+	})
+	extending.Wait()
+}
+
+// every calls f once in d until Close: deliveries that are held after Stop need their time extended too.
+func (s *stream) every(d time.Duration, f func()) {
+	t := time.NewTicker(max(d, time.Millisecond))
 	defer t.Stop()
-	extended, checked := time.Now(), time.Now()
 	for {
 		select {
 		case <-t.C:
-		case <-s.over: // until then deliveries that are held need their time extended
+			f()
+		case <-s.over:
 			return
 		case <-s.b.ctx.Done():
 			return
 		}
-		if now := time.Now(); now.Sub(extended) >= s.ackWait/3 {
-			s.extend()
-			extended = now
-		}
-		if s.ctx.Err() != nil {
-			continue
-		}
-		if s.tend() || time.Since(checked) >= refresh {
-			checked = time.Now()
-			s.check()
-		}
 	}
 }
 
-// extend tells the server that the deliveries are still being handled.
+// extend tells the server that the deliveries are still being handled. Without a connection it would take the room of
+// acknowledgements.
 func (s *stream) extend() {
+	if !s.b.link.connected() {
+		return
+	}
 	s.mu.Lock()
 	held := make([]*delivery, 0, len(s.open))
 	for d := range s.open {
@@ -232,17 +241,23 @@ func (s *stream) tend() (broken bool) {
 	}
 	s.requests = slices.DeleteFunc(s.requests, func(r *request) bool { return now.After(r.expires.Add(pullHeartbeat)) })
 	broken, s.broken = s.broken, false
-	if !broken && s.b.link.connected() {
+	if !broken {
 		s.pull()
 	}
 	return broken
 }
 
-// reset asks anew after a reconnection: the server has forgotten the requests.
-func (s *stream) reset() {
+// disconnected forgets the requests, as the server does.
+func (s *stream) disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests, s.heard = nil, time.Now()
+	s.requests = nil
+}
+
+// resume asks anew after a reconnection.
+func (s *stream) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pull()
 }
 

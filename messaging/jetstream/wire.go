@@ -93,8 +93,8 @@ func reserved(lower string) bool {
 
 // decode reads a message, a foreign one without CloudEvents' headers too.
 func (b *Broker) decode(m *nats.Msg) messaging.Envelope {
-	topic := b.topic(m.Subject)
-	if t := value(m, headerTopic); t != "" {
+	topic, event := strings.CutPrefix(m.Subject, b.cfg.Stream+".")
+	if t := value(m, headerTopic); t != "" && !event { // an event's subject, which the server may permit to some only, is its topic
 		topic = t
 	}
 	e := messaging.Envelope{Type: topic, Headers: make(map[string]string, len(m.Header)), Body: m.Data}
@@ -129,7 +129,7 @@ func (b *Broker) decode(m *nats.Msg) messaging.Envelope {
 			}
 		}
 	}
-	if e.ID == "" {
+	if e.ID == "" && event { // else that is the id of the move
 		e.ID = m.Header.Get(headerMessageID)
 	}
 	return e

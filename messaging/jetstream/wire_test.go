@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -39,8 +40,12 @@ func TestDecodeForeign(t *testing.T) {
 	if e.Type != "a.b" || e.ID != "7" || string(e.Body) != "x" || !maps.Equal(e.Headers, want) {
 		t.Errorf("got %+v", e)
 	}
-	if e := b.decode(&nats.Msg{Subject: "s.a"}); e.Type != "a" || e.ID != "" {
+	if e := b.decode(&nats.Msg{Subject: "s.a", Header: nats.Header{headerTopic: {"secret"}}}); e.Type != "a" || e.ID != "" {
 		t.Errorf("got %+v", e)
+	}
+	moved := b.copy("s_retry.g", "retry", "g", 1, time.Now(), messaging.Envelope{Type: "a"})
+	if e := b.decode(moved); e.Type != "a" || e.ID != "" {
+		t.Errorf("moved without an id: got %+v", e)
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"testing"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokertest"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/messagingtest"
 )
@@ -41,6 +43,12 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	if err != nil || len(dead) != 2 || dead[0].ID != "1" || dead[1].ID != "2" {
 		t.Fatalf("%+v %v", dead, err)
 	}
+}
+
+func TestTracing(t *testing.T) {
+	brokertest.Tracing(t, "memory", "nobody", messaging.ErrUnroutable, func(tp trace.TracerProvider) messaging.Broker {
+		return memory.Must(memory.New(memory.Config{Source: "test", TracerProvider: tp}))
+	})
 }
 
 func Example() {

@@ -315,6 +315,14 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	var done, away []Entry
 	held := map[Hold][]Entry{} // one statement for each Hold
 	hold := func(e Entry, h Hold) { held[h] = append(held[h], e) }
+	pauses := map[int]time.Duration{} // random: one for all events of as many attempts, or each would be a statement
+	pause := func(e Entry) time.Duration {
+		n := e.Attempts + 1
+		if pauses[n] == 0 {
+			pauses[n] = r.cfg.Backoff.Delay(n)
+		}
+		return pauses[n]
+	}
 	var why error
 	for i, e := range round {
 		err := errs[i]
@@ -329,7 +337,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 				done = append(done, e)
 				break
 			}
-			hold(e, Hold{Pause: r.cfg.Backoff.Delay(e.Attempts + 1), StopsKey: r.cfg.Unroutable == UnroutableHoldKey})
+			hold(e, Hold{Pause: pause(e), StopsKey: r.cfg.Unroutable == UnroutableHoldKey})
 		case noBroker(err):
 			outcome, why = "failed", err
 			away = append(away, e)
@@ -340,7 +348,7 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 			outcome = "failed"
 			r.cfg.Logger.WarnContext(ctx, "outbox: an event could not be published and is held", "outbox", r.cfg.Name,
 				"topic", e.Type, "message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err)
-			hold(e, Hold{Pause: r.cfg.Backoff.Delay(e.Attempts + 1), StopsKey: true})
+			hold(e, Hold{Pause: pause(e), StopsKey: true})
 		}
 		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
 	}

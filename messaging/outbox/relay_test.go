@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -354,5 +355,22 @@ func TestUnroutableEventsAreHeldOnlyWhereConfigured(t *testing.T) {
 		if got := fmt.Sprint(s.done()); got != want {
 			t.Errorf("policy %d: settled %s, want %s", policy, got, want)
 		}
+	}
+}
+
+// Events that fail together are held by one statement, though pauses are random.
+func TestEventsThatFailTogetherAreHeldTogether(t *testing.T) {
+	s := &store{}
+	for i := range 20 {
+		s.entries = append(s.entries, entry(fmt.Sprint(i), ""))
+	}
+	p := func(context.Context, []messaging.Envelope) error { return messaging.ErrUnroutable }
+	run(t, s, p, outbox.RelayConfig{Unroutable: outbox.UnroutableHold}, func(func() error) { synctest.Wait() })
+	pauses := map[string]bool{}
+	for _, line := range s.done() {
+		pauses[strings.Fields(line)[1]] = true
+	}
+	if len(s.done()) != 20 || len(pauses) != 1 {
+		t.Errorf("%d events were held, for the pauses %v; want 20, for one", len(s.done()), pauses)
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
@@ -133,7 +132,7 @@ func (l *link) run() {
 		case <-c.gone:
 			l.set(nil, c.why())
 			nodes.failed(node, time.Now())
-			l.b.meters.lost.Add(l.b.ctx, 1, metric.WithAttributes(attribute.String("connection", l.name)))
+			l.b.meters.Lost(l.b.ctx, attribute.String("connection", l.name))
 			l.b.cfg.Logger.Warn("rabbitmq: a connection was lost", "connection", l.name, "host", node.host, "error", c.why())
 			c.kill()
 			if backoff.Sleep(l.b.ctx, l.b.cfg.Reconnect.Delay(1)) != nil {

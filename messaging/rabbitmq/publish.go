@@ -38,7 +38,6 @@ type job struct {
 	sent    []sending
 	begun   time.Time // when it was written
 	written chan struct{}
-	left    bool // the caller did not wait until it was written; for the caller only
 }
 
 type sending struct {
@@ -231,7 +230,7 @@ type part struct {
 // prepare, which may be nil.
 func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int) error) []error {
 	errs := make([]error, len(out))
-	defer p.b.meters.count(ctx, errs)
+	defer p.b.meters.Published(ctx, errs)
 	if p.b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, p.b.cfg.PublishTimeout)
@@ -271,8 +270,13 @@ func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int
 		}
 		var again []int
 		for _, j := range parts {
+			written := p.awaitWritten(j.job)
 			for n, i := range j.at {
-				errs[i] = p.outcome(j.job, n)
+				if written {
+					errs[i] = p.outcome(j.job, n)
+				} else {
+					errs[i] = p.unknown(ctx.Err())
+				}
 				if errors.Is(errs[i], messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
 					again = append(again, i)
 				}
@@ -337,15 +341,11 @@ func (p *publisher) refusal(err error) error {
 // awaitWritten reports whether a job was written before its context ended. If not, the confirms of what is written of it all
 // the same are waited for by forget.
 func (p *publisher) awaitWritten(j *job) bool {
-	if j.left {
-		return false
-	}
 	select {
 	case <-j.written:
 		return true
 	case <-j.ctx.Done():
 	}
-	j.left = true
 	go func() { // the writer ends a job soon, or with its connection
 		<-j.written
 		for i := range j.sent {
@@ -357,11 +357,8 @@ func (p *publisher) awaitWritten(j *job) bool {
 	return false
 }
 
-// outcome waits for what becomes of message i of a job.
+// outcome waits for what becomes of message i of a job that was written.
 func (p *publisher) outcome(j *job, i int) error {
-	if !p.awaitWritten(j) {
-		return p.unknown(j.ctx.Err())
-	}
 	s, o := &j.sent[i], j.out[i]
 	switch {
 	case s.err != nil && errors.Is(s.err, j.ctx.Err()):

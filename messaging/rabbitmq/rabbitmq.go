@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
 // Errors of this package, to be compared with errors.Is.
@@ -29,6 +30,8 @@ var (
 	// returned at once, while the broker tries again from time to time.
 	ErrPermission = errors.New("rabbitmq: the user lacks a permission")
 )
+
+const scope = "github.com/sillar-go/sillar/messaging/rabbitmq"
 
 // Config tunes a Broker.
 type Config struct {
@@ -76,7 +79,7 @@ type Config struct {
 type Broker struct {
 	nodes    *nodes
 	cfg      Config
-	meters   meters
+	meters   brokermetrics.Meters
 	producer messaging.Producer
 	pub      *publisher
 	con      *link
@@ -118,7 +121,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	if cfg.PublishTimeout == 0 {
 		cfg.PublishTimeout = 30 * time.Second
 	}
-	m, err := newMeters(cfg.MeterProvider)
+	m, err := brokermetrics.New(cfg.MeterProvider, scope, "rabbitmq")
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +153,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 	if err == nil {
 		err = b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
 	} else {
-		b.meters.count(ctx, []error{err})
+		b.meters.Published(ctx, []error{err})
 	}
 	b.producer.End(span, err)
 	return err

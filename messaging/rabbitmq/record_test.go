@@ -1,13 +1,17 @@
 package rabbitmq
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
 // A queue that stays full refuses its topic for an hour, while others are confirmed: channels are replaced ever more
@@ -81,5 +85,39 @@ func TestAStalledChannelIsReplaced(t *testing.T) {
 				t.Errorf("Health: %v", err)
 			}
 		})
+	}
+}
+
+// A context that ends while confirms are awaited: each message that was written is waited for once in the background, or the
+// counts of what is under way would be wrong.
+func TestConfirmsOfABatchThatIsLeftAreAwaitedOnce(t *testing.T) {
+	m, err := brokermetrics.New(nil, scope, "rabbitmq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Broker{cfg: Config{Logger: slog.New(slog.DiscardHandler)}, meters: m, ctx: t.Context()}
+	p := &publisher{b: b, link: newLink(b, "test"), jobs: make(chan *job)}
+	g := &pubGen{c: &conn{}, gone: make(chan struct{}), retired: make(chan struct{}), retire: func() {}}
+	defer close(g.gone)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		j := <-p.jobs
+		for i := range j.sent {
+			j.sent[i] = sending{confirm: &amqp.DeferredConfirmation{}, g: g}
+		}
+		cancel()
+		close(j.written)
+	}()
+	out := make([]outgoing, 50)
+	for i, err := range p.send(ctx, out, nil) {
+		if !errors.Is(err, messaging.ErrUnknownOutcome) {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	time.Sleep(10 * time.Millisecond) // for what goes on in the background
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if n := len(g.late); n != len(out) && n != len(out)-1 { // one is being waited for
+		t.Errorf("%d messages are awaited in the background, want %d", n, len(out))
 	}
 }

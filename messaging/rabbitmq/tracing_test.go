@@ -1,115 +1,18 @@
 package rabbitmq_test
 
 import (
-	"errors"
-	"slices"
 	"testing"
-	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
-	"github.com/sillar-go/sillar/messaging/memory"
+	"github.com/sillar-go/sillar/messaging/internal/brokertest"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// Each event that is published has one producer span under its caller's, in both brokers, and comes with that span as the
-// parent of what its handlers do.
 func TestTracing(t *testing.T) {
-	for name, factory := range map[string]func(t *testing.T, tp trace.TracerProvider) messaging.Broker{
-		"memory": func(_ *testing.T, tp trace.TracerProvider) messaging.Broker {
-			return memory.Must(memory.New(memory.Config{Source: "test", TracerProvider: tp}))
-		},
-		"rabbitmq": func(t *testing.T, tp trace.TracerProvider) messaging.Broker {
-			return rabbitmq.Must(rabbitmq.New(testenv.RabbitMQ(t), rabbitmq.Config{Source: "test", Logger: quiet, TracerProvider: tp}))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			spans := tracetest.NewInMemoryExporter()
-			tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
-			b := factory(t, tp)
-			checkTracing(t, b, tp, spans)
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-func checkTracing(t *testing.T, b messaging.Broker, tp trace.TracerProvider, spans *tracetest.InMemoryExporter) {
-	s, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	parents := map[string]string{}
-	come := func() (traceparent string) {
-		t.Helper()
-		d := receive(t, s)
-		if err := d.Ack(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		traceparent = d.Envelope().Headers["traceparent"]
-		if len(traceparent) == 55 {
-			parents[d.Envelope().ID] = traceparent[36:52]
-		}
-		return traceparent
-	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, caller := tp.Tracer("test").Start(t.Context(), "caller")
-	must(b.Publish(ctx, "t", 1, messaging.WithID("direct")))
-	come()
-	must(b.PublishBatch(ctx, []messaging.Envelope{{Type: "t", ID: "batch"}}))
-	come()
-	const foreign = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	must(b.PublishBatch(ctx, []messaging.Envelope{{Type: "t", ID: "relayed", Headers: map[string]string{"traceparent": foreign}}}))
-	if got := come(); got != foreign {
-		t.Errorf("an event with a trace of its own came with %s", got)
-	}
-	if err := b.Publish(ctx, "nobody", 1, messaging.WithID("refused")); !errors.Is(err, messaging.ErrUnroutable) {
-		t.Errorf("publishing what nobody takes: %v", err)
-	}
-	caller.End()
-
-	sent := map[string]tracetest.SpanStub{}
-	for _, s := range spans.GetSpans() {
-		if s.SpanKind != trace.SpanKindProducer {
-			continue
-		}
-		if id := text(s, "messaging.message.id"); sent[id].Name != "" {
-			t.Errorf("%s has two spans", id)
-		} else {
-			sent[id] = s
-		}
-		if s.Parent.SpanID() != caller.SpanContext().SpanID() || text(s, "messaging.system") == "" || text(s, "messaging.operation.type") != "send" ||
-			s.Name != "send "+text(s, "messaging.destination.name") {
-			t.Errorf("span %s under %s, with %v", s.Name, s.Parent.SpanID(), s.Attributes)
-		}
-	}
-	if len(sent) != 3 || sent["direct"].Status.Code != codes.Unset || sent["refused"].Status.Code != codes.Error {
-		t.Errorf("producer spans %v", sent)
-	}
-	for _, id := range []string{"direct", "batch"} {
-		if want := sent[id].SpanContext.SpanID().String(); parents[id] != want {
-			t.Errorf("%s came with parent %s, want its producer's span %s", id, parents[id], want)
-		}
-	}
-	must(s.Close())
-}
-
-func text(s tracetest.SpanStub, key attribute.Key) string {
-	i := slices.IndexFunc(s.Attributes, func(a attribute.KeyValue) bool { return a.Key == key })
-	if i < 0 {
-		return ""
-	}
-	return s.Attributes[i].Value.AsString()
+	brokertest.Tracing(t, "rabbitmq", "nobody", messaging.ErrUnroutable, func(tp trace.TracerProvider) messaging.Broker {
+		return open(t, testenv.RabbitMQ(t), rabbitmq.Config{TracerProvider: tp})
+	})
 }

@@ -95,7 +95,7 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 // topicOf returns the routing key with which a message was published, or "" where only its own headers may know: it was
 // published to a queue by name.
 func topicOf(d *amqp.Delivery) string {
-	if topic, ok := text(d.Headers[headerTopic]); ok {
+	if topic, ok := text(d.Headers[headerTopic]); ok && d.Exchange == "" { // else the routing key, which the server may permit to some only
 		return topic
 	}
 	if _, moved := d.Headers[headerAttempts]; moved {

@@ -119,23 +119,20 @@ func (o *Outbox) DropHeld(ctx context.Context, refs ...string) (int64, error) {
 
 // eachHeld updates the held documents of events, and returns how many of the events were held.
 func (o *Outbox) eachHeld(ctx context.Context, refs []string, update func(target) any) (n int64, err error) {
-	named := map[string]target{} // by document and event: one that is named twice counts once
 	var errs []error
+	seen := map[string]bool{} // an event that is named twice counts once
+	held := map[string]bool{} // documents that this call has found held: DropHeld ends the hold with their first event
 	for _, ref := range refs {
+		if seen[ref] {
+			continue
+		}
+		seen[ref] = true
 		t, err := parseReference(ref)
 		if err == nil && (t.Event == "" || !slices.Contains(o.cfg.Collections, t.Collection)) {
 			err = errors.New("it names no event of this outbox")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("mongooutbox: held event %q: %w", ref, err))
-			continue
-		}
-		named[ref] = t
-	}
-	held := map[string]bool{} // documents that this call has found held: DropHeld ends the hold with their first event
-	for _, ref := range slices.Compact(slices.Sorted(slices.Values(refs))) {
-		t, ok := named[ref]
-		if !ok {
 			continue
 		}
 		doc := t.Collection + "/" + t.ID.String()

@@ -82,6 +82,42 @@ func box(r *mongorepo.Repo[thing], o *mongooutbox.Outbox) outboxtest.Box {
 	}}
 }
 
+// Events that are skipped together stay in their order, whatever their ids.
+func TestSkipHeldKeepsTheOrderOfEvents(t *testing.T) {
+	_, r, o := open(t)
+	var events []messaging.Envelope
+	for _, id := range []string{"z", "y", "x"} {
+		events = append(events, messaging.Envelope{ID: id, Type: "t", Key: "k", Body: []byte("{}")})
+	}
+	if err := box(r, o).Commit(t.Context(), nil, events...); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := o.Claim(t.Context(), "me", 10, time.Minute)
+	if err == nil {
+		err = o.Hold(t.Context(), "me", entries, outbox.Hold{Pause: time.Hour, StopsKey: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := func() (ids string, refs []string) {
+		held, err := o.ListHeld(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range held {
+			ids, refs = ids+h.ID, append(refs, h.Ref)
+		}
+		return ids, refs
+	}
+	_, refs := ids()
+	if n, err := o.SkipHeld(t.Context(), refs[0], refs[1], refs[0]); n != 2 || err != nil {
+		t.Errorf("skipped %d, %v; want 2", n, err)
+	}
+	if got, _ := ids(); got != "xzy" {
+		t.Errorf("after z and y are skipped the order is %s, want xzy", got)
+	}
+}
+
 // The write is one and does not wait, so that nothing commits late here.
 func TestKilledRelays(t *testing.T) {
 	dsn, file := testenv.Mongo(t), filepath.Join(t.TempDir(), "witness")

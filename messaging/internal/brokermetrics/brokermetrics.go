@@ -1,4 +1,5 @@
-package jetstream
+// Package brokermetrics counts what the client of a broker publishes and which connections it loses.
+package brokermetrics
 
 import (
 	"context"
@@ -11,23 +12,22 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-const scope = "github.com/sillar-go/sillar/messaging/jetstream"
-
-// meters counts what leaves and what breaks.
-type meters struct {
+// Meters are the counters of one client.
+type Meters struct {
 	published metric.Int64Counter
 	lost      metric.Int64Counter
 }
 
-func newMeters(p metric.MeterProvider) (m meters, err error) {
+// New makes the counters sillar.<broker>.published and sillar.<broker>.connections_lost. A nil provider is the global one.
+func New(p metric.MeterProvider, scope, broker string) (m Meters, err error) {
 	if p == nil {
 		p = otel.GetMeterProvider()
 	}
 	meter := p.Meter(scope)
 	var err1, err2 error
-	m.published, err1 = meter.Int64Counter("sillar.jetstream.published", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages published, by outcome (confirmed, nacked, unknown, blocked, closed, error)."))
-	m.lost, err2 = meter.Int64Counter("sillar.jetstream.connections_lost", metric.WithUnit("{connection}"),
+	m.published, err1 = meter.Int64Counter("sillar."+broker+".published", metric.WithUnit("{message}"),
+		metric.WithDescription("Messages published, by outcome (confirmed, unroutable, nacked, unknown, blocked, closed, error)."))
+	m.lost, err2 = meter.Int64Counter("sillar."+broker+".connections_lost", metric.WithUnit("{connection}"),
 		metric.WithDescription("Connections that broke."))
 	return m, errors.Join(err1, err2)
 }
@@ -37,6 +37,7 @@ var outcomes = []struct {
 	err  error
 	name metric.MeasurementOption
 }{
+	{messaging.ErrUnroutable, outcome("unroutable")},
 	{messaging.ErrNacked, outcome("nacked")},
 	{messaging.ErrClosed, outcome("closed")},
 	{messaging.ErrBlocked, outcome("blocked")},
@@ -49,7 +50,8 @@ func outcome(s string) metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", s)))
 }
 
-func (m meters) count(ctx context.Context, errs []error) {
+// Published counts messages, by what became of each; a nil error is a message that was confirmed.
+func (m Meters) Published(ctx context.Context, errs []error) {
 	ok := int64(0)
 	for _, err := range errs {
 		if err == nil {
@@ -68,4 +70,9 @@ func (m meters) count(ctx context.Context, errs []error) {
 	if ok > 0 {
 		m.published.Add(ctx, ok, confirmed)
 	}
+}
+
+// Lost counts a connection that broke.
+func (m Meters) Lost(ctx context.Context, attributes ...attribute.KeyValue) {
+	m.lost.Add(ctx, 1, metric.WithAttributes(attributes...))
 }
