@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/internal/record"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -68,32 +68,16 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
 // Create implements authn.TokenStore.
 func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
-	profile := x.Subject
-	profile.ID = "" // a column of its own
-	p, err := json.Marshal(profile)
+	profile, err := record.Profile(x.Subject)
 	if err != nil {
-		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
+		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
 	_, err = s.db.Querier(ctx).Exec(ctx,
 		"INSERT INTO "+s.tokens+" ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-		x.Hash, x.Family, x.Subject.ID, string(p),
-		micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
+		x.Hash, x.Family, x.Subject.ID, profile,
+		record.Micros(x.CreatedAt), record.Micros(x.ExpiresAt), record.Micros(x.FamilyEndsAt), record.Micros(x.UsedAt))
 	if err != nil {
 		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
@@ -107,15 +91,15 @@ func scan(row sqldb.Row) (authn.RefreshToken, error) {
 	var x authn.RefreshToken
 	var subject, profile string
 	var created, expires, ends, used int64
-	if err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used); err != nil {
+	err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used)
+	if err != nil {
 		return authn.RefreshToken{}, err
 	}
-	if err := json.Unmarshal([]byte(profile), &x.Subject); err != nil {
-		return authn.RefreshToken{}, fmt.Errorf("the profile: %w", err)
+	if x.Subject, err = record.Subject(subject, profile); err != nil {
+		return authn.RefreshToken{}, err
 	}
-	x.Subject.ID = subject
-	x.CreatedAt, x.ExpiresAt = fromMicros(created), fromMicros(expires)
-	x.FamilyEndsAt, x.UsedAt = fromMicros(ends), fromMicros(used)
+	x.CreatedAt, x.ExpiresAt = record.Time(created), record.Time(expires)
+	x.FamilyEndsAt, x.UsedAt = record.Time(ends), record.Time(used)
 	return x, nil
 }
 
@@ -141,7 +125,7 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 	}
 	// The newest token of a family is one of those that have not been exchanged.
 	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
-		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, micros(now))
+		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, record.Micros(now))
 	if err != nil {
 		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
 	}
@@ -190,7 +174,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 		// The update comes before the read: it holds the row, and on SQLite the writer. The order of these updates, not
 		// the time of a caller, says which exchange is the first.
 		first, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.tokens+
-			" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
+			" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, record.Micros(r.Now))
 		if err != nil {
 			return err
 		}
@@ -318,7 +302,7 @@ func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error 
 	_, err := s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.revoked+
 		" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = CASE"+
 		" WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at"+
-		" ELSE "+s.revoked+".expires_at END", id, micros(until))
+		" ELSE "+s.revoked+".expires_at END", id, record.Micros(until))
 	if err != nil {
 		return fmt.Errorf("sqltokens: revoke an id: %w", err)
 	}
@@ -342,7 +326,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
 	var total int64
 	for _, table := range []string{s.tokens, s.revoked} {
-		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", micros(now))
+		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", record.Micros(now))
 		if err != nil {
 			return int(total), fmt.Errorf("sqltokens: purge: %w", err)
 		}
