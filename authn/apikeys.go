@@ -91,7 +91,7 @@ func (a *APIKeys) Issue(ctx context.Context, s Subject, opt APIKeyOptions) (secr
 // long from now on as it was issued for. The error is ErrAPIKey when there is no such key or it has expired, and
 // ErrKeyConflict when another caller rotates it at the same time.
 func (a *APIKeys) Rotate(ctx context.Context, id string) (secret string, err error) {
-	k, err := a.store.Lookup(ctx, id)
+	k, err := a.lookup(ctx, id)
 	if err != nil {
 		return "", fmt.Errorf("authn: rotate the API key: %w", err)
 	}
@@ -123,7 +123,7 @@ func (a *APIKeys) List(ctx context.Context, subject string) ([]APIKey, error) {
 // Revoke ends a key at once. subject is its owner: a key of another subject gives ErrAPIKey, as an unknown id does, so
 // that users end keys of their own only.
 func (a *APIKeys) Revoke(ctx context.Context, subject, id string) error {
-	k, err := a.store.Lookup(ctx, id)
+	k, err := a.lookup(ctx, id)
 	if err == nil && k.Subject.ID != subject {
 		err = ErrAPIKey
 	}
@@ -177,7 +177,7 @@ func (a *APIKeys) Verify(ctx context.Context, secret string) (*User, error) {
 			return nil, unavailable("look up the subject of an API key", err)
 		}
 		if s.ID != k.Subject.ID {
-			return nil, errors.New("authn: APIKeyConfig.OnVerify returned another subject")
+			return nil, unavailable("look up the subject of an API key", errors.New("OnVerify returned another one"))
 		}
 	}
 	u, err := apiKeyUser(k, s)
@@ -188,6 +188,14 @@ func (a *APIKeys) Verify(ctx context.Context, secret string) (*User, error) {
 		u.ExpiresAt = k.PreviousUntil
 	}
 	return u, nil
+}
+
+// lookup returns the key with an id that a client may have sent: databases refuse some texts with errors of their own.
+func (a *APIKeys) lookup(ctx context.Context, id string) (APIKey, error) {
+	if len(id) != apiKeyIDLen || !plainText(id) {
+		return APIKey{}, ErrAPIKey
+	}
+	return a.store.Lookup(ctx, id)
 }
 
 func (k *APIKey) expired(now time.Time) bool {
@@ -246,13 +254,11 @@ func (a *APIKeys) id(key string) (string, bool) {
 		return "", false
 	}
 	id := rest[:apiKeyIDLen]
-	for _, part := range []string{id, rest[apiKeyIDLen+1:]} {
-		if strings.Trim(part, apiKeyAlphabet) != "" {
-			return "", false
-		}
-	}
-	return id, true
+	return id, plainText(id) && plainText(rest[apiKeyIDLen+1:])
 }
+
+// plainText reports whether randomText may have made s.
+func plainText(s string) bool { return strings.Trim(s, apiKeyAlphabet) == "" }
 
 // newSecret makes the text of a key, and its hash. Hashing needs no salt at 256 random bits.
 func (a *APIKeys) newSecret(id string) (secret, hash string) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -81,9 +80,9 @@ type KeySet struct {
 	keys  atomic.Pointer[readyKeys]
 	due   atomic.Int64 // when the store is to be read next, Unix nanoseconds
 
-	mu       sync.Mutex // held while the store is read or written
-	readErr  error      // of the last read of the store
-	rereadAt time.Time  // when an unknown key id had the store read last
+	turn     chan struct{} // full while the store is read or written; guards what follows
+	readErr  error         // of the last read of the store
+	rereadAt time.Time     // when the last read for an unknown key id ended
 }
 
 // NewKeySet reads the keys of the store, and makes the first one where there is none.
@@ -105,7 +104,7 @@ func NewKeySet(store KeyStore, cfg KeyConfig) (*KeySet, error) {
 	if !slices.Contains([]Algorithm{EdDSA, ES256, RS256, HS256}, cfg.Algorithm) {
 		return nil, fmt.Errorf("authn: KeyConfig: algorithm %q cannot be issued", cfg.Algorithm)
 	}
-	k := &KeySet{store: store, cfg: cfg}
+	k := &KeySet{store: store, cfg: cfg, turn: make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := k.sync(ctx, k.change); err != nil {
@@ -197,10 +196,15 @@ func (k *KeySet) signing(now time.Time) *ready {
 // refresh lets one caller in each RefreshEvery read the store and rotate; the others use the keys that are known. When
 // the store fails, the known keys remain in use.
 func (k *KeySet) refresh(ctx context.Context) {
-	if k.store == nil || !k.isDue() || !k.mu.TryLock() {
+	if k.store == nil || !k.isDue() {
 		return
 	}
-	defer k.mu.Unlock()
+	select {
+	case k.turn <- struct{}{}:
+		defer k.release()
+	default:
+		return
+	}
 	if !k.isDue() {
 		return
 	}
@@ -214,18 +218,33 @@ func (k *KeySet) refresh(ctx context.Context) {
 // rereadEvery is how often an unknown key id has the store read.
 const rereadEvery = time.Second
 
-// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read.
+// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read. Callers
+// that come during a read wait for its result, and need none of their own.
 func (k *KeySet) reread(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.acquire(ctx); err != nil {
+		return err
+	}
+	defer k.release()
 	if age := time.Since(k.rereadAt); age >= 0 && age < rereadEvery {
 		return k.readErr
 	}
-	k.rereadAt = time.Now()
+	defer func() { k.rereadAt = time.Now() }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	return k.syncLocked(ctx, k.planned)
 }
+
+// acquire waits until no other call reads or writes the store, or ctx ends.
+func (k *KeySet) acquire(ctx context.Context) error {
+	select {
+	case k.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (k *KeySet) release() { <-k.turn }
 
 // isDue reports whether the store is to be read. A time that is too far away means that the clock has been set back.
 func (k *KeySet) isDue() bool {
@@ -244,8 +263,10 @@ func (k *KeySet) Remove(ctx context.Context, id string) error {
 	if k.store == nil {
 		return errors.New("authn: a fixed secret cannot be removed")
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.acquire(ctx); err != nil {
+		return err
+	}
+	defer k.release()
 	return k.update(ctx, func(keys []Key, now time.Time) ([]Key, error) {
 		rest := slices.DeleteFunc(slices.Clone(keys), func(x Key) bool { return x.ID == id })
 		if len(rest) == len(keys) {
@@ -281,7 +302,9 @@ func (k *KeySet) sync(ctx context.Context, rotate func([]Key, time.Time) bool) e
 	if k.store == nil {
 		return errors.New("authn: a fixed secret does not rotate")
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.acquire(ctx); err != nil {
+		return err
+	}
+	defer k.release()
 	return k.syncLocked(ctx, rotate)
 }

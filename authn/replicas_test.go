@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,5 +75,56 @@ func TestKeySetReadsTheStoreForAnUnknownKey(t *testing.T) {
 				t.Errorf("during an outage: got %v, want ErrUnavailable", err)
 			}
 		}
+	})
+}
+
+// hangs is a KeyStore whose reads last until their context ends.
+type hangs struct {
+	authn.KeyStore
+	on atomic.Bool
+}
+
+func (h *hangs) Load(ctx context.Context) ([]authn.Key, int64, error) {
+	if h.on.Load() {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
+	return h.KeyStore.Load(ctx)
+}
+
+// Callers with unknown keys share one read of a store that hangs, and wait no longer than their own contexts.
+func TestKeySetWaitsForAHangingStoreOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hangs{KeyStore: authn.NewMemoryKeys()}
+		k := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Logger: quiet}))
+		store.on.Store(true)
+		began := time.Now()
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				ctx, within := t.Context(), 3*time.Second // the bound of one read
+				if i > 25 {
+					time.Sleep(time.Millisecond) // the read of another caller has begun
+					within = 100 * time.Millisecond
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, within-time.Millisecond)
+					defer cancel()
+				}
+				_, err := k.Keys(ctx, fmt.Sprint("random", i), authn.EdDSA)
+				if waited := time.Since(began); !errors.Is(err, authn.ErrUnavailable) || waited > within {
+					t.Errorf("got %v after %s, want ErrUnavailable within %s", err, waited, within)
+				}
+			})
+		}
+		wg.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.Sleep(2 * time.Second)
+		wg.Go(func() { _, _ = k.Keys(t.Context(), "random", authn.EdDSA) })
+		synctest.Wait()
+		cancel()
+		if err := k.Rotate(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("Rotate during a read of another: got %v, want the end of its context", err)
+		}
+		wg.Wait()
 	})
 }

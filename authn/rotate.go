@@ -39,7 +39,7 @@ func (k *KeySet) syncLocked(ctx context.Context, rotate func([]Key, time.Time) b
 }
 
 // update reads the store, lets fn derive the next keys (nil: no change) and saves them against the version that was
-// read. Then the set uses what the store holds. k.mu must be held.
+// read. Then the set uses what the store holds. The caller has acquired k.
 func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, error)) error {
 	now := time.Now()
 	// The next read is due after RefreshEvery also when this one fails: a store that is down slows one request an interval.

@@ -20,7 +20,6 @@ package mongoapikeys
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -32,6 +31,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/internal/record"
 )
 
 // Config tunes a Store. The zero Config is useful.
@@ -92,48 +92,31 @@ func (s *Store) EnsureIndexes(ctx context.Context) error {
 // alone returns a context that carries no session, and so no transaction.
 func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
 func byID(id string) bson.D { return bson.D{{Key: "_id", Value: id}} }
 
 func bySubject(subject string) bson.D { return bson.D{{Key: "subject", Value: subject}} }
 
 func (d document) decode() (authn.APIKey, error) {
-	k := authn.APIKey{
-		ID: d.ID, Name: d.Name, Hash: d.Hash, PreviousHash: d.PreviousHash, PreviousUntil: fromMicros(d.PreviousUntil),
-		CreatedAt: fromMicros(d.Created), RotatedAt: fromMicros(d.Rotated), ExpiresAt: fromMicros(d.Expires),
+	subject, err := record.Subject(d.Subject, d.Profile)
+	if err != nil {
+		return authn.APIKey{}, fmt.Errorf("mongoapikeys: read a key: %w", err)
 	}
-	if err := json.Unmarshal([]byte(d.Profile), &k.Subject); err != nil {
-		return authn.APIKey{}, fmt.Errorf("mongoapikeys: read the profile of a key: %w", err)
-	}
-	k.Subject.ID = d.Subject
-	return k, nil
+	return authn.APIKey{
+		ID: d.ID, Name: d.Name, Subject: subject, Hash: d.Hash, PreviousHash: d.PreviousHash, PreviousUntil: record.Time(d.PreviousUntil),
+		CreatedAt: record.Time(d.Created), RotatedAt: record.Time(d.Rotated), ExpiresAt: record.Time(d.Expires),
+	}, nil
 }
 
 // Create implements authn.APIKeyStore.
 func (s *Store) Create(ctx context.Context, k authn.APIKey) error {
-	profile := k.Subject
-	profile.ID = "" // a field of its own
-	p, err := json.Marshal(profile)
+	profile, err := record.Profile(k.Subject)
 	if err != nil {
-		return fmt.Errorf("mongoapikeys: encode the subject: %w", err)
+		return fmt.Errorf("mongoapikeys: create: %w", err)
 	}
 	_, err = s.keys.InsertOne(alone(ctx), document{
-		ID: k.ID, Subject: k.Subject.ID, Name: k.Name, Profile: string(p), Hash: k.Hash, PreviousHash: k.PreviousHash,
-		PreviousUntil: micros(k.PreviousUntil), Created: micros(k.CreatedAt), Rotated: micros(k.RotatedAt),
-		Expires: micros(k.ExpiresAt),
+		ID: k.ID, Subject: k.Subject.ID, Name: k.Name, Profile: profile, Hash: k.Hash, PreviousHash: k.PreviousHash,
+		PreviousUntil: record.Micros(k.PreviousUntil), Created: record.Micros(k.CreatedAt), Rotated: record.Micros(k.RotatedAt),
+		Expires: record.Micros(k.ExpiresAt),
 	})
 	if err != nil {
 		return fmt.Errorf("mongoapikeys: create: %w", err)
@@ -182,9 +165,9 @@ func (s *Store) Rotate(ctx context.Context, r authn.APIKeyRotation) error {
 		bson.D{{Key: "$set", Value: bson.D{
 			{Key: "hash", Value: r.Next},
 			{Key: "previous_hash", Value: r.Old},
-			{Key: "previous_until", Value: micros(r.PreviousUntil)},
-			{Key: "rotated", Value: micros(r.Now)},
-			{Key: "expires", Value: micros(r.ExpiresAt)},
+			{Key: "previous_until", Value: record.Micros(r.PreviousUntil)},
+			{Key: "rotated", Value: record.Micros(r.Now)},
+			{Key: "expires", Value: record.Micros(r.ExpiresAt)},
 		}}})
 	if err != nil {
 		return fmt.Errorf("mongoapikeys: rotate: %w", err)
@@ -212,7 +195,7 @@ func (s *Store) DeleteSubject(ctx context.Context, subject string) error {
 
 // Purge implements authn.APIKeyStore.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
-	expired := bson.D{{Key: "$gt", Value: int64(0)}, {Key: "$lte", Value: micros(now)}}
+	expired := bson.D{{Key: "$gt", Value: int64(0)}, {Key: "$lte", Value: record.Micros(now)}}
 	return s.delete(ctx, bson.D{{Key: "expires", Value: expired}})
 }
 

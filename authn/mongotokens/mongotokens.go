@@ -3,7 +3,6 @@ package mongotokens
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/internal/record"
 )
 
 // Config tunes a Store. The zero Config is useful.
@@ -102,51 +102,35 @@ type old struct {
 	RefreshToken grant  `bson:"grant"`
 }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
 func encode(x authn.RefreshToken) (grant, error) {
-	profile := x.Subject
-	profile.ID = "" // a field of its own
-	p, err := json.Marshal(profile)
+	profile, err := record.Profile(x.Subject)
 	if err != nil {
-		return grant{}, fmt.Errorf("mongotokens: the subject's claims: %w", err)
+		return grant{}, fmt.Errorf("mongotokens: add a grant: %w", err)
 	}
 	return grant{
 		x.Hash,
-		string(p),
-		micros(x.CreatedAt),
-		micros(x.ExpiresAt),
-		micros(x.FamilyEndsAt),
-		micros(x.UsedAt),
+		profile,
+		record.Micros(x.CreatedAt),
+		record.Micros(x.ExpiresAt),
+		record.Micros(x.FamilyEndsAt),
+		record.Micros(x.UsedAt),
 	}, nil
 }
 
 func (g grant) decode(family, subject string) (authn.RefreshToken, error) {
-	x := authn.RefreshToken{
+	s, err := record.Subject(subject, g.Profile)
+	if err != nil {
+		return authn.RefreshToken{}, fmt.Errorf("mongotokens: read a token: %w", err)
+	}
+	return authn.RefreshToken{
 		Hash:         g.Hash,
 		Family:       family,
-		CreatedAt:    fromMicros(g.Created),
-		ExpiresAt:    fromMicros(g.Expires),
-		FamilyEndsAt: fromMicros(g.Ends),
-		UsedAt:       fromMicros(g.Used),
-	}
-	if err := json.Unmarshal([]byte(g.Profile), &x.Subject); err != nil {
-		return authn.RefreshToken{}, fmt.Errorf("mongotokens: read the profile of a token: %w", err)
-	}
-	x.Subject.ID = subject
-	return x, nil
+		Subject:      s,
+		CreatedAt:    record.Time(g.Created),
+		ExpiresAt:    record.Time(g.Expires),
+		FamilyEndsAt: record.Time(g.Ends),
+		UsedAt:       record.Time(g.Used),
+	}, nil
 }
 
 // alone returns a context that carries no session, and so no transaction.
@@ -219,7 +203,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	if err != nil {
 		return err
 	}
-	now := micros(r.Now)
+	now := record.Micros(r.Now)
 	for {
 		f, at, g, err := s.find(ctx, r.Old)
 		if err != nil {
@@ -229,7 +213,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 			return authn.ErrRefresh
 		}
 		var changed bool
-		if at < 0 || r.Reused(g.Used != 0, fromMicros(g.Used)) {
+		if at < 0 || r.Reused(g.Used != 0, record.Time(g.Used)) {
 			if changed, err = s.write(ctx, f, nil); err == nil && changed {
 				return authn.ErrReused
 			}
@@ -317,7 +301,7 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) ([]
 	}
 	var list []authn.RefreshToken
 	for _, f := range families {
-		f.Grants = slices.DeleteFunc(f.Grants, func(g grant) bool { return g.Expires <= micros(now) })
+		f.Grants = slices.DeleteFunc(f.Grants, func(g grant) bool { return g.Expires <= record.Micros(now) })
 		if len(f.Grants) == 0 {
 			continue
 		}
@@ -361,7 +345,7 @@ func (s *Store) RevokeSubject(ctx context.Context, subject string) error {
 // RevokeID implements authn.TokenStore.
 func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error {
 	ctx = alone(ctx)
-	change := bson.D{{Key: "$max", Value: bson.D{{Key: "expires", Value: micros(until)}}}}
+	change := bson.D{{Key: "$max", Value: bson.D{{Key: "expires", Value: record.Micros(until)}}}}
 	for {
 		_, err := s.revoked.UpdateOne(ctx, bson.D{{Key: "_id", Value: id}}, change, options.UpdateOne().SetUpsert(true))
 		if mongo.IsDuplicateKeyError(err) { // two upserts at once: the next try finds the document
@@ -390,7 +374,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 // Purge implements authn.TokenStore. A login that is changed at the same time is left for the next call.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
 	ctx = alone(ctx)
-	at := micros(now)
+	at := record.Micros(now)
 	total, err := s.purgeFamilies(ctx, at)
 	if err != nil {
 		return total, fmt.Errorf("mongotokens: purge: %w", err)

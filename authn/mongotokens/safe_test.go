@@ -1,13 +1,11 @@
 package mongotokens_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/authn/mongotokens"
@@ -27,21 +25,13 @@ func TestWritesAreSafe(t *testing.T) {
 		return nil
 	}, mongofake.Lax())
 	s := mongotokens.Must(mongotokens.New(db, mongotokens.Config{}))
-	session, err := db.Client().StartSession()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.EndSession(context.Background())
-	if err := session.StartTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	ctx := mongo.NewSessionContext(t.Context(), session)
+	ctx := mongofake.Transaction(t, db)
 	grant := authn.RefreshToken{Hash: "n", Family: "f", Subject: authn.Subject{ID: "u"}, ExpiresAt: now.Add(time.Hour)}
 	_, err1 := s.Lookup(ctx, "h")
 	_, err2 := s.Revoked(ctx, "id")
 	_, err3 := s.Purge(ctx, now)
 	_, err4 := s.Sessions(ctx, "u", now)
-	err = errors.Join(err1, err2, err3, err4, s.Create(ctx, grant), s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
+	err := errors.Join(err1, err2, err3, err4, s.Create(ctx, grant), s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
 		s.RevokeFamily(ctx, "f"), s.RevokeSubject(ctx, "u"), s.RevokeID(ctx, "id", now))
 	if err != nil {
 		t.Fatal(err)

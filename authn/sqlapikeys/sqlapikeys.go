@@ -3,12 +3,12 @@ package sqlapikeys
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/internal/record"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -56,34 +56,18 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
 const columns = "id, subject, name, profile, hash, previous_hash, previous_until, created_at, rotated_at, expires_at"
 
 // Create implements authn.APIKeyStore.
 func (s *Store) Create(ctx context.Context, k authn.APIKey) error {
-	profile := k.Subject
-	profile.ID = "" // a column of its own
-	p, err := json.Marshal(profile)
+	profile, err := record.Profile(k.Subject)
 	if err != nil {
-		return fmt.Errorf("sqlapikeys: encode the subject: %w", err)
+		return fmt.Errorf("sqlapikeys: create: %w", err)
 	}
 	_, err = s.db.Querier(ctx).Exec(ctx,
 		"INSERT INTO "+s.table+" ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		k.ID, k.Subject.ID, k.Name, string(p), k.Hash, k.PreviousHash,
-		micros(k.PreviousUntil), micros(k.CreatedAt), micros(k.RotatedAt), micros(k.ExpiresAt))
+		k.ID, k.Subject.ID, k.Name, profile, k.Hash, k.PreviousHash,
+		record.Micros(k.PreviousUntil), record.Micros(k.CreatedAt), record.Micros(k.RotatedAt), record.Micros(k.ExpiresAt))
 	if err != nil {
 		return fmt.Errorf("sqlapikeys: create: %w", err)
 	}
@@ -99,12 +83,11 @@ func scan(row sqldb.Row) (authn.APIKey, error) {
 	if err != nil {
 		return authn.APIKey{}, err
 	}
-	if err := json.Unmarshal([]byte(profile), &k.Subject); err != nil {
-		return authn.APIKey{}, fmt.Errorf("the profile: %w", err)
+	if k.Subject, err = record.Subject(subject, profile); err != nil {
+		return authn.APIKey{}, err
 	}
-	k.Subject.ID = subject
-	k.PreviousUntil, k.CreatedAt = fromMicros(until), fromMicros(created)
-	k.RotatedAt, k.ExpiresAt = fromMicros(rotated), fromMicros(expires)
+	k.PreviousUntil, k.CreatedAt = record.Time(until), record.Time(created)
+	k.RotatedAt, k.ExpiresAt = record.Time(rotated), record.Time(expires)
 	return k, nil
 }
 
@@ -145,7 +128,7 @@ func (s *Store) List(ctx context.Context, subject string) (list []authn.APIKey, 
 func (s *Store) Rotate(ctx context.Context, r authn.APIKeyRotation) error {
 	n, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.table+" SET hash = $3, previous_hash = $2, previous_until = $4,"+
 		" rotated_at = $5, expires_at = $6 WHERE id = $1 AND hash = $2",
-		r.ID, r.Old, r.Next, micros(r.PreviousUntil), micros(r.Now), micros(r.ExpiresAt))
+		r.ID, r.Old, r.Next, record.Micros(r.PreviousUntil), record.Micros(r.Now), record.Micros(r.ExpiresAt))
 	if err != nil {
 		return fmt.Errorf("sqlapikeys: rotate: %w", err)
 	}
@@ -172,7 +155,7 @@ func (s *Store) DeleteSubject(ctx context.Context, subject string) error {
 
 // Purge implements authn.APIKeyStore.
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
-	return s.delete(ctx, "expires_at > 0 AND expires_at <= $1", micros(now))
+	return s.delete(ctx, "expires_at > 0 AND expires_at <= $1", record.Micros(now))
 }
 
 func (s *Store) delete(ctx context.Context, where string, arg any) (int, error) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/authn/internal/record"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -36,8 +36,9 @@ type Store struct {
 	prefix          string
 	tokens, revoked string // table names
 
-	mu      sync.Mutex
-	pending []string // families that are removed once the transaction of a caller has ended
+	dropping sync.Mutex // held while pending families are removed
+	mu       sync.Mutex
+	pending  []string // families that are revoked, and are removed once the transaction of a caller has ended
 }
 
 var _ authn.TokenStore = (*Store)(nil)
@@ -68,32 +69,16 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(n).UTC()
-}
-
 // Create implements authn.TokenStore.
 func (s *Store) Create(ctx context.Context, x authn.RefreshToken) error {
-	profile := x.Subject
-	profile.ID = "" // a column of its own
-	p, err := json.Marshal(profile)
+	profile, err := record.Profile(x.Subject)
 	if err != nil {
-		return fmt.Errorf("sqltokens: the subject's claims: %w", err)
+		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
 	_, err = s.db.Querier(ctx).Exec(ctx,
 		"INSERT INTO "+s.tokens+" ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-		x.Hash, x.Family, x.Subject.ID, string(p),
-		micros(x.CreatedAt), micros(x.ExpiresAt), micros(x.FamilyEndsAt), micros(x.UsedAt))
+		x.Hash, x.Family, x.Subject.ID, profile,
+		record.Micros(x.CreatedAt), record.Micros(x.ExpiresAt), record.Micros(x.FamilyEndsAt), record.Micros(x.UsedAt))
 	if err != nil {
 		return fmt.Errorf("sqltokens: add a token: %w", err)
 	}
@@ -107,23 +92,21 @@ func scan(row sqldb.Row) (authn.RefreshToken, error) {
 	var x authn.RefreshToken
 	var subject, profile string
 	var created, expires, ends, used int64
-	if err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used); err != nil {
+	err := row.Scan(&x.Hash, &x.Family, &subject, &profile, &created, &expires, &ends, &used)
+	if err != nil {
 		return authn.RefreshToken{}, err
 	}
-	if err := json.Unmarshal([]byte(profile), &x.Subject); err != nil {
-		return authn.RefreshToken{}, fmt.Errorf("the profile: %w", err)
+	if x.Subject, err = record.Subject(subject, profile); err != nil {
+		return authn.RefreshToken{}, err
 	}
-	x.Subject.ID = subject
-	x.CreatedAt, x.ExpiresAt = fromMicros(created), fromMicros(expires)
-	x.FamilyEndsAt, x.UsedAt = fromMicros(ends), fromMicros(used)
+	x.CreatedAt, x.ExpiresAt = record.Time(created), record.Time(expires)
+	x.FamilyEndsAt, x.UsedAt = record.Time(ends), record.Time(used)
 	return x, nil
 }
 
 // Lookup implements authn.TokenStore.
 func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, error) {
-	if err := s.dropPending(ctx); err != nil {
-		return authn.RefreshToken{}, err
-	}
+	s.dropPending(ctx)
 	x, err := scan(s.db.Querier(ctx).QueryRow(ctx, "SELECT "+columns+" FROM "+s.tokens+" WHERE hash = $1", hash))
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return authn.RefreshToken{}, authn.ErrRefresh
@@ -131,17 +114,18 @@ func (s *Store) Lookup(ctx context.Context, hash string) (authn.RefreshToken, er
 	if err != nil {
 		return authn.RefreshToken{}, fmt.Errorf("sqltokens: read a token: %w", err)
 	}
+	if s.isPending(x.Family) {
+		return authn.RefreshToken{}, authn.ErrRefresh
+	}
 	return x, nil
 }
 
 // Sessions implements authn.TokenStore.
 func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (list []authn.RefreshToken, err error) {
-	if err := s.dropPending(ctx); err != nil {
-		return nil, err
-	}
+	s.dropPending(ctx)
 	// The newest token of a family is one of those that have not been exchanged.
 	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
-		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, micros(now))
+		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, record.Micros(now))
 	if err != nil {
 		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
 	}
@@ -151,7 +135,7 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 		if err != nil {
 			return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
 		}
-		if len(list) == 0 || list[len(list)-1].Family != x.Family {
+		if (len(list) == 0 || list[len(list)-1].Family != x.Family) && !s.isPending(x.Family) {
 			list = append(list, x)
 		}
 	}
@@ -173,12 +157,10 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 // Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
 // that transaction is rolled back. There is one limit, inside a transaction that the caller began (sqldb.WithSQLTx,
 // WithPgxTx): on SQLite, and on PostgreSQL when the transaction itself has exchanged tokens of the login, the revocation
-// is kept in memory until the next call of this Store outside of a transaction writes it, and is lost when the process
-// ends before.
+// is kept in memory, and counts in this process, until a call of this Store after the transaction has written it. It is
+// lost when the process ends before.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
-	if err := s.dropPending(ctx); err != nil {
-		return err
-	}
+	s.dropPending(ctx)
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself
 	reused := false
 	_, noTx := s.db.Tx(ctx)
@@ -190,7 +172,7 @@ func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 		// The update comes before the read: it holds the row, and on SQLite the writer. The order of these updates, not
 		// the time of a caller, says which exchange is the first.
 		first, err := s.db.Querier(ctx).Exec(ctx, "UPDATE "+s.tokens+
-			" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, micros(r.Now))
+			" SET used_at = $2 WHERE hash = $1 AND used_at = 0 AND expires_at > $2", r.Old, record.Micros(r.Now))
 		if err != nil {
 			return err
 		}
@@ -248,26 +230,53 @@ func (s *Store) dropForGood(ctx context.Context, family string) error {
 	return s.drop(ctx, "family", family)
 }
 
-// dropPending removes the families that could not be removed while the transaction of a caller held them.
-func (s *Store) dropPending(ctx context.Context) error {
+// dropPending removes the families that could not be removed while the transaction of a caller held them. While that is
+// open it leaves them: no other call waits for it, since pending families count as revoked already.
+func (s *Store) dropPending(ctx context.Context) {
 	s.mu.Lock()
 	families := slices.Clone(s.pending)
 	s.mu.Unlock()
-	if len(families) == 0 {
-		return nil
+	if len(families) == 0 || !s.dropping.TryLock() {
+		return
 	}
+	defer s.dropping.Unlock()
 	if _, err := s.db.Tx(ctx); err == nil {
-		return nil // it may be the transaction that is rolled back
+		return // it may be the transaction that is rolled back
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pendingTimeout)
+	defer cancel()
 	for _, family := range families {
-		if err := s.drop(ctx, "family", family); err != nil {
-			return fmt.Errorf("sqltokens: revoke the login of a reused token: %w", err)
+		if gone, err := s.dropFree(ctx, family); err != nil || !gone {
+			continue
 		}
+		s.mu.Lock()
+		s.pending = slices.DeleteFunc(s.pending, func(f string) bool { return f == family })
+		s.mu.Unlock()
 	}
+}
+
+// pendingTimeout bounds the wait for SQLite's writer, which the transaction of the caller may still be.
+const pendingTimeout = 100 * time.Millisecond
+
+// dropFree removes the tokens of a family that no transaction holds, and reports whether none is left.
+func (s *Store) dropFree(ctx context.Context, family string) (gone bool, err error) {
+	free := "SELECT hash FROM " + s.tokens + " WHERE family = $1"
+	if s.db.Dialect() == sqldb.PostgreSQL {
+		free += " FOR UPDATE SKIP LOCKED"
+	}
+	if _, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+s.tokens+" WHERE hash IN ("+free+")", family); err != nil {
+		return false, err
+	}
+	var left int64
+	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT count(*) FROM "+s.tokens+" WHERE family = $1", family).Scan(&left)
+	return left == 0, err
+}
+
+// isPending reports whether a family is revoked and not removed yet.
+func (s *Store) isPending(family string) bool {
 	s.mu.Lock()
-	s.pending = slices.DeleteFunc(s.pending, func(f string) bool { return slices.Contains(families, f) })
-	s.mu.Unlock()
-	return nil
+	defer s.mu.Unlock()
+	return slices.Contains(s.pending, family)
 }
 
 func (s *Store) drop(ctx context.Context, column, value string) error {
@@ -318,7 +327,7 @@ func (s *Store) RevokeID(ctx context.Context, id string, until time.Time) error 
 	_, err := s.db.Querier(ctx).Exec(ctx, "INSERT INTO "+s.revoked+
 		" (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET expires_at = CASE"+
 		" WHEN excluded.expires_at > "+s.revoked+".expires_at THEN excluded.expires_at"+
-		" ELSE "+s.revoked+".expires_at END", id, micros(until))
+		" ELSE "+s.revoked+".expires_at END", id, record.Micros(until))
 	if err != nil {
 		return fmt.Errorf("sqltokens: revoke an id: %w", err)
 	}
@@ -342,7 +351,7 @@ func (s *Store) Revoked(ctx context.Context, id string) (bool, error) {
 func (s *Store) Purge(ctx context.Context, now time.Time) (int, error) {
 	var total int64
 	for _, table := range []string{s.tokens, s.revoked} {
-		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", micros(now))
+		n, err := s.db.Querier(ctx).Exec(ctx, "DELETE FROM "+table+" WHERE expires_at <= $1", record.Micros(now))
 		if err != nil {
 			return int(total), fmt.Errorf("sqltokens: purge: %w", err)
 		}

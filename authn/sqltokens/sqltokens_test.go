@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -152,6 +153,52 @@ func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
 		}
 		expectRevoked(t, s, first)
 	})
+}
+
+// While a transaction that found a reuse is open, the login is refused already, and other calls do not wait for its end.
+func TestReuseInsideOpenTransactionHoldsNothingUp(t *testing.T) {
+	for name, begin := range map[string]func(*testing.T, *sqldb.DB) (context.Context, func() error){
+		"sqlite": func(t *testing.T, db *sqldb.DB) (context.Context, func() error) {
+			tx, err := db.SQL().BeginTx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db.WithSQLTx(t.Context(), tx), tx.Rollback
+		},
+		"postgresql": func(t *testing.T, db *sqldb.DB) (context.Context, func() error) {
+			tx, err := db.Pool().Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db.WithPgxTx(t.Context(), tx), func() error { return tx.Rollback(context.Background()) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, s := openDB(t, testenv.SQL()[name](t))
+			issuer, first := login(t, s)
+			inTx, rollback := begin(t, db)
+			if _, err := issuer.Refresh(inTx, first.RefreshToken, ""); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := issuer.Refresh(inTx, first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
+				t.Errorf("got %v, want ErrReused", err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			for _, user := range []string{"u1", "u2"} {
+				if sessions, err := issuer.Sessions(ctx, user); err != nil || len(sessions) > 0 {
+					t.Errorf("sessions of %s: got %v, %v, want none", user, sessions, err)
+				}
+			}
+			expectRevoked(t, s, first)
+			if err := rollback(); err != nil {
+				t.Fatal(err)
+			}
+			expectRevoked(t, s, first)
+			again := sqltokens.Must(sqltokens.New(db, sqltokens.Config{Prefix: "auth_"})) // as after a restart
+			expectRevoked(t, again, first)
+		})
+	}
 }
 
 func login(t *testing.T, s authn.TokenStore) (*authn.Issuer, authn.TokenPair) {

@@ -132,6 +132,20 @@ func Start(
 	return c.Database("fake"), s.take
 }
 
+// Transaction returns a context that carries a transaction of the client of db, until the test ends.
+func Transaction(t testing.TB, db *mongo.Database) context.Context {
+	t.Helper()
+	session, err := db.Client().StartSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session.EndSession(context.Background()) })
+	if err := session.StartTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	return mongo.NewSessionContext(t.Context(), session)
+}
+
 type set struct {
 	answer    func(Command) bson.D
 	hosts     []string
