@@ -269,7 +269,8 @@ func TestAPIKeysAreRevokedByTheirOwner(t *testing.T) {
 func TestAPIKeysRefuseMalformedIDs(t *testing.T) {
 	store := &countsLookups{MemoryAPIKeys: authn.NewMemoryAPIKeys(), fail: errors.New("invalid byte sequence")}
 	k := authn.Must(authn.NewAPIKeys(store, authn.APIKeyConfig{}))
-	for _, id := range []string{"", "none", "aaaaaaa\x00aaaaaaaa", "aaaaaaaaaaaaaaa\xff", "AAAAAAAAAAAAAAAA", strings.Repeat("a", 17)} {
+	for _, id := range []string{"", "none", "aaaaaaa\x00aaaaaaaa", "aaaaaaaaaaaaaaa\xff", "AAAAAAAAAAAAAAAA",
+		strings.Repeat("a", 17)} {
 		_, err := k.Rotate(t.Context(), id)
 		if !errors.Is(err, authn.ErrAPIKey) {
 			t.Errorf("rotate %q: got %v, want ErrAPIKey", id, err)
@@ -320,7 +321,8 @@ func TestAPIKeysBesideTokens(t *testing.T) {
 	both := authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{
 		Issuer: issuerName, Audience: []string{"shop"}, Revocations: w.store, APIKeys: k, Logger: quiet,
 	}))
-	joined := authn.Must(authn.Join(authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: "https://other", Logger: quiet})), both))
+	joined := authn.Must(authn.Join(authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: "https://other",
+		Logger: quiet})), both))
 	for name, v := range map[string]*authn.Verifier{"one issuer": both, "joined": joined} {
 		for credential, want := range map[string]string{token: "u1", secret: "robot"} {
 			if overHTTP, overGRPC, err := verifyEverywhere(v, credential); overHTTP != want || overGRPC != want || err != nil {

@@ -30,7 +30,8 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		})
 		for name, size := range map[string]int{"verify": -1, "cached": 0} {
-			v := authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, CacheSize: size, Logger: quiet}))
+			v := authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"},
+				CacheSize: size, Logger: quiet}))
 			b.Run(string(alg)+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

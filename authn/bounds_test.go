@@ -53,7 +53,8 @@ func TestExpiredIsForgotten(t *testing.T) {
 		for i := range 100 {
 			now := time.Now()
 			id := fmt.Sprint(i)
-			if err := m.Create(t.Context(), RefreshToken{Hash: id, Family: id, ExpiresAt: now.Add(5 * time.Minute)}); err != nil {
+			if err := m.Create(t.Context(), RefreshToken{Hash: id, Family: id,
+				ExpiresAt: now.Add(5 * time.Minute)}); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.RevokeID(t.Context(), id, now.Add(5*time.Minute)); err != nil {

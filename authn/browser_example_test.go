@@ -10,8 +10,8 @@ import (
 	"github.com/sillar-go/sillar/authn"
 )
 
-// A page in a browser keeps its token in a cookie that scripts cannot read. Browsers send cookies with requests of other
-// sites too, so such a service needs a defence against cross-site request forgery: SameSite, and
+// A page in a browser keeps its token in a cookie that scripts cannot read. Browsers send cookies with requests of
+// other sites too, so such a service needs a defence against cross-site request forgery: SameSite, and
 // http.CrossOriginProtection. Tokens in the Authorization header need none.
 func ExampleRequire_cookie() {
 	const cookie = "__Host-token" // the prefix makes browsers insist on Secure, on Path=/ and on this host
@@ -67,8 +67,8 @@ func ExampleRequire_cookie() {
 //
 //	new WebSocket("wss://shop.example/live", ["shop.v1", "bearer." + token])
 //
-// The server selects shop.v1, and never repeats the token in its answer. Other sites cannot open such a WebSocket, because
-// they do not have the token; with a cookie in its place the server would have to check Origin.
+// The server selects shop.v1, and never repeats the token in its answer. Other sites cannot open such a WebSocket,
+// because they do not have the token; with a cookie in its place the server would have to check Origin.
 func ExampleRequire_webSocket() {
 	issuer, v := exampleIssuer()
 
@@ -109,7 +109,8 @@ func ExampleRequire_webSocket() {
 func exampleIssuer() (*authn.Issuer, *authn.Verifier) {
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	audience := []string{"shop"}
-	return authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop", Audience: audience})),
+	return authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop",
+			Audience: audience})),
 		authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: audience}))
 }
 
@@ -122,7 +123,8 @@ func ExampleAPIKeys() {
 		Issuer: "https://shop", Audience: []string{"shop"}, APIKeys: keys,
 	}))
 
-	secret, key, err := keys.Issue(ctx, authn.Subject{ID: "ci", Scopes: []string{"orders:read"}}, authn.APIKeyOptions{Name: "CI"})
+	secret, key, err := keys.Issue(ctx, authn.Subject{ID: "ci", Scopes: []string{"orders:read"}},
+		authn.APIKeyOptions{Name: "CI"})
 	if err != nil {
 		fmt.Println(err)
 		return

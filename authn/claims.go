@@ -148,8 +148,8 @@ func has(all map[string]any, name string) bool {
 	return there
 }
 
-// namesClaim is listClaim that also takes the names of the members of an object, as Zitadel writes roles, and null and an
-// empty string for an empty list: null is what many issuers write for a user without roles.
+// namesClaim is listClaim that also takes the names of the members of an object, as Zitadel writes roles, and null and
+// an empty string for an empty list: null is what many issuers write for a user without roles.
 func namesClaim(v any, there bool) ([]string, bool) {
 	if v == nil || v == "" {
 		return nil, true

@@ -74,12 +74,14 @@ func TestClientCredentials(t *testing.T) {
 		},
 	}))
 	defer srv.Close()
-	conf := clientcredentials.Config{ClientID: "orders", ClientSecret: "orders-secret", TokenURL: srv.URL, Scopes: []string{"stock:read", "stock:write"}}
+	conf := clientcredentials.Config{ClientID: "orders", ClientSecret: "orders-secret", TokenURL: srv.URL,
+		Scopes: []string{"stock:read", "stock:write"}}
 	token, err := conf.Token(t.Context())
 	must(t, err)
 	u, err := w.v.Verify(t.Context(), token.AccessToken)
 	must(t, err)
-	if u.ID != "service:orders" || u.ClientID != "orders" || !u.HasAllScopes("stock:read", "stock:write") || u.HasAnyScope("admin") || token.RefreshToken != "" {
+	if u.ID != "service:orders" || u.ClientID != "orders" || !u.HasAllScopes("stock:read", "stock:write") ||
+		u.HasAnyScope("admin") || token.RefreshToken != "" {
 		t.Errorf("got %+v with the refresh token %q", u, token.RefreshToken)
 	}
 	for _, c := range []struct {
@@ -145,29 +147,32 @@ func TestIssueReturnsWhatVerifyAccepts(t *testing.T) {
 		s    authn.Subject
 		good bool
 	}{
-		"a replacement character beside an escape": {authn.Subject{ID: "u", Claims: map[string]any{"note": "\ufffd<&>\n\u2028"}}, true},
-		"emoji":                       {authn.Subject{ID: "u", Claims: map[string]any{"note": "\U0001F600\\ud83d\""}}, true},
-		"large numbers":               {authn.Subject{ID: "u", Claims: map[string]any{"account": int64(9007199254740993), "n": json.Number("0.10")}}, true},
-		"a struct":                    {authn.Subject{ID: "u", Claims: map[string]any{"m": marked{"x"}}}, true},
-		"invalid UTF-8 in a claim":    {authn.Subject{ID: "u", Claims: map[string]any{"note": "\xff"}}, false},
-		"invalid UTF-8 in a struct":   {authn.Subject{ID: "u", Claims: map[string]any{"m": marked{"\xff"}}}, false},
-		"invalid UTF-8 in a name":     {authn.Subject{ID: "u", Claims: map[string]any{"a\xff": 1}}, false},
-		"invalid UTF-8 in a role":     {authn.Subject{ID: "u", Roles: []string{"\xc3("}}, false},
-		"invalid UTF-8 in the id":     {authn.Subject{ID: "\xff"}, false},
-		"names that differ in case":   {authn.Subject{ID: "u", Claims: map[string]any{"Tenant": 1, "tenant": 2}}, false},
-		"the name of another claim":   {authn.Subject{ID: "u", Claims: map[string]any{"ISS": "x"}}, false},
-		"deep nesting":                {authn.Subject{ID: "u", Claims: map[string]any{"deep": deep}}, false},
-		"a scope with a space":        {authn.Subject{ID: "u", Scopes: []string{"a b"}}, false},
-		"a scope with a tab":          {authn.Subject{ID: "u", Scopes: []string{"a\tadmin"}}, false},
-		"a scope with another space":  {authn.Subject{ID: "u", Scopes: []string{"a\u00a0admin"}}, false},
-		"a scope with a quote":        {authn.Subject{ID: "u", Scopes: []string{`a"b`}}, false},
-		"a scope that is a URL":       {authn.Subject{ID: "u", Scopes: []string{"https://shop/orders:read?a=b"}}, true},
-		"a mark of an ID token":       {authn.Subject{ID: "u", Claims: map[string]any{"at_hash": "x"}}, false},
-		"the use of an ID token":      {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "id"}}, false},
-		"the use of an access token":  {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "access"}}, true},
-		"events of a logout token":    {authn.Subject{ID: "u", Claims: map[string]any{"events": map[string]any{}}}, false},
-		"scp as a number":             {authn.Subject{ID: "u", Claims: map[string]any{"scp": 1}}, false},
-		"scp beside scopes":           {authn.Subject{ID: "u", Scopes: []string{"a"}, Claims: map[string]any{"scp": 1}}, true},
+		"a replacement character beside an escape": {authn.Subject{ID: "u",
+			Claims: map[string]any{"note": "\ufffd<&>\n\u2028"}}, true},
+		"emoji": {authn.Subject{ID: "u", Claims: map[string]any{"note": "\U0001F600\\ud83d\""}}, true},
+		"large numbers": {authn.Subject{ID: "u", Claims: map[string]any{"account": int64(9007199254740993),
+			"n": json.Number("0.10")}}, true},
+		"a struct":                   {authn.Subject{ID: "u", Claims: map[string]any{"m": marked{"x"}}}, true},
+		"invalid UTF-8 in a claim":   {authn.Subject{ID: "u", Claims: map[string]any{"note": "\xff"}}, false},
+		"invalid UTF-8 in a struct":  {authn.Subject{ID: "u", Claims: map[string]any{"m": marked{"\xff"}}}, false},
+		"invalid UTF-8 in a name":    {authn.Subject{ID: "u", Claims: map[string]any{"a\xff": 1}}, false},
+		"invalid UTF-8 in a role":    {authn.Subject{ID: "u", Roles: []string{"\xc3("}}, false},
+		"invalid UTF-8 in the id":    {authn.Subject{ID: "\xff"}, false},
+		"names that differ in case":  {authn.Subject{ID: "u", Claims: map[string]any{"Tenant": 1, "tenant": 2}}, false},
+		"the name of another claim":  {authn.Subject{ID: "u", Claims: map[string]any{"ISS": "x"}}, false},
+		"deep nesting":               {authn.Subject{ID: "u", Claims: map[string]any{"deep": deep}}, false},
+		"a scope with a space":       {authn.Subject{ID: "u", Scopes: []string{"a b"}}, false},
+		"a scope with a tab":         {authn.Subject{ID: "u", Scopes: []string{"a\tadmin"}}, false},
+		"a scope with another space": {authn.Subject{ID: "u", Scopes: []string{"a\u00a0admin"}}, false},
+		"a scope with a quote":       {authn.Subject{ID: "u", Scopes: []string{`a"b`}}, false},
+		"a scope that is a URL":      {authn.Subject{ID: "u", Scopes: []string{"https://shop/orders:read?a=b"}}, true},
+		"a mark of an ID token":      {authn.Subject{ID: "u", Claims: map[string]any{"at_hash": "x"}}, false},
+		"the use of an ID token":     {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "id"}}, false},
+		"the use of an access token": {authn.Subject{ID: "u", Claims: map[string]any{"token_use": "access"}}, true},
+		"events of a logout token":   {authn.Subject{ID: "u", Claims: map[string]any{"events": map[string]any{}}}, false},
+		"scp as a number":            {authn.Subject{ID: "u", Claims: map[string]any{"scp": 1}}, false},
+		"scp beside scopes": {authn.Subject{ID: "u", Scopes: []string{"a"}, Claims: map[string]any{"scp": 1}},
+			true},
 		"a claim that cannot be JSON": {authn.Subject{ID: "u", Claims: map[string]any{"f": func() {}}}, false},
 	} {
 		p, err := w.issuer.Issue(t.Context(), c.s)
@@ -202,7 +207,8 @@ func mustJSON(t *testing.T, v any) string {
 
 func TestClaimsOf(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
-	p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u", Claims: map[string]any{"account": int64(9007199254740993), "tenant": "acme"}})
+	p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u", Claims: map[string]any{"account": int64(9007199254740993),
+		"tenant": "acme"}})
 	must(t, err)
 	u, err := w.v.Verify(t.Context(), p.AccessToken)
 	must(t, err)
@@ -210,7 +216,8 @@ func TestClaimsOf(t *testing.T) {
 		Account int64  `json:"account"`
 		Tenant  string `json:"tenant"`
 	}
-	for name, user := range map[string]*authn.User{"verified": u, "made by a test": {Claims: map[string]any{"account": int64(9007199254740993), "tenant": "acme"}}} {
+	for name, user := range map[string]*authn.User{"verified": u,
+		"made by a test": {Claims: map[string]any{"account": int64(9007199254740993), "tenant": "acme"}}} {
 		if got, err := authn.ClaimsOf[own](user); err != nil || got != (own{9007199254740993, "acme"}) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
@@ -225,15 +232,18 @@ func TestClaimsOf(t *testing.T) {
 // Every error of the package has a status of its own, and none shows its text.
 func TestWriteErrorHasAStatusForEverySentinel(t *testing.T) {
 	for err, want := range map[error]int{
-		authn.ErrForbidden: 403, authn.ErrNoToken: 401, authn.ErrToken: 401, authn.ErrExpired: 401, authn.ErrRevoked: 401, authn.ErrUnknownKey: 401,
-		authn.ErrRefresh: 401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401, authn.ErrClient: 401, authn.ErrAPIKey: 401,
+		authn.ErrForbidden: 403, authn.ErrNoToken: 401, authn.ErrToken: 401, authn.ErrExpired: 401, authn.ErrRevoked: 401,
+		authn.ErrUnknownKey: 401,
+		authn.ErrRefresh:    401, authn.ErrReused: 401, authn.ErrPassword: 401, authn.ErrPasswordTooLong: 401,
+		authn.ErrClient: 401, authn.ErrAPIKey: 401,
 		authn.ErrUnavailable: 503, errors.New("hush"): 500,
 	} {
 		for _, e := range []error{err, fmt.Errorf("orders: hush: %w", err)} {
 			rec := httptest.NewRecorder()
 			authn.WriteError(t.Context(), rec, e)
 			challenge := rec.Header().Get("WWW-Authenticate")
-			if rec.Code != want || (want == 401 || want == 403) != (challenge != "") || strings.Contains(rec.Body.String(), "hush") {
+			if rec.Code != want || (want == 401 || want == 403) != (challenge != "") || strings.Contains(rec.Body.String(),
+				"hush") {
 				t.Errorf("%v: got %d with the challenge %q, want %d", e, rec.Code, challenge, want)
 			}
 		}
@@ -254,12 +264,14 @@ func TestRequirementOfAProgram(t *testing.T) {
 		return fmt.Errorf("tenant: %w", authn.ErrForbidden)
 	}
 	for name, want := range map[string]int{"acme": 200, "other": 403, "down": 500} {
-		p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u", Scopes: []string{"read"}, Claims: map[string]any{"tenant": name}})
+		p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u", Scopes: []string{"read"},
+			Claims: map[string]any{"tenant": name}})
 		must(t, err)
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", "Bearer "+p.AccessToken)
 		rec := httptest.NewRecorder()
-		authn.Require(w.v, authn.AnyScope("read", "write"), tenant)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(rec, r)
+		authn.Require(w.v, authn.AnyScope("read", "write"),
+			tenant)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(rec, r)
 		if rec.Code != want {
 			t.Errorf("%s: got %d, want %d", name, rec.Code, want)
 		}
@@ -274,12 +286,14 @@ func TestSharedSecretRotates(t *testing.T) {
 	keys := authn.Must(authn.NewSecretKeySet(current, old))
 	after := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), cfg))
 	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))
-	only := authn.Must(authn.NewVerifier(authn.Must(authn.NewSecretKeySet(current)), authn.VerifierConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))
+	only := authn.Must(authn.NewVerifier(authn.Must(authn.NewSecretKeySet(current)), authn.VerifierConfig{Issuer: "x",
+		Audience: []string{"y"}, Logger: quiet}))
 	for name, c := range map[string]struct {
 		issuer *authn.Issuer
 		v      *authn.Verifier
 		want   bool
-	}{"old": {before, v, true}, "new": {after, v, true}, "new, signed by the new one": {after, only, true}, "old, after its end": {before, only, false}} {
+	}{"old": {before, v, true}, "new": {after, v, true}, "new, signed by the new one": {after, only, true},
+		"old, after its end": {before, only, false}} {
 		p, err := c.issuer.Issue(t.Context(), authn.Subject{ID: "u"})
 		must(t, err)
 		for range 2 {
@@ -297,7 +311,8 @@ func TestVerifyKeyDoesNotPrintItsSecret(t *testing.T) {
 	must(t, err)
 	for _, k := range []authn.VerifyKey{found[0], {Algorithm: authn.HS256, Public: []byte(hush)}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
-			if s := fmt.Sprintf(verb, k); strings.Contains(s, "hush") || strings.Contains(s, "104") || strings.Contains(s, "6875") {
+			if s := fmt.Sprintf(verb, k); strings.Contains(s, "hush") || strings.Contains(s, "104") ||
+				strings.Contains(s, "6875") {
 				t.Errorf("%s prints %s", verb, s)
 			}
 		}

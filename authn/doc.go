@@ -39,9 +39,9 @@
 // # What it does not do
 //
 // It keeps no users. It is not an OpenID provider: it issues no ID tokens and offers no authorization-code flow. Signed
-// tokens of OpenID providers are verified. Opaque tokens and their introspection (RFC 7662) are out of scope, as a client
-// and as an endpoint. When a login is revoked, its access tokens remain valid until they expire, unless they are revoked
-// by id and verifiers know of it (VerifierConfig.Revocations). API keys have no record of their last use.
+// tokens of OpenID providers are verified. Opaque tokens and their introspection (RFC 7662) are out of scope, as a
+// client and as an endpoint. When a login is revoked, its access tokens remain valid until they expire, unless they are
+// revoked by id and verifiers know of it (VerifierConfig.Revocations). API keys have no record of their last use.
 //
 // docs/threat-model.md lists the attackers, the defences with their tests, and what is not protected.
 //

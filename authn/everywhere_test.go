@@ -34,11 +34,12 @@ func verifyEverywhere(v *authn.Verifier, token string) (overHTTP, overGRPC strin
 		return overHTTP, overGRPC, fmt.Errorf("HTTP: %d %v", rec.Code, rec.Header())
 	}
 	ctx := metadata.NewIncomingContext(context.Background(), metadata.MD{"authorization": {"Bearer " + token}})
-	_, gerr := authngrpc.Unary(v)(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/shop.Orders/Place"}, func(ctx context.Context, _ any) (any, error) {
-		u, _ := authn.FromContext(ctx)
-		overGRPC = u.ID
-		return nil, nil
-	})
+	_, gerr := authngrpc.Unary(v)(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/shop.Orders/Place"},
+		func(ctx context.Context, _ any) (any, error) {
+			u, _ := authn.FromContext(ctx)
+			overGRPC = u.ID
+			return nil, nil
+		})
 	if overGRPC == "" && status.Code(gerr) != codes.Unauthenticated {
 		return overHTTP, overGRPC, fmt.Errorf("gRPC: %v", gerr)
 	}

@@ -12,7 +12,9 @@ import (
 // FuzzStrictObject holds the strict reader against encoding/json: what it accepts, that accepts too, with the same
 // meaning.
 func FuzzStrictObject(f *testing.F) {
-	for _, s := range []string{`{}`, `{"a":1}`, `{"a":[1,2.5e3,-0,null,true,{"b":"\u00e9\ud83d\ude00"}]}`, `{"a":1,"a":2}`, `{"A":1,"a":2}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", `{"a":01}`, `{"a":1}x`, `{"a" : 1 , "b":[ ]}`, `{"\u0061":1}`, "{\"a\":\"\ufffd\\n\"}", `{"a":"\ufffd\\ud800\ud83d"}`, `{"K":1,"k":1}`} {
+	for _, s := range []string{`{}`, `{"a":1}`, `{"a":[1,2.5e3,-0,null,true,{"b":"\u00e9\ud83d\ude00"}]}`, `{"a":1,"a":2}`,
+		`{"A":1,"a":2}`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", `{"a":01}`, `{"a":1}x`, `{"a" : 1 , "b":[ ]}`, `{"\u0061":1}`,
+		"{\"a\":\"\ufffd\\n\"}", `{"a":"\ufffd\\ud800\ud83d"}`, `{"K":1,"k":1}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -57,14 +59,15 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
-// FuzzParseJWKS reads key documents: never a panic, and what is taken is a key that may verify, and comes out as it went
-// in.
+// FuzzParseJWKS reads key documents: never a panic, and what is taken is a key that may verify, and comes out as it
+// went in.
 func FuzzParseJWKS(f *testing.F) {
 	for _, s := range []string{
 		`{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[7]}`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
 		`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
 		`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"]}]}`,
-		`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("v", 342) + `","e":"AQAB","use":"sig"}]}`, `{"keys":[{"kty":"RSA","n":"AAAA","e":"AAAAAAAA"}]}`,
+		`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("v", 342) + `","e":"AQAB","use":"sig"}]}`,
+		`{"keys":[{"kty":"RSA","n":"AAAA","e":"AAAAAAAA"}]}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -98,7 +101,8 @@ func FuzzParseJWKS(f *testing.F) {
 // FuzzBearer reads Authorization headers: what is found is the end of the only value, behind the scheme, and nothing in
 // front of it but spaces.
 func FuzzBearer(f *testing.F) {
-	for _, s := range []string{"", "Bearer", "Bearer ", "Bearer x", "bearer  x.y.z ", "Bearer\tx", "Basic YTpi", "Bearer a, Bearer b", "BEARER \x00"} {
+	for _, s := range []string{"", "Bearer", "Bearer ", "Bearer x", "bearer  x.y.z ", "Bearer\tx", "Basic YTpi",
+		"Bearer a, Bearer b", "BEARER \x00"} {
 		f.Add(s, "")
 	}
 	f.Add("Bearer a", "Bearer b")
@@ -110,7 +114,8 @@ func FuzzBearer(f *testing.F) {
 		}
 		if err == nil {
 			scheme, found := strings.CutSuffix(one, token)
-			if !found || token[0] == ' ' || !strings.EqualFold(strings.TrimRight(scheme, " "), "bearer") || !strings.HasSuffix(scheme, " ") {
+			if !found || token[0] == ' ' || !strings.EqualFold(strings.TrimRight(scheme, " "), "bearer") ||
+				!strings.HasSuffix(scheme, " ") {
 				t.Fatalf("%q: %q behind %q", one, token, scheme)
 			}
 		}

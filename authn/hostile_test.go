@@ -43,8 +43,8 @@ func (o oneKey) Keys(_ context.Context, id string, _ authn.Algorithm) ([]authn.V
 	return []authn.VerifyKey{o.VerifyKey}, nil
 }
 
-// TestHostileTokens signs every token with the right key, unless the signature is what is attacked, so that it is refused by
-// the check that its name describes.
+// TestHostileTokens signs every token with the right key, unless the signature is what is attacked, so that it is
+// refused by the check that its name describes.
 func TestHostileTokens(t *testing.T) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
@@ -138,7 +138,8 @@ func TestHostileTokens(t *testing.T) {
 			s, _ := rsa.SignPKCS1v15(nil, rsaKey, crypto.SHA256, h[:])
 			return s
 		}),
-		"embedded key signs":           forge(otherKey(t), `{"alg":"EdDSA","kid":"k1","jwk":{"kty":"RSA","n":"`+rsaPub+`","e":"AQAB"}}`, body()),
+		"embedded key signs": forge(otherKey(t), `{"alg":"EdDSA","kid":"k1","jwk":{"kty":"RSA","n":"`+rsaPub+
+			`","e":"AQAB"}}`, body()),
 		"another key's signature":      forge(otherKey(t), head, body()),
 		"signature of another payload": b64(head) + "." + b64(body("sub", `"admin"`)) + "." + sig,
 		"signature cut":                good[:len(good)-4],
@@ -214,22 +215,24 @@ func TestHostileTokens(t *testing.T) {
 		"refresh token of Keycloak":    forge(key, head, body("typ", `"Refresh"`)),
 		"ID token of Cognito":          forge(key, head, body("token_use", `"id"`)),
 		"ID token with a hash":         forge(key, head, body("at_hash", `"x"`)),
-		"logout token":                 forge(key, head, body("events", `{"http://schemas.openid.net/event/backchannel-logout":{}}`)),
-		"half a surrogate pair":        forge(key, head, plus(`"x":"\ud800"`)),
-		"surrogates in wrong order":    forge(key, head, plus(`"x":"\udc00\ud800"`)),
-		"a high surrogate, then text":  forge(key, head, plus(`"x":"\ud83dx\n"`)),
-		"roles with an object":         forge(key, head, body("roles", `[{"a":1}]`)),
-		"jti as a number":              forge(key, head, body("jti", `1`)),
-		"too long":                     forge(key, head, plus(`"x":"`+strings.Repeat("a", authn.MaxTokenSize)+`"`)),
-		"space before":                 " " + good,
-		"space after":                  good + " ",
-		"line break after":             good + "\n",
-		"line break inside":            good[:20] + "\n" + good[20:],
-		"padding":                      good + "==",
-		"standard alphabet":            strings.NewReplacer("-", "+", "_", "/").Replace(forge(key, head, plus(`"x":"???>>>~~~"`))) + "+",
-		"NUL":                          good[:20] + "\x00" + good[20:],
-		"non-canonical signature":      nonCanonical(good),
-		"JSON serialization":           `{"payload":"` + b64(body()) + `","signatures":[]}`,
+		"logout token": forge(key, head,
+			body("events", `{"http://schemas.openid.net/event/backchannel-logout":{}}`)),
+		"half a surrogate pair":       forge(key, head, plus(`"x":"\ud800"`)),
+		"surrogates in wrong order":   forge(key, head, plus(`"x":"\udc00\ud800"`)),
+		"a high surrogate, then text": forge(key, head, plus(`"x":"\ud83dx\n"`)),
+		"roles with an object":        forge(key, head, body("roles", `[{"a":1}]`)),
+		"jti as a number":             forge(key, head, body("jti", `1`)),
+		"too long":                    forge(key, head, plus(`"x":"`+strings.Repeat("a", authn.MaxTokenSize)+`"`)),
+		"space before":                " " + good,
+		"space after":                 good + " ",
+		"line break after":            good + "\n",
+		"line break inside":           good[:20] + "\n" + good[20:],
+		"padding":                     good + "==",
+		"standard alphabet": strings.NewReplacer("-", "+", "_",
+			"/").Replace(forge(key, head, plus(`"x":"???>>>~~~"`))) + "+",
+		"NUL":                     good[:20] + "\x00" + good[20:],
+		"non-canonical signature": nonCanonical(good),
+		"JSON serialization":      `{"payload":"` + b64(body()) + `","signatures":[]}`,
 	}
 	for name, token := range hostile {
 		if name != "space before" { // in a header it is a second space behind the scheme, which RFC 9110 allows
@@ -297,8 +300,10 @@ func TestRFCVectors(t *testing.T) {
 		token string
 		key   authn.VerifyKey
 	}{
-		"HS256": {"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." + joe + ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", authn.VerifyKey{Algorithm: authn.HS256, Public: secret}},
-		"ES256": {"eyJhbGciOiJFUzI1NiJ9." + joe + ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q", ec[0]},
+		"HS256": {"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9." + joe + ".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+			authn.VerifyKey{Algorithm: authn.HS256, Public: secret}},
+		"ES256": {"eyJhbGciOiJFUzI1NiJ9." + joe +
+			".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q", ec[0]},
 		"EdDSA": {"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg", ed[0]},
 	} {
 		if _, _, err := authn.VerifyJWS(c.token, c.key); err != nil {
@@ -319,8 +324,10 @@ func TestWeakAndUnfitKeys(t *testing.T) {
 	}
 	pub, _, _ := ed25519.GenerateKey(rand.Reader)
 	for _, k := range []authn.VerifyKey{
-		{Algorithm: authn.HS256, Public: pub}, {Algorithm: authn.EdDSA, Public: []byte(pub)}, {Algorithm: "none", Public: pub},
-		{Algorithm: authn.RS256, Public: pub}, {Algorithm: authn.EdDSA, Public: nil}, {Algorithm: authn.EdDSA, Public: pub[:31]},
+		{Algorithm: authn.HS256, Public: pub}, {Algorithm: authn.EdDSA, Public: []byte(pub)},
+		{Algorithm: "none", Public: pub},
+		{Algorithm: authn.RS256, Public: pub}, {Algorithm: authn.EdDSA, Public: nil},
+		{Algorithm: authn.EdDSA, Public: pub[:31]},
 	} {
 		if k.Check() == nil {
 			t.Errorf("%T passes for %s", k.Public, k.Algorithm)

@@ -59,7 +59,8 @@ func TestImportKey(t *testing.T) {
 		store := authn.NewMemoryKeys()
 		must(t, store.Save(t.Context(), []authn.Key{k}, 0))
 		keys := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Algorithm: c.want, Logger: quiet}))
-		issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))
+		issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x",
+			Audience: []string{"y"}, Logger: quiet}))
 		p, err := issuer.Issue(t.Context(), authn.Subject{ID: "u"})
 		must(t, err)
 		v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))

@@ -21,16 +21,19 @@ import (
 func TestIssueVerifyRequire(t *testing.T) {
 	for _, alg := range []authn.Algorithm{authn.EdDSA, authn.HS256, authn.RS256, authn.ES256} {
 		w := newWorld(t, authn.KeyConfig{Algorithm: alg}, authn.IssuerConfig{})
-		pair, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u1", Roles: []string{"admin"}, Claims: map[string]any{"tenant": "acme"}})
+		pair, err := w.issuer.Issue(t.Context(), authn.Subject{ID: "u1", Roles: []string{"admin"},
+			Claims: map[string]any{"tenant": "acme"}})
 		must(t, err)
 		for range 2 { // the second time from the cache
 			u, err := w.v.Verify(t.Context(), pair.AccessToken)
-			if err != nil || u.ID != "u1" || !u.HasAnyRole("x", "admin") || u.HasAllRoles("x", "admin") || u.Claims["tenant"] != "acme" {
+			if err != nil || u.ID != "u1" || !u.HasAnyRole("x", "admin") || u.HasAllRoles("x", "admin") ||
+				u.Claims["tenant"] != "acme" {
 				t.Fatalf("%s: %+v, %v", alg, u, err)
 			}
 			u.Roles[0], u.Claims["tenant"] = "changed", "changed" // must not reach the cache
 		}
-		if s := fmt.Sprintf("%v %+v %#v", pair, pair, pair); strings.Contains(s, pair.AccessToken) || strings.Contains(s, pair.RefreshToken) {
+		if s := fmt.Sprintf("%v %+v %#v", pair, pair, pair); strings.Contains(s, pair.AccessToken) ||
+			strings.Contains(s, pair.RefreshToken) {
 			t.Errorf("%s: the pair prints its tokens: %s", alg, s)
 		}
 	}
@@ -68,12 +71,17 @@ func TestRequire(t *testing.T) {
 		{"good", nil, []string{"Bearer " + user}, 200, ""},
 		{"case of the scheme", nil, []string{"bEARER " + user}, 200, ""},
 		{"any role", []authn.Requirement{authn.AnyRole("root", "admin")}, []string{"Bearer " + admin}, 200, ""},
-		{"no role", []authn.Requirement{authn.AnyRole("root", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
+		{"no role", []authn.Requirement{authn.AnyRole("root", "admin")}, []string{"Bearer " + user}, 403,
+			`Bearer error="insufficient_scope"`},
 		{"all roles", []authn.Requirement{authn.AllRoles("user", "admin")}, []string{"Bearer " + admin}, 200, ""},
-		{"not all roles", []authn.Requirement{authn.AllRoles("user", "admin")}, []string{"Bearer " + user}, 403, `Bearer error="insufficient_scope"`},
-		{"all of no roles", []authn.Requirement{authn.AllRoles()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
-		{"all of no scopes", []authn.Requirement{authn.AllScopes()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
-		{"no roles named", []authn.Requirement{authn.AnyRole()}, []string{"Bearer " + admin}, 403, `Bearer error="insufficient_scope"`},
+		{"not all roles", []authn.Requirement{authn.AllRoles("user", "admin")}, []string{"Bearer " + user}, 403,
+			`Bearer error="insufficient_scope"`},
+		{"all of no roles", []authn.Requirement{authn.AllRoles()}, []string{"Bearer " + admin}, 403,
+			`Bearer error="insufficient_scope"`},
+		{"all of no scopes", []authn.Requirement{authn.AllScopes()}, []string{"Bearer " + admin}, 403,
+			`Bearer error="insufficient_scope"`},
+		{"no roles named", []authn.Requirement{authn.AnyRole()}, []string{"Bearer " + admin}, 403,
+			`Bearer error="insufficient_scope"`},
 	} {
 		seen = nil
 		r := httptest.NewRequest("GET", "/?access_token="+user, nil)
@@ -171,7 +179,8 @@ func TestRefresh(t *testing.T) {
 		if _, err := w.issuer.Refresh(t.Context(), first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
 			t.Fatalf("reuse after the grace: %v", err)
 		}
-		for name, token := range map[string]string{"second": second.RefreshToken, "tab": tab.RefreshToken, "first": first.RefreshToken} {
+		for name, token := range map[string]string{"second": second.RefreshToken, "tab": tab.RefreshToken,
+			"first": first.RefreshToken} {
 			if _, err := w.issuer.Refresh(t.Context(), token, ""); !errors.Is(err, authn.ErrRefresh) {
 				t.Errorf("%s token of a revoked family: %v", name, err)
 			}
@@ -212,7 +221,8 @@ func TestRotationRefusesNothing(t *testing.T) {
 		replicas := []*authn.KeySet{authn.Must(authn.NewKeySet(store, cfg)), authn.Must(authn.NewKeySet(store, cfg))}
 		var issuers []*authn.Issuer
 		for _, k := range replicas {
-			issuers = append(issuers, authn.Must(authn.NewIssuer(k, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet})))
+			issuers = append(issuers, authn.Must(authn.NewIssuer(k, authn.NewMemoryTokens(),
+				authn.IssuerConfig{Issuer: issuerName, TTL: 30 * time.Minute, Logger: quiet})))
 		}
 		remote := &staticSet{}
 		v := authn.Must(authn.NewVerifier(remote, authn.VerifierConfig{Issuer: issuerName, CacheSize: -1, Logger: quiet}))
@@ -334,7 +344,8 @@ func TestSharedSecret(t *testing.T) {
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
 	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Logger: quiet}))
-	token := hmacToken(secret, `{"alg":"HS256","typ":"JWT"}`, fmt.Sprintf(`{"sub":"u1","roles":["user"],"exp":%d}`, time.Now().Unix()+60))
+	token := hmacToken(secret, `{"alg":"HS256","typ":"JWT"}`, fmt.Sprintf(`{"sub":"u1","roles":["user"],"exp":%d}`,
+		time.Now().Unix()+60))
 	if u, err := v.Verify(t.Context(), token); err != nil || u.ID != "u1" {
 		t.Errorf("%+v, %v", u, err)
 	}

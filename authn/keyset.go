@@ -218,8 +218,8 @@ func (k *KeySet) refresh(ctx context.Context) {
 // rereadEvery is how often an unknown key id has the store read.
 const rereadEvery = time.Second
 
-// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read. Callers
-// that come during a read wait for its result, and need none of their own.
+// reread reads the store, unless it did so less than rereadEvery ago: then it returns the error of the last read.
+// Callers that come during a read wait for its result, and need none of their own.
 func (k *KeySet) reread(ctx context.Context) error {
 	if err := k.acquire(ctx); err != nil {
 		return err

@@ -31,7 +31,8 @@ func newWorld(t testing.TB, kc authn.KeyConfig, ic authn.IssuerConfig) *world {
 	w := &world{store: authn.NewMemoryTokens()}
 	w.keys = authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), kc))
 	w.issuer = authn.Must(authn.NewIssuer(w.keys, w.store, ic))
-	w.v = authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, Revocations: w.store, Logger: quiet}))
+	w.v = authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"},
+		Revocations: w.store, Logger: quiet}))
 	return w
 }
 

@@ -34,8 +34,8 @@ type metadata struct {
 }
 
 // Metadata serves the metadata of the issuer (RFC 8414), by which verifiers in other languages find its keys. For an
-// issuer without a path, serve it at /.well-known/oauth-authorization-server and, for clients that know the discovery of
-// OpenID Connect only, at /.well-known/openid-configuration. For https://host/path these are
+// issuer without a path, serve it at /.well-known/oauth-authorization-server and, for clients that know the discovery
+// of OpenID Connect only, at /.well-known/openid-configuration. For https://host/path these are
 // /.well-known/oauth-authorization-server/path and /path/.well-known/openid-configuration. There is no authorization
 // endpoint, and no ID tokens.
 func (i *Issuer) Metadata(cfg MetadataConfig) http.Handler {

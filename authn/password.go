@@ -113,7 +113,8 @@ func NewPasswords(cfg PasswordConfig) (*Passwords, error) {
 	cfg.Lanes = cmp.Or(cfg.Lanes, 1)
 	cfg.MaxLength = cmp.Or(cfg.MaxLength, 1024)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, runtime.GOMAXPROCS(0))
-	if cfg.Passes < 1 || cfg.Passes > maxPasses || cfg.Lanes < 1 || cfg.Lanes > 255 || cfg.MaxLength < 1 || cfg.Concurrency < 1 ||
+	if cfg.Passes < 1 || cfg.Passes > maxPasses || cfg.Lanes < 1 || cfg.Lanes > 255 || cfg.MaxLength < 1 ||
+		cfg.Concurrency < 1 ||
 		cfg.MemoryKiB < 8*cfg.Lanes ||
 		cfg.MemoryKiB > maxMemoryKiB ||
 		cfg.BcryptCost < 0 ||

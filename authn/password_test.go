@@ -27,7 +27,8 @@ func TestPasswords(t *testing.T) {
 	old, err := bcrypt.GenerateFromPassword([]byte("correct horse"), bcrypt.MinCost)
 	must(t, err)
 	python := "$2b" + string(old[3:])
-	other, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 128, Passes: 1})).Hash(ctx, "correct horse")
+	other, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 128, Passes: 1})).Hash(ctx,
+		"correct horse")
 	must(t, err)
 	for _, h := range []string{string(old), python, other} {
 		up, err := p.Verify(ctx, h, "correct horse")
@@ -46,8 +47,10 @@ func TestPasswords(t *testing.T) {
 	if _, err := p.Verify(ctx, "", ""); !errors.Is(err, authn.ErrPassword) {
 		t.Errorf("an empty password of an unknown user: %v", err)
 	}
-	for _, h := range []string{"x", "$argon2i$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$31$" + strings.Repeat("a", 53), "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
-		"$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$", "$argon2id$v=19$t=1,m=64,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
+	for _, h := range []string{"x", "$argon2i$v=19$m=64,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+		"$2b$31$" + strings.Repeat("a", 53), "$argon2id$v=19$m=4294967295,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+		"$argon2id$v=19$m=64,t=1,p=1$AAAAAAAAAAA$", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$2b$",
+		"$argon2id$v=19$t=1,m=64,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
 		if _, err := p.Verify(ctx, h, "x"); !errors.Is(err, authn.ErrHash) {
 			t.Errorf("%s: %v", h, err)
 		}
@@ -94,7 +97,8 @@ func TestPasswordsOfAllScripts(t *testing.T) {
 	p := authn.Must(authn.NewPasswords(cheap))
 	ctx := t.Context()
 	composed, decomposed := "caf\u00e9", "cafe\u0301"
-	for _, c := range [][2]string{{composed, decomposed}, {decomposed, composed}, {strings.Repeat("\u6f22", 250), strings.Repeat("\u6f22", 250)}} {
+	for _, c := range [][2]string{{composed, decomposed}, {decomposed, composed}, {strings.Repeat("\u6f22", 250),
+		strings.Repeat("\u6f22", 250)}} {
 		hash, err := p.Hash(ctx, c[0])
 		must(t, err)
 		if up, err := p.Verify(ctx, hash, c[1]); up != "" || err != nil {
@@ -116,7 +120,8 @@ func TestPasswordsOfAllScripts(t *testing.T) {
 func TestUnknownUserTakesTheTimeOfTheSlowestHash(t *testing.T) {
 	slow, err := bcrypt.GenerateFromPassword([]byte("x"), 7)
 	must(t, err)
-	foreign, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 8 << 10, Passes: 2})).Hash(t.Context(), "x")
+	foreign, err := authn.Must(authn.NewPasswords(authn.PasswordConfig{MemoryKiB: 8 << 10, Passes: 2})).Hash(t.Context(),
+		"x")
 	must(t, err)
 	for name, c := range map[string]struct {
 		cfg  authn.PasswordConfig

@@ -40,7 +40,8 @@ func TestKeySetReadsTheStoreForAnUnknownKey(t *testing.T) {
 		one, two := authn.Must(authn.NewKeySet(store, kc)), authn.Must(authn.NewKeySet(store, kc))
 		ic := authn.IssuerConfig{Issuer: issuerName, Audience: []string{"shop"}, Logger: quiet}
 		issuer := authn.Must(authn.NewIssuer(one, authn.NewMemoryTokens(), ic))
-		v := authn.Must(authn.NewVerifier(two, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"}, Logger: quiet}))
+		v := authn.Must(authn.NewVerifier(two, authn.VerifierConfig{Issuer: issuerName, Audience: []string{"shop"},
+			Logger: quiet}))
 		for range 3 {
 			must(t, one.Rotate(t.Context()))
 			pair, err := issuer.Issue(t.Context(), authn.Subject{ID: "u1"})

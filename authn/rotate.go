@@ -42,7 +42,8 @@ func (k *KeySet) syncLocked(ctx context.Context, rotate func([]Key, time.Time) b
 // read. Then the set uses what the store holds. The caller has acquired k.
 func (k *KeySet) update(ctx context.Context, fn func([]Key, time.Time) ([]Key, error)) error {
 	now := time.Now()
-	// The next read is due after RefreshEvery also when this one fails: a store that is down slows one request an interval.
+	// The next read is due after RefreshEvery also when this one fails: a store that is down slows one request an
+	// interval.
 	k.due.Store(now.Add(k.cfg.RefreshEvery).UnixNano())
 	for range maxSaves {
 		keys, version, err := k.store.Load(ctx)

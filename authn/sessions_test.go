@@ -20,7 +20,8 @@ func TestSessionsOfAUser(t *testing.T) {
 			OnRevoke:   func(_ context.Context, r authn.Revocation) error { revoked = append(revoked, r); return nil },
 		})
 		login := func(user, device string) authn.TokenPair {
-			p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: user, ClientID: "web", Claims: map[string]any{"device": device}})
+			p, err := w.issuer.Issue(t.Context(), authn.Subject{ID: user, ClientID: "web",
+				Claims: map[string]any{"device": device}})
 			must(t, err)
 			return p
 		}
@@ -53,7 +54,8 @@ func TestSessionsOfAUser(t *testing.T) {
 		expect("ana", "phone", "laptop")
 		sessions, err := w.issuer.Sessions(t.Context(), "ana")
 		must(t, err)
-		if s := sessions[0]; !s.RefreshedAt.Equal(time.Now()) || !s.ExpiresAt.Equal(time.Now().Add(time.Hour)) || s.Subject.ClientID != "web" {
+		if s := sessions[0]; !s.RefreshedAt.Equal(time.Now()) || !s.ExpiresAt.Equal(time.Now().Add(time.Hour)) ||
+			s.Subject.ClientID != "web" {
 			t.Errorf("got %+v, want the client and the times of the refresh", s)
 		}
 

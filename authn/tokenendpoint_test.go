@@ -45,7 +45,8 @@ func TestOAuth2Client(t *testing.T) {
 	conf := &oauth2.Config{ClientID: "web", Endpoint: oauth2.Endpoint{TokenURL: srv.URL + "/token"}}
 	token, err := conf.PasswordCredentialsToken(ctx, "ana", "secret")
 	must(t, err)
-	if !token.Valid() || token.Type() != "Bearer" || token.RefreshToken == "" || time.Until(token.Expiry) > 31*time.Minute {
+	if !token.Valid() || token.Type() != "Bearer" || token.RefreshToken == "" ||
+		time.Until(token.Expiry) > 31*time.Minute {
 		t.Errorf("token: %+v", token)
 	}
 	old := token.RefreshToken
@@ -106,11 +107,15 @@ func TestTokenEndpointErrors(t *testing.T) {
 		{name: "broken form", body: "%zz", code: 400, err: "invalid_request"},
 		{name: "client by basic", h: private, body: good, basic: [2]string{"web", url.QueryEscape("s:/cret")}, code: 200},
 		{name: "client by form", h: private, body: good + "&client_id=web&client_secret=s%3A%2Fcret", code: 200},
-		{name: "client cannot be checked", h: private, body: good, basic: [2]string{"unchecked", "x"}, code: 500, err: "server_error"},
-		{name: "client check is down", h: private, body: good, basic: [2]string{"unavailable", "x"}, code: 503, err: "temporarily_unavailable"},
-		{name: "two clients", h: private, body: good + "&client_id=other", basic: [2]string{"web", url.QueryEscape("s:/cret")}, code: 400, err: "invalid_request"},
+		{name: "client cannot be checked", h: private, body: good, basic: [2]string{"unchecked", "x"}, code: 500,
+			err: "server_error"},
+		{name: "client check is down", h: private, body: good, basic: [2]string{"unavailable", "x"}, code: 503,
+			err: "temporarily_unavailable"},
+		{name: "two clients", h: private, body: good + "&client_id=other",
+			basic: [2]string{"web", url.QueryEscape("s:/cret")}, code: 400, err: "invalid_request"},
 		{name: "client wrong", h: private, body: good, basic: [2]string{"web", "x"}, code: 401, err: "invalid_client"},
-		{name: "client twice", h: private, body: good + "&client_secret=x", basic: [2]string{"web", "x"}, code: 400, err: "invalid_request"},
+		{name: "client twice", h: private, body: good + "&client_secret=x", basic: [2]string{"web", "x"}, code: 400,
+			err: "invalid_request"},
 	} {
 		if c.method == "" {
 			c.method = "POST"
@@ -133,7 +138,8 @@ func TestTokenEndpointErrors(t *testing.T) {
 			Access string `json:"access_token"`
 		}
 		must(t, json.Unmarshal(rec.Body.Bytes(), &body))
-		if rec.Code != c.code || body.Error != c.err || (body.Access != "") != (c.code == 200) || rec.Header().Get("Cache-Control") != "no-store" {
+		if rec.Code != c.code || body.Error != c.err || (body.Access != "") != (c.code == 200) ||
+			rec.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %s %v", c.name, rec.Code, rec.Body, rec.Header())
 		}
 		if strings.Contains(rec.Body.String(), "hush") {
@@ -147,7 +153,8 @@ func TestTokenEndpointLimit(t *testing.T) {
 	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 3, Every: time.Hour})
 	password := "x"
 	try := func(user, addr string) int {
-		r := httptest.NewRequest("POST", "/token", strings.NewReader(url.Values{"grant_type": {"password"}, "username": {user}, "password": {password}}.Encode()))
+		r := httptest.NewRequest("POST", "/token", strings.NewReader(url.Values{"grant_type": {"password"},
+			"username": {user}, "password": {password}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.RemoteAddr = addr + ":1234"
 		rec := httptest.NewRecorder()
@@ -233,7 +240,8 @@ func TestTokenEndpointLimitOfANetwork(t *testing.T) {
 	for _, c := range []struct {
 		from string
 		want int
-	}{{"[2001:db8::1]:1", 400}, {"[2001:db8::2]:2", 429}, {"[2001:db8:0:1::1]:1", 400}, {"192.0.2.1:1", 400}, {"[::ffff:192.0.2.1]:1", 429}, {"192.0.2.2:1", 400}, {"@", 400}, {"@", 429}} {
+	}{{"[2001:db8::1]:1", 400}, {"[2001:db8::2]:2", 429}, {"[2001:db8:0:1::1]:1", 400}, {"192.0.2.1:1", 400},
+		{"[::ffff:192.0.2.1]:1", 429}, {"192.0.2.2:1", 400}, {"@", 400}, {"@", 429}} {
 		form := url.Values{"grant_type": {"password"}, "username": {"ana"}, "password": {"x"}}
 		r := httptest.NewRequest("POST", "/token", strings.NewReader(form.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

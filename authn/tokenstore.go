@@ -86,7 +86,8 @@ type Subject struct {
 	ClientID string `json:"client_id,omitempty"`
 	// Roles become the claim roles.
 	Roles []string `json:"roles,omitempty"`
-	// Scopes become the claim scope, separated by spaces. They are visible ASCII without quotes and backslashes (RFC 6749).
+	// Scopes become the claim scope, separated by spaces. They are visible ASCII without quotes and backslashes (RFC
+	// 6749).
 	Scopes []string `json:"scopes,omitempty"`
 	// Claims are further claims. Names that this package sets are refused.
 	Claims map[string]any `json:"claims,omitempty"`
@@ -124,8 +125,8 @@ func (s Subject) claims() (map[string]any, error) {
 	return c, nil
 }
 
-// notOfScope reports whether a scope may not have a character (RFC 6749, section 3.3): visible ASCII, but no quote and no
-// backslash.
+// notOfScope reports whether a scope may not have a character (RFC 6749, section 3.3): visible ASCII, but no quote and
+// no backslash.
 func notOfScope(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
 
 // splitScopes returns the scopes of a claim or a parameter, which are separated by spaces and nothing else.

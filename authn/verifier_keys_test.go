@@ -32,26 +32,28 @@ func TestParseJWKS(t *testing.T) {
 		key  string
 		want authn.Algorithm // "" for a key that is skipped
 	}{
-		"RSA":                     {`{"kty":"RSA","n":"` + good + `","e":"AQAB"}`, authn.RS256},
-		"RSA for PS256":           {`{"kty":"RSA","alg":"PS256","n":"` + good + `","e":"AQAB"}`, authn.PS256},
-		"RSA for RS512":           {`{"kty":"RSA","alg":"RS512","n":"` + good + `","e":"AQAB"}`, authn.RS512},
-		"RSA with padding":        {`{"kty":"RSA","alg":"PS384","n":"` + good + `==","e":"AQAB"}`, authn.PS384},
-		"RSA for encryption":      {`{"kty":"RSA","alg":"RSA-OAEP","n":"` + good + `","e":"AQAB"}`, ""},
-		"RSA as a secret":         {`{"kty":"RSA","alg":"HS256","n":"` + good + `","e":"AQAB"}`, ""},
-		"RSA with a chain":        {`{"kty":"RSA","x5c":["MIIB"],"x5t":"abc","n":"` + good + `","e":"AQAB"}`, authn.RS256},
-		"RSA too short":           {`{"kty":"RSA","n":"` + weak + `","e":"AQAB"}`, ""},
-		"RSA exponent 1":          {`{"kty":"RSA","n":"` + good + `","e":"AQ"}`, ""},
-		"RSA even exponent":       {`{"kty":"RSA","n":"` + good + `","e":"BA"}`, ""},
-		"RSA without modulus":     {`{"kty":"RSA","e":"AQAB"}`, ""},
-		"EC":                      {`{"kty":"EC","crv":"P-256","use":"sig","x":"` + x + `","y":"` + y + `"}`, authn.ES256},
-		"EC off the curve":        {`{"kty":"EC","crv":"P-256","x":"` + x + `","y":"` + x + `"}`, ""},
-		"EC of another curve":     {`{"kty":"EC","crv":"P-384","x":"` + x + `","y":"` + y + `"}`, ""},
-		"EC for encryption":       {`{"kty":"EC","crv":"P-256","use":"enc","x":"` + x + `","y":"` + y + `"}`, ""},
-		"EC with operations":      {`{"kty":"EC","crv":"P-256","key_ops":["verify"],"x":"` + x + `","y":"` + y + `"}`, authn.ES256},
+		"RSA":                 {`{"kty":"RSA","n":"` + good + `","e":"AQAB"}`, authn.RS256},
+		"RSA for PS256":       {`{"kty":"RSA","alg":"PS256","n":"` + good + `","e":"AQAB"}`, authn.PS256},
+		"RSA for RS512":       {`{"kty":"RSA","alg":"RS512","n":"` + good + `","e":"AQAB"}`, authn.RS512},
+		"RSA with padding":    {`{"kty":"RSA","alg":"PS384","n":"` + good + `==","e":"AQAB"}`, authn.PS384},
+		"RSA for encryption":  {`{"kty":"RSA","alg":"RSA-OAEP","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA as a secret":     {`{"kty":"RSA","alg":"HS256","n":"` + good + `","e":"AQAB"}`, ""},
+		"RSA with a chain":    {`{"kty":"RSA","x5c":["MIIB"],"x5t":"abc","n":"` + good + `","e":"AQAB"}`, authn.RS256},
+		"RSA too short":       {`{"kty":"RSA","n":"` + weak + `","e":"AQAB"}`, ""},
+		"RSA exponent 1":      {`{"kty":"RSA","n":"` + good + `","e":"AQ"}`, ""},
+		"RSA even exponent":   {`{"kty":"RSA","n":"` + good + `","e":"BA"}`, ""},
+		"RSA without modulus": {`{"kty":"RSA","e":"AQAB"}`, ""},
+		"EC":                  {`{"kty":"EC","crv":"P-256","use":"sig","x":"` + x + `","y":"` + y + `"}`, authn.ES256},
+		"EC off the curve":    {`{"kty":"EC","crv":"P-256","x":"` + x + `","y":"` + x + `"}`, ""},
+		"EC of another curve": {`{"kty":"EC","crv":"P-384","x":"` + x + `","y":"` + y + `"}`, ""},
+		"EC for encryption":   {`{"kty":"EC","crv":"P-256","use":"enc","x":"` + x + `","y":"` + y + `"}`, ""},
+		"EC with operations": {`{"kty":"EC","crv":"P-256","key_ops":["verify"],"x":"` + x + `","y":"` + y + `"}`,
+			authn.ES256},
 		"EC for other operations": {`{"kty":"EC","crv":"P-256","key_ops":["deriveKey"],"x":"` + x + `","y":"` + y + `"}`, ""},
 		"EC for no operation":     {`{"kty":"EC","crv":"P-256","key_ops":[],"x":"` + x + `","y":"` + y + `"}`, ""},
 		"EC cut":                  {`{"kty":"EC","crv":"P-256","x":"` + x[:20] + `","y":"` + y + `"}`, ""},
-		"Ed25519":                 {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, authn.EdDSA},
+		"Ed25519": {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
+			authn.EdDSA},
 		"Ed25519 by its new name": {`{"kty":"OKP","crv":"Ed25519","alg":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, authn.EdDSA},
 		"Ed25519 cut":             {`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQH"}`, ""},
 		"X25519":                  {`{"kty":"OKP","crv":"X25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`, ""},
@@ -74,10 +76,12 @@ func TestParseJWKS(t *testing.T) {
 			t.Errorf("%.20q: accepted", doc)
 		}
 	}
-	ec, ed := `{"kty":"EC","crv":"P-256","kid":"KID","x":"`+x+`","y":"`+y+`"}`, `{"kty":"OKP","crv":"Ed25519","kid":"KID","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
+	ec, ed := `{"kty":"EC","crv":"P-256","kid":"KID","x":"`+x+`","y":"`+y+`"}`,
+		`{"kty":"OKP","crv":"Ed25519","kid":"KID","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
 	for kid, want := range map[string]string{"one": "[ES256 EdDSA]", "": "[ES256 EdDSA ES256 EdDSA]"} {
 		unusable := `{"kty":"EC","crv":"P-384","kid":"` + kid + `"}`
-		doc := strings.ReplaceAll(strings.Join([]string{unusable, ec, strings.Replace(ed, "KID", "two", 1), ec, ed}, ","), "KID", kid)
+		doc := strings.ReplaceAll(strings.Join([]string{unusable, ec, strings.Replace(ed, "KID", "two", 1), ec, ed}, ","),
+			"KID", kid)
 		keys, err := authn.ParseJWKS([]byte(`{"keys":[`+doc+`]}`), "")
 		must(t, err)
 		var got []authn.Algorithm
@@ -104,8 +108,9 @@ func TestUnavailableIsNot401(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	token := w.issue(t).AccessToken
 	for name, v := range map[string]*authn.Verifier{
-		"keys":        authn.Must(authn.NewVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})),
-		"revocations": authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet, Revocations: broken{}})),
+		"keys": authn.Must(authn.NewVerifier(broken{}, authn.VerifierConfig{Issuer: issuerName, Logger: quiet})),
+		"revocations": authn.Must(authn.NewVerifier(w.keys, authn.VerifierConfig{Issuer: issuerName, Logger: quiet,
+			Revocations: broken{}})),
 	} {
 		_, _, _, err := v.Authenticate(t.Context(), token)
 		if !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrToken) {
@@ -127,7 +132,8 @@ func TestUnavailableIsNot401(t *testing.T) {
 		r.Header.Set("Authorization", "Bearer "+token)
 		rec := httptest.NewRecorder()
 		authn.Require(v)(http.NotFoundHandler()).ServeHTTP(rec, r)
-		if rec.Code != 503 || rec.Header().Get("Retry-After") == "" || rec.Header().Get("WWW-Authenticate") != "" || strings.Contains(rec.Body.String(), "hush") {
+		if rec.Code != 503 || rec.Header().Get("Retry-After") == "" || rec.Header().Get("WWW-Authenticate") != "" ||
+			strings.Contains(rec.Body.String(), "hush") {
 			t.Errorf("%s: %d %v %s", name, rec.Code, rec.Header(), rec.Body)
 		}
 	}
@@ -176,9 +182,11 @@ func TestTypesAndRolesClaim(t *testing.T) {
 	secret := []byte(strings.Repeat("k", 32))
 	keys, err := authn.NewSecretKeySet(secret)
 	must(t, err)
-	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"}, RolesClaim: "groups", Logger: quiet, Leeway: -1}))
+	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Unbound: true, Types: []string{"at+jwt"},
+		RolesClaim: "groups", Logger: quiet, Leeway: -1}))
 	for head, ok := range map[string]bool{
-		`{"alg":"HS256","typ":"at+jwt"}`: true, `{"alg":"HS256","typ":"application/AT+JWT"}`: true, `{"alg":"HS256","typ":"JWT"}`: false, `{"alg":"HS256"}`: false,
+		`{"alg":"HS256","typ":"at+jwt"}`: true, `{"alg":"HS256","typ":"application/AT+JWT"}`: true,
+		`{"alg":"HS256","typ":"JWT"}`: false, `{"alg":"HS256"}`: false,
 	} {
 		u, err := v.Verify(t.Context(), hmacToken(secret, head, `{"sub":"u1","groups":["a"],"exp":4102444800}`))
 		if (err == nil) != ok || ok && !u.HasAnyRole("a") {

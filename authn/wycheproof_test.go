@@ -34,9 +34,11 @@ var judged = map[string]struct {
 	"Figure20 PS256":                          {false, "signed with PS384, with a key that is published for PS256"},
 	"InvalidCharacterInsertedInHeader HS256":  {false, "it holds a question mark: called valid, yet no base64"},
 	"InvalidCharacterInsertedInPayload HS256": {false, "it holds a question mark: called valid, yet no base64"},
-	"invalidBase64Padding HS256":              {true, "called invalid, yet the same token as ValidMac: the padding was lost"},
-	"invalidBase64PaddingInPayload HS256":     {true, "called invalid, yet the same token as ValidMac: the padding was lost"},
-	"rejectsKeyWithRocaVulnerability RS256":   {true, "keys are not examined for factors, only for their length"},
+	"invalidBase64Padding HS256": {true,
+		"called invalid, yet the same token as ValidMac: the padding was lost"},
+	"invalidBase64PaddingInPayload HS256": {true,
+		"called invalid, yet the same token as ValidMac: the padding was lost"},
+	"rejectsKeyWithRocaVulnerability RS256": {true, "keys are not examined for factors, only for their length"},
 }
 
 type vectorGroup struct {

@@ -41,11 +41,13 @@ func BenchmarkAuthnVerify(b *testing.B) {
 		token, key := issueToken(b, alg)
 		ctx := context.Background()
 		verifier := func(cache int) *authn.Verifier {
-			return authn.Must(authn.NewVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache}))
+			return authn.Must(authn.NewVerifier(oneKey{key}, authn.VerifierConfig{Issuer: authnIssuer,
+				Audience: []string{authnAudience}, CacheSize: cache}))
 		}
 		ours, cached := verifier(-1), verifier(0)
 		keyFunc := func(*jwt.Token) (any, error) { return key.Public, nil }
-		parser := jwt.NewParser(jwt.WithValidMethods([]string{string(alg)}), jwt.WithIssuer(authnIssuer), jwt.WithAudience(authnAudience), jwt.WithExpirationRequired())
+		parser := jwt.NewParser(jwt.WithValidMethods([]string{string(alg)}), jwt.WithIssuer(authnIssuer),
+			jwt.WithAudience(authnAudience), jwt.WithExpirationRequired())
 		peer, err := jwk.Import(key.Public)
 		if err != nil {
 			b.Fatal(err)
@@ -61,7 +63,8 @@ func BenchmarkAuthnVerify(b *testing.B) {
 				{"golang-jwt", func() error { _, err := parser.ParseWithClaims(token, jwt.MapClaims{}, keyFunc); return err }},
 				{"golang-jwt-bare", func() error { _, err := jwt.ParseWithClaims(token, jwt.MapClaims{}, keyFunc); return err }},
 				{"jwx", func() error {
-					_, err := jwxjwt.ParseString(token, jwxjwt.WithKey(signature, peer), jwxjwt.WithIssuer(authnIssuer), jwxjwt.WithAudience(authnAudience),
+					_, err := jwxjwt.ParseString(token, jwxjwt.WithKey(signature, peer), jwxjwt.WithIssuer(authnIssuer),
+						jwxjwt.WithAudience(authnAudience),
 						jwxjwt.WithRequiredClaim("exp"))
 					return err
 				}},
@@ -73,9 +76,12 @@ func BenchmarkAuthnVerify(b *testing.B) {
 // issueToken makes a token as the shop does, and the key that verifies it.
 func issueToken(b *testing.B, alg authn.Algorithm) (string, authn.VerifyKey) {
 	ctx := context.Background()
-	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}))
-	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
-	pair, err := issuer.Issue(ctx, authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001", Roles: []string{"customer", "admin"}})
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg,
+		Logger: slog.New(slog.DiscardHandler)}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer,
+		Audience: []string{authnAudience}, TTL: time.Hour}))
+	pair, err := issuer.Issue(ctx, authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001",
+		Roles: []string{"customer", "admin"}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -95,13 +101,15 @@ func issueToken(b *testing.B, alg authn.Algorithm) (string, authn.VerifyKey) {
 	return pair.AccessToken, key
 }
 
-// BenchmarkAuthnIssue issues an access token of the shop's form. golang-jwt signs the same claims without a check of them.
+// BenchmarkAuthnIssue issues an access token of the shop's form. golang-jwt signs the same claims without a check of
+// them.
 func BenchmarkAuthnIssue(b *testing.B) {
 	for _, alg := range []authn.Algorithm{authn.HS256, authn.EdDSA, authn.ES256, authn.RS256} {
 		ctx := context.Background()
 		store := authn.NewMemoryKeys()
 		keys := authn.Must(authn.NewKeySet(store, authn.KeyConfig{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}))
-		issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
+		issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer,
+			Audience: []string{authnAudience}, TTL: time.Hour}))
 		all, _, err := store.Load(ctx)
 		if err != nil {
 			b.Fatal(err)
@@ -132,8 +140,8 @@ func BenchmarkAuthnIssue(b *testing.B) {
 	}
 }
 
-// BenchmarkAuthnRefresh exchanges refresh tokens of 64 logins at once. Each exchange is one look-up, a signature and one
-// transaction.
+// BenchmarkAuthnRefresh exchanges refresh tokens of 64 logins at once. Each exchange is one look-up, a signature and
+// one transaction.
 func BenchmarkAuthnRefresh(b *testing.B) {
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: slog.New(slog.DiscardHandler)}))
 	ctx := context.Background()

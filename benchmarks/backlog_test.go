@@ -14,8 +14,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// backlog returns an empty database and fills a table of it with rows by a statement of two parameters: how many, and since
-// when they are due.
+// backlog returns an empty database and fills a table of it with rows by a statement of two parameters: how many, and
+// since when they are due.
 func backlog(b *testing.B) (db *sqldb.DB, fill func(statement string, rows int, due int64)) {
 	b.Helper()
 	dsn, _ := database(b)
@@ -51,7 +51,8 @@ func BenchmarkOutboxBacklog(b *testing.B) {
 			if err := box.EnsureSchema(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			const insert = `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
+			const insert = `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body,
+				created_at, due_at)
 				SELECT i::text, 't', 's', 'k' || i, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`
 			fill(insert, c.waiting, 0)
 			fill(insert, c.held, 1<<60)
@@ -85,7 +86,8 @@ func BenchmarkInboxBacklog(b *testing.B) {
 			if err := inbox.EnsureSchema(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			fill(`INSERT INTO sillar_inbox (consumer, id, applied_at) SELECT 'c', lpad(i::text, 36, '0'), $2 FROM generate_series(1, $1) i`, rows, 1<<60)
+			fill(`INSERT INTO sillar_inbox (consumer, id, applied_at) SELECT 'c', lpad(i::text, 36, '0'), $2
+				FROM generate_series(1, $1) i`, rows, 1<<60)
 			n := 0
 			for b.Loop() {
 				n++

@@ -98,7 +98,8 @@ var guards = []guard{
 		return failsafeGuard(adaptivelimiter.NewWithDefaults[any]())
 	}},
 	{"sillar: limit, breaker", func() func(context.Context, func(context.Context) error) error {
-		return breaker.Must(breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: time.Second, Adaptive: breaker.AdaptiveLimit{Max: 200}})).Run
+		return breaker.Must(breaker.New(breaker.Config{OpenFor: time.Second, MaxOpenFor: time.Second,
+			Adaptive: breaker.AdaptiveLimit{Max: 200}})).Run
 	}},
 	{"sillar: limit, breaker that opens longer", func() func(context.Context, func(context.Context) error) error {
 		return breaker.Must(breaker.New(breaker.Config{OpenFor: time.Second, Adaptive: breaker.AdaptiveLimit{Max: 200}})).Run
@@ -109,7 +110,8 @@ var guards = []guard{
 }
 
 func rejected(err error) bool {
-	return breaker.IsRejection(err) || errors.Is(err, adaptivelimiter.ErrExceeded) || errors.Is(err, circuitbreaker.ErrOpen)
+	return breaker.IsRejection(err) || errors.Is(err, adaptivelimiter.ErrExceeded) ||
+		errors.Is(err, circuitbreaker.ErrOpen)
 }
 
 // result is what callers got.
@@ -120,12 +122,14 @@ type result struct {
 }
 
 // loadHeader begins a table.
-const loadHeader = "| | goodput/s | late/s | failed/s | rejected/s | p50, ms | p99, ms | p99 of all callers, ms |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
+const loadHeader = "| | goodput/s | late/s | failed/s | rejected/s | p50, ms | p99, ms | p99 of all callers, ms " +
+	"|\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
 
 // row is the line of a table.
 func (r *result) row(name string, lasted time.Duration) string {
 	a := func(n int) float64 { return float64(n) / lasted.Seconds() }
-	return fmt.Sprintf("| %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f |\n", name, a(r.good), a(r.late), a(r.failed), a(r.rejected),
+	return fmt.Sprintf("| %s | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f |\n", name, a(r.good), a(r.late),
+		a(r.failed), a(r.rejected),
 		quantile(r.latencies, 0.5), quantile(r.latencies, 0.99), quantile(r.waits, 0.99))
 }
 
@@ -174,8 +178,8 @@ func load(rate float64, lasts time.Duration, call func(context.Context) error) *
 	return &r
 }
 
-// TestBreakerLoad prints the tables of breaker.md: it compares and does not test, so it has a build tag of its own. Time is simulated, so the same tables come on every machine, but for
-// the order in which goroutines run.
+// TestBreakerLoad prints the tables of breaker.md: it compares and does not test, so it has a build tag of its own.
+// Time is simulated, so the same tables come on every machine, but for the order in which goroutines run.
 func TestBreakerLoad(t *testing.T) {
 	always := func(time.Duration) time.Duration { return loadTakes }
 	within := func(at time.Duration) bool { return at >= 20*time.Second && at < 40*time.Second }
@@ -186,20 +190,26 @@ func TestBreakerLoad(t *testing.T) {
 	}{
 		{"healthy, 600 calls a second", 600, &service{takes: always}},
 		{"overloaded, 1,500 calls a second", 1500, &service{takes: always}},
-		{"slow, 600 calls a second: each takes 100 ms instead of 20 ms, from second 20 to 40", 600, &service{takes: func(at time.Duration) time.Duration {
-			if within(at) {
-				return 5 * loadTakes
-			}
-			return loadTakes
-		}}},
-		{"failing, 600 calls a second: each fails after 1 ms, from second 20 to 40", 600, &service{takes: always, fails: within}},
-		{"flapping, 600 calls a second: each fails after 1 ms, in every other 2 s", 600, &service{takes: always, fails: func(at time.Duration) bool { return at/(2*time.Second)%2 == 1 }}},
-		{"hanging, 600 calls a second: none is answered, in every other 5 s", 600, &service{takes: func(at time.Duration) time.Duration {
-			if at/(5*time.Second)%2 == 1 {
-				return (at/(5*time.Second)+1)*5*time.Second - at
-			}
-			return loadTakes
-		}}},
+		{"slow, 600 calls a second: each takes 100 ms instead of 20 ms, from second 20 to 40", 600,
+			&service{takes: func(at time.Duration) time.Duration {
+				if within(at) {
+					return 5 * loadTakes
+				}
+				return loadTakes
+			}}},
+		{"failing, 600 calls a second: each fails after 1 ms, from second 20 to 40", 600,
+			&service{takes: always, fails: within}},
+		{"flapping, 600 calls a second: each fails after 1 ms, in every other 2 s", 600,
+			&service{takes: always, fails: func(at time.Duration) bool {
+				return at/(2*time.Second)%2 == 1
+			}}},
+		{"hanging, 600 calls a second: none is answered, in every other 5 s", 600,
+			&service{takes: func(at time.Duration) time.Duration {
+				if at/(5*time.Second)%2 == 1 {
+					return (at/(5*time.Second)+1)*5*time.Second - at
+				}
+				return loadTakes
+			}}},
 	} {
 		var table strings.Builder
 		fmt.Fprintf(&table, "\n### %s\n\n%s", strings.ToUpper(c.name[:1])+c.name[1:], loadHeader)
@@ -216,8 +226,8 @@ func TestBreakerLoad(t *testing.T) {
 	}
 }
 
-// TestBreakerLoadHTTP is the overloaded service over HTTP, in real time: the limits see the latencies of a network and of
-// busy CPUs too.
+// TestBreakerLoadHTTP is the overloaded service over HTTP, in real time: the limits see the latencies of a network and
+// of busy CPUs too.
 func TestBreakerLoadHTTP(t *testing.T) {
 	const lasts = 20 * time.Second
 	fmt.Printf("\n%s", loadHeader)
@@ -227,7 +237,8 @@ func TestBreakerLoadHTTP(t *testing.T) {
 	}{
 		{"none", func(base http.RoundTripper) http.RoundTripper { return base }},
 		{"sillar: limit", func(base http.RoundTripper) http.RoundTripper {
-			return breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 200}}}))
+			return breakerhttp.Must(breakerhttp.NewTransport(base,
+				breakerhttp.Config{Breaker: breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 200}}}))
 		}},
 		{"failsafe-go: limit", func(base http.RoundTripper) http.RoundTripper {
 			return failsafehttp.NewRoundTripper(base, adaptivelimiter.NewWithDefaults[*http.Response]())

@@ -61,7 +61,9 @@ func failsafeGo(policies ...failsafe.Policy[int]) func() error {
 	e := failsafe.With(policies...)
 	ctx := context.Background()
 	return func() error {
-		_, err := e.WithContext(ctx).GetWithExecution(func(x failsafe.Execution[int]) (int, error) { return call(x.Context()) })
+		_, err := e.WithContext(ctx).GetWithExecution(func(x failsafe.Execution[int]) (int, error) {
+			return call(x.Context())
+		})
 		return err
 	}
 }
@@ -138,7 +140,8 @@ func BenchmarkBreakerStack(b *testing.B) {
 	compare(b, succeeds, []contestant{
 		{"sillar", sillar(breaker.Config{Deadline: time.Minute, Retry: breaker.Retry{Attempts: 3}, FailureRate: 0.5,
 			Rate: 1e9, Burst: 1e9, Bulkhead: 100})},
-		{"failsafe-go", failsafeGo(timeout.New[int](time.Minute), retrypolicy.NewWithDefaults[int](), circuitbreaker.NewWithDefaults[int](),
+		{"failsafe-go", failsafeGo(timeout.New[int](time.Minute), retrypolicy.NewWithDefaults[int](),
+			circuitbreaker.NewWithDefaults[int](),
 			ratelimiter.NewBursty[int](1e9, time.Second), bulkhead.New[int](100), timeout.New[int](10*time.Second))},
 	})
 }

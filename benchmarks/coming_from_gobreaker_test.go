@@ -52,11 +52,13 @@ func Example_gobreaker() {
 			defer cancel()
 			return fetch(ctx)
 		})
-		if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) || errors.Is(err, errNoStock) {
+		if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) ||
+			errors.Is(err, errNoStock) {
 			return 0, backoff.Permanent(err)
 		}
 		return n, err
-	}, backoff.WithContext(backoff.WithMaxRetries(backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Millisecond)), 2), ctx))
+	},
+		backoff.WithContext(backoff.WithMaxRetries(backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Millisecond)), 2), ctx))
 
 	fmt.Println(n, err, calls)
 	// Output: 3 <nil> 2
@@ -71,7 +73,9 @@ func Example_failsafe() {
 		WithMaxRetries(2).WithBackoff(time.Millisecond, time.Second).Build()
 	circuit := circuitbreaker.NewBuilder[int]().HandleIf(handled).WithFailureThreshold(5).WithDelay(30 * time.Second).Build()
 	stock := failsafe.With(retries, circuit, timeout.New[int](2*time.Second))
-	n, err := stock.WithContext(ctx).GetWithExecution(func(x failsafe.Execution[int]) (int, error) { return fetch(x.Context()) })
+	n, err := stock.WithContext(ctx).GetWithExecution(func(x failsafe.Execution[int]) (int, error) {
+		return fetch(x.Context())
+	})
 
 	fmt.Println(n, err, calls)
 	// Output: 3 <nil> 2
@@ -133,8 +137,9 @@ func Example_breakerhttp() {
 	defer srv.Close()
 
 	client, err := breakerhttp.Wrap(nil, breakerhttp.Config{
-		Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, time.Second)}},
-		Hedge:   breakerhttp.Hedge{Quantile: 0.95},
+		Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond,
+			time.Second)}},
+		Hedge: breakerhttp.Hedge{Quantile: 0.95},
 	})
 	if err != nil {
 		panic(err)

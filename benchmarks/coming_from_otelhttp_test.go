@@ -32,8 +32,10 @@ func otelRoutes() *chi.Mux {
 }
 
 func otelMiddleware(tp *sdktrace.TracerProvider, reg *prometheus.Registry, log *slog.Logger) http.Handler {
-	requests := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "http_requests_total"}, []string{"method", "route", "code"})
-	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_request_duration_seconds"}, []string{"method", "route"})
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "http_requests_total"},
+		[]string{"method", "route", "code"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_request_duration_seconds"},
+		[]string{"method", "route"})
 	reg.MustRegister(requests, duration)
 	r := otelRoutes()
 	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -121,7 +123,8 @@ func TestComingFromOtelhttp(t *testing.T) {
 	if got := get(theirs, "/metrics"); !strings.Contains(got, `route="/orders/{id}"`) {
 		t.Errorf("the left side does not count by route:\n%s", got)
 	}
-	for name, make := range map[string]func(*observability.Telemetry) http.Handler{"chi": sillarMiddleware, "Mux": sillarMux} {
+	for name, make := range map[string]func(*observability.Telemetry) http.Handler{"chi": sillarMiddleware,
+		"Mux": sillarMux} {
 		tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: &log}))
 		sillarGRPC(tel).Stop()
 		ours := make(tel)

@@ -59,19 +59,27 @@ func naiveLog(b *testing.B, dsn string) eventLog {
 		b.Fatal(err)
 	}
 	b.Cleanup(pool.Close)
-	if _, err := pool.Exec(ctx, `CREATE TABLE events (position BIGSERIAL PRIMARY KEY, stream TEXT NOT NULL, version BIGINT NOT NULL, id TEXT NOT NULL UNIQUE,
-		type TEXT NOT NULL, schema INTEGER NOT NULL, data JSON NOT NULL, metadata JSON NOT NULL, recorded_at BIGINT NOT NULL, UNIQUE (stream, version))`); err != nil {
+	if _, err := pool.Exec(ctx,
+		`CREATE TABLE events (position BIGSERIAL PRIMARY KEY, stream TEXT NOT NULL, version BIGINT NOT NULL,
+			id TEXT NOT NULL UNIQUE,
+		type TEXT NOT NULL, schema INTEGER NOT NULL, data JSON NOT NULL, metadata JSON NOT NULL,
+		recorded_at BIGINT NOT NULL, UNIQUE (stream, version))`); err != nil {
 		b.Fatal(err)
 	}
 	last := int64(0)
 	return eventLog{
 		append: func(ctx context.Context, stream string, version int64) error {
-			_, err := pool.Exec(ctx, `INSERT INTO events (stream, version, id, type, schema, data, metadata, recorded_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-				stream, version+1, uuid.Must(uuid.NewV7()).String(), "order_paid", 1, eventData, json.RawMessage("{}"), time.Now().UnixMicro())
+			_, err := pool.Exec(ctx,
+				`INSERT INTO events (stream, version, id, type, schema, data, metadata, recorded_at) VALUES ($1, $2, $3, $4, $5,
+					$6, $7, $8)`,
+				stream, version+1, uuid.Must(uuid.NewV7()).String(), "order_paid", 1, eventData, json.RawMessage("{}"),
+				time.Now().UnixMicro())
 			return err
 		},
 		read: func(ctx context.Context, take func(string, int64)) error {
-			rows, err := pool.Query(ctx, "SELECT position, stream, version, id, type, schema, data, metadata, recorded_at FROM events WHERE position > $1 ORDER BY position LIMIT 500", last)
+			rows, err := pool.Query(ctx,
+				"SELECT position, stream, version, id, type, schema, data, metadata, recorded_at FROM events WHERE position > "+
+					"$1 ORDER BY position LIMIT 500", last)
 			if err != nil {
 				return err
 			}
@@ -119,7 +127,8 @@ func sillarLog(b *testing.B, dsn string) eventLog {
 // BenchmarkEventAppend has 16 writers, each with streams of its own, and a reader that polls every millisecond. What it
 // has missed when all is quiet, or seen in another order than the stream's, is counted.
 func BenchmarkEventAppend(b *testing.B) {
-	for name, open := range map[string]func(*testing.B, string) eventLog{"sillar": sillarLog, "naive-bigserial": naiveLog} {
+	for name, open := range map[string]func(*testing.B, string) eventLog{"sillar": sillarLog,
+		"naive-bigserial": naiveLog} {
 		b.Run(name, func(b *testing.B) {
 			dsn, _ := database(b)
 			log := open(b, dsn)
@@ -181,7 +190,8 @@ type paid struct {
 }
 
 // BenchmarkEventLoad loads an aggregate from histories of several lengths: with snapshots every 100 events, so that at
-// most 50 here come after the last, and by folding all. The second is left out for the longest, where it takes a second.
+// most 50 here come after the last, and by folding all. The second is left out for the longest, where it takes a
+// second.
 func BenchmarkEventLoad(b *testing.B) {
 	dbs := map[string]func(b *testing.B) string{
 		"postgresql": func(b *testing.B) string { b.Helper(); dsn, _ := database(b); return dsn },
@@ -197,8 +207,13 @@ func BenchmarkEventLoad(b *testing.B) {
 				b.Fatal(err)
 			}
 			aggregate := func(every int) *eventstore.Aggregate[tally, paid] {
-				return eventstore.Must(eventstore.NewAggregate(s, eventstore.Decider[tally, paid]{Evolve: func(t tally, p paid) tally { t.Cents += p.Cents; return t }},
-					eventstore.Types[paid]{eventstore.Type[paid]("order_paid", 1)}, eventstore.AggregateConfig{Category: "tally", SnapshotEvery: every}))
+				return eventstore.Must(eventstore.NewAggregate(s,
+					eventstore.Decider[tally, paid]{Evolve: func(t tally, p paid) tally {
+						t.Cents += p.Cents
+						return t
+					}},
+					eventstore.Types[paid]{eventstore.Type[paid]("order_paid", 1)}, eventstore.AggregateConfig{Category: "tally",
+						SnapshotEvery: every}))
 			}
 			for _, history := range []int{10, 1000, 100_000} {
 				id := fmt.Sprint(history)

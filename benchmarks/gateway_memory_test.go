@@ -18,8 +18,8 @@ const (
 	slowClients = 1_000
 )
 
-// BenchmarkGatewayMemory measures the resident memory of proxies with 10,000 idle connections, each of which has had one
-// answer, and with 1,000 clients that do not read an answer of 1 MiB. It runs once, whatever -benchtime says.
+// BenchmarkGatewayMemory measures the resident memory of proxies with 10,000 idle connections, each of which has had
+// one answer, and with 1,000 clients that do not read an answer of 1 MiB. It runs once, whatever -benchtime says.
 func BenchmarkGatewayMemory(b *testing.B) {
 	up, _ := startProxy(b, "upstream", "")
 	for _, name := range []string{"bare-pool", "sillar", "caddy", "nginx"} {

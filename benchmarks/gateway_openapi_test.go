@@ -50,15 +50,16 @@ func openapiService(t *testing.T) string {
 	return s.URL
 }
 
-// The document that a gateway merges is valid by the schema of OpenAPI 3.1, and none of its references leads nowhere. It
-// is here because a validator is nothing that those who import the gateway should have in their go.sum.
+// The document that a gateway merges is valid by the schema of OpenAPI 3.1, and none of its references leads nowhere.
+// It is here because a validator is nothing that those who import the gateway should have in their go.sum.
 func TestMergedOpenAPIIsValid(t *testing.T) {
-	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Title: "All", Logger: slog.New(slog.DiscardHandler), Routes: []gateway.Route{
-		{Prefix: "/users", Upstreams: []string{openapiService(t)}},
-		{Prefix: "/orders", Name: "the orders", Upstreams: []string{openapiService(t)}, Rewrite: "/items"},
-		{Prefix: "/", Upstreams: []string{openapiService(t)}},
-		{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}},
-	}}))
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Title: "All", Logger: slog.New(slog.DiscardHandler),
+		Routes: []gateway.Route{
+			{Prefix: "/users", Upstreams: []string{openapiService(t)}},
+			{Prefix: "/orders", Name: "the orders", Upstreams: []string{openapiService(t)}, Rewrite: "/items"},
+			{Prefix: "/", Upstreams: []string{openapiService(t)}},
+			{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}},
+		}}))
 	t.Cleanup(gw.CloseIdleConnections)
 	w := httptest.NewRecorder()
 	gw.ServeHTTP(w, httptest.NewRequest("GET", "/openapi.json", nil))

@@ -66,7 +66,10 @@ func proxyMain(name, upstream, addr string) error {
 	case "bare", "bare-pool":
 		tuned := http.DefaultTransport.(*http.Transport).Clone()
 		tuned.MaxIdleConns, tuned.MaxIdleConnsPerHost, tuned.DisableCompression = 2048, 256, true
-		bare := &httputil.ReverseProxy{Transport: tuned, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}
+		bare := &httputil.ReverseProxy{Transport: tuned, Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+		}}
 		if name == "bare-pool" { // without one it makes 32 KiB anew for each answer
 			bare.BufferPool = proxyBuffers{}
 		}
@@ -80,8 +83,10 @@ func proxyMain(name, upstream, addr string) error {
 		return err
 	}
 	cfg := gateway.Config{
-		Logger: slog.New(slog.DiscardHandler), MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)), Anonymous: true,
-		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://" + upstream}, RateLimit: &gateway.RateLimit{Rate: 1e9, Burst: 1e9}}},
+		Logger: slog.New(slog.DiscardHandler), MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)),
+		Anonymous: true,
+		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://" + upstream},
+			RateLimit: &gateway.RateLimit{Rate: 1e9, Burst: 1e9}}},
 	}
 	switch name {
 	case "sillar":
@@ -100,7 +105,8 @@ func proxyMain(name, upstream, addr string) error {
 		if name == "sillar-jwt-uncached" {
 			cache = -1
 		}
-		v, err := authn.NewVerifier(keys, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, CacheSize: cache, Logger: cfg.Logger})
+		v, err := authn.NewVerifier(keys, authn.VerifierConfig{Issuer: authnIssuer, Audience: []string{authnAudience},
+			CacheSize: cache, Logger: cfg.Logger})
 		if err != nil {
 			return err
 		}
@@ -207,7 +213,8 @@ func startProxy(b *testing.B, name, upstream string) (p *proxy, missing string) 
 		if exec.Command(python, "-c", "import fastapi, httpx, uvicorn").Run() != nil {
 			return nil, "apt-get install python3-fastapi python3-uvicorn python3-httpx python3-uvloop python3-httptools"
 		}
-		p.cmd = exec.Command(python, "-m", "uvicorn", "--app-dir", "testdata/gateway", "--host", host, "--port", port, "--no-access-log", "--log-level", "warning", "reference:app")
+		p.cmd = exec.Command(python, "-m", "uvicorn", "--app-dir", "testdata/gateway", "--host", host, "--port", port,
+			"--no-access-log", "--log-level", "warning", "reference:app")
 		p.cmd.Env = append(os.Environ(), "USER_SERVICE_URL=http://"+upstream, "PYTHONDONTWRITEBYTECODE=1")
 	default:
 		p.cmd = exec.Command(os.Args[0])

@@ -19,12 +19,14 @@ import (
 // gatewayClients is how many connections send requests, each one after another.
 const gatewayClients = 16
 
-// BenchmarkGateway sends requests through proxies that are processes of their own, and reads their CPU time from the kernel.
-// The machine is shared by the clients, the proxy and the service, so requests a second say less than proxy-µs/op does.
+// BenchmarkGateway sends requests through proxies that are processes of their own, and reads their CPU time from the
+// kernel. The machine is shared by the clients, the proxy and the service, so requests a second say less than
+// proxy-µs/op does.
 func BenchmarkGateway(b *testing.B) {
 	up, _ := startProxy(b, "upstream", "")
 	token := proxyToken(b)
-	for _, name := range []string{"bare", "bare-pool", "sillar", "sillar-jwt", "sillar-jwt-uncached", "sillar-log", "caddy", "nginx", "naive", "fastapi"} {
+	for _, name := range []string{"bare", "bare-pool", "sillar", "sillar-jwt", "sillar-jwt-uncached", "sillar-log",
+		"caddy", "nginx", "naive", "fastapi"} {
 		p, missing := startProxy(b, name, up.addr)
 		b.Run(name, func(b *testing.B) {
 			if missing != "" {
@@ -40,8 +42,10 @@ func proxyToken(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer, Audience: []string{authnAudience}, TTL: time.Hour}))
-	pair, err := issuer.Issue(context.Background(), authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001", Roles: []string{"customer"}})
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: authnIssuer,
+		Audience: []string{authnAudience}, TTL: time.Hour}))
+	pair, err := issuer.Issue(context.Background(), authn.Subject{ID: "01932d0c-7c8e-7000-8000-000000000001",
+		Roles: []string{"customer"}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -50,7 +54,9 @@ func proxyToken(b *testing.B) string {
 
 // drive sends b.N requests.
 func drive(b *testing.B, p *proxy, token string) {
-	request := fmt.Appendf(nil, "GET /users/api/v1/users/7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", token)
+	request := fmt.Appendf(nil,
+		"GET /users/api/v1/users/7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\nAccept: "+
+			"application/json\r\nAuthorization: Bearer %s\r\n\r\n", token)
 	var next atomic.Int64
 	took := make([][]time.Duration, gatewayClients)
 	var wg sync.WaitGroup

@@ -30,7 +30,8 @@ var natsStreams atomic.Int64
 
 func newNATSPlace(b *testing.B) natsPlace {
 	b.Helper()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: b.TempDir(), NoLog: true, NoSigs: true})
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+		StoreDir: b.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -41,7 +42,8 @@ func newNATSPlace(b *testing.B) natsPlace {
 	}
 	p := natsPlace{url: srv.ClientURL(), stream: fmt.Sprint("bench", natsStreams.Add(1))}
 	p.subject = p.stream + "." + topic
-	p.broker = jetstream.Must(jetstream.New(p.url, jetstream.Config{Source: "bench", Stream: p.stream, Logger: slog.New(slog.DiscardHandler)}))
+	p.broker = jetstream.Must(jetstream.New(p.url, jetstream.Config{Source: "bench", Stream: p.stream,
+		Logger: slog.New(slog.DiscardHandler)}))
 	b.Cleanup(func() { _ = p.broker.Close() })
 	s, err := p.broker.Subscribe(b.Context(), messaging.Subscription{Group: "g", Patterns: []string{topic}})
 	if err != nil {
@@ -69,8 +71,10 @@ var natsIDs atomic.Int64
 // natsFull is the message that this library makes of the same body.
 func (p natsPlace) natsFull(body []byte) *nats.Msg {
 	id := fmt.Sprintf("01980000-0000-7000-8000-%012d", natsIDs.Add(1))
-	return &nats.Msg{Subject: p.subject, Data: body, Header: nats.Header{"Nats-Msg-Id": {topic + "/bench/" + id}, "content-type": {"application/json"},
-		"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-type": {topic}, "ce-source": {"bench"}, "ce-time": {time.Now().UTC().Format(time.RFC3339Nano)}}}
+	return &nats.Msg{Subject: p.subject, Data: body, Header: nats.Header{"Nats-Msg-Id": {topic + "/bench/" + id},
+		"content-type":   {"application/json"},
+		"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-type": {topic}, "ce-source": {"bench"},
+		"ce-time": {time.Now().UTC().Format(time.RFC3339Nano)}}}
 }
 
 var natsRaws = []struct {
@@ -81,7 +85,8 @@ var natsRaws = []struct {
 // watermillConfig has watermill use the stream that is there, with confirms and JetStream's own pull of messages.
 func (p natsPlace) watermillPublisher(b *testing.B) *watermillnats.Publisher {
 	b.Helper()
-	pub, err := watermillnats.NewPublisher(watermillnats.PublisherConfig{URL: p.url, Marshaler: &watermillnats.NATSMarshaler{},
+	pub, err := watermillnats.NewPublisher(watermillnats.PublisherConfig{URL: p.url,
+		Marshaler: &watermillnats.NATSMarshaler{},
 		JetStream: watermillnats.JetStreamConfig{AutoProvision: false, TrackMsgId: true}}, watermill.NopLogger{})
 	if err != nil {
 		b.Fatal(err)
@@ -121,7 +126,8 @@ func BenchmarkJetStreamPublish100(b *testing.B) {
 	})
 }
 
-// BenchmarkJetStreamBatch1000 publishes 1,000 messages from one goroutine, as fast as confirms allow. An operation is the batch.
+// BenchmarkJetStreamBatch1000 publishes 1,000 messages from one goroutine, as fast as confirms allow. An operation is
+// the batch.
 func BenchmarkJetStreamBatch1000(b *testing.B) {
 	body := make([]byte, 1<<10)
 	b.Run("sillar", func(b *testing.B) {
@@ -192,7 +198,8 @@ func BenchmarkJetStreamConsume500(b *testing.B) {
 		p := newNATSPlace(b)
 		p.publishAll(b, b.N, func() *nats.Msg { return p.natsFull(body) })
 		b.ResetTimer()
-		s, err := p.broker.Subscribe(context.Background(), messaging.Subscription{Group: "g", Patterns: []string{topic}, Prefetch: 500})
+		s, err := p.broker.Subscribe(context.Background(), messaging.Subscription{Group: "g", Patterns: []string{topic},
+			Prefetch: 500})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -71,7 +71,8 @@ func (p place) bind(b *testing.B) place {
 // sillar makes a broker of this library, and the queue as it declares it.
 func (p place) sillar(b *testing.B) *rabbitmq.Broker {
 	b.Helper()
-	broker := rabbitmq.Must(rabbitmq.New(p.url, rabbitmq.Config{Source: "bench", Exchange: p.exchange, Logger: slog.New(slog.DiscardHandler)}))
+	broker := rabbitmq.Must(rabbitmq.New(p.url, rabbitmq.Config{Source: "bench", Exchange: p.exchange,
+		Logger: slog.New(slog.DiscardHandler)}))
 	b.Cleanup(func() { _ = broker.Close() })
 	s, err := broker.Subscribe(context.Background(), messaging.Subscription{Group: p.queue, Patterns: []string{topic}})
 	if err != nil {
@@ -124,12 +125,14 @@ func (p place) wagslane(b *testing.B) *wagslane.Conn {
 
 func (p place) wagslanePublish(b *testing.B) func(body []byte) (wagslane.PublisherConfirmation, error) {
 	b.Helper()
-	pub, err := wagslane.NewPublisher(p.wagslane(b), wagslane.WithPublisherOptionsConfirm, wagslane.WithPublisherOptionsLogger(silent{}))
+	pub, err := wagslane.NewPublisher(p.wagslane(b), wagslane.WithPublisherOptionsConfirm,
+		wagslane.WithPublisherOptionsLogger(silent{}))
 	if err != nil {
 		b.Fatal(err)
 	}
 	return func(body []byte) (wagslane.PublisherConfirmation, error) {
-		return pub.PublishWithDeferredConfirmWithContext(context.Background(), body, []string{topic}, wagslane.WithPublishOptionsExchange(p.exchange),
+		return pub.PublishWithDeferredConfirmWithContext(context.Background(), body, []string{topic},
+			wagslane.WithPublishOptionsExchange(p.exchange),
 			wagslane.WithPublishOptionsPersistentDelivery, wagslane.WithPublishOptionsContentType("application/json"))
 	}
 }
@@ -142,7 +145,8 @@ func plain(body []byte) amqp.Publishing {
 // full is the message that this library makes of the same body.
 func full(body []byte) amqp.Publishing {
 	const id, now = "01980000-0000-7000-8000-000000000000", "2026-01-02T03:04:05.123456789Z"
-	return amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: body, MessageId: id, Timestamp: time.Now(),
+	return amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: body, MessageId: id,
+		Timestamp: time.Now(),
 		Headers: amqp.Table{"cloudEvents_specversion": "1.0", "cloudEvents_id": id, "cloudEvents_type": topic,
 			"cloudEvents_source": "bench", "cloudEvents_time": now}}
 }
@@ -212,7 +216,8 @@ func BenchmarkMessagingPublish100(b *testing.B) {
 
 const batch = 1000
 
-// BenchmarkMessagingBatch1000 publishes 1,000 messages from one goroutine, as fast as confirms allow. An operation is the batch.
+// BenchmarkMessagingBatch1000 publishes 1,000 messages from one goroutine, as fast as confirms allow. An operation is
+// the batch.
 func BenchmarkMessagingBatch1000(b *testing.B) {
 	body := make([]byte, 1<<10)
 	b.Run("sillar", func(b *testing.B) {
@@ -304,7 +309,8 @@ func BenchmarkMessagingConsume500(b *testing.B) {
 		p := newPlace(b)
 		broker := p.sillar(b)
 		p.fill(b, full(body))
-		s, err := broker.Subscribe(context.Background(), messaging.Subscription{Group: p.queue, Patterns: []string{topic}, Prefetch: 500})
+		s, err := broker.Subscribe(context.Background(), messaging.Subscription{Group: p.queue, Patterns: []string{topic},
+			Prefetch: 500})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -327,13 +333,14 @@ func BenchmarkMessagingConsume500(b *testing.B) {
 		ctx, stop := context.WithCancel(context.Background())
 		r := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
 		n := 0
-		messaging.HandleRaw(r.Group(p.queue, messaging.GroupConfig{Prefetch: 500}), topic, func(context.Context, messaging.Message[[]byte]) error {
-			if n++; n == b.N {
-				b.StopTimer()
-				stop()
-			}
-			return nil
-		})
+		messaging.HandleRaw(r.Group(p.queue, messaging.GroupConfig{Prefetch: 500}), topic,
+			func(context.Context, messaging.Message[[]byte]) error {
+				if n++; n == b.N {
+					b.StopTimer()
+					stop()
+				}
+				return nil
+			})
 		if err := r.Run(ctx); err != nil {
 			b.Fatal(err)
 		}
@@ -381,7 +388,8 @@ func BenchmarkMessagingConsume500(b *testing.B) {
 		p := newPlace(b).bind(b)
 		c := p.wagslane(b)
 		p.fill(b, plain(body))
-		consumer, err := wagslane.NewConsumer(c, p.queue, wagslane.WithConsumerOptionsQueueNoDeclare, wagslane.WithConsumerOptionsQOSPrefetch(500), wagslane.WithConsumerOptionsLogger(silent{}))
+		consumer, err := wagslane.NewConsumer(c, p.queue, wagslane.WithConsumerOptionsQueueNoDeclare,
+			wagslane.WithConsumerOptionsQOSPrefetch(500), wagslane.WithConsumerOptionsLogger(silent{}))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -52,7 +52,8 @@ func prometheusMiddleware(next http.Handler) http.Handler {
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "d"}, []string{"method", "code"})
 	inFlight := prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"})
 	prometheus.NewRegistry().MustRegister(count, duration, inFlight)
-	return promhttp.InstrumentHandlerInFlight(inFlight, promhttp.InstrumentHandlerDuration(duration, promhttp.InstrumentHandlerCounter(count, next)))
+	return promhttp.InstrumentHandlerInFlight(inFlight, promhttp.InstrumentHandlerDuration(duration,
+		promhttp.InstrumentHandlerCounter(count, next)))
 }
 
 // drops is an exporter that takes spans and does nothing.
@@ -61,11 +62,12 @@ type drops struct{}
 func (drops) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return nil }
 func (drops) Shutdown(context.Context) error                             { return nil }
 
-// BenchmarkMiddleware is a request with metrics, correlation id and access log. The peers are otelhttp and promhttp, which
-// neither log nor know a correlation id, and the same with an access log by slog.
+// BenchmarkMiddleware is a request with metrics, correlation id and access log. The peers are otelhttp and promhttp,
+// which neither log nor know a correlation id, and the same with an access log by slog.
 func BenchmarkMiddleware(b *testing.B) {
 	ours := func(exporters ...sdktrace.SpanExporter) http.Handler {
-		tel := observability.Must(observability.New(context.Background(), observability.Config{Service: "s", LogWriter: io.Discard, SpanExporters: exporters}))
+		tel := observability.Must(observability.New(context.Background(), observability.Config{Service: "s",
+			LogWriter: io.Discard, SpanExporters: exporters}))
 		b.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
 		mux := tel.Mux()
 		mux.HandleFunc("GET /users/{id}", answer)
@@ -80,10 +82,12 @@ func BenchmarkMiddleware(b *testing.B) {
 			h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				start := time.Now()
 				inner.ServeHTTP(w, r)
-				log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Duration("took", time.Since(start)))
+				log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("method", r.Method),
+					slog.String("path", r.URL.Path), slog.Duration("took", time.Since(start)))
 			})
 		}
-		return otelhttp.NewHandler(h, "s", otelhttp.WithTracerProvider(tp), otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()))
+		return otelhttp.NewHandler(h, "s", otelhttp.WithTracerProvider(tp),
+			otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()))
 	}
 	sdk := sdktrace.NewTracerProvider(sdktrace.WithBatcher(drops{}))
 	b.Cleanup(func() { _ = sdk.Shutdown(context.Background()) })
@@ -96,11 +100,12 @@ func BenchmarkMiddleware(b *testing.B) {
 	serves(b, "spans/otelhttp+promhttp+slog", theirs(sdk, log))
 }
 
-// BenchmarkLog is a line with the ids of a context, where it was written, and five fields. The peers are given the ids as
-// three more fields, since they take none from a context.
+// BenchmarkLog is a line with the ids of a context, where it was written, and five fields. The peers are given the ids
+// as three more fields, since they take none from a context.
 func BenchmarkLog(b *testing.B) {
 	ids := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
-	ctx := trace.ContextWithSpanContext(observability.WithCorrelationID(context.Background(), "0199b3a0-0000-7000-8000-000000000000"), ids)
+	ctx := trace.ContextWithSpanContext(observability.WithCorrelationID(context.Background(),
+		"0199b3a0-0000-7000-8000-000000000000"), ids)
 	run := func(name string, line func()) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -112,19 +117,23 @@ func BenchmarkLog(b *testing.B) {
 	const took = 1500 * time.Microsecond
 	ours := slog.New(observability.NewLogHandler(io.Discard, observability.LogConfig{Service: "orders"}))
 	run("sillar", func() {
-		ours.LogAttrs(ctx, slog.LevelInfo, "order placed", slog.String("order", "o-1"), slog.Int("items", 3), slog.Bool("new", true), slog.Float64("total", 12.5), slog.Duration("took", took))
+		ours.LogAttrs(ctx, slog.LevelInfo, "order placed", slog.String("order", "o-1"), slog.Int("items", 3),
+			slog.Bool("new", true), slog.Float64("total", 12.5), slog.Duration("took", took))
 	})
 	std := slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{AddSource: true})).With("service", "orders") //nolint:sloglint // the encoding is what is measured
 	run("slog", func() {
 		std.LogAttrs(ctx, slog.LevelInfo, "order placed", slog.String("correlation_id", observability.CorrelationID(ctx)),
 			slog.String("trace_id", ids.TraceID().String()), slog.String("span_id", ids.SpanID().String()),
-			slog.String("order", "o-1"), slog.Int("items", 3), slog.Bool("new", true), slog.Float64("total", 12.5), slog.Duration("took", took))
+			slog.String("order", "o-1"), slog.Int("items", 3), slog.Bool("new", true), slog.Float64("total", 12.5),
+			slog.Duration("took", took))
 	})
-	zapped := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel), zap.AddCaller()).With(zap.String("service", "orders"))
+	zapped := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()),
+		zapcore.AddSync(io.Discard), zap.InfoLevel), zap.AddCaller()).With(zap.String("service", "orders"))
 	run("zap", func() {
 		zapped.Info("order placed", zap.String("correlation_id", observability.CorrelationID(ctx)),
 			zap.String("trace_id", ids.TraceID().String()), zap.String("span_id", ids.SpanID().String()),
-			zap.String("order", "o-1"), zap.Int("items", 3), zap.Bool("new", true), zap.Float64("total", 12.5), zap.Duration("took", took))
+			zap.String("order", "o-1"), zap.Int("items", 3), zap.Bool("new", true), zap.Float64("total", 12.5),
+			zap.Duration("took", took))
 	})
 	zero := zerolog.New(io.Discard).With().Timestamp().Str("service", "orders").Logger()
 	run("zerolog", func() {

@@ -88,7 +88,8 @@ const stored = 2000
 
 func newRow(n int64) row {
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	return row{ID: uuid.Must(uuid.NewV7()).String(), Version: 1, CreatedAt: now, UpdatedAt: now, SKU: fmt.Sprintf("sku-%d", n), Name: "Lamp of brass",
+	return row{ID: uuid.Must(uuid.NewV7()).String(), Version: 1, CreatedAt: now, UpdatedAt: now,
+		SKU: fmt.Sprintf("sku-%d", n), Name: "Lamp of brass",
 		Description: "A lamp that stands on the desk and lights what lies there.", Price: n % 500, Stock: 7, Active: true}
 }
 
@@ -99,7 +100,8 @@ func newItem(n int64) item {
 
 var (
 	itemPrice = repository.Ord(func(i *item) *int64 { return &i.Price })
-	byPrice   = repository.Query[item]{Where: itemPrice.Gte(100), Sort: []repository.Sort[item]{itemPrice.Asc()}, Limit: 100}
+	byPrice   = repository.Query[item]{Where: itemPrice.Gte(100), Sort: []repository.Sort[item]{itemPrice.Asc()},
+		Limit: 100}
 )
 
 func sillarRepo(r *sqlrepo.Repo[item]) mapper {
@@ -120,7 +122,8 @@ func sillarRepo(r *sqlrepo.Repo[item]) mapper {
 
 func pgxNative(pool *pgxpool.Pool) mapper {
 	scan := func(rows interface{ Scan(...any) error }, r *row) error {
-		return rows.Scan(&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock, &r.Active)
+		return rows.Scan(&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock,
+			&r.Active)
 	}
 	return mapper{
 		name: "pgx",
@@ -160,8 +163,11 @@ func pgxNative(pool *pgxpool.Pool) mapper {
 				return err
 			}
 			r.Stock++
-			if _, err := tx.Exec(ctx, "UPDATE items SET version = $2, updated_at = $3, sku = $4, name = $5, description = $6, price = $7, stock = $8, active = $9 WHERE id = $1 AND version = $10",
-				r.ID, r.Version+1, time.Now().UTC(), r.SKU, r.Name, r.Description, r.Price, r.Stock, r.Active, r.Version); err != nil {
+			if _, err := tx.Exec(ctx,
+				"UPDATE items SET version = $2, updated_at = $3, sku = $4, name = $5, description = $6, price = $7, stock = "+
+					"$8, active = $9 WHERE id = $1 AND version = $10",
+				r.ID, r.Version+1, time.Now().UTC(), r.SKU, r.Name, r.Description, r.Price, r.Stock, r.Active,
+				r.Version); err != nil {
 				return err
 			}
 			return tx.Commit(ctx)
@@ -170,7 +176,8 @@ func pgxNative(pool *pgxpool.Pool) mapper {
 }
 
 // standard is database/sql written by hand, over a handle that reads and one that writes.
-func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fields func(*R) []any, stamp func() any) mapper {
+func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fields func(*R) []any,
+	stamp func() any) mapper {
 	return mapper{
 		name: "database-sql",
 		get: func(ctx context.Context, id string) error {
@@ -178,11 +185,13 @@ func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fi
 		},
 		create: func(ctx context.Context, n int64) error {
 			r := fresh(n)
-			_, err := write.ExecContext(ctx, "INSERT INTO items ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", fields(&r)...)
+			_, err := write.ExecContext(ctx, "INSERT INTO items ("+columns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+				fields(&r)...)
 			return err
 		},
 		list: func(ctx context.Context) (int, error) {
-			rows, err := read.QueryContext(ctx, "SELECT "+columns+" FROM items WHERE price >= $1 ORDER BY price, id LIMIT 101", 100)
+			rows, err := read.QueryContext(ctx, "SELECT "+columns+" FROM items WHERE price >= $1 ORDER BY price, id LIMIT 101",
+				100)
 			if err != nil {
 				return 0, err
 			}
@@ -210,7 +219,9 @@ func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fi
 			}
 			version := *f[1].(*int64)
 			*f[8].(*int64)++
-			if _, err := tx.ExecContext(ctx, "UPDATE items SET version = $2, updated_at = $3, sku = $4, name = $5, description = $6, price = $7, stock = $8, active = $9 WHERE id = $1 AND version = $10",
+			if _, err := tx.ExecContext(ctx,
+				"UPDATE items SET version = $2, updated_at = $3, sku = $4, name = $5, description = $6, price = $7, stock = "+
+					"$8, active = $9 WHERE id = $1 AND version = $10",
 				f[0], version+1, stamp(), f[4], f[5], f[6], f[7], f[8], f[9], version); err != nil {
 				return err
 			}
@@ -220,16 +231,19 @@ func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fi
 }
 
 func (r *row) fields() []any {
-	return []any{&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock, &r.Active}
+	return []any{&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock,
+		&r.Active}
 }
 
 func (r *lite) fields() []any {
-	return []any{&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock, &r.Active}
+	return []any{&r.ID, &r.Version, &r.CreatedAt, &r.UpdatedAt, &r.SKU, &r.Name, &r.Description, &r.Price, &r.Stock,
+		&r.Active}
 }
 
 func newLite(n int64) lite {
 	r := newRow(n)
-	return lite{ID: r.ID, Version: 1, CreatedAt: r.CreatedAt.UnixMicro(), UpdatedAt: r.UpdatedAt.UnixMicro(), SKU: r.SKU, Name: r.Name, Description: r.Description, Price: r.Price, Stock: r.Stock, Active: r.Active}
+	return lite{ID: r.ID, Version: 1, CreatedAt: r.CreatedAt.UnixMicro(), UpdatedAt: r.UpdatedAt.UnixMicro(), SKU: r.SKU,
+		Name: r.Name, Description: r.Description, Price: r.Price, Stock: r.Stock, Active: r.Active}
 }
 
 func sqlxPeer[R any](read, write *sqlx.DB, lock string, fresh func(n int64) R, next func(*R) int64) mapper {
@@ -239,12 +253,14 @@ func sqlxPeer[R any](read, write *sqlx.DB, lock string, fresh func(n int64) R, n
 			return read.GetContext(ctx, new(R), "SELECT "+columns+" FROM items WHERE id = $1", id)
 		},
 		create: func(ctx context.Context, n int64) error {
-			_, err := write.NamedExecContext(ctx, "INSERT INTO items ("+columns+") VALUES (:id, :version, :created_at, :updated_at, :sku, :name, :description, :price, :stock, :active)", fresh(n))
+			_, err := write.NamedExecContext(ctx, "INSERT INTO items ("+columns+
+				") VALUES (:id, :version, :created_at, :updated_at, :sku, :name, :description, :price, :stock, :active)", fresh(n))
 			return err
 		},
 		list: func(ctx context.Context) (int, error) {
 			var out []R
-			err := read.SelectContext(ctx, &out, "SELECT "+columns+" FROM items WHERE price >= $1 ORDER BY price, id LIMIT 101", 100)
+			err := read.SelectContext(ctx, &out, "SELECT "+columns+" FROM items WHERE price >= $1 ORDER BY price, id LIMIT 101",
+				100)
 			return len(out) - 1, err
 		},
 		update: func(ctx context.Context, id string) error {
@@ -258,7 +274,10 @@ func sqlxPeer[R any](read, write *sqlx.DB, lock string, fresh func(n int64) R, n
 				return err
 			}
 			next(&r)
-			if _, err := tx.NamedExecContext(ctx, "UPDATE items SET version = :version, updated_at = :updated_at, sku = :sku, name = :name, description = :description, price = :price, stock = :stock, active = :active WHERE id = :id AND version = :version - 1", r); err != nil {
+			if _, err := tx.NamedExecContext(ctx,
+				"UPDATE items SET version = :version, updated_at = :updated_at, sku = :sku, name = :name, description = "+
+					":description, price = :price, stock = :stock, active = :active WHERE id = :id AND version = :version - 1",
+				r); err != nil {
 				return err
 			}
 			return tx.Commit()
@@ -421,7 +440,9 @@ func BenchmarkRepositoryPostgres(b *testing.B) {
 	next := func(r *row) int64 { r.Stock++; r.Version++; r.UpdatedAt = time.Now().UTC(); return r.Version - 1 }
 	x, bn := sqlx.NewDb(handle, "pgx"), bun.NewDB(handle, pgdialect.New())
 	compete(b, []mapper{sillarRepo(r), pgxNative(pool),
-		standard(handle, handle, " FOR UPDATE", newRow, func(r *row) []any { return r.fields() }, func() any { return time.Now().UTC() }),
+		standard(handle, handle, " FOR UPDATE", newRow, func(r *row) []any { return r.fields() }, func() any {
+			return time.Now().UTC()
+		}),
 		sqlxPeer(x, x, " FOR UPDATE", newRow, next), bunPeer(bn, bn, " FOR UPDATE", newRow, next), gormPeer(g)}, ids)
 }
 
@@ -449,7 +470,9 @@ func BenchmarkRepositorySQLite(b *testing.B) {
 	}
 	var d schema.Dialect = sqlitedialect.New()
 	compete(b, []mapper{sillarRepo(r),
-		standard(read, write, "", newLite, func(r *lite) []any { return r.fields() }, func() any { return time.Now().UnixMicro() }),
+		standard(read, write, "", newLite, func(r *lite) []any { return r.fields() }, func() any {
+			return time.Now().UnixMicro()
+		}),
 		sqlxPeer(sqlx.NewDb(read, "sqlite"), sqlx.NewDb(write, "sqlite"), "", newLite, next),
 		bunPeer(bun.NewDB(read, d), bun.NewDB(write, d), "", newLite, next)}, ids)
 }

@@ -97,10 +97,13 @@ func copySagas(b *testing.B, db *sqldb.DB, rows int) {
 	for _, half := range []struct{ prefix, status, wake string }{
 		{"sleeping-", "RUNNING", "wake_at + 360000000000"}, {"ended-", "COMPLETED", "wake_at"},
 	} {
-		_, err := db.Querier(ctx).Exec(ctx, `INSERT INTO sillar_sagas (id, name, version, shape, status, position, state, steps, failed_step,
+		_, err := db.Querier(ctx).Exec(ctx,
+			`INSERT INTO sillar_sagas (id, name, version, shape, status, position, state, steps, failed_step,
 			cause, headers, audit, revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at)
-			SELECT '`+half.prefix+`' || i, name, version, shape, '`+half.status+`', position, state, steps, failed_step, cause, headers, audit,
-			revision, fence, '', `+half.wake+`, signals, signal_seq, created_at + i, updated_at FROM sillar_sagas, `+series+` WHERE id = 'pattern' AND i <= $1`, rows)
+			SELECT '`+half.prefix+`' || i, name, version, shape, '`+half.status+`', position, state, steps, failed_step,
+				cause, headers, audit,
+			revision, fence, '', `+half.wake+`, signals, signal_seq, created_at + i, updated_at FROM sillar_sagas, `+series+`
+				WHERE id = 'pattern' AND i <= $1`, rows)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -54,11 +54,13 @@ func database(b *testing.B) (dsn string, commits func() int64) {
 		_, _ = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 		_ = admin.Close(ctx)
 	})
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password), Host: net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))), Path: name, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password), Host: net.JoinHostPort(cfg.Host,
+		strconv.Itoa(int(cfg.Port))), Path: name, RawQuery: "sslmode=disable"}
 	dsn = u.String()
 	return dsn, func() (n int64) {
 		time.Sleep(1500 * time.Millisecond) // the server gathers statistics a little late
-		if err := admin.QueryRow(ctx, "SELECT xact_commit FROM pg_stat_database WHERE datname = $1", name).Scan(&n); err != nil {
+		if err := admin.QueryRow(ctx, "SELECT xact_commit FROM pg_stat_database WHERE datname = $1",
+			name).Scan(&n); err != nil {
 			b.Fatal(err)
 		}
 		return n
@@ -102,7 +104,8 @@ func BenchmarkSaga(b *testing.B) {
 				b.Fatal(err)
 			}
 			step := func(_ context.Context, _ *saga.Call, t *trip) error { t.Steps++; return nil }
-			def := saga.Define[trip]("trip", 1, saga.Step("a", step).Compensate(step), saga.Step("b", step).Compensate(step), saga.Pivot("c", step), saga.Retriable("d", step))
+			def := saga.Define[trip]("trip", 1, saga.Step("a", step).Compensate(step), saga.Step("b", step).Compensate(step),
+				saga.Pivot("c", step), saga.Retriable("d", step))
 			o := saga.Must(saga.New(store, saga.Config{Concurrency: 2 * n, Logger: slog.New(slog.DiscardHandler)}, def))
 			done := make(chan error, 1)
 			go func() { done <- o.Run(ctx) }()
@@ -122,7 +125,8 @@ func BenchmarkSaga(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("inflight=%d/dbos", n), func(b *testing.B) {
 			dsn, commits := database(b)
-			ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "bench", DatabaseURL: dsn + "&pool_max_conns=32", Logger: slog.New(slog.DiscardHandler)})
+			ctx, err := dbos.NewContext(context.Background(),
+				dbos.Config{AppName: "bench", DatabaseURL: dsn + "&pool_max_conns=32", Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -159,7 +163,8 @@ func BenchmarkSaga(b *testing.B) {
 				b.Fatal(err)
 			}
 			handle.SetMaxOpenConns(32)
-			pg := postgres.NewPostgresBackendWithDB(handle, postgres.WithApplyMigrations(true), postgres.WithBackendOptions(backend.WithLogger(slog.New(slog.DiscardHandler))))
+			pg := postgres.NewPostgresBackendWithDB(handle, postgres.WithApplyMigrations(true),
+				postgres.WithBackendOptions(backend.WithLogger(slog.New(slog.DiscardHandler))))
 			options := worker.DefaultOptions
 			options.WorkflowPollers, options.ActivityPollers = 4, 4
 			options.WorkflowPollingInterval, options.ActivityPollingInterval = 5*time.Millisecond, 5*time.Millisecond
@@ -176,7 +181,8 @@ func BenchmarkSaga(b *testing.B) {
 				}
 				return sum, nil
 			}
-			if err := errors.Join(w.RegisterWorkflow(flow, registry.WithName("flow")), w.RegisterActivity(activity, registry.WithName("activity"))); err != nil {
+			if err := errors.Join(w.RegisterWorkflow(flow, registry.WithName("flow")),
+				w.RegisterActivity(activity, registry.WithName("activity"))); err != nil {
 				b.Fatal(err)
 			}
 			ctx, stop := context.WithCancel(context.Background())

@@ -47,7 +47,8 @@ func (w *workers) call(ctx context.Context) error {
 }
 
 // demand runs so many clients, which call again and again for a time, and pause after a rejection.
-func demand(t *testing.T, b *breaker.Breaker, clients int, s *workers, d time.Duration) (ok int, latency time.Duration) {
+func demand(t *testing.T, b *breaker.Breaker, clients int, s *workers,
+	d time.Duration) (ok int, latency time.Duration) {
 	t.Helper()
 	var done, total atomic.Int64
 	var wg sync.WaitGroup
@@ -91,16 +92,19 @@ func TestAdaptiveLimitFollowsTheCapacity(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newWorkers(c.workers, c.takes)
 				s.varied = c.varied
-				b := breaker.Must(breaker.New(breaker.Config{Timeout: -1, Adaptive: breaker.AdaptiveLimit{Max: 200, Initial: c.initial}}))
+				b := breaker.Must(breaker.New(breaker.Config{Timeout: -1, Adaptive: breaker.AdaptiveLimit{Max: 200,
+					Initial: c.initial}}))
 				clients := 3 * c.workers
 				demand(t, b, clients, s, 60*c.takes+15*time.Second)
 				d := 20*c.takes + 12*time.Second // a measurement is within
 				ok, latency := demand(t, b, clients, s, d)
 				ideal := float64(c.workers) * d.Seconds() / c.takes.Seconds()
 				limit, inFlight := b.Limit()
-				t.Logf("%.3f of the capacity, %.2f of the latency, limit %d", float64(ok)/ideal, latency.Seconds()/c.takes.Seconds(), limit)
+				t.Logf("%.3f of the capacity, %.2f of the latency, limit %d", float64(ok)/ideal,
+					latency.Seconds()/c.takes.Seconds(), limit)
 				if float64(ok) < 0.9*ideal || latency > 25*c.takes/10 || inFlight != 0 {
-					t.Errorf("%d of %.0f calls, latency %s of %s, limit %d, %d in flight", ok, ideal, latency, c.takes, limit, inFlight)
+					t.Errorf("%d of %.0f calls, latency %s of %s, limit %d, %d in flight", ok, ideal, latency, c.takes, limit,
+						inFlight)
 				}
 			})
 		})
@@ -118,7 +122,8 @@ func TestAdaptiveLimitFollowsAServiceThatChanges(t *testing.T) {
 			ok, latency := demand(t, b, 50, s, 10*time.Second)
 			ideal := 10 * 10 / takes.Seconds()
 			limit, _ := b.Limit()
-			t.Logf("%s: %.3f of the capacity, %.2f of the latency, limit %d", takes, float64(ok)/ideal, latency.Seconds()/takes.Seconds(), limit)
+			t.Logf("%s: %.3f of the capacity, %.2f of the latency, limit %d", takes, float64(ok)/ideal,
+				latency.Seconds()/takes.Seconds(), limit)
 			if float64(ok) < 0.9*ideal || latency > 2*takes {
 				t.Errorf("%s a call: %d of %.0f calls, latency %s, limit %d", takes, ok, ideal, latency, limit)
 			}
@@ -166,10 +171,12 @@ func TestAdaptiveLimitRejects(t *testing.T) {
 	})
 }
 
-// A place is given back however the call ends, and a half-open breaker whose probe is above the limit keeps no place for it.
+// A place is given back however the call ends, and a half-open breaker whose probe is above the limit keeps no place
+// for it.
 func TestAdaptiveLimitGivesPlacesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, OpenFor: time.Second, Adaptive: breaker.AdaptiveLimit{Max: 1}}))
+		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, OpenFor: time.Second,
+			Adaptive: breaker.AdaptiveLimit{Max: 1}}))
 		late, err := b.Allow(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -216,7 +223,8 @@ func TestAdaptiveLimitShrinksForSignsOfLoadOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 100, Min: 3, Initial: 50}}))
+				b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 100, Min: 3,
+					Initial: 50}}))
 				for range 100 {
 					ctx, cancel := context.WithCancel(t.Context())
 					if c.within > 0 {
@@ -323,7 +331,8 @@ func TestAdaptiveLimitDoesNotGrowUnused(t *testing.T) {
 }
 
 func TestAdaptiveLimitRefusesSenselessConfigs(t *testing.T) {
-	for _, c := range []breaker.AdaptiveLimit{{Max: 10, Min: 11}, {Max: 10, Min: -1}, {Max: 10, Initial: 11}, {Max: 10, Initial: -1}, {Max: 10, Min: 5, Initial: 4}} {
+	for _, c := range []breaker.AdaptiveLimit{{Max: 10, Min: 11}, {Max: 10, Min: -1}, {Max: 10, Initial: 11},
+		{Max: 10, Initial: -1}, {Max: 10, Min: 5, Initial: 4}} {
 		if _, err := breaker.New(breaker.Config{Adaptive: c}); err == nil {
 			t.Errorf("%+v: no error", c)
 		}

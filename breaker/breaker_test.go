@@ -73,7 +73,8 @@ func TestOpensProbesAndCloses(t *testing.T) {
 
 func TestRateCountsCallsLongerThanTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Timeout: -1, Failures: -1, FailureRate: 0.5, MinCalls: 10, Window: 10 * time.Second}))
+		b := breaker.Must(breaker.New(breaker.Config{Timeout: -1, Failures: -1, FailureRate: 0.5, MinCalls: 10,
+			Window: 10 * time.Second}))
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() { runs(b, 1, func(context.Context) error { time.Sleep(time.Minute); return errDown }) })
@@ -90,13 +91,29 @@ func TestRates(t *testing.T) {
 		calls func(*breaker.Breaker)
 		want  breaker.State
 	}{
-		"under the minimum": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 19, fail) }, breaker.Closed},
-		"at the minimum":    {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 20, fail) }, breaker.Open},
-		"under the rate":    {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 13, succeed); runs(b, 12, fail) }, breaker.Closed},
-		"over the rate":     {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 12, succeed); runs(b, 12, fail) }, breaker.Open},
-		"out of the window": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 15, fail); time.Sleep(time.Minute); runs(b, 15, fail) }, breaker.Closed},
-		"slow":              {breaker.Config{SlowRate: 0.5, MinCalls: 4}, func(b *breaker.Breaker) { runs(b, 2, succeed); runs(b, 2, slow) }, breaker.Open},
-		"slow and off":      {breaker.Config{SlowRate: 0.5, MinCalls: 4, SlowCall: -1}, func(b *breaker.Breaker) { runs(b, 5, slow) }, breaker.Closed},
+		"under the minimum": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 19, fail) },
+			breaker.Closed},
+		"at the minimum": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) { runs(b, 20, fail) }, breaker.Open},
+		"under the rate": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) {
+			runs(b, 13, succeed)
+			runs(b, 12, fail)
+		}, breaker.Closed},
+		"over the rate": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) {
+			runs(b, 12, succeed)
+			runs(b, 12, fail)
+		}, breaker.Open},
+		"out of the window": {breaker.Config{FailureRate: 0.5}, func(b *breaker.Breaker) {
+			runs(b, 15, fail)
+			time.Sleep(time.Minute)
+			runs(b, 15, fail)
+		}, breaker.Closed},
+		"slow": {breaker.Config{SlowRate: 0.5, MinCalls: 4}, func(b *breaker.Breaker) {
+			runs(b, 2, succeed)
+			runs(b, 2, slow)
+		}, breaker.Open},
+		"slow and off": {breaker.Config{SlowRate: 0.5, MinCalls: 4, SlowCall: -1}, func(b *breaker.Breaker) {
+			runs(b, 5, slow)
+		}, breaker.Closed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -168,7 +185,11 @@ func TestProbesAtATime(t *testing.T) {
 			var all sync.WaitGroup
 			for range 200 {
 				all.Go(func() {
-					err := b.Run(context.Background(), func(context.Context) error { admitted.Add(1); time.Sleep(time.Second); return nil })
+					err := b.Run(context.Background(), func(context.Context) error {
+						admitted.Add(1)
+						time.Sleep(time.Second)
+						return nil
+					})
 					if errors.Is(err, breaker.ErrOpen) {
 						rejected.Add(1)
 					}

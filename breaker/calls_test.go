@@ -61,7 +61,8 @@ func TestOutcomes(t *testing.T) {
 
 func TestRejectionsCountAsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Second, Failures: 1, Retry: breaker.Retry{Attempts: 5}}))
+		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Second, Failures: 1,
+			Retry: breaker.Retry{Attempts: 5}}))
 		done, err := b.Allow(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -106,14 +107,16 @@ func TestRetry(t *testing.T) {
 		n = 0
 		var gaveUp *breaker.RetryError
 		err = b.Run(t.Context(), func(context.Context) error { n++; return errDown })
-		if n != 3 || !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 || !errors.Is(err, errDown) || !errors.Is(err, breaker.ErrExhausted) {
+		if n != 3 || !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 || !errors.Is(err, errDown) ||
+			!errors.Is(err, breaker.ErrExhausted) {
 			t.Fatalf("%d attempts: %v", n, err)
 		}
 
 		n = 0
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err = b.Run(cancelled, func(context.Context) error { n++; return errDown }); n != 0 || !errors.Is(err, context.Canceled) {
+		if err = b.Run(cancelled, func(context.Context) error { n++; return errDown }); n != 0 ||
+			!errors.Is(err, context.Canceled) {
 			t.Fatalf("%d attempts on a cancelled context: %v", n, err)
 		}
 	})
@@ -127,7 +130,8 @@ func (w wantsPause) RetryAfter() time.Duration { return time.Duration(w) }
 func TestRetryStopsEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// The first failure opens the breaker: the retry returns at once.
-		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Second, 10*time.Second)}}))
+		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 3,
+			Backoff: breaker.Exponential(time.Second, 10*time.Second)}}))
 		start := time.Now()
 		err := b.Run(t.Context(), fail)
 		if !errors.Is(err, breaker.ErrOpen) || !errors.Is(err, errDown) || time.Since(start) != 0 {
@@ -142,7 +146,9 @@ func TestRetryStopsEarly(t *testing.T) {
 			t.Fatalf("%v after %v", err, time.Since(start))
 		}
 		n := 0
-		b = breaker.Must(breaker.New(breaker.Config{Retry: breaker.Retry{Attempts: 3, If: func(error) bool { return false }}}))
+		b = breaker.Must(breaker.New(breaker.Config{Retry: breaker.Retry{Attempts: 3, If: func(error) bool {
+			return false
+		}}}))
 		if err := b.Run(t.Context(), func(context.Context) error { n++; return errDown }); n != 1 || err != errDown {
 			t.Fatalf("If said no: %d attempts, %v", n, err)
 		}
@@ -151,7 +157,8 @@ func TestRetryStopsEarly(t *testing.T) {
 
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Backoff: breaker.Exponential(1, 1)}}))
+		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4,
+			Backoff: breaker.Exponential(1, 1)}}))
 		attempts, budget := 0, 0
 		for range 1000 {
 			err := b.Run(t.Context(), func(context.Context) error { attempts++; return errDown })
@@ -240,7 +247,8 @@ func TestHooks(t *testing.T) {
 			t.Fatalf("told %q, want %q", told, w)
 		}
 		c := changes[0]
-		if c.From != breaker.Closed || c.Err != errDown || c.Counts != (breaker.Counts{Successes: 1, Failures: 3, InARow: 3}) {
+		if c.From != breaker.Closed || c.Err != errDown ||
+			c.Counts != (breaker.Counts{Successes: 1, Failures: 3, InARow: 3}) {
 			t.Fatalf("change: %+v", c)
 		}
 	})

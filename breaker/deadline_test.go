@@ -93,7 +93,8 @@ func TestATimeoutToldByThePeer(t *testing.T) {
 		if !errors.Is(breaker.ErrTimeout, context.DeadlineExceeded) {
 			t.Fatal("ErrTimeout is not DeadlineExceeded")
 		}
-		if err := b.Run(t.Context(), func(context.Context) error { time.Sleep(time.Second - 1); return errDown }); err != errDown {
+		if err := b.Run(t.Context(),
+			func(context.Context) error { time.Sleep(time.Second - 1); return errDown }); err != errDown {
 			t.Fatalf("before the timeout: %v", err)
 		}
 	})
@@ -101,7 +102,8 @@ func TestATimeoutToldByThePeer(t *testing.T) {
 
 func TestCancellationWithACause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Hour, Failures: -1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour, time.Hour)}}))
+		b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, BulkheadWait: time.Hour, Failures: -1,
+			Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour, time.Hour)}}))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(1, func() { cancel(errDown) })
 		failed := errors.New("failed")
@@ -127,13 +129,15 @@ func TestCancellationWithACause(t *testing.T) {
 
 func TestRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := breaker.Must(breaker.New(breaker.Config{Name: "inner", Failures: 1, Timeout: time.Second, Retry: breaker.Retry{Attempts: 2}}))
+		inner := breaker.Must(breaker.New(breaker.Config{Name: "inner", Failures: 1, Timeout: time.Second,
+			Retry: breaker.Retry{Attempts: 2}}))
 		tried := inner.Run(t.Context(), wait) // opens, so that the retry is refused
 		if breaker.IsRejection(tried) || !errors.Is(tried, breaker.ErrOpen) || !errors.Is(tried, breaker.ErrTimeout) {
 			t.Fatalf("a call that was tried: %v", tried)
 		}
 		err := inner.Run(t.Context(), succeed)
-		if !breaker.IsRejection(err) || !breaker.IsRejection(fmt.Errorf("outer: %w", err)) || !breaker.IsRejection(errors.Join(errDown, err)) {
+		if !breaker.IsRejection(err) || !breaker.IsRejection(fmt.Errorf("outer: %w", err)) ||
+			!breaker.IsRejection(errors.Join(errDown, err)) {
 			t.Fatalf("a call that was not: %v", err)
 		}
 		if errors.Is(err, breaker.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) {
@@ -170,7 +174,8 @@ func TestPausesOfARetry(t *testing.T) {
 				pauses, last = append(pauses, time.Since(last)), time.Now()
 				return errDown
 			})
-			for n, ceiling := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}[:len(pauses)] {
+			for n, ceiling := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond,
+				400 * time.Millisecond}[:len(pauses)] {
 				if pauses[n] > ceiling {
 					t.Fatalf("pauses %v", pauses)
 				}
@@ -190,7 +195,8 @@ func TestPausesOfARetry(t *testing.T) {
 		// Initial above the default Max raises it.
 		var longest time.Duration
 		for n := range 100 {
-			longest = max(longest, breaker.Pause(breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour, 10*time.Second)}, n%4+1))
+			longest = max(longest, breaker.Pause(breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Hour,
+				10*time.Second)}, n%4+1))
 		}
 		if longest > time.Hour || longest < time.Minute {
 			t.Fatal(longest)
@@ -215,7 +221,8 @@ func TestClassifyIsAskedOnce(t *testing.T) {
 
 // Everything on costs one context.
 func TestFullStackAllocations(t *testing.T) {
-	b := breaker.Must(breaker.New(breaker.Config{Deadline: time.Minute, Retry: breaker.Retry{Attempts: 3}, FailureRate: 0.5, Rate: 1e9, Burst: 1e9, Bulkhead: 10}))
+	b := breaker.Must(breaker.New(breaker.Config{Deadline: time.Minute, Retry: breaker.Retry{Attempts: 3},
+		FailureRate: 0.5, Rate: 1e9, Burst: 1e9, Bulkhead: 10}))
 	ctx := context.Background()
 	fn := func(context.Context) (int, error) { return 1, nil }
 	if n := testing.AllocsPerRun(1000, func() { _, _ = breaker.Do(ctx, b, fn) }); n > 4 {

@@ -104,7 +104,8 @@ func TestOutcomeOutOfRangeIsIgnored(t *testing.T) {
 		var log strings.Builder
 		out := breaker.Failure
 		b := breaker.Must(breaker.New(breaker.Config{
-			Failures: 1, OpenFor: time.Second, Retry: breaker.Retry{Attempts: 3}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Failures: 1, OpenFor: time.Second, Retry: breaker.Retry{Attempts: 3},
+			Logger:   slog.New(slog.NewTextHandler(&log, nil)),
 			Classify: func(context.Context, error) breaker.Outcome { return out },
 		}))
 		_ = b.Run(t.Context(), func(context.Context) error { return errDown })
@@ -140,7 +141,8 @@ func TestFailuresOfOthersDoNotRefuseNewKeys(t *testing.T) {
 		_ = r.Get(string(rune('a'+i))).Run(t.Context(), fail)
 	}
 	for i := range 20 {
-		if err := r.Get("healthy"+string(rune('a'+i))).Run(t.Context(), func(context.Context) error { return nil }); err != nil {
+		if err := r.Get("healthy"+string(rune('a'+i))).Run(t.Context(),
+			func(context.Context) error { return nil }); err != nil {
 			t.Errorf("a key that was never called: %v", err)
 		}
 	}

@@ -25,7 +25,8 @@ func ExampleDo() {
 }
 
 func ExampleDoOr() {
-	rates := breaker.Must(breaker.New(breaker.Config{Name: "rates", Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
+	rates := breaker.Must(breaker.New(breaker.Config{Name: "rates", Retry: breaker.Retry{Attempts: 3,
+		Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
 	rate, err := breaker.DoOr(context.Background(), rates,
 		func(context.Context) (float64, error) { return 0, errors.New("down") },
 		func(context.Context, error) (float64, error) { return 1.08, nil }) // yesterday's

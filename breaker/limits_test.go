@@ -14,7 +14,9 @@ import (
 
 // A place in the bulkhead is given back whatever Classify does.
 func TestAllowWhoseClassifyPanics(t *testing.T) {
-	b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, Classify: func(context.Context, error) breaker.Outcome { panic("classify") }}))
+	b := breaker.Must(breaker.New(breaker.Config{Bulkhead: 1, Classify: func(context.Context, error) breaker.Outcome {
+		panic("classify")
+	}}))
 	done, err := b.Allow(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +41,8 @@ func TestAllowWhoseClassifyPanics(t *testing.T) {
 func TestObservingTellsOfRejections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := map[string]int{}
-		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, ObserveOnly: true, Bulkhead: 1, BulkheadWait: time.Hour, Rate: 1, Burst: 2,
+		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, ObserveOnly: true, Bulkhead: 1, BulkheadWait: time.Hour,
+			Rate: 1, Burst: 2,
 			OnCall: func(c breaker.Call) { told[c.Outcome.String()+c.Rejected]++ }}))
 		began := time.Now()
 		first, err := b.Allow(t.Context())
@@ -55,7 +58,8 @@ func TestObservingTellsOfRejections(t *testing.T) {
 		runs(b, 1, fail)
 		runs(b, 1, succeed) // would find it open
 		synctest.Wait()
-		if told["ignorefull"] != 1 || told["ignorelimited"] != 1 || told["ignoreopen"] != 1 || told["success"] != 4 || told["failure"] != 1 {
+		if told["ignorefull"] != 1 || told["ignorelimited"] != 1 || told["ignoreopen"] != 1 || told["success"] != 4 ||
+			told["failure"] != 1 {
 			t.Error(told)
 		}
 	})
@@ -63,7 +67,8 @@ func TestObservingTellsOfRejections(t *testing.T) {
 
 // What an open breaker turns away is no traffic: it must not pay for retries once the service is back.
 func TestRejectionsPayIntoNoBudget(t *testing.T) {
-	b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Nanosecond, 10*time.Second), Budget: 0.5}}))
+	b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 2,
+		Backoff: breaker.Exponential(time.Nanosecond, 10*time.Second), Budget: 0.5}}))
 	spend := func() (retries int) {
 		for range 100 {
 			if err := b.Run(t.Context(), fail); errors.Is(err, breaker.ErrBudget) {

@@ -188,7 +188,8 @@ func (f *flight) end(order string) string {
 	}
 	synctest.Wait()
 	f.cancel()
-	wantErr := map[string]error{"fail": errDown, "ignore": errIgnored, "strange": errStrange, "cancel": context.Canceled, "wait": context.DeadlineExceeded}[order]
+	wantErr := map[string]error{"fail": errDown, "ignore": errIgnored, "strange": errStrange, "cancel": context.Canceled,
+		"wait": context.DeadlineExceeded}[order]
 	if f.err != wantErr || (f.raised == f) != (order == "panic") {
 		return fmt.Sprintf("%s: the caller got %v, panic %v", order, f.err, f.raised)
 	}
@@ -202,7 +203,8 @@ func TestModel(t *testing.T) {
 		limit := rapid.IntRange(2, 12).Draw(rt, "limit")
 		cfg := breaker.Config{
 			Failures: rapid.IntRange(1, 4).Draw(rt, "failures"), Probes: rapid.IntRange(1, 3).Draw(rt, "probes"),
-			OpenFor: 10 * time.Second, MaxOpenFor: time.Duration(rapid.IntRange(10, 60).Draw(rt, "maxOpenFor")) * time.Second, ProbeTimeout: 15 * time.Second, Timeout: -1,
+			OpenFor: 10 * time.Second, MaxOpenFor: time.Duration(rapid.IntRange(10, 60).Draw(rt, "maxOpenFor")) * time.Second,
+			ProbeTimeout: 15 * time.Second, Timeout: -1,
 			Adaptive: breaker.AdaptiveLimit{Max: limit, Min: limit}, Logger: slog.New(slog.DiscardHandler),
 			Classify: func(ctx context.Context, err error) breaker.Outcome {
 				switch err {
@@ -305,7 +307,8 @@ func follow(cfg breaker.Config, steps []int) string {
 			return fmt.Sprintf("step %d, %s: %d calls of %d, the model %d of %d", id, did, n, limit, m.flying, m.limit)
 		}
 		if b.State() != m.state || b.Counts() != m.counts {
-			return fmt.Sprintf("step %d, %s: the breaker is %v %+v, the model %v %+v", id, did, b.State(), b.Counts(), m.state, m.counts)
+			return fmt.Sprintf("step %d, %s: the breaker is %v %+v, the model %v %+v", id, did, b.State(), b.Counts(), m.state,
+				m.counts)
 		}
 	}
 	synctest.Wait()

@@ -22,18 +22,21 @@ func TestDocumentsArePrivate(t *testing.T) {
 	}{
 		"every route wants a role": {gateway.Config{Auth: auth, Routes: []gateway.Route{admin}}, 401, 401, 403, 200},
 		"a route wants none":       {gateway.Config{Auth: auth, Routes: []gateway.Route{admin, any}}, 401, 401, 200, 200},
-		"roles of their own":       {gateway.Config{Auth: auth, DocumentRoles: []string{"admin"}, Routes: []gateway.Route{any}}, 401, 401, 403, 200},
-		"public":                   {gateway.Config{Auth: auth, PublicDocuments: true, Routes: []gateway.Route{admin}}, 200, 200, 200, 200},
-		"anonymous":                {gateway.Config{Routes: []gateway.Route{any}}, 200, 200, 200, 200},
+		"roles of their own": {gateway.Config{Auth: auth, DocumentRoles: []string{"admin"},
+			Routes: []gateway.Route{any}}, 401, 401, 403, 200},
+		"public":    {gateway.Config{Auth: auth, PublicDocuments: true, Routes: []gateway.Route{admin}}, 200, 200, 200, 200},
+		"anonymous": {gateway.Config{Routes: []gateway.Route{any}}, 200, 200, 200, 200},
 	} {
 		_, url := start(t, c.cfg)
 		for _, path := range []string{"/openapi.json", "/health/services"} {
-			for token, want := range map[string]int{"": c.stranger, "Bearer nobody": c.invalid, "Bearer ana": c.ana1, "Bearer root": c.root} {
+			for token, want := range map[string]int{"": c.stranger, "Bearer nobody": c.invalid, "Bearer ana": c.ana1,
+				"Bearer root": c.root} {
 				var header []string
 				if token != "" {
 					header = []string{"Authorization", token}
 				}
-				if a := do(t, "GET", url+path, "", header...); a.StatusCode != want || want >= 400 && strings.Contains(a.text, "admin") {
+				if a := do(t, "GET", url+path, "", header...); a.StatusCode != want || want >= 400 &&
+					strings.Contains(a.text, "admin") {
 					t.Errorf("%s: %s of %q: got %s %s, want %d", name, path, token, a.Status, a.text, want)
 				}
 			}
@@ -59,21 +62,31 @@ func TestTokenOfACookie(t *testing.T) {
 		header       []string
 		want         int
 	}{
-		"a cookie":                         {"POST", "/a", []string{"Cookie", "session=ana"}, 200},
-		"where no route allows it":         {"POST", "/no", []string{"Cookie", "session=ana"}, 401},
-		"of another name":                  {"POST", "/a", []string{"Cookie", "other=ana"}, 401},
-		"twice":                            {"POST", "/a", []string{"Cookie", "session=ana; session=root"}, 401},
-		"not valid":                        {"POST", "/a", []string{"Cookie", "session=nobody"}, 401},
-		"beside a token that is not valid": {"POST", "/a", []string{"Cookie", "session=ana", "Authorization", "Bearer nobody"}, 401},
-		"beside another scheme":            {"POST", "/a", []string{"Cookie", "session=ana", "Authorization", "Basic YTpi"}, 401},
-		"of another site":                  {"POST", "/a", []string{"Cookie", "session=ana", "Sec-Fetch-Site", "cross-site"}, 403},
-		"of another site, a GET":           {"GET", "/a", []string{"Cookie", "session=ana", "Sec-Fetch-Site", "cross-site"}, 200},
-		"of another origin":                {"POST", "/a", []string{"Cookie", "session=ana", "Origin", "https://evil.example"}, 403},
-		"of an origin that CORS allows":    {"POST", "/a", []string{"Cookie", "session=ana", "Origin", "https://app.example", "Sec-Fetch-Site", "same-site"}, 200},
-		"of the same origin":               {"POST", "/a", []string{"Cookie", "session=ana", "Origin", "http://" + host}, 200},
-		"a token, of another site":         {"POST", "/a", []string{"Authorization", "Bearer ana", "Sec-Fetch-Site", "cross-site"}, 200},
-		"a WebSocket of another site":      {"GET", "/a", []string{"Cookie", "session=ana", "Origin", "https://evil.example", "Connection", "Upgrade", "Upgrade", "websocket"}, 403},
-		"a WebSocket, Upgrade in capitals": {"GET", "/a", []string{"Cookie", "session=ana", "Origin", "https://evil.example", "Connection", "upgrade", "Upgrade", "WebSocket"}, 403},
+		"a cookie":                 {"POST", "/a", []string{"Cookie", "session=ana"}, 200},
+		"where no route allows it": {"POST", "/no", []string{"Cookie", "session=ana"}, 401},
+		"of another name":          {"POST", "/a", []string{"Cookie", "other=ana"}, 401},
+		"twice":                    {"POST", "/a", []string{"Cookie", "session=ana; session=root"}, 401},
+		"not valid":                {"POST", "/a", []string{"Cookie", "session=nobody"}, 401},
+		"beside a token that is not valid": {"POST", "/a", []string{"Cookie", "session=ana", "Authorization",
+			"Bearer nobody"}, 401},
+		"beside another scheme": {"POST", "/a", []string{"Cookie", "session=ana", "Authorization", "Basic YTpi"},
+			401},
+		"of another site": {"POST", "/a", []string{"Cookie", "session=ana", "Sec-Fetch-Site", "cross-site"},
+			403},
+		"of another site, a GET": {"GET", "/a", []string{"Cookie", "session=ana", "Sec-Fetch-Site", "cross-site"},
+			200},
+		"of another origin": {"POST", "/a", []string{"Cookie", "session=ana", "Origin",
+			"https://evil.example"}, 403},
+		"of an origin that CORS allows": {"POST", "/a", []string{"Cookie", "session=ana", "Origin", "https://app.example",
+			"Sec-Fetch-Site", "same-site"}, 200},
+		"of the same origin": {"POST", "/a", []string{"Cookie", "session=ana", "Origin", "http://" + host},
+			200},
+		"a token, of another site": {"POST", "/a", []string{"Authorization", "Bearer ana", "Sec-Fetch-Site",
+			"cross-site"}, 200},
+		"a WebSocket of another site": {"GET", "/a", []string{"Cookie", "session=ana", "Origin", "https://evil.example",
+			"Connection", "Upgrade", "Upgrade", "websocket"}, 403},
+		"a WebSocket, Upgrade in capitals": {"GET", "/a", []string{"Cookie", "session=ana", "Origin", "https://evil.example",
+			"Connection", "upgrade", "Upgrade", "WebSocket"}, 403},
 	} {
 		if a := do(t, c.method, url+c.path, "", c.header...); a.StatusCode != c.want {
 			t.Errorf("%s: got %s, want %d", name, a.Status, c.want)
@@ -88,12 +101,14 @@ func TestTokenOfASubprotocol(t *testing.T) {
 		if err != nil {
 			return
 		}
-		_ = c.Write(r.Context(), websocket.MessageText, []byte(r.Header.Get("X-User-ID")+" "+strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ",")))
+		_ = c.Write(r.Context(), websocket.MessageText, []byte(r.Header.Get("X-User-ID")+" "+
+			strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ",")))
 		_, _, _ = c.Read(r.Context())
 		_ = c.CloseNow()
 	})
 	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{up}, Upgrade: true, TokenProtocol: "bearer."}, {Prefix: "/no", Upstreams: []string{up}, Upgrade: true},
+		{Prefix: "/a", Upstreams: []string{up}, Upgrade: true, TokenProtocol: "bearer."},
+		{Prefix: "/no", Upstreams: []string{up}, Upgrade: true},
 		{Prefix: "/echo", Upstreams: []string{echoing(t)}, Upgrade: true, TokenProtocol: "bearer."},
 	}})
 	dial := func(path string, protocols ...string) (*websocket.Conn, int) {
@@ -112,7 +127,8 @@ func TestTokenOfASubprotocol(t *testing.T) {
 		t.Errorf("the service saw %q, %v, and chose %q; want %q", text, err, c.Subprotocol(), want)
 	}
 	_ = c.CloseNow()
-	for _, wrong := range [][]string{{"/no", "bearer.ana", "app"}, {"/a", "bearer.nobody", "app"}, {"/a", "app"}, {"/a", "bearer.ana", "bearer.root"}} {
+	for _, wrong := range [][]string{{"/no", "bearer.ana", "app"}, {"/a", "bearer.nobody", "app"}, {"/a", "app"},
+		{"/a", "bearer.ana", "bearer.root"}} {
 		if c, status := dial(wrong[0], wrong[1:]...); status != 401 {
 			t.Errorf("%v: got %d, want 401", wrong, status)
 			_ = c.CloseNow()

@@ -73,7 +73,8 @@ func TestPowerOfTwoAvoidsTheBusiest(t *testing.T) {
 
 func TestWeightsOfUpstreams(t *testing.T) {
 	for _, b := range []Balance{PowerOfTwo, LeastRequests, RoundRobin} {
-		r, rot := rotationOf(t, Route{Balance: b, Upstreams: []string{"http://stable", "http://canary", "http://off"}, Weights: []int{9, 1, 0}})
+		r, rot := rotationOf(t, Route{Balance: b, Upstreams: []string{"http://stable", "http://canary", "http://off"},
+			Weights: []int{9, 1, 0}})
 		rot.all[0].busy.Store(100) // how busy it is does not move the canary's share
 		if c := drawn(r, rot, 10_000); len(c) != 2 || !around(c[1], 10_000, 0.1) {
 			t.Errorf("%s: got %v, want a tenth for the canary", b, c)
@@ -124,7 +125,8 @@ func TestHealthThresholds(t *testing.T) {
 	r, rot := rotationOf(t, Route{UnhealthyAfter: 3, HealthyAfter: 2}, 1)
 	i := rot.all[0].instance
 	for n, c := range []struct{ failed, unhealthy bool }{
-		{true, false}, {true, false}, {false, false}, {true, false}, {true, false}, {true, true}, {false, true}, {true, true}, {false, true}, {false, false},
+		{true, false}, {true, false}, {false, false}, {true, false}, {true, false}, {true, true}, {false, true}, {true, true},
+		{false, true}, {false, false},
 	} {
 		r.g.checked(t.Context(), r, i, c.failed)
 		if i.unhealthy.Load() != c.unhealthy {
@@ -143,11 +145,13 @@ func TestRoutesByHostMethodAndHeader(t *testing.T) {
 		{Name: "a", Prefix: "/a", Upstreams: at},
 		{Name: "a-read", Prefix: "/a", Methods: []string{"GET"}, Upstreams: at},
 		{Name: "a-beta", Prefix: "/a", Headers: map[string]string{"X-Channel": "beta"}, Upstreams: at},
-		{Name: "a-read-beta", Prefix: "/a", Methods: []string{"GET"}, Headers: map[string]string{"x-channel": "beta"}, Upstreams: at},
+		{Name: "a-read-beta", Prefix: "/a", Methods: []string{"GET"}, Headers: map[string]string{"x-channel": "beta"},
+			Upstreams: at},
 		{Name: "a-tenant", Prefix: "/a", Headers: map[string]string{"X-Channel": "beta", "X-Tenant": "*"}, Upstreams: at},
 		{Name: "shop", Prefix: "/", Hosts: []string{"Shop.example"}, Upstreams: at},
 		{Name: "below", Prefix: "/", Hosts: []string{"*.example"}, Upstreams: at},
-		{Name: "below-shop", Prefix: "/a", Hosts: []string{"*.shop.example", "shop.example"}, Methods: []string{"POST"}, Upstreams: at},
+		{Name: "below-shop", Prefix: "/a", Hosts: []string{"*.shop.example", "shop.example"}, Methods: []string{"POST"},
+			Upstreams: at},
 	}}))
 	for _, c := range []struct {
 		method, host, path string
@@ -221,7 +225,8 @@ func TestDialWaitEnds(t *testing.T) {
 			after time.Duration
 			err   error
 			want  bool
-		}{{0, refusal, true}, {time.Second, refusal, true}, {999 * time.Millisecond, refusal, true}, {time.Millisecond, refusal, false}, {time.Hour, refusal, false}} {
+		}{{0, refusal, true}, {time.Second, refusal, true}, {999 * time.Millisecond, refusal, true},
+			{time.Millisecond, refusal, false}, {time.Hour, refusal, false}} {
 			time.Sleep(c.after)
 			if r.awaits(i, c.err) != c.want {
 				t.Errorf("%s later: want waiting %v", c.after, c.want)

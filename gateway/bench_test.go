@@ -14,7 +14,9 @@ import (
 
 // BenchmarkProxy compares the whole chain with a bare httputil.ReverseProxy.
 func BenchmarkProxy(b *testing.B) {
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "hello")
+	}))
 	defer up.Close()
 	target, _ := url.Parse(up.URL)
 	tuned := http.DefaultTransport.(*http.Transport).Clone()
@@ -28,7 +30,10 @@ func BenchmarkProxy(b *testing.B) {
 		name string
 		h    http.Handler
 	}{
-		{"bare", &httputil.ReverseProxy{Transport: tuned, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}},
+		{"bare", &httputil.ReverseProxy{Transport: tuned, Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+		}}},
 		{"gateway", chain},
 		{"gateway-token", tokens},
 	} {

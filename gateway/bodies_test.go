@@ -84,7 +84,8 @@ func TestBodiesTooLarge(t *testing.T) {
 			whole.Add(1)
 		}
 	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxBody: 10, Breaker: breaker.Config{Failures: 1}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxBody: 10,
+		Breaker: breaker.Config{Failures: 1}}}})
 	for _, body := range []io.Reader{strings.NewReader("12345678901"), io.MultiReader(strings.NewReader("12345678901"))} {
 		res, err := http.Post(url+"/a", "text/plain", body)
 		if err != nil {
@@ -102,9 +103,11 @@ func TestBodiesTooLarge(t *testing.T) {
 
 func TestClientThatStallsIsNoFailureOfTheService(t *testing.T) {
 	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Timeout: 50 * time.Millisecond, Breaker: breaker.Config{Failures: 1}},
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up},
+		Timeout: 50 * time.Millisecond, Breaker: breaker.Config{Failures: 1}},
 		{Prefix: "/total", Upstreams: []string{up}, TotalTimeout: 50 * time.Millisecond}}})
-	if text := raw(t, url, "POST /total HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"); !strings.HasPrefix(text, "HTTP/1.1 408") {
+	if text := raw(t, url, "POST /total HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx"); !strings.HasPrefix(text,
+		"HTTP/1.1 408") {
 		t.Errorf("total: %q", text)
 	}
 	begun := time.Now()
@@ -127,9 +130,10 @@ func TestAnswersBeforeTheEndOfTheBody(t *testing.T) {
 			_ = c.Close()
 		}
 	})
-	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Logger: slog.New(slog.DiscardHandler), Routes: []gateway.Route{
-		{Prefix: "/read", Upstreams: []string{read}}, {Prefix: "/early", Upstreams: []string{early}},
-	}}))
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Logger: slog.New(slog.DiscardHandler),
+		Routes: []gateway.Route{
+			{Prefix: "/read", Upstreams: []string{read}}, {Prefix: "/early", Upstreams: []string{early}},
+		}}))
 	defer gw.CloseIdleConnections()
 	var log logs
 	srv := gateway.NewServer("", gw)

@@ -35,12 +35,14 @@ func (v *verdicts) called(c breaker.Call) {
 	}
 }
 
-// TestClientsShutNoServiceOff sends what no service can get, to instances over HTTP/1 and HTTP/2, more often than opens a
-// breaker: the client gets a 4xx, the breakers count no failure, and the next client is served.
+// TestClientsShutNoServiceOff sends what no service can get, to instances over HTTP/1 and HTTP/2, more often than opens
+// a breaker: the client gets a 4xx, the breakers count no failure, and the next client is served.
 func TestClientsShutNoServiceOff(t *testing.T) {
 	body := "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
 	plain := upstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
 	srv.EnableHTTP2 = true
 	srv.Config.MaxHeaderBytes = 8 << 10 // what it advertises
 	srv.StartTLS()
@@ -48,28 +50,30 @@ func TestClientsShutNoServiceOff(t *testing.T) {
 	roots := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	for name, up := range map[string]string{"HTTP/1": plain, "HTTP/2": srv.URL} {
 		for attack, request := range map[string]string{
-			"a trailer with a space":        "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: a b\r\n" + body,
-			"a trailer with a control":      "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: a\x01b\r\n" + body,
-			"a trailer that is not ASCII":   "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: \xc3\xa4\r\n" + body,
-			"an empty trailer name":         "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: ,,\r\n" + body,
-			"a trailer of brackets":         "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: (a)\r\n" + body,
-			"a forbidden trailer":           "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: Content-Length\r\n" + body,
-			"a trailer value with controls": "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: X-A\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-A: a\x01b\r\n\r\n",
-			"a broken chunk":                "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-			"a body that stops":             "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na",
-			"a strange method":              "G{T /a HTTP/1.1\r\nHost: x\r\n\r\n",
-			"a long header":                 "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 30<<10) + "\r\n\r\n",
-			"an Expect":                     "POST /a HTTP/1.1\r\nHost: x\r\nExpect: the worst\r\nContent-Length: 1\r\n\r\na",
-			"an upgrade to nothing":         "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n",
-			"a smuggled upgrade":            "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: a b\x7f\r\n\r\n",
-			"a strange host":                "GET /a HTTP/1.1\r\nHost: a_b{}\r\n\r\n",
-			"a strange query":               "GET /a?a|b{c}%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+			"a trailer with a space":      "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: a b\r\n" + body,
+			"a trailer with a control":    "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: a\x01b\r\n" + body,
+			"a trailer that is not ASCII": "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: \xc3\xa4\r\n" + body,
+			"an empty trailer name":       "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: ,,\r\n" + body,
+			"a trailer of brackets":       "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: (a)\r\n" + body,
+			"a forbidden trailer":         "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: Content-Length\r\n" + body,
+			"a trailer value with controls": "POST /a HTTP/1.1\r\nHost: x\r\nTrailer: X-A\r\nTransfer-Encoding: " +
+				"chunked\r\n\r\n1\r\na\r\n0\r\nX-A: a\x01b\r\n\r\n",
+			"a broken chunk":        "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+			"a body that stops":     "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na",
+			"a strange method":      "G{T /a HTTP/1.1\r\nHost: x\r\n\r\n",
+			"a long header":         "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 30<<10) + "\r\n\r\n",
+			"an Expect":             "POST /a HTTP/1.1\r\nHost: x\r\nExpect: the worst\r\nContent-Length: 1\r\n\r\na",
+			"an upgrade to nothing": "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n",
+			"a smuggled upgrade":    "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: a b\x7f\r\n\r\n",
+			"a strange host":        "GET /a HTTP/1.1\r\nHost: a_b{}\r\n\r\n",
+			"a strange query":       "GET /a?a|b{c}%zz HTTP/1.1\r\nHost: x\r\n\r\n",
 		} {
 			t.Run(name+"/"+attack, func(t *testing.T) {
 				var v verdicts
 				_, url := start(t, gateway.Config{
 					UpstreamTLS: &tls.Config{RootCAs: roots},
-					Routes:      []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{Failures: 2, OnCall: v.called}}},
+					Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1,
+						Breaker: breaker.Config{Failures: 2, OnCall: v.called}}},
 				})
 				for range 5 {
 					answer := rawHalf(t, url, request)
@@ -118,7 +122,8 @@ func TestOpenBreakersOfMostAreNotFollowed(t *testing.T) {
 					}
 				}))
 			}
-			_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: ups, RetryBudget: -1, Attempts: instances + 1}}})
+			_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: ups, RetryBudget: -1,
+				Attempts: instances + 1}}})
 			for i := range instances { // each is down until its breaker is open, and then returns
 				down[i].Store(true)
 				for range 40 {
@@ -144,7 +149,8 @@ func TestHealthChecksShortenOpenBreakers(t *testing.T) {
 			w.WriteHeader(500)
 		}
 	})
-	gw, url := start(t, gateway.Config{HealthInterval: 20 * time.Millisecond, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1}}})
+	gw, url := start(t, gateway.Config{HealthInterval: 20 * time.Millisecond,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1}}})
 	for range 6 {
 		do(t, "GET", url+"/a", "")
 	}
@@ -168,17 +174,21 @@ func TestHealthChecksShortenOpenBreakers(t *testing.T) {
 
 // Servers read many names as those that the gateway owns. None of them passes, from headers or trailers.
 func TestHeaderAliasesOfOwnedNames(t *testing.T) {
-	_, url := start(t, gateway.Config{RemoveHeaders: []string{"X-Http-Method-Override"}, Routes: []gateway.Route{{Prefix: "/", Upstreams: []string{echoing(t)}}}})
+	_, url := start(t, gateway.Config{RemoveHeaders: []string{"X-Http-Method-Override"},
+		Routes: []gateway.Route{{Prefix: "/", Upstreams: []string{echoing(t)}}}})
 	for _, name := range []string{
-		"X-User-Id", "X_User_Id", "X.User.Id", "X~User~Id", "X!User!Id", "X*User+Id", "x|user|id", "X~Forwarded~For", "X_Forwarded_For", "X-Forwarded-Ssl", "X-Forwarded-Anything",
-		"X-Original-Method", "X-Original-Host", "X~Original~URL", "X-Client-Ip", "True-Client-Ip", "True_Client~IP", "CF-Connecting-IP", "X-Cluster-Client-Ip", "X-Real-IP", "X^Real^IP", "Forwarded",
+		"X-User-Id", "X_User_Id", "X.User.Id", "X~User~Id", "X!User!Id", "X*User+Id", "x|user|id", "X~Forwarded~For",
+		"X_Forwarded_For", "X-Forwarded-Ssl", "X-Forwarded-Anything",
+		"X-Original-Method", "X-Original-Host", "X~Original~URL", "X-Client-Ip", "True-Client-Ip", "True_Client~IP",
+		"CF-Connecting-IP", "X-Cluster-Client-Ip", "X-Real-IP", "X^Real^IP", "Forwarded",
 		"X-Http-Method-Override", "X~HTTP~Method~Override",
 	} {
 		text := raw(t, url, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+name+": evil\r\n\r\n")
 		if strings.Contains(text, "evil") {
 			t.Errorf("%s reached the service", name)
 		}
-		text = raw(t, url, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: "+name+"\r\n\r\n1\r\na\r\n0\r\n"+name+": evil\r\n\r\n")
+		text = raw(t, url, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: "+name+
+			"\r\n\r\n1\r\na\r\n0\r\n"+name+": evil\r\n\r\n")
 		if strings.Contains(text, "evil") {
 			t.Errorf("%s reached the service as a trailer", name)
 		}
@@ -188,10 +198,12 @@ func TestHeaderAliasesOfOwnedNames(t *testing.T) {
 // The path that was received, the one that is checked and the one that is sent are one.
 func TestPathsWithCharactersThatNetURLDoesNotKeep(t *testing.T) {
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/no", Upstreams: []string{echoing(t)}}, {Prefix: "/yes", EncodedSlashes: true, KeepPrefix: true, Upstreams: []string{echoing(t)}},
+		{Prefix: "/no", Upstreams: []string{echoing(t)}}, {Prefix: "/yes", EncodedSlashes: true, KeepPrefix: true,
+			Upstreams: []string{echoing(t)}},
 	}})
 	for path, want := range map[string]string{
-		"/no/a%2Fb|c": "400", "/no/a%2fb{": "400", `/no/a%2Fb"`: "400", "/no/a%2Fb\xff": "400", "/no/%2e%2e|": "/%2e%2e%7C", "/no/..%2F|": "400", "/no/a|b": "/a%7Cb", "/no/a^b%20c": "/a%5Eb%20c",
+		"/no/a%2Fb|c": "400", "/no/a%2fb{": "400", `/no/a%2Fb"`: "400", "/no/a%2Fb\xff": "400", "/no/%2e%2e|": "/%2e%2e%7C",
+		"/no/..%2F|": "400", "/no/a|b": "/a%7Cb", "/no/a^b%20c": "/a%5Eb%20c",
 		"/yes/a%2Fb|c": "/yes/a%2Fb%7Cc", "/yes/a%2fb": "/yes/a%2fb", "/yes/\xc3\xa4%2Fb": "/yes/%C3%A4%2Fb",
 	} {
 		text := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -212,7 +224,8 @@ func TestSilentInstanceIsTriedOnce(t *testing.T) {
 		<-r.Context().Done()
 	})
 	var v verdicts
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up, up + "/"}, Timeout: 100 * time.Millisecond, Breaker: breaker.Config{OnCall: v.called}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up, up + "/"},
+		Timeout: 100 * time.Millisecond, Breaker: breaker.Config{OnCall: v.called}}}})
 	began := time.Now()
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 504 || arrived.Load() != 1 {
 		t.Errorf("got %s after %s and %d tries, want 504 after one", a.Status, time.Since(began), arrived.Load())
@@ -292,7 +305,8 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	}
 	// The deadline of one answer is none of the next on its connection.
 	fast := upstream(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
-	_, url = start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{fast}, WriteTimeout: 50 * time.Millisecond}}})
+	_, url = start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{fast},
+		WriteTimeout: 50 * time.Millisecond}}})
 	for range 2 {
 		if a := do(t, "GET", url+"/a", ""); a.text != "ok" {
 			t.Errorf("got %s %q", a.Status, a.text)
@@ -304,13 +318,15 @@ func TestClientsThatDoNotRead(t *testing.T) {
 // What follows a refused CONNECT is not taken for a tunnel: the guard stays on.
 func TestGuardStaysOnAfterConnect(t *testing.T) {
 	var arrived atomic.Int32
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/", Upstreams: []string{upstream(t, func(_ http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/smuggled" {
-			arrived.Add(1)
-		}
-	})}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/",
+		Upstreams: []string{upstream(t, func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/smuggled" {
+				arrived.Add(1)
+			}
+		})}}}})
 	text := raw(t, url, "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\nGET /ok HTTP/1.1\r\nHost: x\r\n\r\n"+
-		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled "+
+		"HTTP/1.1\r\nHost: x\r\n\r\n")
 	if !strings.HasPrefix(text, "HTTP/1.1 405 ") || arrived.Load() != 0 || strings.Count(text, "HTTP/1.1 200") > 0 {
 		t.Errorf("%d smuggled, answers: %s", arrived.Load(), text)
 	}
@@ -324,7 +340,8 @@ func TestLargeHeadersShutNoServiceOff(t *testing.T) {
 		}
 	})
 	var v verdicts
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{OnCall: v.called}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1,
+		Breaker: breaker.Config{OnCall: v.called}}}})
 	for range 6 {
 		if a := do(t, "POST", url+"/a", "", "X-A", strings.Repeat("a", 9<<10)); a.StatusCode != 431 {
 			t.Errorf("got %s, want 431", a.Status)

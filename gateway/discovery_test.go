@@ -74,7 +74,8 @@ func naming(t *testing.T, name string) string {
 // Requests wait for the first instances of a service, and follow those that a registry finds.
 func TestInstancesFollowTheRegistry(t *testing.T) {
 	registry := newFakeRegistry()
-	route := gateway.Route{Prefix: "/a", Upstreams: []string{"fake+http://users:8000/base"}, Balance: gateway.RoundRobin, DialWait: -1}
+	route := gateway.Route{Prefix: "/a", Upstreams: []string{"fake+http://users:8000/base"}, Balance: gateway.RoundRobin,
+		DialWait: -1}
 	gw, url := start(t, gateway.Config{
 		HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry}, Routes: []gateway.Route{route},
 	})
@@ -152,9 +153,10 @@ func testLeaving(t *testing.T, scheme string) {
 	old.Start()
 	defer old.Close()
 	registry := newFakeRegistry()
-	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry}, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{"fake+" + scheme + "://users"}},
-	}})
+	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry},
+		Routes: []gateway.Route{
+			{Prefix: "/a", Upstreams: []string{"fake+" + scheme + "://users"}},
+		}})
 	run(t, gw)
 	registry.send(old.URL)
 	do(t, "GET", url+"/a", "")
@@ -181,9 +183,10 @@ func testLeaving(t *testing.T, scheme string) {
 // A refused connection makes the registry look again.
 func TestRefusedConnectionsMakeTheRegistryLook(t *testing.T) {
 	registry := newFakeRegistry()
-	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry}, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{"fake+http://users"}, DialWait: -1},
-	}})
+	gw, url := start(t, gateway.Config{HealthInterval: -1, Registries: map[string]gateway.Registry{"fake": registry},
+		Routes: []gateway.Route{
+			{Prefix: "/a", Upstreams: []string{"fake+http://users"}, DialWait: -1},
+		}})
 	run(t, gw)
 	registry.send("127.0.0.1:1")
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 {
@@ -198,7 +201,9 @@ func TestRefusedConnectionsMakeTheRegistryLook(t *testing.T) {
 
 // Certificates of instances that are known by their address are verified by the name of the upstream.
 func TestTLSNameOfDiscoveredInstances(t *testing.T) {
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, r.Host) }))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Proto, r.Host)
+	}))
 	srv.EnableHTTP2 = true
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.StartTLS()
@@ -262,7 +267,8 @@ func TestRegistryThatFails(t *testing.T) {
 		if n := len(registry.asked); n != 3 || registry.asked[2].Sub(registry.asked[0]) != 2*time.Second {
 			t.Errorf("asked at %v, want three times in two seconds", registry.asked)
 		}
-		if n := strings.Count(log.String(), "instances cannot be found"); n != 1 || !strings.Contains(log.String(), "instances=1") {
+		if n := strings.Count(log.String(), "instances cannot be found"); n != 1 || !strings.Contains(log.String(),
+			"instances=1") {
 			t.Errorf("%d lines of the outage, want one: %s", n, &log)
 		}
 		cancel()

@@ -45,7 +45,8 @@ func (s *nameServer) setDown(down bool) {
 }
 
 func (s *nameServer) resolver() *net.Resolver {
-	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(context.Context, string,
+		string) (net.Conn, error) {
 		client, server := net.Pipe()
 		go s.serve(server)
 		return client, nil
@@ -156,7 +157,9 @@ func TestDNSFollowsRecords(t *testing.T) {
 		}
 		s.setDown(false)
 		go func() {
-			ended <- gateway.DNS{Resolver: s.resolver()}.Watch(ctx, upstream, func(found []gateway.Instance) { updates <- found })
+			ended <- gateway.DNS{Resolver: s.resolver()}.Watch(ctx, upstream, func(found []gateway.Instance) {
+				updates <- found
+			})
 		}()
 		<-updates
 		cancel()
@@ -182,7 +185,10 @@ func TestDNSServices(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []gateway.Instance
-	err = gateway.DNS{SRV: true, Resolver: s.resolver()}.Watch(ctx, upstream, func(found []gateway.Instance) { got = found; cancel() })
+	err = gateway.DNS{SRV: true, Resolver: s.resolver()}.Watch(ctx, upstream, func(found []gateway.Instance) {
+		got = found
+		cancel()
+	})
 	want := []gateway.Instance{{Address: "a.test:8000", Weight: 1}, {Address: "b.test:8001", Weight: 3}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v %v, want %v", got, err, want)

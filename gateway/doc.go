@@ -33,8 +33,8 @@
 //     again, within a budget, and only while nothing of the body has been read.
 //   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
 //     goes away ends the request at the service, is 499 in logs and metrics, and is no failure of the service.
-//   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens none.
-//     When more breakers are open than Route.MaxEjection allows, none is followed.
+//   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens
+//     none. When more breakers are open than Route.MaxEjection allows, none is followed.
 //   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others
 //     only those whose outcome is unknown, if an instance accepts connections again within Route.DialWait.
 //   - A request has one server span, that of middleware around the gateway where there is one, and a client span for

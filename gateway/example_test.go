@@ -42,7 +42,8 @@ func ExampleGuard() {
 
 // Routes that are not valid change nothing, and the error says which field is wrong.
 func ExampleGateway_Reload() {
-	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://users:8000"}}}}))
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true,
+		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://users:8000"}}}}))
 	err := gw.Reload([]gateway.Route{{Prefix: "/users", Upstreams: []string{"users:8000"}}})
 	var wrong *gateway.RouteError
 	fmt.Println(errors.As(err, &wrong), wrong.Prefix, wrong.Field)
@@ -60,7 +61,9 @@ func (f fixed) Watch(ctx context.Context, _ *url.URL, update func([]gateway.Inst
 
 // A registry of one's own finds the instances of an upstream.
 func ExampleRegistry() {
-	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "Host: ", r.Host) }))
+	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "Host: ", r.Host)
+	}))
 	defer users.Close()
 	gw := gateway.Must(gateway.New(gateway.Config{
 		Anonymous:  true,

@@ -158,12 +158,16 @@ func TestPaths(t *testing.T) {
 		{Prefix: "/files", Upstreams: []string{up}, EncodedSlashes: true},
 	}})
 	for path, want := range map[string]string{
-		"/users": "/", "/users/": "/", "/users/token": "/token", "/users/7?a=1&a=2": "/7?a=1&a=2", "/users/a%20b%3Fc": "/a%20b%3Fc",
-		"/users/admin": "/base/", "/users/admin/x": "/base/x", "/users/administrator": "/administrator",
-		"/kept/x": "/kept/x", "/v1": "/api/v1", "/v1/u/7": "/api/v1/u/7", "/files/a%2Fb%2fc": "/a%2Fb%2fc", "/users/a..b/.hidden": "/a..b/.hidden",
-		"/usersX": "404", "/": "404", "/user": "404", "/Users": "404",
-		"/users/../kept": "400", "/users/%2e%2e/kept": "400", "/users/.%2E/kept": "400", "/users/./x": "400", "/users/a%2Fb": "400",
-		`/users/a\b`: "400", "/users/a%5Cb": "400", "/users/a%00b": "400", "/users/a%0d%0ab": "400", "/files/a%2F..%2Fb": "400", "/files/..%2Fb": "400",
+		"/users": "/", "/users/": "/", "/users/token": "/token", "/users/7?a=1&a=2": "/7?a=1&a=2",
+		"/users/a%20b%3Fc": "/a%20b%3Fc",
+		"/users/admin":     "/base/", "/users/admin/x": "/base/x", "/users/administrator": "/administrator",
+		"/kept/x": "/kept/x", "/v1": "/api/v1", "/v1/u/7": "/api/v1/u/7", "/files/a%2Fb%2fc": "/a%2Fb%2fc",
+		"/users/a..b/.hidden": "/a..b/.hidden",
+		"/usersX":             "404", "/": "404", "/user": "404", "/Users": "404",
+		"/users/../kept": "400", "/users/%2e%2e/kept": "400", "/users/.%2E/kept": "400", "/users/./x": "400",
+		"/users/a%2Fb": "400",
+		`/users/a\b`:   "400", "/users/a%5Cb": "400", "/users/a%00b": "400", "/users/a%0d%0ab": "400",
+		"/files/a%2F..%2Fb": "400", "/files/..%2Fb": "400",
 	} {
 		text := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		_, body, _ := strings.Cut(text, "\r\n\r\n")
@@ -248,7 +252,8 @@ func TestTokensAndRoles(t *testing.T) {
 		}
 		a := do(t, c.method, url+c.path, "", h...)
 		if a.StatusCode != c.want || a.Header.Get("WWW-Authenticate") != c.challenge {
-			t.Errorf("%s %s with %q: %d %q, want %d %q", c.method, c.path, c.authorization, a.StatusCode, a.Header.Get("WWW-Authenticate"), c.want, c.challenge)
+			t.Errorf("%s %s with %q: %d %q, want %d %q", c.method, c.path, c.authorization, a.StatusCode,
+				a.Header.Get("WWW-Authenticate"), c.want, c.challenge)
 		}
 		if a.StatusCode >= 400 {
 			var p struct {
@@ -256,7 +261,8 @@ func TestTokensAndRoles(t *testing.T) {
 				ID                  string `json:"correlation_id"`
 			}
 			_ = json.Unmarshal([]byte(a.text), &p)
-			if a.Header.Get("Content-Type") != "application/problem+json" || p.ID == "" || p.ID != a.Header.Get("X-Correlation-ID") {
+			if a.Header.Get("Content-Type") != "application/problem+json" || p.ID == "" ||
+				p.ID != a.Header.Get("X-Correlation-ID") {
 				t.Errorf("%d is no problem with a correlation id: %s", a.StatusCode, a.text)
 			}
 		}
@@ -265,17 +271,23 @@ func TestTokensAndRoles(t *testing.T) {
 
 func TestIdentityHeadersAreTheGateways(t *testing.T) {
 	up := echoing(t)
-	_, url := start(t, gateway.Config{Auth: auth, Claims: map[string]string{"email": "X-User-Email"}, Routes: []gateway.Route{
-		{Prefix: "/users", Upstreams: []string{up}, Public: []string{"/open"}},
-	}})
-	forged := "X-User-ID: root\r\nx-user-id: root\r\nX_User_Id: root\r\nX.User.ID: root\r\nX-USER_ROLES: root\r\nx_user_roles: root\r\nX-User_Email: root\r\n" +
-		"Forwarded: for=root\r\nX-Forwarded-For: root\r\nX_Forwarded_For: root\r\nX-Forwarded-Proto: root\r\nX-Real-IP: root\r\nX_Correlation_ID: root\r\n"
+	_, url := start(t, gateway.Config{Auth: auth, Claims: map[string]string{"email": "X-User-Email"},
+		Routes: []gateway.Route{
+			{Prefix: "/users", Upstreams: []string{up}, Public: []string{"/open"}},
+		}})
+	forged := "X-User-ID: root\r\nx-user-id: root\r\nX_User_Id: root\r\nX.User.ID: root\r\nX-USER_ROLES: " +
+		"root\r\nx_user_roles: root\r\nX-User_Email: root\r\n" +
+		"Forwarded: for=root\r\nX-Forwarded-For: root\r\nX_Forwarded_For: root\r\nX-Forwarded-Proto: root\r\nX-Real-IP: " +
+		"root\r\nX_Correlation_ID: root\r\n"
 	for _, c := range []struct{ path, extra, id, email string }{
 		{"/users/open", "", "", ""},
-		{"/users/7", "Authorization: Bearer ana\r\nConnection: X-User-ID, X-User-Roles, close\r\n", "subject-of-ana", "ana@example.com"},
+		{"/users/7", "Authorization: Bearer ana\r\nConnection: X-User-ID, X-User-Roles, close\r\n", "subject-of-ana",
+			"ana@example.com"},
 	} {
-		text := raw(t, url, "POST "+c.path+" HTTP/1.1\r\nHost: shop\r\n"+forged+c.extra+"Transfer-Encoding: chunked\r\nTrailer: X-User-ID, X-Other\r\n\r\n"+
-			"1\r\nx\r\n0\r\nX-User-ID: root\r\nX-Other: y\r\n\r\n"+"GET /health HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+		text := raw(t, url, "POST "+c.path+" HTTP/1.1\r\nHost: shop\r\n"+forged+c.extra+
+			"Transfer-Encoding: chunked\r\nTrailer: X-User-ID, X-Other\r\n\r\n"+
+			"1\r\nx\r\n0\r\nX-User-ID: root\r\nX-Other: y\r\n\r\n"+
+			"GET /health HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
 		_, body, _ := strings.Cut(text, "\r\n\r\n")
 		var e echo
 		if err := json.NewDecoder(strings.NewReader(body[strings.Index(body, "{"):])).Decode(&e); err != nil {
@@ -286,10 +298,12 @@ func TestIdentityHeadersAreTheGateways(t *testing.T) {
 				t.Errorf("%s: a forged %s arrived: %v", c.path, name, values)
 			}
 		}
-		if len(e.Trailer) != 1 || e.Trailer.Get("X-Other") != "y" || e.Header.Get("X-User-ID") != c.id || e.Header.Get("X-User-Email") != c.email || e.Body != "x" {
+		if len(e.Trailer) != 1 || e.Trailer.Get("X-Other") != "y" || e.Header.Get("X-User-ID") != c.id ||
+			e.Header.Get("X-User-Email") != c.email || e.Body != "x" {
 			t.Errorf("%s: %v", c.path, e)
 		}
-		if e.Header.Get("X-Forwarded-For") != "127.0.0.1" || e.Header.Get("X-Forwarded-Host") != "shop" || e.Header.Get("X-Forwarded-Proto") != "http" {
+		if e.Header.Get("X-Forwarded-For") != "127.0.0.1" || e.Header.Get("X-Forwarded-Host") != "shop" ||
+			e.Header.Get("X-Forwarded-Proto") != "http" {
 			t.Errorf("%s: forwarding headers %v", c.path, e.Header)
 		}
 	}
@@ -299,7 +313,8 @@ func TestCorrelation(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
 	a := do(t, "GET", url+"/a", "", "X-Correlation-Id", "mine-1")
-	if got := a.echo(t).Header["X-Correlation-Id"]; len(got) != 1 || got[0] != "mine-1" || a.Header.Get("X-Correlation-ID") != "mine-1" {
+	if got := a.echo(t).Header["X-Correlation-Id"]; len(got) != 1 || got[0] != "mine-1" ||
+		a.Header.Get("X-Correlation-ID") != "mine-1" {
 		t.Fatalf("kept: %v %v", got, a.Header)
 	}
 	a = do(t, "GET", url+"/a", "", "X-Correlation-Id", "not valid!")
@@ -310,7 +325,8 @@ func TestCorrelation(t *testing.T) {
 
 func TestOddRequests(t *testing.T) {
 	up := echoing(t)
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}, {Prefix: "/ws", Upstreams: []string{up}, Upgrade: true}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}},
+		{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true}}})
 	for request, want := range map[string]string{
 		"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n":                                    "405",
 		"TRACE /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                           "405",

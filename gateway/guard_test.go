@@ -57,7 +57,8 @@ func (s *seen) String() string { s.mu.Lock(); defer s.mu.Unlock(); return string
 
 func TestAmbiguousRequestsAreRefused(t *testing.T) {
 	var got seen
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{upstream(t, got.ServeHTTP)}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a",
+		Upstreams: []string{upstream(t, got.ServeHTTP)}}}})
 	for request, want := range map[string]string{
 		ambiguous:                 "400",
 		asked + ambiguous + asked: "200 400",
@@ -82,10 +83,12 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 // request.
 func TestWhatFollowsAMalformedBodyIsNoRequest(t *testing.T) {
 	var got seen
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{upstream(t, got.ServeHTTP)}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a",
+		Upstreams: []string{upstream(t, got.ServeHTTP)}}}})
 	smuggled := strings.ReplaceAll(asked, "/a", "/a/smuggled")
 	raw(t, url, "POST /a/early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n"+smuggled)
-	raw(t, url, "POST /a/early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nT: "+strings.Repeat("t", 5000)+"\r\n\r\n"+smuggled)
+	raw(t, url, "POST /a/early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nT: "+
+		strings.Repeat("t", 5000)+"\r\n\r\n"+smuggled)
 	if strings.Contains(got.String(), "smuggled") {
 		t.Fatalf("the service was asked: %s", got.String())
 	}
@@ -226,18 +229,19 @@ func TestGuardOfAnotherServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, ok := w.(http.Hijacker)
-		if r.URL.Path == "/hijack" && ok { // a tunnel that is not announced
-			conn, rw, err := c.Hijack()
-			if err == nil {
-				defer conn.Close()
-				fmt.Fprint(rw, "HTTP/1.1 200 OK\r\n\r\n")
-				_ = rw.Flush()
-				_, _ = io.Copy(conn, rw)
+	srv := &http.Server{ReadHeaderTimeout: time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, ok := w.(http.Hijacker)
+			if r.URL.Path == "/hijack" && ok { // a tunnel that is not announced
+				conn, rw, err := c.Hijack()
+				if err == nil {
+					defer conn.Close()
+					fmt.Fprint(rw, "HTTP/1.1 200 OK\r\n\r\n")
+					_ = rw.Flush()
+					_, _ = io.Copy(conn, rw)
+				}
 			}
-		}
-	})}
+		})}
 	l := gateway.Guard(inner)
 	ended := make(chan error)
 	go func() { ended <- srv.Serve(l) }()

@@ -15,8 +15,10 @@ import (
 // owned are the headers that only the gateway sets, or that some service takes for the address of a client, in lower
 // case.
 var owned = []string{
-	"x-user-id", "x-user-roles", "forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip",
-	"cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-remote-ip", "x-remote-addr", "x-rewrite-url", "x-envoy-external-address",
+	"x-user-id", "x-user-roles", "forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip",
+	"true-client-ip", "client-ip",
+	"cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-remote-ip", "x-remote-addr", "x-rewrite-url",
+	"x-envoy-external-address",
 	"x-azure-clientip", "x-appengine-user-ip",
 }
 
@@ -91,9 +93,12 @@ func (g *Gateway) removeOwned(h http.Header) {
 
 // neverTrailers would steer a service that treats trailers as headers: RFC 9110, 6.5.1.
 var neverTrailers = map[string]bool{
-	"Authorization": true, "Cookie": true, "Cache-Control": true, "Connection": true, "Content-Encoding": true, "Content-Length": true,
-	"Content-Range": true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true, "Keep-Alive": true,
-	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy-Connection": true, "Range": true, "Te": true, "Trailer": true,
+	"Authorization": true, "Cookie": true, "Cache-Control": true, "Connection": true, "Content-Encoding": true,
+	"Content-Length": true,
+	"Content-Range":  true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true,
+	"Keep-Alive":   true,
+	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy-Connection": true, "Range": true, "Te": true,
+	"Trailer":           true,
 	"Transfer-Encoding": true, "Upgrade": true, "Traceparent": true, "Tracestate": true, "Baggage": true,
 }
 
@@ -233,7 +238,8 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 		if v := in.Header.Get("X-Forwarded-Host"); v != "" {
 			name = v
 		}
-		switch first, _, _ := strings.Cut(in.Header.Get("X-Forwarded-Proto"), ","); strings.ToLower(strings.TrimSpace(first)) {
+		switch first, _, _ := strings.Cut(in.Header.Get("X-Forwarded-Proto"),
+			","); strings.ToLower(strings.TrimSpace(first)) {
 		case "http", "ws":
 			proto = "http"
 		case "https", "wss":
@@ -244,7 +250,8 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 			port = ""
 		}
 		prefix, _, _ = strings.Cut(in.Header.Get("X-Forwarded-Prefix"), ",")
-		if prefix = strings.TrimRight(strings.TrimSpace(prefix), "/"); !strings.HasPrefix(prefix, "/") || strings.HasPrefix(prefix, "//") ||
+		if prefix = strings.TrimRight(strings.TrimSpace(prefix), "/"); !strings.HasPrefix(prefix, "/") ||
+			strings.HasPrefix(prefix, "//") ||
 			checkPath(prefix, false) != nil {
 			prefix = ""
 		}

@@ -25,7 +25,8 @@ func TestOneBrokenInstanceOfThree(t *testing.T) {
 	var good, bad atomic.Int32
 	ok := func(w http.ResponseWriter, r *http.Request) { good.Add(1) }
 	broken := upstream(t, func(w http.ResponseWriter, r *http.Request) { bad.Add(1); w.WriteHeader(500) })
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Balance: gateway.RoundRobin, Upstreams: []string{upstream(t, ok), broken, upstream(t, ok)}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Balance: gateway.RoundRobin,
+		Upstreams: []string{upstream(t, ok), broken, upstream(t, ok)}}}})
 	failed := 0
 	for range 60 {
 		if do(t, "POST", url+"/a", "").StatusCode != 200 {
@@ -44,7 +45,8 @@ func TestAllOpen(t *testing.T) {
 		w.WriteHeader(int(status.Load()))
 		_, _ = io.WriteString(w, "theirs")
 	})
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{Failures: 2}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1,
+		Breaker: breaker.Config{Failures: 2}}}})
 	for range 5 { // 4xx never trips
 		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 404 || a.text != "theirs" {
 			t.Fatalf("%d %s", a.StatusCode, a.text)
@@ -136,7 +138,8 @@ func TestReplaysOfTheTransportCount(t *testing.T) {
 			}()
 		}
 	}()
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://" + l.Addr().String()}, Breaker: breaker.Config{Failures: -1}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a",
+		Upstreams: []string{"http://" + l.Addr().String()}, Breaker: breaker.Config{Failures: -1}}}})
 	for n := range 21 {
 		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 {
 			t.Fatalf("%d: %d", n, a.StatusCode)
@@ -163,7 +166,8 @@ func TestSickInstancesGetNothing(t *testing.T) {
 		}
 	})
 	fine := upstream(t, func(http.ResponseWriter, *http.Request) {})
-	gw, url := start(t, gateway.Config{HealthInterval: 5 * time.Millisecond, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{sick, fine}, Balance: gateway.RoundRobin}}})
+	gw, url := start(t, gateway.Config{HealthInterval: 5 * time.Millisecond,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{sick, fine}, Balance: gateway.RoundRobin}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error)
 	go func() { stopped <- gw.Run(ctx) }()
@@ -263,10 +267,12 @@ func TestReloadLetsGo(t *testing.T) {
 
 func TestRateLimit(t *testing.T) {
 	up := echoing(t)
-	_, url := start(t, gateway.Config{Auth: auth, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{up}, Public: []string{"/**"}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 2}},
-		{Prefix: "/b", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 1, BySubject: true}},
-	}})
+	_, url := start(t, gateway.Config{Auth: auth, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Routes: []gateway.Route{
+			{Prefix: "/a", Upstreams: []string{up}, Public: []string{"/**"}, RateLimit: &gateway.RateLimit{Rate: 0.01,
+				Burst: 2}},
+			{Prefix: "/b", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 1, BySubject: true}},
+		}})
 	for n, want := range []int{200, 200, 429} {
 		a := do(t, "GET", url+"/a", "", "X-Forwarded-For", "6.6.6.6, 10.0.0.1")
 		if a.StatusCode != want || want == 429 && a.Header.Get("Retry-After") != "100" {
@@ -280,7 +286,8 @@ func TestRateLimit(t *testing.T) {
 	for n, c := range []struct {
 		from string
 		want int
-	}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}} { // one network is one client
+		// one network is one client
+	}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}} {
 		if a := do(t, "GET", url+"/a", "", "X-Forwarded-For", c.from); a.StatusCode != c.want {
 			t.Fatalf("%d: %s is %d", n, c.from, a.StatusCode)
 		}
@@ -326,7 +333,9 @@ func TestMemoryLimiter(t *testing.T) {
 }
 
 func ExampleGateway() {
-	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "users: ", r.URL.Path) }))
+	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "users: ", r.URL.Path)
+	}))
 	defer users.Close()
 	gw, err := gateway.New(gateway.Config{
 		Anonymous: true,
@@ -348,20 +357,27 @@ func ExampleGateway() {
 
 // What a trusted proxy says of the outside goes on to the service and into the log; what anyone else says does not.
 func TestForwardedByTrustedProxies(t *testing.T) {
-	said := []string{"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Port", "8443", "X-Forwarded-Prefix", "/eu/", "X-Forwarded-Proto", "wss, http"}
+	said := []string{"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Port", "8443", "X-Forwarded-Prefix", "/eu/",
+		"X-Forwarded-Proto", "wss, http"}
 	for name, c := range map[string]struct {
 		trusted []netip.Prefix
 		said    []string
 		want    [3]string // port, prefix, proto
 		remote  string
 	}{
-		"trusted":   {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, said, [3]string{"8443", "/eu/a", "https"}, "remote=6.6.6.6 "},
-		"a list":    {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "443, 80"}, [3]string{"443", "/a", "http"}, "remote=127.0.0.1 "},
-		"no port":   {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "99999"}, [3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
-		"no path":   {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "//evil.example"}, [3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
-		"a climber": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "/a/../b"}, [3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
+		"trusted": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, said, [3]string{"8443", "/eu/a", "https"},
+			"remote=6.6.6.6 "},
+		"a list": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "443, 80"},
+			[3]string{"443", "/a", "http"}, "remote=127.0.0.1 "},
+		"no port": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "99999"},
+			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
+		"no path": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "//evil.example"},
+			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
+		"a climber": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "/a/../b"},
+			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
 		"untrusted": {nil, said, [3]string{"", "/a", "http"}, "remote=127.0.0.1:"},
-		"elsewhere": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, said, [3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
+		"elsewhere": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, said, [3]string{"", "/a", "http"},
+			"remote=127.0.0.1 "},
 	} {
 		log := &logs{}
 		_, url := start(t, gateway.Config{
@@ -369,10 +385,12 @@ func TestForwardedByTrustedProxies(t *testing.T) {
 			Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}, Public: []string{"/**"}}},
 		})
 		h := do(t, "GET", url+"/a/x", "", c.said...).echo(t).Header
-		if got := [3]string{h.Get("X-Forwarded-Port"), h.Get("X-Forwarded-Prefix"), h.Get("X-Forwarded-Proto")}; got != c.want {
+		if got := [3]string{h.Get("X-Forwarded-Port"), h.Get("X-Forwarded-Prefix"),
+			h.Get("X-Forwarded-Proto")}; got != c.want {
 			t.Errorf("%s: the service heard %q, want %q", name, got, c.want)
 		}
-		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(log.String()+" ", c.remote); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(log.String()+" ",
+			c.remote); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Errorf("%s: the log lacks %q: %s", name, c.remote, log)
 				break

@@ -45,7 +45,8 @@ func h2(method, path string, more ...string) []string {
 func malformedInputs() []malformed {
 	const head, chunk = "POST /a HTTP/1.1\r\nHost: x\r\n", "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 	trailer := func(name, trailer string) malformed {
-		return malformed{name: name, http1: head + "Trailer: " + trailer + "\r\n" + chunk + "\r\n", http2: h2("POST", "/a", "trailer", trailer), body: "a"}
+		return malformed{name: name, http1: head + "Trailer: " + trailer + "\r\n" + chunk + "\r\n",
+			http2: h2("POST", "/a", "trailer", trailer), body: "a"}
 	}
 	return []malformed{
 		trailer("a trailer with a space is declared", "a b"),
@@ -59,38 +60,58 @@ func malformedInputs() []malformed {
 			http2: h2("POST", "/a", "trailer", "x-a"), body: "a", trailers: []string{"x-a", "a\x01b"},
 		},
 		{name: "a trailer is a pseudo-header", http2: h2("POST", "/a"), body: "a", trailers: []string{":path", "/b"}},
-		{name: "a length and chunks", http1: head + "Content-Length: 5\r\n" + chunk + "\r\n", http2: h2("POST", "/a", "content-length", "1", "transfer-encoding", "chunked"), body: "a"},
-		{name: "two lengths", http1: head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", http2: h2("POST", "/a", "content-length", "1", "content-length", "2"), body: "ab"},
-		{name: "a length that is no number", http1: head + "Content-Length: +1\r\n\r\na", http2: h2("POST", "/a", "content-length", "+1")},
-		{name: "a body shorter than its length", http1: head + "Content-Length: 5\r\n\r\na", http2: h2("POST", "/a", "content-length", "5"), body: "a", half: true},
+		{name: "a length and chunks", http1: head + "Content-Length: 5\r\n" + chunk + "\r\n",
+			http2: h2("POST", "/a", "content-length", "1", "transfer-encoding", "chunked"), body: "a"},
+		{name: "two lengths", http1: head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+			http2: h2("POST", "/a", "content-length", "1", "content-length", "2"), body: "ab"},
+		{name: "a length that is no number", http1: head + "Content-Length: +1\r\n\r\na",
+			http2: h2("POST", "/a", "content-length", "+1")},
+		{name: "a body shorter than its length", http1: head + "Content-Length: 5\r\n\r\na",
+			http2: h2("POST", "/a", "content-length", "5"), body: "a", half: true},
 		{name: "a body longer than its length", http2: h2("POST", "/a", "content-length", "1"), body: "abc"},
 		{name: "a chunk without a length", http1: head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"},
 		{name: "a chunk that stops", http1: head + "Transfer-Encoding: chunked\r\n\r\n5\r\na", half: true},
-		{name: "an unknown transfer encoding", http1: head + "Transfer-Encoding: xchunked\r\n\r\n", http2: h2("POST", "/a", "transfer-encoding", "xchunked"), body: "a"},
+		{name: "an unknown transfer encoding", http1: head + "Transfer-Encoding: xchunked\r\n\r\n",
+			http2: h2("POST", "/a", "transfer-encoding", "xchunked"), body: "a"},
 		{name: "a method with a bracket", http1: "G{T /a HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("G{T", "/a")},
-		{name: "CONNECT", http1: "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", http2: []string{":method", "CONNECT", ":authority", "x:1"}},
+		{name: "CONNECT", http1: "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", http2: []string{":method", "CONNECT",
+			":authority", "x:1"}},
 		{name: "TRACE", http1: "TRACE /a HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("TRACE", "/a")},
 		{name: "a path with a space", http1: "GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("GET", "/a b")},
 		{name: "a path with an encoded NUL", http1: "GET /a/%00 HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("GET", "/a/%00")},
 		{name: "a path with dot segments", http1: "GET /a/../b HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("GET", "/a/../b")},
 		{name: "a path that is no path", http1: "GET a HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("GET", "a")},
 		{name: "no path", http2: []string{":method", "GET", ":scheme", "http", ":authority", "x"}},
-		{name: "a query with a broken escape", http1: "GET /a?b|c%zz HTTP/1.1\r\nHost: x\r\n\r\n", http2: h2("GET", "/a?b|c%zz")},
-		{name: "no Host", http1: "GET /a HTTP/1.1\r\n\r\n", http2: []string{":method", "GET", ":scheme", "http", ":path", "/a"}},
+		{name: "a query with a broken escape", http1: "GET /a?b|c%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+			http2: h2("GET", "/a?b|c%zz")},
+		{name: "no Host", http1: "GET /a HTTP/1.1\r\n\r\n", http2: []string{":method", "GET", ":scheme", "http", ":path",
+			"/a"}},
 		{name: "two Hosts", http1: "GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", http2: h2("GET", "/a", "host", "y")},
-		{name: "a Host with a space", http1: "GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", http2: []string{":method", "GET", ":scheme", "http", ":authority", "a b", ":path", "/a"}},
-		{name: "a header with a space in its name", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX A: b\r\n\r\n", http2: h2("GET", "/a", "x a", "b")},
+		{name: "a Host with a space", http1: "GET /a HTTP/1.1\r\nHost: a b\r\n\r\n", http2: []string{":method", "GET",
+			":scheme", "http", ":authority", "a b", ":path", "/a"}},
+		{name: "a header with a space in its name", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX A: b\r\n\r\n",
+			http2: h2("GET", "/a", "x a", "b")},
 		{name: "a header name in capitals", http2: h2("GET", "/a", "X-A", "b")},
-		{name: "a header with a control character", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: a\x01b\r\n\r\n", http2: h2("GET", "/a", "x-a", "a\x01b")},
+		{name: "a header with a control character", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: a\x01b\r\n\r\n",
+			http2: h2("GET", "/a", "x-a", "a\x01b")},
 		{name: "a folded header line", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: a\r\n b\r\n\r\n"},
-		{name: "a header of 40 KiB", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 40<<10) + "\r\n\r\n", http2: h2("GET", "/a", "x-a", strings.Repeat("a", 40<<10))},
-		{name: "a header of 200 KiB", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 200<<10) + "\r\n\r\n"},
-		{name: "Connection names a header", http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: X-A\r\nX-A: a\r\n\r\n", http2: h2("GET", "/a", "connection", "x-a")},
-		{name: "Upgrade to h2c", http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", http2: h2("GET", "/a", "upgrade", "h2c")},
-		{name: "Upgrade to a WebSocket, not allowed", http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", http2: h2("GET", "/a", "upgrade", "websocket")},
+		{name: "a header of 40 KiB", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 40<<10) + "\r\n\r\n",
+			http2: h2("GET", "/a", "x-a", strings.Repeat("a", 40<<10))},
+		{name: "a header of 200 KiB", http1: "GET /a HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("a", 200<<10) +
+			"\r\n\r\n"},
+		{name: "Connection names a header", http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: X-A\r\nX-A: a\r\n\r\n",
+			http2: h2("GET", "/a", "connection", "x-a")},
+		{name: "Upgrade to h2c",
+			http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: " +
+				"AAMAAABkAAQAAP__\r\n\r\n", http2: h2("GET", "/a", "upgrade", "h2c")},
+		{name: "Upgrade to a WebSocket, not allowed",
+			http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+			http2: h2("GET", "/a", "upgrade", "websocket")},
 		{name: "Connection: Upgrade alone", http1: "GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n"},
-		{name: "an unknown expectation", http1: head + "Expect: the worst\r\nContent-Length: 1\r\n\r\na", http2: h2("POST", "/a", "expect", "the worst"), body: "a"},
-		{name: "TE: chunked", http1: "GET /a HTTP/1.1\r\nHost: x\r\nTE: chunked\r\n\r\n", http2: h2("GET", "/a", "te", "chunked")},
+		{name: "an unknown expectation", http1: head + "Expect: the worst\r\nContent-Length: 1\r\n\r\na",
+			http2: h2("POST", "/a", "expect", "the worst"), body: "a"},
+		{name: "TE: chunked", http1: "GET /a HTTP/1.1\r\nHost: x\r\nTE: chunked\r\n\r\n",
+			http2: h2("GET", "/a", "te", "chunked")},
 		{name: "an unknown version", http1: "GET /a HTTP/3.0\r\nHost: x\r\n\r\n"},
 		{name: "no HTTP", http1: "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", half: true},
 	}
@@ -144,7 +165,8 @@ func sendHTTP2(t *testing.T, url string, m malformed) string {
 		rest := encode(fields)
 		first := rest[:min(len(rest), 16<<10)]
 		rest = rest[len(first):]
-		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndStream: end, EndHeaders: len(rest) == 0})
+		err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndStream: end,
+			EndHeaders: len(rest) == 0})
 		for err == nil && len(rest) > 0 {
 			part := rest[:min(len(rest), 16<<10)]
 			rest = rest[len(part):]
@@ -256,7 +278,8 @@ func malformedCell(t *testing.T, m malformed, client, up string, roots *x509.Cer
 		t.Errorf("%s, %s to %s: the next client got %s", m.name, client, up, a.Status)
 	}
 	counts, inFlight := gw.OnlyInstance()
-	for deadline := time.Now().Add(5 * time.Second); inFlight > 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); inFlight > 0 &&
+		time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		counts, inFlight = gw.OnlyInstance()
 	}
 	if counts.Failures > 0 {

@@ -52,13 +52,15 @@ func TestMiddlewareOfRoutes(t *testing.T) {
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 401 || a.Header.Get("X-Seen") != "" {
 		t.Errorf("without a token: got %s by %q, want no middleware", a.Status, a.Header.Get("X-Seen"))
 	}
-	if a := do(t, "GET", url+"/a", "", append(ana, "X-Stop", "Two")...); a.StatusCode != 418 || len(a.Header.Values("X-Seen")) != 2 {
+	if a := do(t, "GET", url+"/a", "", append(ana, "X-Stop", "Two")...); a.StatusCode != 418 ||
+		len(a.Header.Values("X-Seen")) != 2 {
 		t.Errorf("got %s, want what the middleware answered", a.Status)
 	}
 	if a := do(t, "GET", url+"/b", "", ana...); a.text != "subject-of-ana" || a.Header.Get("X-Seen") != "" {
 		t.Errorf("another route: got %q", a.text)
 	}
-	if a := do(t, "GET", url+"/dead", "", ana...); a.StatusCode != 502 || a.Header.Get("X-Wrapped") != "yes" || !strings.Contains(a.text, "bad-gateway") {
+	if a := do(t, "GET", url+"/dead", "", ana...); a.StatusCode != 502 || a.Header.Get("X-Wrapped") != "yes" ||
+		!strings.Contains(a.text, "bad-gateway") {
 		t.Errorf("a service that is down: got %s %s, wrapped %q", a.Status, a.text, a.Header.Get("X-Wrapped"))
 	}
 	err := gw.Reload([]gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Middleware: []string{"three"}}})
@@ -79,11 +81,14 @@ func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // CORS of a route takes the place of the gateway's, in preflights too.
 func TestCORSOfRoutes(t *testing.T) {
 	up := echoing(t)
-	_, url := start(t, gateway.Config{CORS: &gateway.CORS{Origins: []string{"https://all.example"}}, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{up}},
-		{Prefix: "/b", Upstreams: []string{up}, CORS: &gateway.CORS{Origins: []string{"https://b.example"}, Credentials: true}},
-		{Name: "b-put", Prefix: "/b", Methods: []string{"PUT"}, Upstreams: []string{up}, CORS: &gateway.CORS{Origins: []string{"https://put.example"}}},
-	}})
+	_, url := start(t, gateway.Config{CORS: &gateway.CORS{Origins: []string{"https://all.example"}},
+		Routes: []gateway.Route{
+			{Prefix: "/a", Upstreams: []string{up}},
+			{Prefix: "/b", Upstreams: []string{up}, CORS: &gateway.CORS{Origins: []string{"https://b.example"},
+				Credentials: true}},
+			{Name: "b-put", Prefix: "/b", Methods: []string{"PUT"}, Upstreams: []string{up},
+				CORS: &gateway.CORS{Origins: []string{"https://put.example"}}},
+		}})
 	for _, c := range []struct {
 		path, origin, method string
 		want                 string
@@ -117,7 +122,9 @@ func TestLimitsByHeaderAndKey(t *testing.T) {
 	up := echoing(t)
 	limit := func(l gateway.RateLimit) *gateway.RateLimit { l.Rate, l.Burst, l.Headers = 0.1, 2, true; return &l }
 	_, url := start(t, gateway.Config{
-		LimitKeys: map[string]func(*http.Request) string{"tenant": func(r *http.Request) string { return r.URL.Query().Get("tenant") }},
+		LimitKeys: map[string]func(*http.Request) string{"tenant": func(r *http.Request) string {
+			return r.URL.Query().Get("tenant")
+		}},
 		Routes: []gateway.Route{
 			{Prefix: "/header", Upstreams: []string{up}, RateLimit: limit(gateway.RateLimit{ByHeader: "X-API-Key"})},
 			{Prefix: "/key", Upstreams: []string{up}, RateLimit: limit(gateway.RateLimit{Key: "tenant"})},
@@ -130,10 +137,14 @@ func TestLimitsByHeaderAndKey(t *testing.T) {
 		want      int
 		limit     string
 	}{
-		{"/header", "a", 200, `"default";r=1;t=10`}, {"/header", "a", 200, `"default";r=0;t=20`}, {"/header", "a", 429, `"default";r=0;t=20`},
-		{"/header", "b", 200, `"default";r=1;t=10`}, {"/header", long, 200, `"default";r=1;t=10`}, {"/header", long + "x", 200, `"default";r=1;t=10`},
-		{"/header", "", 200, `"default";r=1;t=10`}, {"/header", "", 200, `"default";r=0;t=20`}, {"/header", "", 429, `"default";r=0;t=20`},
-		{"/key?tenant=a", "", 200, `"default";r=1;t=10`}, {"/key?tenant=a", "x", 200, `"default";r=0;t=20`}, {"/key?tenant=a", "y", 429, `"default";r=0;t=20`},
+		{"/header", "a", 200, `"default";r=1;t=10`}, {"/header", "a", 200, `"default";r=0;t=20`},
+		{"/header", "a", 429, `"default";r=0;t=20`},
+		{"/header", "b", 200, `"default";r=1;t=10`}, {"/header", long, 200, `"default";r=1;t=10`},
+		{"/header", long + "x", 200, `"default";r=1;t=10`},
+		{"/header", "", 200, `"default";r=1;t=10`}, {"/header", "", 200, `"default";r=0;t=20`},
+		{"/header", "", 429, `"default";r=0;t=20`},
+		{"/key?tenant=a", "", 200, `"default";r=1;t=10`}, {"/key?tenant=a", "x", 200, `"default";r=0;t=20`},
+		{"/key?tenant=a", "y", 429, `"default";r=0;t=20`},
 		{"/key?tenant=b", "", 200, `"default";r=1;t=10`}, {"/key", "", 200, `"default";r=1;t=10`},
 		{"/quiet", "", 200, ""},
 	} {
@@ -147,7 +158,8 @@ func TestLimitsByHeaderAndKey(t *testing.T) {
 			policy = ""
 		}
 		if a.StatusCode != c.want || a.Header.Get("RateLimit") != c.limit || a.Header.Get("RateLimit-Policy") != policy {
-			t.Errorf("%d: %s: got %s %q %q, want %d %q", n, c.path, a.Status, a.Header.Get("RateLimit"), a.Header.Get("RateLimit-Policy"), c.want, c.limit)
+			t.Errorf("%d: %s: got %s %q %q, want %d %q", n, c.path, a.Status, a.Header.Get("RateLimit"),
+				a.Header.Get("RateLimit-Policy"), c.want, c.limit)
 		}
 	}
 	if _, err := gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{

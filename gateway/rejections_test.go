@@ -70,18 +70,22 @@ func TestRefusalsAreTold(t *testing.T) {
 		}
 		for name, c := range map[string]struct{ request, status, want string }{
 			"a handler's": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "400", ""},
-			"ambiguous":   {"POST /hush HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400", "400 Bad Request: " + framedTwice},
-			"folded":      {"GET /hush HTTP/1.1\r\nHost: x\r\nA: b\r\n hush\r\n\r\n", "400", "400 Bad Request: a folded header line"},
-			"no host":     {"GET /hush HTTP/1.1\r\n\r\n", "400", "400 Bad Request: missing required Host header"},
-			"no request":  {"hush\r\n\r\n", "400", "400 Bad Request\n"},
-			"too large":   {"GET /hush HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("hush", 40<<10) + "\r\n\r\n", "431", "431 Request Header Fields Too Large"},
-			"coding":      {"POST /hush HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: hush\r\n\r\n", "501", "501 Not Implemented"},
+			"ambiguous": {"POST /hush HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400",
+				"400 Bad Request: " + framedTwice},
+			"folded": {"GET /hush HTTP/1.1\r\nHost: x\r\nA: b\r\n hush\r\n\r\n", "400",
+				"400 Bad Request: a folded header line"},
+			"no host":    {"GET /hush HTTP/1.1\r\n\r\n", "400", "400 Bad Request: missing required Host header"},
+			"no request": {"hush\r\n\r\n", "400", "400 Bad Request\n"},
+			"too large": {"GET /hush HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("hush", 40<<10) + "\r\n\r\n", "431",
+				"431 Request Header Fields Too Large"},
+			"coding": {"POST /hush HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: hush\r\n\r\n", "501", "501 Not Implemented"},
 		} {
 			if got := ask(c.request); got != c.status {
 				t.Errorf("%s: answered %q, want %s", name, got, c.status)
 			}
 			got := out.take()
-			if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Contains(got, "hush") || strings.Count(got, "\n") > 1 {
+			if c.want == "" && got != "" || !strings.Contains(got, c.want) || strings.Contains(got, "hush") ||
+				strings.Count(got, "\n") > 1 {
 				t.Errorf("%s: the log says %q, want %q", name, got, c.want)
 			}
 			time.Sleep(time.Second)

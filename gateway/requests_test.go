@@ -47,7 +47,8 @@ func TestAuthenticatorThatCannotTell(t *testing.T) {
 	} {
 		fail = c.err
 		a := do(t, "GET", url+"/a", "", "Authorization", "Bearer x")
-		if a.StatusCode != c.want || strings.Contains(a.text, "hush") || (c.want == 503) != (a.Header.Get("Retry-After") != "") ||
+		if a.StatusCode != c.want || strings.Contains(a.text, "hush") ||
+			(c.want == 503) != (a.Header.Get("Retry-After") != "") ||
 			(c.want == 401) != (a.Header.Get("WWW-Authenticate") != "") {
 			t.Errorf("%s: %d %v", name, a.StatusCode, a.Header)
 		}
@@ -69,7 +70,8 @@ func TestRetryPastABodyThatHangs(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	fine := upstream(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{hanging, fine}, Balance: gateway.RoundRobin, Breaker: breaker.Config{Failures: -1}}}})
+		{Prefix: "/a", Upstreams: []string{hanging, fine}, Balance: gateway.RoundRobin,
+			Breaker: breaker.Config{Failures: -1}}}})
 	for range 2 { // one of them meets the hanging one first
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		req, _ := http.NewRequestWithContext(ctx, "GET", url+"/a", nil)
@@ -101,7 +103,8 @@ func TestStatusThatIsNone(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://" + l.Addr().String()}}}})
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a",
+		Upstreams: []string{"http://" + l.Addr().String()}}}})
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 {
 		t.Errorf("%d %s", a.StatusCode, a.text)
 	}
@@ -119,7 +122,8 @@ func TestQueriesPassAsTheyAre(t *testing.T) {
 }
 
 func TestClaimsOfEveryType(t *testing.T) {
-	claims := map[string]any{"tenant": 12345678.0, "share": 0.25, "staff": true, "groups": []any{"a", "b"}, "none": nil, "name": "Ana"}
+	claims := map[string]any{"tenant": 12345678.0, "share": 0.25, "staff": true, "groups": []any{"a", "b"}, "none": nil,
+		"name": "Ana"}
 	names := map[string]string{}
 	for claim := range claims {
 		names[claim] = "X-Claim-" + claim
@@ -127,7 +131,8 @@ func TestClaimsOfEveryType(t *testing.T) {
 	_, url := start(t, gateway.Config{Auth: authFunc(func() (map[string]any, error) { return claims, nil }), Claims: names,
 		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}})
 	got := do(t, "GET", url+"/a", "", "Authorization", "Bearer x").echo(t).Header
-	for name, want := range map[string]string{"Tenant": "12345678", "Share": "0.25", "Staff": "true", "Groups": "%5B%22a%22%2C%22b%22%5D", "Name": "Ana"} {
+	for name, want := range map[string]string{"Tenant": "12345678", "Share": "0.25", "Staff": "true",
+		"Groups": "%5B%22a%22%2C%22b%22%5D", "Name": "Ana"} {
 		if v := got["X-Claim-"+name]; len(v) != 1 || v[0] != want {
 			t.Errorf("%s: %q, want %q", name, v, want)
 		}
@@ -146,8 +151,10 @@ func TestOtherSpellingsChooseNoOtherRoute(t *testing.T) {
 		{Prefix: "/caf%C3%A9", Upstreams: []string{up}},
 	}})
 	for path, want := range map[string]string{
-		"/users/admin/x": "403", "/users/7": "200", "/users/a;v=1": "200", "/users/a//b": "200", "/users/%61": "200", "/caf%C3%A9/x": "200", "/caf%c3%a9/x": "400",
-		"/users/%61dmin/x": "400", "/users//admin/x": "400", "/users/admin;v=1/x": "400", "//users/admin/x": "400", "/users/%2561dmin": "200",
+		"/users/admin/x": "403", "/users/7": "200", "/users/a;v=1": "200", "/users/a//b": "200", "/users/%61": "200",
+		"/caf%C3%A9/x": "200", "/caf%c3%a9/x": "400",
+		"/users/%61dmin/x": "400", "/users//admin/x": "400", "/users/admin;v=1/x": "400", "//users/admin/x": "400",
+		"/users/%2561dmin":          "200",
 		"/users/static/..;/admin/x": "400", "/users/static/..%3B/admin/x": "400", "/users/static/.;a=b/x": "400",
 	} {
 		text := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ana\r\nConnection: close\r\n\r\n")
@@ -163,8 +170,9 @@ func TestOtherSpellingsChooseNoOtherRoute(t *testing.T) {
 
 func TestFallbackThatStreamsAndPanics(t *testing.T) {
 	log := &logs{}
-	_, url := start(t, gateway.Config{Logger: slog.New(slog.NewTextHandler(log, nil)), Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}},
-		CORS: &gateway.CORS{Origins: []string{"https://shop.example"}},
+	_, url := start(t, gateway.Config{Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}},
+		CORS:   &gateway.CORS{Origins: []string{"https://shop.example"}},
 		Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/panic" {
 				panic(http.ErrAbortHandler)
@@ -173,7 +181,8 @@ func TestFallbackThatStreamsAndPanics(t *testing.T) {
 			_, _ = io.WriteString(w, "data: 1\n\n")
 		})})
 	a := do(t, "GET", url+"/events", "", "Origin", "https://shop.example")
-	if a.StatusCode != 200 || a.text != "data: 1\n\n" || a.Header.Get("X-Correlation-ID") == "" || a.Header.Get("Access-Control-Allow-Origin") == "" {
+	if a.StatusCode != 200 || a.text != "data: 1\n\n" || a.Header.Get("X-Correlation-ID") == "" ||
+		a.Header.Get("Access-Control-Allow-Origin") == "" {
 		t.Errorf("%d %q %v", a.StatusCode, a.text, a.Header)
 	}
 	if text := raw(t, url, "GET /panic HTTP/1.1\r\nHost: x\r\n\r\n"); text != "" {

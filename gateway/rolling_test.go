@@ -156,8 +156,10 @@ func TestRollingRestarts(t *testing.T) {
 				names.set("users.test", addresses...)
 				gw, url := start(t, gateway.Config{
 					HealthInterval: 100 * time.Millisecond,
-					Registries:     map[string]gateway.Registry{"dns": gateway.DNS{Resolver: names.resolver(), Interval: 500 * time.Millisecond}},
-					Routes:         []gateway.Route{{Prefix: "/a", Upstreams: []string{"dns+http://users.test:" + f.port}, PreserveHost: true}},
+					Registries: map[string]gateway.Registry{"dns": gateway.DNS{Resolver: names.resolver(),
+						Interval: 500 * time.Millisecond}},
+					Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"dns+http://users.test:" + f.port},
+						PreserveHost: true}},
 				})
 				run(t, gw)
 				sent, stop := f.load(url+"/a", 9)

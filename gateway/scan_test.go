@@ -22,48 +22,63 @@ var scans = map[string]string{
 	"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" + both: "/l !",
 	"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length:5 \r\n\r\nhello" + good: "/l /a",
 	// What looks like a head in a body is none.
-	fmt.Sprintf("POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(both), both) + good:                                              "/l /a",
-	fmt.Sprintf("POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%X;ext=\"a\" \r\n%s\r\n0\r\n\r\n", len(both), both) + both + good: "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n000\r\nTrailer-A: 1\r\nB: 2\r\n\r\n" + both:                       "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n0\r\nA: 1\r\n\r\n" + good:                                       "/c /a",
+	fmt.Sprintf("POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(both), both) +
+		good: "/l /a",
+	fmt.Sprintf("POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%X;ext=\"a\" \r\n%s\r\n0\r\n\r\n",
+		len(both), both) + both + good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n000\r\nTrailer-A: 1\r\nB: 2\r\n\r\n" +
+		both: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n0\r\nA: 1\r\n\r\n" + good: "/c /a",
 	// Lines that end in LF alone are lines to net/http.
 	"POST /b HTTP/1.1\nHost: x\nContent-Length: 3\nTransfer-Encoding: chunked\n\n0\r\n\r\n": "!",
 	"POST /l HTTP/1.1\nHost: x\nContent-Length: 5\n\nhello" + good:                          "/l /a",
 	"POST /l HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx\r\n\r\n" + both:              "/l !",
 	// What servers are known to read differently.
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding : chunked\r\n\r\nabc":                                   "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\nTransfer-Encoding: chunked\r\n\r\nabc":                                   "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding:\r\n chunked\r\n\r\nabc":                                "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n0\r\n\r\n":                                              "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nX: a\r\n Transfer-Encoding: chunked\r\n\r\n":                                                   "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 3\r\n\r\nabc":                                                              "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc":                                             "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc":                                             "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 3\r\n\r\nabc":                                                               "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc":                                                                 "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 0x3\r\n\r\nabc":                                                                "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3 3\r\n\r\nabc":                                                                "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\rX: 4\r\n\r\nabc":                                                            "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\nabc":                                                                    "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\nabc":                                               "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n":                                    "!",
-	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n":                                                  "!",
-	"POST /b HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":                                                   "!",
-	"POST /b HTTP/1.1 \r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":                                                  "!",
-	"GET /b HTTP/1.1\r\nHost: x\r\n\rX: y\r\n\r\n" + good:                                                                          "!",
-	"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n" + both:                                                                                      "* !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: " + strings.Repeat("t", 5000) + "\r\nU: \r\n" + good: "/c !",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding : chunked\r\n\r\nabc":    "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length : 3\r\nTransfer-Encoding: chunked\r\n\r\nabc":    "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding:\r\n chunked\r\n\r\nabc": "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n0\r\n\r\n":               "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nX: a\r\n Transfer-Encoding: chunked\r\n\r\n":                    "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 3\r\n\r\nabc":                               "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc":              "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc":              "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 3\r\n\r\nabc":                                "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc":                                  "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 0x3\r\n\r\nabc":                                 "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3 3\r\n\r\nabc":                                 "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\rX: 4\r\n\r\nabc":                             "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\nabc":                                     "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\nabc":                "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n":     "!",
+	"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n":                   "!",
+	"POST /b HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":                    "!",
+	"POST /b HTTP/1.1 \r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":                   "!",
+	"GET /b HTTP/1.1\r\nHost: x\r\n\rX: y\r\n\r\n" +
+		good: "!",
+	"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n" + both: "* !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: " + strings.Repeat("t", 5000) +
+		"\r\nU: \r\n" + good: "/c !",
 	// Bodies that are malformed end everything: what follows is no request.
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n" + good:                "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n" + good:                   "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n\r\n" + good:                             "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5 1\r\nhello\r\n0\r\n\r\n" + good:             "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n" + good:                            "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n" + good:             "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n" + good:                  "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: 1\n\n" + good:                         "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n" + good:                 "/c !",
-	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("e", 4000) + "\r\nx\r\n": "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5 1\r\nhello\r\n0\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000000\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: 1\n\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno colon\r\n\r\n" +
+		good: "/c !",
+	"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("e", 4000) +
+		"\r\nx\r\n": "/c !",
 }
 
 // scanned reads all of in through a scanner, in pieces of a size.
@@ -85,8 +100,8 @@ func (r *scanned) Read(p []byte) (int, error) {
 	return kept, nil
 }
 
-// serve reads requests as net/http's server does, and returns their targets and raw heads. It reads on after a malformed body:
-// so does net/http, for handlers that stream both ways.
+// serve reads requests as net/http's server does, and returns their targets and raw heads. It reads on after a
+// malformed body: so does net/http, for handlers that stream both ways.
 func serve(text string, from io.Reader) (targets []string, heads []string) {
 	counter := &counting{r: from}
 	r := bufio.NewReaderSize(counter, 4096)
@@ -112,7 +127,9 @@ func serve(text string, from io.Reader) (targets []string, heads []string) {
 		}
 		if err == nil {
 			for name, vv := range req.Header {
-				if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) }) {
+				if strings.ContainsFunc(name, func(c rune) bool {
+					return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
+				}) {
 					err = http.ErrNotSupported
 				}
 				for _, v := range vv {
@@ -172,7 +189,8 @@ func ambiguous(head string) bool {
 	return length+encoding > 1 || encoding > 0 && strings.HasSuffix(strings.TrimSpace(first), "1.0")
 }
 
-// FuzzScanner: whatever the client sends, net/http serves nothing ambiguous, and what is not ambiguous passes unchanged.
+// FuzzScanner: whatever the client sends, net/http serves nothing ambiguous, and what is not ambiguous passes
+// unchanged.
 func FuzzScanner(f *testing.F) {
 	for text := range scans {
 		f.Add(text, 7)

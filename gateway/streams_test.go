@@ -81,7 +81,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	a, b, c := serve("a"), serve("b"), serve("c")
 	sets := [][]gateway.Route{
 		{{Prefix: "/x", Upstreams: []string{a, c + "/c"}}, {Prefix: "/y", Upstreams: []string{b}}},
-		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}, MaxBody: 100}, {Prefix: "/x/z", Upstreams: []string{c}}},
+		{{Prefix: "/x", Upstreams: []string{a}}, {Prefix: "/y", Upstreams: []string{b}, MaxBody: 100},
+			{Prefix: "/x/z", Upstreams: []string{c}}},
 	}
 	gw, url := start(t, gateway.Config{Routes: sets[1]})
 	tr := &http.Transport{MaxIdleConnsPerHost: 64}
@@ -128,7 +129,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	g.Wait()
 	tr.CloseIdleConnections()
 	gw.CloseIdleConnections()
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > baseline+2; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > baseline+
+		2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), baseline)
 		}
@@ -171,16 +173,19 @@ func TestGRPCStreams(t *testing.T) {
 			}
 		}
 	}
-	srv.RegisterService(&grpc.ServiceDesc{ServiceName: "t.Service", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{desc}}, nil)
+	srv.RegisterService(&grpc.ServiceDesc{ServiceName: "t.Service", HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{desc}}, nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(srv.Stop)
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/t.Service", KeepPrefix: true, MaxBody: -1, Timeout: 50 * time.Millisecond,
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/t.Service", KeepPrefix: true, MaxBody: -1,
+		Timeout:   50 * time.Millisecond,
 		Upstreams: []string{"h2c://" + l.Addr().String()}}}})
-	conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(pass{})))
+	conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(pass{})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,10 +245,12 @@ func TestWebSocketThroughAllMiddleware(t *testing.T) {
 		}
 	})
 	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "edge", LogWriter: io.Discard}))
-	gw := gateway.Must(gateway.New(gateway.Config{Auth: auth, CORS: &gateway.CORS{Origins: []string{"https://shop.example"}}, Logger: tel.Logger,
+	gw := gateway.Must(gateway.New(gateway.Config{Auth: auth,
+		CORS: &gateway.CORS{Origins: []string{"https://shop.example"}}, Logger: tel.Logger,
 		TracerProvider: tel.TracerProvider, MeterProvider: tel.MeterProvider,
-		Routes: []gateway.Route{{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true, Roles: []string{"customer"}, RateLimit: &gateway.RateLimit{Rate: 100, BySubject: true},
-			Timeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond, MaxBody: 10}}}))
+		Routes: []gateway.Route{{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true, Roles: []string{"customer"},
+			RateLimit: &gateway.RateLimit{Rate: 100, BySubject: true},
+			Timeout:   50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond, MaxBody: 10}}}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -217,7 +217,8 @@ func clip(path string) string {
 }
 
 // end tells of a request that is over, or about to panic because its answer was cut.
-func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.Request, remote string, took time.Duration) {
+func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.Request, remote string,
+	took time.Duration) {
 	status := w.status
 	if status == 0 { // hijacked, or nothing was written: net/http sends 200
 		status = http.StatusOK

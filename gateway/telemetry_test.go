@@ -58,7 +58,8 @@ func TestSpans(t *testing.T) {
 	flaky := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
 	rec, tp := recorder(t)
 	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{flaky, echoing(t)}, Balance: gateway.RoundRobin, RetryBudget: -1, Breaker: breaker.Config{Failures: -1}}}})
+		{Prefix: "/a", Upstreams: []string{flaky, echoing(t)}, Balance: gateway.RoundRobin, RetryBudget: -1,
+			Breaker: breaker.Config{Failures: -1}}}})
 	var e echo
 	for range 2 { // one of them meets the flaky instance first
 		e = do(t, "GET", url+"/a/x?secret=1", "", "Traceparent", stranger).echo(t)
@@ -78,12 +79,14 @@ func TestSpans(t *testing.T) {
 		switch s.SpanKind() {
 		case trace.SpanKindServer:
 			server = s
-			if s.Name() != "GET /a" || s.Parent().SpanID().String() != stranger[36:52] || attr(s, "http.response.status_code").AsInt64() != 200 {
+			if s.Name() != "GET /a" || s.Parent().SpanID().String() != stranger[36:52] ||
+				attr(s, "http.response.status_code").AsInt64() != 200 {
 				t.Errorf("server: %s %v %v", s.Name(), s.Parent().SpanID(), s.Attributes())
 			}
 		case trace.SpanKindClient:
 			status := attr(s, "http.response.status_code").AsInt64()
-			if s.Name() != "GET" || attr(s, "server.address").AsString() != "127.0.0.1" || attr(s, "server.port").AsInt64() == 0 ||
+			if s.Name() != "GET" || attr(s, "server.address").AsString() != "127.0.0.1" ||
+				attr(s, "server.port").AsInt64() == 0 ||
 				(status == 503) != (s.Status().Code == codes.Error) {
 				t.Errorf("client: %s %v %v", s.Name(), s.Attributes(), s.Status())
 			}
@@ -93,22 +96,26 @@ func TestSpans(t *testing.T) {
 		}
 	}
 	last := slices.IndexFunc(spans, func(s sdktrace.ReadOnlySpan) bool {
-		return s.SpanKind() == trace.SpanKindClient && s.Parent().SpanID() == server.SpanContext().SpanID() && attr(s, "http.response.status_code").AsInt64() == 200
+		return s.SpanKind() == trace.SpanKindClient && s.Parent().SpanID() == server.SpanContext().SpanID() &&
+			attr(s, "http.response.status_code").AsInt64() == 200
 	})
 	if last < 0 || resent != 1 {
 		t.Fatalf("the last request has no attempt that succeeded, or %d were resent", resent)
 	}
-	if got := e.Header.Get("Traceparent"); got != "00-"+stranger[3:35]+"-"+spans[last].SpanContext().SpanID().String()+"-01" {
+	if got := e.Header.Get("Traceparent"); got != "00-"+stranger[3:35]+"-"+spans[last].SpanContext().SpanID().String()+
+		"-01" {
 		t.Errorf("the service was told %s", got)
 	}
 }
 
 func TestAttemptThatFailsHasASpan(t *testing.T) {
 	rec, tp := recorder(t)
-	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1, Attempts: 1}}})
+	_, url := start(t, gateway.Config{TracerProvider: tp,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1, Attempts: 1}}})
 	do(t, "GET", url+"/a", "")
 	s := ended(t, rec, 2)[0]
-	if s.SpanKind() != trace.SpanKindClient || s.Status().Code != codes.Error || attr(s, "error.type").AsString() != "_OTHER" {
+	if s.SpanKind() != trace.SpanKindClient || s.Status().Code != codes.Error ||
+		attr(s, "error.type").AsString() != "_OTHER" {
 		t.Fatalf("%s %v %v", s.SpanKind(), s.Status(), s.Attributes())
 	}
 }
@@ -123,7 +130,8 @@ func TestPublicEdge(t *testing.T) {
 	if s.Parent().IsValid() || len(s.Links()) != 1 || s.Links()[0].SpanContext.SpanID().String() != stranger[36:52] {
 		t.Errorf("parent %v, links %v", s.Parent(), s.Links())
 	}
-	if e.Header.Get("Baggage") != "" || e.Header.Get("Tracestate") != "" || strings.Contains(e.Header.Get("Traceparent"), stranger[3:35]) {
+	if e.Header.Get("Baggage") != "" || e.Header.Get("Tracestate") != "" || strings.Contains(e.Header.Get("Traceparent"),
+		stranger[3:35]) {
 		t.Errorf("the service was told %v", e.Header)
 	}
 	both := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
@@ -134,7 +142,8 @@ func TestPublicEdge(t *testing.T) {
 		}
 	}
 	_, url = start(t, gateway.Config{PublicEdge: true, Routes: routes}) // and without tracing
-	if e := do(t, "GET", url+"/a", "", "Traceparent", stranger, "Baggage", "admin=1").echo(t); e.Header.Get("Traceparent") != "" || e.Header.Get("Baggage") != "" {
+	if e := do(t, "GET", url+"/a", "", "Traceparent", stranger, "Baggage",
+		"admin=1").echo(t); e.Header.Get("Traceparent") != "" || e.Header.Get("Baggage") != "" {
 		t.Errorf("the service was told %v", e.Header)
 	}
 }
@@ -142,7 +151,8 @@ func TestPublicEdge(t *testing.T) {
 // Where middleware has made a span of the request, that is the request's, and what it did not believe stays unbelieved.
 func TestSpanOfMiddleware(t *testing.T) {
 	exporter := &keeping{}
-	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "edge", PublicEdge: true, SpanExporters: []sdktrace.SpanExporter{exporter}, LogWriter: io.Discard}))
+	tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "edge", PublicEdge: true,
+		SpanExporters: []sdktrace.SpanExporter{exporter}, LogWriter: io.Discard}))
 	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Logger: tel.Logger, TracerProvider: tel.TracerProvider,
 		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}}))
 	srv := httptest.NewServer(tel.Middleware(gw))
@@ -153,10 +163,12 @@ func TestSpanOfMiddleware(t *testing.T) {
 	if err := tel.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(exporter.names) != 2 || !slices.Contains(exporter.names, "server GET /a") || !slices.Contains(exporter.names, "client GET") {
+	if len(exporter.names) != 2 || !slices.Contains(exporter.names, "server GET /a") || !slices.Contains(exporter.names,
+		"client GET") {
 		t.Errorf("spans: %v", exporter.names)
 	}
-	if e.Header.Get("X-Correlation-Id") != "mine" || strings.Contains(e.Header.Get("Traceparent"), stranger[3:35]) || e.Header.Get("Traceparent") == "" {
+	if e.Header.Get("X-Correlation-Id") != "mine" || strings.Contains(e.Header.Get("Traceparent"), stranger[3:35]) ||
+		e.Header.Get("Traceparent") == "" {
 		t.Errorf("the service was told %v", e.Header)
 	}
 }
@@ -180,9 +192,11 @@ func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 		h   slog.Handler
 		out *logs
 	}{{slog.NewJSONHandler(&plain, nil), &plain}, {observability.NewLogHandler(&ours, observability.LogConfig{}), &ours}} {
-		_, url := start(t, gateway.Config{Logger: slog.New(c.h), Routes: []gateway.Route{{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1}}})
+		_, url := start(t, gateway.Config{Logger: slog.New(c.h),
+			Routes: []gateway.Route{{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1}}})
 		do(t, "GET", url+"/gone", "", "X-Correlation-Id", "mine-7")
-		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(c.out.String(), "gateway: request"); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(c.out.String(),
+			"gateway: request"); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("no line")
 			}
@@ -203,8 +217,11 @@ func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 func TestRequestTrailers(t *testing.T) {
 	for name, up := range map[string]string{"http": echoing(t), "h2c": echoingH2C(t)} {
 		_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
-		text := raw(t, url, "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum, X-User-ID, X_User_Id, Authorization, Missing\r\nConnection: close\r\n\r\n"+
-			"1\r\nx\r\n0\r\nChecksum: 7\r\nX-User-ID: root\r\nX_User_Id: root\r\nAuthorization: Bearer root\r\nUndeclared: 1\r\n\r\n")
+		text := raw(t, url,
+			"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum, X-User-ID, X_User_Id, "+
+				"Authorization, Missing\r\nConnection: close\r\n\r\n"+
+				"1\r\nx\r\n0\r\nChecksum: 7\r\nX-User-ID: root\r\nX_User_Id: root\r\nAuthorization: Bearer root\r\nUndeclared: "+
+				"1\r\n\r\n")
 		_, body, _ := strings.Cut(text, "\r\n\r\n")
 		var e echo
 		if err := json.NewDecoder(strings.NewReader(body[strings.Index(body, "{"):])).Decode(&e); err != nil {

@@ -80,11 +80,13 @@ func TestWebSocket(t *testing.T) {
 			}
 		}
 	})
-	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true, Timeout: 50 * time.Millisecond}}})
+	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{{Prefix: "/ws", Upstreams: []string{up},
+		Upgrade: true, Timeout: 50 * time.Millisecond}}})
 	if _, _, err := websocket.Dial(t.Context(), url+"/ws", nil); err == nil {
 		t.Fatal("without a token")
 	}
-	c, res, err := websocket.Dial(t.Context(), url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer ana"}}})
+	c, res, err := websocket.Dial(t.Context(), url+"/ws",
+		&websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer ana"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,8 @@ func TestGRPC(t *testing.T) {
 		{Name: "reflection", Prefix: "/grpc.reflection.v1.ServerReflection", Upstreams: up, KeepPrefix: true, MaxBody: -1},
 		{Name: "health", Prefix: "/grpc.health.v1.Health", Upstreams: up, KeepPrefix: true},
 	}})
-	conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(strings.TrimPrefix(url, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +133,8 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A status in a trailer, without a message.
-	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: "x"}); err == nil || !strings.Contains(err.Error(), "NotFound") {
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx,
+		&grpc_health_v1.HealthCheckRequest{Service: "x"}); err == nil || !strings.Contains(err.Error(), "NotFound") {
 		t.Fatalf("status: %v", err)
 	}
 	s, err := grpc_reflection_v1.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
@@ -160,9 +164,11 @@ func TestEarlyHintsCostNothing(t *testing.T) {
 		w.Header().Set("X-Correlation-Id", "theirs")
 		_, _ = io.WriteString(w, "ok")
 	})
-	_, url := start(t, gateway.Config{CORS: &gateway.CORS{Origins: []string{"https://shop.example"}}, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
+	_, url := start(t, gateway.Config{CORS: &gateway.CORS{Origins: []string{"https://shop.example"}},
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
 	hints := 0
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int,
+		h textproto.MIMEHeader) error {
 		if hints++; code != 103 || h.Get("Link") == "" || h.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%d %v", code, h)
 		}
@@ -184,18 +190,22 @@ func TestEarlyHintsCostNothing(t *testing.T) {
 }
 
 func TestCORS(t *testing.T) {
-	_, url := start(t, gateway.Config{Auth: auth, CORS: &gateway.CORS{Origins: []string{"https://shop.example"}, Credentials: true},
+	_, url := start(t, gateway.Config{Auth: auth, CORS: &gateway.CORS{Origins: []string{"https://shop.example"},
+		Credentials: true},
 		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}})
 	a := do(t, "OPTIONS", url+"/a", "", "Origin", "https://shop.example", "Access-Control-Request-Method", "PUT")
-	if a.StatusCode != 204 || !strings.Contains(a.Header.Get("Access-Control-Allow-Methods"), "PUT") || a.Header.Get("Access-Control-Allow-Origin") != "https://shop.example" {
+	if a.StatusCode != 204 || !strings.Contains(a.Header.Get("Access-Control-Allow-Methods"), "PUT") ||
+		a.Header.Get("Access-Control-Allow-Origin") != "https://shop.example" {
 		t.Errorf("preflight: %d %v", a.StatusCode, a.Header)
 	}
 	a = do(t, "OPTIONS", url+"/a", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "PUT")
-	if a.StatusCode != 204 || a.Header.Get("Access-Control-Allow-Origin") != "" || a.Header.Get("Access-Control-Allow-Methods") != "" {
+	if a.StatusCode != 204 || a.Header.Get("Access-Control-Allow-Origin") != "" ||
+		a.Header.Get("Access-Control-Allow-Methods") != "" {
 		t.Errorf("preflight of another: %d %v", a.StatusCode, a.Header)
 	}
 	a = do(t, "GET", url+"/a", "", "Origin", "https://shop.example")
-	if a.StatusCode != 401 || a.Header.Get("Access-Control-Allow-Origin") != "https://shop.example" || !strings.Contains(a.Header.Get("Vary"), "Origin") {
+	if a.StatusCode != 401 || a.Header.Get("Access-Control-Allow-Origin") != "https://shop.example" ||
+		!strings.Contains(a.Header.Get("Vary"), "Origin") {
 		t.Errorf("an error: %d %v", a.StatusCode, a.Header)
 	}
 }
@@ -245,8 +255,9 @@ func TestClientThatGoesAway(t *testing.T) {
 	})
 	var out logs
 	changes := make(chan breaker.StateChange, 1)
-	_, url := start(t, gateway.Config{Logger: slog.New(slog.NewTextHandler(&out, nil)), Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up},
-		Breaker: breaker.Config{Failures: 1, OnStateChange: func(c breaker.StateChange) { changes <- c }}}}})
+	_, url := start(t, gateway.Config{Logger: slog.New(slog.NewTextHandler(&out, nil)),
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up},
+			Breaker: breaker.Config{Failures: 1, OnStateChange: func(c breaker.StateChange) { changes <- c }}}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
 	req, _ := http.NewRequestWithContext(ctx, "GET", url+"/a", nil)
@@ -258,7 +269,8 @@ func TestClientThatGoesAway(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the service goes on")
 	}
-	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(out.String(), "status=499"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(out.String(),
+		"status=499"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no 499 in the log: %s", out.String())
 		}
@@ -284,15 +296,18 @@ func TestMergedDocumentsAndHealth(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	gw, url := start(t, gateway.Config{Auth: auth, PublicDocuments: true, Routes: []gateway.Route{
-		{Prefix: "/users", Upstreams: []string{up}}, {Prefix: "/others", Upstreams: []string{up, gone.URL}}, {Prefix: "/gone", Upstreams: []string{gone.URL}}}})
+		{Prefix: "/users", Upstreams: []string{up}}, {Prefix: "/others", Upstreams: []string{up, gone.URL}},
+		{Prefix: "/gone", Upstreams: []string{gone.URL}}}})
 	a := do(t, "GET", url+"/openapi.json", "")
-	for _, want := range []string{`"/users/{id}"`, `"/others/{id}"`, `"#/components/schemas/users_User"`, `"others_User":{"type":"object"}`, `"users_read"`} {
+	for _, want := range []string{`"/users/{id}"`, `"/others/{id}"`, `"#/components/schemas/users_User"`,
+		`"others_User":{"type":"object"}`, `"users_read"`} {
 		if !strings.Contains(a.text, want) {
 			t.Errorf("no %s in %s", want, a.text)
 		}
 	}
 	a = do(t, "GET", url+"/health/services", "")
-	for _, want := range []string{`"users":{"status":"up","status_code":200`, `"others":{"status":"degraded"`, `"gone":{"status":"down","latency_ms"`} {
+	for _, want := range []string{`"users":{"status":"up","status_code":200`, `"others":{"status":"degraded"`,
+		`"gone":{"status":"down","latency_ms"`} {
 		if !strings.Contains(a.text, want) {
 			t.Errorf("no %s in %s", want, a.text)
 		}

@@ -42,7 +42,8 @@ func issue(t *testing.T, dir, name string) (certFile, keyFile string) {
 		t.Fatal(err)
 	}
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: secret}} {
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der},
+		keyFile: {Type: "PRIVATE KEY", Bytes: secret}} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +67,8 @@ func TestTransportTLS(t *testing.T) {
 	defer srv.Close()
 	dir := t.TempDir()
 	ca := filepath.Join(dir, "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	certFile, keyFile := issue(t, dir, "first")
@@ -74,14 +76,17 @@ func TestTransportTLS(t *testing.T) {
 		return gateway.Route{Prefix: prefix, Upstreams: []string{srv.URL}, Transport: &tr, DialWait: -1}
 	}
 	gw, url := start(t, gateway.Config{Routes: []gateway.Route{
-		route("/h2", gateway.Transport{TLS: &gateway.TransportTLS{CAFile: ca, CertFile: certFile, KeyFile: keyFile, ServerName: "example.com"}}),
+		route("/h2", gateway.Transport{TLS: &gateway.TransportTLS{CAFile: ca, CertFile: certFile, KeyFile: keyFile,
+			ServerName: "example.com"}}),
 		route("/h1", gateway.Transport{HTTP1: true, TLS: &gateway.TransportTLS{CAFile: ca}}),
-		route("/once", gateway.Transport{MaxIdle: -1, HTTP1: true, TLS: &gateway.TransportTLS{CAFile: ca, CertFile: certFile, KeyFile: keyFile, ServerName: "example.com"}}),
+		route("/once", gateway.Transport{MaxIdle: -1, HTTP1: true, TLS: &gateway.TransportTLS{CAFile: ca, CertFile: certFile,
+			KeyFile: keyFile, ServerName: "example.com"}}),
 		route("/name", gateway.Transport{TLS: &gateway.TransportTLS{CAFile: ca, ServerName: "other.test"}}),
 		route("/none", gateway.Transport{}),
 	}})
 	for path, want := range map[string]string{
-		"/h2": "HTTP/2.0 first example.com", "/h1": "HTTP/1.1  ", "/once": "HTTP/1.1 first example.com", "/name": "502", "/none": "502",
+		"/h2": "HTTP/2.0 first example.com", "/h1": "HTTP/1.1  ", "/once": "HTTP/1.1 first example.com", "/name": "502",
+		"/none": "502",
 	} {
 		a := do(t, "GET", url+path, "")
 		if got := a.text; want == "502" && a.StatusCode != 502 || want != "502" && got != want {
@@ -98,7 +103,8 @@ func TestTransportTLS(t *testing.T) {
 	if a := do(t, "GET", url+"/once", ""); a.text != "HTTP/1.1 second example.com" {
 		t.Errorf("with a broken file: got %q, want the last certificate", a.text)
 	}
-	for _, broken := range []gateway.TransportTLS{{CAFile: "none"}, {CAFile: keyFile}, {CertFile: certFile, KeyFile: keyFile}} {
+	for _, broken := range []gateway.TransportTLS{{CAFile: "none"}, {CAFile: keyFile},
+		{CertFile: certFile, KeyFile: keyFile}} {
 		err := gw.Reload([]gateway.Route{route("/a", gateway.Transport{TLS: &broken})})
 		if err == nil || !strings.Contains(err.Error(), "transport: tls: ") {
 			t.Errorf("%+v: %v", broken, err)
@@ -114,7 +120,8 @@ func TestTransportPool(t *testing.T) {
 	}))
 	defer srv.Close()
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
-		{Prefix: "/kept", Upstreams: []string{srv.URL}}, {Prefix: "/none", Upstreams: []string{srv.URL}, Transport: &gateway.Transport{MaxIdle: -1}},
+		{Prefix: "/kept", Upstreams: []string{srv.URL}}, {Prefix: "/none", Upstreams: []string{srv.URL},
+			Transport: &gateway.Transport{MaxIdle: -1}},
 	}})
 	for path, want := range map[string]int{"/kept": 1, "/none": 5} {
 		clear(connections)
@@ -135,7 +142,8 @@ func TestPreserveHost(t *testing.T) {
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
 		{Prefix: "/kept", Upstreams: []string{up}, PreserveHost: true}, {Prefix: "/own", Upstreams: []string{up}},
 	}})
-	for path, want := range map[string]string{"/kept": "shop.example shop.example", "/own": strings.TrimPrefix(up, "http://") + " shop.example"} {
+	for path, want := range map[string]string{"/kept": "shop.example shop.example", "/own": strings.TrimPrefix(up,
+		"http://") + " shop.example"} {
 		text := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")
 		if !strings.Contains(text, want) {
 			t.Errorf("%s: %q, want %q", path, text, want)

@@ -68,7 +68,8 @@ func TestClientsNameNoUpstream(t *testing.T) {
 	for _, request := range []string{
 		"GET " + other + "/a/x HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n",
 		"GET /a//" + host + "/x HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n",
-		"GET /a/@" + host + "/x HTTP/1.1\r\nHost: " + host + "\r\nX-Forwarded-Host: " + host + "\r\nConnection: close\r\n\r\n",
+		"GET /a/@" + host + "/x HTTP/1.1\r\nHost: " + host + "\r\nX-Forwarded-Host: " + host +
+			"\r\nConnection: close\r\n\r\n",
 		"OPTIONS * HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n",
 	} {
 		raw(t, url, request)
@@ -98,7 +99,8 @@ func TestConnectOverHTTP2(t *testing.T) {
 // What concerns one connection passes in neither direction, nor in 1xx.
 func TestHopByHopHeaders(t *testing.T) {
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "X-Hop", "X-Correlation-Id"} {
+		for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "X-Hop",
+			"X-Correlation-Id"} {
 			if v := r.Header.Values(name); len(v) > 0 && name != "X-Correlation-Id" {
 				w.Header().Add("Arrived", name+"="+v[0])
 			}
@@ -119,13 +121,15 @@ func TestHopByHopHeaders(t *testing.T) {
 		}
 	}
 	hints := 0
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int,
+		h textproto.MIMEHeader) error {
 		hints++
 		check("103", http.Header(h))
 		return nil
 	}})
 	req, _ := http.NewRequestWithContext(ctx, "GET", url+"/a", nil)
-	for k, v := range map[string]string{"Connection": "X-Hop", "X-Hop": "1", "Keep-Alive": "5", "Proxy-Connection": "keep-alive", "Te": "gzip"} {
+	for k, v := range map[string]string{"Connection": "X-Hop", "X-Hop": "1", "Keep-Alive": "5",
+		"Proxy-Connection": "keep-alive", "Te": "gzip"} {
 		req.Header.Set(k, v)
 	}
 	res, err := http.DefaultClient.Do(req)
@@ -188,10 +192,12 @@ func TestBodiesAreProcessedOnce(t *testing.T) {
 }
 
 func TestSlowHeaders(t *testing.T) {
-	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}}))
+	gw := gateway.Must(gateway.New(gateway.Config{Anonymous: true,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}}))
 	defer gw.CloseIdleConnections()
 	srv := gateway.NewServer("", gw)
-	if srv.ReadHeaderTimeout <= 0 || srv.ReadHeaderTimeout > 30*time.Second || srv.MaxHeaderBytes > 1<<20 || srv.IdleTimeout <= 0 {
+	if srv.ReadHeaderTimeout <= 0 || srv.ReadHeaderTimeout > 30*time.Second || srv.MaxHeaderBytes > 1<<20 ||
+		srv.IdleTimeout <= 0 {
 		t.Fatalf("the limits: %v %d %v", srv.ReadHeaderTimeout, srv.MaxHeaderBytes, srv.IdleTimeout)
 	}
 	srv.ReadHeaderTimeout = 150 * time.Millisecond
@@ -284,7 +290,8 @@ func TestServicesAreLookedAtTogetherAndRemembered(t *testing.T) {
 		t.Fatalf("ten questions took %v and %d looks at six services", took, looks.Load())
 	}
 	all, err := gw.Services(t.Context())
-	if err != nil || len(all) != 6 || all["s3"].LatencyMS < 200 || all["s3"].StatusCode != 200 || all["s3"].Status != "up" {
+	if err != nil || len(all) != 6 || all["s3"].LatencyMS < 200 || all["s3"].StatusCode != 200 ||
+		all["s3"].Status != "up" {
 		t.Fatalf("%v %v", all, err)
 	}
 }

@@ -47,8 +47,8 @@ type Subscription struct {
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int
-	// Ephemeral gives this stream a queue of its own, which gets every event from now on, and is removed with the stream or,
-	// when its process dies, some minutes later. It has no dead letters: what is given up is logged and dropped.
+	// Ephemeral gives this stream a queue of its own, which gets every event from now on, and is removed with the stream
+	// or, when its process dies, some minutes later. It has no dead letters: what is given up is logged and dropped.
 	Ephemeral bool
 	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
 	// what is given back by then in its old place. All streams of a group agree on it.
@@ -61,15 +61,16 @@ type Subscription struct {
 // maxGroup leaves room for the names of the queues that a group has beside its own.
 const maxGroup = 200
 
-// Validate reports what keeps a subscription from being made on any broker, as an ErrInvalid: an empty or overlong group,
-// one whose name is that of another group's dead letters or retries (g.dead, g.retry.5s) or reserved by AMQP (amq.), and
-// malformed patterns. It is for adapters.
+// Validate reports what keeps a subscription from being made on any broker, as an ErrInvalid: an empty or overlong
+// group, one whose name is that of another group's dead letters or retries (g.dead, g.retry.5s) or reserved by AMQP
+// (amq.), and malformed patterns. It is for adapters.
 func (s Subscription) Validate() error {
 	switch {
 	case s.Group == "" || len(s.Group) > maxGroup:
 		return fmt.Errorf("%w: group %q: want 1 to %d bytes", ErrInvalid, s.Group, maxGroup)
 	case strings.HasSuffix(s.Group, ".dead"), strings.Contains(s.Group, ".retry."), strings.HasPrefix(s.Group, "amq."):
-		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken", ErrInvalid, s.Group)
+		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken",
+			ErrInvalid, s.Group)
 	}
 	for _, p := range s.Patterns {
 		if err := ValidPattern(p); err != nil {
@@ -100,8 +101,8 @@ type Delivery interface {
 	Unhandled() int
 	// Ack says that it is done with.
 	Ack(ctx context.Context) error
-	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts; with a
-	// reason that matches ErrNoHandler it counts as unhandled instead.
+	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts; with
+	// a reason that matches ErrNoHandler it counts as unhandled instead.
 	Retry(ctx context.Context, delay time.Duration, reason error) error
 	// DeadLetter puts it to the group's dead letters.
 	DeadLetter(ctx context.Context, reason error) error
@@ -120,8 +121,8 @@ type DeadLetter struct {
 	Origin string
 }
 
-// Deduplicator applies a message once. The inboxes implement it. A router calls it with the group's name, and with source and ID
-// of the event: events of two sources are two, whatever their IDs.
+// Deduplicator applies a message once. The inboxes implement it. A router calls it with the group's name, and with
+// source and ID of the event: events of two sources are two, whatever their IDs.
 type Deduplicator interface {
 	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup tells that it had
 	// been seen. When fn fails nothing is noted.

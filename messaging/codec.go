@@ -18,7 +18,8 @@ type Codec interface {
 	Decode(body []byte, into any) error
 }
 
-// WithCodec encodes the payload with c and sets its content type. Consumers need it in RouterConfig.Codecs. Default JSON.
+// WithCodec encodes the payload with c and sets its content type. Consumers need it in RouterConfig.Codecs. Default
+// JSON.
 func WithCodec(c Codec) Option {
 	return func(e *Envelope) { e.ContentType, e.codec = c.ContentType(), c }
 }
@@ -74,8 +75,8 @@ func newCodecs(list []Codec) (codecs, error) {
 	return c, nil
 }
 
-// decode reads a body by its content type: a configured codec's first; []byte and json.RawMessage as they are; JSON, which
-// is also what a body without a type, or with one of the two that say nothing about it, is taken for.
+// decode reads a body by its content type: a configured codec's first; []byte and json.RawMessage as they are; JSON,
+// which is also what a body without a type, or with one of the two that say nothing about it, is taken for.
 func (c codecs) decode(contentType string, body []byte, into any) error {
 	t := mediaType(contentType)
 	if codec := c[t]; codec != nil {

@@ -45,7 +45,9 @@ func TestContentTypeSelectsCodec(t *testing.T) {
 			return nil
 		}
 		g := w.r.Group("g", messaging.GroupConfig{})
-		messaging.Handle(g, "text", func(_ context.Context, m messaging.Message[string]) error { return note("text", m.Data, m.Envelope) })
+		messaging.Handle(g, "text", func(_ context.Context, m messaging.Message[string]) error {
+			return note("text", m.Data, m.Envelope)
+		})
 		messaging.Handle(g, "bytes", func(_ context.Context, m messaging.Message[[]byte]) error {
 			return note("bytes", string(m.Data), m.Envelope)
 		})
@@ -65,10 +67,12 @@ func TestContentTypeSelectsCodec(t *testing.T) {
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		if d := w.dead("g", 1)[0]; !strings.Contains(d.Reason, "application/x-protobuf") || !strings.Contains(d.Reason, messaging.ErrDecode.Error()) {
+		if d := w.dead("g", 1)[0]; !strings.Contains(d.Reason, "application/x-protobuf") ||
+			!strings.Contains(d.Reason, messaging.ErrDecode.Error()) {
 			t.Errorf("reason %q", d.Reason)
 		}
-		for what, opt := range map[string]messaging.Option{"no codec": messaging.WithContentType("application/x-protobuf"), "wrong type": messaging.WithCodec(upper{})} {
+		for what, opt := range map[string]messaging.Option{"no codec": messaging.WithContentType("application/x-protobuf"),
+			"wrong type": messaging.WithCodec(upper{})} {
 			if err := w.Publish(t.Context(), "text", 1, opt); !errors.Is(err, messaging.ErrInvalid) {
 				t.Errorf("publish with %s: %v, want ErrInvalid", what, err)
 			}
@@ -102,13 +106,17 @@ func TestStructuredCloudEvents(t *testing.T) {
 		structured := messaging.WithContentType("Application/CloudEvents+JSON; charset=UTF-8")
 		send := func(topic, event string) { w.publish(topic, []byte(event), structured) }
 		for range 2 { // the second is a duplicate by the event's own id
-			send("orders.created", `{"specversion":"1.0","id":"1","source":"/acme","type":"com.acme.order.created.v1","subject":"k",
+			send("orders.created",
+				`{"specversion":"1.0","id":"1","source":"/acme","type":"com.acme.order.created.v1","subject":"k",
 				"time":"2026-01-02T03:04:05+01:00","tenant":"blue","data":{"ID":"42"}}`)
 		}
-		send("other", `{"specversion":"1.0","id":"2","source":"/acme","type":"t","datacontenttype":"text/plain","data":"hello"}`)
-		send("other", `{"specversion":"1.0","id":"3","source":"/acme","type":"t","datacontenttype":"image/png","data_base64":"QUI="}`)
+		send("other",
+			`{"specversion":"1.0","id":"2","source":"/acme","type":"t","datacontenttype":"text/plain","data":"hello"}`)
+		send("other",
+			`{"specversion":"1.0","id":"3","source":"/acme","type":"t","datacontenttype":"image/png","data_base64":"QUI="}`)
 		send("orders.created", `{"specversion":"1.0","id":"4","source":"/acme","type":"t","data":{"ID":"fails"}}`)
-		for _, bad := range []string{`{`, `{"specversion":"1.0","id":"5"}`, `{"specversion":"1.0","id":5,"source":"a","type":"t"}`} {
+		for _, bad := range []string{`{`, `{"specversion":"1.0","id":"5"}`,
+			`{"specversion":"1.0","id":5,"source":"a","type":"t"}`} {
 			send("orders.created", bad)
 		}
 		w.sleep(time.Hour)
@@ -117,7 +125,8 @@ func TestStructuredCloudEvents(t *testing.T) {
 		}
 		m := got[0]
 		if m.Data.ID != "42" || m.ID != "1" || m.Source != "/acme" || m.Key != "k" || m.Type != "orders.created" ||
-			m.Header("CloudEvents_Type") != "com.acme.order.created.v1" || m.Header("Tenant") != "blue" || m.ContentType != "application/json" ||
+			m.Header("CloudEvents_Type") != "com.acme.order.created.v1" || m.Header("Tenant") != "blue" ||
+			m.ContentType != "application/json" ||
 			!m.Time.Equal(time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC)) {
 			t.Errorf("got %+v", m)
 		}
@@ -148,7 +157,8 @@ func TestGroupTimeoutAndMiddleware(t *testing.T) {
 	}
 	in(t, messaging.RouterConfig{Middleware: []messaging.Middleware{named("router")}}, func(w *world) {
 		t := w.t
-		slow := w.r.Group("slow", messaging.GroupConfig{Timeout: 3 * time.Second, Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(time.Second)},
+		slow := w.r.Group("slow", messaging.GroupConfig{Timeout: 3 * time.Second, Retry: messaging.Retry{Attempts: 2,
+			Backoff: messaging.Constant(time.Second)},
 			Middleware: []messaging.Middleware{named("a"), named("b")}})
 		var took []time.Duration
 		messaging.HandleRaw(slow, "t", func(ctx context.Context, _ messaging.Message[[]byte]) error {
@@ -157,13 +167,14 @@ func TestGroupTimeoutAndMiddleware(t *testing.T) {
 			took = append(took, time.Since(start))
 			return ctx.Err()
 		})
-		messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "t", func(ctx context.Context, _ messaging.Message[[]byte]) error {
-			_, bounded := ctx.Deadline()
-			if bounded {
-				t.Error("another group has a deadline")
-			}
-			return nil
-		})
+		messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "t",
+			func(ctx context.Context, _ messaging.Message[[]byte]) error {
+				_, bounded := ctx.Deadline()
+				if bounded {
+					t.Error("another group has a deadline")
+				}
+				return nil
+			})
 		select {
 		case <-w.r.Running():
 			t.Error("it runs before Run")

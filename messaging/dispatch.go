@@ -94,8 +94,8 @@ func (c *consumer) receive() error {
 	}
 }
 
-// work handles what comes by a lane until it is closed. A handler may end its goroutine (runtime.Goexit): another one goes on
-// with the next message.
+// work handles what comes by a lane until it is closed. A handler may end its goroutine (runtime.Goexit): another one
+// goes on with the next message.
 func (c *consumer) work(lane <-chan Delivery) {
 	for {
 		closed := make(chan bool, 1)

@@ -96,7 +96,10 @@ func TestDrainGivesUp(t *testing.T) {
 	in(t, messaging.RouterConfig{DrainTimeout: -1}, func(w *world) {
 		t := w.t
 		g := w.r.Group("g", messaging.GroupConfig{})
-		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { time.Sleep(time.Hour); return nil })
+		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error {
+			time.Sleep(time.Hour)
+			return nil
+		})
 		w.start()
 		w.publish("a", 1, messaging.WithID("x"))
 		synctest.Wait()

@@ -98,8 +98,8 @@ type retryAfterError struct {
 func (e retryAfterError) Error() string { return e.err.Error() }
 func (e retryAfterError) Unwrap() error { return e.err }
 
-// RetryAfter says when to try again, in place of the group's backoff. The attempt counts. Over RabbitMQ the pause is rounded
-// up to a step, at most by half of it or a day, and longer ones than 28 days are made of several.
+// RetryAfter says when to try again, in place of the group's backoff. The attempt counts. Over RabbitMQ the pause is
+// rounded up to a step, at most by half of it or a day, and longer ones than 28 days are made of several.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		return nil

@@ -56,6 +56,7 @@ func ExampleRouter() {
 
 // Topics match AMQP's patterns.
 func ExampleMatch() {
-	fmt.Println(messaging.Match("orders.*", "orders.created"), messaging.Match("orders.*", "orders.created.v2"), messaging.Match("orders.#", "orders.created.v2"))
+	fmt.Println(messaging.Match("orders.*", "orders.created"), messaging.Match("orders.*", "orders.created.v2"),
+		messaging.Match("orders.#", "orders.created.v2"))
 	// Output: true false true
 }

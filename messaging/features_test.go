@@ -14,7 +14,8 @@ func TestSubscriptionsThatABrokerDoesNotSupport(t *testing.T) {
 		"one active consumer": {Group: "g", SingleActive: true},
 		"a queue of its own":  {Group: "g", Ephemeral: true},
 	} {
-		if err := s.Supported(messaging.Features{Unroutable: true, Delays: true, AnyHash: true}); !errors.Is(err, messaging.ErrUnsupported) {
+		if err := s.Supported(messaging.Features{Unroutable: true, Delays: true, AnyHash: true}); !errors.Is(err,
+			messaging.ErrUnsupported) {
 			t.Errorf("%s: %v, want ErrUnsupported", name, err)
 		}
 		if err := s.Supported(messaging.Features{Replay: true, SingleActive: true, Ephemeral: true}); err != nil {

@@ -45,15 +45,18 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add("orders.created", "id", "src", "key", "x-name", "value")
 	f.Add("a.*", "", "", "", "", "\x00")
 	f.Fuzz(func(t *testing.T, topic, id, source, key, name, value string) {
-		e, err := messaging.Envelope{Type: topic, ID: id, Key: key, Headers: map[string]string{name: value}}.Fill(t.Context(), source, nil)
+		e, err := messaging.Envelope{Type: topic, ID: id, Key: key, Headers: map[string]string{name: value}}.Fill(t.Context(),
+			source, nil)
 		if err != nil {
 			if !errors.Is(err, messaging.ErrInvalid) {
 				t.Fatal(err)
 			}
 			return
 		}
-		if e.ID == "" || e.Type != topic || len(topic) > messaging.MaxName || len(e.ID) > messaging.MaxName || len(name) > messaging.MaxName ||
-			len(key)+len(name)+len(value) > messaging.MaxHeaders || e.Headers[strings.ToLower(name)] != value || e.Time.IsZero() {
+		if e.ID == "" || e.Type != topic || len(topic) > messaging.MaxName || len(e.ID) > messaging.MaxName ||
+			len(name) > messaging.MaxName ||
+			len(key)+len(name)+len(value) > messaging.MaxHeaders || e.Headers[strings.ToLower(name)] != value ||
+			e.Time.IsZero() {
 			t.Fatalf("accepted %+v", e)
 		}
 	})

@@ -108,9 +108,11 @@ func WithHeader(name, value string) Option {
 	}
 }
 
-// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is) or as WithCodec
-// says, a new id, the time, and what propagator (nil: trace context and correlation id) takes from ctx as headers.
-func NewEnvelope(ctx context.Context, source string, propagator propagation.TextMapPropagator, topic string, payload any, opts ...Option) (Envelope, error) {
+// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is) or as
+// WithCodec says, a new id, the time, and what propagator (nil: trace context and correlation id) takes from ctx as
+// headers.
+func NewEnvelope(ctx context.Context, source string, propagator propagation.TextMapPropagator, topic string,
+	payload any, opts ...Option) (Envelope, error) {
 	e := Envelope{Type: topic, Source: source}
 	for _, o := range opts {
 		o(&e)

@@ -34,7 +34,8 @@ func TestEnvelope(t *testing.T) {
 		"no UTF-8": {"s", "a\xff", 1}, "NUL": {"s", "a\x00", 1}, "a source of no text": {"\xff", "a", 1},
 		"too long": {"s", strings.Repeat("a", 256), 1}, "not JSON": {"s", "a", func() {}},
 	} {
-		if _, err := messaging.NewEnvelope(t.Context(), bad.source, nil, bad.topic, bad.payload); !errors.Is(err, messaging.ErrInvalid) {
+		if _, err := messaging.NewEnvelope(t.Context(), bad.source, nil, bad.topic, bad.payload); !errors.Is(err,
+			messaging.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

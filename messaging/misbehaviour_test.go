@@ -25,7 +25,8 @@ func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) 
 	panic("ouch")
 }
 
-// Whatever a handler or a Deduplicator does to its goroutine is a failed attempt, and the group goes on with the next message.
+// Whatever a handler or a Deduplicator does to its goroutine is a failed attempt, and the group goes on with the next
+// message.
 func TestPanicIsARetry(t *testing.T) {
 	for name, c := range map[string]struct {
 		dedup   messaging.Deduplicator
@@ -43,7 +44,11 @@ func TestPanicIsARetry(t *testing.T) {
 				g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}, Dedup: c.dedup})
 				messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { c.handler(); return nil })
 				ok := 0
-				messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "a", func(context.Context, messaging.Message[[]byte]) error { ok++; return nil })
+				messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "a",
+					func(context.Context, messaging.Message[[]byte]) error {
+						ok++
+						return nil
+					})
 				w.start()
 				for range 2 {
 					w.publish("a", 1)
@@ -68,7 +73,8 @@ func TestSeriesAreFew(t *testing.T) {
 	in(t, messaging.RouterConfig{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))}, func(w *world) {
 		g := w.r.Group("g", messaging.GroupConfig{})
 		messaging.HandleRaw(g, "users.*", func(context.Context, messaging.Message[[]byte]) error { return nil })
-		s, err := w.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"#"}}) // more than it handles
+		// more than it handles
+		s, err := w.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"#"}})
 		if err != nil || s.Close() != nil {
 			t.Fatal(err)
 		}

@@ -22,16 +22,18 @@ type Producer struct {
 	options    []trace.SpanStartOption
 }
 
-// NewProducer makes a Producer of a broker's kind, such as "rabbitmq", whose events have that source when they name none.
-// A nil provider is the global one, a nil propagator trace context and correlation id.
-func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagator, scope, system, source string) Producer {
+// NewProducer makes a Producer of a broker's kind, such as "rabbitmq", whose events have that source when they name
+// none. A nil provider is the global one, a nil propagator trace context and correlation id.
+func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagator, scope, system,
+	source string) Producer {
 	if tp == nil {
 		tp = otel.GetTracerProvider()
 	}
 	if propagator == nil {
 		propagator = correlation.DefaultPropagator()
 	}
-	return Producer{tp.Tracer(scope), propagator, system, source, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
+	return Producer{tp.Tracer(scope), propagator, system, source,
+		[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
 }
 
 // New makes an event as NewEnvelope does, and begins its span. The span is to be ended with End.
@@ -41,8 +43,8 @@ func (p Producer) New(ctx context.Context, topic string, payload any, opts ...Op
 	return e, p.about(span, e), err
 }
 
-// Fill is Envelope.Fill, and begins a span unless the event carries a trace already: whoever gave it that one, such as an
-// outbox's relay, has made the span.
+// Fill is Envelope.Fill, and begins a span unless the event carries a trace already: whoever gave it that one, such as
+// an outbox's relay, has made the span.
 func (p Producer) Fill(ctx context.Context, e Envelope) (Envelope, trace.Span, error) {
 	span := trace.SpanFromContext(context.Background()) // does nothing
 	if !p.traced(e) {
@@ -53,7 +55,8 @@ func (p Producer) Fill(ctx context.Context, e Envelope) (Envelope, trace.Span, e
 }
 
 func (p Producer) traced(e Envelope) bool {
-	return len(e.Headers) > 0 && trace.SpanContextFromContext(p.propagator.Extract(context.Background(), Headers(e.Headers))).IsValid()
+	return len(e.Headers) > 0 && trace.SpanContextFromContext(p.propagator.Extract(context.Background(),
+		Headers(e.Headers))).IsValid()
 }
 
 func (p Producer) start(ctx context.Context, topic string) (context.Context, trace.Span) {
@@ -62,7 +65,8 @@ func (p Producer) start(ctx context.Context, topic string) (context.Context, tra
 
 func (p Producer) about(span trace.Span, e Envelope) trace.Span {
 	if span.IsRecording() {
-		span.SetAttributes(attribute.String("messaging.system", p.system), attribute.String("messaging.operation.type", "send"),
+		span.SetAttributes(attribute.String("messaging.system", p.system), attribute.String("messaging.operation.type",
+			"send"),
 			attribute.String("messaging.destination.name", e.Type), attribute.String("messaging.message.id", e.ID))
 	}
 	return span

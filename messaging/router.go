@@ -88,7 +88,8 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
-	r := &Router{sub: sub, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), names: map[string]bool{}, running: make(chan struct{})}
+	r := &Router{sub: sub, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), names: map[string]bool{},
+		running: make(chan struct{})}
 	var err error
 	if r.codecs, err = newCodecs(cfg.Codecs); err != nil {
 		return nil, err
@@ -96,7 +97,8 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	m := cfg.MeterProvider.Meter(scope)
 	var err1, err2 error
 	r.meters.handled, err1 = m.Int64Counter("sillar.messaging.handled", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages handled, by group, topic (the handler's pattern) and outcome (ack, retry, dead, requeue, duplicate)."))
+		metric.WithDescription("Messages handled, by group, topic (the handler's pattern) and outcome (ack, retry, dead, "+
+			"requeue, duplicate)."))
 	r.meters.duration, err2 = m.Float64Histogram("sillar.messaging.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time that a handler took for one attempt."),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
@@ -131,15 +133,15 @@ type GroupConfig struct {
 	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
 	// place. Default false.
 	Ordered bool
-	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets the
-	// events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.
+	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets
+	// the events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.
 	Ephemeral bool
-	// SingleActive has one process of all that run the group handle its messages at a time: with Ordered the order of a key
-	// holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does not
-	// grow with their number. A group's queue keeps what it was made with. Default false.
+	// SingleActive has one process of all that run the group handle its messages at a time: with Ordered the order of a
+	// key holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does
+	// not grow with their number. A group's queue keeps what it was made with. Default false.
 	SingleActive bool
-	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the handler
-	// returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
+	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the
+	// handler returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
 	Timeout time.Duration
 	// Middleware wraps the handlers of the group, the first outermost, inside RouterConfig.Middleware.
 	Middleware []Middleware
@@ -216,8 +218,8 @@ func HandleRaw(g *Group, pattern string, h HandlerFunc) {
 	g.exact[pattern] = h
 }
 
-// Handle handles a pattern's messages with bodies decoded into T, by their content type: JSON, or what RouterConfig.Codecs
-// has. A body that does not decode becomes a dead letter at once.
+// Handle handles a pattern's messages with bodies decoded into T, by their content type: JSON, or what
+// RouterConfig.Codecs has. A body that does not decode becomes a dead letter at once.
 func Handle[T any](g *Group, pattern string, h func(ctx context.Context, m Message[T]) error) {
 	HandleRaw(g, pattern, func(ctx context.Context, raw Message[[]byte]) error {
 		m := Message[T]{Envelope: raw.Envelope, Attempt: raw.Attempt}
@@ -261,8 +263,8 @@ func (g *Group) subscription() Subscription {
 	return s
 }
 
-// Running returns a channel that is closed when all groups have their queues and consume: what is published then reaches
-// them.
+// Running returns a channel that is closed when all groups have their queues and consume: what is published then
+// reaches them.
 func (r *Router) Running() <-chan struct{} { return r.running }
 
 // Run subscribes all groups and handles their messages until ctx ends; then it drains and returns nil. It returns an

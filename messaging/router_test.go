@@ -128,7 +128,8 @@ func TestRetryPausesThenDeadLetter(t *testing.T) {
 		t := w.t
 		var at []time.Duration
 		begin := time.Now()
-		g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 3, Backoff: messaging.Constant(10 * time.Second)}})
+		g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 3,
+			Backoff: messaging.Constant(10 * time.Second)}})
 		messaging.HandleRaw(g, "a", func(_ context.Context, m messaging.Message[[]byte]) error {
 			at = append(at, time.Since(begin))
 			if m.Attempt != len(at) {
@@ -178,7 +179,8 @@ func TestAttemptsWithoutLimit(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		n := 0
-		g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(time.Second)}})
+		g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: -1,
+			Backoff: messaging.Constant(time.Second)}})
 		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error {
 			if n++; n < 50 {
 				return errBoom
@@ -195,11 +197,13 @@ func TestAttemptsWithoutLimit(t *testing.T) {
 	})
 }
 
-// What no attempt can mend becomes a dead letter at the first: a body that does not decode, and, with one attempt, a topic without a handler.
+// What no attempt can mend becomes a dead letter at the first: a body that does not decode, and, with one attempt, a
+// topic without a handler.
 func TestPoison(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
-		s, err := w.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"stale.binding"}, Prefetch: 1})
+		s, err := w.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"stale.binding"},
+			Prefetch: 1})
 		if err != nil || s.Close() != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +214,8 @@ func TestPoison(t *testing.T) {
 		w.publish("stale.binding", order{"1"})
 		synctest.Wait()
 		d := w.dead("g", 2)
-		if string(d[0].Body) != "{not json" || !strings.Contains(d[0].Reason, messaging.ErrDecode.Error()) || d[0].Attempts != 1 {
+		if string(d[0].Body) != "{not json" || !strings.Contains(d[0].Reason, messaging.ErrDecode.Error()) ||
+			d[0].Attempts != 1 {
 			t.Fatalf("undecodable: %+v", d[0])
 		}
 		if !strings.Contains(d[1].Reason, messaging.ErrNoHandler.Error()) {
@@ -324,7 +329,8 @@ func TestDedup(t *testing.T) {
 			t.Fatalf("the handler ran %d times, want 3", n)
 		}
 		// The id of an event is unique within its source.
-		err := w.PublishBatch(t.Context(), []messaging.Envelope{{Type: "a", ID: "x", Source: "another"}, {Type: "a", ID: "x", Source: "another"}})
+		err := w.PublishBatch(t.Context(), []messaging.Envelope{{Type: "a", ID: "x", Source: "another"},
+			{Type: "a", ID: "x", Source: "another"}})
 		w.sleep(time.Hour)
 		if err != nil || n != 4 {
 			t.Fatalf("the handler ran %d times, want 4 after the event of another source, %v", n, err)
@@ -344,7 +350,10 @@ func TestMiddlewareOrder(t *testing.T) {
 		}
 	}
 	in(t, messaging.RouterConfig{Middleware: []messaging.Middleware{mw("outer"), mw("inner")}}, func(w *world) {
-		messaging.HandleRaw(w.r.Group("g", messaging.GroupConfig{}), "a", func(context.Context, messaging.Message[[]byte]) error { return nil })
+		messaging.HandleRaw(w.r.Group("g", messaging.GroupConfig{}), "a",
+			func(context.Context, messaging.Message[[]byte]) error {
+				return nil
+			})
 		w.start()
 		w.publish("a", 1)
 		synctest.Wait()
@@ -392,7 +401,10 @@ func TestRollingDeployHandlesEachMessageOfANewTopic(t *testing.T) {
 		g := next.Group("g", messaging.GroupConfig{Concurrency: 4})
 		handled := make(chan int, n)
 		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { return nil })
-		messaging.HandleRaw(g, "b", func(_ context.Context, m messaging.Message[[]byte]) error { handled <- m.Attempt; return nil })
+		messaging.HandleRaw(g, "b", func(_ context.Context, m messaging.Message[[]byte]) error {
+			handled <- m.Attempt
+			return nil
+		})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- next.Run(ctx) }()
@@ -417,8 +429,8 @@ func TestRollingDeployHandlesEachMessageOfANewTopic(t *testing.T) {
 	})
 }
 
-// Of a group with a single active process one handles all messages; when it is shut down with messages on their way, the
-// other one goes on in order.
+// Of a group with a single active process one handles all messages; when it is shut down with messages on their way,
+// the other one goes on in order.
 func TestSingleActiveProcess(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
@@ -466,7 +478,8 @@ func TestEphemeralGroup(t *testing.T) {
 		t := w.t
 		var n atomic.Int32
 		handle := func(r *messaging.Router) {
-			g := r.Group("cache", messaging.GroupConfig{Ephemeral: true, Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(time.Second)}})
+			g := r.Group("cache", messaging.GroupConfig{Ephemeral: true, Retry: messaging.Retry{Attempts: 2,
+				Backoff: messaging.Constant(time.Second)}})
 			messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { n.Add(1); return errBoom })
 		}
 		handle(w.r)

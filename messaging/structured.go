@@ -12,8 +12,8 @@ const (
 	batchType      = "application/cloudevents-batch+json"
 )
 
-// unwrapped is a delivery of a CloudEvent in structured mode, whose attributes are in its body. Dead letters and retries keep it
-// as it came.
+// unwrapped is a delivery of a CloudEvent in structured mode, whose attributes are in its body. Dead letters and
+// retries keep it as it came.
 type unwrapped struct {
 	Delivery
 	e   Envelope
@@ -36,8 +36,8 @@ func unwrap(d Delivery) Delivery {
 	return d
 }
 
-// fromStructured reads the event from the body of an envelope. The topic stays what the message was routed by; a type that
-// differs from it is in the header cloudevents_type. Extensions become headers.
+// fromStructured reads the event from the body of an envelope. The topic stays what the message was routed by; a type
+// that differs from it is in the header cloudevents_type. Extensions become headers.
 func fromStructured(e Envelope) (Envelope, error) {
 	var attributes map[string]json.RawMessage
 	if err := json.Unmarshal(e.Body, &attributes); err != nil {
@@ -67,7 +67,8 @@ func fromStructured(e Envelope) (Envelope, error) {
 		}
 	}
 	if version != "1.0" || event.ID == "" || event.Source == "" || own == "" {
-		return e, fmt.Errorf("a CloudEvent: want specversion 1.0, id, source and type; got %q, %q, %q, %q", version, event.ID, event.Source, own)
+		return e, fmt.Errorf("a CloudEvent: want specversion 1.0, id, source and type; got %q, %q, %q, %q", version, event.ID,
+			event.Source, own)
 	}
 	if own != event.Type {
 		headers["cloudevents_type"] = own

@@ -36,8 +36,10 @@ func contestants(t testing.TB) (ours, theirs http.Handler) {
 	dur := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "d"}, []string{"method", "code"})
 	inflight := prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"})
 	reg.MustRegister(count, dur, inflight)
-	return tel.Middleware(mux), otelhttp.NewHandler(promhttp.InstrumentHandlerInFlight(inflight, promhttp.InstrumentHandlerDuration(dur, promhttp.InstrumentHandlerCounter(count, plain))),
-		"s", otelhttp.WithTracerProvider(tracenoop.NewTracerProvider()), otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()))
+	return tel.Middleware(mux), otelhttp.NewHandler(promhttp.InstrumentHandlerInFlight(inflight,
+		promhttp.InstrumentHandlerDuration(dur, promhttp.InstrumentHandlerCounter(count, plain))),
+		"s", otelhttp.WithTracerProvider(tracenoop.NewTracerProvider()),
+		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()))
 }
 
 // TestMiddlewareAllocs holds the middleware to a third of its peers' allocations.

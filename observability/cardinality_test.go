@@ -12,8 +12,8 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-// Thousands of paths, methods and hosts, through nested muxes and middleware that copies the request, make as many series
-// as the program has routes.
+// Thousands of paths, methods and hosts, through nested muxes and middleware that copies the request, make as many
+// series as the program has routes.
 func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	tel, _ := newTel(t, func(c *observability.Config) {
 		c.LogWriter = io.Discard
@@ -81,7 +81,8 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 			}
 		}
 	}
-	for endpoint, n := range map[string]float64{"/api/users/{user}/items/{item}": 10000, "/api/users/{user}": 2000, "/hosted": 1} {
+	for endpoint, n := range map[string]float64{"/api/users/{user}/items/{item}": 10000, "/api/users/{user}": 2000,
+		"/hosted": 1} {
 		if endpoints[endpoint] != n {
 			t.Errorf("%s counts %v, want %v", endpoint, endpoints[endpoint], n)
 		}

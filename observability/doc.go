@@ -13,9 +13,9 @@
 // Spans go where Config.SpanExporters says; package otlp makes them from the environment. Package health answers
 // probes and takes the service down in order. Package grpcotel is the same for gRPC.
 //
-// Routes are named by Mux. A plain http.ServeMux works too, by Routes where something in between copies the request, such
-// as http.TimeoutHandler. Handlers of other routers, such as chi and gorilla/mux, call SetRoute. AddLogAttrs adds fields to
-// the access log. Config.Registerer may be prometheus.DefaultRegisterer.
+// Routes are named by Mux. A plain http.ServeMux works too, by Routes where something in between copies the request,
+// such as http.TimeoutHandler. Handlers of other routers, such as chi and gorilla/mux, call SetRoute. AddLogAttrs adds
+// fields to the access log. Config.Registerer may be prometheus.DefaultRegisterer.
 //
 // # Guarantees
 //
@@ -33,7 +33,7 @@
 // # What it does not do
 //
 // It collects no logs and sends none over OTLP: lines go to a writer, and an agent such as the OpenTelemetry Collector
-// reads them there, so that a crash loses none of them. It has no dashboards; docs/telemetry.md lists all that the library
-// reports, with queries. With a plain http.ServeMux and without Routes, the endpoint is the innermost pattern whose mux saw
-// the middleware's own request: http.StripPrefix and middleware that copies the request hide it.
+// reads them there, so that a crash loses none of them. It has no dashboards; docs/telemetry.md lists all that the
+// library reports, with queries. With a plain http.ServeMux and without Routes, the endpoint is the innermost pattern
+// whose mux saw the middleware's own request: http.StripPrefix and middleware that copies the request hide it.
 package observability

@@ -52,19 +52,22 @@ func runService([]string) error {
 	_ = os.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "65536") // a batch larger than this is not accepted
 	_ = os.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "65536")
 	ctx := context.Background()
-	tel := observability.Must(observability.New(ctx, observability.Config{Service: "orders", LogWriter: io.Discard, SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16}))
+	tel := observability.Must(observability.New(ctx, observability.Config{Service: "orders", LogWriter: io.Discard,
+		SpanExporters: []sdktrace.SpanExporter{printing{}}, QueueSize: 1 << 16}))
 	broker := memory.Must(memory.New(memory.Config{Source: "orders", Logger: tel.Logger}))
-	router, err := messaging.NewRouter(broker, messaging.RouterConfig{Logger: tel.Logger, TracerProvider: tel.TracerProvider})
+	router, err := messaging.NewRouter(broker, messaging.RouterConfig{Logger: tel.Logger,
+		TracerProvider: tel.TracerProvider})
 	if err != nil {
 		return err
 	}
 	var begun, finished atomic.Int64
-	messaging.Handle(router.Group("slow", messaging.GroupConfig{Concurrency: 4}), "order.placed", func(context.Context, messaging.Message[int]) error {
-		begun.Add(1)
-		time.Sleep(30 * time.Millisecond)
-		finished.Add(1)
-		return nil
-	})
+	messaging.Handle(router.Group("slow", messaging.GroupConfig{Concurrency: 4}), "order.placed",
+		func(context.Context, messaging.Message[int]) error {
+			begun.Add(1)
+			time.Sleep(30 * time.Millisecond)
+			finished.Add(1)
+			return nil
+		})
 	h := health.Must(health.New(health.Config{}))
 	mux := tel.Mux()
 	h.Register(mux)
@@ -111,8 +114,8 @@ func pid(t *testing.T, p *killtest.Process) int {
 	return n
 }
 
-// A service is told to end while clients ask it: it is unready at once and serves on, no request fails, handlers finish,
-// and the spans of all that come out last.
+// A service is told to end while clients ask it: it is unready at once and serves on, no request fails, handlers
+// finish, and the spans of all that come out last.
 func TestDrainUnderLoad(t *testing.T) {
 	p := killtest.Start(t, "service")
 	id, url := pid(t, p), "http://"+strings.TrimPrefix(p.Line(t, "address "), "address ")

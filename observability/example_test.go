@@ -20,9 +20,10 @@ func Example() {
 	defer tel.Shutdown(context.Background())
 	mux := tel.Mux()
 	mux.HandleFunc("GET /orders/{id}", func(w http.ResponseWriter, r *http.Request) {
-		order, err := observability.TrackDependency(r.Context(), "mongodb", "get_order", func(context.Context) (string, error) {
-			return "order " + r.PathValue("id"), nil
-		})
+		order, err := observability.TrackDependency(r.Context(), "mongodb", "get_order",
+			func(context.Context) (string, error) {
+				return "order " + r.PathValue("id"), nil
+			})
 		if err != nil {
 			http.Error(w, "no", http.StatusInternalServerError)
 			return

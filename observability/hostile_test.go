@@ -26,8 +26,8 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-// What clients send beside the path stands in no log line and no span, whatever becomes of the request, and a Secret does
-// not leave by a span or a panic either.
+// What clients send beside the path stands in no log line and no span, whatever becomes of the request, and a Secret
+// does not leave by a span or a panic either.
 func TestSecretsOfRequestsStayInside(t *testing.T) {
 	const hush = "hunter2-hush"
 	spans := tracetest.NewInMemoryExporter()
@@ -65,10 +65,11 @@ func TestSecretsOfRequestsStayInside(t *testing.T) {
 	}
 }
 
-// Whatever With and WithGroup did, in whatever order and by whatever names, a line is one JSON object whose fixed fields
-// stand at its root, once, with the context's ids.
+// Whatever With and WithGroup did, in whatever order and by whatever names, a line is one JSON object whose fixed
+// fields stand at its root, once, with the context's ids.
 func TestIDsInEveryOrder(t *testing.T) {
-	names := []string{"a", "level", "msg", "message", "trace_id", "span_id", "correlation_id", "service", "timestamp", "source", "", "é\n\"", "time"}
+	names := []string{"a", "level", "msg", "message", "trace_id", "span_id", "correlation_id", "service", "timestamp",
+		"source", "", "é\n\"", "time"}
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.SampledFrom(names)
 		var buf bytes.Buffer
@@ -80,7 +81,8 @@ func TestIDsInEveryOrder(t *testing.T) {
 				log = log.With(name.Draw(t, "name"), "evil", slog.Group(name.Draw(t, "inner"), name.Draw(t, "key"), "evil"))
 			}
 		}
-		log.InfoContext(traced(), "hello", name.Draw(t, "name"), "evil", slog.Group(name.Draw(t, "inner"), name.Draw(t, "key"), "evil"))
+		log.InfoContext(traced(), "hello", name.Draw(t, "name"), "evil", slog.Group(name.Draw(t, "inner"),
+			name.Draw(t, "key"), "evil"))
 		dec := json.NewDecoder(bytes.NewReader(buf.Bytes()))
 		if _, err := dec.Token(); err != nil {
 			t.Fatal(err)
@@ -102,8 +104,10 @@ func TestIDsInEveryOrder(t *testing.T) {
 		if _, err := dec.Token(); err != nil || strings.Count(buf.String(), "\n") != 1 {
 			t.Fatalf("not one object on one line: %v: %s", err, buf.String())
 		}
-		for k, v := range map[string]string{"level": `"INFO"`, "message": `"hello"`, "service": `"orders"`, "correlation_id": `"c-1"`,
-			"trace_id": `"01000000000000000000000000000000"`, "span_id": `"0200000000000000"`, "timestamp": root["timestamp"], "source": root["source"]} {
+		for k, v := range map[string]string{"level": `"INFO"`, "message": `"hello"`, "service": `"orders"`,
+			"correlation_id": `"c-1"`,
+			"trace_id":       `"01000000000000000000000000000000"`, "span_id": `"0200000000000000"`,
+			"timestamp": root["timestamp"], "source": root["source"]} {
 			if seen[k] != 1 || root[k] != v || v == `"evil"` {
 				t.Fatalf("%s is %s, %d times: %s", k, root[k], seen[k], buf.String())
 			}
@@ -154,7 +158,8 @@ func TestErrorsOfTheSDKAreLoggedOnce(t *testing.T) {
 func TestPushgateway(t *testing.T) {
 	var families map[string]*dto.MetricFamily
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPut || r.URL.Path != "/metrics/job@base64/bmlnaHRseS9qb2I" && r.URL.Path != "/metrics/job@base64/bmlnaHRseS9qb2I=" {
+		if r.Method != http.MethodPut || r.URL.Path != "/metrics/job@base64/bmlnaHRseS9qb2I" &&
+			r.URL.Path != "/metrics/job@base64/bmlnaHRseS9qb2I=" {
 			http.Error(w, "no such group", http.StatusBadRequest)
 			t.Errorf("%s %s", r.Method, r.URL.Path)
 			return
@@ -174,7 +179,9 @@ func TestPushgateway(t *testing.T) {
 	}))
 	defer srv.Close()
 	tel, _ := newTel(t, func(c *observability.Config) { c.Service = "nightly/job" })
-	_, err := observability.TrackOperation(tel.With(t.Context()), "close_books", func(context.Context) (int, error) { return 0, errors.New("no") })
+	_, err := observability.TrackOperation(tel.With(t.Context()), "close_books", func(context.Context) (int, error) {
+		return 0, errors.New("no")
+	})
 	if err == nil {
 		t.Error("the error is gone")
 	}

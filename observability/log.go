@@ -22,8 +22,8 @@ type LogConfig struct {
 	Service string
 	// Level is the least level that is logged. Default Info.
 	Level slog.Leveler
-	// Text writes key=value lines, as slog.TextHandler does, with the fields of the JSON lines. For terminals: a line takes
-	// a few microseconds and allocations. Default JSON.
+	// Text writes key=value lines, as slog.TextHandler does, with the fields of the JSON lines. For terminals: a line
+	// takes a few microseconds and allocations. Default JSON.
 	Text bool
 	// ReplaceAttr changes, renames or removes attributes, as that of slog.HandlerOptions. It sees the fixed fields too,
 	// under their names and with nil groups. With it a line takes a few microseconds and allocations. Default none.

@@ -42,18 +42,22 @@ func TestSlogtest(t *testing.T) {
 
 func traced() context.Context {
 	ctx := observability.WithCorrelationID(context.Background(), "c-1")
-	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1},
+		SpanID: trace.SpanID{2}}))
 }
 
 func TestIDsAtTheRootOnce(t *testing.T) {
 	var buf bytes.Buffer
 	log := slog.New(observability.NewLogHandler(&buf, observability.LogConfig{Service: "orders"}))
 	for name, l := range map[string]*slog.Logger{
-		"plain": log, "with": log.With("a", 1), "group": log.WithGroup("g"), "group with": log.WithGroup("g").With("a", 1).WithGroup("h"),
-		"shadow": log.With("trace_id", "evil", "level", "evil", "service", "evil"), "shadow in group": log.WithGroup("trace_id").With("trace_id", "inner"),
+		"plain": log, "with": log.With("a", 1), "group": log.WithGroup("g"), "group with": log.WithGroup("g").With("a",
+			1).WithGroup("h"),
+		"shadow":          log.With("trace_id", "evil", "level", "evil", "service", "evil"),
+		"shadow in group": log.WithGroup("trace_id").With("trace_id", "inner"),
 	} {
 		buf.Reset()
-		l.InfoContext(traced(), "hello\n\"x\"\u2028", "msg", "evil", "correlation_id", "evil", slog.Group("", slog.String("span_id", "evil")), slog.Group("level", slog.Int("x", 1)))
+		l.InfoContext(traced(), "hello\n\"x\"\u2028", "msg", "evil", "correlation_id", "evil",
+			slog.Group("", slog.String("span_id", "evil")), slog.Group("level", slog.Int("x", 1)))
 		dec := json.NewDecoder(&buf)
 		seen := map[string]int{}
 		if _, err := dec.Token(); err != nil {
@@ -92,7 +96,8 @@ func (bad) MarshalJSON() ([]byte, error) { panic("no") }
 func TestLogSurvivesOddValues(t *testing.T) {
 	var buf bytes.Buffer
 	log := slog.New(observability.NewLogHandler(&buf, observability.LogConfig{}))
-	log.Info("\xff\x00", "bad", bad{}, "chan", make(chan int), "nil", nil, "err", errors.New("e"), "f", 1.5, "typed nil", (*bytes.Buffer)(nil), "k\n", "v")
+	log.Info("\xff\x00", "bad", bad{}, "chan", make(chan int), "nil", nil, "err", errors.New("e"), "f", 1.5, "typed nil",
+		(*bytes.Buffer)(nil), "k\n", "v")
 	if !json.Valid(buf.Bytes()) {
 		t.Errorf("not JSON: %s", buf.Bytes())
 	}
@@ -155,7 +160,8 @@ func TestSecretNeverPrints(t *testing.T) {
 		buf.Write(data)
 		log.Info("x", "v", v, slog.Group("g", slog.Any("v", v)))
 	}
-	for _, kv := range []attribute.KeyValue{attribute.Stringer("k", s), attribute.String("k", fmt.Sprint(o)), attribute.StringSlice("k", []string{s.String()})} {
+	for _, kv := range []attribute.KeyValue{attribute.Stringer("k", s), attribute.String("k", fmt.Sprint(o)),
+		attribute.StringSlice("k", []string{s.String()})} {
 		fmt.Fprint(&buf, kv.Value.String())
 	}
 	if out := buf.String(); strings.Contains(out, hush) || strings.Contains(out, fmt.Sprintf("%x", hush)) {
@@ -182,21 +188,29 @@ func TestAttributesWithOneName(t *testing.T) {
 		log  func(*slog.Logger)
 		want string
 	}{
-		"with, record":      {func(l *slog.Logger) { l.With("a", 1, "b", 2).Info("m", "a", 3) }, `,"b":2,"a":3}`},
-		"record":            {func(l *slog.Logger) { l.Info("m", "a", 1, "a", 22, "b", 3, "a", 4) }, `,"b":3,"a":4}`},
-		"with twice":        {func(l *slog.Logger) { l.With("a", 1).With("a", 2).Info("m") }, `,"a":2}`},
-		"same length":       {func(l *slog.Logger) { l.With("a", 1).With("a", 2).With("b", 1).Info("m", "b", 3) }, `,"a":2,"b":3}`},
-		"in a group":        {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "b", 2, "a", 3)) }, `,"g":{"b":2,"a":3}}`},
-		"group, only one":   {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "a", 2)) }, `,"g":{"a":2}}`},
-		"opened group":      {func(l *slog.Logger) { l.WithGroup("g").With("a", 1, "c", 0).Info("m", "a", 2) }, `,"g":{"c":0,"a":2}}`},
-		"other objects":     {func(l *slog.Logger) { l.With("a", 1).WithGroup("g").Info("m", "a", 2) }, `,"a":1,"g":{"a":2}}`},
-		"group over value":  {func(l *slog.Logger) { l.With("g", 1, "a", 1).WithGroup("g").Info("m", "a", 2) }, `,"a":1,"g":{"a":2}}`},
-		"group over with":   {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").With("a", 1).Info("m", "a", 2) }, `,"g":{"a":2}}`},
-		"empty group":       {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").Info("m") }, `,"g":1}`},
-		"value over group":  {func(l *slog.Logger) { l.With(slog.Group("g", "a", 1)).Info("m", "g", 2) }, `,"g":2}`},
-		"inlined":           {func(l *slog.Logger) { l.Info("m", "a", 1, slog.Group("", "a", 2)) }, `,"a":2}`},
-		"renamed":           {func(l *slog.Logger) { l.Info("m", "level_", 1, "level", 2) }, `,"level_":2}`},
-		"first of an inner": {func(l *slog.Logger) { l.WithGroup("g").With("a", 1).With("b", 2).Info("m", "a", "x", "b", 3) }, `,"g":{"a":"x","b":3}}`},
+		"with, record": {func(l *slog.Logger) { l.With("a", 1, "b", 2).Info("m", "a", 3) }, `,"b":2,"a":3}`},
+		"record":       {func(l *slog.Logger) { l.Info("m", "a", 1, "a", 22, "b", 3, "a", 4) }, `,"b":3,"a":4}`},
+		"with twice":   {func(l *slog.Logger) { l.With("a", 1).With("a", 2).Info("m") }, `,"a":2}`},
+		"same length": {func(l *slog.Logger) { l.With("a", 1).With("a", 2).With("b", 1).Info("m", "b", 3) },
+			`,"a":2,"b":3}`},
+		"in a group": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "b", 2, "a", 3)) },
+			`,"g":{"b":2,"a":3}}`},
+		"group, only one": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "a", 2)) }, `,"g":{"a":2}}`},
+		"opened group": {func(l *slog.Logger) { l.WithGroup("g").With("a", 1, "c", 0).Info("m", "a", 2) },
+			`,"g":{"c":0,"a":2}}`},
+		"other objects": {func(l *slog.Logger) { l.With("a", 1).WithGroup("g").Info("m", "a", 2) },
+			`,"a":1,"g":{"a":2}}`},
+		"group over value": {func(l *slog.Logger) { l.With("g", 1, "a", 1).WithGroup("g").Info("m", "a", 2) },
+			`,"a":1,"g":{"a":2}}`},
+		"group over with": {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").With("a", 1).Info("m", "a", 2) },
+			`,"g":{"a":2}}`},
+		"empty group":      {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").Info("m") }, `,"g":1}`},
+		"value over group": {func(l *slog.Logger) { l.With(slog.Group("g", "a", 1)).Info("m", "g", 2) }, `,"g":2}`},
+		"inlined":          {func(l *slog.Logger) { l.Info("m", "a", 1, slog.Group("", "a", 2)) }, `,"a":2}`},
+		"renamed":          {func(l *slog.Logger) { l.Info("m", "level_", 1, "level", 2) }, `,"level_":2}`},
+		"first of an inner": {func(l *slog.Logger) {
+			l.WithGroup("g").With("a", 1).With("b", 2).Info("m", "a", "x", "b", 3)
+		}, `,"g":{"a":"x","b":3}}`},
 		"more than 16": {func(l *slog.Logger) {
 			for range 20 {
 				l = l.With("a", 1, "b", 2)

@@ -91,7 +91,8 @@ func TestReplaceAttrHandlerPassesSlogtest(t *testing.T) {
 	var out bytes.Buffer
 	slogtest.Run(t, func(*testing.T) slog.Handler {
 		out.Reset()
-		return observability.NewLogHandler(&out, observability.LogConfig{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		return observability.NewLogHandler(&out, observability.LogConfig{ReplaceAttr: func(_ []string,
+			a slog.Attr) slog.Attr {
 			switch a.Key { // as slogtest wants them
 			case "timestamp":
 				a.Key = slog.TimeKey

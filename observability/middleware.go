@@ -63,8 +63,8 @@ const statusAborted = 499
 const maxPath = 512
 
 // Middleware gives each request its correlation id, span, metrics and access log, and turns a panic into a 500. The
-// context of the request carries t. Inside another Middleware of the same Telemetry it only calls next, so that a request
-// counts once.
+// context of the request carries t. Inside another Middleware of the same Telemetry it only calls next, so that a
+// request counts once.
 func (t *Telemetry) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if q := requestFrom(r.Context()); q != nil && q.tel == t {

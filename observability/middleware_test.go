@@ -125,7 +125,8 @@ func TestPanicIsA500Everywhere(t *testing.T) {
 	}
 	body, _ := io.ReadAll(res.Body)
 	_ = res.Body.Close()
-	if res.StatusCode != 500 || res.Header.Get("Content-Type") != "application/problem+json" || res.Header.Get("Content-Encoding") != "" || strings.Contains(string(body), "kaboom") {
+	if res.StatusCode != 500 || res.Header.Get("Content-Type") != "application/problem+json" ||
+		res.Header.Get("Content-Encoding") != "" || strings.Contains(string(body), "kaboom") {
 		t.Errorf("answer: %d %v %s", res.StatusCode, res.Header, body)
 	}
 	if !strings.Contains(string(body), res.Header.Get("X-Correlation-ID")) {
@@ -154,7 +155,8 @@ func TestPanicIsA500Everywhere(t *testing.T) {
 		t.Errorf("in progress: %q", v)
 	}
 	all := log.all(t)
-	if len(all) != 3 || all[0]["status"] != 500.0 || all[0]["level"] != "ERROR" || all[0]["panic"] != "kaboom" || !strings.Contains(fmt.Sprint(all[0]["stack"]), "middleware_test.go") || all[0]["path"] != "/boom/1" {
+	if len(all) != 3 || all[0]["status"] != 500.0 || all[0]["level"] != "ERROR" || all[0]["panic"] != "kaboom" ||
+		!strings.Contains(fmt.Sprint(all[0]["stack"]), "middleware_test.go") || all[0]["path"] != "/boom/1" {
 		t.Errorf("log: %v", log)
 	}
 	if strings.Contains(log.String(), "hush") {
@@ -164,7 +166,8 @@ func TestPanicIsA500Everywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := spans.GetSpans()
-	if len(got) != 3 || got[0].Name != "GET /boom/{id}" || got[0].Status.Code.String() != "Error" || len(got[0].Events) != 1 || all[0]["trace_id"] != got[0].SpanContext.TraceID().String() {
+	if len(got) != 3 || got[0].Name != "GET /boom/{id}" || got[0].Status.Code.String() != "Error" ||
+		len(got[0].Events) != 1 || all[0]["trace_id"] != got[0].SpanContext.TraceID().String() {
 		t.Errorf("spans: %+v", got)
 	}
 	if strings.Contains(quiet.String(), "superfluous") || strings.Contains(quiet.String(), "panic serving") {
@@ -219,9 +222,12 @@ func TestEndpointIsTheWholePattern(t *testing.T) {
 	h = tel2.Middleware(plain)
 	for i := range 50 {
 		for _, r := range []*http.Request{
-			httptest.NewRequest("GET", fmt.Sprintf("/plain/%d", i), nil), httptest.NewRequest("GET", fmt.Sprintf("/dir/%d", i), nil),
-			httptest.NewRequest("GET", fmt.Sprintf("/none/%d", i), nil), httptest.NewRequest(fmt.Sprintf("M%d", i), "/plain/1", nil),
-			httptest.NewRequest("GET", fmt.Sprintf("http://h%d.test/none", i), nil), httptest.NewRequest("GET", fmt.Sprintf("/dir//%d", i), nil),
+			httptest.NewRequest("GET", fmt.Sprintf("/plain/%d", i), nil), httptest.NewRequest("GET", fmt.Sprintf("/dir/%d", i),
+				nil),
+			httptest.NewRequest("GET", fmt.Sprintf("/none/%d", i), nil), httptest.NewRequest(fmt.Sprintf("M%d", i), "/plain/1",
+				nil),
+			httptest.NewRequest("GET", fmt.Sprintf("http://h%d.test/none", i), nil),
+			httptest.NewRequest("GET", fmt.Sprintf("/dir//%d", i), nil),
 		} {
 			h.ServeHTTP(httptest.NewRecorder(), r)
 		}
@@ -258,7 +264,8 @@ func TestCorrelationID(t *testing.T) {
 			t.Errorf("%q became %q", id, got)
 		}
 	}
-	for _, id := range []string{"", "a b", "a\nb", "a\r\nX-Evil: 1", `a"b`, strings.Repeat("x", 129), "é", "{}", "a,b", "\x00"} {
+	for _, id := range []string{"", "a b", "a\nb", "a\r\nX-Evil: 1", `a"b`, strings.Repeat("x", 129), "é", "{}", "a,b",
+		"\x00"} {
 		if got := do(id); got == id || len(got) != 36 {
 			t.Errorf("%q gave %q", id, got)
 		}
@@ -366,7 +373,8 @@ func TestEarlyHintsHijackFullDuplex(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		v := ""
-		for end := time.Now().Add(5 * time.Second); v == "" && time.Now().Before(end); time.Sleep(time.Millisecond) { // the client has a hijacked answer before the handler returns
+		// the client has a hijacked answer before the handler returns
+		for end := time.Now().Add(5 * time.Second); v == "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			v = metric(t, tel, `http_requests_total{endpoint="`+path+`",method="GET",status="`+status+`"}`)
 		}
 		if v != "1" {
@@ -402,7 +410,8 @@ func TestPublicEdge(t *testing.T) {
 	tel.Middleware(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
 	_ = tel.Shutdown(t.Context())
 	got := spans.GetSpans()
-	if len(got) != 1 || got[0].SpanContext.TraceID().String() == "0af7651916cd43dd8448eb211c80319c" || len(got[0].Links) != 1 {
+	if len(got) != 1 || got[0].SpanContext.TraceID().String() == "0af7651916cd43dd8448eb211c80319c" ||
+		len(got[0].Links) != 1 {
 		t.Errorf("spans: %+v", got)
 	}
 }
@@ -410,14 +419,17 @@ func TestPublicEdge(t *testing.T) {
 // A status that is none makes net/http panic: nothing has been answered then, and the answer is a 500 like any other.
 func TestStatusThatIsNone(t *testing.T) {
 	tel, _ := newTel(t, nil)
-	srv := httptest.NewServer(tel.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(1000) })))
+	srv := httptest.NewServer(tel.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(1000)
+	})))
 	defer srv.Close()
 	res, err := http.Get(srv.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = res.Body.Close()
-	if v := metric(t, tel, `http_requests_total{endpoint="unmatched",method="GET",status="500"}`); res.StatusCode != 500 || v != "1" {
+	if v := metric(t, tel, `http_requests_total{endpoint="unmatched",method="GET",status="500"}`); res.StatusCode != 500 ||
+		v != "1" {
 		t.Errorf("%d, metric %q", res.StatusCode, v)
 	}
 }

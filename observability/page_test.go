@@ -74,7 +74,8 @@ var (
 func library(t *testing.T) emitted {
 	t.Helper()
 	e := emitted{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}}
-	for _, root := range []string{"authn", "breaker", "gateway", "internal/problem", "messaging", "observability", "repository", "saga"} {
+	for _, root := range []string{"authn", "breaker", "gateway", "internal/problem", "messaging", "observability",
+		"repository", "saga"} {
 		err := filepath.WalkDir(filepath.Join("..", root), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return err
@@ -111,11 +112,15 @@ func TestThePageIsWhole(t *testing.T) {
 	}
 	e := library(t)
 	if len(e.metrics) < 14 || len(e.attributes) < 20 || len(e.spans) < 6 || len(e.fields) < 30 {
-		t.Errorf("%d metrics, %d attributes, %d spans, %d fields found: the search itself is broken", len(e.metrics), len(e.attributes), len(e.spans), len(e.fields))
+		t.Errorf("%d metrics, %d attributes, %d spans, %d fields found: the search itself is broken", len(e.metrics),
+			len(e.attributes), len(e.spans), len(e.fields))
 	}
-	for kind, names := range map[string]map[string]string{"metric": e.metrics, "attribute": e.attributes, "span or event": e.spans, "log field": e.fields} {
+	for kind, names := range map[string]map[string]string{"metric": e.metrics, "attribute": e.attributes,
+		"span or event": e.spans, "log field": e.fields} {
 		for name, where := range names {
-			if !onPage[name] && !slices.ContainsFunc([]string{" {topic}", " {saga}", " {step}"}, func(s string) bool { return onPage[name+s] }) {
+			if !onPage[name] && !slices.ContainsFunc([]string{" {topic}", " {saga}", " {step}"}, func(s string) bool {
+				return onPage[name+s]
+			}) {
 				t.Errorf("%s %q of %s is not on the page", kind, name, where)
 			}
 		}

@@ -8,8 +8,9 @@ import (
 )
 
 // SetRoute names the route of the request of ctx in metrics, spans and the access log, for routers that Mux does not
-// know. The last call before the request ends counts, also beside a Mux. pattern is a path or a pattern of http.ServeMux,
-// one of a fixed number: never the path that a client sends. An empty pattern changes nothing. With chi, for example:
+// know. The last call before the request ends counts, also beside a Mux. pattern is a path or a pattern of
+// http.ServeMux, one of a fixed number: never the path that a client sends. An empty pattern changes nothing. With chi,
+// for example:
 //
 //	router.Use(func(next http.Handler) http.Handler {
 //		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

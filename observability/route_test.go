@@ -93,7 +93,8 @@ func TestMiddlewareInstalledTwiceCountsOnce(t *testing.T) {
 	get(h, "/users/7")
 	get(h, "/boom")
 	for endpoint, status := range map[string]string{"/users/{id}": "200", "/boom": "500"} {
-		if got := metric(t, tel, `http_requests_total{endpoint="`+endpoint+`",method="GET",status="`+status+`"}`); got != "1" {
+		if got := metric(t, tel, `http_requests_total{endpoint="`+endpoint+`",method="GET",status="`+status+
+			`"}`); got != "1" {
 			t.Errorf("%s counts %q, want 1", endpoint, got)
 		}
 	}
@@ -170,7 +171,8 @@ func TestClientAddressBehindTrustedProxies(t *testing.T) {
 
 func TestMetricsGoToTheGivenRegisterer(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) // as the default one
+	// as the default one
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	tels := map[string]*observability.Telemetry{}
 	for _, name := range []string{"a", "b"} { // two services share one registry by labels of their own
 		tels[name], _ = newTel(t, func(c *observability.Config) {
@@ -199,7 +201,8 @@ func TestMetricsGoToTheGivenRegisterer(t *testing.T) {
 	}
 	taken := prometheus.NewRegistry()
 	taken.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "http_requests_total", Help: "mine"}))
-	if _, err := observability.New(t.Context(), observability.Config{Service: "s", LogWriter: io.Discard, Registerer: taken}); err == nil ||
+	if _, err := observability.New(t.Context(), observability.Config{Service: "s", LogWriter: io.Discard,
+		Registerer: taken}); err == nil ||
 		!strings.Contains(err.Error(), "http_requests_total") {
 		t.Errorf("a name that is taken: got %v, want an error that names it", err)
 	}

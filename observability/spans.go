@@ -18,7 +18,8 @@ type spanCounts struct {
 
 func newSpanCounts(reg prometheus.Registerer) (spanCounts, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "observability_spans_total", Help: "Spans that were sent to the exporters, failed there, or were dropped from a full queue",
+		Name: "observability_spans_total",
+		Help: "Spans that were sent to the exporters, failed there, or were dropped from a full queue",
 	}, []string{"result"})
 	return spanCounts{
 			vec.WithLabelValues("sent"),

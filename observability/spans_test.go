@@ -132,7 +132,8 @@ func TestPanicKeepsHeadersOfOuterMiddleware(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	}).ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
 	h := rec.Header()
-	if rec.Code != 500 || h.Get("Access-Control-Allow-Origin") != "https://shop.test" || h.Get("Strict-Transport-Security") == "" || h.Get("ETag") != "" {
+	if rec.Code != 500 || h.Get("Access-Control-Allow-Origin") != "https://shop.test" ||
+		h.Get("Strict-Transport-Security") == "" || h.Get("ETag") != "" {
 		t.Errorf("got %d with %v", rec.Code, h)
 	}
 }
@@ -177,7 +178,8 @@ func TestSpansFollowQuietPathsFilterAndEnvironment(t *testing.T) {
 		}
 		return spans.GetSpans()
 	}
-	got := serve(observability.Config{Filter: func(r *http.Request) bool { return r.URL.Path != "/skip" }}, "/health", "/metrics", "/skip", "/orders")
+	got := serve(observability.Config{Filter: func(r *http.Request) bool { return r.URL.Path != "/skip" }}, "/health",
+		"/metrics", "/skip", "/orders")
 	if len(got) != 1 || got[0].Name != "GET" {
 		t.Fatalf("got %d spans, want that of /orders: %+v", len(got), got)
 	}
@@ -185,17 +187,21 @@ func TestSpansFollowQuietPathsFilterAndEnvironment(t *testing.T) {
 	for _, a := range got[0].Resource.Attributes() {
 		attrs[a.Key] = a.Value.AsString()
 	}
-	if attrs["service.name"] != "orders" || attrs["service.version"] != "1.2.3" || attrs["deployment.environment.name"] != "prod" || attrs["telemetry.sdk.language"] != "go" {
+	if attrs["service.name"] != "orders" || attrs["service.version"] != "1.2.3" ||
+		attrs["deployment.environment.name"] != "prod" || attrs["telemetry.sdk.language"] != "go" {
 		t.Errorf("resource: %v", attrs)
 	}
 	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
 	if got := serve(observability.Config{}, "/orders"); len(got) != 0 {
 		t.Errorf("always_off: %d spans", len(got))
 	}
-	for name, value := range map[string]string{"OTEL_TRACES_SAMPLER": "sometimes", "OTEL_PROPAGATORS": "tracecontext,b3", "OTEL_BSP_MAX_QUEUE_SIZE": "many"} {
+	for name, value := range map[string]string{"OTEL_TRACES_SAMPLER": "sometimes", "OTEL_PROPAGATORS": "tracecontext,b3",
+		"OTEL_BSP_MAX_QUEUE_SIZE": "many"} {
 		t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
 		t.Setenv(name, value)
-		if _, err := observability.New(t.Context(), observability.Config{SpanExporters: []sdktrace.SpanExporter{spans}}); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := observability.New(t.Context(),
+			observability.Config{SpanExporters: []sdktrace.SpanExporter{spans}}); err == nil || !strings.Contains(err.Error(),
+			name) {
 			t.Errorf("%s=%s: got %v, want an error that names it", name, value, err)
 		}
 		t.Setenv(name, "")

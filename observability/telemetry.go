@@ -84,9 +84,10 @@ type Config struct {
 	// nobody outside decides what is sampled, and baggage is dropped.
 	PublicEdge bool
 
-	// TrustedProxies are the networks of the proxies in front of the service. For a request from one of them, the client is
-	// the last address in X-Forwarded-For that none of them has: in client.address of spans, and in client_address of the
-	// access log, which is written where TrustedProxies is set. Default none: the client is the peer of the connection.
+	// TrustedProxies are the networks of the proxies in front of the service. For a request from one of them, the client
+	// is the last address in X-Forwarded-For that none of them has: in client.address of spans, and in client_address of
+	// the access log, which is written where TrustedProxies is set. Default none: the client is the peer of the
+	// connection.
 	TrustedProxies []netip.Prefix
 
 	// Buckets of the duration histograms, in seconds. Default prometheus.DefBuckets.

@@ -77,7 +77,8 @@ func TestExemplarsLinkToTraces(t *testing.T) {
 	rec := httptest.NewRecorder()
 	tel.MetricsHandler().ServeHTTP(rec, r)
 	_ = tel.Shutdown(t.Context())
-	if got := spans.GetSpans(); len(got) != 1 || !strings.Contains(rec.Body.String(), `trace_id="`+got[0].SpanContext.TraceID().String()+`"`) {
+	if got := spans.GetSpans(); len(got) != 1 || !strings.Contains(rec.Body.String(),
+		`trace_id="`+got[0].SpanContext.TraceID().String()+`"`) {
 		t.Errorf("no exemplar of %+v", got)
 	}
 }

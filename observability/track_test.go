@@ -20,8 +20,11 @@ func TestTrack(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tel, _ := newTel(t, func(c *observability.Config) { c.SpanExporters = []sdktrace.SpanExporter{keep{spans}} })
 	ctx := tel.With(t.Context())
-	for _, err := range []error{nil, fmt.Errorf("read user 7: %w", &fs.PathError{Op: "open", Path: "/x", Err: errors.New("no")}), context.DeadlineExceeded} {
-		v, got := observability.TrackDependency(ctx, "mongodb", "get_user", func(context.Context) (int, error) { return 7, err })
+	for _, err := range []error{nil, fmt.Errorf("read user 7: %w", &fs.PathError{Op: "open", Path: "/x",
+		Err: errors.New("no")}), context.DeadlineExceeded} {
+		v, got := observability.TrackDependency(ctx, "mongodb", "get_user", func(context.Context) (int, error) {
+			return 7, err
+		})
 		if v != 7 || got != err {
 			t.Errorf("%v, %v", v, got)
 		}
@@ -44,14 +47,18 @@ func TestTrack(t *testing.T) {
 		}
 	}
 	_, _ = observability.Trace(ctx, "outer", func(ctx context.Context) (int, error) {
-		return observability.Trace(ctx, "inner", func(context.Context) (int, error) { return 0, errors.New("no") }, attribute.String("db.system", "mongodb"))
+		return observability.Trace(ctx, "inner", func(context.Context) (int, error) { return 0, errors.New("no") },
+			attribute.String("db.system", "mongodb"))
 	})
 	_ = tel.Shutdown(t.Context())
 	got := spans.GetSpans()
-	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() || got[0].Status.Description != "*errors.errorString" {
+	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() ||
+		got[0].Status.Description != "*errors.errorString" {
 		t.Errorf("spans: %+v", got)
 	}
-	if v, err := observability.TrackDependency(t.Context(), "a", "b", func(context.Context) (int, error) { return 1, nil }); v != 1 || err != nil {
+	if v, err := observability.TrackDependency(t.Context(), "a", "b", func(context.Context) (int, error) {
+		return 1, nil
+	}); v != 1 || err != nil {
 		t.Error("without a Telemetry")
 	}
 }

@@ -19,7 +19,8 @@ import (
 )
 
 // onTheWire runs a test with a real server and client, over HTTP/1.1 and HTTP/2, through a stack of middleware.
-func onTheWire(t *testing.T, mux http.Handler, tel *observability.Telemetry, test func(t *testing.T, url string, client *http.Client)) {
+func onTheWire(t *testing.T, mux http.Handler, tel *observability.Telemetry, test func(t *testing.T, url string,
+	client *http.Client)) {
 	t.Helper()
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(version, func(t *testing.T) {
@@ -49,7 +50,8 @@ func TestInformationalAnswersArrive(t *testing.T) {
 		_, _ = io.WriteString(w, "tea")
 	}), tel, func(t *testing.T, url string, client *http.Client) {
 		var hints []string
-		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int,
+			h textproto.MIMEHeader) error {
 			hints = append(hints, fmt.Sprint(code, h.Get("Link")))
 			return nil
 		}})
@@ -59,7 +61,8 @@ func TestInformationalAnswersArrive(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTeapot || string(body) != "tea" || fmt.Sprint(hints) != "[103</a.css>; rel=preload]" {
+		if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusTeapot || string(body) != "tea" ||
+			fmt.Sprint(hints) != "[103</a.css>; rel=preload]" {
 			t.Errorf("%d %s after %v", res.StatusCode, body, hints)
 		}
 	})
@@ -119,7 +122,8 @@ func TestPanicsAndFilesOnTheWire(t *testing.T) {
 	mux.HandleFunc("/abort", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	mux.HandleFunc("/file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 	onTheWire(t, mux, tel, func(t *testing.T, url string, client *http.Client) {
-		for path, want := range map[string]string{"/before": "500 whole", "/after": "200 cut", "/abort": "none", "/file": "200 whole"} {
+		for path, want := range map[string]string{"/before": "500 whole", "/after": "200 cut", "/abort": "none",
+			"/file": "200 whole"} {
 			got := "none"
 			res, err := client.Get(url + path)
 			if err == nil {

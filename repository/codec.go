@@ -39,8 +39,8 @@ func nullValuerKind(t reflect.Type) Kind {
 	return KindString
 }
 
-// driverValue calls Value of an addressable value, and brings what it returns to the types of Node. A panic of Value, as
-// some types raise for their zero value, is an error.
+// driverValue calls Value of an addressable value, and brings what it returns to the types of Node. A panic of Value,
+// as some types raise for their zero value, is an error.
 func driverValue(f reflect.Value) (v any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -179,7 +179,8 @@ func (seen jsonCheck) check(t reflect.Type, addressable bool) error {
 		return nil
 	case encodes(p):
 		if !addressable {
-			return fmt.Errorf("%s is encoded by a method of its pointer, which encoding/json does not call for the values of a map", t)
+			return fmt.Errorf("%s is encoded by a method of its pointer, which encoding/json does not call for the values "+
+				"of a map", t)
 		}
 		if !decodes(p) {
 			return fmt.Errorf("%s has a method that encodes it and none that decodes it", t)
@@ -235,7 +236,8 @@ func (seen jsonCheck) checkStruct(t reflect.Type, addressable bool) error {
 		name, _, _ := strings.Cut(tag, ",")
 		embedded := f.Anonymous && name == ""
 		if !f.IsExported() && !(embedded && f.Type.Kind() == reflect.Struct) {
-			return fmt.Errorf("%s.%s is not exported and would be lost; the type needs MarshalJSON and UnmarshalJSON, or driver.Valuer and sql.Scanner", t, f.Name)
+			return fmt.Errorf("%s.%s is not exported and would be lost; the type needs MarshalJSON and UnmarshalJSON, or "+
+				"driver.Valuer and sql.Scanner", t, f.Name)
 		}
 		if !embedded {
 			if name == "" {

@@ -61,7 +61,8 @@ var _ = %s
 		}
 		return string(out)
 	}
-	if out := vet("good", `Price.Gte(5).And(Name.HasPrefix("L"), Paid.Eq(true), Sold.Lt(time.Now()), Made.Since(time.Now()))`); out != "" {
+	if out := vet("good",
+		`Price.Gte(5).And(Name.HasPrefix("L"), Paid.Eq(true), Sold.Lt(time.Now()), Made.Since(time.Now()))`); out != "" {
 		t.Fatalf("what is right does not compile:\n%s", out)
 	}
 	for i, c := range []struct{ what, statement, says string }{
@@ -75,7 +76,8 @@ var _ = %s
 		{"NULL of what is never NULL", `Price.IsNull()`, `Price.IsNull undefined`},
 		{"text for what may be NULL", `Sold.Eq("x")`, `Time value in argument`},
 		{"a filter of another entity", `Name.Eq("x").And(Of.Eq("y"))`, `as repository.Filter[Product] value`},
-		{"a sort of another entity", `repository.Query[Product]{Sort: []repository.Sort[Product]{Of.Asc()}}`, `as repository.Sort[Product] value`},
+		{"a sort of another entity", `repository.Query[Product]{Sort: []repository.Sort[Product]{Of.Asc()}}`,
+			`as repository.Sort[Product] value`},
 		{"a field of another type", `repository.Ord(func(p *Product) *int64 { return &p.Name })`, `cannot use &p.Name`},
 	} {
 		if out := vet(fmt.Sprintf("bad%d", i), c.statement); !strings.Contains(out, c.says) {

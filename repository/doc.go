@@ -27,14 +27,15 @@
 // An entity is a struct with the fields ID string, Version int64, CreatedAt and UpdatedAt time.Time, or with Meta
 // embedded. A field is stored under its name in snake case, or under the name in its tag `repo:"name"`; `repo:"-"`
 // leaves it out. Strings, booleans, numbers, times, byte slices and pointers to these are stored as such, a nil pointer
-// as NULL; every other type is stored as JSON and cannot be searched. NULL in a field that is no pointer reads as its zero value.
+// as NULL; every other type is stored as JSON and cannot be searched. NULL in a field that is no pointer reads as its
+// zero value.
 //
 // # Guarantees, on every adapter
 //
 //   - A stale write is a *ConflictError, a missing entity ErrNotFound; neither writes, and an update never brings back
 //     what was deleted.
-//   - Update and Replace write what changed, and keep fields inside JSON that the entity does not have: two versions of a
-//     program may run side by side.
+//   - Update and Replace write what changed, and keep fields inside JSON that the entity does not have: two versions of
+//     a program may run side by side.
 //   - Update is a read-change-write that loses no update under concurrency; its function may run more than once.
 //   - Fields are resolved against the mapped set before anything is sent: an unknown or hostile name is a *FieldError.
 //   - Find has a limit always; paging is by keyset, with the id as the last sort key and NULL before every value; a
@@ -44,5 +45,6 @@
 //
 // # What it does not do
 //
-// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. For reports, write SQL. MySQL is not supported.
+// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. For reports, write SQL. MySQL is not
+// supported.
 package repository

@@ -34,8 +34,8 @@ type Effects struct {
 	list       []Effect
 }
 
-// WithEffects returns a context that collects effects of a write to a document of collection, and the collector. It is for
-// adapters.
+// WithEffects returns a context that collects effects of a write to a document of collection, and the collector. It is
+// for adapters.
 func WithEffects(ctx context.Context, collection string) (context.Context, *Effects) {
 	e := &Effects{collection: collection}
 	return context.WithValue(ctx, effectsKey{}, e), e

@@ -350,8 +350,8 @@ func (f NamedField[E]) Eq(v any) (Filter[E], error) {
 }
 
 // Where selects by an operator and a value as text, such as those of a query string: eq, ne, lt, lte, gt, gte, and
-// prefix, contains and icontains for text. Times are RFC 3339, bytes are base64. Another operator, or a value that is none
-// of the field's, is a *FieldError.
+// prefix, contains and icontains for text. Times are RFC 3339, bytes are base64. Another operator, or a value that is
+// none of the field's, is a *FieldError.
 func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
 	m, err := MappingOf[E]()
 	if err != nil {

@@ -22,7 +22,8 @@ func FuzzCursor(f *testing.F) {
 		q := q
 		q.After = cursor
 		_, err := repository.NewPlan(q)
-		if accepted := cursor == good || cursor == ""; accepted && err != nil || !accepted && !errors.Is(err, repository.ErrCursor) {
+		if accepted := cursor == good || cursor == ""; accepted && err != nil || !accepted &&
+			!errors.Is(err, repository.ErrCursor) {
 			t.Errorf("%q: %v", cursor, err)
 		}
 	})

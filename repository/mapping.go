@@ -136,7 +136,8 @@ func (m *Mapping) add(t reflect.Type, path []int) error {
 			name = snake(f.Name)
 		}
 		if !validColumn(name) {
-			return fmt.Errorf("repository: %s.%s: column name %q does not match [A-Za-z][A-Za-z0-9_]*, at most 63", m.typ, f.Name, name)
+			return fmt.Errorf("repository: %s.%s: column name %q does not match [A-Za-z][A-Za-z0-9_]*, at most 63", m.typ,
+				f.Name, name)
 		}
 		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not tell them apart
 			return fmt.Errorf("repository: %s maps two fields to %q and %q, which differ in case at most", m.typ, other, name)
@@ -182,7 +183,8 @@ func kindOf(t reflect.Type) Kind {
 		return KindString
 	case reflect.Bool:
 		return KindBool
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32:
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint8, reflect.Uint16,
+		reflect.Uint32:
 		return KindInt
 	case reflect.Float32, reflect.Float64:
 		return KindFloat

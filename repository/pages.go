@@ -6,7 +6,8 @@ import (
 )
 
 // Pages streams all pages of find, from q.After on. It is for adapters, as their Each.
-func Pages[E any](ctx context.Context, find func(context.Context, Query[E]) (Page[E], error), q Query[E]) iter.Seq2[E, error] {
+func Pages[E any](ctx context.Context, find func(context.Context, Query[E]) (Page[E], error),
+	q Query[E]) iter.Seq2[E, error] {
 	return func(yield func(E, error) bool) {
 		q := q // it may be ranged over again
 		for {

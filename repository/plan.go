@@ -86,8 +86,8 @@ func (p *Plan[E]) Page(items []E) Page[E] {
 }
 
 // beyond selects what comes after the entity with these key values: for the keys a, b, c
-// a > va, or a = va and b > vb, or a = va and b = vb and c > vc; NULL counts as less than every value. With several keys
-// a >= va is added: it follows from the rest, and lets an index on a begin where the page begins.
+// a > va, or a = va and b > vb, or a = va and b = vb and c > vc; NULL counts as less than every value. With several
+// keys a >= va is added: it follows from the rest, and lets an index on a begin where the page begins.
 func (p *Plan[E]) beyond(values []any) Node {
 	rest := p.lexicographic(values)
 	first, v := p.Keys[0], values[0]
@@ -153,8 +153,8 @@ func (p *Plan[E]) fingerprint() string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:9])
 }
 
-// maxCursor bounds what is decoded, in bytes. Sort keys are a part of the cursor: those of usual length make one that fits
-// into a URL.
+// maxCursor bounds what is decoded, in bytes. Sort keys are a part of the cursor: those of usual length make one that
+// fits into a URL.
 const maxCursor = 4 << 20
 
 // encode makes the cursor of an entity: for each key a byte that tells NULL from a value, the length and the value.
@@ -234,8 +234,9 @@ func (p *Plan[E]) decode(cursor string) ([]any, error) {
 	return values, nil
 }
 
-// Value returns the value of the column in an entity, in the types that Node documents, nil for NULL. The value of a JSON
-// column is returned as it is. entity is addressable. A Valuer that fails counts as NULL; Encode returns its error.
+// Value returns the value of the column in an entity, in the types that Node documents, nil for NULL. The value of a
+// JSON column is returned as it is. entity is addressable. A Valuer that fails counts as NULL; Encode returns its
+// error.
 func (c Column) Value(entity reflect.Value) any {
 	f := entity.FieldByIndex(c.Index)
 	if c.Nullable {

@@ -58,8 +58,8 @@ type Repository[E any] interface {
 	DeleteWhere(ctx context.Context, where Filter[E]) (int64, error)
 }
 
-// One returns the entity that matches, such as by a unique field: ErrNotFound where there is none, and a *QueryError where
-// there are several.
+// One returns the entity that matches, such as by a unique field: ErrNotFound where there is none, and a *QueryError
+// where there are several.
 func One[E any](ctx context.Context, r Repository[E], where Filter[E]) (E, error) {
 	var zero E
 	page, err := r.Find(ctx, Query[E]{Where: where, Limit: 2})
@@ -95,8 +95,8 @@ func IfVersion[E any](version int64) WriteHook[E] {
 	}
 }
 
-// WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector of
-// effects in ctx (see Collect). So what it publishes through an outbox is stored exactly when the write is. It may
+// WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector
+// of effects in ctx (see Collect). So what it publishes through an outbox is stored exactly when the write is. It may
 // run more than once. An error undoes the write.
 type WriteHook[E any] func(ctx context.Context, e *E) error
 

@@ -233,8 +233,8 @@ const MaxSignals = 1000
 
 // Signal gives a payload to the Await of that name, now or when the saga comes to it. A second signal of one name
 // changes nothing. The error is ErrTooLate when the signal can have no effect any more, because the saga compensates
-// or has gone on without it, ErrFinished when the saga has ended, or ErrNotFound. A payload of another type is an error,
-// and is not kept. It joins the transaction in ctx.
+// or has gone on without it, ErrFinished when the saga has ended, or ErrNotFound. A payload of another type is an
+// error, and is not kept. It joins the transaction in ctx.
 func (d *Def[S]) Signal(ctx context.Context, o *Orchestrator, id, name string, payload any) error {
 	raw, err := d.signalPayload(name, payload, false)
 	if err != nil {

@@ -184,7 +184,8 @@ func TestDefaultBudgetsOutlastADay(t *testing.T) {
 	for name, nodes := range map[string]func(h saga.Handler[trip]) []saga.Node[trip]{
 		"compensation": func(h saga.Handler[trip]) []saga.Node[trip] {
 			w := &world{}
-			return []saga.Node[trip]{saga.Step("hotel", w.do("hotel")).Compensate(h), saga.Step("car", w.fail("car", saga.Reject(errBoom)))}
+			return []saga.Node[trip]{saga.Step("hotel", w.do("hotel")).Compensate(h),
+				saga.Step("car", w.fail("car", saga.Reject(errBoom)))}
 		},
 		"pivot": func(h saga.Handler[trip]) []saga.Node[trip] { return []saga.Node[trip]{saga.Pivot("pay", h)} },
 		"retriable": func(h saga.Handler[trip]) []saga.Node[trip] {
@@ -202,7 +203,8 @@ func TestDefaultBudgetsOutlastADay(t *testing.T) {
 				}
 				log, text := logged(slog.LevelError)
 				def := saga.Define("trip", 1, nodes(h)...)
-				o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log, Lease: 10 * time.Minute, Poll: 10 * time.Second}, def))
+				o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log, Lease: 10 * time.Minute, Poll: 10 * time.Second},
+					def))
 				start(t, o)
 				if _, err := def.Start(t.Context(), o, "t1", trip{}); err != nil {
 					t.Fatal(err)
@@ -275,7 +277,8 @@ func TestErrorThatDeclaresNotAttemptedUsesNoAttempt(t *testing.T) {
 			run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
 				st := status(t, o, "t1").Steps[0]
 				if err != nil || st.Attempts != 1 || st.InDoubt {
-					t.Errorf("%v after %d tries, %d attempts, in doubt %v, want 1 attempt and no doubt", err, tries, st.Attempts, st.InDoubt)
+					t.Errorf("%v after %d tries, %d attempts, in doubt %v, want 1 attempt and no doubt", err, tries, st.Attempts,
+						st.InDoubt)
 				}
 			})
 		})
@@ -315,8 +318,10 @@ func TestStatusCodesMapToOutcomes(t *testing.T) {
 		})
 		return out
 	}
-	for code, want := range map[int]string{200: "done", 204: "done", 302: "rejected", 400: "rejected", 404: "rejected", 408: "in doubt", 409: "in doubt",
-		422: "rejected", 425: "not attempted", 429: "not attempted", 500: "in doubt", 501: "rejected", 502: "in doubt", 503: "in doubt", 504: "in doubt"} {
+	for code, want := range map[int]string{200: "done", 204: "done", 302: "rejected", 400: "rejected", 404: "rejected",
+		408: "in doubt", 409: "in doubt",
+		422: "rejected", 425: "not attempted", 429: "not attempted", 500: "in doubt", 501: "rejected", 502: "in doubt",
+		503: "in doubt", 504: "in doubt"} {
 		if got := outcome(saga.HTTPError(code, 0, errBoom)); got != want {
 			t.Errorf("HTTP %d is %s, want %s", code, got, want)
 		}
@@ -324,7 +329,8 @@ func TestStatusCodesMapToOutcomes(t *testing.T) {
 	if got := outcome(saga.HTTPError(503, time.Second, errBoom)); got != "not attempted" {
 		t.Errorf("HTTP 503 with Retry-After is %s, want not attempted", got)
 	}
-	for code, want := range map[uint32]string{0: "done", 1: "in doubt", 3: "rejected", 4: "in doubt", 7: "rejected", 8: "not attempted", 13: "in doubt",
+	for code, want := range map[uint32]string{0: "done", 1: "in doubt", 3: "rejected", 4: "in doubt", 7: "rejected",
+		8: "not attempted", 13: "in doubt",
 		14: "in doubt", 16: "rejected"} {
 		if got := outcome(saga.GRPCError(code, errBoom)); got != want {
 			t.Errorf("gRPC %d is %s, want %s", code, got, want)
@@ -336,7 +342,10 @@ func TestHandlerThatIgnoresItsContextIsLoggedAndHoldsOneSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, text := logged(slog.LevelWarn)
 		release := make(chan struct{})
-		deaf := saga.Define("deaf", 1, saga.Step("car", func(context.Context, *saga.Call, *trip) error { <-release; return nil }))
+		deaf := saga.Define("deaf", 1, saga.Step("car", func(context.Context, *saga.Call, *trip) error {
+			<-release
+			return nil
+		}))
 		quick := saga.Define("quick", 1, saga.Step("car", (&world{}).do("car")))
 		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log, Concurrency: 2}, deaf, quick))
 		start(t, o)

@@ -31,7 +31,8 @@ func (d *Def[S]) Mermaid(overlay ...Record) string {
 	status := statuses(overlay)
 	if len(status) > 0 {
 		b.WriteString(
-			"    classDef completed fill:#cfc\n    classDef started fill:#ffc\n    classDef failed fill:#fcc\n    classDef compensated fill:#ccf\n",
+			"    classDef completed fill:#cfc\n    classDef started fill:#ffc\n    classDef failed fill:#fcc\n    classDef " +
+				"compensated fill:#ccf\n",
 		)
 		d.d.each(func(id string, n *node) {
 			if s, ok := status[n.name]; ok && s != StepNotStarted {

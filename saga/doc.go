@@ -37,8 +37,9 @@
 //
 // # What it does not do
 //
-// It has no loops and no branches that depend on the state: a step that has nothing to do returns nil. A saga that other
-// sagas are part of starts them as steps, by ids of its own, and awaits their signals: see the example ChildSagas.
+// It has no loops and no branches that depend on the state: a step that has nothing to do returns nil. A saga that
+// other sagas are part of starts them as steps, by ids of its own, and awaits their signals: see the example
+// ChildSagas.
 //
 // It gives no isolation: other transactions see what a running saga has done so far. Handlers must be idempotent by
 // Call.Key, by package barrier or by themselves. It moves no data between services: handlers do.

@@ -45,7 +45,10 @@ func Example_childSagas() {
 			}
 			return err
 		}),
-		saga.Await("booked", func(_ context.Context, _ *saga.Call, t *Trip, hotel string) error { t.Hotel = hotel; return nil }),
+		saga.Await("booked", func(_ context.Context, _ *saga.Call, t *Trip, hotel string) error {
+			t.Hotel = hotel
+			return nil
+		}),
 		saga.Step("flight", func(_ context.Context, _ *saga.Call, t *Trip) error {
 			fmt.Println("trip: no flight to", t.Hotel)
 			return saga.Reject(errors.New("sold out"))
@@ -75,7 +78,10 @@ func ExampleDef_SignalWithStart() {
 	type Order struct{ Paid, Shipped bool }
 	def := saga.Define("order", 1,
 		saga.Await("paid", func(_ context.Context, _ *saga.Call, o *Order, _ string) error { o.Paid = true; return nil }),
-		saga.Await("shipped", func(_ context.Context, _ *saga.Call, o *Order, _ string) error { o.Shipped = true; return nil }))
+		saga.Await("shipped", func(_ context.Context, _ *saga.Call, o *Order, _ string) error {
+			o.Shipped = true
+			return nil
+		}))
 	o := saga.Must(saga.New(sagamem.New(), saga.Config{}, def))
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

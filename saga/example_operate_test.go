@@ -35,7 +35,8 @@ func ExampleDef_Signal() {
 		fmt.Println(err)
 		return
 	}
-	if err := def.Signal(ctx, o, "order-7", "approval", Approval{By: "ana"}); err != nil { // now or later, from any process
+	// now or later, from any process
+	if err := def.Signal(ctx, o, "order-7", "approval", Approval{By: "ana"}); err != nil {
 		fmt.Println(err)
 	}
 	_, err = h.Wait(ctx)

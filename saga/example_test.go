@@ -67,7 +67,8 @@ func Example() {
 
 func ExampleDef_Mermaid() {
 	nothing := func(context.Context, *saga.Call, *Order) error { return nil }
-	def := saga.Define[Order]("place-order", 1, saga.Step("reserve", nothing).Compensate(nothing), saga.Pivot("confirm", nothing))
+	def := saga.Define[Order]("place-order", 1, saga.Step("reserve", nothing).Compensate(nothing),
+		saga.Pivot("confirm", nothing))
 	fmt.Print(def.Mermaid())
 	// Output:
 	// flowchart LR

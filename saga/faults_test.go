@@ -69,7 +69,8 @@ func TestTakeover(t *testing.T) {
 			}
 			return nil
 		}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", car).Timeout(time.Hour), saga.Pivot("pay", w.do("pay")))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", car).Timeout(time.Hour),
+			saga.Pivot("pay", w.do("pay")))
 		mem := sagamem.New()
 		zombie = &flaky{Store: mem}
 		a := saga.Must(saga.New(zombie, saga.Config{Logger: quiet, Lease: 8 * time.Second}, def))
@@ -89,14 +90,16 @@ func TestTakeover(t *testing.T) {
 		}
 		zombie.down.Store(false)
 		time.Sleep(time.Minute)
-		w.saw(t, "hotel", "car under fence 1, attempt 1", "zombie ends: saga: the orchestrator lost its lease", "car under fence 2, attempt 2", "pay")
+		w.saw(t, "hotel", "car under fence 1, attempt 1", "zombie ends: saga: the orchestrator lost its lease",
+			"car under fence 2, attempt 2", "pay")
 	})
 }
 
 func TestLostAcknowledgement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", w.do("car")), saga.Pivot("pay", w.do("pay")))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", w.do("car")),
+			saga.Pivot("pay", w.do("pay")))
 		store := &flaky{Store: sagamem.New()}
 		o := saga.Must(saga.New(store, saga.Config{Logger: quiet}, def))
 		start(t, o)
@@ -116,7 +119,8 @@ func TestLostAcknowledgement(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	for name, slow := range map[string]time.Duration{"a running step ends": 5 * time.Second, "a step that takes too long is cut off": time.Hour} {
+	for name, slow := range map[string]time.Duration{"a running step ends": 5 * time.Second,
+		"a step that takes too long is cut off": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{}
@@ -136,7 +140,8 @@ func TestDrain(t *testing.T) {
 						return ctx.Err()
 					}
 				}
-				def := saga.Define[trip]("trip", 1, saga.Step("car", car).Timeout(2*time.Hour).Retry(1, saga.Exponential(1, 1)), saga.Pivot("pay", w.do("pay")))
+				def := saga.Define[trip]("trip", 1, saga.Step("car", car).Timeout(2*time.Hour).Retry(1, saga.Exponential(1, 1)),
+					saga.Pivot("pay", w.do("pay")))
 				mem := sagamem.New()
 				a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def))
 				stop := start(t, a)
@@ -210,7 +215,8 @@ func TestAwait(t *testing.T) {
 			}).Timeout(10*time.Minute),
 			saga.Pivot("pay", w.do("pay")))
 	}
-	for name, at := range map[string]time.Duration{"at once": 0, "later": 8 * time.Minute, "at the last moment": 10*time.Minute - 1} {
+	for name, at := range map[string]time.Duration{"at once": 0, "later": 8 * time.Minute,
+		"at the last moment": 10*time.Minute - 1} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{}
 			def := build(w)
@@ -221,7 +227,8 @@ func TestAwait(t *testing.T) {
 				}
 				time.Sleep(at)
 				for _, by := range []string{"ana", "bob"} {
-					if err := def.Signal(t.Context(), o, "t1", "approval", approval{by}); err != nil && !errors.Is(err, saga.ErrFinished) {
+					if err := def.Signal(t.Context(), o, "t1", "approval", approval{by}); err != nil &&
+						!errors.Is(err, saga.ErrFinished) {
 						t.Fatal(err)
 					}
 				}
@@ -303,7 +310,8 @@ func TestCancel(t *testing.T) {
 			w.note("pay")
 			return nil
 		}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", slow))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Pivot("pay", slow))
 		bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
 			h, _ := def.Start(t.Context(), o, "t1", trip{})
 			time.Sleep(time.Second)
@@ -330,7 +338,8 @@ func TestShapes(t *testing.T) {
 		if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil { // nobody runs yet
 			t.Fatal(err)
 		}
-		if err := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, other)).Run(t.Context()); !errors.Is(err, saga.ErrShape) {
+		if err := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, other)).Run(t.Context()); !errors.Is(err,
+			saga.ErrShape) {
 			t.Errorf("Run with another shape: %v, want ErrShape", err)
 		}
 		start(t, saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v2)))
@@ -354,11 +363,13 @@ func TestResumesFrom(t *testing.T) {
 		ended bool
 	}{
 		"steps added and removed ahead": {func(w *world) *saga.Def[trip] {
-			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")), saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
+			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")),
+				saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
 				saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", w.do("mail")))
 		}, []string{"hotel", "signalled", "pay", "mail"}, true},
 		"compensated by the new version": {func(w *world) *saga.Def[trip] {
-			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")).Compensate(w.undo("check")), saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
+			return saga.Define[trip]("trip", 2, saga.Step("check", w.do("check")).Compensate(w.undo("check")),
+				saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
 				saga.Pivot("pay", w.fail("pay", saga.Reject(errBoom))))
 		}, []string{"hotel", "signalled", "pay fails", "undo hotel"}, true},
 		"a step that has run is gone": {func(w *world) *saga.Def[trip] {
@@ -369,7 +380,8 @@ func TestResumesFrom(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{}
 				mem := sagamem.New()
-				v1 := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w), saga.Step("car", w.do("car")), saga.Pivot("pay", w.do("pay")))
+				v1 := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), wait(w),
+					saga.Step("car", w.do("car")), saga.Pivot("pay", w.do("pay")))
 				a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v1))
 				stop := start(t, a)
 				if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil {
@@ -392,7 +404,8 @@ func TestResumesFrom(t *testing.T) {
 		})
 	}
 	w := &world{}
-	if _, err := saga.New(sagamem.New(), saga.Config{}, saga.Define[trip]("trip", 2, saga.Pivot("pay", w.do("pay"))).ResumesFrom(3)); !errors.Is(err, saga.ErrDefinition) {
+	if _, err := saga.New(sagamem.New(), saga.Config{},
+		saga.Define[trip]("trip", 2, saga.Pivot("pay", w.do("pay"))).ResumesFrom(3)); !errors.Is(err, saga.ErrDefinition) {
 		t.Errorf("resuming from a newer version: %v", err)
 	}
 }

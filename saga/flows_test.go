@@ -71,7 +71,8 @@ func TestSleepSurvivesRestarts(t *testing.T) {
 
 func TestCancelEndsASleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		def := saga.Define("trial", 1, saga.Step("a", note("a")).Compensate(note("undo a")), saga.Sleep[flow]("wait", time.Hour))
+		def := saga.Define("trial", 1, saga.Step("a", note("a")).Compensate(note("undo a")),
+			saga.Sleep[flow]("wait", time.Hour))
 		o := orchestrate(t, sagamem.New(), def)
 		h := saga.Must(def.Start(t.Context(), o, "1", flow{}))
 		time.Sleep(time.Minute)
@@ -221,7 +222,8 @@ func TestDeadlineCompensates(t *testing.T) {
 		h := saga.Must(def.Start(t.Context(), orchestrate(t, sagamem.New(), def), "1", flow{}))
 		begin := time.Now()
 		s, err := h.Wait(t.Context())
-		if took := time.Since(begin); !errors.Is(err, saga.ErrDeadline) || took < 10*time.Minute || took > 10*time.Minute+5*time.Second {
+		if took := time.Since(begin); !errors.Is(err, saga.ErrDeadline) || took < 10*time.Minute || took > 10*time.Minute+
+			5*time.Second {
 			t.Errorf("after %v: %v, want ErrDeadline after 10 minutes", took, err)
 		}
 		wantLog(t, s, nil, "reserve", "refund", "release")
@@ -434,7 +436,8 @@ func TestAwaitEachOutlivesANodeForEachSignal(t *testing.T) {
 		var mu sync.Mutex
 		var last *flaky
 		died := map[string]bool{}
-		def := saga.Define("parcels", 1, saga.AwaitEach("parcel", func(ctx context.Context, c *saga.Call, s *flow, p string) (bool, error) {
+		def := saga.Define("parcels", 1, saga.AwaitEach("parcel", func(ctx context.Context, c *saga.Call, s *flow,
+			p string) (bool, error) {
 			mu.Lock()
 			first := !died[p]
 			died[p] = true

@@ -289,8 +289,8 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 	return more
 }
 
-// group is what one call of Claim asks for: the kinds of all definitions without a limit of their own, whose def is nil,
-// or those of one with a limit.
+// group is what one call of Claim asks for: the kinds of all definitions without a limit of their own, whose def is
+// nil, or those of one with a limit.
 type group struct {
 	def   *definition
 	kinds []Kind

@@ -42,8 +42,8 @@ func (d *deaf) Save(ctx context.Context, r saga.Record) error {
 	return d.Store.Save(ctx, r)
 }
 
-// A saga that an orchestrator owns and does not know of is run soon, by it or another, also while it lives on: the answer
-// to its first write, to the claim, or to what gives it back was lost.
+// A saga that an orchestrator owns and does not know of is run soon, by it or another, also while it lives on: the
+// answer to its first write, to the claim, or to what gives it back was lost.
 func TestOrphans(t *testing.T) {
 	for name, c := range map[string]func(t *testing.T, store *deaf, def *saga.Def[trip], o *saga.Orchestrator){
 		"the start's answer is lost": func(t *testing.T, store *deaf, def *saga.Def[trip], o *saga.Orchestrator) {
@@ -86,7 +86,8 @@ func TestOrphans(t *testing.T) {
 					}
 					return nil
 				}
-				def := saga.Define[trip]("trip", 1, saga.Step("car", car).Retry(3, saga.Exponential(10*time.Second, 10*time.Second)), saga.Pivot("pay", w.do("pay")))
+				def := saga.Define[trip]("trip", 1, saga.Step("car", car).Retry(3, saga.Exponential(10*time.Second,
+					10*time.Second)), saga.Pivot("pay", w.do("pay")))
 				store := &deaf{Store: sagamem.New()}
 				o := saga.Must(saga.New(store, saga.Config{Logger: quiet}, def))
 				c(t, store, def, o)
@@ -103,8 +104,8 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
-// While a step runs under the old identity its lease is kept; when Run ends meanwhile that step is drained as any other,
-// and what the identity owned is free at once.
+// While a step runs under the old identity its lease is kept; when Run ends meanwhile that step is drained as any
+// other, and what the identity owned is free at once.
 func TestOrphansAndDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}

@@ -26,7 +26,8 @@ func TestParallel(t *testing.T) {
 			if err != nil || s.Hotel != "h" || s.Car != "c" {
 				t.Errorf("%+v, %v", s, err)
 			}
-			if b := status(t, o, "t1").Steps[0].Branches; b[0].Status != saga.StepCompleted || b[1].Status != saga.StepCompleted {
+			if b := status(t, o, "t1").Steps[0].Branches; b[0].Status != saga.StepCompleted ||
+				b[1].Status != saga.StepCompleted {
 				t.Errorf("branches %+v", b)
 			}
 		})
@@ -55,7 +56,8 @@ func TestParallel(t *testing.T) {
 		set := func(v string, d time.Duration) saga.Handler[trip] {
 			return func(_ context.Context, _ *saga.Call, s *trip) error { time.Sleep(d); s.Hotel = v; return nil }
 		}
-		def := saga.Define[trip]("trip", 1, saga.Parallel("all", saga.Step("a", set("a", 0)), saga.Step("b", set("b", time.Second))))
+		def := saga.Define[trip]("trip", 1, saga.Parallel("all", saga.Step("a", set("a", 0)),
+			saga.Step("b", set("b", time.Second))))
 		run(t, def, func(t *testing.T, _ *saga.Orchestrator, s trip, err error) {
 			var f *saga.FailedError
 			if !errors.As(err, &f) || f.Step != "b" || s.Hotel != "a" {

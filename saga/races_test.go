@@ -16,7 +16,10 @@ import (
 func TestSignalAfterTheTimeoutOfItsAwaitIsTooLate(t *testing.T) {
 	var block chan struct{}
 	def := saga.Define("trip", 1,
-		saga.Step("hotel", (&world{}).do("hotel")).Compensate(func(context.Context, *saga.Call, *trip) error { <-block; return nil }),
+		saga.Step("hotel", (&world{}).do("hotel")).Compensate(func(context.Context, *saga.Call, *trip) error {
+			<-block
+			return nil
+		}),
 		saga.Await("approval", func(context.Context, *saga.Call, *trip, int) error { return nil }).Timeout(time.Hour))
 	bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
 		block = make(chan struct{})
@@ -41,7 +44,11 @@ func TestSignalAfterTheTimeoutOfItsAwaitIsTooLate(t *testing.T) {
 func TestCancelDuringTheLastStepCompensates(t *testing.T) {
 	w := &world{}
 	def := saga.Define("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
-		saga.Step("car", func(context.Context, *saga.Call, *trip) error { time.Sleep(5 * time.Second); return nil }).Compensate(w.undo("car")))
+		saga.Step("car", func(context.Context, *saga.Call,
+			*trip) error {
+			time.Sleep(5 * time.Second)
+			return nil
+		}).Compensate(w.undo("car")))
 	bubble(t, saga.Config{}, func(t *testing.T, o *saga.Orchestrator) {
 		h, err := def.Start(t.Context(), o, "t1", trip{})
 		if err != nil {

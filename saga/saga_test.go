@@ -127,7 +127,8 @@ func status(t *testing.T, o *saga.Orchestrator, id string) saga.Record {
 
 func TestCompletes(t *testing.T) {
 	w := &world{}
-	def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", w.do("mail")))
+	def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+		saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", w.do("mail")))
 	run(t, def, func(t *testing.T, o *saga.Orchestrator, s trip, err error) {
 		if err != nil {
 			t.Fatal(err)
@@ -173,7 +174,8 @@ func TestRejectedCompensatesInReverse(t *testing.T) {
 	run(t, def, func(t *testing.T, o *saga.Orchestrator, s trip, err error) {
 		w.saw(t, "check", "hotel", "car", "flight fails", "undo car", "undo hotel")
 		var f *saga.FailedError
-		if !errors.Is(err, saga.ErrCompensated) || errors.Is(err, saga.ErrStuck) || !errors.As(err, &f) || f.Step != "flight" || f.Cause != "boom" {
+		if !errors.Is(err, saga.ErrCompensated) || errors.Is(err, saga.ErrStuck) || !errors.As(err, &f) ||
+			f.Step != "flight" || f.Cause != "boom" {
 			t.Errorf("Wait: %v", err)
 		}
 		if slices.Contains(s.Log, "never kept") {
@@ -183,7 +185,8 @@ func TestRejectedCompensatesInReverse(t *testing.T) {
 		for _, st := range status(t, o, "t1").Steps {
 			got = append(got, st.Status)
 		}
-		if d := cmp.Diff([]saga.StepStatus{saga.StepCompleted, saga.StepCompensated, saga.StepCompensated, saga.StepFailed}, got); d != "" {
+		if d := cmp.Diff([]saga.StepStatus{saga.StepCompleted, saga.StepCompensated, saga.StepCompensated, saga.StepFailed},
+			got); d != "" {
 			t.Errorf("steps (-want +got):\n%s", d)
 		}
 	})
@@ -215,7 +218,8 @@ func TestInDoubtIsCompensatedToo(t *testing.T) {
 			}
 			def := saga.Define[trip]("trip", 1,
 				saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
-				saga.Step("car", fails).Compensate(w.undo("car")).Timeout(time.Second).Retry(2, saga.Exponential(time.Second, time.Second)))
+				saga.Step("car", fails).Compensate(w.undo("car")).Timeout(time.Second).Retry(2,
+					saga.Exponential(time.Second, time.Second)))
 			run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
 				w.saw(t, "hotel", "car fails", "car fails", "undo car?", "undo hotel")
 				if !errors.Is(err, saga.ErrCompensated) {
@@ -263,7 +267,8 @@ func TestKeyIsStable(t *testing.T) {
 func TestPivot(t *testing.T) {
 	t.Run("rejected compensates", func(t *testing.T) {
 		w := &world{}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", w.fail("pay", saga.Reject(errBoom))))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Pivot("pay", w.fail("pay", saga.Reject(errBoom))))
 		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
 			w.saw(t, "hotel", "pay fails", "undo hotel")
 			if !errors.Is(err, saga.ErrCompensated) {
@@ -281,7 +286,8 @@ func TestPivot(t *testing.T) {
 			}
 			return nil
 		}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", pay).Retry(2, saga.Exponential(time.Second, time.Second)))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Pivot("pay", pay).Retry(2, saga.Exponential(time.Second, time.Second)))
 		run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
 			if !errors.Is(err, saga.ErrStuck) {
 				t.Fatal(err)
@@ -318,7 +324,8 @@ func TestPivot(t *testing.T) {
 			w.note("mail")
 			return nil
 		}
-		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")), saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", mail))
+		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
+			saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", mail))
 		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
 			w.saw(t, "hotel", "pay", "mail")
 			if err != nil {
@@ -407,9 +414,12 @@ func TestDefinitionsAreChecked(t *testing.T) {
 		"retriable before pivot": saga.Define[trip]("x", 1, saga.Retriable("a", ok), saga.Pivot("b", ok)),
 		"no handler":             saga.Define[trip]("x", 1, saga.Step[trip]("a", nil)),
 		"hostile name":           saga.Define[trip]("x", 1, saga.Step("a/do", ok)),
-		"the cancel signal":      saga.Define[trip]("x", 1, saga.Await("$cancel", func(context.Context, *saga.Call, *trip, int) error { return nil })),
-		"no timeout":             saga.Define[trip]("x", 1, saga.Step("a", ok).Timeout(0)),
-		"no branches":            saga.Define[trip]("x", 1, saga.Parallel[trip]("a")),
+		"the cancel signal": saga.Define[trip]("x", 1, saga.Await("$cancel", func(context.Context, *saga.Call, *trip,
+			int) error {
+			return nil
+		})),
+		"no timeout":  saga.Define[trip]("x", 1, saga.Step("a", ok).Timeout(0)),
+		"no branches": saga.Define[trip]("x", 1, saga.Parallel[trip]("a")),
 	} {
 		if _, err := saga.New(sagamem.New(), saga.Config{}, def); !errors.Is(err, saga.ErrDefinition) {
 			t.Errorf("%s: %v, want ErrDefinition", name, err)
@@ -428,7 +438,8 @@ func TestDraw(t *testing.T) {
 		saga.Parallel("both", saga.Step("car", w.do("car")), saga.Step("flight", w.do("flight"))),
 		saga.Pivot("pay", w.do("pay")))
 	m, d := def.Mermaid(), def.DOT()
-	for _, want := range []string{"flowchart LR", `s0["hotel"]`, `s0u>"undo hotel"]`, "s0 -.-> s0u", "s0 --> s1_0", "s1_1 --> s2", `s2{{"pay"}}`} {
+	for _, want := range []string{"flowchart LR", `s0["hotel"]`, `s0u>"undo hotel"]`, "s0 -.-> s0u", "s0 --> s1_0",
+		"s1_1 --> s2", `s2{{"pay"}}`} {
 		if !strings.Contains(m, want) {
 			t.Errorf("Mermaid lacks %q:\n%s", want, m)
 		}

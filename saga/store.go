@@ -184,8 +184,8 @@ const MaxFilterIDs = 1000
 // Store keeps sagas. Package sagatest checks that an adapter keeps the promises. Times are judged by the store's
 // clock, which all orchestrators share.
 type Store interface {
-	// Insert stores a new saga, with its Signals and attributes, or returns the stored one and false when its id is taken. It joins the transaction
-	// that ctx carries.
+	// Insert stores a new saga, with its Signals and attributes, or returns the stored one and false when its id is taken.
+	// It joins the transaction that ctx carries.
 	Insert(ctx context.Context, r Record) (stored Record, inserted bool, err error)
 	// InTx reports whether ctx carries a transaction of the store's, and AfterCommit runs fn once it is committed, or
 	// at once where there is none.

@@ -24,7 +24,8 @@ func (s strict) Save(ctx context.Context, r saga.Record) error {
 	return s.Store.Save(ctx, r)
 }
 
-// What a service says when it refuses is somebody else's text: whatever it is, the saga ends, and is not too large to store.
+// What a service says when it refuses is somebody else's text: whatever it is, the saga ends, and is not too large to
+// store.
 func TestErrorsOfAnyText(t *testing.T) {
 	for name, text := range map[string]string{
 		"a NUL":                    "declined\x00",
@@ -50,7 +51,8 @@ func TestErrorsOfAnyText(t *testing.T) {
 				defer cancel()
 				_, err = h.Wait(ctx)
 				var failed *saga.FailedError
-				if !errors.As(err, &failed) || !errors.Is(err, saga.ErrCompensated) || len(failed.Cause) > 2000 || len(failed.Cause) < 8 {
+				if !errors.As(err, &failed) || !errors.Is(err, saga.ErrCompensated) || len(failed.Cause) > 2000 ||
+					len(failed.Cause) < 8 {
 					t.Errorf("%s, in %s: %.100v", name, kind, err)
 				}
 			})
@@ -132,7 +134,8 @@ func TestSagaThatIsDeletedMeanwhile(t *testing.T) {
 func TestFailedErrorIsOneText(t *testing.T) {
 	e := &saga.FailedError{ID: "1", Name: "trip", Status: saga.Stuck, Step: "pay", Cause: "declined",
 		Compensations: map[string]string{"a": "1", "b": "2", "c": "3", "d": "4"}}
-	const want = "saga: trip 1 is stuck: step pay: declined; compensation of a: 1; compensation of b: 2; compensation of c: 3; compensation of d: 4"
+	const want = "saga: trip 1 is stuck: step pay: declined; compensation of a: 1; compensation of b: 2; compensation " +
+		"of c: 3; compensation of d: 4"
 	for range 20 {
 		if got := e.Error(); got != want {
 			t.Fatal(got)

@@ -22,8 +22,8 @@ import (
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
 
-// A saga that another node goes on with, in another process as far as anybody can tell, stays in the trace, and under the
-// correlation id, of who started it.
+// A saga that another node goes on with, in another process as far as anybody can tell, stays in the trace, and under
+// the correlation id, of who started it.
 func TestTraceGoesOnAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spans := tracetest.NewSpanRecorder()
@@ -94,7 +94,8 @@ func TestTraceGoesOnAfterACrash(t *testing.T) {
 				}
 			}
 		}
-		if counts["sillar.saga.finished COMPLETED"] != 1 || counts["sillar.saga.step.duration success"] != 2 || counts["sillar.saga.step.duration in_doubt"] != 1 {
+		if counts["sillar.saga.finished COMPLETED"] != 1 || counts["sillar.saga.step.duration success"] != 2 ||
+			counts["sillar.saga.step.duration in_doubt"] != 1 {
 			t.Errorf("metrics %v", counts)
 		}
 	})
@@ -139,10 +140,13 @@ func TestGaugesOfTheStore(t *testing.T) {
 		}
 		want := map[string]float64{
 			"sillar.saga.sagas waits RUNNING": 3, "sillar.saga.sagas waits COMPENSATING": 0, "sillar.saga.sagas waits STUCK": 0,
-			"sillar.saga.sagas sticks RUNNING": 0, "sillar.saga.sagas sticks COMPENSATING": 0, "sillar.saga.sagas sticks STUCK": 1,
-			"sillar.saga.oldest waits RUNNING": 3*3600 + 31, "sillar.saga.oldest waits COMPENSATING": 0, "sillar.saga.oldest waits STUCK": 0,
-			"sillar.saga.oldest sticks RUNNING": 0, "sillar.saga.oldest sticks COMPENSATING": 0, "sillar.saga.oldest sticks STUCK": 31,
-			"sillar.saga.running waits": 0, "sillar.saga.running sticks": 0,
+			"sillar.saga.sagas sticks RUNNING": 0, "sillar.saga.sagas sticks COMPENSATING": 0,
+			"sillar.saga.sagas sticks STUCK":   1,
+			"sillar.saga.oldest waits RUNNING": 3*3600 + 31, "sillar.saga.oldest waits COMPENSATING": 0,
+			"sillar.saga.oldest waits STUCK":    0,
+			"sillar.saga.oldest sticks RUNNING": 0, "sillar.saga.oldest sticks COMPENSATING": 0,
+			"sillar.saga.oldest sticks STUCK": 31,
+			"sillar.saga.running waits":       0, "sillar.saga.running sticks": 0,
 		}
 		if d := cmp.Diff(want, values); d != "" {
 			t.Errorf("gauges (-want +got):\n%s", d)

@@ -50,7 +50,8 @@ func (brokenSet) Keys(context.Context, string, authn.Algorithm) ([]authn.VerifyK
 
 func serve(t *testing.T, v *authn.Verifier, opts ...authngrpc.Option) (healthpb.HealthClient, *noting) {
 	lis := bufconn.Listen(1 << 16)
-	srv := grpc.NewServer(grpc.UnaryInterceptor(authngrpc.Unary(v, opts...)), grpc.StreamInterceptor(authngrpc.Stream(v, opts...)))
+	srv := grpc.NewServer(grpc.UnaryInterceptor(authngrpc.Unary(v, opts...)),
+		grpc.StreamInterceptor(authngrpc.Stream(v, opts...)))
 	n := &noting{Server: health.NewServer()}
 	healthpb.RegisterHealthServer(srv, n)
 	done := make(chan struct{})
@@ -95,11 +96,14 @@ func TestInterceptors(t *testing.T) {
 		{"bad", v, nil, "x.y.z", codes.Unauthenticated},
 		{"public without", v, []authngrpc.Option{authngrpc.Public(check, watch)}, "", codes.OK},
 		{"public with a bad one", v, []authngrpc.Option{authngrpc.Public(check, watch)}, "x.y.z", codes.Unauthenticated},
-		{"another is public", v, []authngrpc.Option{authngrpc.Public("/grpc.health.v1.Health/List")}, "", codes.Unauthenticated},
+		{"another is public", v, []authngrpc.Option{authngrpc.Public("/grpc.health.v1.Health/List")}, "",
+			codes.Unauthenticated},
 		{"role", v, []authngrpc.Option{authngrpc.Need(authn.AnyRole("admin"))}, token("admin"), codes.OK},
 		{"no role", v, []authngrpc.Option{authngrpc.Need(authn.AnyRole("admin"))}, token("user"), codes.PermissionDenied},
-		{"of the method", v, []authngrpc.Option{authngrpc.Method(check, authn.AnyRole("a")), authngrpc.Method(watch, authn.AnyRole("a"))}, token("user"), codes.PermissionDenied},
-		{"method before all", v, []authngrpc.Option{authngrpc.Need(authn.AnyRole("admin")), authngrpc.Method(check), authngrpc.Method(watch)}, token("user"), codes.OK},
+		{"of the method", v, []authngrpc.Option{authngrpc.Method(check, authn.AnyRole("a")),
+			authngrpc.Method(watch, authn.AnyRole("a"))}, token("user"), codes.PermissionDenied},
+		{"method before all", v, []authngrpc.Option{authngrpc.Need(authn.AnyRole("admin")), authngrpc.Method(check),
+			authngrpc.Method(watch)}, token("user"), codes.OK},
 		{"keys out of reach", broken, nil, token(), codes.Unavailable},
 	} {
 		client, n := serve(t, c.v, c.opts...)
@@ -124,7 +128,8 @@ func TestInterceptors(t *testing.T) {
 		}
 	}
 	client, _ := serve(t, v)
-	two := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token(), "authorization", "Bearer "+token("admin"))
+	two := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token(), "authorization",
+		"Bearer "+token("admin"))
 	if _, err := client.Check(two, &healthpb.HealthCheckRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("two tokens: %v", err)
 	}

@@ -18,10 +18,13 @@ func Example() {
 		authngrpc.Public(healthpb.Health_Check_FullMethodName),
 		authngrpc.Method("/shop.Products/Delete", authn.AnyRole("admin")),
 	}
-	srv := grpc.NewServer(grpc.UnaryInterceptor(authngrpc.Unary(v, opts...)), grpc.StreamInterceptor(authngrpc.Stream(v, opts...)))
+	srv := grpc.NewServer(grpc.UnaryInterceptor(authngrpc.Unary(v, opts...)),
+		grpc.StreamInterceptor(authngrpc.Stream(v, opts...)))
 	defer srv.Stop()
 
-	client := grpc.WithPerRPCCredentials(authngrpc.PerRPC(func(context.Context) (string, error) { return "the access token", nil }))
+	client := grpc.WithPerRPCCredentials(authngrpc.PerRPC(func(context.Context) (string, error) {
+		return "the access token", nil
+	}))
 	fmt.Println(client != nil)
 	// Output: true
 }

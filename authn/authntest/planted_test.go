@@ -188,7 +188,9 @@ func tokens(wrong func(*authn.MemoryTokens) authn.TokenStore) func(*testing.T) {
 
 func keys(wrong func(*authn.MemoryKeys) authn.KeyStore) func(*testing.T) {
 	return func(t *testing.T) {
-		authntest.RunKeys(t, func(*testing.T) (authn.KeyStore, func() authn.KeyStore) { return wrong(authn.NewMemoryKeys()), nil })
+		authntest.RunKeys(t, func(*testing.T) (authn.KeyStore, func() authn.KeyStore) {
+			return wrong(authn.NewMemoryKeys()), nil
+		})
 	}
 }
 
@@ -200,13 +202,18 @@ var planted = map[string]struct {
 	"judgesByClock": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return judgesByClock{m} }), "strict_races"},
 	"roundsNumbers": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return roundsNumbers{m} }), "round_trip"},
 	"keepsFamily":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsFamily{m} }), "revocation"},
-	"keepsSubject":  {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsSubject{m} }), "revoke_against_rotate"},
+	"keepsSubject": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return keepsSubject{m} }),
+		"revoke_against_rotate"},
 	"ignoresExpiry": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return ignoresExpiry{m} }), "expiry"},
 	"losesClaims":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return losesClaims{m} }), "round_trip"},
-	"shortens":      {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return shortens{m, map[string]time.Time{}} }), "revoked_ids"},
-	"purgesAll":     {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return purgesAll{m} }), "purge"},
-	"inTwoSteps":    {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "revoke_against_rotate"},
-	"noUse":         {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }), "rotation"},
+	"shortens": {tokens(func(m *authn.MemoryTokens) authn.TokenStore {
+		return shortens{m, map[string]time.Time{}}
+	}), "revoked_ids"},
+	"purgesAll": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return purgesAll{m} }), "purge"},
+	"inTwoSteps": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }),
+		"revoke_against_rotate"},
+	"noUse": {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return &inTwoSteps{MemoryTokens: m} }),
+		"rotation"},
 	"listsOldest":   {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return listsOldest{m} }), "sessions"},
 	"listsExpired":  {tokens(func(m *authn.MemoryTokens) authn.TokenStore { return listsExpired{m} }), "sessions"},
 	"rotatesAny":    {apiKeys(func(m *authn.MemoryAPIKeys) authn.APIKeyStore { return rotatesAny{m} }), "rotation_races"},

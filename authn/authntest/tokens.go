@@ -16,7 +16,8 @@ import (
 // RunTokens checks a TokenStore. open returns a store on a fresh, empty place.
 func RunTokens(t *testing.T, open func(t *testing.T) authn.TokenStore) {
 	for name, test := range map[string]func(*testing.T, authn.TokenStore){
-		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "no grace": noGrace, "expiry": expiry, "revocation": revocation,
+		"round trip": roundTrip, "rotation": rotation, "reuse": reuse, "no grace": noGrace, "expiry": expiry,
+		"revocation":  revocation,
 		"revoked ids": revokedIDs, "purge": purge, "strict races": strictRaces, "revoke against rotate": revokeAgainstRotate,
 		"sessions": sessions,
 	} {
@@ -150,10 +151,12 @@ func reuse(t *testing.T, s authn.TokenStore) {
 func noGrace(t *testing.T, s authn.TokenStore) {
 	now := start().Add(987654321 * time.Nanosecond)
 	create(t, s, refreshToken("h1", "f1", "u1", start()))
-	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: refreshToken("h2", "f1", "u1", start()), Now: now}); err != nil {
+	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: refreshToken("h2", "f1", "u1", start()),
+		Now: now}); err != nil {
 		t.Fatalf("the first use, without grace: %v", err)
 	}
-	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: refreshToken("h3", "f1", "u1", start()), Now: now.Add(time.Millisecond)}); !errors.Is(err, authn.ErrReused) {
+	if err := s.Rotate(t.Context(), authn.Rotation{Old: "h1", Next: refreshToken("h3", "f1", "u1", start()),
+		Now: now.Add(time.Millisecond)}); !errors.Is(err, authn.ErrReused) {
 		t.Errorf("the second use, without grace: %v", err)
 	}
 }
@@ -182,7 +185,8 @@ func revocation(t *testing.T, s authn.TokenStore) {
 		t.Fatal(err)
 	}
 	has(t, s, map[string]bool{"a1": false, "a2": false, "b1": true, "c1": true})
-	if err := errors.Join(s.RevokeFamily(t.Context(), "none"), s.RevokeSubject(t.Context(), "u1"), s.RevokeSubject(t.Context(), "none")); err != nil {
+	if err := errors.Join(s.RevokeFamily(t.Context(), "none"), s.RevokeSubject(t.Context(), "u1"),
+		s.RevokeSubject(t.Context(), "none")); err != nil {
 		t.Fatal(err)
 	}
 	has(t, s, map[string]bool{"b1": false, "c1": true})

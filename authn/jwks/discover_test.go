@@ -29,9 +29,10 @@ func TestDiscover(t *testing.T) {
 		"OpenID Connect, a realm": {at: "/realms/shop/.well-known/openid-configuration", path: "/realms/shop", want: true},
 		"a final slash":           {at: "/.well-known/openid-configuration", path: "/", want: true},
 		"RFC 8414":                {at: "/.well-known/oauth-authorization-server", want: true},
-		"RFC 8414, a path":        {at: "/.well-known/oauth-authorization-server/realms/shop", path: "/realms/shop", want: true},
-		"another issuer":          {at: "/.well-known/openid-configuration", claimed: "https://evil.test"},
-		"nothing":                 {at: "/elsewhere"},
+		"RFC 8414, a path": {at: "/.well-known/oauth-authorization-server/realms/shop", path: "/realms/shop",
+			want: true},
+		"another issuer": {at: "/.well-known/openid-configuration", claimed: "https://evil.test"},
+		"nothing":        {at: "/elsewhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mux := http.NewServeMux()
@@ -42,12 +43,14 @@ func TestDiscover(t *testing.T) {
 			if c.claimed != "" {
 				claimed = c.claimed
 			}
-			i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: claimed, Audience: []string{"shop"}, Logger: quiet}))
+			i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: claimed,
+				Audience: []string{"shop"}, Logger: quiet}))
 			mux.Handle("/keys", keys.Handler())
 			mux.Handle(c.at, i.Metadata(authn.MetadataConfig{JWKSURI: srv.URL + "/keys", TokenEndpoint: srv.URL + "/token"}))
 			set := jwks.Must(jwks.Discover(issuer, jwks.Config{Logger: quiet}))
 			defer set.Close()
-			v := authn.Must(authn.NewVerifier(set, authn.VerifierConfig{Issuer: claimed, Audience: []string{"shop"}, Logger: quiet}))
+			v := authn.Must(authn.NewVerifier(set, authn.VerifierConfig{Issuer: claimed, Audience: []string{"shop"},
+				Logger: quiet}))
 			pair, err := i.Issue(t.Context(), authn.Subject{ID: "u1"})
 			if err != nil {
 				t.Fatal(err)
@@ -60,7 +63,8 @@ func TestDiscover(t *testing.T) {
 	}
 }
 
-// Metadata may not lead from a trusted issuer to keys over plain http, and they are read again when the keys have moved.
+// Metadata may not lead from a trusted issuer to keys over plain http, and they are read again when the keys have
+// moved.
 func TestDiscoverFollowsTheIssuer(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
@@ -74,7 +78,8 @@ func TestDiscoverFollowsTheIssuer(t *testing.T) {
 	mux.Handle("/new", keys.Handler())
 	uri.Store("http://keys.evil.test/keys")
 	var log strings.Builder
-	set := jwks.Must(jwks.Discover(srv.URL, jwks.Config{MinInterval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	set := jwks.Must(jwks.Discover(srv.URL, jwks.Config{MinInterval: time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	defer set.Close()
 	const id = "" // of a token without one
 	if _, err := set.Keys(t.Context(), id, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) {

@@ -11,7 +11,8 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet})) // in the service that issues
+	// in the service that issues
+	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "https://shop"}))
 	srv := httptest.NewServer(keys.Handler())
 	defer srv.Close()

@@ -104,7 +104,8 @@ func open(rawURL, issuer string, cfg Config) (*Set, error) {
 	} else {
 		s.own = &http.Transport{
 			Proxy: http.ProxyFromEnvironment, MaxIdleConns: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
-			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}, // a dead connection is dropped
+			// a dead connection is dropped
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 		}
 		client.Transport = s.own
 	}

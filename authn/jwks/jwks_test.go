@@ -61,7 +61,8 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 	if e.code == 0 {
 		return nil, errors.New("connection refused")
 	}
-	return &http.Response{StatusCode: e.code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(e.body)), Request: r}, nil
+	return &http.Response{StatusCode: e.code, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(e.body)),
+		Request: r}, nil
 }
 
 func document(t *testing.T) (doc, kid string) {
@@ -126,8 +127,10 @@ func TestStorm(t *testing.T) {
 // TestRotation verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour, PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
-		i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute, Logger: quiet}))
+		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour,
+			PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
+		i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", TTL: 30 * time.Minute,
+			Logger: quiet}))
 		e := &endpoint{handler: keys.Handler()}
 		s := open(t, e, jwks.Config{})
 		defer s.Close()
@@ -176,7 +179,8 @@ func TestStaleServes(t *testing.T) {
 		for _, bad := range []struct {
 			code int
 			body string
-		}{{0, ""}, {500, "x"}, {200, `{"keys":[]}`}, {200, "<html>"}, {200, `{"keys":[{"kty":"oct","k":"AAAA"}]}`}, {200, `{}`}, {404, next}, {200, `{"keys":[` + strings.Repeat(" ", 600<<10) + "]}"}} {
+		}{{0, ""}, {500, "x"}, {200, `{"keys":[]}`}, {200, "<html>"}, {200, `{"keys":[{"kty":"oct","k":"AAAA"}]}`},
+			{200, `{}`}, {404, next}, {200, `{"keys":[` + strings.Repeat(" ", 600<<10) + "]}"}} {
 			if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +210,8 @@ func TestBeforeTheFirstAnswer(t *testing.T) {
 		e := &endpoint{}
 		s := open(t, e, jwks.Config{MaxStale: time.Hour})
 		defer s.Close()
-		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) ||
+			errors.Is(err, authn.ErrUnknownKey) {
 			t.Errorf("down: %v", err)
 		}
 		e.set(200, doc)
@@ -231,7 +236,8 @@ func TestBeforeTheFirstAnswer(t *testing.T) {
 
 func TestURLs(t *testing.T) {
 	for u, ok := range map[string]bool{
-		"https://users.test/jwks": true, "http://127.0.0.1:1/jwks": true, "http://localhost:1/jwks": true, "http://[::1]:1/": true,
+		"https://users.test/jwks": true, "http://127.0.0.1:1/jwks": true, "http://localhost:1/jwks": true,
+		"http://[::1]:1/":        true,
 		"http://users.test/jwks": false, "ftp://users.test/": false, "file:///etc/passwd": false, "users": false, "": false,
 	} {
 		s, err := jwks.New(u, jwks.Config{Logger: quiet, Client: &http.Client{Transport: &endpoint{}}})
@@ -242,7 +248,8 @@ func TestURLs(t *testing.T) {
 			_ = s.Close()
 		}
 	}
-	s, err := jwks.New("http://users.test/jwks", jwks.Config{Insecure: true, Logger: quiet, Client: &http.Client{Transport: &endpoint{}}})
+	s, err := jwks.New("http://users.test/jwks", jwks.Config{Insecure: true, Logger: quiet,
+		Client: &http.Client{Transport: &endpoint{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +298,8 @@ func TestUnknownKeyDuringAnOutage(t *testing.T) {
 		e.set(0, "")
 		time.Sleep(11 * time.Second)
 		for range 3 {
-			if _, err := s.Keys(t.Context(), "new", authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) || errors.Is(err, authn.ErrUnknownKey) {
+			if _, err := s.Keys(t.Context(), "new", authn.EdDSA); !errors.Is(err, authn.ErrUnavailable) ||
+				errors.Is(err, authn.ErrUnknownKey) {
 				t.Errorf("during it: %v", err)
 			}
 			if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {

@@ -30,7 +30,8 @@ func Example() {
 		return
 	}
 	keys := authn.Must(authn.NewAPIKeys(store, authn.APIKeyConfig{Prefix: "shop"}))
-	secret, _, err := keys.Issue(ctx, authn.Subject{ID: "ci", Scopes: []string{"orders:read"}}, authn.APIKeyOptions{Name: "CI"})
+	secret, _, err := keys.Issue(ctx, authn.Subject{ID: "ci", Scopes: []string{"orders:read"}},
+		authn.APIKeyOptions{Name: "CI"})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -102,8 +102,9 @@ func (d document) decode() (authn.APIKey, error) {
 		return authn.APIKey{}, fmt.Errorf("mongoapikeys: read a key: %w", err)
 	}
 	return authn.APIKey{
-		ID: d.ID, Name: d.Name, Subject: subject, Hash: d.Hash, PreviousHash: d.PreviousHash, PreviousUntil: record.Time(d.PreviousUntil),
-		CreatedAt: record.Time(d.Created), RotatedAt: record.Time(d.Rotated), ExpiresAt: record.Time(d.Expires),
+		ID: d.ID, Name: d.Name, Subject: subject, Hash: d.Hash, PreviousHash: d.PreviousHash,
+		PreviousUntil: record.Time(d.PreviousUntil),
+		CreatedAt:     record.Time(d.Created), RotatedAt: record.Time(d.Rotated), ExpiresAt: record.Time(d.Expires),
 	}, nil
 }
 
@@ -115,7 +116,8 @@ func (s *Store) Create(ctx context.Context, k authn.APIKey) error {
 	}
 	_, err = s.keys.InsertOne(alone(ctx), document{
 		ID: k.ID, Subject: k.Subject.ID, Name: k.Name, Profile: profile, Hash: k.Hash, PreviousHash: k.PreviousHash,
-		PreviousUntil: record.Micros(k.PreviousUntil), Created: record.Micros(k.CreatedAt), Rotated: record.Micros(k.RotatedAt),
+		PreviousUntil: record.Micros(k.PreviousUntil), Created: record.Micros(k.CreatedAt),
+		Rotated: record.Micros(k.RotatedAt),
 		Expires: record.Micros(k.ExpiresAt),
 	})
 	if err != nil {

@@ -32,7 +32,8 @@ func TestConformance(t *testing.T) {
 // Whatever the defaults of the client are, writes are acknowledged by the majority and reads go to the primary, and no
 // call becomes a part of a transaction.
 func TestWritesAreSafe(t *testing.T) {
-	key := bson.D{{Key: "_id", Value: "a"}, {Key: "subject", Value: "u"}, {Key: "profile", Value: "{}"}, {Key: "hash", Value: "h"}}
+	key := bson.D{{Key: "_id", Value: "a"}, {Key: "subject", Value: "u"}, {Key: "profile", Value: "{}"},
+		{Key: "hash", Value: "h"}}
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
 		if c.Name == "find" {
 			return mongofake.Found(key)

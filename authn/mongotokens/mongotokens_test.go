@@ -42,13 +42,15 @@ func TestLongLogin(t *testing.T) {
 	db, s := open(t)
 	ctx, now := t.Context(), time.Now().UTC()
 	grant := func(n int) authn.RefreshToken {
-		return authn.RefreshToken{Hash: fmt.Sprint("h", n), Family: "f", Subject: authn.Subject{ID: "u"}, CreatedAt: now, ExpiresAt: now.Add(24 * time.Hour)}
+		return authn.RefreshToken{Hash: fmt.Sprint("h", n), Family: "f", Subject: authn.Subject{ID: "u"}, CreatedAt: now,
+			ExpiresAt: now.Add(24 * time.Hour)}
 	}
 	if err := s.Create(ctx, grant(0)); err != nil {
 		t.Fatal(err)
 	}
 	rotate := func(old, next int, at time.Duration) error {
-		return s.Rotate(ctx, authn.Rotation{Old: fmt.Sprint("h", old), Next: grant(next), Now: now.Add(at), Grace: 10 * time.Second})
+		return s.Rotate(ctx, authn.Rotation{Old: fmt.Sprint("h", old), Next: grant(next), Now: now.Add(at),
+			Grace: 10 * time.Second})
 	}
 	for n := range 100 {
 		if err := rotate(n, n+1, time.Duration(n)*time.Minute); err != nil {
@@ -56,7 +58,8 @@ func TestLongLogin(t *testing.T) {
 		}
 	}
 	var doc struct{ Grants []bson.Raw }
-	if err := db.Collection("sillar_refresh_tokens").FindOne(ctx, bson.D{}).Decode(&doc); err != nil || len(doc.Grants) > 3 {
+	if err := db.Collection("sillar_refresh_tokens").FindOne(ctx, bson.D{}).Decode(&doc); err != nil ||
+		len(doc.Grants) > 3 {
 		t.Errorf("the login holds %d grants, %v", len(doc.Grants), err)
 	}
 	if g, err := s.Lookup(ctx, "h0"); err != nil || g.UsedAt.IsZero() || g.Family != "f" || g.Subject.ID != "u" {

@@ -17,7 +17,8 @@ import (
 func TestWritesAreSafe(t *testing.T) {
 	now := time.Now()
 	login := bson.D{{Key: "_id", Value: "f"}, {Key: "subject", Value: "u"}, {Key: "grants", Value: bson.A{
-		bson.D{{Key: "hash", Value: "h"}, {Key: "profile", Value: "{}"}, {Key: "expires", Value: now.Add(time.Hour).UnixMicro()}}}}}
+		bson.D{{Key: "hash", Value: "h"}, {Key: "profile", Value: "{}"},
+			{Key: "expires", Value: now.Add(time.Hour).UnixMicro()}}}}}
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
 		if c.Name == "find" {
 			return mongofake.Found(login)
@@ -31,7 +32,8 @@ func TestWritesAreSafe(t *testing.T) {
 	_, err2 := s.Revoked(ctx, "id")
 	_, err3 := s.Purge(ctx, now)
 	_, err4 := s.Sessions(ctx, "u", now)
-	err := errors.Join(err1, err2, err3, err4, s.Create(ctx, grant), s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
+	err := errors.Join(err1, err2, err3, err4, s.Create(ctx, grant),
+		s.Rotate(ctx, authn.Rotation{Old: "h", Next: grant, Now: now}),
 		s.RevokeFamily(ctx, "f"), s.RevokeSubject(ctx, "u"), s.RevokeID(ctx, "id", now))
 	if err != nil {
 		t.Fatal(err)

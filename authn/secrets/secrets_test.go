@@ -29,7 +29,8 @@ func TestResolver(t *testing.T) {
 	}
 	r := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"vault": fixed{}}}))
 	for ref, want := range map[string]string{
-		"env:SECRETS_TEST": "hush", "file:" + path: "two\nlines", "file://" + path: "two\nlines", "vault://a/b#c": "vault://a/b#c",
+		"env:SECRETS_TEST": "hush", "file:" + path: "two\nlines", "file://" + path: "two\nlines",
+		"vault://a/b#c": "vault://a/b#c",
 	} {
 		s, err := r.Get(t.Context(), ref)
 		if err != nil || s.Reveal() != want {
@@ -40,7 +41,8 @@ func TestResolver(t *testing.T) {
 		}
 	}
 	for ref, want := range map[string]error{
-		"env:SECRETS_EMPTY": secrets.ErrNotFound, "env:SECRETS_NONE": secrets.ErrNotFound, "env:": secrets.ErrReference, "env:A=hush": secrets.ErrReference,
+		"env:SECRETS_EMPTY": secrets.ErrNotFound, "env:SECRETS_NONE": secrets.ErrNotFound, "env:": secrets.ErrReference,
+		"env:A=hush":      secrets.ErrReference,
 		"file:/none/hush": secrets.ErrNotFound, "file:": secrets.ErrReference, "file:" + empty: secrets.ErrNotFound,
 		"hush": secrets.ErrReference, "hush://x": secrets.ErrReference, "": secrets.ErrReference,
 	} {
@@ -55,7 +57,8 @@ func TestResolver(t *testing.T) {
 	if _, err := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"env": nil}})).Get(t.Context(), "env:SECRETS_TEST"); !errors.Is(err, secrets.ErrReference) {
 		t.Errorf("a source that was taken away: %v", err)
 	}
-	if s, err := secrets.Must(secrets.NewResolver(secrets.Config{AllowPlain: true})).Get(t.Context(), "plain"); err != nil || s.Reveal() != "plain" {
+	if s, err := secrets.Must(secrets.NewResolver(secrets.Config{AllowPlain: true})).Get(t.Context(),
+		"plain"); err != nil || s.Reveal() != "plain" {
 		t.Errorf("plain: %v", err)
 	}
 }

@@ -62,7 +62,8 @@ func TestReplicasShareKeys(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range sets {
 				wg.Go(func() {
-					k, err := authn.NewKeySet(store(t, db), authn.KeyConfig{PublishAhead: -1, RefreshEvery: time.Millisecond, Logger: quiet})
+					k, err := authn.NewKeySet(store(t, db), authn.KeyConfig{PublishAhead: -1, RefreshEvery: time.Millisecond,
+						Logger: quiet})
 					if err != nil {
 						t.Error(err)
 						return
@@ -78,13 +79,15 @@ func TestReplicasShareKeys(t *testing.T) {
 				return
 			}
 			for i, signs := range sets {
-				issuer := authn.Must(authn.NewIssuer(signs, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))
+				issuer := authn.Must(authn.NewIssuer(signs, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x",
+					Audience: []string{"y"}, Logger: quiet}))
 				p, err := issuer.Issue(t.Context(), authn.Subject{ID: "u"})
 				if err != nil {
 					t.Fatal(err)
 				}
 				for j, verifies := range sets {
-					v := authn.Must(authn.NewVerifier(verifies, authn.VerifierConfig{Issuer: "x", Audience: []string{"y"}, Logger: quiet}))
+					v := authn.Must(authn.NewVerifier(verifies, authn.VerifierConfig{Issuer: "x", Audience: []string{"y"},
+						Logger: quiet}))
 					if _, err := v.Verify(t.Context(), p.AccessToken); err != nil {
 						t.Errorf("replica %d on a token of %d: %v", j, i, err)
 					}

@@ -125,7 +125,8 @@ func (s *Store) Sessions(ctx context.Context, subject string, now time.Time) (li
 	s.dropPending(ctx)
 	// The newest token of a family is one of those that have not been exchanged.
 	rows, err := s.db.Querier(ctx).Query(ctx, "SELECT "+columns+" FROM "+s.tokens+
-		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject, record.Micros(now))
+		" WHERE subject = $1 AND used_at = 0 AND expires_at > $2 ORDER BY family, created_at DESC", subject,
+		record.Micros(now))
 	if err != nil {
 		return nil, fmt.Errorf("sqltokens: list the sessions: %w", err)
 	}
@@ -156,9 +157,9 @@ func (s *Store) lock(ctx context.Context, subject string) error {
 
 // Rotate implements authn.TokenStore. It joins a transaction in ctx. The revocation of a reused token persists when
 // that transaction is rolled back. There is one limit, inside a transaction that the caller began (sqldb.WithSQLTx,
-// WithPgxTx): on SQLite, and on PostgreSQL when the transaction itself has exchanged tokens of the login, the revocation
-// is kept in memory, and counts in this process, until a call of this Store after the transaction has written it. It is
-// lost when the process ends before.
+// WithPgxTx): on SQLite, and on PostgreSQL when the transaction itself has exchanged tokens of the login, the
+// revocation is kept in memory, and counts in this process, until a call of this Store after the transaction has
+// written it. It is lost when the process ends before.
 func (s *Store) Rotate(ctx context.Context, r authn.Rotation) error {
 	s.dropPending(ctx)
 	r.Now = r.Now.Truncate(time.Microsecond) // as it is stored: a first use must not look later than itself

@@ -155,7 +155,8 @@ func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
 	})
 }
 
-// While a transaction that found a reuse is open, the login is refused already, and other calls do not wait for its end.
+// While a transaction that found a reuse is open, the login is refused already, and other calls do not wait for its
+// end.
 func TestReuseInsideOpenTransactionHoldsNothingUp(t *testing.T) {
 	for name, begin := range map[string]func(*testing.T, *sqldb.DB) (context.Context, func() error){
 		"sqlite": func(t *testing.T, db *sqldb.DB) (context.Context, func() error) {

@@ -28,7 +28,8 @@ func TestClientUsesReloadedRoots(t *testing.T) {
 	serve := func(authority *tlsconfig.DevCA) string {
 		d := t.TempDir()
 		must(t, authority.WriteFiles(d, "server", 0, "127.0.0.1", "shop.test"))
-		f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(d, "server.crt"), KeyFile: filepath.Join(d, "server.key"), ReloadEvery: -1, Logger: quiet}))
+		f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(d, "server.crt"),
+			KeyFile: filepath.Join(d, "server.key"), ReloadEvery: -1, Logger: quiet}))
 		t.Cleanup(func() { _ = f.Close() })
 		return start(t, f.Server()).URL
 	}
@@ -36,8 +37,10 @@ func TestClientUsesReloadedRoots(t *testing.T) {
 	must(t, before.WriteFiles(dir, "unused", 0, "x"))
 	must(t, os.WriteFile(roots, before.CertPEM(), 0o600))
 
-	named := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: roots, ServerName: "shop.test", ReloadEvery: -1, Logger: quiet}))
-	other := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: roots, ServerName: "other.test", ReloadEvery: -1, Logger: quiet}))
+	named := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: roots, ServerName: "shop.test", ReloadEvery: -1,
+		Logger: quiet}))
+	other := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: roots, ServerName: "other.test", ReloadEvery: -1,
+		Logger: quiet}))
 	dialed := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{RootCAFile: roots, ReloadEvery: -1, Logger: quiet}))
 	clients := map[string]*http.Transport{
 		"Client with a ServerName": {TLSClientConfig: named.Client()},
@@ -78,7 +81,8 @@ func TestCertificateNotYetValidKeepsTheOld(t *testing.T) {
 
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(time.Hour),
+		NotAfter: time.Now().Add(2 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
@@ -96,12 +100,14 @@ func TestCertificateNotYetValidKeepsTheOld(t *testing.T) {
 	}
 }
 
-// A certificate and its key are replaced one after the other, over and over: no reload takes a half of each for an error.
+// A certificate and its key are replaced one after the other, over and over: no reload takes a half of each for an
+// error.
 func TestReloadWhileFilesAreReplaced(t *testing.T) {
 	dir := t.TempDir()
 	authority := ca(t, "dev")
 	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
-	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key"), ReloadEvery: -1, Logger: quiet}))
+	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(dir, "server.crt"),
+		KeyFile: filepath.Join(dir, "server.key"), ReloadEvery: -1, Logger: quiet}))
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()
 	done := make(chan struct{})

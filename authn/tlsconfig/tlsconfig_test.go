@@ -77,7 +77,8 @@ func TestMutualAndReload(t *testing.T) {
 	must(t, stranger.WriteFiles(sdir, "evil", 0, "evil"))
 
 	var reloads []error
-	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ReloadEvery: -1,
+	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"),
+		ClientCAFile: at("ca.crt"), ReloadEvery: -1,
 		Logger: quiet, OnReload: func(err error) { reloads = append(reloads, err) }}))
 	defer files.Close()
 	srv := start(t, files.Server())
@@ -93,7 +94,8 @@ func TestMutualAndReload(t *testing.T) {
 		t.Fatalf("%q, %v", body, err)
 	}
 	for name, c := range map[string]tlsconfig.Config{
-		"no certificate": {}, "a stranger's": {CertFile: filepath.Join(sdir, "evil.crt"), KeyFile: filepath.Join(sdir, "evil.key")},
+		"no certificate": {}, "a stranger's": {CertFile: filepath.Join(sdir, "evil.crt"),
+			KeyFile: filepath.Join(sdir, "evil.key")},
 	} {
 		if _, _, err := get(t, client(t, open(c)), srv.URL); err == nil {
 			t.Errorf("%s: let in", name)
@@ -140,7 +142,8 @@ func TestOptionalAndLoop(t *testing.T) {
 	authority := ca(t, "dev")
 	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
 	told := make(chan error, 1)
-	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: at("ca.crt"), ClientOptional: true,
+	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"),
+		ClientCAFile: at("ca.crt"), ClientOptional: true,
 		ReloadEvery: 10 * time.Millisecond, Logger: quiet, OnReload: func(err error) {
 			select {
 			case told <- err:
@@ -163,7 +166,8 @@ func TestOptionalAndLoop(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("the files are not read again")
 	}
-	for name, c := range map[string]tlsconfig.Config{"half": {CertFile: "x"}, "missing": {CertFile: "/none", KeyFile: "/none"}, "no CA": {RootCAFile: at("server.key")}} {
+	for name, c := range map[string]tlsconfig.Config{"half": {CertFile: "x"}, "missing": {CertFile: "/none",
+		KeyFile: "/none"}, "no CA": {RootCAFile: at("server.key")}} {
 		if _, err := tlsconfig.New(c); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
@@ -177,10 +181,12 @@ func TestNoResumptionWithClientCertificates(t *testing.T) {
 	at := func(n string) string { return filepath.Join(dir, n) }
 	must(t, ca(t, "dev").WriteFiles(dir, "server", 0, "127.0.0.1"))
 	for clientCA, resumes := range map[string]bool{"": true, at("ca.crt"): false} {
-		files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), ClientCAFile: clientCA, ReloadEvery: -1, Logger: quiet}))
+		files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"),
+			ClientCAFile: clientCA, ReloadEvery: -1, Logger: quiet}))
 		defer files.Close()
 		srv := start(t, files.Server())
-		own := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"), RootCAFile: at("ca.crt"), ReloadEvery: -1, Logger: quiet}))
+		own := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"),
+			RootCAFile: at("ca.crt"), ReloadEvery: -1, Logger: quiet}))
 		defer own.Close()
 		cfg := own.Client()
 		cfg.ClientSessionCache = tls.NewLRUClientSessionCache(4)
@@ -204,7 +210,8 @@ func TestServerThatIsChanged(t *testing.T) {
 	dir := t.TempDir()
 	authority := ca(t, "dev")
 	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
-	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(dir, "server.crt"), KeyFile: filepath.Join(dir, "server.key"),
+	f := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: filepath.Join(dir, "server.crt"),
+		KeyFile:    filepath.Join(dir, "server.key"),
 		RootCAFile: filepath.Join(dir, "ca.crt"), ReloadEvery: -1, Logger: quiet}))
 	defer f.Close()
 	c := f.Server()

@@ -110,7 +110,8 @@ func TestFailures(t *testing.T) {
 		s := open(e)
 		e.status.Store(401)
 		var refused *tokensource.RefusedError
-		if _, err := s.Token(t.Context()); !errors.As(err, &refused) || refused.Code != "invalid_client" || strings.Contains(err.Error(), "hush") {
+		if _, err := s.Token(t.Context()); !errors.As(err, &refused) || refused.Code != "invalid_client" ||
+			strings.Contains(err.Error(), "hush") {
 			t.Errorf("refused: %v", err)
 		}
 		for range 10 { // the endpoint is spared
@@ -146,7 +147,8 @@ func TestFailures(t *testing.T) {
 func TestWithTokenEndpoint(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x", Audience: []string{"stock"}, Logger: quiet}))
+	issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x",
+		Audience: []string{"stock"}, Logger: quiet}))
 	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Audience: []string{"stock"}, Logger: quiet}))
 	mux := http.NewServeMux()
 	mux.Handle("POST /token", authn.TokenEndpoint(issuer, func(context.Context, string, string) (authn.Subject, error) {
@@ -164,13 +166,15 @@ func TestWithTokenEndpoint(t *testing.T) {
 			},
 			Logger: quiet,
 		}))
-	mux.Handle("GET /stock", authn.Require(v, authn.AllScopes("stock:read"))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /stock", authn.Require(v, authn.AllScopes("stock:read"))(http.HandlerFunc(func(w http.ResponseWriter,
+		r *http.Request) {
 		u, _ := authn.FromContext(r.Context())
 		_, _ = w.Write([]byte(u.ID))
 	})))
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	source := tokensource.Must(tokensource.New(tokensource.Config{TokenURL: srv.URL + "/token", ClientID: "orders:1", ClientSecret: "a%+b", Scopes: []string{"stock:read"}}))
+	source := tokensource.Must(tokensource.New(tokensource.Config{TokenURL: srv.URL + "/token", ClientID: "orders:1",
+		ClientSecret: "a%+b", Scopes: []string{"stock:read"}}))
 	client := &http.Client{Transport: source.Transport(srv.Client().Transport)}
 	for range 2 {
 		res, err := client.Get(srv.URL + "/stock")
@@ -200,7 +204,8 @@ func TestNewRefuses(t *testing.T) {
 
 func Example() {
 	source := tokensource.Must(tokensource.New(tokensource.Config{
-		TokenURL: "https://id.example.com/token", ClientID: "orders", ClientSecret: "from a secret store", Scopes: []string{"stock:read"},
+		TokenURL: "https://id.example.com/token", ClientID: "orders", ClientSecret: "from a secret store",
+		Scopes: []string{"stock:read"},
 	}))
 	client := &http.Client{Transport: source.Transport(nil)} // each request carries a token
 	client.CloseIdleConnections()

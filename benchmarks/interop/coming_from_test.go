@@ -130,7 +130,8 @@ func keySetBefore(ctx context.Context, url, token string) (*jwt.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return jwt.Parse(token, keys.Keyfunc, jwt.WithIssuer(issuerURL), jwt.WithAudience("orders"), jwt.WithExpirationRequired())
+	return jwt.Parse(token, keys.Keyfunc, jwt.WithIssuer(issuerURL), jwt.WithAudience("orders"),
+		jwt.WithExpirationRequired())
 }
 
 func keySetAfter(url string) (*authn.Verifier, func() error, error) {

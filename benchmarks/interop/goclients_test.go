@@ -60,7 +60,8 @@ func TestGoOIDCTokensHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := &oidctest.Server{PublicKeys: []oidctest.PublicKey{{PublicKey: key.Public(), KeyID: "k1", Algorithm: oidc.ES256}}}
+	theirs := &oidctest.Server{PublicKeys: []oidctest.PublicKey{{PublicKey: key.Public(), KeyID: "k1",
+		Algorithm: oidc.ES256}}}
 	srv := httptest.NewServer(theirs)
 	defer srv.Close()
 	theirs.SetIssuer(srv.URL)
@@ -108,7 +109,8 @@ func TestXOAuth2(t *testing.T) {
 	if got := me(conf.Client(t.Context(), token)); got != "ana" {
 		t.Errorf("after a refresh: got %q, want ana", got)
 	}
-	if token, err = conf.TokenSource(t.Context(), &oauth2.Token{RefreshToken: first}).Token(); err != nil || token.RefreshToken == first {
+	if token, err = conf.TokenSource(t.Context(), &oauth2.Token{RefreshToken: first}).Token(); err != nil ||
+		token.RefreshToken == first {
 		t.Errorf("within the grace: got the same token or %v", err)
 	}
 	res, err := http.PostForm(s.URL+"/revoke", url.Values{"client_id": {"web"}, "token": {token.RefreshToken}})
@@ -124,9 +126,11 @@ func TestXOAuth2(t *testing.T) {
 		_, err := conf.PasswordCredentialsToken(ctx, "ana", "wrong")
 		return err
 	})
-	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleAutoDetect, oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams} {
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleAutoDetect, oauth2.AuthStyleInHeader,
+		oauth2.AuthStyleInParams} {
 		robot := clientcredentials.Config{
-			ClientID: "robot", ClientSecret: "s3cr3t:/+%", TokenURL: s.URL + "/token", Scopes: []string{"read", "write"}, AuthStyle: style,
+			ClientID: "robot", ClientSecret: "s3cr3t:/+%", TokenURL: s.URL + "/token", Scopes: []string{"read", "write"},
+			AuthStyle: style,
 		}
 		token, err := robot.Token(t.Context())
 		if err != nil {
@@ -140,9 +144,15 @@ func TestXOAuth2(t *testing.T) {
 			t.Errorf("style %d: got %+v, %v, want both scopes", style, u, err)
 		}
 		robot.Scopes = []string{"admin"}
-		expectCode(t, "a scope that is refused", "invalid_scope", func(ctx context.Context) error { _, err := robot.Token(ctx); return err })
+		expectCode(t, "a scope that is refused", "invalid_scope", func(ctx context.Context) error {
+			_, err := robot.Token(ctx)
+			return err
+		})
 		robot.ClientSecret = "wrong"
-		expectCode(t, "a wrong secret", "invalid_client", func(ctx context.Context) error { _, err := robot.Token(ctx); return err })
+		expectCode(t, "a wrong secret", "invalid_client", func(ctx context.Context) error {
+			_, err := robot.Token(ctx)
+			return err
+		})
 	}
 }
 

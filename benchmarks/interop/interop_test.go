@@ -42,7 +42,8 @@ func serve(t *testing.T, alg authn.Algorithm) *server {
 	t.Cleanup(s.Close)
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Algorithm: alg, Logger: quiet}))
 	store := authn.NewMemoryTokens()
-	s.issuer = authn.Must(authn.NewIssuer(keys, store, authn.IssuerConfig{Issuer: s.URL, Audience: []string{audience}, Logger: quiet}))
+	s.issuer = authn.Must(authn.NewIssuer(keys, store, authn.IssuerConfig{Issuer: s.URL, Audience: []string{audience},
+		Logger: quiet}))
 	s.verifier = authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{
 		Issuer: s.URL, Audience: []string{audience}, Revocations: store, Logger: quiet,
 	}))
@@ -58,22 +59,24 @@ func serve(t *testing.T, alg authn.Algorithm) *server {
 	mux.Handle("GET /.well-known/openid-configuration", metadata)
 	mux.Handle("GET /.well-known/oauth-authorization-server", metadata)
 	mux.Handle("GET /jwks.json", keys.Handler())
-	mux.Handle("POST /token", authn.TokenEndpoint(s.issuer, func(_ context.Context, name, password string) (authn.Subject, error) {
-		if name != "ana" || password != "correct horse" {
-			return authn.Subject{}, authn.ErrPassword
-		}
-		return authn.Subject{ID: "ana", Roles: []string{"user"}}, nil
-	}, authn.TokenEndpointConfig{
-		Client: client,
-		ClientCredentials: func(_ context.Context, id string, scopes []string) (authn.Subject, error) {
-			if id != "robot" || slices.Contains(scopes, "admin") {
-				return authn.Subject{}, authn.ErrScope
+	mux.Handle("POST /token", authn.TokenEndpoint(s.issuer,
+		func(_ context.Context, name, password string) (authn.Subject, error) {
+			if name != "ana" || password != "correct horse" {
+				return authn.Subject{}, authn.ErrPassword
 			}
-			return authn.Subject{ID: id, Scopes: scopes}, nil
-		},
-		Logger: quiet,
-	}))
-	mux.Handle("POST /revoke", authn.RevocationEndpoint(s.issuer, authn.RevocationEndpointConfig{Client: client, Logger: quiet}))
+			return authn.Subject{ID: "ana", Roles: []string{"user"}}, nil
+		}, authn.TokenEndpointConfig{
+			Client: client,
+			ClientCredentials: func(_ context.Context, id string, scopes []string) (authn.Subject, error) {
+				if id != "robot" || slices.Contains(scopes, "admin") {
+					return authn.Subject{}, authn.ErrScope
+				}
+				return authn.Subject{ID: id, Scopes: scopes}, nil
+			},
+			Logger: quiet,
+		}))
+	mux.Handle("POST /revoke", authn.RevocationEndpoint(s.issuer, authn.RevocationEndpointConfig{Client: client,
+		Logger: quiet}))
 	mux.Handle("GET /me", authn.Require(s.verifier)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, _ := authn.FromContext(r.Context())
 		fmt.Fprint(w, u.ID)
@@ -150,7 +153,8 @@ func (x tool) ask(t *testing.T, q question) (a answer) {
 
 const sharedSecret = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// Our tokens are accepted by other implementations, which find the keys in our key set; with another audience they refuse.
+// Our tokens are accepted by other implementations, which find the keys in our key set; with another audience they
+// refuse.
 func TestOurTokensElsewhere(t *testing.T) {
 	for _, x := range tools {
 		t.Run(x.name, func(t *testing.T) {
@@ -203,13 +207,15 @@ func TestTheirTokensHere(t *testing.T) {
 					q.Secret = sharedSecret
 				}
 				a := x.ask(t, q)
-				v := authn.Must(authn.NewVerifier(a.keys(t, alg), authn.VerifierConfig{Issuer: issuer, Audience: []string{audience}, Logger: quiet}))
+				v := authn.Must(authn.NewVerifier(a.keys(t, alg), authn.VerifierConfig{Issuer: issuer, Audience: []string{audience},
+					Logger: quiet}))
 				u, err := v.Verify(t.Context(), a.Token)
 				if err != nil {
 					t.Errorf("%s: %v", alg, err)
 					continue
 				}
-				if u.ID != "theirs" || !slices.Equal(u.Roles, []string{"user", "ñandú"}) || time.Until(u.ExpiresAt) > 11*time.Minute {
+				if u.ID != "theirs" || !slices.Equal(u.Roles, []string{"user", "ñandú"}) ||
+					time.Until(u.ExpiresAt) > 11*time.Minute {
 					t.Errorf("%s: got %+v, want their claims", alg, u)
 				}
 				at := strings.Index(a.Token, ".") + 10

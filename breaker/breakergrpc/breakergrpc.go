@@ -58,8 +58,10 @@ func Classify(ctx context.Context, err error) breaker.Outcome {
 // grpc-go has no types for them. TestLocalErrorsOfGRPC provokes each.
 var localMessages = []string{
 	"grpc: error while marshaling", "trying to send message larger than max", "grpc: received message larger than max",
-	"grpc: received message after decompression larger than max", "header key ", "malformed method name", "grpc: Compressor is not installed",
-	"transport: per-RPC creds failed", "grpc: the credentials require transport level security", "transport: cannot send secure credentials",
+	"grpc: received message after decompression larger than max", "header key ", "malformed method name",
+	"grpc: Compressor is not installed",
+	"transport: per-RPC creds failed", "grpc: the credentials require transport level security",
+	"transport: cannot send secure credentials",
 }
 
 // local reports whether a call ended because of its message, its metadata or a limit of ours.

@@ -84,7 +84,8 @@ func dial(t *testing.T, cfg breakergrpc.Config) (*server, grpc_health_v1.HealthC
 	}
 	go func() { _ = srv.Serve(l) }()
 	g := breakergrpc.Must(breakergrpc.New(cfg))
-	conn, err := grpc.NewClient(l.Addr().String(), append(g.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient(l.Addr().String(), append(g.DialOptions(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,8 @@ func check(ctx context.Context, c grpc_health_v1.HealthClient) error {
 }
 
 func TestClassification(t *testing.T) {
-	failures := map[codes.Code]bool{codes.DeadlineExceeded: true, codes.Internal: true, codes.Unavailable: true, codes.DataLoss: true, codes.ResourceExhausted: true}
+	failures := map[codes.Code]bool{codes.DeadlineExceeded: true, codes.Internal: true, codes.Unavailable: true,
+		codes.DataLoss: true, codes.ResourceExhausted: true}
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Failures: -1}})
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		if code == codes.Aborted {
@@ -137,7 +139,8 @@ func TestTimeoutAndCancellation(t *testing.T) {
 	hang := status.Error(codes.Aborted, "hang")
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Timeout: 50 * time.Millisecond}})
 	s.next = []error{hang}
-	if err := check(t.Context(), c); !errors.Is(err, breaker.ErrTimeout) || status.Code(err) != codes.DeadlineExceeded || b.Counts().Failures != 1 {
+	if err := check(t.Context(), c); !errors.Is(err, breaker.ErrTimeout) || status.Code(err) != codes.DeadlineExceeded ||
+		b.Counts().Failures != 1 {
 		t.Fatalf("%v, %+v", err, b.Counts())
 	}
 	s, c, b = dial(t, breakergrpc.Config{})

@@ -26,12 +26,14 @@ var (
 func TestDeadlines(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Deadline: 50 * time.Millisecond}})
 	s.next = []error{hang, hang}
-	if err := check(t.Context(), c); status.Code(err) != codes.DeadlineExceeded || errors.Is(err, breaker.ErrTimeout) || b.Counts().Failures != 1 {
+	if err := check(t.Context(), c); status.Code(err) != codes.DeadlineExceeded || errors.Is(err, breaker.ErrTimeout) ||
+		b.Counts().Failures != 1 {
 		t.Fatalf("ours: %v, %+v", err, b.Counts())
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := check(ctx, c); status.Code(err) != codes.DeadlineExceeded || b.Counts().Failures != 1 || b.Counts().Ignored != 1 {
+	if err := check(ctx, c); status.Code(err) != codes.DeadlineExceeded || b.Counts().Failures != 1 ||
+		b.Counts().Ignored != 1 {
 		t.Fatalf("the caller's short one: %v, %+v", err, b.Counts())
 	}
 	if err := check(ctx, c); status.Code(err) != codes.DeadlineExceeded || b.Counts().Failures != 1 {
@@ -74,10 +76,12 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 	})
 	s.next = []error{down, down}
 	err := check(ctx, c)
-	if status.Code(err) != codes.Unavailable || !errors.Is(err, breaker.ErrOpen) || breaker.IsRejection(err) || s.calls != 2 {
+	if status.Code(err) != codes.Unavailable || !errors.Is(err, breaker.ErrOpen) || breaker.IsRejection(err) ||
+		s.calls != 2 {
 		t.Fatalf("%v after %d calls", err, s.calls)
 	}
-	if _, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{}); !breaker.IsRejection(err) || status.Code(err) != codes.Unavailable {
+	if _, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{}); !breaker.IsRejection(err) ||
+		status.Code(err) != codes.Unavailable {
 		t.Fatalf("a stream: %v", err)
 	}
 	span.End()
@@ -92,7 +96,8 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"breaker.retry 2 Unavailable", "breaker.gave_up 2 open", "breaker.rejected open"}; !slices.Equal(told, want) {
+	if want := []string{"breaker.retry 2 Unavailable", "breaker.gave_up 2 open",
+		"breaker.rejected open"}; !slices.Equal(told, want) {
 		t.Fatalf("told %q", told)
 	}
 }

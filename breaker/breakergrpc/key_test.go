@@ -18,7 +18,8 @@ import (
 
 func ExampleMethodKey() {
 	g := breakergrpc.Must(breakergrpc.New(breakergrpc.Config{Key: breakergrpc.MethodKey}))
-	conn, err := grpc.NewClient("users:9000", append(g.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient("users:9000", append(g.DialOptions(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		panic(err)
 	}
@@ -42,11 +43,16 @@ func TestKeys(t *testing.T) {
 		fails, same, none call
 		named             string
 	}{
-		"method":    {breakergrpc.MethodKey, call{ctx, "/a.A/One"}, call{tenant(ctx, "t1"), "/a.A/One"}, call{ctx, "/a.A/Two"}, "target /a.A/One"},
-		"service":   {breakergrpc.ServiceKey, call{ctx, "/a.A/One"}, call{ctx, "/a.A/Two"}, call{ctx, "/a.B/One"}, "target a.A"},
-		"tenant":    {breakergrpc.MetadataKey("X-Tenant-ID"), call{tenant(ctx, "t1"), "/a.A/One"}, call{tenant(ctx, "t1"), "/a.A/Two"}, call{tenant(ctx, "t2"), "/a.A/One"}, "target t1"},
-		"no tenant": {breakergrpc.MetadataKey("X-Tenant-ID"), call{ctx, "/a.A/One"}, call{ctx, "/a.A/Two"}, call{tenant(ctx, "t2"), "/a.A/One"}, "target"},
-		"long": {breakergrpc.MetadataKey("X-Tenant-ID"), call{tenant(ctx, strings.Repeat("é", 5000)), "/a.A/One"}, call{tenant(ctx, strings.Repeat("é", 5000)), "/a.A/One"},
+		"method": {breakergrpc.MethodKey, call{ctx, "/a.A/One"}, call{tenant(ctx, "t1"), "/a.A/One"},
+			call{ctx, "/a.A/Two"}, "target /a.A/One"},
+		"service": {breakergrpc.ServiceKey, call{ctx, "/a.A/One"}, call{ctx, "/a.A/Two"}, call{ctx, "/a.B/One"},
+			"target a.A"},
+		"tenant": {breakergrpc.MetadataKey("X-Tenant-ID"), call{tenant(ctx, "t1"), "/a.A/One"},
+			call{tenant(ctx, "t1"), "/a.A/Two"}, call{tenant(ctx, "t2"), "/a.A/One"}, "target t1"},
+		"no tenant": {breakergrpc.MetadataKey("X-Tenant-ID"), call{ctx, "/a.A/One"}, call{ctx, "/a.A/Two"},
+			call{tenant(ctx, "t2"), "/a.A/One"}, "target"},
+		"long": {breakergrpc.MetadataKey("X-Tenant-ID"), call{tenant(ctx, strings.Repeat("é", 5000)), "/a.A/One"},
+			call{tenant(ctx, strings.Repeat("é", 5000)), "/a.A/One"},
 			call{tenant(ctx, strings.Repeat("é", 5000)+"2"), "/a.A/One"}, "?"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,10 +70,14 @@ func TestKeys(t *testing.T) {
 				return nil
 			}
 			unary := func(k call) error {
-				return g.Unary(k.ctx, k.method, nil, nil, conn, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return answer() })
+				return g.Unary(k.ctx, k.method, nil, nil, conn, func(context.Context, string, any, any, *grpc.ClientConn,
+					...grpc.CallOption) error {
+					return answer()
+				})
 			}
 			stream := func(k call) error {
-				_, err := g.Stream(k.ctx, &grpc.StreamDesc{}, conn, k.method, func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+				_, err := g.Stream(k.ctx, &grpc.StreamDesc{}, conn, k.method, func(context.Context, *grpc.StreamDesc,
+					*grpc.ClientConn, string, ...grpc.CallOption) (grpc.ClientStream, error) {
 					return nil, status.Error(codes.Unavailable, "down")
 				})
 				return err

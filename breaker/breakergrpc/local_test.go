@@ -31,8 +31,8 @@ func (c noCredentials) RequireTransportSecurity() bool { return c.secure }
 
 var _ credentials.PerRPCCredentials = noCredentials{}
 
-// TestLocalErrorsOfGRPC makes calls that cannot be sent, unary and streaming, more often than opens a breaker: the breaker
-// counts nothing, the caller gets what docs/local-errors.md says, and the next call passes.
+// TestLocalErrorsOfGRPC makes calls that cannot be sent, unary and streaming, more often than opens a breaker: the
+// breaker counts nothing, the caller gets what docs/local-errors.md says, and the next call passes.
 func TestLocalErrorsOfGRPC(t *testing.T) {
 	got := map[string]map[string]string{} // kind of call, by error and kind of call
 	past, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
@@ -46,13 +46,16 @@ func TestLocalErrorsOfGRPC(t *testing.T) {
 		hangs   bool
 		before  bool // it ends before the breaker is asked
 	}{
-		"invalid UTF-8":             {service: "\xff"},
-		"a message above our limit": {service: strings.Repeat("a", 100), opts: []grpc.CallOption{grpc.MaxCallSendMsgSize(10)}},
+		"invalid UTF-8": {service: "\xff"},
+		"a message above our limit": {service: strings.Repeat("a", 100),
+			opts: []grpc.CallOption{grpc.MaxCallSendMsgSize(10)}},
 		"an answer above our limit": {opts: []grpc.CallOption{grpc.MaxCallRecvMsgSize(1)}},
 		"metadata that is not ASCII": {ctx: func(ctx context.Context) context.Context {
 			return metadata.AppendToOutgoingContext(ctx, "note", "a\nb")
 		}},
-		"a metadata key with a space":  {ctx: func(ctx context.Context) context.Context { return metadata.AppendToOutgoingContext(ctx, "no te", "a") }},
+		"a metadata key with a space": {ctx: func(ctx context.Context) context.Context {
+			return metadata.AppendToOutgoingContext(ctx, "no te", "a")
+		}},
 		"a compressor that is missing": {opts: []grpc.CallOption{grpc.UseCompressor("none-such")}},
 		"credentials that fail":        {opts: []grpc.CallOption{grpc.PerRPCCredentials(noCredentials{})}},
 		"credentials that need TLS":    {opts: []grpc.CallOption{grpc.PerRPCCredentials(noCredentials{secure: true})}},
@@ -105,11 +108,13 @@ func TestLocalErrorsOfGRPC(t *testing.T) {
 					}
 				}
 				want := uint64(5)
-				if c.before || c.hangs && b.Counts().Ignored < 5 { // with a busy CPU the deadline may pass before the breaker is asked
+				// with a busy CPU the deadline may pass before the breaker is asked
+				if c.before || c.hangs && b.Counts().Ignored < 5 {
 					want = b.Counts().Ignored
 				}
 				deadline := time.Now().Add(5 * time.Second)
-				for b.Counts().Ignored < want && time.Now().Before(deadline) { // a stream that is given up is counted a little later
+				// a stream that is given up is counted a little later
+				for b.Counts().Ignored < want && time.Now().Before(deadline) {
 					time.Sleep(time.Millisecond)
 				}
 				if n := b.Counts(); b.State() != breaker.Closed || n.Failures != 0 || n.Successes != 0 || n.Ignored != want {

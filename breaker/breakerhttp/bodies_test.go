@@ -94,25 +94,31 @@ func TestBodiesAreClosedOnEveryPath(t *testing.T) {
 		"opened by it":              {cfg: breaker.Config{Retry: three, Failures: 2}, answer: sequence(500), code: 500},
 		"no body for the retry":     {cfg: breaker.Config{Retry: three}, answer: sequence(500), noBody: true, err: broken},
 		"open":                      {prepare: (*breaker.Breaker).Open, answer: sequence(200), err: breaker.ErrOpen},
-		"full":                      {cfg: breaker.Config{Bulkhead: 1}, prepare: func(b *breaker.Breaker) { _, _ = b.Allow(context.Background()) }, answer: sequence(200), err: breaker.ErrFull},
-		"limited":                   {cfg: breaker.Config{Rate: 0.01}, prepare: func(b *breaker.Breaker) { runs(b) }, answer: sequence(200), err: breaker.ErrLimited},
-		"deadline past at entry":    {answer: sequence(200), within: -1, err: context.DeadlineExceeded},
-		"deadline in the pause":     {cfg: breaker.Config{Retry: three}, answer: sequence(500), within: 1, code: 500},
-		"deadline in an attempt": {cfg: breaker.Config{Retry: three}, within: 10 * time.Second, err: context.DeadlineExceeded, answer: func(req *http.Request) (*http.Response, error) {
-			if n++; n == 1 {
+		"full": {cfg: breaker.Config{Bulkhead: 1}, prepare: func(b *breaker.Breaker) {
+			_, _ = b.Allow(context.Background())
+		}, answer: sequence(200), err: breaker.ErrFull},
+		"limited": {cfg: breaker.Config{Rate: 0.01}, prepare: func(b *breaker.Breaker) { runs(b) },
+			answer: sequence(200), err: breaker.ErrLimited},
+		"deadline past at entry": {answer: sequence(200), within: -1, err: context.DeadlineExceeded},
+		"deadline in the pause":  {cfg: breaker.Config{Retry: three}, answer: sequence(500), within: 1, code: 500},
+		"deadline in an attempt": {cfg: breaker.Config{Retry: three}, within: 10 * time.Second, err: context.DeadlineExceeded,
+			answer: func(req *http.Request) (*http.Response, error) {
+				if n++; n == 1 {
+					return status(500)
+				}
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			}},
+		"the header with the caller's deadline": {within: time.Second, err: context.DeadlineExceeded,
+			answer: func(req *http.Request) (*http.Response, error) {
+				<-req.Context().Done()
 				return status(500)
-			}
-			<-req.Context().Done()
-			return nil, req.Context().Err()
-		}},
-		"the header with the caller's deadline": {within: time.Second, err: context.DeadlineExceeded, answer: func(req *http.Request) (*http.Response, error) {
-			<-req.Context().Done()
-			return status(500)
-		}},
-		"the header with the timeout": {cfg: breaker.Config{Timeout: time.Second}, err: breaker.ErrTimeout, answer: func(req *http.Request) (*http.Response, error) {
-			<-req.Context().Done()
-			return status(200)
-		}},
+			}},
+		"the header with the timeout": {cfg: breaker.Config{Timeout: time.Second}, err: breaker.ErrTimeout,
+			answer: func(req *http.Request) (*http.Response, error) {
+				<-req.Context().Done()
+				return status(200)
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -200,13 +206,14 @@ func TestBaseThatPanics(t *testing.T) {
 // The place in the bulkhead is free when the header is there, however long the body takes: the documented choice.
 func TestBulkheadIsForTheHeader(t *testing.T) {
 	release := make(chan struct{})
-	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Bulkhead: 1}}, func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush()
-		if r.URL.Path == "/slow" {
-			<-release
-		}
-	})
+	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Bulkhead: 1}},
+		func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			if r.URL.Path == "/slow" {
+				<-release
+			}
+		})
 	var open []*http.Response
 	for _, path := range []string{"/slow", "/", "/slow"} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url+path, nil)

@@ -58,8 +58,10 @@ func TestClient(t *testing.T) {
 }
 
 func TestClientErrors(t *testing.T) {
-	all := []error{breakerhttp.ErrNotFound, breakerhttp.ErrConflict, breakerhttp.ErrUnauthorized, breakerhttp.ErrForbidden, breakerhttp.ErrInvalid, breakerhttp.ErrUnavailable}
-	for status, want := range map[int]error{404: all[0], 409: all[1], 401: all[2], 403: all[3], 400: all[4], 422: all[4], 500: all[5], 503: all[5], 429: all[5], 418: nil} {
+	all := []error{breakerhttp.ErrNotFound, breakerhttp.ErrConflict, breakerhttp.ErrUnauthorized, breakerhttp.ErrForbidden,
+		breakerhttp.ErrInvalid, breakerhttp.ErrUnavailable}
+	for status, want := range map[int]error{404: all[0], 409: all[1], 401: all[2], 403: all[3], 400: all[4], 422: all[4],
+		500: all[5], 503: all[5], 429: all[5], 418: nil} {
 		c := client(t, breakerhttp.Config{}, func(w http.ResponseWriter, r *http.Request) {
 			problem.New(status, "x", "because").With("name", "too short").Write(r.Context(), w)
 		})
@@ -91,13 +93,18 @@ func TestClientUnavailable(t *testing.T) {
 	if !errors.Is(err, breakerhttp.ErrUnavailable) || !errors.Is(err, breaker.ErrOpen) {
 		t.Fatalf("open: %v", err)
 	}
-	slow := client(t, breakerhttp.Config{Breaker: breaker.Config{Timeout: 50 * time.Millisecond}}, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	if _, err = breakerhttp.Get[user](t.Context(), slow, "users"); !errors.Is(err, breakerhttp.ErrUnavailable) || !errors.Is(err, breaker.ErrTimeout) {
+	slow := client(t, breakerhttp.Config{Breaker: breaker.Config{Timeout: 50 * time.Millisecond}},
+		func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})
+	if _, err = breakerhttp.Get[user](t.Context(), slow, "users"); !errors.Is(err, breakerhttp.ErrUnavailable) ||
+		!errors.Is(err, breaker.ErrTimeout) {
 		t.Fatalf("too slow: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err = breakerhttp.Get[user](ctx, slow, "users"); errors.Is(err, breakerhttp.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+	if _, err = breakerhttp.Get[user](ctx, slow, "users"); errors.Is(err, breakerhttp.ErrUnavailable) ||
+		!errors.Is(err, context.Canceled) {
 		t.Fatalf("cancelled: %v", err)
 	}
 }
@@ -136,7 +143,8 @@ func TestClientBodies(t *testing.T) {
 	if _, err := breakerhttp.Get[user](t.Context(), c, "away"); !errors.As(err, &re) || re.Status != http.StatusFound {
 		t.Errorf("a redirect to elsewhere: %v", err)
 	}
-	for _, p := range []string{breakerhttp.Path("users", ""), breakerhttp.Path("users", ".."), breakerhttp.Path("users", "."),
+	for _, p := range []string{breakerhttp.Path("users", ""), breakerhttp.Path("users", ".."),
+		breakerhttp.Path("users", "."),
 		"../admin", "a/%2e%2e/b", "users?x=1", "users#x", `a\b`, "a%00", "%zz"} {
 		if _, err := breakerhttp.Get[user](t.Context(), c, p); !errors.Is(err, breakerhttp.ErrPath) {
 			t.Errorf("path %q: %v", p, err)

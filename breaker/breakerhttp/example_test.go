@@ -23,7 +23,8 @@ func ExampleTransport() {
 	}))
 	defer srv.Close()
 	tr, err := breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{
-		Timeout: 2 * time.Second, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)},
+		Timeout: 2 * time.Second, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond,
+			10*time.Second)},
 	}})
 	if err != nil {
 		panic(err)

@@ -43,7 +43,8 @@ func (c *UserServiceClient) User(ctx context.Context, id string) (*User, error) 
 
 // Create makes a user. With a key the service makes it once, however often it is asked.
 func (c *UserServiceClient) Create(ctx context.Context, username, email, key string) (*User, error) {
-	return breakerhttp.Post[*User](ctx, c.api, "api/v1/users", User{Username: username, Email: email}, breakerhttp.IdempotencyKey(key))
+	return breakerhttp.Post[*User](ctx, c.api, "api/v1/users", User{Username: username, Email: email},
+		breakerhttp.IdempotencyKey(key))
 }
 
 // userService is a users service with one user to begin with.
@@ -61,7 +62,8 @@ func userService() *httptest.Server {
 	mux.HandleFunc("POST /api/v1/users", func(w http.ResponseWriter, r *http.Request) {
 		var u User
 		if err := json.NewDecoder(r.Body).Decode(&u); err != nil || u.Email == "" {
-			problem.New(http.StatusUnprocessableEntity, "validation", "the user is not valid").With("email", "required").Write(r.Context(), w)
+			problem.New(http.StatusUnprocessableEntity, "validation", "the user is not valid").With("email",
+				"required").Write(r.Context(), w)
 			return
 		}
 		u.ID = fmt.Sprint(7 + len(users))

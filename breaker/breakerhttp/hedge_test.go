@@ -72,7 +72,8 @@ func (a *answers) RoundTrip(req *http.Request) (*http.Response, error) {
 		panic(errReset)
 	}
 	a.opened.Add(1)
-	return &http.Response{StatusCode: now.code, Header: http.Header{}, Body: &counted{ctx: req.Context(), Reader: strings.NewReader("text"), shut: &a.shut}}, nil
+	return &http.Response{StatusCode: now.code, Header: http.Header{}, Body: &counted{ctx: req.Context(),
+		Reader: strings.NewReader("text"), shut: &a.shut}}, nil
 }
 
 // warm makes enough requests for hedges.
@@ -103,8 +104,8 @@ func get(ctx context.Context, tr http.RoundTripper, method string, body io.Reade
 	return res.StatusCode, res.Body.Close()
 }
 
-// TestHedge gives the first request and the hedge each an answer, and checks which one the caller gets and when, what the
-// breaker counts, and that the other request ends and every body is closed.
+// TestHedge gives the first request and the hedge each an answer, and checks which one the caller gets and when, what
+// the breaker counts, and that the other request ends and every body is closed.
 func TestHedge(t *testing.T) {
 	const quick, slow = 20 * time.Millisecond, time.Second
 	for name, c := range map[string]struct {
@@ -120,30 +121,53 @@ func TestHedge(t *testing.T) {
 		sent  int
 		want  breaker.Counts
 	}{
-		"not needed":           {next: []answer{{19 * time.Millisecond, 200}}, code: 200, takes: 19 * time.Millisecond, sent: 1, want: breaker.Counts{Successes: 1}},
-		"the hedge wins":       {next: []answer{{slow, 200}, {quick, 201}}, code: 201, takes: 40 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"the first wins":       {next: []answer{{30 * time.Millisecond, 200}, {slow, 201}}, code: 200, takes: 30 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a loser that is late": {next: []answer{{slow, 200}, {quick, 201}}, stubborn: true, code: 201, takes: 40 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"an error of the first": {next: []answer{{100 * time.Millisecond, 0}, {200 * time.Millisecond, 201}}, code: 201, takes: 220 * time.Millisecond,
-			sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"an error before the hedge": {next: []answer{{10 * time.Millisecond, 0}}, err: errReset, takes: 10 * time.Millisecond, sent: 1, want: breaker.Counts{Failures: 1, InARow: 1}},
-		"an error of the hedge":     {next: []answer{{slow, 200}, {quick, 0}}, code: 200, takes: slow, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a failure of the hedge":    {next: []answer{{slow, 200}, {quick, 503}}, code: 200, takes: slow, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a failure of the first":    {next: []answer{{100 * time.Millisecond, 503}, {quick * 10, 200}}, code: 200, takes: 220 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"both fail":                 {next: []answer{{slow, 502}, {quick, 503}}, code: 502, takes: slow, sent: 2, want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
-		"both are errors":           {next: []answer{{quick * 2, 0}, {slow, 0}}, err: errReset, takes: slow + quick, sent: 2, want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
-		"both fail, then a retry": {next: []answer{{quick * 2, 500}, {quick * 2, 500}, {quick / 2, 200}}, cfg: breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Constant(0)}},
+		"not needed": {next: []answer{{19 * time.Millisecond, 200}}, code: 200, takes: 19 * time.Millisecond,
+			sent: 1, want: breaker.Counts{Successes: 1}},
+		"the hedge wins": {next: []answer{{slow, 200}, {quick, 201}}, code: 201, takes: 40 * time.Millisecond, sent: 2,
+			want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"the first wins": {next: []answer{{30 * time.Millisecond, 200}, {slow, 201}}, code: 200,
+			takes: 30 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"a loser that is late": {next: []answer{{slow, 200}, {quick, 201}}, stubborn: true, code: 201,
+			takes: 40 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"an error of the first": {next: []answer{{100 * time.Millisecond, 0}, {200 * time.Millisecond, 201}}, code: 201,
+			takes: 220 * time.Millisecond,
+			sent:  2, want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"an error before the hedge": {next: []answer{{10 * time.Millisecond, 0}}, err: errReset, takes: 10 * time.Millisecond,
+			sent: 1, want: breaker.Counts{Failures: 1, InARow: 1}},
+		"an error of the hedge": {next: []answer{{slow, 200}, {quick, 0}}, code: 200, takes: slow, sent: 2,
+			want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"a failure of the hedge": {next: []answer{{slow, 200}, {quick, 503}}, code: 200, takes: slow, sent: 2,
+			want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"a failure of the first": {next: []answer{{100 * time.Millisecond, 503}, {quick * 10, 200}}, code: 200,
+			takes: 220 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"both fail": {next: []answer{{slow, 502}, {quick, 503}}, code: 502, takes: slow, sent: 2,
+			want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
+		"both are errors": {next: []answer{{quick * 2, 0}, {slow, 0}}, err: errReset, takes: slow + quick, sent: 2,
+			want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
+		"both fail, then a retry": {next: []answer{{quick * 2, 500}, {quick * 2, 500}, {quick / 2, 200}},
+			cfg:  breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Constant(0)}},
 			code: 200, takes: 70 * time.Millisecond, sent: 3, want: breaker.Counts{Failures: 1, Successes: 1, Ignored: 1}},
-		"404 of a GET":          {next: []answer{{slow, 200}, {quick, 404}}, code: 404, takes: 40 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a DELETE overtaken":    {method: "DELETE", next: []answer{{slow, 204}, {quick, 404}}, code: 204, takes: slow, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a DELETE that is late": {method: "DELETE", next: []answer{{30 * time.Millisecond, 404}, {100 * time.Millisecond, 204}}, code: 204, takes: 120 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a PUT that can be replayed": {method: "PUT", body: strings.NewReader("payload"), next: []answer{{slow, 200}, {quick, 201}}, code: 201, takes: 40 * time.Millisecond,
+		"404 of a GET": {next: []answer{{slow, 200}, {quick, 404}}, code: 404, takes: 40 * time.Millisecond, sent: 2,
+			want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"a DELETE overtaken": {method: "DELETE", next: []answer{{slow, 204}, {quick, 404}}, code: 204, takes: slow,
 			sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
-		"a PUT that cannot":       {method: "PUT", body: io.MultiReader(strings.NewReader("payload")), next: []answer{{slow, 200}}, code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
-		"a POST":                  {method: "POST", body: strings.NewReader("payload"), next: []answer{{slow, 200}}, code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
-		"no place for the hedge":  {cfg: breaker.Config{Bulkhead: 1}, next: []answer{{slow, 200}}, code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
-		"the limit allows none":   {cfg: breaker.Config{Adaptive: breaker.AdaptiveLimit{Max: 1}}, next: []answer{{slow, 200}}, code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
-		"the timeout is for both": {cfg: breaker.Config{Timeout: 100 * time.Millisecond}, next: []answer{{slow, 200}, {slow, 200}}, err: breaker.ErrTimeout, takes: 100 * time.Millisecond, sent: 2, want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
+		"a DELETE that is late": {method: "DELETE", next: []answer{{30 * time.Millisecond, 404},
+			{100 * time.Millisecond, 204}}, code: 204, takes: 120 * time.Millisecond, sent: 2, want: breaker.Counts{Successes: 1,
+			Ignored: 1}},
+		"a PUT that can be replayed": {method: "PUT", body: strings.NewReader("payload"),
+			next: []answer{{slow, 200}, {quick, 201}}, code: 201, takes: 40 * time.Millisecond,
+			sent: 2, want: breaker.Counts{Successes: 1, Ignored: 1}},
+		"a PUT that cannot": {method: "PUT", body: io.MultiReader(strings.NewReader("payload")),
+			next: []answer{{slow, 200}}, code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
+		"a POST": {method: "POST", body: strings.NewReader("payload"), next: []answer{{slow, 200}},
+			code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
+		"no place for the hedge": {cfg: breaker.Config{Bulkhead: 1}, next: []answer{{slow, 200}}, code: 200, takes: slow,
+			sent: 1, want: breaker.Counts{Successes: 1}},
+		"the limit allows none": {cfg: breaker.Config{Adaptive: breaker.AdaptiveLimit{Max: 1}}, next: []answer{{slow, 200}},
+			code: 200, takes: slow, sent: 1, want: breaker.Counts{Successes: 1}},
+		"the timeout is for both": {cfg: breaker.Config{Timeout: 100 * time.Millisecond},
+			next: []answer{{slow, 200}, {slow, 200}}, err: breaker.ErrTimeout, takes: 100 * time.Millisecond, sent: 2,
+			want: breaker.Counts{Failures: 1, InARow: 1, Ignored: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,7 +178,8 @@ func TestHedge(t *testing.T) {
 						hedges.Add(1)
 					}
 				}
-				tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Breaker: c.cfg, Hedge: breakerhttp.Hedge{Quantile: 0.95, MinDelay: quick, Budget: 0.5}}))
+				tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Breaker: c.cfg,
+					Hedge: breakerhttp.Hedge{Quantile: 0.95, MinDelay: quick, Budget: 0.5}}))
 				warm(t, tr, a)
 				a.next, a.stubborn = c.next, c.stubborn
 				tr.Breaker("h").Close()
@@ -199,7 +224,8 @@ func TestHedgesAreAShareOfTheRequests(t *testing.T) {
 	for budget, want := range map[float64][2]int{0: {100, 115}, 0.02: {15, 31}, 1: {1000, 1000}, -1: {1000, 1000}} {
 		synctest.Test(t, func(t *testing.T) {
 			a := &answers{}
-			tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.01, Budget: budget}}))
+			tr := breakerhttp.Must(breakerhttp.NewTransport(a,
+				breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.01, Budget: budget}}))
 			warm(t, tr, a)
 			for n := range 1000 {
 				if n%20 == 0 { // some are quick, so that the delay stays
@@ -219,10 +245,12 @@ func TestHedgesAreAShareOfTheRequests(t *testing.T) {
 
 // A panic of the base transport is the caller's, with a hedge too.
 func TestHedgeWithABaseThatPanics(t *testing.T) {
-	for _, next := range [][]answer{{{0, -1}}, {{50 * time.Millisecond, -1}, {time.Second, 200}}, {{time.Second, 200}, {0, -1}}} {
+	for _, next := range [][]answer{{{0, -1}}, {{50 * time.Millisecond, -1}, {time.Second, 200}},
+		{{time.Second, 200}, {0, -1}}} {
 		synctest.Test(t, func(t *testing.T) {
 			a := &answers{}
-			tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.95}, Breaker: breaker.Config{Bulkhead: 2}}))
+			tr := breakerhttp.Must(breakerhttp.NewTransport(a, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.95},
+				Breaker: breaker.Config{Bulkhead: 2}}))
 			warm(t, tr, a)
 			a.next = next
 			func() {
@@ -249,7 +277,8 @@ func TestHedgeWithABaseThatPanics(t *testing.T) {
 // TestHedgesOverTheNetwork runs many requests with bodies at once against a real server, for the race detector.
 func TestHedgesOverTheNetwork(t *testing.T) {
 	var n, wrong atomic.Int32
-	tr, url := serve(t, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.5, MinDelay: -1, Budget: -1}, Breaker: breaker.Config{Failures: -1}},
+	tr, url := serve(t, breakerhttp.Config{Hedge: breakerhttp.Hedge{Quantile: 0.5, MinDelay: -1, Budget: -1},
+		Breaker: breaker.Config{Failures: -1}},
 		func(w http.ResponseWriter, r *http.Request) {
 			if text, err := io.ReadAll(r.Body); err == nil && string(text) != "payload" {
 				wrong.Add(1)
@@ -285,7 +314,8 @@ func TestHedgesOverTheNetwork(t *testing.T) {
 }
 
 func TestHedgeRefusesSenselessConfigs(t *testing.T) {
-	for _, h := range []breakerhttp.Hedge{{Quantile: 1}, {Quantile: 95}, {Quantile: math.NaN()}, {Quantile: 0.9, Budget: 1.1}, {Quantile: 0.9, Budget: math.NaN()}} {
+	for _, h := range []breakerhttp.Hedge{{Quantile: 1}, {Quantile: 95}, {Quantile: math.NaN()},
+		{Quantile: 0.9, Budget: 1.1}, {Quantile: 0.9, Budget: math.NaN()}} {
 		if _, err := breakerhttp.NewTransport(nil, breakerhttp.Config{Hedge: h}); err == nil {
 			t.Errorf("%+v: no error", h)
 		}

@@ -78,7 +78,8 @@ func heap() int64 {
 func TestPortsAndCaseAreOneHost(t *testing.T) {
 	b := &base{answer: func(*http.Request) (*http.Response, error) { return status(200) }}
 	tr := breakerhttp.Must(breakerhttp.NewTransport(b, breakerhttp.Config{}))
-	for _, u := range []string{"http://H:80/", "http://h/", "https://h:443/", "http://h:8080/", "http://[::1]:80/", "http://[::1]/", "http://[::80]/"} {
+	for _, u := range []string{"http://H:80/", "http://h/", "https://h:443/", "http://h:8080/", "http://[::1]:80/",
+		"http://[::1]/", "http://[::80]/"} {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, u, nil)
 		res, err := tr.RoundTrip(req)
 		if err != nil {
@@ -89,7 +90,8 @@ func TestPortsAndCaseAreOneHost(t *testing.T) {
 	if one, other := tr.Breaker("h").Counts().Successes, tr.Breaker("h:8080").Counts().Successes; one != 3 || other != 1 {
 		t.Fatalf("h %d, h:8080 %d", one, other)
 	}
-	if one, other := tr.Breaker("[::1]").Counts().Successes, tr.Breaker("[::80]").Counts().Successes; one != 2 || other != 1 {
+	if one, other := tr.Breaker("[::1]").Counts().Successes, tr.Breaker("[::80]").Counts().Successes; one != 2 ||
+		other != 1 {
 		t.Fatalf("[::1] %d, [::80] %d", one, other)
 	}
 }

@@ -24,15 +24,17 @@ func TestKeysHaveBreakersOfTheirOwn(t *testing.T) {
 		fails, same, none string // "METHOD PATH TENANT": one that fails, one with the same breaker, one with another
 		named             string
 	}{
-		"host":           {nil, "GET /a -", "POST /b t1", "", ""},
-		"template":       {templates, "GET /orders/1 -", "GET /orders/2 t1", "GET /reports/2026/1 -", "GET /orders/{id}"},
-		"other method":   {templates, "GET /orders/1 -", "HEAD /orders/3 -", "POST /orders -", "GET /orders/{id}"},
-		"no template":    {templates, "GET /x -", "GET /y -", "GET /orders/1 -", ""},
-		"tenant":         {tenant, "GET /a t1", "GET /b t1", "GET /a t2", "t1"},
-		"no tenant":      {tenant, "GET /a -", "GET /b -", "GET /a t2", ""},
-		"both":           {breakerhttp.JoinKeys(templates, tenant), "GET /orders/1 t1", "GET /orders/2 t1", "GET /orders/1 t2", "GET /orders/{id} t1"},
-		"neither":        {breakerhttp.JoinKeys(templates, tenant), "GET /x -", "GET /y -", "GET /x t2", ""},
-		"long":           {tenant, "GET /a " + strings.Repeat("a", 5000) + "1", "GET /b " + strings.Repeat("a", 5000) + "1", "GET /a " + strings.Repeat("a", 5000) + "2", "?"},
+		"host":         {nil, "GET /a -", "POST /b t1", "", ""},
+		"template":     {templates, "GET /orders/1 -", "GET /orders/2 t1", "GET /reports/2026/1 -", "GET /orders/{id}"},
+		"other method": {templates, "GET /orders/1 -", "HEAD /orders/3 -", "POST /orders -", "GET /orders/{id}"},
+		"no template":  {templates, "GET /x -", "GET /y -", "GET /orders/1 -", ""},
+		"tenant":       {tenant, "GET /a t1", "GET /b t1", "GET /a t2", "t1"},
+		"no tenant":    {tenant, "GET /a -", "GET /b -", "GET /a t2", ""},
+		"both": {breakerhttp.JoinKeys(templates, tenant), "GET /orders/1 t1", "GET /orders/2 t1",
+			"GET /orders/1 t2", "GET /orders/{id} t1"},
+		"neither": {breakerhttp.JoinKeys(templates, tenant), "GET /x -", "GET /y -", "GET /x t2", ""},
+		"long": {tenant, "GET /a " + strings.Repeat("a", 5000) + "1", "GET /b " + strings.Repeat("a", 5000) + "1",
+			"GET /a " + strings.Repeat("a", 5000) + "2", "?"},
 		"not UTF-8":      {func(*http.Request) string { return strings.Repeat("é", 1000) }, "GET /a -", "GET /b -", "", "?"},
 		"a dirty path":   {templates, "GET /orders//1 -", "GET /orders/2 -", "GET /y -", "GET /orders/{id}"},
 		"an escaped one": {templates, "GET /orders/a%2Fb -", "GET /orders/2 -", "GET /y -", "GET /orders/{id}"},
@@ -45,7 +47,8 @@ func TestKeysHaveBreakersOfTheirOwn(t *testing.T) {
 				}
 			}))
 			defer srv.Close()
-			tr := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Key: c.key, Breaker: breaker.Config{Failures: 2}}))
+			tr := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Key: c.key,
+				Breaker: breaker.Config{Failures: 2}}))
 			defer tr.CloseIdleConnections()
 			request := func(s string) *http.Request {
 				f := strings.Fields(s)
@@ -82,7 +85,8 @@ func TestKeysHaveBreakersOfTheirOwn(t *testing.T) {
 			if c.named != "" {
 				want += " " + c.named
 			}
-			if b.State() != breaker.Open || b.Name() != want && c.named != "?" || len(b.Name()) > 200 || !strings.HasPrefix(b.Name(), "http/127.") {
+			if b.State() != breaker.Open || b.Name() != want && c.named != "?" || len(b.Name()) > 200 ||
+				!strings.HasPrefix(b.Name(), "http/127.") {
 				t.Errorf("%q is %s, want %q to be open", b.Name(), b.State(), want)
 			}
 		})
@@ -91,8 +95,9 @@ func TestKeysHaveBreakersOfTheirOwn(t *testing.T) {
 
 // Keys that clients choose neither fill the memory nor cut off keys that were never called.
 func TestKeysAreBounded(t *testing.T) {
-	tr := breakerhttp.Must(breakerhttp.NewTransport(failing{}, breakerhttp.Config{Key: breakerhttp.HeaderKey("X-Tenant-ID"), MaxHosts: 10,
-		Hedge: breakerhttp.Hedge{Quantile: 0.9}, Breaker: breaker.Config{Failures: 1}}))
+	tr := breakerhttp.Must(breakerhttp.NewTransport(failing{},
+		breakerhttp.Config{Key: breakerhttp.HeaderKey("X-Tenant-ID"), MaxHosts: 10,
+			Hedge: breakerhttp.Hedge{Quantile: 0.9}, Breaker: breaker.Config{Failures: 1}}))
 	for n := range 1000 {
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://h/", nil)
 		req.Header.Set("X-Tenant-ID", fmt.Sprint(n))

@@ -34,8 +34,8 @@ func (b *brokenBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestLocalErrorsOpenNothing sends what cannot be sent, over HTTP/1 and HTTP/2, more often than opens a breaker: the breaker
-// counts nothing, the caller gets what docs/local-errors.md says, and the next request passes.
+// TestLocalErrorsOpenNothing sends what cannot be sent, over HTTP/1 and HTTP/2, more often than opens a breaker: the
+// breaker counts nothing, the caller gets what docs/local-errors.md says, and the next request passes.
 func TestLocalErrorsOpenNothing(t *testing.T) {
 	got := map[string]map[string]string{} // what the caller got, by error and protocol
 	past, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
@@ -68,7 +68,9 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 			"a method with a space":      func(r *http.Request) { r.Method = "GE T" },
 			"a host with a newline":      func(r *http.Request) { r.Host = "a\nb" },
 			"a path with a control":      func(r *http.Request) { r.URL.Opaque = "//x/\x01" },
-			"a body that cannot be read": func(r *http.Request) { r.Method, r.Body = "POST", io.NopCloser(&brokenBody{strings.NewReader("abc")}) },
+			"a body that cannot be read": func(r *http.Request) {
+				r.Method, r.Body = "POST", io.NopCloser(&brokenBody{strings.NewReader("abc")})
+			},
 			"a body shorter than said": func(r *http.Request) {
 				r.Method, r.Body, r.ContentLength = "POST", io.NopCloser(strings.NewReader("abc")), 10
 			},
@@ -107,7 +109,9 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 				continue
 			}
 			t.Run(protocol+"/"+name, func(t *testing.T) {
-				tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Constant(time.Millisecond)}}}))
+				tr := breakerhttp.Must(breakerhttp.NewTransport(base,
+					breakerhttp.Config{Breaker: breaker.Config{Failures: 2, Retry: breaker.Retry{Attempts: 3,
+						Backoff: breaker.Constant(time.Millisecond)}}}))
 				// The server may answer what was announced before this side notices that there is more.
 				racing, answers := !h2 && name == "a body longer than said", uint64(0)
 				for range 5 {
@@ -140,7 +144,8 @@ func TestLocalErrorsOpenNothing(t *testing.T) {
 						t.Errorf("got %v, want the reader's error in it", err)
 					}
 				}
-				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed || b.Counts().Failures != 0 || b.Counts().Successes != answers {
+				if b := tr.Breaker(strings.TrimPrefix(srv.URL, "https://")); b.State() != breaker.Closed ||
+					b.Counts().Failures != 0 || b.Counts().Successes != answers {
 					t.Errorf("counted %+v, %s", b.Counts(), b.State())
 				}
 				if racing {
@@ -192,7 +197,8 @@ func TestFailuresOfTheOtherSideCount(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	for name, url := range map[string]string{"a refused connection": closed.URL, "no HTTP": "http://" + garbage.Addr().String()} {
+	for name, url := range map[string]string{"a refused connection": closed.URL, "no HTTP": "http://" +
+		garbage.Addr().String()} {
 		tr := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{Failures: 2}}))
 		for range 2 {
 			r, err := http.NewRequestWithContext(context.Background(), "GET", url, nil)
@@ -216,7 +222,9 @@ func TestPropagateKeepsHeadersFromThirdParties(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
 	defer srv.Close()
 	for own, want := range map[string]bool{"127.0.0.1": true, "users.internal": false} {
-		c := breakerhttp.Must(breakerhttp.NewClient(srv.URL, breakerhttp.Config{Propagate: func(host string) bool { return host == own }}))
+		c := breakerhttp.Must(breakerhttp.NewClient(srv.URL, breakerhttp.Config{Propagate: func(host string) bool {
+			return host == own
+		}}))
 		span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
 		if _, err := breakerhttp.Get[any](trace.ContextWithSpanContext(t.Context(), span), c, "/"); err != nil {
 			t.Fatal(err)

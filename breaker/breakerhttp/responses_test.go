@@ -30,7 +30,8 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 		return &http.Response{StatusCode: status, Header: http.Header{}}, nil
 	})
 	tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{
-		Breaker: breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}, OpenFor: time.Hour},
+		Breaker: breaker.Config{Failures: 1, Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond,
+			10*time.Second)}, OpenFor: time.Hour},
 	}))
 	c := breakerhttp.Must(breakerhttp.NewClientOver(tr, "http://users"))
 	if _, err := breakerhttp.Get[struct{}](t.Context(), c, "1"); err != nil {
@@ -44,7 +45,8 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 	}
 	var open *breaker.OpenError
 	var failed *breakerhttp.StatusError
-	if _, err = breakerhttp.Get[struct{}](t.Context(), c, "1"); !errors.As(err, &open) || !errors.As(open.LastErr, &failed) || failed.Host != "users" {
+	if _, err = breakerhttp.Get[struct{}](t.Context(), c, "1"); !errors.As(err, &open) ||
+		!errors.As(open.LastErr, &failed) || failed.Host != "users" {
 		t.Errorf("after it: %v", err)
 	}
 	status = 0
@@ -55,7 +57,9 @@ func TestBaseThatLeavesFieldsOut(t *testing.T) {
 }
 
 func TestLargestMaxBody(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `"all"`) }))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `"all"`)
+	}))
 	defer srv.Close()
 	c := breakerhttp.Must(breakerhttp.NewClient(srv.URL, breakerhttp.Config{MaxBody: math.MaxInt64}))
 	defer c.CloseIdleConnections()
@@ -77,10 +81,12 @@ func TestAbsurdRetryAfter(t *testing.T) {
 			var at []time.Time
 			base := tripper(func(*http.Request) (*http.Response, error) {
 				at = append(at, time.Now())
-				return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {header}}, Body: io.NopCloser(strings.NewReader(""))}, nil
+				return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {header}},
+					Body: io.NopCloser(strings.NewReader(""))}, nil
 			})
 			tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{
-				Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}, MaxRetryAfter: 7 * time.Second,
+				Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 2, Backoff: breaker.Exponential(time.Millisecond,
+					10*time.Second)}}, MaxRetryAfter: 7 * time.Second,
 			}))
 			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://users/", nil)
 			if res, err := tr.RoundTrip(req); err != nil {
@@ -125,14 +131,16 @@ func TestBodyThatStalls(t *testing.T) {
 				return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/problem+json"}},
 					Body: &stalling{r.Context(), parts, 4 * time.Second}}, nil
 			})
-			tr := breakerhttp.Must(breakerhttp.NewTransport(base, breakerhttp.Config{Breaker: breaker.Config{Timeout: 5 * time.Second}}))
+			tr := breakerhttp.Must(breakerhttp.NewTransport(base,
+				breakerhttp.Config{Breaker: breaker.Config{Timeout: 5 * time.Second}}))
 			c := breakerhttp.Must(breakerhttp.NewClientOver(tr, "http://users"))
 			began := time.Now()
 			_, err := breakerhttp.Get[map[string]string](context.Background(), c, "1")
 			if took := time.Since(began).Truncate(time.Second); took != time.Duration(len(parts))*4*time.Second+5*time.Second {
 				t.Errorf("%d: after %s", status, took)
 			}
-			if status == 200 && !(errors.Is(err, breaker.ErrTimeout) && errors.Is(err, breakerhttp.ErrUnavailable)) || status == 409 && !errors.Is(err, breakerhttp.ErrConflict) {
+			if status == 200 && !(errors.Is(err, breaker.ErrTimeout) && errors.Is(err, breakerhttp.ErrUnavailable)) ||
+				status == 409 && !errors.Is(err, breakerhttp.ErrConflict) {
 				t.Errorf("%d: %v", status, err)
 			}
 		})

@@ -27,7 +27,8 @@ func TestSpanEvents(t *testing.T) {
 			}
 			return status(503)
 		}}
-		tr := breakerhttp.Must(breakerhttp.NewTransport(b, breakerhttp.Config{Breaker: breaker.Config{Failures: 3, Retry: breaker.Retry{Attempts: 3}}}))
+		tr := breakerhttp.Must(breakerhttp.NewTransport(b,
+			breakerhttp.Config{Breaker: breaker.Config{Failures: 3, Retry: breaker.Retry{Attempts: 3}}}))
 		rec := tracetest.NewSpanRecorder()
 		ctx, span := trace.NewTracerProvider(trace.WithSpanProcessor(rec)).Tracer("t").Start(t.Context(), "call")
 		for range 2 {

@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var twice = breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, time.Millisecond)}}
+var twice = breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond,
+	time.Millisecond)}}
 
 func serve(t *testing.T, cfg breakerhttp.Config, h http.HandlerFunc) (*breakerhttp.Transport, string) {
 	t.Helper()
@@ -133,22 +134,26 @@ func TestRetryAfter(t *testing.T) {
 		least    time.Duration
 		attempts int32
 	}{
-		"seconds":           {func() string { return "1" }, 0, time.Minute, time.Second, 2},
-		"a date":            {func() string { return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat) }, 0, time.Minute, 500 * time.Millisecond, 2},
-		"capped":            {func() string { return "999999999999" }, 50 * time.Millisecond, time.Minute, 50 * time.Millisecond, 2},
-		"a date, capped":    {func() string { return time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) }, 50 * time.Millisecond, time.Minute, 50 * time.Millisecond, 2},
+		"seconds": {func() string { return "1" }, 0, time.Minute, time.Second, 2},
+		"a date": {func() string { return time.Now().Add(2 * time.Second).UTC().Format(http.TimeFormat) }, 0,
+			time.Minute, 500 * time.Millisecond, 2},
+		"capped": {func() string { return "999999999999" }, 50 * time.Millisecond, time.Minute,
+			50 * time.Millisecond, 2},
+		"a date, capped": {func() string { return time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) },
+			50 * time.Millisecond, time.Minute, 50 * time.Millisecond, 2},
 		"past the deadline": {func() string { return "20" }, 0, 10 * time.Second, 0, 1},
 		"nonsense":          {func() string { return "-5" }, 0, time.Minute, 0, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var n atomic.Int32
-			tr, url := serve(t, breakerhttp.Config{Breaker: twice, MaxRetryAfter: c.limit}, func(w http.ResponseWriter, r *http.Request) {
-				if n.Add(1) == 1 {
-					w.Header().Set("Retry-After", c.header())
-					w.WriteHeader(http.StatusServiceUnavailable)
-				}
-			})
+			tr, url := serve(t, breakerhttp.Config{Breaker: twice, MaxRetryAfter: c.limit},
+				func(w http.ResponseWriter, r *http.Request) {
+					if n.Add(1) == 1 {
+						w.Header().Set("Retry-After", c.header())
+						w.WriteHeader(http.StatusServiceUnavailable)
+					}
+				})
 			ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
 			defer cancel()
 			req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -204,11 +209,12 @@ func TestTimeoutDoesNotCutTheBody(t *testing.T) {
 }
 
 func TestDeadlineIsTheWholeRequests(t *testing.T) {
-	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Deadline: 100 * time.Millisecond}}, func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusOK)
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})
+	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Deadline: 100 * time.Millisecond}},
+		func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	res, err := tr.RoundTrip(req)
 	if err != nil {
@@ -221,7 +227,10 @@ func TestDeadlineIsTheWholeRequests(t *testing.T) {
 }
 
 func TestTheCallersCancellationIsNoFailure(t *testing.T) {
-	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Failures: 1}}, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Failures: 1}},
+		func(w http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	time.AfterFunc(50*time.Millisecond, cancel)
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -234,7 +243,8 @@ func TestTheCallersCancellationIsNoFailure(t *testing.T) {
 }
 
 func TestConnectionErrorsOpenOneHostOnly(t *testing.T) {
-	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Failures: 2}}, func(http.ResponseWriter, *http.Request) {})
+	tr, url := serve(t, breakerhttp.Config{Breaker: breaker.Config{Failures: 2}},
+		func(http.ResponseWriter, *http.Request) {})
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	for range 3 {

@@ -52,7 +52,8 @@ func (s *sdk) Save(ctx context.Context, name, text string) error {
 	return nil
 }
 
-// The HTTP client of a third-party SDK gets a breaker and retries. A PUT is retried, because its body can be read again.
+// The HTTP client of a third-party SDK gets a breaker and retries. A PUT is retried, because its body can be read
+// again.
 func ExampleWrap() {
 	asked := 0
 	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -65,7 +66,8 @@ func ExampleWrap() {
 
 	client := newSDK(storage.URL)
 	guarded, err := breakerhttp.Wrap(client.HTTPClient, breakerhttp.Config{
-		Breaker:   breaker.Config{Name: "storage", Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, time.Second)}},
+		Breaker: breaker.Config{Name: "storage", Retry: breaker.Retry{Attempts: 3,
+			Backoff: breaker.Exponential(time.Millisecond, time.Second)}},
 		Propagate: func(string) bool { return false }, // a third party has no use for our trace ids
 	})
 	if err != nil {
@@ -81,13 +83,17 @@ func ExampleWrap() {
 func TestWrapKeepsTheClient(t *testing.T) {
 	jar, _ := cookiejar.New(nil)
 	stop := errors.New("no redirects")
-	own := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return stop }}
+	own := &http.Client{Jar: jar, Timeout: time.Minute, Transport: &http.Transport{}, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return stop
+	}}
 	before := own.Transport
 	got, err := breakerhttp.Wrap(own, breakerhttp.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got == own || own.Transport != before || got.Jar != jar || got.Timeout != time.Minute || got.CheckRedirect(nil, nil) != stop {
+	if got == own || own.Transport != before || got.Jar != jar || got.Timeout != time.Minute ||
+		got.CheckRedirect(nil, nil) != stop {
 		t.Errorf("got %+v, of %+v", got, own)
 	}
 	if _, err := breakerhttp.Wrap(nil, breakerhttp.Config{}); err != nil {

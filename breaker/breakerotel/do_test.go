@@ -54,9 +54,13 @@ func TestDoTellsTheSpan(t *testing.T) {
 				"breaker.retry breaker.name=b breaker.attempt=2 error.type=*errors.errorString",
 				"breaker.retry breaker.name=b breaker.attempt=3 error.type=*errors.errorString",
 				"breaker.gave_up breaker.name=b breaker.attempt=3 breaker.reason=exhausted"}},
-			"opened by it": {breaker.Config{Name: "b", Retry: retry, Failures: 2, Timeout: time.Second}, func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() }, []string{
-				"breaker.retry breaker.name=b breaker.attempt=2 error.type=deadline",
-				"breaker.gave_up breaker.name=b breaker.attempt=2 breaker.reason=open"}},
+			"opened by it": {breaker.Config{Name: "b", Retry: retry, Failures: 2, Timeout: time.Second},
+				func(ctx context.Context) (int, error) {
+					<-ctx.Done()
+					return 0, ctx.Err()
+				}, []string{
+					"breaker.retry breaker.name=b breaker.attempt=2 error.type=deadline",
+					"breaker.gave_up breaker.name=b breaker.attempt=2 breaker.reason=open"}},
 		} {
 			b := breaker.Must(breaker.New(c.cfg))
 			if d := cmp.Diff(c.want, events(t, func(ctx context.Context) { _, _ = breakerotel.Do(ctx, b, c.fn) })); d != "" {
@@ -87,7 +91,8 @@ func TestASuccessAtOnceCostsNothing(t *testing.T) {
 }
 
 func ExampleDo() {
-	b := breaker.Must(breaker.New(breaker.Config{Name: "stock", Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
+	b := breaker.Must(breaker.New(breaker.Config{Name: "stock", Retry: breaker.Retry{Attempts: 3,
+		Backoff: breaker.Exponential(time.Millisecond, 10*time.Second)}}))
 	n, err := breakerotel.Do(context.Background(), b, func(context.Context) (int, error) { return 3, nil })
 	fmt.Println(n, err)
 	// Output: 3 <nil>

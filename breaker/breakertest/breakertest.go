@@ -2,7 +2,8 @@
 //
 //	client := &http.Client{Transport: breakertest.Lossy(nil, seed, 0.1)}
 //
-// Half of the faults fail a request before it is sent, half of them lose its response: the server has done what it was asked.
+// Half of the faults fail a request before it is sent, half of them lose its response: the server has done what it was
+// asked.
 package breakertest
 
 import (

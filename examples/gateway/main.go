@@ -61,7 +61,8 @@ func run(ctx context.Context, l net.Listener) error {
 	}
 	defer closeUsers()
 
-	// The stock service has two instances, of which one is broken. It finds the caller in headers that only the gateway sets.
+	// The stock service has two instances, of which one is broken. It finds the caller in headers that only the gateway
+	// sets.
 	stock := func(broken bool) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if broken {

@@ -43,7 +43,8 @@ func TestGateway(t *testing.T) {
 	if status, _ := get(""); status != 401 {
 		t.Errorf("without a token: got %d, want 401", status)
 	}
-	res, err := http.PostForm(base+"/users/token", url.Values{"grant_type": {"password"}, "username": {"ana"}, "password": {"secret"}})
+	res, err := http.PostForm(base+"/users/token", url.Values{"grant_type": {"password"}, "username": {"ana"},
+		"password": {"secret"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,6 @@
-// Command outbox shows how an order and its event become one: both are written in one transaction, the event is published
-// when that has committed and only then, and the service that receives it applies it once, however often it comes.
+// Command outbox shows how an order and its event become one: both are written in one transaction, the event is
+// published when that has committed and only then, and the service that receives it applies it once, however often it
+// comes.
 //
 //	go run ./examples/outbox
 package main

@@ -1,4 +1,5 @@
-// Command quickstart is a small service: products over HTTP, in a database, with logs, metrics, health and an orderly end.
+// Command quickstart is a small service: products over HTTP, in a database, with logs, metrics, health and an orderly
+// end.
 //
 //	go run ./examples/quickstart
 //	curl -s --json '{"name":"lamp","price":4900}' localhost:8080/products
@@ -82,7 +83,8 @@ func run(ctx context.Context, l net.Listener, dsn string, log io.Writer) error {
 
 // problems are the answers to errors, in the form of RFC 9457. What is not among them is logged, and is a 500.
 var problems = problem.NewMapper(
-	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query", Detail: "the cursor is not valid"},
+	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query",
+		Detail: "the cursor is not valid"},
 	problem.Rule{Err: sqldb.ErrBusy, Status: http.StatusServiceUnavailable, Slug: "busy", Detail: "try again"},
 )
 

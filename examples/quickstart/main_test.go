@@ -44,10 +44,12 @@ func TestQuickstart(t *testing.T) {
 	do("POST", "/products", `{"price":1}`, 422)
 	do("POST", "/products", `{"name":"rug","prize":1}`, 422)
 	do("GET", "/products?after=nonsense", "", 400)
-	if list := do("GET", "/products", "", 200); strings.Index(list, "chair") > strings.Index(list, "lamp") || !strings.Contains(list, "lamp") {
+	if list := do("GET", "/products", "", 200); strings.Index(list, "chair") > strings.Index(list, "lamp") ||
+		!strings.Contains(list, "lamp") {
 		t.Errorf("the list: %s", list)
 	}
-	if m := do("GET", "/metrics", "", 200); !strings.Contains(m, `http_requests_total{endpoint="/products",method="POST",status="201"} 2`) {
+	if m := do("GET", "/metrics", "", 200); !strings.Contains(m,
+		`http_requests_total{endpoint="/products",method="POST",status="201"} 2`) {
 		t.Errorf("metrics: %s", m)
 	}
 	http.DefaultClient.CloseIdleConnections()

@@ -1,6 +1,6 @@
 // Command saga shows an order over two services that survives a crash in between. The process that places the order is
-// killed after the stock service has reserved, before it could note that. Another one takes over and repeats the step: the
-// barrier of the stock service sees that it was done. A second order is declined, and what it reserved is released.
+// killed after the stock service has reserved, before it could note that. Another one takes over and repeats the step:
+// the barrier of the stock service sees that it was done. A second order is declined, and what it reserved is released.
 //
 //	go run ./examples/saga
 package main
@@ -53,7 +53,8 @@ func stock(db *sqldb.DB, marks *barrier.Barrier) http.Handler {
 			err := db.InTx(r.Context(), func(ctx context.Context) error {
 				return marks.Do(ctx, r.Header.Get("Idempotency-Key"), func(ctx context.Context) error {
 					fmt.Println("stock:", done, r.PathValue("item"))
-					_, err := db.Querier(ctx).Exec(ctx, "UPDATE stock SET pieces = pieces + $1 WHERE item = $2", by, r.PathValue("item"))
+					_, err := db.Querier(ctx).Exec(ctx, "UPDATE stock SET pieces = pieces + $1 WHERE item = $2", by,
+						r.PathValue("item"))
 					return err
 				})
 			})
@@ -70,7 +71,8 @@ func stock(db *sqldb.DB, marks *barrier.Barrier) http.Handler {
 
 // orders returns an orchestrator over the sagas in db. Where it crashes, the process ends after the reservation.
 func orders(ctx context.Context, db *sqldb.DB, stockURL string, crashes bool) (*saga.Orchestrator, *saga.Def[Order]) {
-	client := breakerhttp.Must(breakerhttp.NewTransport(nil, breakerhttp.Config{Breaker: breaker.Config{Timeout: time.Second}}))
+	client := breakerhttp.Must(breakerhttp.NewTransport(nil,
+		breakerhttp.Config{Breaker: breaker.Config{Timeout: time.Second}}))
 	call := func(what string) saga.Handler[Order] {
 		return func(ctx context.Context, c *saga.Call, o *Order) error {
 			req, err := http.NewRequestWithContext(ctx, http.MethodPost, stockURL+"/"+o.Item+"/"+what, nil) //nolint:gosec // the shop's own items
@@ -95,7 +97,8 @@ func orders(ctx context.Context, db *sqldb.DB, stockURL string, crashes bool) (*
 		}
 		return nil
 	}
-	place := saga.Define("place-order", 1, saga.Step("reserve", call("reserve")).Compensate(call("release")), saga.Pivot("pay", pay))
+	place := saga.Define("place-order", 1, saga.Step("reserve", call("reserve")).Compensate(call("release")),
+		saga.Pivot("pay", pay))
 	store := sagasql.Must(sagasql.New(db, sagasql.Config{}))
 	_ = saga.Must(struct{}{}, store.EnsureSchema(ctx))
 	cfg := saga.Config{Lease: 2 * time.Second, Poll: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
@@ -116,7 +119,8 @@ func run(ctx context.Context, out io.Writer) error {
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{}))
 	defer db.Close()
 	marks := barrier.Must(barrier.New(db, barrier.Config{}))
-	err := db.Exec(ctx, "CREATE TABLE stock (item TEXT, pieces INTEGER); INSERT INTO stock VALUES ('lamp', 10), ('rug', 10)")
+	err := db.Exec(ctx,
+		"CREATE TABLE stock (item TEXT, pieces INTEGER); INSERT INTO stock VALUES ('lamp', 10), ('rug', 10)")
 	if err := errors.Join(err, marks.EnsureSchema(ctx)); err != nil {
 		return err
 	}

@@ -49,7 +49,8 @@ var seeds = []platform.SeedUser{
 func (o *options) users() []platform.SeedUser {
 	var list []platform.SeedUser
 	if o.admin != "" {
-		list = append(list, platform.SeedUser{Username: "admin", Email: "admin@example.com", Password: o.admin, Roles: []string{"admin"}})
+		list = append(list, platform.SeedUser{Username: "admin", Email: "admin@example.com", Password: o.admin,
+			Roles: []string{"admin"}})
 	}
 	if o.seed { // existing users are not changed
 		list = append(list, seeds...)
@@ -97,7 +98,8 @@ func newAllInOne(ctx context.Context, o *options) (h *allInOne, err error) {
 	}
 	h = &allInOne{parts: p}
 	var page *live.Page
-	if o.broker == "memory:" && live.Loopback(o.host) { // otherwise other machines could reach what is reserved for operators
+	// otherwise other machines could reach what is reserved for operators
+	if o.broker == "memory:" && live.Loopback(o.host) {
 		page = live.New(p.config.Broker, o.faults)
 		p.config.Broker, p.config.LogWriter, p.config.OnSaga = page.Broker(), page.LogWriter(p.config.LogWriter), page.OnSaga
 	}

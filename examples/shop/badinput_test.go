@@ -13,7 +13,8 @@ import (
 // openShop starts the shop in this process, on free ports.
 func openShop(t *testing.T) (*allInOne, *options) {
 	t.Helper()
-	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error", breaker: time.Second, faults: true, seed: true}
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error",
+		breaker: time.Second, faults: true, seed: true}
 	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -30,11 +31,12 @@ func openShop(t *testing.T) (*allInOne, *options) {
 	return h, o
 }
 
-// Every operation of every service gets nonsense, with and without a token, through the gateway and directly: the answer
-// is a problem with the correlation id, and tells nothing of how the service is made.
+// Every operation of every service gets nonsense, with and without a token, through the gateway and directly: the
+// answer is a problem with the correlation id, and tells nothing of how the service is made.
 func TestBadInputEverywhere(t *testing.T) {
 	h, o := openShop(t)
-	tokens := map[string]string{"no token": "", "a bad token": "not.a.token", "ana": signIn(t, h.URL(), "ana"), "admin": signIn(t, h.URL(), "admin")}
+	tokens := map[string]string{"no token": "", "a bad token": "not.a.token", "ana": signIn(t, h.URL(), "ana"),
+		"admin": signIn(t, h.URL(), "admin")}
 	direct := map[string]string{"users": o.peers.Users, "products": o.peers.Products, "orders": o.peers.Orders,
 		"inventory": o.peers.Inventory, "payments": o.peers.Payments, "notifications": o.peers.Notifications}
 	operations := 0
@@ -48,8 +50,10 @@ func TestBadInputEverywhere(t *testing.T) {
 				operations++
 				for _, base := range []string{url, h.URL() + "/" + name} {
 					for who, token := range tokens {
-						for _, id := range []string{"none", "%00", "a%ff", "%27%3B%20DROP%20TABLE%20users%3B--", "..%2F..%2Fetc%2Fpasswd", strings.Repeat("x", 300)} {
-							for _, body := range []string{"", "{", `{"items":"none","password":7}`, `[]`, `{"a":` + strings.Repeat("[", 2000)} {
+						for _, id := range []string{"none", "%00", "a%ff", "%27%3B%20DROP%20TABLE%20users%3B--", "..%2F..%2Fetc%2Fpasswd",
+							strings.Repeat("x", 300)} {
+							for _, body := range []string{"", "{", `{"items":"none","password":7}`, `[]`,
+								`{"a":` + strings.Repeat("[", 2000)} {
 								target := base + strings.NewReplacer("{id}", id, "{product_id}", id).Replace(path)
 								if strings.ToUpper(method) == http.MethodGet {
 									target += "?limit=-1&after=none&order_id=" + strings.Repeat("y", 100)
@@ -103,14 +107,16 @@ func badCall(t *testing.T, who, token, method, url, body string) {
 		Status        int    `json:"status"`
 		CorrelationID string `json:"correlation_id"`
 	}
-	if err := json.Unmarshal(raw, &p); err != nil || res.Header.Get("Content-Type") != "application/problem+json" || p.Status != res.StatusCode ||
+	if err := json.Unmarshal(raw, &p); err != nil || res.Header.Get("Content-Type") != "application/problem+json" ||
+		p.Status != res.StatusCode ||
 		p.Type == "" || p.CorrelationID != "bad-1" {
 		t.Errorf("no problem: %s", what)
 	}
 	if res.StatusCode >= 500 {
 		t.Errorf("blames itself: %s", what)
 	}
-	for _, leak := range []string{"goroutine", ".go:", "sqlite", "SQLSTATE", "pq:", "sqldb", "sqlrepo", "panic", "127.0.0.1"} {
+	for _, leak := range []string{"goroutine", ".go:", "sqlite", "SQLSTATE", "pq:", "sqldb", "sqlrepo", "panic",
+		"127.0.0.1"} {
 		if strings.Contains(string(raw), leak) {
 			t.Errorf("tells of %q: %s", leak, what)
 		}

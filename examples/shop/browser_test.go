@@ -25,13 +25,14 @@ func chromium(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath(cmp.Or(os.Getenv("SILLAR_CHROMIUM"), "chromium"))
 	if err != nil {
-		testenv.Missing(t, "no chromium: apt-get install chromium, or tools/services up as root, or name it in SILLAR_CHROMIUM")
+		testenv.Missing(t,
+			"no chromium: apt-get install chromium, or tools/services up as root, or name it in SILLAR_CHROMIUM")
 	}
 	return path
 }
 
-// openBrowser starts Chromium. What the page writes to its console, the browser's own complaints about the page's policy
-// among it, fails the test.
+// openBrowser starts Chromium. What the page writes to its console, the browser's own complaints about the page's
+// policy among it, fails the test.
 func openBrowser(t *testing.T, path string) *browser {
 	t.Helper()
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path))
@@ -115,20 +116,25 @@ func TestPageInBrowser(t *testing.T) {
 		t.Errorf("the steps of an order that was paid: %s", got)
 	}
 	b.until("its notes", `document.getElementById('notes').textContent.includes('1 order placed.')`)
-	b.until("its money", `document.querySelector('#strip .tile').classList.contains('ok') && /equals 1 confirmed order/.test(document.getElementById('strip').textContent)`)
+	b.until("its money",
+		`document.querySelector('#strip .tile').classList.contains('ok') && /equals 1 confirmed order/.test(document.getElementById('strip').textContent)`)
 
 	b.press("#orders .trace")
-	b.until("the log of this order alone", `(() => { const id = document.querySelector('#orders .trace').value, lines = [...document.querySelectorAll('#log li')];
+	b.until("the log of this order alone",
+		`(() => { const id = document.querySelector('#orders .trace').value, lines = [...document.querySelectorAll('#log li')];
 		return lines.length > 5 && document.getElementById('correlation').value === id && lines.every((l) => l.querySelector('.trace')?.value === id); })()`)
 
 	b.press(`button[data-state="payments"][value="down"]`)
-	b.until("the button that is pressed", `document.querySelector('button[data-state="payments"][value="down"]').getAttribute('aria-pressed') === 'true'`)
+	b.until("the button that is pressed",
+		`document.querySelector('button[data-state="payments"][value="down"]').getAttribute('aria-pressed') === 'true'`)
 	b.press("#place")
 	b.until("an order that turns back", end+`.startsWith('compensating')`)
-	b.until("a breaker that is open", `document.getElementById('n-payments').textContent.includes('breaker open') && document.getElementById('e-orders-payments').classList.contains('open')`)
+	b.until("a breaker that is open",
+		`document.getElementById('n-payments').textContent.includes('breaker open') && document.getElementById('e-orders-payments').classList.contains('open')`)
 	b.press("#heal")
 	b.until("an order that was taken back", end+`.startsWith('cancelled')`)
-	if got := eval[string](b, steps); got != "undone done undone undone waiting waiting" && got != "undone done undone failed waiting waiting" {
+	if got := eval[string](b, steps); got != "undone done undone undone waiting waiting" &&
+		got != "undone done undone failed waiting waiting" {
 		t.Errorf("the steps of an order that was taken back: %s", got)
 	}
 

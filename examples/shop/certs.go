@@ -20,9 +20,10 @@ const certsFor = 90 * 24 * time.Hour
 func certs(o *options) *cobra.Command {
 	var hosts []string
 	cmd := &cobra.Command{
-		Use:   "certs [FOLDER]",
-		Short: "Write the certificates of a development authority: for the gateway, and for a client (default: to tls in --data, or to data/tls)",
-		Args:  cobra.MaximumNArgs(1),
+		Use: "certs [FOLDER]",
+		Short: "Write the certificates of a development authority: for the gateway, and for a client (default: to tls in " +
+			"--data, or to data/tls)",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := filepath.Join(o.data, "tls")
 			switch {
@@ -34,7 +35,8 @@ func certs(o *options) *cobra.Command {
 			if err := writeCerts(dir, hosts); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), `%[1]s holds a new authority for development, ca.crt, and what it has signed:
+			_, err := fmt.Fprintf(cmd.OutOrStdout(),
+				`%[1]s holds a new authority for development, ca.crt, and what it has signed:
   gateway.crt and gateway.key for %[2]q
   client.crt and client.key for clients, where --tls-client-ca asks for them
 The authority's own key is gone: when these expire, in %[3]d days, write new ones.
@@ -45,7 +47,8 @@ The authority's own key is gone: when these expire, in %[3]d days, write new one
 			return err
 		},
 	}
-	cmd.Flags().StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "names and addresses of the gateway")
+	cmd.Flags().StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"},
+		"names and addresses of the gateway")
 	return cmd
 }
 

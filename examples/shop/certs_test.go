@@ -67,7 +67,8 @@ func TestTLSDev(t *testing.T) {
 	dir := filepath.Join(h.parts.config.Data, "tls")
 	for _, http2 := range []bool{true, false} {
 		c := tlsClient(t, dir, "", http2)
-		res, err := c.Post(h.TLSURL()+"/users/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=password&username=ana&password=ana-password"))
+		res, err := c.Post(h.TLSURL()+"/users/token", "application/x-www-form-urlencoded",
+			strings.NewReader("grant_type=password&username=ana&password=ana-password"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +78,8 @@ func TestTLSDev(t *testing.T) {
 		if http2 {
 			want = "HTTP/2.0"
 		}
-		if res.StatusCode != 200 || res.Proto != want || res.TLS.Version != tls.VersionTLS13 || !bytes.Contains(body, []byte("access_token")) {
+		if res.StatusCode != 200 || res.Proto != want || res.TLS.Version != tls.VersionTLS13 ||
+			!bytes.Contains(body, []byte("access_token")) {
 			t.Errorf("%d, %s, TLS %x: %s", res.StatusCode, res.Proto, res.TLS.Version, body)
 		}
 	}

@@ -64,7 +64,8 @@ func runAll(ctx context.Context, o *options) error {
 		secure = ", with TLS at " + h.TLSURL()
 	}
 	if h.page {
-		page = "\n  open that address in a browser: it shows the services at work and lets you place orders and inject faults\n"
+		page = "\n  open that address in a browser: it shows the services at work and lets you place orders and inject " +
+			"faults\n"
 	}
 	fmt.Printf(`The shop is open at %[1]s%[3]s  (data and shop.log in %[2]s)
 %[4]s
@@ -107,13 +108,16 @@ func one(o *options, b build) *cobra.Command {
 				if err != nil {
 					return errors.Join(err, p.Close())
 				}
-				otel.SetMeterProvider(s.Tel.MeterProvider) // the broker was made before the service and reports its metrics there too
+				// the broker was made before the service and reports its metrics there too
+				otel.SetMeterProvider(s.Tel.MeterProvider)
 				return errors.Join(s.Run(ctx), p.Close())
 			})
 		},
 	}
 	if b.name == "gateway" {
-		cmd.Flags().StringVar(&o.routes, "config", "", "routes, as YAML: see examples/shop/gateway/routes.yaml; a new version of the file is loaded without a restart (default: those of the shop)")
+		cmd.Flags().StringVar(&o.routes, "config", "",
+			"routes, as YAML: see examples/shop/gateway/routes.yaml; a new version of the file is loaded without a restart "+
+				"(default: those of the shop)")
 	}
 	return cmd
 }
@@ -125,7 +129,8 @@ func demo(o *options) *cobra.Command {
 		Short: "Play a scenario in the terminal, and fail when an invariant breaks",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg := scenario.Config{Gateway: gatewayURL, Admin: admin, AdminPassword: password, Out: cmd.OutOrStdout(), Faults: o.faults}
+			cfg := scenario.Config{Gateway: gatewayURL, Admin: admin, AdminPassword: password, Out: cmd.OutOrStdout(),
+				Faults: o.faults}
 			if gatewayURL != "" { // a running shop
 				return scenario.Run(cmd.Context(), cfg)
 			}

@@ -42,7 +42,9 @@ func TestRoutesOfTheShop(t *testing.T) {
 
 // The gateway alone, in a process of its own: no broker, no secret, routes from a file that changes under it.
 func TestGatewayAlone(t *testing.T) {
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "from the service: ", r.URL.Path) }))
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "from the service: ", r.URL.Path)
+	}))
 	t.Cleanup(up.Close)
 	file := filepath.Join(t.TempDir(), "routes.yaml")
 	replace := func(text string) {
@@ -76,7 +78,8 @@ func TestGatewayAlone(t *testing.T) {
 	replace(route("/a") + "    role: [admin]\n")
 	cmd, out := run()
 	text, _ := io.ReadAll(out)
-	if err := cmd.Wait(); err == nil || !strings.Contains(string(text), "line 5, column 5") || !strings.Contains(string(text), "role") {
+	if err := cmd.Wait(); err == nil || !strings.Contains(string(text), "line 5, column 5") ||
+		!strings.Contains(string(text), "role") {
 		t.Fatalf("a file that is wrong at the start: %v %s", err, text)
 	}
 
@@ -111,7 +114,8 @@ func TestGatewayAlone(t *testing.T) {
 	if got := get("/a/x"); got != "200 from the service: /x" {
 		t.Fatal(got)
 	}
-	if got := get("/"); !strings.HasPrefix(got, "200") || strings.Contains(got, "/live/") || !strings.HasPrefix(get("/live/stream"), "404") {
+	if got := get("/"); !strings.HasPrefix(got, "200") || strings.Contains(got, "/live/") ||
+		!strings.HasPrefix(get("/live/stream"), "404") {
 		t.Fatalf("a gateway alone has the page of a whole shop: %.200s", got)
 	}
 	replace(route("/b"))
@@ -120,7 +124,8 @@ func TestGatewayAlone(t *testing.T) {
 		t.Fatal(got)
 	}
 	replace(route("/c") + "    timeout: soon\n")
-	if e := fmt.Sprint(until("not valid")["error"]); !strings.Contains(e, "line 5, column 14") || !strings.Contains(e, `route "/c"`) {
+	if e := fmt.Sprint(until("not valid")["error"]); !strings.Contains(e, "line 5, column 14") ||
+		!strings.Contains(e, `route "/c"`) {
 		t.Fatal(e)
 	}
 	if got := get("/b/x"); got != "200 from the service: /x" {

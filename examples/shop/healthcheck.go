@@ -14,7 +14,8 @@ import (
 func healthcheck(o *options) *cobra.Command {
 	var url string
 	var timeout time.Duration
-	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask a running service whether it is ready, and fail when it is not", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask a running service whether it is ready, and fail when it is not",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
 				url = "http://127.0.0.1:" + strconv.Itoa(ports["gateway"]+max(o.portOffset, 0)) + "/ready"

@@ -56,7 +56,8 @@ func TestKilledOverAndOver(t *testing.T) {
 	}
 	placed := make(chan struct{})
 	go func() { wg.Wait(); close(placed) }()
-	victims := []string{"orders", "payments", "inventory", "notifications", "orders", "products", "users", "notifications", "gateway"}
+	victims := []string{"orders", "payments", "inventory", "notifications", "orders", "products", "users", "notifications",
+		"gateway"}
 	killed := 0
 	for going := true; going || killed < kills; killed++ {
 		name := victims[rand.N(len(victims))]
@@ -81,7 +82,8 @@ func TestKilledOverAndOver(t *testing.T) {
 		t.Errorf("%d orders for %d keys", len(ids), orders)
 	}
 	time.Sleep(2 * time.Second) // breakers close
-	if err := scenario.Invariants(ctx, scenario.Config{Gateway: gateway, Admin: "admin", AdminPassword: "admin-password", Out: t.Output()}); err != nil {
+	if err := scenario.Invariants(ctx, scenario.Config{Gateway: gateway, Admin: "admin", AdminPassword: "admin-password",
+		Out: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
 	var told map[string]int
@@ -120,7 +122,8 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 	}
 	body := fmt.Sprintf(`{"items":[{"product_id":"prod-mug","quantity":1}],"payment_method":%q}`, card)
 	for {
-		code, order, err := send(ctx, token, "POST", gateway+"/orders/api/v1/orders", body, "Idempotency-Key", fmt.Sprint("kill-", n))
+		code, order, err := send(ctx, token, "POST", gateway+"/orders/api/v1/orders", body, "Idempotency-Key",
+			fmt.Sprint("kill-", n))
 		switch {
 		case ctx.Err() != nil:
 			return "", ctx.Err()
@@ -138,7 +141,8 @@ func notified(t *testing.T, ctx context.Context, token, gateway string) map[stri
 	t.Helper()
 	told := map[string]int{}
 	for after := ""; ; {
-		code, page, err := send(ctx, token, "GET", gateway+"/notifications/api/v1/notifications?limit=100&after="+url.QueryEscape(after), "")
+		code, page, err := send(ctx, token, "GET", gateway+"/notifications/api/v1/notifications?limit=100&after="+
+			url.QueryEscape(after), "")
 		if err != nil || code != 200 {
 			t.Fatalf("notifications: %d %v %v", code, page, err)
 		}

@@ -19,7 +19,8 @@ import (
 // liveShop runs a whole shop, and returns where its databases are. stop ends it, and says how long that took.
 func liveShop(t *testing.T, change func(*options)) (h *allInOne, data string, stop func() time.Duration) {
 	t.Helper()
-	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "info", breaker: time.Second, seed: true, faults: true}
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "info",
+		breaker: time.Second, seed: true, faults: true}
 	if change != nil {
 		change(o)
 	}
@@ -72,7 +73,9 @@ func request(t *testing.T, method, url, body string, header ...string) fetched {
 			req.Host = header[i+1]
 		}
 	}
-	client := http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	res, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +112,8 @@ func watchPage(t *testing.T, gateway, correlation string) *watch {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, "GET", gateway+"/live/stream?correlation="+url.QueryEscape(correlation), nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", gateway+"/live/stream?correlation="+url.QueryEscape(correlation),
+		nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +125,8 @@ func watchPage(t *testing.T, gateway, correlation string) *watch {
 	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("the stream: %d %s", res.StatusCode, res.Header.Get("Content-Type"))
 	}
-	w := &watch{t: t, lines: bufio.NewScanner(res.Body), orders: map[string]string{}, html: map[string]string{}, pulses: map[string]string{}}
+	w := &watch{t: t, lines: bufio.NewScanner(res.Body), orders: map[string]string{}, html: map[string]string{},
+		pulses: map[string]string{}}
 	w.lines.Buffer(nil, 4<<20)
 	return w
 }
@@ -154,7 +159,8 @@ func (w *watch) until(what string, shown func(frame) bool) {
 			return
 		}
 	}
-	w.t.Fatalf("the stream ended before: %s (%v); %d orders; %s %s", what, w.lines.Err(), len(w.orders), w.html["strip"], w.html["notes"])
+	w.t.Fatalf("the stream ended before: %s (%v); %d orders; %s %s", what, w.lines.Err(), len(w.orders), w.html["strip"],
+		w.html["notes"])
 }
 
 // order waits for a row that has all of the texts.
@@ -187,7 +193,8 @@ func (w *watch) tile(name, state string) {
 func TestLivePage(t *testing.T) {
 	h, data, stop := liveShop(t, nil)
 	page := request(t, "GET", h.URL()+"/", "")
-	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`, "inventory"} {
+	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`,
+		"inventory"} {
 		if !strings.Contains(page.body, want) {
 			t.Errorf("the page has no %s", want)
 		}
@@ -197,7 +204,8 @@ func TestLivePage(t *testing.T) {
 		t.Fatalf("%d %s", page.code, csp)
 	}
 	for _, name := range []string{"live.css", "live.js", "icon.svg"} {
-		if a := request(t, "GET", h.URL()+"/live/"+name, ""); a.code != 200 || a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.body) < 100 {
+		if a := request(t, "GET", h.URL()+"/live/"+name, ""); a.code != 200 ||
+			a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.body) < 100 {
 			t.Errorf("%s: %d", name, a.code)
 		}
 	}
@@ -211,7 +219,8 @@ func TestLivePage(t *testing.T) {
 		t.Errorf("%d of 6 steps are done: %s", n, paid)
 	}
 	w.until("pulses of the order's way", func(frame) bool {
-		for _, id := range []string{"e-gateway-orders", "e-orders-users", "e-orders-payments", "e-orders-broker", "e-broker-notifications", "e-payments-payments-store"} {
+		for _, id := range []string{"e-gateway-orders", "e-orders-users", "e-orders-payments", "e-orders-broker",
+			"e-broker-notifications", "e-payments-payments-store"} {
 			if w.pulses[id] != "ok" {
 				return false
 			}
@@ -234,7 +243,8 @@ func TestLivePage(t *testing.T) {
 	log := watchPage(t, h.URL(), id)
 	log.until("the log of an order", func(frame) bool {
 		text := log.log.String()
-		return strings.Contains(text, "payments") && strings.Contains(text, "inventory") && strings.Contains(text, "orders.cancelled")
+		return strings.Contains(text, "payments") && strings.Contains(text, "inventory") &&
+			strings.Contains(text, "orders.cancelled")
 	})
 	if lines := strings.Count(log.log.String(), "<li "); lines != strings.Count(log.log.String(), `value="`+id+`"`) {
 		t.Errorf("lines of others: %s", log.log.String())
@@ -245,14 +255,17 @@ func TestLivePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Querier(t.Context()).Exec(t.Context(), "UPDATE payments SET amount_cents = amount_cents - 1 WHERE status = 'captured'"); err != nil {
+	if _, err := db.Querier(t.Context()).Exec(t.Context(),
+		"UPDATE payments SET amount_cents = amount_cents - 1 WHERE status = 'captured'"); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	w.tile("Money captured", "bad")
-	w.until("that it is said", func(frame) bool { return strings.Contains(w.html["notes"], "Invariants violated: money captured") })
+	w.until("that it is said", func(frame) bool {
+		return strings.Contains(w.html["notes"], "Invariants violated: money captured")
+	})
 
 	// Viewers who stay do not hold the end up: a drain that waited for them would take its full 8 seconds.
 	if took := stop(); took > 5*time.Second {
@@ -282,12 +295,14 @@ func TestLiveControls(t *testing.T) {
 	post("broker", "mode=twice")
 	post("place", "card=pm_card_visa&count=1")
 	w.until("duplicates that are ignored", func(frame) bool {
-		return strings.Contains(w.html["strip"], "duplicates ignored") && !strings.Contains(w.html["strip"], ">0 duplicates ignored")
+		return strings.Contains(w.html["strip"], "duplicates ignored") && !strings.Contains(w.html["strip"],
+			">0 duplicates ignored")
 	})
 	post("broker", "mode=down")
 	post("place", "card=pm_card_visa&count=1")
 	w.until("events that wait", func(frame) bool {
-		return strings.Contains(w.html["n-broker"], "down") && strings.Contains(w.html["n-broker"], "events wait") && strings.Contains(w.html["n-orders"], "no broker")
+		return strings.Contains(w.html["n-broker"], "down") && strings.Contains(w.html["n-broker"], "events wait") &&
+			strings.Contains(w.html["n-orders"], "no broker")
 	})
 	w.tile("Outbox lag", "moving")
 
@@ -305,12 +320,14 @@ func TestLiveControls(t *testing.T) {
 	post("load", "")
 	noted("The load is over")
 
-	for path, body := range map[string]string{"payments": "mode=gone", "broker": "", "place": "card=pm_card_visa&count=99"} {
+	for path, body := range map[string]string{"payments": "mode=gone", "broker": "",
+		"place": "card=pm_card_visa&count=99"} {
 		if a := request(t, "POST", h.URL()+"/live/"+path, body); a.code != 422 || !strings.Contains(a.body, `"field"`) {
 			t.Errorf("%s with %q: %d %s", path, body, a.code, a.body)
 		}
 	}
-	if a := request(t, "POST", h.URL()+"/live/repeat", "", "Accept", "text/html"); a.code != 303 || a.header.Get("Location") != "/" {
+	if a := request(t, "POST", h.URL()+"/live/repeat", "", "Accept", "text/html"); a.code != 303 ||
+		a.header.Get("Location") != "/" {
 		t.Errorf("a browser without a script: %d %v", a.code, a.header)
 	}
 	if a := request(t, "GET", h.URL()+"/live/repeat", ""); a.code != 405 && a.code != 404 {
@@ -318,8 +335,8 @@ func TestLiveControls(t *testing.T) {
 	}
 }
 
-// What only an operator may is kept from other pages, other names and other machines; and a shop that others may reach, or
-// a gateway that stands alone, does not have it at all.
+// What only an operator may is kept from other pages, other names and other machines; and a shop that others may reach,
+// or a gateway that stands alone, does not have it at all.
 func TestLivePageIsForThisMachine(t *testing.T) {
 	h, _, _ := liveShop(t, nil)
 	plain := func(what string, f fetched) {
@@ -330,7 +347,8 @@ func TestLivePageIsForThisMachine(t *testing.T) {
 	}
 	plain("a rebound name", request(t, "GET", h.URL()+"/", "", "Host", "evil.example"))
 	plain("through a proxy", request(t, "GET", h.URL()+"/", "", "X-Forwarded-For", "192.0.2.1"))
-	for _, header := range [][]string{{"Host", "evil.example"}, {"Origin", "https://evil.example"}, {"Sec-Fetch-Site", "cross-site"}, {"X-Forwarded-For", "192.0.2.1"}} {
+	for _, header := range [][]string{{"Host", "evil.example"}, {"Origin", "https://evil.example"},
+		{"Sec-Fetch-Site", "cross-site"}, {"X-Forwarded-For", "192.0.2.1"}} {
 		if a := request(t, "POST", h.URL()+"/live/payments", "mode=down", header...); a.code != 403 {
 			t.Errorf("%v: %d %s", header, a.code, a.body)
 		}

@@ -21,7 +21,9 @@ import (
 func load() *cobra.Command {
 	o := &operator{}
 	var orders, concurrency int
-	cmd := &cobra.Command{Use: "load", Short: "Place many orders at a running shop, and say how fast it was and whether the invariants hold", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "load",
+		Short: "Place many orders at a running shop, and say how fast it was and whether the invariants hold",
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if orders < 1 || concurrency < 1 {
 				return errors.New("--orders and --concurrency must be at least 1")
@@ -29,7 +31,8 @@ func load() *cobra.Command {
 			if err := drive(cmd.Context(), cmd.OutOrStdout(), o, orders, concurrency); err != nil {
 				return err
 			}
-			return scenario.Invariants(cmd.Context(), scenario.Config{Gateway: o.gateway, Admin: o.name, AdminPassword: o.password, Out: cmd.OutOrStdout()})
+			return scenario.Invariants(cmd.Context(), scenario.Config{Gateway: o.gateway, Admin: o.name,
+				AdminPassword: o.password, Out: cmd.OutOrStdout()})
 		}}
 	o.register(cmd)
 	cmd.Flags().IntVar(&orders, "orders", 1000, "how many orders")
@@ -52,7 +55,8 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 	if err != nil {
 		return err
 	}
-	if _, err := admin.Want(ctx, 200, "PUT", "/inventory/api/v1/inventory/prod-lamp", map[string]int{"on_hand": 10 * orders}); err != nil {
+	if _, err := admin.Want(ctx, 200, "PUT", "/inventory/api/v1/inventory/prod-lamp",
+		map[string]int{"on_hand": 10 * orders}); err != nil {
 		return fmt.Errorf("fill the stock: %w", err)
 	}
 	var (
@@ -75,7 +79,8 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 				}
 				start := time.Now()
 				a, err := customer.Do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
-					"items": []map[string]any{{"product_id": "prod-lamp", "quantity": 1}}, "payment_method": method}, "Idempotency-Key", fmt.Sprint(name, "-", n))
+					"items": []map[string]any{{"product_id": "prod-lamp", "quantity": 1}}, "payment_method": method},
+					"Idempotency-Key", fmt.Sprint(name, "-", n))
 				switch {
 				case err != nil:
 					failed.Add(1)
@@ -102,9 +107,11 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 	total := time.Since(begin)
 	slices.Sort(took)
 	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))].Round(time.Millisecond) }
-	fmt.Fprintf(out, "%d orders in %v: %.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v\n", orders, total.Round(time.Millisecond),
+	fmt.Fprintf(out, "%d orders in %v: %.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v\n", orders,
+		total.Round(time.Millisecond),
 		float64(orders)/total.Seconds(), at(0.5), at(0.95), at(0.99), at(1))
-	fmt.Fprintf(out, "%d still under way when answered, %d rejected by the rate limit, %d failed\n", open.Load(), limited.Load(), failed.Load())
+	fmt.Fprintf(out, "%d still under way when answered, %d rejected by the rate limit, %d failed\n", open.Load(),
+		limited.Load(), failed.Load())
 	if failed.Load() > 0 {
 		return fmt.Errorf("%d of %d orders failed", failed.Load(), orders)
 	}

@@ -20,7 +20,8 @@ import (
 // again, unchanged and once.
 func TestDeadLettersByCommand(t *testing.T) {
 	url := testenv.RabbitMQ(t)
-	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: url, log: "none", logLevel: "error", breaker: time.Second, seed: true}
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: url, log: "none", logLevel: "error",
+		breaker: time.Second, seed: true}
 	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +73,8 @@ func TestDeadLettersByCommand(t *testing.T) {
 		}
 	}
 	once("at first")
-	if got := run("redrive", "--group", "notifications", "--limit", "10"); got != "1 messages were moved back to notifications\n" {
+	if got := run("redrive", "--group", "notifications", "--limit",
+		"10"); got != "1 messages were moved back to notifications\n" {
 		t.Errorf("redrive: %q", got)
 	}
 	once("after redrive")
@@ -82,8 +84,8 @@ func TestDeadLettersByCommand(t *testing.T) {
 	}
 }
 
-// heldByCommand has an event of the users service refused by a full queue: operators list it, try it again, let its key go on,
-// and drop it.
+// heldByCommand has an event of the users service refused by a full queue: operators list it, try it again, let its key
+// go on, and drop it.
 func heldByCommand(t *testing.T, broker, gateway string, run func(args ...string) string) {
 	t.Helper()
 	conn, err := amqp.Dial(broker)
@@ -95,7 +97,8 @@ func heldByCommand(t *testing.T, broker, gateway string, run func(args ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ch.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
+	if _, err := ch.QueueDeclare("full", true, false, false, false,
+		amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := ch.QueueBind("full", "users.created", "microservices", false, nil); err != nil {
@@ -104,12 +107,14 @@ func heldByCommand(t *testing.T, broker, gateway string, run func(args ...string
 	if err := ch.PublishWithContext(t.Context(), "", "full", false, false, amqp.Publishing{}); err != nil {
 		t.Fatal(err)
 	}
-	code, user := ask(t, t.Context(), "", "POST", gateway+"/users/api/v1/users", `{"username":"held","email":"held@example.com","password":"held-password"}`)
+	code, user := ask(t, t.Context(), "", "POST", gateway+"/users/api/v1/users",
+		`{"username":"held","email":"held@example.com","password":"held-password"}`)
 	if code != 201 {
 		t.Fatalf("sign up: %d", code)
 	}
 	// The users that the shop begins with may have held events too.
-	event := regexp.MustCompile(fmt.Sprintf(`(?m)^(\S+)  \S+  users\.created +attempts \d+  next \S+  stops key %v$`, user["id"]))
+	event := regexp.MustCompile(fmt.Sprintf(`(?m)^(\S+)  \S+  users\.created +attempts \d+  next \S+  stops key %v$`,
+		user["id"]))
 	var ref string
 	for end := time.Now().Add(20 * time.Second); ref == ""; time.Sleep(50 * time.Millisecond) {
 		out := run("held", "--service", "users")
@@ -119,12 +124,14 @@ func heldByCommand(t *testing.T, broker, gateway string, run func(args ...string
 			t.Fatalf("held: %q", out)
 		}
 	}
-	for verb, want := range map[string]string{"publish": " events of users are tried at once\n", "skip": " events of users no longer stop their keys\n"} {
+	for verb, want := range map[string]string{"publish": " events of users are tried at once\n",
+		"skip": " events of users no longer stop their keys\n"} {
 		if got := run(verb, ref, "--service", "users"); !strings.HasSuffix(got, want) {
 			t.Errorf("%s: %q", verb, got)
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); run("drop", ref, "--service", "users") != "1 events of users were dropped\n"; {
+	for end := time.Now().Add(20 * time.Second); run("drop", ref, "--service",
+		"users") != "1 events of users were dropped\n"; {
 		if time.Now().After(end) { // it is published again and again, and cannot be dropped meanwhile
 			t.Fatal("the held event cannot be dropped")
 		}

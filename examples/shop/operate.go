@@ -26,7 +26,8 @@ func (o *operator) register(cmd *cobra.Command) {
 }
 
 func (o *operator) login(cmd *cobra.Command) (*shopclient.Client, error) {
-	return shopclient.Login(cmd.Context(), o.gateway, o.name, o.password, fmt.Sprintf("operator-%d", time.Now().UnixNano()))
+	return shopclient.Login(cmd.Context(), o.gateway, o.name, o.password,
+		fmt.Sprintf("operator-%d", time.Now().UnixNano()))
 }
 
 // sagaView is a saga as the orders service returns it.
@@ -94,7 +95,8 @@ func sagas() *cobra.Command {
 	o.register(cmd)
 
 	var status, user string
-	list := &cobra.Command{Use: "list", Short: "List sagas", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	list := &cobra.Command{Use: "list", Short: "List sagas", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command,
+		_ []string) error {
 		c, err := o.login(cmd)
 		if err != nil {
 			return err
@@ -128,7 +130,8 @@ func sagas() *cobra.Command {
 
 	// one makes a command about one saga.
 	one := func(use, short, method, suffix string, body func() any) *cobra.Command {
-		return &cobra.Command{Use: use + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return &cobra.Command{Use: use + " ID", Short: short, Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command,
+			args []string) error {
 			c, err := o.login(cmd)
 			if err != nil {
 				return err
@@ -159,6 +162,7 @@ func sagas() *cobra.Command {
 			panic(err) // the flags are those above
 		}
 	}
-	cmd.AddCommand(list, one("show", "Show a saga", "GET", "", none), one("retry", "Retry a stuck saga with new attempts", "POST", "/retry", none), skip)
+	cmd.AddCommand(list, one("show", "Show a saga", "GET", "", none), one("retry", "Retry a stuck saga with new attempts",
+		"POST", "/retry", none), skip)
 	return cmd
 }

@@ -27,7 +27,8 @@ func TestSagasCommand(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); before == 0 && time.Now().Before(end); before = lamps() {
 		time.Sleep(20 * time.Millisecond)
 	}
-	code, order := ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
+	code, order := ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders",
+		`{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
 	if code != 201 {
 		t.Fatalf("the order: %d %v", code, order)
 	}
@@ -80,14 +81,18 @@ func TestSagasCommand(t *testing.T) {
 	}
 
 	r := stick()
-	like("list", run(true, "list", "--status", "stuck"), `(?m)^`+r.ID+` +place-order +stuck +[0-9: -]+ +commit-reservation +no answer$`)
+	like("list", run(true, "list", "--status", "stuck"),
+		`(?m)^`+r.ID+` +place-order +stuck +[0-9: -]+ +commit-reservation +no answer$`)
 	if out := run(true, "list", "--status", "completed"); strings.Contains(out, r.ID) {
 		t.Errorf("a stuck saga is listed as completed: %s", out)
 	}
 	shown := run(true, "show", r.ID)
-	like("show", shown, `(?s)STUCK  because commit-reservation said: no answer.*reserve-inventory +COMPLETED.*commit-reservation +FAILED, in doubt  no answer`)
-	like("show", shown, `(?s)running +create-order +orders-.*running +process-payment.*running +confirm-order.*completed +commit-reservation.*stuck +commit-reservation`)
-	like("skip of another step", run(false, "skip", r.ID, "--step", "process-payment", "--reason", "x"), `not stuck at that step`)
+	like("show", shown,
+		`(?s)STUCK  because commit-reservation said: no answer.*reserve-inventory +COMPLETED.*commit-reservation +FAILED, in doubt  no answer`)
+	like("show", shown,
+		`(?s)running +create-order +orders-.*running +process-payment.*running +confirm-order.*completed +commit-reservation.*stuck +commit-reservation`)
+	like("skip of another step", run(false, "skip", r.ID, "--step", "process-payment", "--reason", "x"),
+		`not stuck at that step`)
 	like("retry of none", run(false, "retry", "none"), `none`)
 	like("retry", run(true, "retry", r.ID), `retry by [0-9a-f-]{36}`)
 	commit(saga.Completed)
@@ -95,7 +100,8 @@ func TestSagasCommand(t *testing.T) {
 
 	stick()
 	like("skip without a reason", run(false, "skip", r.ID, "--step", "commit-reservation"), `reason`)
-	like("skip", run(true, "skip", r.ID, "--step", "commit-reservation", "--reason", "counted by hand"), `COMPLETED(?s:.*)skip by [0-9a-f-]{36} commit-reservation counted by hand`)
+	like("skip", run(true, "skip", r.ID, "--step", "commit-reservation", "--reason", "counted by hand"),
+		`COMPLETED(?s:.*)skip by [0-9a-f-]{36} commit-reservation counted by hand`)
 	if got := lamps(); got != before-1 {
 		t.Errorf("%v lamps of %v: the commit that was tried again counted twice", got, before)
 	}

@@ -56,39 +56,56 @@ type options struct {
 func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
 	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
-	f.StringVar(&o.data, "data", "", "folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
-	f.StringVar(&o.db, "db", "", "database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several gateways count limits (default: SQLite in --data, and limits in the gateway)")
+	f.StringVar(&o.data, "data", "",
+		"folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
+	f.StringVar(&o.db, "db", "",
+		"database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several "+
+			"gateways count limits (default: SQLite in --data, and limits in the gateway)")
 	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., or nats://... (JetStream)")
-	f.StringVar(&o.log, "log", "", "where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
+	f.StringVar(&o.log, "log", "",
+		"where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.secret, "service-secret", "", "what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or vault://mount/path#key (default: one of its own, for one process)")
-	f.StringVar(&o.keysSecret, "keys-secret", "", "keep the signing keys of users in its database, encrypted with this secret of 32 bytes or more, so that replicas share them; a reference as --service-secret is (default: a file in --data, for one process)")
-	f.StringVar(&o.admin, "first-admin-password", "", "make the user admin with this password, where there is none; a reference as --service-secret is")
-	f.StringVar(&o.smtp, "smtp", "", "mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
+	f.StringVar(&o.secret, "service-secret", "",
+		"what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or "+
+			"vault://mount/path#key (default: one of its own, for one process)")
+	f.StringVar(&o.keysSecret, "keys-secret", "",
+		"keep the signing keys of users in its database, encrypted with this secret of 32 bytes or more, so that "+
+			"replicas share them; a reference as --service-secret is (default: a file in --data, for one process)")
+	f.StringVar(&o.admin, "first-admin-password", "",
+		"make the user admin with this password, where there is none; a reference as --service-secret is")
+	f.StringVar(&o.smtp, "smtp", "",
+		"mail server: smtp://user:password@host:port (default: notifications are kept and shown)")
 	f.DurationVar(&o.drainDelay, "drain-delay", 0, "how long to keep serving after /ready reports not ready")
 	f.DurationVar(&o.breaker, "breaker-open", 30*time.Second, "how long breakers between services stay open")
 	f.BoolVar(&o.faults, "faults", true, "let administrators inject faults into the payment processor")
 	f.BoolVar(&o.seed, "seed", true, "make the users admin and ana, and a catalogue, where there is none")
-	f.BoolVar(&o.insecure, "insecure", false, "read the keys of the users service by http from another machine too: only on a network that no attacker can reach")
-	f.StringVar(&o.tlsCert, "tls-cert", "", "certificate of the gateway, PEM: it listens on 8443 too, with TLS; a newer file is loaded without a restart")
+	f.BoolVar(&o.insecure, "insecure", false,
+		"read the keys of the users service by http from another machine too: only on a network that no attacker can reach")
+	f.StringVar(&o.tlsCert, "tls-cert", "",
+		"certificate of the gateway, PEM: it listens on 8443 too, with TLS; a newer file is loaded without a restart")
 	f.StringVar(&o.tlsKey, "tls-key", "", "its key")
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "admit on 8443 only clients with a certificate of these authorities")
-	f.BoolVar(&o.tlsDev, "tls-dev", false, "the same with a certificate of a new development authority, in the folder tls of --data")
+	f.BoolVar(&o.tlsDev, "tls-dev", false,
+		"the same with a certificate of a new development authority, in the folder tls of --data")
 	for _, p := range []struct {
 		to         *string
 		name, port string
 	}{{&o.peers.Users, "users", "8000"}, {&o.peers.Products, "products", "8001"}, {&o.peers.Orders, "orders", "8002"},
-		{&o.peers.Inventory, "inventory", "8003"}, {&o.peers.Payments, "payments", "8004"}, {&o.peers.Notifications, "notifications", "8005"}} {
-		f.StringVar(p.to, p.name+"-url", "", "address of the "+p.name+" service (default: http://127.0.0.1:"+p.port+" and the offset)")
+		{&o.peers.Inventory, "inventory", "8003"}, {&o.peers.Payments, "payments", "8004"},
+		{&o.peers.Notifications, "notifications", "8005"}} {
+		f.StringVar(p.to, p.name+"-url", "", "address of the "+p.name+" service (default: http://127.0.0.1:"+p.port+
+			" and the offset)")
 	}
-	f.StringVar(&o.peers.UsersGRPC, "users-grpc", "", "address of the users service's gRPC (default: 127.0.0.1:50051 and the offset)")
+	f.StringVar(&o.peers.UsersGRPC, "users-grpc", "",
+		"address of the users service's gRPC (default: 127.0.0.1:50051 and the offset)")
 }
 
 // aliases lists further environment variables, which tutorials of this architecture use.
 var aliases = map[string][]string{
 	"users-url": {"USER_SERVICE_URL"}, "products-url": {"PRODUCT_SERVICE_URL"}, "orders-url": {"ORDER_SERVICE_URL"},
-	"inventory-url": {"INVENTORY_SERVICE_URL"}, "payments-url": {"PAYMENT_SERVICE_URL"}, "notifications-url": {"NOTIFICATION_SERVICE_URL"},
-	"db": {"MONGODB_URI"}, "broker": {"RABBITMQ_URI"}, "service-secret": {"JWT_SECRET_KEY"},
+	"inventory-url": {"INVENTORY_SERVICE_URL"}, "payments-url": {"PAYMENT_SERVICE_URL"},
+	"notifications-url": {"NOTIFICATION_SERVICE_URL"},
+	"db":                {"MONGODB_URI"}, "broker": {"RABBITMQ_URI"}, "service-secret": {"JWT_SECRET_KEY"},
 }
 
 // fromEnv sets flags that the command line does not set from the environment.
@@ -111,7 +128,8 @@ func fromEnv(f *pflag.FlagSet) (err error) {
 }
 
 // ports lists the ports of the services. 50051 is the gRPC port of users.
-var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003, "payments": 8004, "notifications": 8005, "grpc": 50051}
+var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003,
+	"payments": 8004, "notifications": 8005, "grpc": 50051}
 
 // tlsPort is the gateway's with TLS.
 const tlsPort = 8443
@@ -164,7 +182,8 @@ type parts struct {
 // open makes the common parts. own means that no
 // service outside this process shares the secret and the broker.
 func (o *options) open(ctx context.Context, own bool, logDefault string) (p *parts, err error) {
-	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay, BreakerOpenFor: o.breaker, Faults: o.faults}}
+	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay,
+		BreakerOpenFor: o.breaker, Faults: o.faults}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -224,7 +243,9 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		p.config.Tokens.Secret = make([]byte, 32)
 		_, _ = rand.Read(p.config.Tokens.Secret) // never fails
 	default:
-		return p, errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), 32 bytes or more")
+		return p,
+			errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), 32 " +
+				"bytes or more")
 	}
 	broker, err := resolve("broker", o.broker)
 	if err != nil {
@@ -243,7 +264,8 @@ func noFile(ref string, err error) bool {
 }
 
 func newResolver() (*secrets.Resolver, error) {
-	cfg := secrets.Config{AllowPlain: true, Sources: map[string]secrets.Source{"env": secrets.Env{}, "file": secrets.File{}}}
+	cfg := secrets.Config{AllowPlain: true, Sources: map[string]secrets.Source{"env": secrets.Env{},
+		"file": secrets.File{}}}
 	if addr := os.Getenv("VAULT_ADDR"); addr != "" {
 		v, err := vault.New(vault.Config{Address: addr, Auth: vault.Token(os.Getenv("VAULT_TOKEN"))})
 		if err != nil {
@@ -263,7 +285,8 @@ func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messagin
 	case dsn == "memory:" && own:
 		return memory.New(memory.Config{Source: "shop", Logger: logger})
 	case dsn == "memory:":
-		return nil, errors.New("services in processes of their own need a broker between them: --broker amqp://... or nats://...")
+		return nil,
+			errors.New("services in processes of their own need a broker between them: --broker amqp://... or nats://...")
 	case strings.HasPrefix(dsn, "nats://"), strings.HasPrefix(dsn, "tls://"):
 		// Services start in any order: the stream keeps events for groups that are not there yet.
 		return jetstream.New(dsn, jetstream.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})

@@ -15,7 +15,8 @@ func TestOptionalSecretsMayHaveNoFile(t *testing.T) {
 		t.Cleanup(func() { _ = p.Close() })
 		return o, p.config.SMTP, err
 	}
-	if o, smtp, err := open("file:"+filepath.Join(dir, "no-admin"), "file:"+filepath.Join(dir, "no-smtp")); err != nil || o.admin != "" || smtp != "" {
+	if o, smtp, err := open("file:"+filepath.Join(dir, "no-admin"), "file:"+filepath.Join(dir, "no-smtp")); err != nil ||
+		o.admin != "" || smtp != "" {
 		t.Errorf("without the files: admin %q, SMTP %q, %v; want none", o.admin, smtp, err)
 	}
 	file := filepath.Join(dir, "admin")

@@ -27,13 +27,15 @@ func startPrometheus(t *testing.T, targets map[string]string) string {
 	name := cmp.Or(os.Getenv("SILLAR_PROMETHEUS"), "prometheus")
 	binary, err := exec.LookPath(name)
 	if err != nil {
-		testenv.Missing(t, "no prometheus: apt-get install prometheus, or tools/services up as root, or name it in SILLAR_PROMETHEUS")
+		testenv.Missing(t,
+			"no prometheus: apt-get install prometheus, or tools/services up as root, or name it in SILLAR_PROMETHEUS")
 	}
 	dir := t.TempDir()
 	var config strings.Builder
 	config.WriteString("global: {scrape_interval: 250ms}\nscrape_configs:\n")
 	for job, address := range targets {
-		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q], labels: {service: %s}}]}\n", job, address, job)
+		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q], labels: {service: %s}}]}\n", job, address,
+			job)
 	}
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
@@ -45,7 +47,8 @@ func startPrometheus(t *testing.T, targets map[string]string) string {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	cmd := exec.Command(binary, "--config.file="+file, "--storage.tsdb.path="+dir, "--web.listen-address="+address, "--log.level=warn")
+	cmd := exec.Command(binary, "--config.file="+file, "--storage.tsdb.path="+dir, "--web.listen-address="+address,
+		"--log.level=warn")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -94,7 +97,8 @@ var questions = regexp.MustCompile("(?s)```promql\n(.*?)```")
 
 // A real Prometheus scrapes a shop that works, and every query of the page on telemetry has an answer there.
 func TestPrometheusAnswersThePage(t *testing.T) {
-	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error", breaker: time.Second, seed: true}
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: "memory:", log: "none", logLevel: "error",
+		breaker: time.Second, seed: true}
 	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -125,15 +129,19 @@ func TestPrometheusAnswersThePage(t *testing.T) {
 	if len(open) < 8 {
 		t.Fatalf("%d queries on the page: the search itself is broken", len(open))
 	}
-	open = append(open, "count(up == 1) == 7", `sum(http_requests_total{job="orders", endpoint="/api/v1/orders", method="POST", status="201"}) > 2`,
+	open = append(open, "count(up == 1) == 7",
+		`sum(http_requests_total{job="orders", endpoint="/api/v1/orders", method="POST", status="201"}) > 2`,
 		`sum(sillar_messaging_handled_total{outcome="ack"}) > 1`, `min(process_start_time_seconds)`)
 	open = append(open, panels(t)...)
-	open = append(open, `sum(dependency_request_duration_seconds_count{job="payments", dependency_name="payment-processor", status="success"}) > 1`,
-		`sum(business_operation_duration_seconds_count{job="orders", operation="place_order"}) > 1`, `sum(sillar_authn_refused_total) > 0`)
+	open = append(open,
+		`sum(dependency_request_duration_seconds_count{job="payments", dependency_name="payment-processor", status="success"}) > 1`,
+		`sum(business_operation_duration_seconds_count{job="orders", operation="place_order"}) > 1`,
+		`sum(sillar_authn_refused_total) > 0`)
 	token := signIn(t, h.URL(), "ana")
 	last := map[string]error{}
 	for end := time.Now().Add(20 * time.Second); len(open) > 0 && time.Now().Before(end); {
-		_, _ = ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
+		_, _ = ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders",
+			`{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
 		_, _ = ask(t, t.Context(), "not-a-token", "GET", h.URL()+"/orders/api/v1/orders", "")
 		var rest []string
 		for _, q := range open {
@@ -164,7 +172,8 @@ func panels(t *testing.T) (exprs []string) {
 	if err != nil || len(files) < 4 {
 		t.Fatalf("%d dashboards, %v", len(files), err)
 	}
-	as := strings.NewReplacer(`job="shop", `, "", `job="shop"`, "", "$__rate_interval", "5s", "$service", ".*", "$saga", ".*", `up{}`, "up")
+	as := strings.NewReplacer(`job="shop", `, "", `job="shop"`, "", "$__rate_interval", "5s", "$service", ".*", "$saga",
+		".*", `up{}`, "up")
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {

@@ -42,14 +42,16 @@ func TestDemoEmbedded(t *testing.T) {
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"paid", "card was declined", "compensated", "✉", "breaker is open", "recovered", "money captured"} {
+	for _, want := range []string{"paid", "card was declined", "compensated", "✉", "breaker is open", "recovered",
+		"money captured"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the demonstration does not speak of %q:\n%s", want, out.String())
 		}
 	}
 }
 
-// brokerURL returns the broker of the tests with many processes: RabbitMQ or, where SHOP_TEST_BROKER is nats, JetStream.
+// brokerURL returns the broker of the tests with many processes: RabbitMQ or, where SHOP_TEST_BROKER is nats,
+// JetStream.
 func brokerURL(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("SHOP_TEST_BROKER") == "nats" {
@@ -61,7 +63,8 @@ func brokerURL(t *testing.T) string {
 // natsURL starts a NATS server in this process.
 func natsURL(t *testing.T) string {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+		StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +194,8 @@ func startFleet(t *testing.T, broker, mongo string) *fleet {
 	t.Helper()
 	f := &fleet{t, t.TempDir(), freeOffset(t), map[string][]string{}, map[string]*process{}}
 	for _, b := range services {
-		args := []string{b.name, "--port-offset", strconv.Itoa(f.offset), "--broker", broker, "--service-secret", strings.Repeat("s", 40), "--breaker-open", "1s", "--data", f.dir}
+		args := []string{b.name, "--port-offset", strconv.Itoa(f.offset), "--broker", broker, "--service-secret",
+			strings.Repeat("s", 40), "--breaker-open", "1s", "--data", f.dir}
 		switch b.name {
 		case "gateway":
 		case "users":
@@ -232,7 +236,8 @@ func TestDemoProcesses(t *testing.T) {
 	f := startFleet(t, broker, mongo)
 	at, all := f.at, f.all()
 	var out bytes.Buffer
-	err := scenario.Run(t.Context(), scenario.Config{Gateway: at("gateway"), Admin: "admin", AdminPassword: "admin-password", Out: &out, Faults: true,
+	err := scenario.Run(t.Context(), scenario.Config{Gateway: at("gateway"), Admin: "admin",
+		AdminPassword: "admin-password", Out: &out, Faults: true,
 		Logs: func() ([]byte, error) {
 			var logs []byte
 			for _, p := range all {
@@ -257,7 +262,8 @@ func TestDemoProcesses(t *testing.T) {
 		t.Fatal("no trace of an order that was paid")
 	}
 	c.check(t, paid[0], append(slices.Clone(orderEdges), "users: client find users < users: internal get_user",
-		"orders: client WITH < orders: internal saga place-order", "payments: client TRANSACTION < payments: server POST /api/v1/payments",
+		"orders: client WITH < orders: internal saga place-order",
+		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
 		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
 }
 
@@ -278,7 +284,8 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 		_, body := ask(t, t.Context(), token, "GET", url+"/inventory/api/v1/inventory/prod-lamp", "")
 		stocked = body["on_hand"] != nil
 	}
-	_, _ = ask(t, ctx, token, "POST", url+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_slow"}`)
+	_, _ = ask(t, ctx, token, "POST", url+"/orders/api/v1/orders",
+		`{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_slow"}`)
 	if err := p.stop(syscall.SIGKILL); err == nil {
 		t.Fatal("the shop was not killed")
 	}
@@ -304,7 +311,8 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 
 func signIn(t *testing.T, gateway, name string) string {
 	t.Helper()
-	res, err := http.Post(gateway+"/users/token", "application/x-www-form-urlencoded", strings.NewReader("grant_type=password&username="+name+"&password="+name+"-password"))
+	res, err := http.Post(gateway+"/users/token", "application/x-www-form-urlencoded",
+		strings.NewReader("grant_type=password&username="+name+"&password="+name+"-password"))
 	if err != nil {
 		t.Fatal(err)
 	}

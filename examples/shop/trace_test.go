@@ -85,7 +85,8 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 	c := collect(t)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "60000") // all that counts is what is flushed at the end
 
-	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: broker, log: "none", logLevel: "error", breaker: time.Second, seed: true}
+	o := &options{host: "127.0.0.1", portOffset: -1, data: t.TempDir(), broker: broker, log: "none", logLevel: "error",
+		breaker: time.Second, seed: true}
 	h, err := newAllInOne(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +108,8 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 		_, body := ask(t, t.Context(), token, "GET", h.URL()+"/inventory/api/v1/inventory/prod-lamp", "")
 		return body["on_hand"] != nil
 	})
-	code, order := ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders", `{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
+	code, order := ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders",
+		`{"items":[{"product_id":"prod-lamp","quantity":1}],"payment_method":"pm_card_visa"}`)
 	if code >= 300 {
 		t.Fatalf("the order: %d %v", code, order)
 	}

@@ -36,12 +36,14 @@ func TestFirstAdministrator(t *testing.T) {
 	o := &options{}
 	flags := pflag.NewFlagSet("shop", pflag.ContinueOnError)
 	o.register(flags)
-	if err := flags.Parse([]string{"--port-offset", "-1", "--data", t.TempDir(), "--first-admin-password", "short"}); err != nil {
+	if err := flags.Parse([]string{"--port-offset", "-1", "--data", t.TempDir(), "--first-admin-password",
+		"short"}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := newAllInOne(ctx, o); err == nil || !strings.Contains(err.Error(), "user admin: ") || !strings.Contains(err.Error(), "password: want 8 to 72 bytes") || strings.Contains(err.Error(), "short") {
+	if _, err := newAllInOne(ctx, o); err == nil || !strings.Contains(err.Error(), "user admin: ") ||
+		!strings.Contains(err.Error(), "password: want 8 to 72 bytes") || strings.Contains(err.Error(), "short") {
 		t.Errorf("a password that is too short: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Command testing is a small shop whose tests, in main_test.go, are what it is about: the same code runs on memory and in
-// virtual time, under every fault that can strike its saga, and against concurrent customers.
+// Command testing is a small shop whose tests, in main_test.go, are what it is about: the same code runs on memory and
+// in virtual time, under every fault that can strike its saga, and against concurrent customers.
 //
 //	go test -v ./examples/testing
 package main
@@ -96,9 +96,13 @@ func (s *Shop) Selling() *saga.Def[Order] {
 				return saga.Reject(err)
 			}
 			return err
-		}).Compensate(func(ctx context.Context, c *saga.Call, o *Order) error { return s.Release(ctx, o.Product, c.SagaID()) }),
+		}).Compensate(func(ctx context.Context, c *saga.Call, o *Order) error {
+			return s.Release(ctx, o.Product, c.SagaID())
+		}),
 		saga.Await("confirmed", func(context.Context, *saga.Call, *Order, bool) error { return nil }).Timeout(time.Hour),
-		saga.Step("charge", func(ctx context.Context, c *saga.Call, _ *Order) error { return s.Payments.Charge(ctx, c.Key()) }).
+		saga.Step("charge", func(ctx context.Context, c *saga.Call, _ *Order) error {
+			return s.Payments.Charge(ctx, c.Key())
+		}).
 			Compensate(func(ctx context.Context, c *saga.Call, _ *Order) error { return s.Payments.Refund(ctx, c.Key()) }),
 		saga.Pivot("hand-over", func(context.Context, *saga.Call, *Order) error { return nil }))
 }

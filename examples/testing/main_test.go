@@ -81,8 +81,8 @@ func TestSellingSurvivesEveryFault(t *testing.T) {
 	sagatest.Explore(t, shop.Selling(), sagatest.ExploreConfig{Depth: 1})
 }
 
-// Thirty customers buy ten pieces while every fifth call of the database fails, half of them after their effect. Whatever the
-// seed, no piece is lost and none is sold twice.
+// Thirty customers buy ten pieces while every fifth call of the database fails, half of them after their effect.
+// Whatever the seed, no piece is lost and none is sold twice.
 func TestNothingIsLostUnderFaults(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
@@ -150,7 +150,8 @@ func TestAnEventIsRetried(t *testing.T) {
 		broker := memory.Must(memory.New(memory.Config{Source: "test"}))
 		defer broker.Close()
 		router := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{Logger: quiet}))
-		group := router.Group("shop", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 3, Backoff: messaging.Constant(time.Millisecond)}})
+		group := router.Group("shop", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 3,
+			Backoff: messaging.Constant(time.Millisecond)}})
 		applied := make(chan int, 1)
 		messaging.Handle(group, "returned", func(ctx context.Context, m messaging.Message[Returned]) error {
 			if m.Attempt < 3 {

@@ -41,12 +41,16 @@ routes:
 	}
 	want := []gateway.Route{
 		{Prefix: "/users", Upstreams: []string{"http://users:8000"}, Public: []string{"POST /token", "/docs/**"}},
-		{Name: "orders", Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"}, Roles: []string{"customer"},
-			Timeout: 10 * time.Second, MaxBody: -1, Upgrade: true, RateLimit: &gateway.RateLimit{Rate: 0.5, Burst: 3, BySubject: true},
-			Breaker: breaker.Config{Failures: 2, FailureRate: 0.5, SlowRate: 0.25, SlowCall: 2 * time.Second, Window: 30 * time.Second,
+		{Name: "orders", Prefix: "/orders", Upstreams: []string{"http://orders-1:8002", "http://orders-2:8002"},
+			Roles:   []string{"customer"},
+			Timeout: 10 * time.Second, MaxBody: -1, Upgrade: true, RateLimit: &gateway.RateLimit{Rate: 0.5, Burst: 3,
+				BySubject: true},
+			Breaker: breaker.Config{Failures: 2, FailureRate: 0.5, SlowRate: 0.25, SlowCall: 2 * time.Second,
+				Window:   30 * time.Second,
 				MinCalls: 9, OpenFor: time.Minute, Probes: 3, ObserveOnly: true}},
 	}
-	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Retry" }, cmp.Ignore())); d != "" {
+	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Retry" },
+		cmp.Ignore())); d != "" {
 		t.Fatal(d)
 	}
 }
@@ -68,7 +72,8 @@ func TestAliasesThatGrow(t *testing.T) {
 			t.Errorf("%.50s: no error", text)
 		}
 	}
-	got, err := gatewayyaml.Parse([]byte("routes:\n  - prefix: /a\n    upstreams: &u [http://a]\n    timeout: &t 5s\n  - prefix: /b\n    upstreams: *u\n    timeout: *t\n"))
+	got, err := gatewayyaml.Parse([]byte("routes:\n  - prefix: /a\n    upstreams: &u [http://a]\n    timeout: &t 5s\n " +
+		" - prefix: /b\n    upstreams: *u\n    timeout: *t\n"))
 	if err != nil || len(got) != 2 || got[1].Timeout != 5*time.Second || got[1].Upstreams[0] != "http://a" {
 		t.Errorf("%v %v", got, err)
 	}
@@ -76,7 +81,8 @@ func TestAliasesThatGrow(t *testing.T) {
 
 // Every error says where, and in which route.
 func TestErrorsNameTheLine(t *testing.T) {
-	const head = "# routes\nroutes:\n  - prefix: /ok\n    upstreams: [http://ok]\n  - prefix: /a\n    upstreams: [http://a]\n"
+	const head = "# routes\nroutes:\n  - prefix: /ok\n    upstreams: [http://ok]\n  - prefix: /a\n    upstreams: " +
+		"[http://a]\n"
 	for text, want := range map[string]string{
 		"":                                  "1:1 no routes",
 		"# nothing":                         "1:1 no routes",
@@ -153,7 +159,8 @@ func TestErrorsNameTheLine(t *testing.T) {
 		}
 	}
 	var e *gatewayyaml.Error
-	if _, err := gatewayyaml.Parse([]byte(head + "    role: [x]")); !errors.As(err, &e) || e.Line != 7 || e.Column != 5 || e.Route != "/a" {
+	if _, err := gatewayyaml.Parse([]byte(head + "    role: [x]")); !errors.As(err, &e) || e.Line != 7 || e.Column != 5 ||
+		e.Route != "/a" {
 		t.Errorf("%+v", e)
 	}
 	if _, err := gatewayyaml.Parse(make([]byte, gatewayyaml.MaxSize+1)); err == nil {
@@ -232,7 +239,9 @@ func TestWatch(t *testing.T) {
 	write("routes.yaml", one("/moved")+"\nmore: x")
 	until("an error with its line", func() bool { return strings.Contains(out.String(), "line 2, column 1") })
 	write("routes.yaml", "routes:\n  - prefix: /x\n    upstreams: ['http://127.0.0.1:1']\n    roles: [admin]")
-	until("an error of the gateway's with its line", func() bool { return strings.Contains(out.String(), "line 4, column 5: route \\\"/x\\\": roles") })
+	until("an error of the gateway's with its line", func() bool {
+		return strings.Contains(out.String(), "line 4, column 5: route \\\"/x\\\": roles")
+	})
 	must(os.Remove(file))
 	until("a missing file", func() bool { return strings.Contains(out.String(), "cannot be read") })
 	if !serves("/moved")() {

@@ -61,7 +61,8 @@ func schemaOf(typ reflect.Type, docs map[string]string) map[string]any {
 	switch typ {
 	case reflect.TypeFor[time.Duration]():
 		return map[string]any{"anyOf": []any{
-			map[string]any{"type": "string", "pattern": `^-?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`}, map[string]any{"const": -1},
+			map[string]any{"type": "string", "pattern": `^-?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`},
+			map[string]any{"const": -1},
 		}}
 	case reflect.TypeFor[gateway.Balance]():
 		return map[string]any{"enum": []any{gateway.PowerOfTwo, gateway.LeastRequests, gateway.RoundRobin}}
@@ -178,7 +179,8 @@ func TestEveryFieldIsRead(t *testing.T) {
 			t.Errorf("Route.Breaker.%s does not arrive", f.Name)
 		}
 	}
-	if r := routes[0]; r.Transport.TLS.ServerName != "users.internal" || r.CORS.MaxAge != time.Hour || r.Headers["X-Channel"] != "beta" || r.DialWait != -1 {
+	if r := routes[0]; r.Transport.TLS.ServerName != "users.internal" || r.CORS.MaxAge != time.Hour ||
+		r.Headers["X-Channel"] != "beta" || r.DialWait != -1 {
 		t.Errorf("got %+v", r)
 	}
 }

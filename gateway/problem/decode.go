@@ -13,9 +13,9 @@ import (
 // DefaultMaxBody is the bound of Decode where none is given, in bytes.
 const DefaultMaxBody = 1 << 20
 
-// Decode reads a JSON body of up to maxBody bytes into v; 0 means DefaultMaxBody. The error is a *Problem: 415 for another
-// content type, 413 for a longer body, 400 for what is no JSON or has something behind it, and 422 that names the field
-// for a value of another type and for a field that v does not have.
+// Decode reads a JSON body of up to maxBody bytes into v; 0 means DefaultMaxBody. The error is a *Problem: 415 for
+// another content type, 413 for a longer body, 400 for what is no JSON or has something behind it, and 422 that names
+// the field for a value of another type and for a field that v does not have.
 func Decode(w http.ResponseWriter, r *http.Request, v any, maxBody int64) error {
 	if maxBody <= 0 {
 		maxBody = DefaultMaxBody

@@ -24,8 +24,8 @@
 //
 //   - What a client reads was written for it: the text of an error that no rule knows stays here, and is logged.
 //   - The document has the correlation id of the context, by which the log is found.
-//   - Errors of package breaker, and others that declare that nothing was tried, are 503 with Retry-After without a rule;
-//     conflicts of package repository are 409.
+//   - Errors of package breaker, and others that declare that nothing was tried, are 503 with Retry-After without a
+//     rule; conflicts of package repository are 409.
 //
 // # What it does not do
 //
@@ -54,8 +54,8 @@ type Problem = problem.Problem
 // FieldError says what is wrong with one field of a request.
 type FieldError = problem.FieldError
 
-// New makes a problem of the given status. slug completes the type URI and is stable: clients may compare it. detail is for
-// a person, and must hold nothing that a stranger may not know.
+// New makes a problem of the given status. slug completes the type URI and is stable: clients may compare it. detail is
+// for a person, and must hold nothing that a stranger may not know.
 func New(status int, slug, detail string) *Problem { return problem.New(status, slug, detail) }
 
 // Rule says which problem an error is.
@@ -76,15 +76,16 @@ type Mapper struct {
 	logger *slog.Logger
 }
 
-// NewMapper returns a Mapper of rules, of which the first that matches counts. It logs to slog.Default what no rule knows.
+// NewMapper returns a Mapper of rules, of which the first that matches counts. It logs to slog.Default what no rule
+// knows.
 func NewMapper(rules ...Rule) *Mapper { return &Mapper{rules: rules} }
 
 // WithLogger returns a Mapper that logs to another logger.
 func (m *Mapper) WithLogger(l *slog.Logger) *Mapper { return &Mapper{m.rules, l} }
 
-// Problem returns the problem that an error is, and when a client may try again, 0 for no hint. known is false for one of
-// status 500 that no rule has made. The order: a *Problem in err, the rules, deadlines and cancellations, errors that
-// declare that nothing was tried or that another write was first.
+// Problem returns the problem that an error is, and when a client may try again, 0 for no hint. known is false for one
+// of status 500 that no rule has made. The order: a *Problem in err, the rules, deadlines and cancellations, errors
+// that declare that nothing was tried or that another write was first.
 func (m *Mapper) Problem(err error) (p *Problem, retryAfter time.Duration, known bool) {
 	var own *Problem
 	if errors.As(err, &own) {

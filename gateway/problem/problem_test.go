@@ -55,14 +55,16 @@ func TestMapper(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 			t.Fatal(err)
 		}
-		if w.Code != c.status || !strings.HasSuffix(p.Type, "/"+c.slug) || w.Header().Get("Retry-After") != c.retryAfter || w.Header().Get("Content-Type") != problem.ContentType {
+		if w.Code != c.status || !strings.HasSuffix(p.Type, "/"+c.slug) || w.Header().Get("Retry-After") != c.retryAfter ||
+			w.Header().Get("Content-Type") != problem.ContentType {
 			t.Errorf("%v: %d %s %v", c.err, w.Code, p.Type, w.Header())
 		}
 		if strings.Contains(w.Body.String(), "secret") || strings.Contains(w.Body.String(), "ana@") {
 			t.Errorf("%v: the client reads %s", c.err, w.Body)
 		}
 	}
-	if n := strings.Count(logged.String(), "level=ERROR"); n != 1 || !strings.Contains(logged.String(), "password=secret") {
+	if n := strings.Count(logged.String(), "level=ERROR"); n != 1 || !strings.Contains(logged.String(),
+		"password=secret") {
 		t.Errorf("logged:\n%s", logged.String())
 	}
 }
@@ -111,7 +113,8 @@ func TestDecode(t *testing.T) {
 }
 
 func Example() {
-	problems := problem.NewMapper(problem.Rule{Err: errNotFound, Status: 404, Slug: "not-found", Detail: "there is no such product"})
+	problems := problem.NewMapper(problem.Rule{Err: errNotFound, Status: 404, Slug: "not-found",
+		Detail: "there is no such product"})
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		problems.Write(r.Context(), w, fmt.Errorf("get %s: %w", r.URL.Path, errNotFound))
 	}

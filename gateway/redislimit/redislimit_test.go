@@ -97,8 +97,10 @@ func TestGatewaysShareLimits(t *testing.T) {
 		client := redis.NewClient(opt)
 		t.Cleanup(func() { client.Close() })
 		limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second}))
-		gateways[n] = gateway.Must(gateway.New(gateway.Config{Auth: everybody{}, Limiter: limiter, Logger: slog.New(slog.DiscardHandler),
-			Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up.URL}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 3, BySubject: true}}}}))
+		gateways[n] = gateway.Must(gateway.New(gateway.Config{Auth: everybody{}, Limiter: limiter,
+			Logger: slog.New(slog.DiscardHandler),
+			Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up.URL}, RateLimit: &gateway.RateLimit{Rate: 0.01,
+				Burst: 3, BySubject: true}}}}))
 		t.Cleanup(gateways[n].CloseIdleConnections)
 	}
 	ask := func(n int, subject string) *httptest.ResponseRecorder {
@@ -165,7 +167,8 @@ func TestBurstAboveThePoolIsCounted(t *testing.T) {
 	client := redis.NewClient(opt)
 	defer client.Close()
 	var log strings.Builder
-	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 5 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	var passed atomic.Int32
 	var all sync.WaitGroup
 	for range 1000 {
@@ -197,7 +200,8 @@ func TestRedisThatReturns(t *testing.T) {
 	client := redis.NewClient(opt)
 	defer client.Close()
 	var log strings.Builder
-	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 100 * time.Millisecond, RetryAfter: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	limiter := redislimit.Must(redislimit.New(client, redislimit.Config{Prefix: prefix, Timeout: 100 * time.Millisecond,
+		RetryAfter: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	allow := func() {
 		t.Helper()
 		if _, err := limiter.Allow(t.Context(), "k", 1000, 1000); err != nil {
@@ -232,7 +236,8 @@ func ExampleNew() {
 	}
 	gw, err := gateway.New(gateway.Config{
 		Anonymous: true, Limiter: limiter,
-		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://users:8000"}, RateLimit: &gateway.RateLimit{Rate: 10}}},
+		Routes: []gateway.Route{{Prefix: "/users", Upstreams: []string{"http://users:8000"},
+			RateLimit: &gateway.RateLimit{Rate: 10}}},
 	})
 	if err != nil {
 		panic(err)
@@ -244,9 +249,10 @@ func ExampleNew() {
 func TestClientsThatHeedNoDeadline(t *testing.T) {
 	for _, heeds := range []bool{false, true} {
 		for name, client := range map[string]redis.UniversalClient{
-			"single":  redis.NewClient(&redis.Options{ContextTimeoutEnabled: heeds}),
-			"cluster": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ContextTimeoutEnabled: heeds}),
-			"ring":    redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: heeds}),
+			"single": redis.NewClient(&redis.Options{ContextTimeoutEnabled: heeds}),
+			"cluster": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"},
+				ContextTimeoutEnabled: heeds}),
+			"ring": redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: heeds}),
 		} {
 			if _, err := redislimit.New(client, redislimit.Config{}); (err == nil) != heeds {
 				t.Errorf("%s, heeding %t: %v", name, heeds, err)

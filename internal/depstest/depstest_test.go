@@ -23,23 +23,27 @@ var otel = append([]string{"go.opentelemetry.io/otel$"}, otelAPI...)
 
 // shared are the parts that every package may use.
 var shared = []string{
-	module + "internal/backoff", module + "internal/correlation", module + "internal/errclass", module + "internal/groupcommit",
+	module + "internal/backoff", module + "internal/correlation", module + "internal/errclass",
+	module + "internal/groupcommit",
 	module + "internal/httpcheck", module + "internal/id", module + "internal/jsoncheck",
 	module + "internal/problem",
 	module + "internal/secret", "github.com/google/uuid", "github.com/cenkalti/backoff/v4",
 }
 
 var pgx = []string{
-	"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile", "github.com/jackc/puddle/v2",
+	"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
+	"github.com/jackc/puddle/v2",
 	"golang.org/x/sync", "golang.org/x/text",
 }
 
 var grpc = []string{
-	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc", "golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
+	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis/rpc",
+	"golang.org/x/net", "golang.org/x/sys", "golang.org/x/text",
 }
 
 var mongo = []string{
-	"go.mongodb.org/mongo-driver/v2", "github.com/klauspost/compress", "github.com/xdg-go/scram", "github.com/xdg-go/stringprep",
+	"go.mongodb.org/mongo-driver/v2", "github.com/klauspost/compress", "github.com/xdg-go/scram",
+	"github.com/xdg-go/stringprep",
 	"github.com/youmark/pkcs8", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text",
 }
 
@@ -50,12 +54,14 @@ var nats = []string{
 }
 
 var jwt = []string{
-	"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm", "golang.org/x/text/transform",
+	"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm",
+	"golang.org/x/text/transform",
 }
 
 // prometheus is what a program pays for metrics: the SDK, the exporter and Prometheus' own client.
 var prometheus = []string{
-	"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters/prometheus", "github.com/prometheus", "github.com/beorn7/perks",
+	"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters/prometheus", "github.com/prometheus",
+	"github.com/beorn7/perks",
 	"github.com/munnerz/goautoneg", "golang.org/x/sys", "google.golang.org/protobuf",
 }
 
@@ -69,8 +75,11 @@ func TestPackages(t *testing.T) {
 		"breaker/breakerotel": slices.Concat(breaker, under("breaker"), otel),
 		"breaker/breakerhttp": slices.Concat(breaker, under("breaker"), otel, shared),
 		"gateway":             slices.Concat(breaker, under("breaker"), otel, shared),
-		"gateway/gatewayyaml": slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/goccy/go-yaml"}),
-		"gateway/redislimit":  slices.Concat(breaker, under("breaker", "gateway"), otel, shared, []string{"github.com/redis/go-redis/v9", "github.com/cespare/xxhash/v2", "go.uber.org/atomic", "golang.org/x/sys/cpu"}),
+		"gateway/gatewayyaml": slices.Concat(breaker, under("breaker", "gateway"), otel, shared,
+			[]string{"github.com/goccy/go-yaml"}),
+		"gateway/redislimit": slices.Concat(breaker, under("breaker", "gateway"), otel, shared,
+			[]string{"github.com/redis/go-redis/v9", "github.com/cespare/xxhash/v2", "go.uber.org/atomic",
+				"golang.org/x/sys/cpu"}),
 
 		"saga":           slices.Concat(otel, shared, under("saga")),
 		"saga/sagamem":   slices.Concat(otel, shared, under("saga")),
@@ -79,27 +88,32 @@ func TestPackages(t *testing.T) {
 		"saga/barrier":   slices.Concat(otel, shared, pgx, under("repository/sqldb")),
 		"saga/sagatest":  slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
 
-		"messaging":                    slices.Concat(otel, shared),
-		"messaging/cqrs":               slices.Concat(otel, shared),
-		"messaging/protobuf":           slices.Concat(otel, shared, under("messaging"), []string{"google.golang.org/protobuf"}),
-		"messaging/memory":             slices.Concat(otel, shared, under("messaging")),
-		"messaging/rabbitmq":           slices.Concat(otel, shared, under("messaging"), []string{"github.com/rabbitmq/amqp091-go"}),
-		"messaging/jetstream":          slices.Concat(otel, shared, nats, under("messaging")),
-		"messaging/outbox":             slices.Concat(otel, shared, under("messaging")),
-		"messaging/outbox/sqloutbox":   slices.Concat(otel, shared, pgx, under("messaging", "messaging/outbox", "repository/sqldb")),
-		"messaging/outbox/mongooutbox": slices.Concat(otel, shared, mongo, under("messaging", "messaging/outbox", "repository")),
-		"messaging/inbox/sqlinbox":     slices.Concat(otel, shared, pgx, under("messaging", "repository/sqldb")),
-		"messaging/inbox/mongoinbox":   slices.Concat(otel, shared, mongo, under("messaging", "repository")),
+		"messaging":      slices.Concat(otel, shared),
+		"messaging/cqrs": slices.Concat(otel, shared),
+		"messaging/protobuf": slices.Concat(otel, shared, under("messaging"),
+			[]string{"google.golang.org/protobuf"}),
+		"messaging/memory": slices.Concat(otel, shared, under("messaging")),
+		"messaging/rabbitmq": slices.Concat(otel, shared, under("messaging"),
+			[]string{"github.com/rabbitmq/amqp091-go"}),
+		"messaging/jetstream": slices.Concat(otel, shared, nats, under("messaging")),
+		"messaging/outbox":    slices.Concat(otel, shared, under("messaging")),
+		"messaging/outbox/sqloutbox": slices.Concat(otel, shared, pgx, under("messaging", "messaging/outbox",
+			"repository/sqldb")),
+		"messaging/outbox/mongooutbox": slices.Concat(otel, shared, mongo, under("messaging", "messaging/outbox",
+			"repository")),
+		"messaging/inbox/sqlinbox":   slices.Concat(otel, shared, pgx, under("messaging", "repository/sqldb")),
+		"messaging/inbox/mongoinbox": slices.Concat(otel, shared, mongo, under("messaging", "repository")),
 
-		"repository":                        shared,
-		"repository/memrepo":                slices.Concat(shared, under("repository")),
-		"repository/sqldb":                  slices.Concat(otel, shared, pgx),
-		"repository/sqlrepo":                slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
-		"repository/mongorepo/mongootel":    slices.Concat(otel, mongo),
-		"repository/mongorepo":              slices.Concat(shared, mongo, under("repository")),
-		"repository/eventstore":             slices.Concat(otel, shared, under("repository")),
-		"repository/eventstore/memevents":   slices.Concat(otel, shared, under("repository", "repository/eventstore")),
-		"repository/eventstore/sqlevents":   slices.Concat(otel, shared, pgx, under("repository", "repository/eventstore", "repository/sqldb")),
+		"repository":                      shared,
+		"repository/memrepo":              slices.Concat(shared, under("repository")),
+		"repository/sqldb":                slices.Concat(otel, shared, pgx),
+		"repository/sqlrepo":              slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
+		"repository/mongorepo/mongootel":  slices.Concat(otel, mongo),
+		"repository/mongorepo":            slices.Concat(shared, mongo, under("repository")),
+		"repository/eventstore":           slices.Concat(otel, shared, under("repository")),
+		"repository/eventstore/memevents": slices.Concat(otel, shared, under("repository", "repository/eventstore")),
+		"repository/eventstore/sqlevents": slices.Concat(otel, shared, pgx, under("repository", "repository/eventstore",
+			"repository/sqldb")),
 		"repository/eventstore/mongoevents": slices.Concat(otel, shared, mongo, under("repository", "repository/eventstore")),
 
 		"authn/sqltokens":    slices.Concat(otel, shared, pgx, jwt, under("authn", "repository/sqldb")),
@@ -112,8 +126,9 @@ func TestPackages(t *testing.T) {
 		"authn/mongotokens":  slices.Concat(otel, shared, mongo, jwt, under("authn")),
 		"authn/vaultkeys":    slices.Concat(otel, shared, jwt, under("authn", "authn/secrets", "authn/secrets/vault")),
 
-		"observability":          slices.Concat(otel, shared, prometheus),
-		"observability/grpcotel": slices.Concat(otel, shared, prometheus, grpc, under("observability"), []string{"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"}),
+		"observability": slices.Concat(otel, shared, prometheus),
+		"observability/grpcotel": slices.Concat(otel, shared, prometheus, grpc, under("observability"),
+			[]string{"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"}),
 	} {
 		t.Run(pkg, func(t *testing.T) {
 			t.Parallel()
@@ -136,7 +151,8 @@ func TestFinds(t *testing.T) {
 	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
 		t.Fatalf("outside: %v, want gobreaker alone", got)
 	}
-	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared)...); !slices.Equal(got, []string{"go.opentelemetry.io/otel"}) {
+	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared)...); !slices.Equal(got,
+		[]string{"go.opentelemetry.io/otel"}) {
 		t.Fatalf("outside: %v, want otel alone", got)
 	}
 }

@@ -31,7 +31,8 @@ func TestLinks(t *testing.T) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".github" || d.Name() == "bin" || d.Name() == "node_modules"):
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".github" || d.Name() == "bin" ||
+			d.Name() == "node_modules"):
 			return fs.SkipDir
 		case d.IsDir() || filepath.Ext(path) != ".md":
 			return nil
@@ -78,7 +79,8 @@ func TestFindsDeadLinks(t *testing.T) {
 
 // TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
 func TestSamples(t *testing.T) {
-	pages := []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md", "docs/coming-from-gorm.md",
+	pages := []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md",
+		"docs/coming-from-gorm.md",
 		"docs/coming-from-watermill.md", "docs/testing-your-service.md", "docs/coming-from-otelhttp.md"}
 	for _, page := range pages {
 		t.Run(page, func(t *testing.T) { checkSamples(t, page) })

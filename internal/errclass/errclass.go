@@ -12,8 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Of returns the class of an error: timeout, canceled, or the Go type of its cause. There are as many as the program has
-// types.
+// Of returns the class of an error: timeout, canceled, or the Go type of its cause. There are as many as the program
+// has types.
 func Of(err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

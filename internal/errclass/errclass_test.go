@@ -33,7 +33,8 @@ func TestRecordKeepsTheTextOut(t *testing.T) {
 			class += a.Value.AsString()
 		}
 		if class != c.want || ended.Status().Description != c.want || len(ended.Events()) != 0 {
-			t.Errorf("%v: error.type %q, status %+v, events %v; want the class %q alone", c.err, class, ended.Status(), ended.Events(), c.want)
+			t.Errorf("%v: error.type %q, status %+v, events %v; want the class %q alone", c.err, class, ended.Status(),
+				ended.Events(), c.want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package faultdraw draws faults for tests: the same ones for a seed, a place and the number of times that a program has come
-// to the place, whatever happens elsewhere at the same time.
+// Package faultdraw draws faults for tests: the same ones for a seed, a place and the number of times that a program
+// has come to the place, whatever happens elsewhere at the same time.
 package faultdraw
 
 import (

@@ -60,7 +60,8 @@ func cut(name string) string { return name[:min(len(name), 64)] }
 func IsToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~",
+			c) >= 0) {
 			return false
 		}
 	}
@@ -80,9 +81,12 @@ func hasControl(s string) bool {
 // local are the beginnings of the errors with which net/http refuses a request, or ends an exchange because of a limit
 // of ours. It has no types for them. The tests of breakerhttp and gateway provoke them.
 var local = []string{
-	"http: invalid ", "net/http: invalid ", "http2: invalid ", "invalid Trailer key", "http: nil Request", "http: no Host in request URL",
-	"unsupported protocol scheme", "net/http: can't write control character", "http: ContentLength=", "http: Request.ContentLength=",
-	"http2: request header list larger than peer's advertised limit", "http2: request body larger than specified content length",
+	"http: invalid ", "net/http: invalid ", "http2: invalid ", "invalid Trailer key", "http: nil Request",
+	"http: no Host in request URL",
+	"unsupported protocol scheme", "net/http: can't write control character", "http: ContentLength=",
+	"http: Request.ContentLength=",
+	"http2: request header list larger than peer's advertised limit",
+	"http2: request body larger than specified content length",
 	"net/http: server response headers exceeded", "http2: response header list larger than advertised limit",
 	"connection error: COMPRESSION_ERROR", // what HTTP/2 makes of a response header above our limit
 }

@@ -22,7 +22,8 @@ func TestNewSortsByTime(t *testing.T) {
 }
 
 func TestValidRefuses(t *testing.T) {
-	for _, s := range []string{"", "x", "{01234567-89ab-7def-8123-456789abcdef}", "0123456789ab7def8123456789abcdef", "01234567-89ab-7def-8123-456789abcdeg"} {
+	for _, s := range []string{"", "x", "{01234567-89ab-7def-8123-456789abcdef}", "0123456789ab7def8123456789abcdef",
+		"01234567-89ab-7def-8123-456789abcdeg"} {
 		if id.Valid(s) {
 			t.Errorf("Valid(%q) = true", s)
 		}

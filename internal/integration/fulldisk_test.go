@@ -16,15 +16,16 @@ import (
 )
 
 // A disk fills up while transactions store entities, events and sagas. What was refused has left nothing, and what was
-// committed is told and runs to its end as soon as there is room again, without a restart. The limit of pages is SQLite's
-// own; it answers as a full disk does.
+// committed is told and runs to its end as soon as there is room again, without a restart. The limit of pages is
+// SQLite's own; it answers as a full disk does.
 func TestFullDisk(t *testing.T) {
 	p := open(t, "sqlite:"+filepath.Join(t.TempDir(), "full.db")+"?_pragma=max_page_count(80)")
 	place := func(id string) error {
 		return p.db.InTx(t.Context(), func(ctx context.Context) error {
-			if _, err := p.products.Create(ctx, product{Name: id + strings.Repeat("x", 3000)}, func(ctx context.Context, _ *product) error {
-				return p.outbox.Publish(ctx, "placed", id, messaging.WithID(id), messaging.WithKey("all"))
-			}); err != nil {
+			if _, err := p.products.Create(ctx, product{Name: id + strings.Repeat("x", 3000)},
+				func(ctx context.Context, _ *product) error {
+					return p.outbox.Publish(ctx, "placed", id, messaging.WithID(id), messaging.WithKey("all"))
+				}); err != nil {
 				return err
 			}
 			_, err := trip.Start(ctx, p.sagas, id, id)
@@ -53,7 +54,8 @@ func TestFullDisk(t *testing.T) {
 
 	broker := memory.Must(memory.New(memory.Config{Source: "test", Logger: quiet}))
 	defer broker.Close()
-	s, err := broker.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"placed"}, Prefetch: 1000})
+	s, err := broker.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"placed"},
+		Prefetch: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,8 @@ func watched(t *testing.T, service string, log io.Writer) *observability.Telemet
 	return tel
 }
 
-// A service behind the gateway, each under its own telemetry as in the shop: whatever net/http can do goes through all of
-// it, over HTTP/1.1 and HTTP/2, and both tell of each request under one id.
+// A service behind the gateway, each under its own telemetry as in the shop: whatever net/http can do goes through all
+// of it, over HTTP/1.1 and HTTP/2, and both tell of each request under one id.
 func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 	log := &written{}
 	file := filepath.Join(t.TempDir(), "file")
@@ -154,12 +154,14 @@ func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 			}
 
 			var hints []string
-			res = send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			res = send(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(code int,
+				h textproto.MIMEHeader) error {
 				hints = append(hints, fmt.Sprint(code, h.Get("Link")))
 				return nil
 			}}), "GET", "/hints", nil)
 			_ = res.Body.Close()
-			if res.StatusCode != http.StatusTeapot || fmt.Sprint(hints) != "[103</a.css>; rel=preload]" || len(res.Header.Values("X-Correlation-ID")) != 1 {
+			if res.StatusCode != http.StatusTeapot || fmt.Sprint(hints) != "[103</a.css>; rel=preload]" ||
+				len(res.Header.Values("X-Correlation-ID")) != 1 {
 				t.Errorf("%d after %v, %v", res.StatusCode, hints, res.Header)
 			}
 
@@ -177,7 +179,8 @@ func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 			_ = res.Body.Close()
 
 			res = send(ctx, "GET", "/file", nil)
-			if body, err := io.ReadAll(res.Body); err != nil || string(body) != content || res.ContentLength != int64(len(content)) {
+			if body, err := io.ReadAll(res.Body); err != nil || string(body) != content ||
+				res.ContentLength != int64(len(content)) {
 				t.Errorf("the file: %d bytes of %d, %v", len(body), res.ContentLength, err)
 			}
 			_ = res.Body.Close()
@@ -207,8 +210,10 @@ func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 		}
 	}
 	for _, version := range []string{"HTTP1.1", "HTTP2.0"} {
-		for path, want := range map[string]string{"events": " service200 gateway200", "hints": " service418 gateway418", "talk": " service200 gateway200", "file": " service200 gateway200"} {
-			if got := seen["id-"+version+"-"+path]; got != want && got != " gateway"+want[len(want)-3:]+" service"+want[len(want)-3:] {
+		for path, want := range map[string]string{"events": " service200 gateway200", "hints": " service418 gateway418",
+			"talk": " service200 gateway200", "file": " service200 gateway200"} {
+			if got := seen["id-"+version+"-"+path]; got != want && got != " gateway"+want[len(want)-3:]+" service"+
+				want[len(want)-3:] {
 				t.Errorf("%s %s is told as%s", version, path, got)
 			}
 		}

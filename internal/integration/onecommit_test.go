@@ -32,7 +32,9 @@ type product struct {
 	Name string
 }
 
-var trip = saga.Define[string]("trip", 1, saga.Step("go", func(context.Context, *saga.Call, *string) error { return nil }))
+var trip = saga.Define[string]("trip", 1, saga.Step("go", func(context.Context, *saga.Call, *string) error {
+	return nil
+}))
 
 // parts are everything that takes part in one transaction.
 type parts struct {
@@ -54,8 +56,9 @@ func open(t *testing.T, dsn string) *parts {
 			t.Error(err)
 		}
 	})
-	p := &parts{db: db, events: sqlevents.Must(sqlevents.New(db, sqlevents.Config{})), outbox: sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})),
-		inbox: sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{})), barrier: barrier.Must(barrier.New(db, barrier.Config{}))}
+	p := &parts{db: db, events: sqlevents.Must(sqlevents.New(db, sqlevents.Config{})),
+		outbox: sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})),
+		inbox:  sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{})), barrier: barrier.Must(barrier.New(db, barrier.Config{}))}
 	store := sagasql.Must(sagasql.New(db, sagasql.Config{}))
 	schema, err := sqlrepo.Schema[product](db.Dialect(), "products")
 	if err == nil {
@@ -68,7 +71,8 @@ func open(t *testing.T, dsn string) *parts {
 		t.Fatal(err)
 	}
 	p.products = sqlrepo.Must(sqlrepo.New[product](db, sqlrepo.Config{Table: "products"}))
-	p.sagas = saga.Must(saga.New(store, saga.Config{Logger: quiet}, trip)) // it does not run by itself: what is started waits
+	// it does not run by itself: what is started waits
+	p.sagas = saga.Must(saga.New(store, saga.Config{Logger: quiet}, trip))
 	return p
 }
 
@@ -101,7 +105,8 @@ func (p *parts) all(ctx context.Context) error {
 // traces counts what the parts have left in the database.
 func (p *parts) traces(t *testing.T) (n int64) {
 	t.Helper()
-	for _, table := range []string{"products", "sillar_events", "sillar_streams", "sillar_sagas", "sillar_outbox", "sillar_inbox", "sillar_barrier"} {
+	for _, table := range []string{"products", "sillar_events", "sillar_streams", "sillar_sagas", "sillar_outbox",
+		"sillar_inbox", "sillar_barrier"} {
 		var rows int64
 		if err := p.db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&rows); err != nil {
 			t.Fatal(err)

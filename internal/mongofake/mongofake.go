@@ -58,7 +58,8 @@ func Lapses(commands []Command) (list []string) {
 			list = append(list, what+"in a transaction")
 		case c.Secondary:
 			list = append(list, what+"at another node")
-		case slices.Contains([]string{"insert", "update", "delete", "findAndModify"}, c.Name) && c.Lookup("writeConcern", "w") != "majority":
+		case slices.Contains([]string{"insert", "update", "delete", "findAndModify"}, c.Name) &&
+			c.Lookup("writeConcern", "w") != "majority":
 			list = append(list, what+"at one node")
 		}
 	}

@@ -28,7 +28,8 @@ func TestStart(t *testing.T) {
 		return nil
 	}, options.Client().SetReadPreference(readpref.Secondary()))
 	c := db.Collection("c")
-	if _, err := c.InsertMany(t.Context(), []any{bson.D{{Key: "_id", Value: 1}}, bson.D{{Key: "_id", Value: 2}}}); err != nil {
+	if _, err := c.InsertMany(t.Context(), []any{bson.D{{Key: "_id", Value: 1}},
+		bson.D{{Key: "_id", Value: 2}}}); err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
@@ -42,7 +43,8 @@ func TestStart(t *testing.T) {
 		t.Errorf("a refused delete: %v", err)
 	}
 	got := commands()
-	if len(got) != 3 || got[0].Name != "insert" || got[0].Secondary || got[0].Lookup("documents", "1", "_id") != `{"$numberInt":"2"}` ||
+	if len(got) != 3 || got[0].Name != "insert" || got[0].Secondary || got[0].Lookup("documents", "1",
+		"_id") != `{"$numberInt":"2"}` ||
 		got[1].Name != "find" || !got[1].Secondary || got[1].Collection != "c" {
 		t.Errorf("%v", got)
 	}

@@ -15,7 +15,8 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	p := problem.New(http.StatusUnprocessableEntity, "validation", "the order is not valid").With("items[0].quantity", "must be at least 1")
+	p := problem.New(http.StatusUnprocessableEntity, "validation", "the order is not valid").With("items[0].quantity",
+		"must be at least 1")
 	rec := httptest.NewRecorder()
 	p.Write(correlation.With(t.Context(), "c-1"), rec)
 	if rec.Code != 422 || rec.Header().Get("Content-Type") != "application/problem+json" {

@@ -24,7 +24,8 @@ func TestNeverPrints(t *testing.T) {
 		t.Fatal("Reveal does not return what was put in")
 	}
 	var out bytes.Buffer
-	for _, v := range []any{c, &c, []config{c}, map[string]config{"k": c}, c.Password, &c.Password, any(c.inner), fmt.Errorf("wrapped: %v", c.Password)} {
+	for _, v := range []any{c, &c, []config{c}, map[string]config{"k": c}, c.Password, &c.Password, any(c.inner),
+		fmt.Errorf("wrapped: %v", c.Password)} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}

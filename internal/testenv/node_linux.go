@@ -43,13 +43,14 @@ func RabbitMQNode(t testing.TB) *Node {
 	return n
 }
 
-// RabbitMQCluster starts a cluster of nodes on loopback, which takes about half a minute. A partition makes the minority
-// pause. A node that is frozen counts as down after 8 seconds, not 60 (net_ticktime).
+// RabbitMQCluster starts a cluster of nodes on loopback, which takes about half a minute. A partition makes the
+// minority pause. A node that is frozen counts as down after 8 seconds, not 60 (net_ticktime).
 func RabbitMQCluster(t testing.TB, size int) []*Node {
 	t.Helper()
 	epmdPort := newEPMD(t)
 	nodes := make([]*Node, size)
-	conf := "net_ticktime = 8\ncluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend = classic_config\n"
+	conf := "net_ticktime = 8\ncluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend " +
+		"= classic_config\n"
 	for i := range nodes {
 		nodes[i] = newNode(t, epmdPort)
 		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodes[i].name)
@@ -85,9 +86,12 @@ func newNode(t testing.TB, epmdPort int) *Node {
 	t.Helper()
 	n := &Node{program: serverProgram(t), dir: t.TempDir(), port: freePort(t)}
 	n.name = fmt.Sprintf("sillar-test-%d@localhost", n.port)
-	n.env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_") }),
+	n.env = append(slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "RABBITMQ_") || strings.HasPrefix(e, "ERL_")
+	}),
 		"HOME="+n.dir, "RABBITMQ_NODENAME="+n.name, "RABBITMQ_MNESIA_BASE="+n.dir, "RABBITMQ_LOG_BASE="+n.dir,
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(n.dir, "rabbitmq"), "RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir, "rabbitmq-env.conf"),
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(n.dir, "rabbitmq"), "RABBITMQ_CONF_ENV_FILE="+filepath.Join(n.dir,
+			"rabbitmq-env.conf"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(n.dir, "plugins"), "RABBITMQ_PID_FILE="+filepath.Join(n.dir, "pid"),
 		fmt.Sprint("RABBITMQ_DIST_PORT=", freePort(t)), "ERL_EPMD_ADDRESS=127.0.0.1", fmt.Sprint("ERL_EPMD_PORT=", epmdPort),
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}")
@@ -99,7 +103,8 @@ func newNode(t testing.TB, epmdPort int) *Node {
 func (n *Node) configure(t testing.TB, conf string) {
 	t.Helper()
 	for name, text := range map[string]string{
-		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = warning\n"+
+		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = "+
+			"warning\n"+
 			"max_message_size = %d\n%s", n.port, NodeMaxBody, conf),
 		"plugins": "[].", "rabbitmq-env.conf": "", ".erlang.cookie": "sillar",
 	} {

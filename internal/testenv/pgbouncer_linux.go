@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// PgBouncer starts a pgbouncer in transaction mode before a database of Postgres, and returns that database's URL through
-// it. Where the program is not installed it skips the test, or fails it under SILLAR_REQUIRE_SERVICES. SILLAR_PGBOUNCER
-// names the program.
+// PgBouncer starts a pgbouncer in transaction mode before a database of Postgres, and returns that database's URL
+// through it. Where the program is not installed it skips the test, or fails it under SILLAR_REQUIRE_SERVICES.
+// SILLAR_PGBOUNCER names the program.
 func PgBouncer(t testing.TB, dsn string) string {
 	t.Helper()
 	program, err := exec.LookPath(cmp.Or(os.Getenv("SILLAR_PGBOUNCER"), "pgbouncer"))

@@ -82,7 +82,8 @@ func RestrictTopics(t testing.TB, own, exchange, write string) {
 		t.Fatalf("testenv: %v", err)
 	}
 	rights := fmt.Sprintf(`{"exchange":%q,"write":%q,"read":".*"}`, exchange, write)
-	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/topic-permissions"+u.EscapedPath()+"/"+u.User.Username(), rights); err != nil {
+	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/topic-permissions"+u.EscapedPath()+"/"+u.User.Username(),
+		rights); err != nil {
 		t.Fatalf("testenv: topic permissions: %v", err)
 	}
 }
@@ -95,7 +96,8 @@ func Permissions(t testing.TB, own, configure, write, read string) {
 		t.Fatalf("testenv: %v", err)
 	}
 	rights := fmt.Sprintf(`{"configure":%q,"write":%q,"read":%q}`, configure, write, read)
-	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/permissions"+u.EscapedPath()+"/"+u.User.Username(), rights); err != nil {
+	if err := manage(RabbitMQManagement(t), http.MethodPut, "/api/permissions"+u.EscapedPath()+"/"+u.User.Username(),
+		rights); err != nil {
 		t.Fatalf("testenv: permissions: %v", err)
 	}
 }

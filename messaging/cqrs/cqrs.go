@@ -116,7 +116,8 @@ func Measured[C, R any](name string, cfg Config) Decorator[C, R] {
 				outcome = "error"
 			}
 			if h != nil {
-				h.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("handler", name), attribute.String("outcome", outcome)))
+				h.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("handler", name),
+					attribute.String("outcome", outcome)))
 			}
 			return r, err
 		})

@@ -38,7 +38,8 @@ func TestChainOrder(t *testing.T) {
 			})
 		}
 	}
-	h := cqrs.Chain(cqrs.HandlerFunc[int, int](func(_ context.Context, n int) (int, error) { return 2 * n, nil }), note("outer"), note("inner"))
+	h := cqrs.Chain(cqrs.HandlerFunc[int, int](func(_ context.Context, n int) (int, error) { return 2 * n, nil }),
+		note("outer"), note("inner"))
 	if r, err := h.Handle(t.Context(), 21); r != 42 || err != nil || !slices.Equal(got, []string{"outer", "inner"}) {
 		t.Fatal(r, err, got)
 	}
@@ -74,7 +75,9 @@ func TestRetryOnConflict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the wait honours the context
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		h := cqrs.Chain(cqrs.HandlerFunc[int, int](func(context.Context, int) (int, error) { return 0, conflictError{true} }), cqrs.RetryOnConflict[int, int](1<<30))
+		h := cqrs.Chain(cqrs.HandlerFunc[int, int](func(context.Context, int) (int, error) {
+			return 0, conflictError{true}
+		}), cqrs.RetryOnConflict[int, int](1<<30))
 		begin := time.Now()
 		if _, err := h.Handle(ctx, 0); !errors.Is(err, conflictError{true}) || time.Since(begin) > time.Second {
 			t.Fatalf("%v after %v", err, time.Since(begin))
@@ -85,7 +88,10 @@ func TestRetryOnConflict(t *testing.T) {
 func TestValidated(t *testing.T) {
 	bad := errors.New("quantity must be positive")
 	reached := false
-	h := cqrs.Chain(cqrs.HandlerFunc[place, int](func(context.Context, place) (int, error) { reached = true; return 1, nil }),
+	h := cqrs.Chain(cqrs.HandlerFunc[place, int](func(context.Context, place) (int, error) {
+		reached = true
+		return 1, nil
+	}),
 		cqrs.Validated[place, int](func(p place) error {
 			if p.Quantity <= 0 {
 				return bad
@@ -104,7 +110,8 @@ func TestValidated(t *testing.T) {
 func TestDecorate(t *testing.T) {
 	var log bytes.Buffer
 	reader, spans := metric.NewManualReader(), tracetest.NewSpanRecorder()
-	cfg := cqrs.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)), MeterProvider: metric.NewMeterProvider(metric.WithReader(reader)),
+	cfg := cqrs.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		MeterProvider:  metric.NewMeterProvider(metric.WithReader(reader)),
 		TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))}
 	h := cqrs.Decorate(cqrs.HandlerFunc[string, string](func(_ context.Context, s string) (string, error) {
 		if s == "" {
@@ -115,10 +122,12 @@ func TestDecorate(t *testing.T) {
 	for _, s := range []string{"hunter2", ""} {
 		_, _ = h.Handle(t.Context(), s)
 	}
-	if out := log.String(); !strings.Contains(out, "boom") || !strings.Contains(out, "place_order") || strings.Contains(out, "hunter2") {
+	if out := log.String(); !strings.Contains(out, "boom") || !strings.Contains(out, "place_order") ||
+		strings.Contains(out, "hunter2") {
 		t.Errorf("logged %s", out)
 	}
-	if ended := spans.Ended(); len(ended) != 2 || ended[0].Name() != "place_order" || ended[1].Status().Code.String() != "Error" {
+	if ended := spans.Ended(); len(ended) != 2 || ended[0].Name() != "place_order" ||
+		ended[1].Status().Code.String() != "Error" {
 		t.Errorf("spans %v", ended)
 	}
 	var data metricdata.ResourceMetrics
@@ -126,7 +135,8 @@ func TestDecorate(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := data.ScopeMetrics[0].Metrics[0]
-	if points := m.Data.(metricdata.Histogram[float64]).DataPoints; m.Name != "sillar.cqrs.duration" || m.Unit != "s" || len(points) != 2 {
+	if points := m.Data.(metricdata.Histogram[float64]).DataPoints; m.Name != "sillar.cqrs.duration" || m.Unit != "s" ||
+		len(points) != 2 {
 		t.Errorf("metrics %+v", m)
 	}
 }
@@ -154,7 +164,8 @@ func Example() {
 
 func TestTracedMarksTheSpanOfAPanicAsFailed(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
-	traced := cqrs.Traced[int, int]("c", cqrs.Config{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+	traced := cqrs.Traced[int, int]("c",
+		cqrs.Config{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
 	h := traced(cqrs.HandlerFunc[int, int](func(context.Context, int) (int, error) { panic("boom") }))
 	func() {
 		defer func() { _ = recover() }()

@@ -80,7 +80,8 @@ func newLink(b *Broker, servers []string) (*link, error) {
 	l := &link{b: b, made: make(chan struct{}), changed: make(chan struct{})}
 	opts := []nats.Option{
 		nats.Name(b.cfg.Name), nats.Timeout(dialTimeout), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
-		nats.IgnoreAuthErrorAbort(), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(reconnectBuffer),
+		nats.IgnoreAuthErrorAbort(), nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(2),
+		nats.ReconnectBufSize(reconnectBuffer),
 		nats.CustomReconnectDelay(func(attempts int) time.Duration { return b.cfg.Reconnect.Delay(attempts) }),
 		nats.ConnectHandler(func(nc *nats.Conn) { l.set(true, nil) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
@@ -130,7 +131,8 @@ func newLink(b *Broker, servers []string) (*link, error) {
 			b.cfg.Logger.Error("jetstream: unusable settings of the connection", "error", l.err)
 			return
 		}
-		l.js, l.err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout), jetstream.WithPublishAsyncMaxPending(1<<20),
+		l.js, l.err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
+			jetstream.WithPublishAsyncMaxPending(1<<20),
 			jetstream.WithDefaultTimeout(callTimeout))
 		l.nc = nc
 		if why := nc.LastError(); why != nil && !nc.IsConnected() && l.set(false, why) {
@@ -238,7 +240,8 @@ func (l *link) get(ctx context.Context) (jetstream.JetStream, error) {
 
 // refused reports whether the server refuses who connects.
 func refused(why error) bool {
-	return errors.Is(why, nats.ErrAuthorization) || errors.Is(why, nats.ErrAuthExpired) || errors.Is(why, nats.ErrAuthRevoked)
+	return errors.Is(why, nats.ErrAuthorization) || errors.Is(why, nats.ErrAuthExpired) ||
+		errors.Is(why, nats.ErrAuthRevoked)
 }
 
 func notConnected(why, err error) error {

@@ -25,9 +25,9 @@ func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]me
 	return dead, nil
 }
 
-// Redrive implements messaging.Broker. A letter is deleted when its new copy is confirmed; when it fails halfway the number
-// of those that were moved is returned with the error. Letters of a group whose consumer was deleted stay, with an
-// ErrTopology, until the group is subscribed again.
+// Redrive implements messaging.Broker. A letter is deleted when its new copy is confirmed; when it fails halfway the
+// number of those that were moved is returned with the error. Letters of a group whose consumer was deleted stay, with
+// an ErrTopology, until the group is subscribed again.
 func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
 	moved := 0
 	err := b.eachDead(ctx, group, limit, func(m *nats.Msg, raw *jetstream.RawStreamMsg, s jetstream.Stream) error {
@@ -36,7 +36,8 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 				return err
 			}
 		}
-		if err := b.move(ctx, b.copy(b.retrySubject(group), "redrive", group, raw.Sequence, raw.Time, b.decode(m))); err != nil {
+		if err := b.move(ctx, b.copy(b.retrySubject(group), "redrive", group, raw.Sequence, raw.Time,
+			b.decode(m))); err != nil {
 			return err
 		}
 		err := b.call(ctx, func(ctx context.Context) error {
@@ -57,8 +58,8 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 	return moved, nil
 }
 
-// consumes returns an error when a group has no consumer: the stream confirms messages to the group's subject all the same,
-// and drops them.
+// consumes returns an error when a group has no consumer: the stream confirms messages to the group's subject all the
+// same, and drops them.
 func (b *Broker) consumes(ctx context.Context, group string) error {
 	return b.call(ctx, func(ctx context.Context) error {
 		js, err := b.ready(ctx)
@@ -69,8 +70,10 @@ func (b *Broker) consumes(ctx context.Context, group string) error {
 	})
 }
 
-// eachDead calls f with up to limit dead letters of a group, oldest first. Those that come meanwhile are not among them.
-func (b *Broker) eachDead(ctx context.Context, group string, limit int, f func(*nats.Msg, *jetstream.RawStreamMsg, jetstream.Stream) error) error {
+// eachDead calls f with up to limit dead letters of a group, oldest first. Those that come meanwhile are not among
+// them.
+func (b *Broker) eachDead(ctx context.Context, group string, limit int, f func(*nats.Msg, *jetstream.RawStreamMsg,
+	jetstream.Stream) error) error {
 	if limit <= 0 {
 		return nil
 	}

@@ -35,8 +35,9 @@ func newDelivery(s *stream, m *nats.Msg) (*delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &delivery{s: s, reply: m.Reply, e: s.b.decode(m), sequence: meta.Sequence.Stream, deliveries: int(min(meta.NumDelivered, 1<<30)),
-		stored: meta.Timestamp, delay: time.Duration(number(m, headerDelay)) * time.Millisecond,
+	return &delivery{s: s, reply: m.Reply, e: s.b.decode(m), sequence: meta.Sequence.Stream,
+		deliveries: int(min(meta.NumDelivered, 1<<30)),
+		stored:     meta.Timestamp, delay: time.Duration(number(m, headerDelay)) * time.Millisecond,
 		attempt: number(m, headerAttempts) + 1, unhandled: number(m, headerUnhandled)}, nil
 }
 
@@ -102,8 +103,8 @@ func (d *delivery) nak(delay time.Duration) {
 	_ = d.s.b.link.nc.Publish(d.reply, verdict) // else it comes again after AckWait
 }
 
-// Ack implements messaging.Delivery. It hands over to the connection: an acknowledgement that gets lost has the message come
-// again.
+// Ack implements messaging.Delivery. It hands over to the connection: an acknowledgement that gets lost has the message
+// come again.
 func (d *delivery) Ack(context.Context) error {
 	if err := d.claim(); err != nil {
 		return err
@@ -127,7 +128,8 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	}
 	b, group := d.s.b, d.s.sub.Group
 	if keep := b.cfg.Keep; keep > 0 && delay >= keep { // it would be deleted while it waits
-		return d.DeadLetter(ctx, errors.Join(fmt.Errorf("jetstream: a pause of %v is as long as the stream keeps messages", delay), reason))
+		return d.DeadLetter(ctx, errors.Join(fmt.Errorf("jetstream: a pause of %v is as long as the stream keeps messages",
+			delay), reason))
 	}
 	m := b.copy(b.retrySubject(group), "retry", group, d.sequence, d.stored, d.e)
 	m.Header.Set(headerAttempts, strconv.Itoa(attempts))
@@ -138,7 +140,8 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		m.Header.Set(headerDelay, strconv.FormatInt(max(delay.Milliseconds(), 1), 10))
 	}
 	if b.tooLarge(m, 0) != nil { // of another program
-		return d.DeadLetter(ctx, errors.Join(errors.New("jetstream: the server's limit leaves no room for another attempt"), reason))
+		return d.DeadLetter(ctx, errors.Join(errors.New("jetstream: the server's limit leaves no room for another attempt"),
+			reason))
 	}
 	return d.move(ctx, m)
 }
@@ -161,7 +164,8 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 				dropped++
 			}
 		}
-		b.cfg.Logger.ErrorContext(ctx, "jetstream: a dead letter loses headers for which the server has no room", "group", group, "message_id", d.e.ID, "headers", dropped)
+		b.cfg.Logger.ErrorContext(ctx, "jetstream: a dead letter loses headers for which the server has no room", "group",
+			group, "message_id", d.e.ID, "headers", dropped)
 	}
 	return d.move(ctx, m)
 }
@@ -173,19 +177,22 @@ var errDeliveryLimit = errors.New("jetstream: delivery_limit: it was delivered t
 func (d *delivery) exhausted() {
 	ctx, cancel := context.WithTimeout(d.s.b.ctx, 2*ackTimeout)
 	defer cancel()
-	d.s.b.cfg.Logger.Error("jetstream: a message became a dead letter: it was delivered too often without being settled", "group", d.s.sub.Group,
+	d.s.b.cfg.Logger.Error("jetstream: a message became a dead letter: it was delivered too often without being settled",
+		"group", d.s.sub.Group,
 		"topic", d.e.Type, "message_id", d.e.ID, "deliveries", d.deliveries)
 	if err := d.DeadLetter(ctx, errDeliveryLimit); err != nil && !errors.Is(err, messaging.ErrClosed) { // it comes again
-		d.s.b.cfg.Logger.Warn("jetstream: a message cannot become a dead letter", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+		d.s.b.cfg.Logger.Warn("jetstream: a message cannot become a dead letter", "group", d.s.sub.Group, "message_id",
+			d.e.ID, "error", err)
 	}
 }
 
-// copy makes the message that takes an event elsewhere. Its message id is that of the move: however often it is made within
-// Config.Duplicates, there is one copy.
+// copy makes the message that takes an event elsewhere. Its message id is that of the move: however often it is made
+// within Config.Duplicates, there is one copy.
 func (b *Broker) copy(subject, move, group string, sequence uint64, stored time.Time, e messaging.Envelope) *nats.Msg {
 	h := newHeaders(len(e.Headers) + 12)
 	h.stamp(e)
-	h.set(headerMessageID, "sillar/"+move+"/"+token(group)+"/"+strconv.FormatUint(sequence, 10)+"/"+strconv.FormatInt(stored.UnixNano(), 36))
+	h.set(headerMessageID, "sillar/"+move+"/"+token(group)+"/"+strconv.FormatUint(sequence, 10)+"/"+
+		strconv.FormatInt(stored.UnixNano(), 36))
 	h.set(headerTopic, escape(e.Type))
 	return &nats.Msg{Subject: subject, Header: h.all, Data: e.Body}
 }

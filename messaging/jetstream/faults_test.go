@@ -44,7 +44,8 @@ func flow(t *testing.T, url string, cfg jetstream.Config) *traffic {
 	publishing, halt := context.WithCancel(t.Context())
 	tr.stop, tr.halt = stop, halt
 	r := messaging.Must(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
-	g := r.Group("g", messaging.GroupConfig{Concurrency: 8, Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(20 * time.Millisecond)}})
+	g := r.Group("g", messaging.GroupConfig{Concurrency: 8, Retry: messaging.Retry{Attempts: -1,
+		Backoff: messaging.Constant(20 * time.Millisecond)}})
 	messaging.HandleRaw(g, "t", func(_ context.Context, m messaging.Message[[]byte]) error {
 		if m.Attempt == 1 && strings.HasSuffix(m.ID, "7") {
 			return fmt.Errorf("once more")
@@ -147,7 +148,8 @@ func TestServerIsKilled(t *testing.T) {
 	tr.finish()
 }
 
-// What is acknowledged while the server is down reaches it afterwards, however long it was down: nothing else takes the room.
+// What is acknowledged while the server is down reaches it afterwards, however long it was down: nothing else takes the
+// room.
 func TestAcksOfAnOutageAreKept(t *testing.T) {
 	t.Parallel()
 	n := single(t)
@@ -235,7 +237,8 @@ func TestCluster(t *testing.T) {
 	cfg := jetstream.Config{Replicas: 3, Stream: unique()}
 	tr := flow(t, url, cfg)
 	nc := dial(t, url)
-	for _, what := range []string{"STREAM.LEADER.STEPDOWN." + cfg.Stream, "CONSUMER.LEADER.STEPDOWN." + cfg.Stream + ".g"} {
+	for _, what := range []string{"STREAM.LEADER.STEPDOWN." + cfg.Stream, "CONSUMER.LEADER.STEPDOWN." + cfg.Stream +
+		".g"} {
 		if m, err := nc.Request("$JS.API."+what, nil, patience); err != nil || strings.Contains(string(m.Data), `"error"`) {
 			t.Errorf("%s: %v", what, err)
 		}

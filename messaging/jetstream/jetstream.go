@@ -25,7 +25,8 @@ import (
 // Errors of this package, to be compared with errors.Is.
 var (
 	// ErrURL is returned by New for a URL that does not parse. It does not quote the URL.
-	ErrURL = errors.New("jetstream: unusable URL: want nats:// or tls://, user, password, and hosts with ports, separated by commas")
+	ErrURL = errors.New("jetstream: unusable URL: want nats:// or tls://, user, password, and hosts with ports, " +
+		"separated by commas")
 	// ErrTopology says that a stream exists with other properties than those asked for, that the server cannot make it as
 	// asked for or, with Config.Passive, that it does not exist.
 	ErrTopology = errors.New("jetstream: a stream or consumer is missing or has other properties")
@@ -44,19 +45,19 @@ type Config struct {
 	Source string
 	// Stream is the stream of events, and the first word of their subjects. Default "microservices".
 	Stream string
-	// Replicas is on how many servers of a cluster the streams are kept, from 1 to 5: with 3 one server may fail. It is used
-	// when a stream is made; one that exists keeps its number. Default 1.
+	// Replicas is on how many servers of a cluster the streams are kept, from 1 to 5: with 3 one server may fail. It is
+	// used when a stream is made; one that exists keeps its number. Default 1.
 	Replicas int
-	// Keep is for how long the stream keeps events whether they were handled or not, so that new groups can begin with them
-	// (Features.Replay). A group that is behind by more loses what is older. It is used when a stream is made; one that
-	// exists in the other way is an ErrTopology. Default 0: until each group that takes them has acknowledged them.
+	// Keep is for how long the stream keeps events whether they were handled or not, so that new groups can begin with
+	// them (Features.Replay). A group that is behind by more loses what is older. It is used when a stream is made; one
+	// that exists in the other way is an ErrTopology. Default 0: until each group that takes them has acknowledged them.
 	Keep time.Duration
 	// Duplicates is within which time the server recognizes a message that it has stored already. It is longer than
 	// PublishTimeout, and used when a stream is made. Default 2m.
 	Duplicates time.Duration
-	// AckWait is how long after its process or connection was lost a message comes again. Shorter is faster, and takes more
-	// messages to the server that extend the time of running handlers. It is used when a group is made; one that exists keeps
-	// its own. Default 30s.
+	// AckWait is how long after its process or connection was lost a message comes again. Shorter is faster, and takes
+	// more messages to the server that extend the time of running handlers. It is used when a group is made; one that
+	// exists keeps its own. Default 30s.
 	AckWait time.Duration
 	// DeliveryLimit makes a dead letter of a message that was delivered so often without being settled, such as one that
 	// kills its process. Giving back at a drain counts too. Default 20; negative: none.
@@ -116,8 +117,8 @@ var (
 var streamName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
 // New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
-// whether it is connected. The URL may name several servers, nats://host1:4222,host2:4222; further ones of their cluster are
-// learnt from them.
+// whether it is connected. The URL may name several servers, nats://host1:4222,host2:4222; further ones of their
+// cluster are learnt from them.
 func New(url string, cfg Config) (*Broker, error) {
 	servers, err := parse(url)
 	if err != nil {
@@ -205,8 +206,8 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 // healthTimeout bounds Health beside its context.
 const healthTimeout = 5 * time.Second
 
-// Health implements messaging.Broker: it returns nil when the connection is up, the stream of events has a leader, and the
-// consumer of every group that was subscribed has one.
+// Health implements messaging.Broker: it returns nil when the connection is up, the stream of events has a leader, and
+// the consumer of every group that was subscribed has one.
 func (b *Broker) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()

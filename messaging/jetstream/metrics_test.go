@@ -18,7 +18,8 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
 	p := faultproxy.New(t, shared.Addr().String())
-	b := open(t, "nats://"+p.Addr(), jetstream.Config{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader)), Reconnect: messaging.Constant(10 * time.Millisecond)})
+	b := open(t, "nats://"+p.Addr(), jetstream.Config{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader)),
+		Reconnect: messaging.Constant(10 * time.Millisecond)})
 	events := []messaging.Envelope{{Type: "t"}, {Type: "bad topic"}, {Type: "t"}}
 	if err := b.PublishBatch(t.Context(), events); !errors.Is(err, messaging.ErrInvalid) {
 		t.Fatal(err)

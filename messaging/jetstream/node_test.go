@@ -18,7 +18,8 @@ import (
 
 func init() { killtest.Register("nats", runNode) }
 
-// runNode is the program of a server that can be killed: folder, name, client port, and the cluster's ports, its own first.
+// runNode is the program of a server that can be killed: folder, name, client port, and the cluster's ports, its own
+// first.
 func runNode(args []string) error {
 	o := &server.Options{StoreDir: args[0], ServerName: args[1]}
 	var err error
@@ -107,7 +108,8 @@ func dial(t *testing.T, url string) *nats.Conn {
 	var nc *nats.Conn
 	var err error
 	for end := time.Now().Add(patience); nc == nil && time.Now().Before(end); {
-		if nc, err = nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})); err != nil {
+		if nc, err = nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})); err != nil {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}

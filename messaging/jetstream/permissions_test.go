@@ -46,14 +46,17 @@ func TestPermissions(t *testing.T) {
 	t.Parallel()
 	srv := own(t, &server.Options{Users: []*server.User{
 		{Username: "all", Password: "s3cret"},
-		{Username: "some", Password: "s3cret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"some.forbidden", "$JS.API.CONSUMER.>"}}}},
+		{Username: "some", Password: "s3cret",
+			Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"some.forbidden",
+				"$JS.API.CONSUMER.>"}}}},
 	}})
 	host := srv.Addr().String()
 	out := &logs{}
 	logger := slog.New(slog.NewTextHandler(out, nil))
 	check := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, jetstream.ErrPermission) || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "wr0ng") {
+		if !errors.Is(err, jetstream.ErrPermission) || strings.Contains(err.Error(), "s3cret") ||
+			strings.Contains(err.Error(), "wr0ng") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -79,7 +82,8 @@ func TestPermissions(t *testing.T) {
 func TestTLSAndCredentials(t *testing.T) {
 	t.Parallel()
 	cert, pool := certificate(t)
-	operator, account, system, user := key(t, nkeys.CreateOperator), key(t, nkeys.CreateAccount), key(t, nkeys.CreateAccount), key(t, nkeys.CreateUser)
+	operator, account, system, user := key(t, nkeys.CreateOperator), key(t, nkeys.CreateAccount),
+		key(t, nkeys.CreateAccount), key(t, nkeys.CreateUser)
 	claims := jwt.NewAccountClaims(public(t, account))
 	claims.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
 	signed := must(t)(claims.Encode(operator))
@@ -90,8 +94,9 @@ func TestTLSAndCredentials(t *testing.T) {
 	if err := errors.Join(resolver.Store(public(t, account), signed), resolver.Store(public(t, system), sys)); err != nil {
 		t.Fatal(err)
 	}
-	srv := own(t, &server.Options{TrustedOperators: []*jwt.OperatorClaims{oc}, AccountResolver: resolver, SystemAccount: public(t, system),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	srv := own(t, &server.Options{TrustedOperators: []*jwt.OperatorClaims{oc}, AccountResolver: resolver,
+		SystemAccount: public(t, system),
+		TLSConfig:     &tls.Config{Certificates: []tls.Certificate{cert}}})
 	seed, err := user.Seed()
 	if err != nil {
 		t.Fatal(err)

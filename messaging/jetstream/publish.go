@@ -12,10 +12,12 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// window bounds how many messages of one call are under way: the server keeps 10,000 of a stream waiting, and refuses more.
+// window bounds how many messages of one call are under way: the server keeps 10,000 of a stream waiting, and refuses
+// more.
 const window = 1000
 
-// outgoing are the messages of one call. Each is made by prepare when it is its turn, while those before it are under way.
+// outgoing are the messages of one call. Each is made by prepare when it is its turn, while those before it are under
+// way.
 type outgoing struct {
 	msgs    []*nats.Msg
 	errs    []error
@@ -31,8 +33,8 @@ func (o *outgoing) make(i int) {
 	}
 }
 
-// send publishes messages, in order, and waits for the confirms. What is not confirmed is sent again under its message id
-// until ctx ends.
+// send publishes messages, in order, and waits for the confirms. What is not confirmed is sent again under its message
+// id until ctx ends.
 func (b *Broker) send(ctx context.Context, o *outgoing) {
 	if b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
@@ -58,7 +60,8 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 		o.make(len(o.msgs) - 1)
 		for _, i := range left {
 			switch {
-			case errors.Is(o.errs[i], messaging.ErrInvalid) && !errors.Is(o.errs[i], messaging.ErrBlocked): // whatever the connection
+			// whatever the connection
+			case errors.Is(o.errs[i], messaging.ErrInvalid) && !errors.Is(o.errs[i], messaging.ErrBlocked):
 			case errors.Is(o.errs[i], messaging.ErrUnknownOutcome) && !errors.Is(err, messaging.ErrClosed):
 			default:
 				o.errs[i] = err
@@ -127,8 +130,8 @@ func (b *Broker) outcome(ctx context.Context, f jetstream.PubAckFuture) error {
 	}
 }
 
-// headroom is what a copy for a retry or the dead letters may need more than the event: a message that has no room for it is
-// not published.
+// headroom is what a copy for a retry or the dead letters may need more than the event: a message that has no room for
+// it is not published.
 const headroom = 4 << 10
 
 // tooLarge refuses a message above the server's limit, before the connection does.

@@ -44,8 +44,10 @@ func receive(t *testing.T, s messaging.Stream) messaging.Delivery {
 }
 
 func TestNewRefusesUnusableSettings(t *testing.T) {
-	for _, url := range []string{"", "amqp://h", "nats://", "nats://h1,", "nats://h:x", "nats://secret@h/path", "h1:4222"} {
-		if _, err := jetstream.New(url, jetstream.Config{}); !errors.Is(err, jetstream.ErrURL) || strings.Contains(err.Error(), "secret") {
+	for _, url := range []string{"", "amqp://h", "nats://", "nats://h1,", "nats://h:x", "nats://secret@h/path",
+		"h1:4222"} {
+		if _, err := jetstream.New(url, jetstream.Config{}); !errors.Is(err, jetstream.ErrURL) ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
@@ -69,7 +71,8 @@ func TestSubscribeReturnsErrPattern(t *testing.T) {
 	if err := subscribe(t, b, "g", 1, "*.b").Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a.*"}}); !errors.Is(err, jetstream.ErrPattern) {
+	if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"a.*"}}); !errors.Is(err,
+		jetstream.ErrPattern) {
 		t.Errorf("a pattern that overlaps one that the group has: %v", err)
 	}
 	for _, topic := range []string{"a..b", ".a", "a.", "a.>"} {
@@ -114,12 +117,14 @@ func TestGroupsOfAnyName(t *testing.T) {
 	}
 }
 
-// An event that is published again under its id is stored once; another source's or topic's with that id is another one.
+// An event that is published again under its id is stored once; another source's or topic's with that id is another
+// one.
 func TestDuplicatesAreStoredOnce(t *testing.T) {
 	t.Parallel()
 	b := open(t, shared.ClientURL(), jetstream.Config{})
 	s := subscribe(t, b, "g", 10, "#")
-	for _, e := range []messaging.Envelope{{Type: "t", ID: "1"}, {Type: "t", ID: "1"}, {Type: "t", ID: "1", Source: "other"}, {Type: "u", ID: "1"}, {Type: "t", ID: "1"}, {Type: "end"}} {
+	for _, e := range []messaging.Envelope{{Type: "t", ID: "1"}, {Type: "t", ID: "1"},
+		{Type: "t", ID: "1", Source: "other"}, {Type: "u", ID: "1"}, {Type: "t", ID: "1"}, {Type: "end"}} {
 		e.Body = []byte("{}")
 		if err := b.PublishBatch(t.Context(), []messaging.Envelope{e}); err != nil {
 			t.Fatal(err)
@@ -191,7 +196,8 @@ func TestDeliveryLimit(t *testing.T) {
 // Stream and consumer that are deleted while the program runs are made again.
 func TestDeletedTopologyIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	b := open(t, shared.ClientURL(), jetstream.Config{Stream: "deleted", Reconnect: messaging.Constant(10 * time.Millisecond)})
+	b := open(t, shared.ClientURL(), jetstream.Config{Stream: "deleted",
+		Reconnect: messaging.Constant(10 * time.Millisecond)})
 	s := subscribe(t, b, "g", 1, "t")
 	js, err := natsjs.New(dial(t, shared.ClientURL()))
 	if err != nil {
@@ -255,7 +261,8 @@ func TestTopologyThatDoesNotFit(t *testing.T) {
 		if err := b.Publish(t.Context(), "t", 1); !errors.Is(err, jetstream.ErrTopology) {
 			t.Errorf("%s: publish: %v", name, err)
 		}
-		if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err, jetstream.ErrTopology) {
+		if _, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err,
+			jetstream.ErrTopology) {
 			t.Errorf("%s: subscribe: %v", name, err)
 		}
 		if err := b.Health(t.Context()); !errors.Is(err, jetstream.ErrTopology) {
@@ -309,7 +316,8 @@ func TestPublishThatIsRefused(t *testing.T) {
 	}
 }
 
-// The largest message that can be published can be retried, can be a dead letter with a long reason, and can be redriven.
+// The largest message that can be published can be retried, can be a dead letter with a long reason, and can be
+// redriven.
 func TestLargestMessage(t *testing.T) {
 	t.Parallel()
 	b := open(t, shared.ClientURL(), jetstream.Config{})
@@ -346,7 +354,8 @@ func TestDownAtStart(t *testing.T) {
 	t.Parallel()
 	port := ports(t, 1)[0]
 	b := open(t, "nats://127.0.0.1:"+port, jetstream.Config{Reconnect: messaging.Constant(10 * time.Millisecond)})
-	for what, err := range map[string]error{"publish": b.Publish(within(t, 50*time.Millisecond), "t", 1), "health": b.Health(within(t, 50*time.Millisecond))} {
+	for what, err := range map[string]error{"publish": b.Publish(within(t, 50*time.Millisecond), "t", 1),
+		"health": b.Health(within(t, 50*time.Millisecond))} {
 		if !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", what, err)
 		}

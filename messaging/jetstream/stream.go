@@ -19,7 +19,8 @@ import (
 const (
 	// pullExpires is how long the server keeps a request for messages.
 	pullExpires = 30 * time.Second
-	// pullHeartbeat is how often the server shows that it has a request. One that is silent for three times as long is lost.
+	// pullHeartbeat is how often the server shows that it has a request. One that is silent for three times as long is
+	// lost.
 	pullHeartbeat = time.Second
 	// tick is how often a stream looks after its requests.
 	tick = 500 * time.Millisecond
@@ -74,7 +75,8 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: subscribe %s: %w", sub.Group, err)
 	}
-	s := &stream{b: b, sub: sub, ackWait: ackWait, consumer: token(sub.Group), inbox: nats.NewInbox() + ".", done: make(chan struct{}), over: make(chan struct{}),
+	s := &stream{b: b, sub: sub, ackWait: ackWait, consumer: token(sub.Group), inbox: nats.NewInbox() + ".",
+		done: make(chan struct{}), over: make(chan struct{}),
 		arrived: make(chan struct{}, 1), open: map[*delivery]struct{}{}, heard: time.Now()}
 	s.close = sync.OnceFunc(func() { close(s.over) })
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
@@ -101,8 +103,8 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	return s, nil
 }
 
-// pull asks for as many messages as may be unsettled beside those that are or have been asked for. Without a connection it
-// does nothing: the request would come beside that of resume. The mutex is held.
+// pull asks for as many messages as may be unsettled beside those that are or have been asked for. Without a connection
+// it does nothing: the request would come beside that of resume. The mutex is held.
 func (s *stream) pull() {
 	asked := 0
 	for _, r := range s.requests {
@@ -177,13 +179,14 @@ func (s *stream) status(m *nats.Msg) {
 	switch {
 	case code == "408": // it expired
 		s.pull()
-	case code == "409" && strings.Contains(strings.ToLower(m.Header.Get("Description")), "deleted"), code == "503", code == "404":
+	case code == "409" && strings.Contains(strings.ToLower(m.Header.Get("Description")), "deleted"), code == "503",
+		code == "404":
 		s.broken = true // the next tick makes the consumer anew, and asks again
 	}
 }
 
-// run looks after the requests, checks the consumer and, beside these, which may wait for the server, extends the time of
-// deliveries.
+// run looks after the requests, checks the consumer and, beside these, which may wait for the server, extends the time
+// of deliveries.
 func (s *stream) run() {
 	defer close(s.done)
 	var extending sync.WaitGroup
@@ -318,7 +321,8 @@ func (s *stream) Stop() error {
 		nsub.SetClosedHandler(func(string) { close(drained) })
 		connected = nsub.Drain() == nil
 	}
-	// Only now, when the server hands out no more to this stream, what was not received goes back: else it might come here.
+	// Only now, when the server hands out no more to this stream, what was not received goes back: else it might come
+	// here.
 	s.mu.Lock()
 	for _, d := range s.ready {
 		if d.settled.CompareAndSwap(false, true) {

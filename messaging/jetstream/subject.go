@@ -13,7 +13,8 @@ import (
 // maxToken keeps the names of consumers below the server's limit of 255 bytes.
 const maxToken = 200
 
-// token makes one word of a subject, and the name of a consumer, of a group's name. Different groups have different ones.
+// token makes one word of a subject, and the name of a consumer, of a group's name. Different groups have different
+// ones.
 func token(group string) string {
 	var b strings.Builder
 	for i := range len(group) {
@@ -48,8 +49,8 @@ func (b *Broker) retrySubject(group string) string { return b.cfg.Stream + "_ret
 func (b *Broker) deadSubject(group string) string  { return b.cfg.Stream + "_dead." + token(group) }
 func (b *Broker) deadStream() string               { return b.cfg.Stream + "_dead" }
 
-// filters returns the subjects by which a group's consumer filters: those of the patterns, and those it has already. They
-// do not contain each other, which the server would refuse.
+// filters returns the subjects by which a group's consumer filters: those of the patterns, and those it has already.
+// They do not contain each other, which the server would refuse.
 func (b *Broker) filters(group string, patterns, have []string) ([]string, error) {
 	all := append([]string{b.retrySubject(group)}, have...)
 	for _, p := range patterns {
@@ -70,7 +71,8 @@ func (b *Broker) filters(group string, patterns, have []string) ([]string, error
 	for i, f := range out {
 		for _, other := range out[i+1:] {
 			if overlap(f, other) {
-				return nil, fmt.Errorf("%w: group %s: %s and %s overlap, and neither contains the other", ErrPattern, group, b.topic(f), b.topic(other))
+				return nil, fmt.Errorf("%w: group %s: %s and %s overlap, and neither contains the other", ErrPattern, group,
+					b.topic(f), b.topic(other))
 			}
 		}
 	}

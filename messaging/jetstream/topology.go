@@ -52,8 +52,10 @@ func (b *Broker) setDeclared(declared bool) {
 }
 
 func (b *Broker) streamConfigs() []jetstream.StreamConfig {
-	events := jetstream.StreamConfig{Name: b.cfg.Stream, Subjects: []string{b.cfg.Stream + ".>", b.cfg.Stream + "_retry.>"},
-		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Replicas: b.cfg.Replicas, Duplicates: b.cfg.Duplicates}
+	events := jetstream.StreamConfig{Name: b.cfg.Stream, Subjects: []string{b.cfg.Stream + ".>",
+		b.cfg.Stream + "_retry.>"},
+		Retention: jetstream.InterestPolicy, Storage: jetstream.FileStorage, Replicas: b.cfg.Replicas,
+		Duplicates: b.cfg.Duplicates}
 	if b.cfg.Keep > 0 {
 		events.Retention, events.MaxAge = jetstream.LimitsPolicy, b.cfg.Keep
 	}
@@ -85,8 +87,8 @@ func (b *Broker) declareStream(ctx context.Context, js jetstream.JetStream, want
 	return nil
 }
 
-// call repeats a call of JetStream's API until it succeeds, cannot succeed, or ctx ends: while a cluster elects a leader,
-// there is no answer or a passing error.
+// call repeats a call of JetStream's API until it succeeds, cannot succeed, or ctx ends: while a cluster elects a
+// leader, there is no answer or a passing error.
 func (b *Broker) call(ctx context.Context, f func(ctx context.Context) error) error {
 	for attempt := 1; ; attempt++ {
 		_ = b.link.permission(apiPrefix) // of earlier calls
@@ -125,14 +127,15 @@ func permanent(err error) error {
 	}
 	const replicasNotSupported, invalidReplicas = 10074, 10052
 	switch {
-	case e.Code == 400, e.Code == 404, e.ErrorCode == replicasNotSupported, e.ErrorCode == invalidReplicas && e.Code != 503:
+	case e.Code == 400, e.Code == 404, e.ErrorCode == replicasNotSupported, e.ErrorCode == invalidReplicas &&
+		e.Code != 503:
 		return fmt.Errorf("%w: %w", ErrTopology, err)
 	}
 	return err
 }
 
-// declareGroup makes a group's consumer, or adds to its patterns. Those that it has stay, as they may be another process's. It
-// returns the consumer's AckWait.
+// declareGroup makes a group's consumer, or adds to its patterns. Those that it has stay, as they may be another
+// process's. It returns the consumer's AckWait.
 func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) (ackWait time.Duration, err error) {
 	want, err := b.filters(sub.Group, sub.Patterns, nil)
 	if err != nil {
@@ -177,8 +180,10 @@ func (b *Broker) declareGroup(ctx context.Context, sub messaging.Subscription) (
 }
 
 func (b *Broker) consumerConfig(name string, start messaging.Start, filters []string) jetstream.ConsumerConfig {
-	// Prefetch is bounded by what is pulled: retries that wait are unsettled for the server, and would use up MaxAckPending.
-	cfg := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.cfg.AckWait, MaxDeliver: -1,
+	// Prefetch is bounded by what is pulled: retries that wait are unsettled for the server, and would use up
+	// MaxAckPending.
+	cfg := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.cfg.AckWait,
+		MaxDeliver:    -1,
 		MaxAckPending: -1, FilterSubjects: filters, DeliverPolicy: jetstream.DeliverNewPolicy}
 	if t := start.Time(); !t.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &t

@@ -94,7 +94,8 @@ func reserved(lower string) bool {
 // decode reads a message, a foreign one without CloudEvents' headers too.
 func (b *Broker) decode(m *nats.Msg) messaging.Envelope {
 	topic, event := strings.CutPrefix(m.Subject, b.cfg.Stream+".")
-	if t := value(m, headerTopic); t != "" && !event { // an event's subject, which the server may permit to some only, is its topic
+	// an event's subject, which the server may permit to some only, is its topic
+	if t := value(m, headerTopic); t != "" && !event {
 		topic = t
 	}
 	e := messaging.Envelope{Type: topic, Headers: make(map[string]string, len(m.Header)), Body: m.Data}

@@ -30,17 +30,20 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// A foreign message without CloudEvents' headers has the topic of its subject; one with a type of its own keeps that as a
-// header.
+// A foreign message without CloudEvents' headers has the topic of its subject; one with a type of its own keeps that as
+// a header.
 func TestDecodeForeign(t *testing.T) {
 	b := &Broker{cfg: Config{Stream: "s"}}
-	e := b.decode(&nats.Msg{Subject: "s.a.b", Data: []byte("x"), Header: nats.Header{"Nats-Msg-Id": {"7"}, "X-Tenant": {"50%"},
-		"Nats-Expected-Stream": {"s"}, "ce-type": {"com.acme.b"}, "ce-extension": {"1"}, "x-sillar-attempts": {"9"}, "none": {}}})
+	e := b.decode(&nats.Msg{Subject: "s.a.b", Data: []byte("x"), Header: nats.Header{"Nats-Msg-Id": {"7"},
+		"X-Tenant":             {"50%"},
+		"Nats-Expected-Stream": {"s"}, "ce-type": {"com.acme.b"}, "ce-extension": {"1"}, "x-sillar-attempts": {"9"},
+		"none": {}}})
 	want := map[string]string{"x-tenant": "50%", "cloudevents_type": "com.acme.b", "cloudevents_extension": "1"}
 	if e.Type != "a.b" || e.ID != "7" || string(e.Body) != "x" || !maps.Equal(e.Headers, want) {
 		t.Errorf("got %+v", e)
 	}
-	if e := b.decode(&nats.Msg{Subject: "s.a", Header: nats.Header{headerTopic: {"secret"}}}); e.Type != "a" || e.ID != "" {
+	if e := b.decode(&nats.Msg{Subject: "s.a", Header: nats.Header{headerTopic: {"secret"}}}); e.Type != "a" ||
+		e.ID != "" {
 		t.Errorf("got %+v", e)
 	}
 	moved := b.copy("s_retry.g", "retry", "g", 1, time.Now(), messaging.Envelope{Type: "a"})
@@ -73,7 +76,8 @@ func FuzzEncode(f *testing.F) {
 	f.Add("a.b", "nats-rollup", "all")
 	f.Add("t", "ce-id", "\r\nNats-Msg-Id: 1")
 	f.Fuzz(func(t *testing.T, topic, name, value string) {
-		e, err := messaging.Envelope{Type: topic, ID: "1", Headers: map[string]string{name: value}}.Fill(t.Context(), "src", nil)
+		e, err := messaging.Envelope{Type: topic, ID: "1", Headers: map[string]string{name: value}}.Fill(t.Context(), "src",
+			nil)
 		if err != nil {
 			return // an event that no broker takes
 		}

@@ -122,7 +122,8 @@ func New(cfg Config) (*Broker, error) {
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
 	producer := messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
-	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}), timers: map[*time.Timer]struct{}{}}, nil
+	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}),
+		timers: map[*time.Timer]struct{}{}}, nil
 }
 
 func limit(n int) int {
@@ -252,7 +253,8 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 			q.patterns = append(q.patterns, p)
 		}
 	}
-	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral, out: map[*delivery]struct{}{}}
+	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral,
+		out: map[*delivery]struct{}{}}
 	q.streams = append(q.streams, opened)
 	return opened, nil
 }

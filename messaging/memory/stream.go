@@ -158,7 +158,8 @@ func (d *delivery) DeadLetter(_ context.Context, reason error) error {
 			l.Reason = reason.Error()
 		}
 		if d.s.ephemeral {
-			b.cfg.Logger.Error("memory: a message of an ephemeral group was dropped", "group", q.name, "message_id", d.e.ID, "error", reason)
+			b.cfg.Logger.Error("memory: a message of an ephemeral group was dropped", "group", q.name, "message_id", d.e.ID,
+				"error", reason)
 			return
 		}
 		if len(q.dead) >= b.cfg.MaxDeadLetters {

@@ -62,7 +62,8 @@ func delayedRetry(e *env) {
 	}
 	e.must(q.Ack(e.ctx))
 	d = e.receive(s)
-	if waited := time.Since(begin); d.Envelope().ID != "slow" || d.Attempt() != 2 || waited < delay || waited > delay+5*time.Second {
+	if waited := time.Since(begin); d.Envelope().ID != "slow" || d.Attempt() != 2 || waited < delay ||
+		waited > delay+5*time.Second {
 		e.Fatalf("got %s at attempt %d after %v", d.Envelope().ID, d.Attempt(), waited)
 	}
 	e.must(d.Retry(e.ctx, 0, errBoom))
@@ -117,7 +118,8 @@ func deadLetters(e *env) {
 	var fixed atomic.Bool
 	done := &log{}
 	e.route(func(r *messaging.Router) {
-		g := r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(10 * time.Millisecond)}})
+		g := r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2,
+			Backoff: messaging.Constant(10 * time.Millisecond)}})
 		messaging.HandleRaw(g, "t", func(_ context.Context, m messaging.Message[[]byte]) error {
 			if !fixed.Load() {
 				return fmt.Errorf("no stock: %w", errBoom)
@@ -129,7 +131,8 @@ func deadLetters(e *env) {
 	e.publish("t", order{"1"}, messaging.WithID("x"))
 	e.publish("t", order{"2"}, messaging.WithID("y"))
 	d := e.dead("g", 2)
-	if d[0].Reason != "no stock: boom" || d[0].Attempts != 2 || d[0].Origin != "g" || d[0].Type != "t" || !strings.HasPrefix(string(d[0].Body), `{"id":`) {
+	if d[0].Reason != "no stock: boom" || d[0].Attempts != 2 || d[0].Origin != "g" || d[0].Type != "t" ||
+		!strings.HasPrefix(string(d[0].Body), `{"id":`) {
 		e.Fatalf("dead letter %+v", d[0])
 	}
 	fixed.Store(true)
@@ -169,13 +172,15 @@ func poison(e *env) {
 	e.bind("g", "t", "nobody.handles")
 	e.route(func(r *messaging.Router) {
 		unhandled := messaging.Retry{Attempts: 3, Backoff: messaging.Constant(10 * time.Millisecond)}
-		messaging.Handle(r.Group("g", messaging.GroupConfig{Unhandled: unhandled}), "t", func(context.Context, messaging.Message[order]) error {
-			e.Error("a body that does not decode was handled")
-			return nil
-		})
+		messaging.Handle(r.Group("g", messaging.GroupConfig{Unhandled: unhandled}), "t",
+			func(context.Context, messaging.Message[order]) error {
+				e.Error("a body that does not decode was handled")
+				return nil
+			})
 	})
 	e.publish("t", []byte("{not json"))
-	if d := e.dead("g", 1)[0]; string(d.Body) != "{not json" || d.Attempts != 1 || !strings.Contains(d.Reason, messaging.ErrDecode.Error()) {
+	if d := e.dead("g", 1)[0]; string(d.Body) != "{not json" || d.Attempts != 1 ||
+		!strings.Contains(d.Reason, messaging.ErrDecode.Error()) {
 		e.Fatalf("dead letter %+v", d)
 	}
 	e.publish("nobody.handles", order{"1"})
@@ -188,7 +193,8 @@ func panics(e *env) {
 	e.bind("g", "t")
 	var n atomic.Int32
 	e.route(func(r *messaging.Router) {
-		g := r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2, Backoff: messaging.Constant(10 * time.Millisecond)}})
+		g := r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2,
+			Backoff: messaging.Constant(10 * time.Millisecond)}})
 		messaging.HandleRaw(g, "t", func(context.Context, messaging.Message[[]byte]) error { n.Add(1); panic("ouch") })
 	})
 	e.publish("t", 1)

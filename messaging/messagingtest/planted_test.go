@@ -61,9 +61,11 @@ var planted = map[string]func(b *broken){
 	"DeadLettersStay":       func(b *broken) { b.newest = true },
 	"Poison":                func(b *broken) { b.reason = errors.New("something") },
 	"Panic":                 func(b *broken) { b.reason = errors.New("something") },
-	"Requeue":               func(b *broken) { b.requeue = func(d messaging.Delivery) error { return d.Retry(b.ctx, 0, nil) } },
-	"CloseGivesBack":        func(b *broken) { b.closing = func(s *stream) error { s.ackAll(); return s.Stream.Close() } },
-	"StopKeepsDeliveries":   func(b *broken) { b.stopping = func(s *stream) error { return s.Stream.Close() } },
+	"Requeue": func(b *broken) {
+		b.requeue = func(d messaging.Delivery) error { return d.Retry(b.ctx, 0, nil) }
+	},
+	"CloseGivesBack":      func(b *broken) { b.closing = func(s *stream) error { s.ackAll(); return s.Stream.Close() } },
+	"StopKeepsDeliveries": func(b *broken) { b.stopping = func(s *stream) error { return s.Stream.Close() } },
 	"SettlesOnce": func(b *broken) {
 		b.retry = func(d messaging.Delivery, delay time.Duration) error {
 			return unless(d.Retry(b.ctx, delay, nil), messaging.ErrClosed)
@@ -110,7 +112,8 @@ func sound(t *testing.T) messaging.Broker {
 	if os.Getenv(adapter) != "jetstream" {
 		return memory.Must(memory.New(memory.Config{MaxQueue: room}))
 	}
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+		StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,8 @@ func sound(t *testing.T) messaging.Broker {
 	if !srv.ReadyForConnections(30 * time.Second) {
 		t.Fatal("the server is not ready")
 	}
-	return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour, Logger: slog.New(slog.DiscardHandler)}))
+	return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour,
+		Logger: slog.New(slog.DiscardHandler)}))
 }
 
 // undeclared are the checks that the broker is excused from by what it declares.
@@ -159,7 +163,8 @@ func TestPlantedBugs(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(t *testing.T, name, check string) string {
-		cmd := exec.CommandContext(t.Context(), exe, "-test.run", "^TestSuite$/^"+check+"$", "-test.v", "-test.timeout", "30s")
+		cmd := exec.CommandContext(t.Context(), exe, "-test.run", "^TestSuite$/^"+check+"$", "-test.v", "-test.timeout",
+			"30s")
 		cmd.Env = append(os.Environ(), variable+"="+name)
 		out, _ := cmd.CombinedOutput() // how it ended is in it
 		return string(out)

@@ -19,11 +19,12 @@ func publishAndHandle(e *env) {
 	got := make(chan messaging.Message[order], 1)
 	var cid string
 	e.route(func(r *messaging.Router) {
-		messaging.Handle(r.Group("g", messaging.GroupConfig{}), "orders.created", func(ctx context.Context, m messaging.Message[order]) error {
-			cid = correlation.From(ctx)
-			got <- m
-			return nil
-		})
+		messaging.Handle(r.Group("g", messaging.GroupConfig{}), "orders.created",
+			func(ctx context.Context, m messaging.Message[order]) error {
+				cid = correlation.From(ctx)
+				got <- m
+				return nil
+			})
 	})
 	e.must(e.Publish(correlation.With(e.ctx, "c-1"), "orders.created", order{"42"}))
 	select {
@@ -92,13 +93,16 @@ func batch(e *env) {
 // Everything of an envelope arrives, and arrives again after a retry.
 func envelopeSurvives(e *env) {
 	s := e.subscribe("g", 1, "a.b")
-	want := messaging.Envelope{ID: "id-1", Type: "a.b", Source: "here", Time: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Key: "k",
-		ContentType: "application/octet-stream", Headers: map[string]string{"x-tenant": "blue", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	want := messaging.Envelope{ID: "id-1", Type: "a.b", Source: "here", Time: time.Date(2026, 1, 2, 3, 4, 5, 6000,
+		time.UTC), Key: "k",
+		ContentType: "application/octet-stream", Headers: map[string]string{"x-tenant": "blue",
+			"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
 		Body: []byte{0, 1, 2, 255}}
 	e.must(e.PublishBatch(e.ctx, []messaging.Envelope{want}))
 	check := func(got messaging.Envelope) {
 		e.Helper()
-		if got.ID != want.ID || got.Type != want.Type || got.Source != want.Source || !got.Time.Equal(want.Time) || got.Key != want.Key ||
+		if got.ID != want.ID || got.Type != want.Type || got.Source != want.Source || !got.Time.Equal(want.Time) ||
+			got.Key != want.Key ||
 			got.ContentType != want.ContentType || !slices.Equal(got.Body, want.Body) || !maps.Equal(got.Headers, want.Headers) {
 			e.Fatalf("got  %+v\nwant %+v", got, want)
 		}
@@ -116,12 +120,15 @@ func envelopeSurvives(e *env) {
 // Headers that pretend, that are odd, and that are too much.
 func hostileHeaders(e *env) {
 	s := e.subscribe("g", 1, "a")
-	odd := map[string]string{"empty": "", "control": "a\x00\r\nb", "bytes": "\xff\xfe", "long": strings.Repeat("x", 8<<10), "ünï": "ö", "x y=z": "1"}
+	odd := map[string]string{"empty": "", "control": "a\x00\r\nb", "bytes": "\xff\xfe", "long": strings.Repeat("x", 8<<10),
+		"ünï": "ö", "x y=z": "1"}
 	headers := maps.Clone(odd)
-	for _, name := range []string{"cloudevents_id", "cloudEvents_type", "cloudEvents:source", "cloudevents_time", "x-sillar-attempts", "x-sillar-origin", "x-delivery-count", "x-death"} {
+	for _, name := range []string{"cloudevents_id", "cloudEvents_type", "cloudEvents:source", "cloudevents_time",
+		"x-sillar-attempts", "x-sillar-origin", "x-delivery-count", "x-death"} {
 		headers[name] = "99"
 	}
-	e.must(e.PublishBatch(e.ctx, []messaging.Envelope{{ID: "id-1", Type: "a", Source: "here", Headers: headers, Body: []byte("1")}}))
+	e.must(e.PublishBatch(e.ctx, []messaging.Envelope{{ID: "id-1", Type: "a", Source: "here", Headers: headers,
+		Body: []byte("1")}}))
 	d := e.receive(s)
 	got := d.Envelope()
 	if got.ID != "id-1" || got.Type != "a" || got.Source != "here" || got.Time.Year() < 2000 || d.Attempt() != 1 {
@@ -208,12 +215,14 @@ func patterns(e *env) {
 		e.must(s.Close())
 	}
 	for _, p := range []string{"a.b*", "#.a.#.b.#"} {
-		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{p}}); !errors.Is(err, messaging.ErrInvalid) {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: "bad", Patterns: []string{p}}); !errors.Is(err,
+			messaging.ErrInvalid) {
 			e.Errorf("the pattern %s, which none may have: %v", p, err)
 		}
 	}
 	for _, g := range []string{"", "g.dead", "g.retry.5s", "amq.g", strings.Repeat("g", 201)} {
-		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: g, Patterns: []string{"a"}}); !errors.Is(err, messaging.ErrInvalid) {
+		if _, err := e.Subscribe(e.ctx, messaging.Subscription{Group: g, Patterns: []string{"a"}}); !errors.Is(err,
+			messaging.ErrInvalid) {
 			e.Errorf("the group %.20q, which none may be: %v", g, err)
 		}
 	}
@@ -245,7 +254,8 @@ func startPosition(e *env) {
 	for _, c := range []struct {
 		sub  messaging.Subscription
 		want []string
-	}{{start, []string{"1", "2"}}, {start, nil}, {late, []string{"2"}}, {messaging.Subscription{Group: "new", Patterns: start.Patterns}, nil}} {
+	}{{start, []string{"1", "2"}}, {start, nil}, {late, []string{"2"}},
+		{messaging.Subscription{Group: "new", Patterns: start.Patterns}, nil}} {
 		s, err := e.Subscribe(e.ctx, c.sub)
 		e.must(err)
 		for _, want := range c.want {
@@ -266,16 +276,18 @@ func orderPerKey(e *env) {
 	e.bind("g", "t")
 	done := &log{}
 	e.route(func(r *messaging.Router) {
-		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8, Ordered: true}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
-			done.add(m.ID)
-			return nil
-		})
+		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8, Ordered: true}), "t",
+			func(_ context.Context, m messaging.Message[[]byte]) error {
+				done.add(m.ID)
+				return nil
+			})
 	})
 	var wg sync.WaitGroup
 	for k := range keys {
 		wg.Go(func() {
 			for i := range each {
-				if err := e.Publish(e.ctx, "t", i, messaging.WithKey(fmt.Sprint("k", k)), messaging.WithID(fmt.Sprintf("%d-%02d", k, i))); err != nil {
+				if err := e.Publish(e.ctx, "t", i, messaging.WithKey(fmt.Sprint("k", k)),
+					messaging.WithID(fmt.Sprintf("%d-%02d", k, i))); err != nil {
 					e.Errorf("publish: %v", err)
 				}
 			}
@@ -296,7 +308,8 @@ func many(e *env) {
 	e.bind("g", "many.*")
 	done := &log{}
 	e.route(func(r *messaging.Router) {
-		g := r.Group("g", messaging.GroupConfig{Concurrency: 16, Retry: messaging.Retry{Backoff: messaging.Constant(10 * time.Millisecond)}})
+		g := r.Group("g", messaging.GroupConfig{Concurrency: 16,
+			Retry: messaging.Retry{Backoff: messaging.Constant(10 * time.Millisecond)}})
 		messaging.HandleRaw(g, "many.*", func(_ context.Context, m messaging.Message[[]byte]) error {
 			if m.Attempt == 1 && m.ID[len(m.ID)-1] == '7' {
 				return errBoom

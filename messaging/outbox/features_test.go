@@ -27,7 +27,8 @@ func TestNewRelayReturnsErrUnsupportedForUnroutablePolicy(t *testing.T) {
 		{messaging.Features{}, outbox.UnroutableHoldKey, messaging.ErrUnsupported},
 		{messaging.Features{Unroutable: true}, outbox.UnroutableHold, nil},
 	} {
-		if _, err := outbox.NewRelay(&store{}, unnoticing{c.features}, outbox.RelayConfig{Unroutable: c.policy}); !errors.Is(err, c.want) {
+		if _, err := outbox.NewRelay(&store{}, unnoticing{c.features},
+			outbox.RelayConfig{Unroutable: c.policy}); !errors.Is(err, c.want) {
 			t.Errorf("%+v with policy %d: got %v, want %v", c.features, c.policy, err, c.want)
 		}
 	}

@@ -12,10 +12,12 @@ import (
 // confirm it in all the time there was may do so with this one only, as where its queue has lost its majority: if that
 // counted as no broker, as many of them as make a batch would keep all others from their turn.
 func noBroker(err error) bool {
-	if errors.Is(err, messaging.ErrUnknownOutcome) && errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, messaging.ErrBlocked) {
+	if errors.Is(err, messaging.ErrUnknownOutcome) && errors.Is(err, context.DeadlineExceeded) &&
+		!errors.Is(err, messaging.ErrBlocked) {
 		return false
 	}
-	for _, e := range []error{messaging.ErrBlocked, messaging.ErrClosed, messaging.ErrUnknownOutcome, context.Canceled, context.DeadlineExceeded} {
+	for _, e := range []error{messaging.ErrBlocked, messaging.ErrClosed, messaging.ErrUnknownOutcome, context.Canceled,
+		context.DeadlineExceeded} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -31,8 +33,8 @@ const outagePause = 5 * time.Second
 // healthTimeout bounds the question whether the broker works.
 const healthTimeout = time.Second
 
-// outage reports whether a round failed by the broker's fault, though the broker has answered: it refused every event, or
-// confirmed none. Of a single one that says nothing, unless the publisher has a method Health that returns an error.
+// outage reports whether a round failed by the broker's fault, though the broker has answered: it refused every event,
+// or confirmed none. Of a single one that says nothing, unless the publisher has a method Health that returns an error.
 func (r *Relay) outage(ctx context.Context, errs []error) bool {
 	refused := 0
 	for _, err := range errs {

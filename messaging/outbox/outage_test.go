@@ -21,8 +21,9 @@ type sick struct {
 
 func (s sick) Health(context.Context) error { return s.health }
 
-// A broker that refuses every event is at fault, not the events: the attempt is not counted, and their pauses do not grow. One that
-// refuses some of them, or the only one while it is healthy, leaves the pause to the event's own attempts.
+// A broker that refuses every event is at fault, not the events: the attempt is not counted, and their pauses do not
+// grow. One that refuses some of them, or the only one while it is healthy, leaves the pause to the event's own
+// attempts.
 func TestAnOutageIsNotCountedAgainstEvents(t *testing.T) {
 	unconfirmed := fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, context.DeadlineExceeded)
 	tried := func(id string) outbox.Entry { e := entry(id, id); e.Attempts = 20; return e }
@@ -31,13 +32,16 @@ func TestAnOutageIsNotCountedAgainstEvents(t *testing.T) {
 		health error
 		want   []string
 	}{
-		"all nacked":        {[]error{messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold uncounted 5s 0", "hold uncounted 5s 1"}},
+		"all nacked": {[]error{messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold uncounted 5s 0",
+			"hold uncounted 5s 1"}},
 		"none confirmed":    {[]error{unconfirmed, unconfirmed}, nil, []string{"hold uncounted 5s 0", "hold uncounted 5s 1"}},
 		"one nacked":        {[]error{nil, messaging.ErrNacked}, nil, []string{"done 0", "hold 1m0s 1"}},
 		"the only, healthy": {[]error{messaging.ErrNacked}, nil, []string{"hold 1m0s 0"}},
 		"the only, sick":    {[]error{messaging.ErrNacked}, messaging.ErrBlocked, []string{"hold uncounted 5s 0"}},
-		"malformed":         {[]error{messaging.ErrInvalid, messaging.ErrInvalid}, nil, []string{"hold 1m0s 0", "hold 1m0s 1"}},
-		"closed and nacked": {[]error{messaging.ErrClosed, messaging.ErrNacked, messaging.ErrNacked}, nil, []string{"hold uncounted 5s 1", "hold uncounted 5s 2", "release 0"}},
+		"malformed": {[]error{messaging.ErrInvalid, messaging.ErrInvalid}, nil,
+			[]string{"hold 1m0s 0", "hold 1m0s 1"}},
+		"closed and nacked": {[]error{messaging.ErrClosed, messaging.ErrNacked, messaging.ErrNacked}, nil,
+			[]string{"hold uncounted 5s 1", "hold uncounted 5s 2", "release 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -45,7 +49,9 @@ func TestAnOutageIsNotCountedAgainstEvents(t *testing.T) {
 				for i := range c.errs {
 					s.entries = append(s.entries, tried(fmt.Sprint(i)))
 				}
-				p := sick{func(context.Context, []messaging.Envelope) error { return &messaging.BatchError{Errors: c.errs} }, c.health}
+				p := sick{func(context.Context, []messaging.Envelope) error {
+					return &messaging.BatchError{Errors: c.errs}
+				}, c.health}
 				r := outbox.Must(outbox.NewRelay(s, p, outbox.RelayConfig{Logger: quiet, Backoff: messaging.Constant(time.Minute)}))
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

@@ -13,9 +13,9 @@
 //
 // # Guarantees
 //
-//   - What was committed is published, at least once, and what was rolled back is not. An event is deleted only after the
-//     broker confirmed it, and only by the relay that still has it on lease: a relay that is killed leaves its events
-//     to the next one.
+//   - What was committed is published, at least once, and what was rolled back is not. An event is deleted only after
+//     the broker confirmed it, and only by the relay that still has it on lease: a relay that is killed leaves its
+//     events to the next one.
 //   - Events of one key are published one after the other, in the order in which they were stored. An event that the
 //     broker refuses is held, with growing pauses and without a limit, and stops its key. New events of other keys never
 //     wait for held ones: a relay publishes both at the same time.

@@ -36,8 +36,8 @@ type RelayConfig struct {
 	Poll time.Duration
 	// Backoff is the pause after a failure, by attempts. Default messaging.Exponential(time.Second, time.Minute).
 	Backoff messaging.Backoff
-	// Unroutable says what becomes of events that no queue takes. Default UnroutableDiscard. The others are an ErrUnsupported of
-	// messaging on brokers that declare not to notice (Features.Unroutable).
+	// Unroutable says what becomes of events that no queue takes. Default UnroutableDiscard. The others are an
+	// ErrUnsupported of messaging on brokers that declare not to notice (Features.Unroutable).
 	Unroutable Unroutable
 	// DrainTimeout bounds how long Run goes on with what it has claimed after its context ends. Default 10s; negative:
 	// it gives back at once.
@@ -76,7 +76,8 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 		return nil, errors.New("outbox: NewRelay wants a Store and a Publisher")
 	}
 	if f, ok := publisher.(messaging.Featured); ok && cfg.Unroutable != UnroutableDiscard && !f.Features().Unroutable {
-		return nil, fmt.Errorf("%w: RelayConfig.Unroutable: it does not say that no queue takes an event", messaging.ErrUnsupported)
+		return nil, fmt.Errorf("%w: RelayConfig.Unroutable: it does not say that no queue takes an event",
+			messaging.ErrUnsupported)
 	}
 	if cfg.Name == "" {
 		cfg.Name = "outbox"
@@ -153,8 +154,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // claim is Store.Claim or Store.ClaimHeld.
 type claim func(ctx context.Context, owner string, limit int, lease time.Duration) ([]Entry, error)
 
-// loop publishes batches of what claim returns until ctx ends. It looks again after Poll, or when one of the two channels
-// wakes it, and wakes what reads from progress when it published something.
+// loop publishes batches of what claim returns until ctx ends. It looks again after Poll, or when one of the two
+// channels wakes it, and wakes what reads from progress when it published something.
 func (r *Relay) loop(ctx, live context.Context, claim claim, wake, freed <-chan struct{}, progress chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; {
 		n, err := r.batch(ctx, live, claim)
@@ -350,7 +351,8 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 				"topic", e.Type, "message_id", e.ID, "key", e.Key, "attempts", e.Attempts+1, "error", err)
 			hold(e, Hold{Pause: pause(e), StopsKey: true})
 		}
-		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name), attribute.String("outcome", outcome)))
+		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name),
+			attribute.String("outcome", outcome)))
 	}
 	for h, entries := range held {
 		if h.StopsKey {

@@ -131,7 +131,8 @@ func run(t *testing.T, s *store, p publisher, cfg outbox.RelayConfig, test func(
 
 // Of a batch the first of each key goes first, and a failure keeps back what is behind it.
 func TestRounds(t *testing.T) {
-	s := &store{entries: []outbox.Entry{entry("a1", "a"), entry("a2", "a"), entry("b1", "b"), entry("x", ""), entry("y", ""), entry("a3", "a"), entry("b2", "b")}}
+	s := &store{entries: []outbox.Entry{entry("a1", "a"), entry("a2", "a"), entry("b1", "b"), entry("x", ""),
+		entry("y", ""), entry("a3", "a"), entry("b2", "b")}}
 	var rounds [][]string
 	p := func(_ context.Context, events []messaging.Envelope) error {
 		var ids []string
@@ -182,19 +183,23 @@ func TestSlowBroker(t *testing.T) {
 		after = time.Since(begin)
 		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, ctx.Err())
 	}
-	run(t, s, p, outbox.RelayConfig{Lease: 10 * time.Second, Backoff: messaging.Constant(time.Second)}, func(func() error) { time.Sleep(time.Minute) })
+	run(t, s, p, outbox.RelayConfig{Lease: 10 * time.Second, Backoff: messaging.Constant(time.Second)},
+		func(func() error) {
+			time.Sleep(time.Minute)
+		})
 	if got := fmt.Sprint(s.done()); after != 5*time.Second || got != "[hold 1s a]" {
 		t.Errorf("after %v: %s", after, got)
 	}
 }
 
-// What a broker does not confirm is held back, and what it confirms beside it goes on; a broker that takes nothing, or is
-// left, has said nothing about any of them.
+// What a broker does not confirm is held back, and what it confirms beside it goes on; a broker that takes nothing, or
+// is left, has said nothing about any of them.
 func TestUnconfirmed(t *testing.T) {
 	for _, c := range []struct {
 		why error
 	}{{nil}, {messaging.ErrBlocked}, {context.Canceled}} {
-		s := &store{entries: []outbox.Entry{entry("stuck", "k"), entry("a", ""), entry("behind", "k"), entry("c0", "c"), entry("c1", "c")}}
+		s := &store{entries: []outbox.Entry{entry("stuck", "k"), entry("a", ""), entry("behind", "k"), entry("c0", "c"),
+			entry("c1", "c")}}
 		p := func(ctx context.Context, events []messaging.Envelope) error {
 			errs := make([]error, len(events))
 			for i, e := range events {
@@ -208,11 +213,14 @@ func TestUnconfirmed(t *testing.T) {
 			}
 			return messaging.Batch(errs)
 		}
-		run(t, s, p, outbox.RelayConfig{Batch: 1 << 30, Backoff: messaging.Constant(time.Second)}, func(func() error) { time.Sleep(time.Minute) })
+		run(t, s, p, outbox.RelayConfig{Batch: 1 << 30, Backoff: messaging.Constant(time.Second)}, func(func() error) {
+			time.Sleep(time.Minute)
+		})
 		got := s.done()
 		held := slices.Contains(got, "hold 1s stuck") && slices.Contains(got, "release behind")
 		released := slices.Contains(got, "release stuck") && slices.Contains(got, "release behind")
-		if !slices.Contains(got, "done a") || !slices.Contains(got, "done c0") || held != (c.why == nil) || released != (c.why != nil) {
+		if !slices.Contains(got, "done a") || !slices.Contains(got, "done c0") || held != (c.why == nil) ||
+			released != (c.why != nil) {
 			t.Errorf("%v: settled %v", c.why, got)
 		}
 		if s.limit > 10_000 {
@@ -224,7 +232,9 @@ func TestUnconfirmed(t *testing.T) {
 // A database that is away for a while ends nothing.
 func TestSurvivesTheDatabase(t *testing.T) {
 	s := &store{claimErr: []error{errBoom, errBoom, errBoom}, entries: []outbox.Entry{entry("a", "")}}
-	run(t, s, func(context.Context, []messaging.Envelope) error { return nil }, outbox.RelayConfig{}, func(func() error) { time.Sleep(time.Minute) })
+	run(t, s, func(context.Context, []messaging.Envelope) error { return nil }, outbox.RelayConfig{}, func(func() error) {
+		time.Sleep(time.Minute)
+	})
 	if got := fmt.Sprint(s.done()); got != "[done a]" {
 		t.Errorf("settled %s", got)
 	}
@@ -236,31 +246,33 @@ func TestMetrics(t *testing.T) {
 	p := func(_ context.Context, events []messaging.Envelope) error {
 		return messaging.Batch([]error{nil, messaging.ErrUnroutable})
 	}
-	run(t, s, p, outbox.RelayConfig{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))}, func(func() error) {
-		synctest.Wait()
-		var data metricdata.ResourceMetrics
-		if err := reader.Collect(context.Background(), &data); err != nil {
-			t.Fatal(err)
-		}
-		got := map[string]string{}
-		for _, m := range data.ScopeMetrics[0].Metrics {
-			switch d := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range d.DataPoints {
-					v, _ := p.Attributes.Value("outcome")
-					got[m.Name+" "+v.AsString()] = fmt.Sprint(p.Value)
-				}
-			case metricdata.Gauge[int64]:
-				got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
-			case metricdata.Gauge[float64]:
-				got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
+	run(t, s, p, outbox.RelayConfig{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))},
+		func(func() error) {
+			synctest.Wait()
+			var data metricdata.ResourceMetrics
+			if err := reader.Collect(context.Background(), &data); err != nil {
+				t.Fatal(err)
 			}
-		}
-		want := "map[sillar.outbox.lag:60 sillar.outbox.pending:7 sillar.outbox.relayed published:1 sillar.outbox.relayed unroutable:1]"
-		if fmt.Sprint(got) != want {
-			t.Errorf("metrics %v", got)
-		}
-	})
+			got := map[string]string{}
+			for _, m := range data.ScopeMetrics[0].Metrics {
+				switch d := m.Data.(type) {
+				case metricdata.Sum[int64]:
+					for _, p := range d.DataPoints {
+						v, _ := p.Attributes.Value("outcome")
+						got[m.Name+" "+v.AsString()] = fmt.Sprint(p.Value)
+					}
+				case metricdata.Gauge[int64]:
+					got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
+				case metricdata.Gauge[float64]:
+					got[m.Name] = fmt.Sprint(d.DataPoints[0].Value)
+				}
+			}
+			want := "map[sillar.outbox.lag:60 sillar.outbox.pending:7 sillar.outbox.relayed published:1 " +
+				"sillar.outbox.relayed unroutable:1]"
+			if fmt.Sprint(got) != want {
+				t.Errorf("metrics %v", got)
+			}
+		})
 }
 
 // An event is sent in the trace it was made in, and its consumers are children of the sending; one whose trace nobody
@@ -270,7 +282,8 @@ func TestProducerSpans(t *testing.T) {
 	headers := func(traceparent string) map[string]string {
 		return map[string]string{"traceparent": traceparent, "x-correlation-id": "c-1"}
 	}
-	traced, failing, unsampled, plain := entry("traced", ""), entry("failing", ""), entry("unsampled", ""), entry("plain", "")
+	traced, failing, unsampled, plain := entry("traced", ""), entry("failing", ""), entry("unsampled", ""),
+		entry("plain", "")
 	traced.Headers, failing.Headers = headers(parent), headers(parent)
 	unsampled.Headers = headers(parent[:53] + "00")
 	spans := tracetest.NewInMemoryExporter()
@@ -289,11 +302,13 @@ func TestProducerSpans(t *testing.T) {
 		t.Fatalf("%d spans, want 2", len(got))
 	}
 	for _, g := range got {
-		if g.SpanKind != trace.SpanKindProducer || g.Parent.SpanID().String() != "b7ad6b7169203331" || g.SpanContext.TraceID().String() != parent[3:35] {
+		if g.SpanKind != trace.SpanKindProducer || g.Parent.SpanID().String() != "b7ad6b7169203331" ||
+			g.SpanContext.TraceID().String() != parent[3:35] {
 			t.Errorf("span %s: %v under %v", g.Name, g.SpanKind, g.Parent)
 		}
 	}
-	if want := "00-" + parent[3:35] + "-" + got[0].SpanContext.SpanID().String() + "-01"; sent["traced"]["traceparent"] != want || sent["traced"]["x-correlation-id"] != "c-1" {
+	if want := "00-" + parent[3:35] + "-" + got[0].SpanContext.SpanID().String() +
+		"-01"; sent["traced"]["traceparent"] != want || sent["traced"]["x-correlation-id"] != "c-1" {
 		t.Errorf("sent with %v, want traceparent %s", sent["traced"], want)
 	}
 	if got[0].Status.Code != codes.Unset || got[1].Status.Code != codes.Error {

@@ -32,7 +32,8 @@ func (r *Relay) logUnroutable(ctx context.Context, e Entry) {
 	}
 	r.mu.Unlock()
 	if !logged {
-		r.cfg.Logger.WarnContext(ctx, "outbox: no queue takes the events of a topic; this is logged once", "outbox", r.cfg.Name,
+		r.cfg.Logger.WarnContext(ctx, "outbox: no queue takes the events of a topic; this is logged once", "outbox",
+			r.cfg.Name,
 			"topic", e.Type, "message_id", e.ID, "discarded", r.cfg.Unroutable == UnroutableDiscard)
 	}
 }

@@ -5,8 +5,8 @@
 //	r, err := messaging.NewRouter(broker, messaging.RouterConfig{Codecs: []messaging.Codec{protobuf.Codec{}}})
 //	messaging.Handle(g, "orders.created", func(ctx context.Context, m messaging.Message[*orderpb.Created]) error { ... })
 //
-// A handler's type is a pointer to a generated message. The body is the message alone, without its type's name or a schema's
-// id: the topic says which message it is.
+// A handler's type is a pointer to a generated message. The body is the message alone, without its type's name or a
+// schema's id: the topic says which message it is.
 package protobuf
 
 import (

@@ -45,7 +45,8 @@ func TestBlocked(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err = b.Publish(ctx, "t", 2)
-	if !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, messaging.ErrUnknownOutcome) {
+	if !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, messaging.ErrUnknownOutcome) {
 		t.Errorf("Publish: %v", err)
 	}
 	if err := b.Health(t.Context()); !errors.Is(err, messaging.ErrBlocked) {

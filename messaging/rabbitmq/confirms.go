@@ -13,8 +13,8 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// A channel remembers where the leaders of queues are. When the node of one dies, the server may refuse every message of
-// the old channel to that queue, or confirm none, though a new channel works at once. A full queue refuses too, and
+// A channel remembers where the leaders of queues are. When the node of one dies, the server may refuse every message
+// of the old channel to that queue, or confirm none, though a new channel works at once. A full queue refuses too, and
 // rightly: so a channel is replaced, but with growing pauses.
 const (
 	failuresInARow  = 3 // of one topic, after which another channel is opened
@@ -59,8 +59,8 @@ func (r *record) confirmed(topic string) {
 	}
 }
 
-// failed notes a failure at now of a message that was written at begun. It returns whether the server has begun to fail all
-// messages, and whether another channel is due.
+// failed notes a failure at now of a message that was written at begun. It returns whether the server has begun to fail
+// all messages, and whether another channel is due.
 func (r *record) failed(topic string, begun, now time.Time, nack bool, err error) (all, replace bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,14 +101,15 @@ func (r *record) mayReplace(now time.Time, limit time.Duration) bool {
 	}
 	r.pause = min(max(2*r.pause, time.Second), limit)
 	r.notYet = now.Add(r.pause)
-	for topic := range r.failing { // the new channel counts anew, but only a confirm of the topic ends the growth of pauses
+	// the new channel counts anew, but only a confirm of the topic ends the growth of pauses
+	for topic := range r.failing {
 		r.failing[topic] = 0
 	}
 	return true
 }
 
-// stalled notes at now that a channel has had no confirm since begun, while its callers are patient. It returns what failed
-// does.
+// stalled notes at now that a channel has had no confirm since begun, while its callers are patient. It returns what
+// failed does.
 func (r *record) stalled(begun, now time.Time) (all, replace bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,7 +163,8 @@ func (p *publisher) failed(g *pubGen, o outgoing, begun, now time.Time, err erro
 		p.b.cfg.Logger.Error("rabbitmq: the server confirms nothing", "topic", o.key, "error", err)
 	}
 	if replace {
-		p.b.cfg.Logger.Warn("rabbitmq: the server fails every message of a topic; another channel is opened", "topic", o.key, "error", err)
+		p.b.cfg.Logger.Warn("rabbitmq: the server fails every message of a topic; another channel is opened", "topic", o.key,
+			"error", err)
 		g.retire()
 	}
 }
@@ -176,7 +178,8 @@ type stallWatch struct {
 // look retires the channel when there was no confirm for confirmWait.
 func (w *stallWatch) look(p *publisher, g *pubGen, now time.Time) {
 	settled := g.settled.Load()
-	if reason, _ := g.c.blockedBy(); reason != "" || settled != w.settled || settled == g.written.Load() || w.since.IsZero() {
+	if reason, _ := g.c.blockedBy(); reason != "" || settled != w.settled || settled == g.written.Load() ||
+		w.since.IsZero() {
 		w.settled, w.since = settled, now
 		return
 	}
@@ -193,8 +196,8 @@ func (w *stallWatch) look(p *publisher, g *pubGen, now time.Time) {
 	}
 }
 
-// closeRetired closes a channel that was replaced when all is confirmed, or after a while. What is not confirmed then is sent
-// again (Config.ReportUnknown: reported).
+// closeRetired closes a channel that was replaced when all is confirmed, or after a while. What is not confirmed then
+// is sent again (Config.ReportUnknown: reported).
 func (p *publisher) closeRetired(g *pubGen) {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
@@ -248,8 +251,8 @@ type lateConfirm struct {
 	topic     string
 }
 
-// forget has the confirm of a message that nobody waits for any more waited for, so that its return does not stay noted.
-// One goroutine waits for all of a channel.
+// forget has the confirm of a message that nobody waits for any more waited for, so that its return does not stay
+// noted. One goroutine waits for all of a channel.
 func (g *pubGen) forget(p *publisher, confirm *amqp.DeferredConfirmation, o outgoing) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

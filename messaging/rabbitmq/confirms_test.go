@@ -82,7 +82,8 @@ func TestFullQueueReplacesFewChannels(t *testing.T) {
 	if err := subscribe(t, b, "g", 1, "t").Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := op.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
+	if _, err := op.QueueDeclare("full", true, false, false, false,
+		amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := op.QueueBind("full", "full", "microservices", false, nil); err != nil {
@@ -128,7 +129,8 @@ func TestMissingConfirms(t *testing.T) {
 	if after := runtime.NumGoroutine(); after > before+n/4 { // other tests run beside this one
 		t.Errorf("%d publishes without a confirm left %d goroutines", n, after-before)
 	}
-	if err := b.Health(t.Context()); !errors.Is(err, messaging.ErrBlocked) || !errors.Is(err, messaging.ErrUnknownOutcome) {
+	if err := b.Health(t.Context()); !errors.Is(err, messaging.ErrBlocked) ||
+		!errors.Is(err, messaging.ErrUnknownOutcome) {
 		t.Errorf("Health without confirms: %v", err)
 	}
 	p.Resume()

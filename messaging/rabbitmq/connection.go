@@ -119,7 +119,8 @@ func (l *link) run() {
 			if nodes.failed(node, time.Now()) {
 				pause = min(pause, nextNode)
 			}
-			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "host", node.host, "error", err, "next_try_in", pause)
+			l.b.cfg.Logger.Warn("rabbitmq: cannot connect", "connection", l.name, "host", node.host, "error", err, "next_try_in",
+				pause)
 			if backoff.Sleep(l.b.ctx, pause) != nil {
 				return
 			}
@@ -154,7 +155,8 @@ func (l *link) dial(node *node) (*conn, error) {
 	}
 	begin := time.Now()
 	c := &conn{gone: make(chan struct{}), changed: make(chan struct{})}
-	cfg := amqp.Config{Heartbeat: l.b.cfg.Heartbeat, Locale: "en_US", TLSClientConfig: l.b.cfg.TLS, Properties: amqp.NewConnectionProperties()}
+	cfg := amqp.Config{Heartbeat: l.b.cfg.Heartbeat, Locale: "en_US", TLSClientConfig: l.b.cfg.TLS,
+		Properties: amqp.NewConnectionProperties()}
 	cfg.Properties.SetClientConnectionName(l.b.cfg.Name + " (" + l.name + ")")
 	var unwatch func() bool
 	cfg.Dial = func(network, addr string) (net.Conn, error) {
@@ -179,8 +181,9 @@ func (l *link) dial(node *node) (*conn, error) {
 	return c, nil
 }
 
-// A server that refuses a password closes the connection without a word, three seconds later, to all that do not announce
-// that they would understand one, as amqp091 does not. A close at any other time says nothing about the password.
+// A server that refuses a password closes the connection without a word, three seconds later, to all that do not
+// announce that they would understand one, as amqp091 does not. A close at any other time says nothing about the
+// password.
 const silentCloseFrom, silentCloseUntil = 2500 * time.Millisecond, 4500 * time.Millisecond
 
 // refused names the refusal of a connection, after a while, that another attempt would not mend.
@@ -273,10 +276,10 @@ func (c *conn) kill() {
 // errSilent is the error of a call that the server does not answer.
 var errSilent = errors.New("rabbitmq: the server does not answer")
 
-// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up, provided
-// that it carried no answer and no delivery for as long. A call about a queue whose leader does not answer hangs, and so
-// does each that binds while a node of a cluster is frozen: the deliveries of other groups are not to end with it. A
-// connection that is dead as a whole is noticed by its heartbeats.
+// maxSilent is how many calls may wait for their answers beyond rpcTimeout before their connection is given up,
+// provided that it carried no answer and no delivery for as long. A call about a queue whose leader does not answer
+// hangs, and so does each that binds while a node of a cluster is frozen: the deliveries of other groups are not to end
+// with it. A connection that is dead as a whole is noticed by its heartbeats.
 const maxSilent = 16
 
 // useless reports whether to give up the connection after one more call without an answer.
@@ -284,8 +287,8 @@ func (c *conn) useless(now time.Time) bool {
 	return c.silent.Add(1) > maxSilent && now.Sub(time.Unix(0, c.heard.Load())) > rpcTimeout
 }
 
-// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it, at most rpcTimeout. What f
-// returns after that goes to drop, which may be nil.
+// rpc runs calls of amqp091, which take no context, and waits for them as long as ctx lets it, at most rpcTimeout. What
+// f returns after that goes to drop, which may be nil.
 func rpc[T any](ctx context.Context, c *conn, f func() (T, error), drop func(T)) (T, error) {
 	type result struct {
 		v   T
@@ -331,7 +334,8 @@ type ownChannel struct {
 	c *conn
 }
 
-// withChannel runs f with a channel of its own, which is closed afterwards. The operation as a whole is bounded by ctx only.
+// withChannel runs f with a channel of its own, which is closed afterwards. The operation as a whole is bounded by ctx
+// only.
 func withChannel[T any](ctx context.Context, l *link, f func(ch *ownChannel) (T, error)) (v T, err error) {
 	c, err := l.get(ctx)
 	if err != nil {

@@ -34,8 +34,8 @@ var windows = []window{
 	{"deliver", true, 60<<16 | 60}, {"ack", false, 60<<16 | 80},
 }
 
-// cutter ends connections at a window. By itself it cuts the one that is there: before the frame, in its midst and behind
-// it in turn.
+// cutter ends connections at a window. By itself it cuts the one that is there: before the frame, in its midst and
+// behind it in turn.
 type cutter struct {
 	operator func() // instead, called before the frame passes
 
@@ -115,7 +115,8 @@ func (c *cutter) filter(fromServer bool) faultproxy.Filter {
 	}
 }
 
-// noLimit is for tests that break connections so often that RabbitMQ 4 would take a message for one that kills its consumers.
+// noLimit is for tests that break connections so often that RabbitMQ 4 would take a message for one that kills its
+// consumers.
 var noLimit = rabbitmq.Config{DeliveryLimit: -1}
 
 // In every window of recovery connections are cut twenty times over, while messages flow.
@@ -134,8 +135,8 @@ func TestCutInEveryWindow(t *testing.T) {
 	tr.finish()
 }
 
-// In every window of recovery an operator closes all connections twenty times over, by the management API, while messages
-// flow. Such an end is told by the server, not seen on the wire.
+// In every window of recovery an operator closes all connections twenty times over, by the management API, while
+// messages flow. Such an end is told by the server, not seen on the wire.
 func TestClosedInEveryWindow(t *testing.T) {
 	t.Parallel()
 	via, direct, p := through(t)
@@ -171,7 +172,8 @@ func (c *cutter) each(tr *traffic, p *faultproxy.Proxy) {
 				seen, pause = left, 30*time.Millisecond
 				next = time.Now().Add(pause)
 			}
-			if w.recovery() && time.Now().After(next) { // nothing is set up now, or slowly, or the server overlooked a connection
+			// nothing is set up now, or slowly, or the server overlooked a connection
+			if w.recovery() && time.Now().After(next) {
 				p.Cut()
 				pause *= 2
 				next = time.Now().Add(pause)

@@ -69,9 +69,9 @@ func (d *delivery) Ack(context.Context) error {
 	return d.g.put(settling{tag: d.raw.DeliveryTag})
 }
 
-// Requeue implements messaging.Delivery. Of a single active consumer the end of its channel gives it back, in its place:
-// before, it would come to the same consumer again, and a quorum queue without a delivery limit puts what is rejected to
-// its end.
+// Requeue implements messaging.Delivery. Of a single active consumer the end of its channel gives it back, in its
+// place: before, it would come to the same consumer again, and a quorum queue without a delivery limit puts what is
+// rejected to its end.
 func (d *delivery) Requeue(context.Context) error {
 	if d.s.sub.SingleActive {
 		return nil
@@ -82,7 +82,8 @@ func (d *delivery) Requeue(context.Context) error {
 	return d.g.put(settling{tag: d.raw.DeliveryTag, requeue: true})
 }
 
-// Retry implements messaging.Delivery. A message whose headers leave no room to count the attempt becomes a dead letter.
+// Retry implements messaging.Delivery. A message whose headers leave no room to count the attempt becomes a dead
+// letter.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
 	msg := again(&d.raw, d.e)
 	attempts, unhandled := d.attempt, d.unhandled
@@ -110,8 +111,8 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
 }
 
-// retryHere puts a message to the end of its own queue after the delay. It counts as not settled until then. An ephemeral
-// group has no queues for retries: its name would leave them behind.
+// retryHere puts a message to the end of its own queue after the delay. It counts as not settled until then. An
+// ephemeral group has no queues for retries: its name would leave them behind.
 func (d *delivery) retryHere(msg amqp.Publishing, delay time.Duration) error {
 	if err := d.claim(); err != nil {
 		return err
@@ -124,7 +125,8 @@ func (d *delivery) retryHere(msg amqp.Publishing, delay time.Duration) error {
 		defer cancel()
 		err := d.replace(ctx, d.s.sub.Group, msg, func() error { return d.s.redeclare(ctx) })
 		if err != nil && d.s.ctx.Err() == nil {
-			d.s.b.cfg.Logger.Warn("rabbitmq: a message of an ephemeral group cannot be retried", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+			d.s.b.cfg.Logger.Warn("rabbitmq: a message of an ephemeral group cannot be retried", "group", d.s.sub.Group,
+				"message_id", d.e.ID, "error", err)
 		}
 	}()
 	return nil
@@ -136,7 +138,8 @@ func (d *delivery) waitOn(wait time.Duration) {
 	defer cancel()
 	d.attempt--
 	if err := d.Retry(ctx, wait, nil); err != nil && !errors.Is(err, messaging.ErrClosed) { // it comes again
-		d.s.b.cfg.Logger.Warn("rabbitmq: a message cannot wait on", "group", d.s.sub.Group, "message_id", d.e.ID, "error", err)
+		d.s.b.cfg.Logger.Warn("rabbitmq: a message cannot wait on", "group", d.s.sub.Group, "message_id", d.e.ID, "error",
+			err)
 	}
 }
 
@@ -144,7 +147,8 @@ func (d *delivery) waitOn(wait time.Duration) {
 func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 	group := d.s.sub.Group
 	if d.s.sub.Ephemeral {
-		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a message of an ephemeral group was dropped", "group", group, "message_id", d.e.ID, "error", reason)
+		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a message of an ephemeral group was dropped", "group", group,
+			"message_id", d.e.ID, "error", reason)
 		return d.Ack(ctx)
 	}
 	msg := again(&d.raw, d.e)
@@ -155,7 +159,8 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 		msg.Headers[headerReason] = r[:min(len(r), maxReason)]
 	}
 	if dropped := d.g.c.makeRoom(&msg); len(dropped) > 0 {
-		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a dead letter loses headers that fill a frame", "group", group, "message_id", d.e.ID, "headers", dropped)
+		d.s.b.cfg.Logger.ErrorContext(ctx, "rabbitmq: a dead letter loses headers that fill a frame", "group", group,
+			"message_id", d.e.ID, "headers", dropped)
 	}
 	return d.move(ctx, deadQueue(group), msg, func() error { return d.s.redeclare(ctx) })
 }

@@ -9,7 +9,9 @@ import (
 )
 
 func init() {
-	brokertest.RegisterConsumer(func(args []string) messaging.Broker { return rabbitmq.Must(rabbitmq.New(args[0], rabbitmq.Config{})) })
+	brokertest.RegisterConsumer(func(args []string) messaging.Broker {
+		return rabbitmq.Must(rabbitmq.New(args[0], rabbitmq.Config{}))
+	})
 }
 
 func TestEndToEnd(t *testing.T) {

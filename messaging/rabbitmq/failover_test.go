@@ -25,7 +25,8 @@ func TestFailover(t *testing.T) {
 	}
 	p1, p2 := faultproxy.New(t, u.Host), faultproxy.New(t, u.Host)
 	p2.Refuse(true) // so that both connections are made to the first
-	b := open(t, fmt.Sprintf("amqp://%s@%s,%s%s", u.User, p1.Addr(), p2.Addr(), u.EscapedPath()), rabbitmq.Config{Heartbeat: time.Second})
+	b := open(t, fmt.Sprintf("amqp://%s@%s,%s%s", u.User, p1.Addr(), p2.Addr(), u.EscapedPath()),
+		rabbitmq.Config{Heartbeat: time.Second})
 	s := subscribe(t, b, "g", 1, "t")
 	one := func(what string, patience time.Duration) {
 		t.Helper()
@@ -84,11 +85,13 @@ func TestLongPausesAreMadeOfSeveral(t *testing.T) {
 	}
 	m.Headers["x-sillar-wait"] = int64(1) // the 28 days are over
 	start := time.Now()
-	if err := op.Publish("", "g", false, false, amqp.Publishing{Headers: m.Headers, MessageId: m.MessageId, Body: m.Body}); err != nil {
+	if err := op.Publish("", "g", false, false, amqp.Publishing{Headers: m.Headers, MessageId: m.MessageId,
+		Body: m.Body}); err != nil {
 		t.Fatal(err)
 	}
 	d := receive(t, s)
-	if waited := time.Since(start); waited < time.Second || d.Attempt() != 2 || d.Envelope().ID != "x" || d.Envelope().Type != "t" {
+	if waited := time.Since(start); waited < time.Second || d.Attempt() != 2 || d.Envelope().ID != "x" ||
+		d.Envelope().Type != "t" {
 		t.Errorf("after %v came %v at attempt %d", waited, d.Envelope(), d.Attempt())
 	}
 	if err := d.Ack(t.Context()); err != nil {

@@ -73,7 +73,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func subscribe(t *testing.T, b *rabbitmq.Broker, group string, prefetch int, patterns ...string) messaging.Stream {
 	t.Helper()
-	s, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: group, Patterns: patterns, Prefetch: prefetch})
+	s, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: group, Patterns: patterns,
+		Prefetch: prefetch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,8 @@ func TestUnknownOutcome(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := b.Publish(ctx, "t", 1); !errors.Is(err, messaging.ErrUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+	if err := b.Publish(ctx, "t", 1); !errors.Is(err, messaging.ErrUnknownOutcome) ||
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a black hole: %v", err)
 	}
 	p.Resume()
@@ -207,7 +209,8 @@ func TestDownAtStart(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := b.Subscribe(ctx, messaging.Subscription{Group: "g", Patterns: []string{"t"}}); !errors.Is(err,
+		context.DeadlineExceeded) {
 		t.Errorf("Subscribe: %v", err)
 	}
 	p.Refuse(false)

@@ -65,7 +65,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add("cloudEvents:tenant", byte(0), "blue", "CloudEvents_subject", byte(1), "k")
 	f.Fuzz(func(t *testing.T, name1 string, kind1 byte, text1, name2 string, kind2 byte, text2 string) {
-		d := amqp.Delivery{RoutingKey: "a.b", MessageId: "m", Headers: amqp.Table{name1: value(kind1, text1, 2), name2: value(kind2, text2, 2)}}
+		d := amqp.Delivery{RoutingKey: "a.b", MessageId: "m", Headers: amqp.Table{name1: value(kind1, text1, 2),
+			name2: value(kind2, text2, 2)}}
 		e, attempts := decode(&d)
 		if attempts < 0 || e.Headers == nil {
 			t.Fatalf("%+v, %d attempts", e, attempts)
@@ -74,8 +75,10 @@ func FuzzDecode(f *testing.F) {
 		if err := msg.Headers.Validate(); err != nil && d.Headers.Validate() == nil {
 			t.Fatalf("sent on with %v: %v", msg.Headers, err)
 		}
-		back, more := decode(&amqp.Delivery{RoutingKey: "g.retry.1s", MessageId: msg.MessageId, Headers: msg.Headers, Timestamp: msg.Timestamp})
-		if more != 0 || back.ID != e.ID || back.Type != e.Type || back.Source != e.Source || back.Key != e.Key || len(back.Headers) != len(e.Headers) {
+		back, more := decode(&amqp.Delivery{RoutingKey: "g.retry.1s", MessageId: msg.MessageId, Headers: msg.Headers,
+			Timestamp: msg.Timestamp})
+		if more != 0 || back.ID != e.ID || back.Type != e.Type || back.Source != e.Source || back.Key != e.Key ||
+			len(back.Headers) != len(e.Headers) {
 			t.Fatalf("sent on %+v as %+v (%v)", e, back, d.Headers)
 		}
 	})
@@ -87,14 +90,17 @@ func FuzzEncode(f *testing.F) {
 	f.Add("id", "a.b", "src", "", "cloudevents_id", "evil", uint64(0))
 	f.Add("id", "a.b", "src", "k", "x-sillar-attempts", "99", uint64(7))
 	f.Fuzz(func(t *testing.T, id, topic, source, key, name, text string, at uint64) {
-		e, err := messaging.Envelope{ID: id, Type: topic, Source: source, Key: key, Time: time.Unix(int64(uint32(at)), int64(at%1e9)).UTC(),
+		e, err := messaging.Envelope{ID: id, Type: topic, Source: source, Key: key, Time: time.Unix(int64(uint32(at)),
+			int64(at%1e9)).UTC(),
 			Headers: map[string]string{name: text}, Body: binary.BigEndian.AppendUint64(nil, at)}.Fill(t.Context(), "s", nil)
 		if err != nil {
 			return
 		}
 		m := encode(e)
-		got, attempts := decode(&amqp.Delivery{RoutingKey: topic, MessageId: m.MessageId, AppId: m.AppId, Timestamp: m.Timestamp, ContentType: m.ContentType, Headers: m.Headers, Body: m.Body})
-		if attempts != 0 || got.ID != e.ID || got.Type != e.Type || got.Source != e.Source || got.Key != e.Key || !got.Time.Equal(e.Time) || string(got.Body) != string(e.Body) {
+		got, attempts := decode(&amqp.Delivery{RoutingKey: topic, MessageId: m.MessageId, AppId: m.AppId,
+			Timestamp: m.Timestamp, ContentType: m.ContentType, Headers: m.Headers, Body: m.Body})
+		if attempts != 0 || got.ID != e.ID || got.Type != e.Type || got.Source != e.Source || got.Key != e.Key ||
+			!got.Time.Equal(e.Time) || string(got.Body) != string(e.Body) {
 			t.Fatalf("encoded %+v, decoded %+v after %d attempts", e, got, attempts)
 		}
 	})

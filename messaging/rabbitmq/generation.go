@@ -40,8 +40,8 @@ func (g *generation) dead() bool {
 // errCancelled is why a channel ends whose queue the server no longer lets it consume from.
 var errCancelled = errors.New("rabbitmq: the server cancelled the consumer: its queue was deleted or lost its leader")
 
-// await waits for the end of the channel. A consumer that the server cancels ends its channel too. Both Go channels have room
-// for the one value that amqp091 sends.
+// await waits for the end of the channel. A consumer that the server cancels ends its channel too. Both Go channels
+// have room for the one value that amqp091 sends.
 func (g *generation) await(closed <-chan *amqp.Error, cancelled <-chan string) {
 	defer close(g.gone)
 	g.err = amqp.ErrClosed

@@ -13,9 +13,9 @@ import (
 // ErrInUse is returned by DeleteGroup when a queue of the group has consumers or messages.
 var ErrInUse = errors.New("rabbitmq: the group has consumers or messages")
 
-// Unbind removes patterns from a group's queue, such as those that its handlers no longer have: events of them do not reach
-// it any more. A pattern that is not bound is no error. A consumer binds the patterns of its handlers again every 30 seconds,
-// so processes that still have them are stopped first.
+// Unbind removes patterns from a group's queue, such as those that its handlers no longer have: events of them do not
+// reach it any more. A pattern that is not bound is no error. A consumer binds the patterns of its handlers again every
+// 30 seconds, so processes that still have them are stopped first.
 func (b *Broker) Unbind(ctx context.Context, group string, patterns ...string) error {
 	if err := (messaging.Subscription{Group: group, Patterns: patterns}).Validate(); err != nil {
 		return err
@@ -34,9 +34,9 @@ func (b *Broker) Unbind(ctx context.Context, group string, patterns ...string) e
 	return nil
 }
 
-// DeleteGroup deletes the queues of a group: its own, those of its retries and that of its dead letters. It deletes none and
-// returns ErrInUse when one of them has messages or consumers; what is published to the group meanwhile is lost, so Unbind
-// comes first. A group that does not exist is no error.
+// DeleteGroup deletes the queues of a group: its own, those of its retries and that of its dead letters. It deletes
+// none and returns ErrInUse when one of them has messages or consumers; what is published to the group meanwhile is
+// lost, so Unbind comes first. A group that does not exist is no error.
 func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 	if err := (messaging.Subscription{Group: group}).Validate(); err != nil {
 		return err
@@ -72,8 +72,8 @@ func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 	return nil
 }
 
-// unused reports whether a queue exists, and returns ErrInUse when it has messages or consumers. A missing queue ends the
-// channel, so each has its own.
+// unused reports whether a queue exists, and returns ErrInUse when it has messages or consumers. A missing queue ends
+// the channel, so each has its own.
 func (b *Broker) unused(ctx context.Context, queue string) (exists bool, err error) {
 	q, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (amqp.Queue, error) {
 		return ch.QueueDeclarePassive(queue, true, false, false, false, nil)

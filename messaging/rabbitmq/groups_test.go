@@ -14,8 +14,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// Each stream of an ephemeral group gets every event, in a queue that goes with it; a retry comes to the same stream, and what is
-// given up is logged.
+// Each stream of an ephemeral group gets every event, in a queue that goes with it; a retry comes to the same stream,
+// and what is given up is logged.
 func TestEphemeralGroups(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t)
@@ -23,7 +23,8 @@ func TestEphemeralGroups(t *testing.T) {
 	b := open(t, url, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	var streams []messaging.Stream
 	for range 2 {
-		s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "cache", Patterns: []string{"t"}, Prefetch: 5, Ephemeral: true})
+		s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "cache", Patterns: []string{"t"}, Prefetch: 5,
+			Ephemeral: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +80,8 @@ func TestUnbindAndDeleteGroup(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(b.Unbind(t.Context(), "g", "old", "never.bound"), b.Unbind(t.Context(), "none", "old")); err != nil {
+	if err := errors.Join(b.Unbind(t.Context(), "g", "old", "never.bound"),
+		b.Unbind(t.Context(), "none", "old")); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Publish(t.Context(), "old", 1); !errors.Is(err, messaging.ErrUnroutable) {

@@ -18,14 +18,15 @@ func (c *conn) lacks(msg *amqp.Publishing) int {
 		return 0
 	}
 	n := valueSize(msg.Headers) - (c.Config.FrameSize - spare)
-	for _, s := range []string{msg.ContentType, msg.ContentEncoding, msg.CorrelationId, msg.ReplyTo, msg.Expiration, msg.MessageId, msg.Type, msg.UserId, msg.AppId} {
+	for _, s := range []string{msg.ContentType, msg.ContentEncoding, msg.CorrelationId, msg.ReplyTo, msg.Expiration,
+		msg.MessageId, msg.Type, msg.UserId, msg.AppId} {
 		n += 1 + len(s)
 	}
 	return n
 }
 
-// makeRoom shortens the reason of a dead letter and, where that is not enough, leaves out its largest headers, whose names
-// it returns.
+// makeRoom shortens the reason of a dead letter and, where that is not enough, leaves out its largest headers, whose
+// names it returns.
 func (c *conn) makeRoom(msg *amqp.Publishing) (dropped []string) {
 	over := c.lacks(msg)
 	if reason, ok := msg.Headers[headerReason].(string); ok && over > 0 {

@@ -32,9 +32,9 @@ func publishRaw(t *testing.T, url, topic string, headers ...amqp.Table) {
 	}
 }
 
-// Headers that fill a frame leave no room for those that a retry or a dead letter adds: the message becomes a dead letter
-// all the same, and costs no connection, which would come to an end with each attempt. As many of the headers are kept
-// as fit.
+// Headers that fill a frame leave no room for those that a retry or a dead letter adds: the message becomes a dead
+// letter all the same, and costs no connection, which would come to an end with each attempt. As many of the headers
+// are kept as fit.
 func TestHeadersFillTheFrame(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t)
@@ -43,10 +43,13 @@ func TestHeadersFillTheFrame(t *testing.T) {
 	r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{Logger: slog.New(slog.DiscardHandler)}))
 	g := r.Group("full", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}})
 	long := errors.New(strings.Repeat("r", 4000))
-	messaging.HandleRaw(g, "full", func(context.Context, messaging.Message[[]byte]) error { return messaging.RetryAfter(long, 0) })
+	messaging.HandleRaw(g, "full", func(context.Context, messaging.Message[[]byte]) error {
+		return messaging.RetryAfter(long, 0)
+	})
 	subscribe(t, b, "full", 1, "full").Close()
 	var headers []amqp.Table
-	for _, size := range []int{100_000, 125_000, 127_000, 129_500, 130_500, 130_700, 130_800, 130_850, 130_900, 130_950, 131_000} {
+	for _, size := range []int{100_000, 125_000, 127_000, 129_500, 130_500, 130_700, 130_800, 130_850, 130_900, 130_950,
+		131_000} {
 		headers = append(headers, amqp.Table{"big": strings.Repeat("x", size)})
 	}
 	publishRaw(t, url, "full", headers...)
@@ -60,7 +63,8 @@ func TestHeadersFillTheFrame(t *testing.T) {
 			t.Fatal(err)
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d dead letters, want %d; %d connections were lost", len(dead), len(headers), strings.Count(said.String(), "connection was lost"))
+			t.Fatalf("%d dead letters, want %d; %d connections were lost", len(dead), len(headers),
+				strings.Count(said.String(), "connection was lost"))
 		}
 	}
 	stop()
@@ -78,7 +82,8 @@ func TestHeadersFillTheFrame(t *testing.T) {
 	}
 	lost, dropped := strings.Count(said.String(), "connection was lost"), strings.Count(said.String(), "loses headers")
 	if whole < 4 || whole+dropped != len(headers) || shortened == 0 || shortened == len(headers) || lost != 0 {
-		t.Errorf("%d of %d are whole, %d were told to lose headers, %d have a shorter reason or another, %d connections were lost", whole, len(headers), dropped, shortened, lost)
+		t.Errorf("%d of %d are whole, %d were told to lose headers, %d have a shorter reason or another, %d connections "+
+			"were lost", whole, len(headers), dropped, shortened, lost)
 	}
 	if n, err := b.Redrive(within(t, 10*time.Second), "full", 100); n != len(headers) || err != nil {
 		t.Errorf("%d were given to the group again, %v", n, err)

@@ -49,7 +49,8 @@ func TestMatchIsTheServers(t *testing.T) {
 	want := map[string][]string{}
 	for i := range 200 {
 		topic := words(6, "a", "b", "ab", "")
-		d, err := ch.PublishWithDeferredConfirm("x", topic, false, false, amqp.Publishing{Body: fmt.Append(nil, i, " ", topic)})
+		d, err := ch.PublishWithDeferredConfirm("x", topic, false, false,
+			amqp.Publishing{Body: fmt.Append(nil, i, " ", topic)})
 		if err != nil || !d.Wait() {
 			t.Fatal(err)
 		}

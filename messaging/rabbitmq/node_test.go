@@ -11,8 +11,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// A server of the test's own is short of disk and memory, closes connections, is stopped and killed while messages are published and
-// handled.
+// A server of the test's own is short of disk and memory, closes connections, is stopped and killed while messages are
+// published and handled.
 func TestServerRestartsAndBlocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a server is started three times: run without -short")

@@ -54,8 +54,8 @@ func (o *ordered) end(key string) {
 	o.running[key] = false
 }
 
-// The messages of a key are handled one at a time and in order by a group of several processes, of which the active one is
-// shut down again and again with messages on their way.
+// The messages of a key are handled one at a time and in order by a group of several processes, of which the active one
+// is shut down again and again with messages on their way.
 func TestSingleActiveKeepsTheOrderOfKeysAcrossProcesses(t *testing.T) {
 	t.Parallel()
 	const keys, perKey, eachHandles = 8, 40, 50

@@ -13,8 +13,8 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// A delivery that is not settled within the server's consumer timeout (30 minutes by default) loses its channel, and comes
-// again while its handler still runs. Such an attempt counts: else it would be repeated without end.
+// A delivery that is not settled within the server's consumer timeout (30 minutes by default) loses its channel, and
+// comes again while its handler still runs. Such an attempt counts: else it would be repeated without end.
 
 // overdue counts attempts that the server's consumer timeout has ended.
 type overdue struct {

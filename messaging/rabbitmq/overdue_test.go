@@ -22,9 +22,11 @@ func TestConsumerTimeoutCountsAsAttempt(t *testing.T) {
 	}
 	t.Parallel()
 	node := testenv.RabbitMQNode(t)
-	node.Control(t, "eval", "application:set_env(rabbit, consumer_timeout, 700), application:set_env(rabbit, channel_tick_interval, 200).")
+	node.Control(t, "eval",
+		"application:set_env(rabbit, consumer_timeout, 700), application:set_env(rabbit, channel_tick_interval, 200).")
 	var logged log
-	b := open(t, node.URL(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil)), Reconnect: messaging.Constant(20 * time.Millisecond)})
+	b := open(t, node.URL(), rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+		Reconnect: messaging.Constant(20 * time.Millisecond)})
 	r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{Logger: quiet, DrainTimeout: -1}))
 	var slow, good atomic.Int32
 	g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Retry: messaging.Retry{Attempts: 2}})
@@ -53,7 +55,8 @@ func TestConsumerTimeoutCountsAsAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var dead []messaging.DeadLetter
-	for end := time.Now().Add(15 * time.Second); len(dead) == 0 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(15 * time.Second); len(dead) == 0 &&
+		time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		var err error
 		if dead, err = b.DeadLetters(t.Context(), "g", 2); err != nil {
 			t.Fatal(err)

@@ -67,7 +67,10 @@ func TestPermanentErrorsAreReturnedAtOnce(t *testing.T) {
 				}
 			}
 			r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{Logger: quiet}))
-			messaging.HandleRaw(r.Group("g", messaging.GroupConfig{}), "t", func(context.Context, messaging.Message[[]byte]) error { return nil })
+			messaging.HandleRaw(r.Group("g", messaging.GroupConfig{}), "t",
+				func(context.Context, messaging.Message[[]byte]) error {
+					return nil
+				})
 			if err := r.Run(within(t, 10*time.Second)); !errors.Is(err, c.want) {
 				t.Errorf("Run: %v", err)
 			}
@@ -91,8 +94,8 @@ func TestPermanentErrorsAreReturnedAtOnce(t *testing.T) {
 	}
 }
 
-// With Passive a user without any permission to configure publishes, consumes, retries and gives up; what an operator has
-// not made is named.
+// With Passive a user without any permission to configure publishes, consumes, retries and gives up; what an operator
+// has not made is named.
 func TestPassiveTopology(t *testing.T) {
 	t.Parallel()
 	own := testenv.RabbitMQ(t)
@@ -108,13 +111,15 @@ func TestPassiveTopology(t *testing.T) {
 	testenv.Permissions(t, own, "", ".*", ".*")
 	b := open(t, own, rabbitmq.Config{Passive: true})
 	sub := messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1}
-	if _, err := b.Subscribe(within(t, 10*time.Second), sub); !errors.Is(err, rabbitmq.ErrTopology) || !strings.Contains(err.Error(), "'g.dead'") {
+	if _, err := b.Subscribe(within(t, 10*time.Second), sub); !errors.Is(err, rabbitmq.ErrTopology) ||
+		!strings.Contains(err.Error(), "'g.dead'") {
 		t.Errorf("Subscribe to queues that are not there: %v", err)
 	}
 	testenv.Permissions(t, own, ".*", ".*", ".*")
 	queue("g", nil)
 	queue("g.dead", nil)
-	queue("g.retry.100ms", amqp.Table{"x-message-ttl": 100, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "g"})
+	queue("g.retry.100ms", amqp.Table{"x-message-ttl": 100, "x-dead-letter-exchange": "",
+		"x-dead-letter-routing-key": "g"})
 	if err := op.QueueBind("g", "t", "microservices", false, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +131,8 @@ func TestPassiveTopology(t *testing.T) {
 	if err := receive(t, s).Retry(within(t, 10*time.Second), 100*time.Millisecond, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := receive(t, s).Retry(within(t, 10*time.Second), time.Hour, nil); !errors.Is(err, rabbitmq.ErrTopology) || !strings.Contains(err.Error(), "g.retry.1h") {
+	if err := receive(t, s).Retry(within(t, 10*time.Second), time.Hour, nil); !errors.Is(err, rabbitmq.ErrTopology) ||
+		!strings.Contains(err.Error(), "g.retry.1h") {
 		t.Errorf("a retry whose queue is not there: %v", err)
 	}
 	if err := receive(t, s).DeadLetter(within(t, 10*time.Second), errors.New("x")); err != nil {
@@ -158,7 +164,8 @@ func TestConsumingThatIsRefusedShowsInHealth(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !errors.Is(err, rabbitmq.ErrPermission); {
 		err = b.Health(t.Context())
 	}
-	if !errors.Is(err, rabbitmq.ErrPermission) || !errors.Is(err, messaging.ErrBlocked) || !strings.Contains(err.Error(), "group g") {
+	if !errors.Is(err, rabbitmq.ErrPermission) || !errors.Is(err, messaging.ErrBlocked) || !strings.Contains(err.Error(),
+		"group g") {
 		t.Errorf("Health: %v", err)
 	}
 	testenv.Permissions(t, own, ".*", ".*", ".*")

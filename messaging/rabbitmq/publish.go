@@ -216,8 +216,8 @@ func (p *publisher) one(ctx context.Context, exchange, key string, msg amqp.Publ
 	return p.send(ctx, []outgoing{{exchange, key, msg}}, nil)[0]
 }
 
-// chunk bounds a job: a large batch does not keep others waiting long, and its first messages are under way while the next
-// are made.
+// chunk bounds a job: a large batch does not keep others waiting long, and its first messages are under way while the
+// next are made.
 const chunk = 100
 
 // part is a job that was handed to the writer, with the places of its messages in the batch.
@@ -226,8 +226,8 @@ type part struct {
 	at []int
 }
 
-// send publishes and waits for the confirms; it returns an error for each message. Those that are not made yet are made by
-// prepare, which may be nil.
+// send publishes and waits for the confirms; it returns an error for each message. Those that are not made yet are made
+// by prepare, which may be nil.
 func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int) error) []error {
 	errs := make([]error, len(out))
 	defer p.b.meters.Published(ctx, errs)
@@ -241,7 +241,8 @@ func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int
 		left[i] = i
 	}
 	for try := 1; len(left) > 0; try++ {
-		if try > 2 && backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(try-2)) != nil { // a message that breaks each channel must not do so in a tight loop
+		// a message that breaks each channel must not do so in a tight loop
+		if try > 2 && backoff.Sleep(ctx, p.b.cfg.Reconnect.Delay(try-2)) != nil {
 			return errs
 		}
 		var parts []part
@@ -338,8 +339,8 @@ func (p *publisher) refusal(err error) error {
 	return fmt.Errorf("rabbitmq: publish: %w", err)
 }
 
-// awaitWritten reports whether a job was written before its context ended. If not, the confirms of what is written of it all
-// the same are waited for by forget.
+// awaitWritten reports whether a job was written before its context ended. If not, the confirms of what is written of
+// it all the same are waited for by forget.
 func (p *publisher) awaitWritten(j *job) bool {
 	select {
 	case <-j.written:

@@ -69,8 +69,8 @@ type Config struct {
 	// Classic declares classic queues: faster on one node, not replicated. Default false: quorum queues.
 	Classic bool
 	// DeliveryLimit has a quorum queue dead-letter a message whose consumer was lost so often, with its process, its
-	// connection or its channel, before it was settled: such as one that kills its consumers. Up to RabbitMQ 4.2 giving back
-	// at a drain counts too. A queue keeps the limit it was made with: another one is an ErrTopology. Default 0: the
+	// connection or its channel, before it was settled: such as one that kills its consumers. Up to RabbitMQ 4.2 giving
+	// back at a drain counts too. A queue keeps the limit it was made with: another one is an ErrTopology. Default 0: the
 	// server's own (RabbitMQ 3: none, 4: 20); negative: none.
 	DeliveryLimit int
 }
@@ -95,9 +95,9 @@ type Broker struct {
 var _ messaging.Broker = (*Broker)(nil)
 
 // New returns a Broker, which connects in the background: a server that is down at the moment is no error. Health tells
-// whether it is connected. The URL may name several nodes of a cluster, amqp://user:password@host1:5672,host2:5672/vhost:
-// each connection is made to one of them at random, and to another one when that fails; a node that failed is avoided for
-// 10 seconds up to 5 minutes.
+// whether it is connected. The URL may name several nodes of a cluster,
+// amqp://user:password@host1:5672,host2:5672/vhost: each connection is made to one of them at random, and to another
+// one when that fails; a node that failed is avoided for 10 seconds up to 5 minutes.
 func New(url string, cfg Config) (*Broker, error) {
 	nodes, err := parse(url)
 	if err != nil {
@@ -177,8 +177,9 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 // healthTimeout bounds Health beside its context.
 const healthTimeout = 5 * time.Second
 
-// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked, unless the
-// server confirmed none of the messages that were published of late, and when every group that was subscribed consumes.
+// Health implements messaging.Broker: it returns nil when the connection for publishing is up and not blocked, unless
+// the server confirmed none of the messages that were published of late, and when every group that was subscribed
+// consumes.
 func (b *Broker) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()

@@ -45,8 +45,8 @@ func TestReplacementsOfAFullQueueGrowRare(t *testing.T) {
 	}
 }
 
-// A channel that has messages under way and gets no confirm is replaced, though their callers wait on, and Health says so; a
-// blocked connection or one confirm in between is no stall.
+// A channel that has messages under way and gets no confirm is replaced, though their callers wait on, and Health says
+// so; a blocked connection or one confirm in between is no stall.
 func TestAStalledChannelIsReplaced(t *testing.T) {
 	newGen := func() *pubGen {
 		g := &pubGen{c: &conn{}, retired: make(chan struct{})}
@@ -88,8 +88,8 @@ func TestAStalledChannelIsReplaced(t *testing.T) {
 	}
 }
 
-// A context that ends while confirms are awaited: each message that was written is waited for once in the background, or the
-// counts of what is under way would be wrong.
+// A context that ends while confirms are awaited: each message that was written is waited for once in the background,
+// or the counts of what is under way would be wrong.
 func TestConfirmsOfABatchThatIsLeftAreAwaitedOnce(t *testing.T) {
 	m, err := brokermetrics.New(nil, scope, "rabbitmq")
 	if err != nil {

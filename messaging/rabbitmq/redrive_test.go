@@ -13,18 +13,21 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// The connection is cut at the publish while dead letters are given back: each comes, whole, at least once, and none is left behind.
+// The connection is cut at the publish while dead letters are given back: each comes, whole, at least once, and none is
+// left behind.
 func TestRedriveIsCut(t *testing.T) {
 	t.Parallel()
 	via, _, p := through(t)
 	c := &cutter{}
 	p.Filter(c.filter)
-	b := open(t, via, rabbitmq.Config{Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond), ReportUnknown: true})
+	b := open(t, via, rabbitmq.Config{Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond),
+		ReportUnknown: true})
 	const n = 200
 	s := subscribe(t, b, "g", n, "t")
 	events := make([]messaging.Envelope, n)
 	for i := range events {
-		events[i] = messaging.Envelope{ID: fmt.Sprint(i), Type: "t", Key: "k", Headers: map[string]string{"x-tenant": "blue"}, Body: []byte("{}")}
+		events[i] = messaging.Envelope{ID: fmt.Sprint(i), Type: "t", Key: "k", Headers: map[string]string{"x-tenant": "blue"},
+			Body: []byte("{}")}
 	}
 	if err := b.PublishBatch(t.Context(), events); err != nil {
 		t.Fatal(err)
@@ -95,7 +98,8 @@ func TestRedriveOfAStrangers(t *testing.T) {
 		}
 	}
 	var dead []messaging.DeadLetter
-	for end := time.Now().Add(10 * time.Second); len(dead) == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); len(dead) == 0 &&
+		time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if dead, err = b.DeadLetters(within(t, 5*time.Second), "g", 10); err != nil {
 			t.Fatal(err)
 		}
@@ -148,8 +152,8 @@ func TestRedriveMovesLettersOfTwoSourcesWithOneID(t *testing.T) {
 	}
 }
 
-// A CloudEvent of another program, whose type is not its routing key, is dispatched by the key: at first, after a retry,
-// and after Redrive.
+// A CloudEvent of another program, whose type is not its routing key, is dispatched by the key: at first, after a
+// retry, and after Redrive.
 func TestTopicIsTheRoutingKeyOnEveryPath(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t)

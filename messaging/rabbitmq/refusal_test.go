@@ -20,7 +20,8 @@ func TestForbiddenTopic(t *testing.T) {
 	tr.alive("the start")
 	testenv.RestrictTopics(t, direct, "microservices", "^(t|nobody.*)$")
 	tr.until("the permission to be withdrawn", func() bool {
-		return tr.b.Publish(within(t, 5*time.Second), "other", 1) != nil && !errors.Is(tr.b.Publish(within(t, 5*time.Second), "other", 1), messaging.ErrUnroutable)
+		return tr.b.Publish(within(t, 5*time.Second), "other", 1) != nil &&
+			!errors.Is(tr.b.Publish(within(t, 5*time.Second), "other", 1), messaging.ErrUnroutable)
 	})
 	for range 20 {
 		err := tr.b.Publish(within(t, 10*time.Second), "other", 1)
@@ -29,7 +30,8 @@ func TestForbiddenTopic(t *testing.T) {
 		}
 		tr.alive("a forbidden topic")
 	}
-	err := tr.b.PublishBatch(within(t, 10*time.Second), []messaging.Envelope{{Type: "t", ID: "first"}, {Type: "other"}, {Type: "t", ID: "last"}})
+	err := tr.b.PublishBatch(within(t, 10*time.Second), []messaging.Envelope{{Type: "t", ID: "first"}, {Type: "other"},
+		{Type: "t", ID: "last"}})
 	var b *messaging.BatchError
 	if !errors.As(err, &b) || b.Errors[0] != nil || !errors.Is(b.Errors[1], messaging.ErrNacked) || b.Errors[2] != nil {
 		t.Errorf("a batch with a forbidden topic: %v", err)
@@ -42,7 +44,8 @@ func TestForbiddenTopic(t *testing.T) {
 func (tr *traffic) tooLarge(limit int) {
 	tr.Helper()
 	for range 3 {
-		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit+1)); !errors.Is(err, messaging.ErrInvalid) {
+		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit+1)); !errors.Is(err,
+			messaging.ErrInvalid) {
 			tr.Fatalf("a body above the server's limit: %v", err)
 		}
 		if err := tr.b.Publish(within(tr.T, 20*time.Second), "t", make([]byte, limit)); err != nil {

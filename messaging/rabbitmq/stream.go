@@ -123,8 +123,8 @@ func (s *stream) health(ctx context.Context) error {
 	}
 }
 
-// ends reports whether a refusal ends the stream. A permission that is missing after the stream has consumed does not: it
-// may be the server that cannot ask who has it.
+// ends reports whether a refusal ends the stream. A permission that is missing after the stream has consumed does not:
+// it may be the server that cannot ask who has it.
 func (s *stream) ends(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +161,8 @@ func (s *stream) serve(g *generation, declared bool) {
 	}
 	s.set(nil, g.err)
 	s.overdue.note(g)
-	s.b.cfg.Logger.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "group", s.sub.Group, "error", g.err)
+	s.b.cfg.Logger.Warn("rabbitmq: a consumer's channel was lost; another one will be opened", "group", s.sub.Group,
+		"error", g.err)
 }
 
 // failed notes that no channel could be opened.
@@ -254,8 +255,8 @@ func (s *stream) watch(g *generation, declared bool) {
 	}
 }
 
-// refresh declares the topology anew, in a goroutine of its own. An answer may take minutes, where the leader of a queue or
-// a node of a cluster does not answer: one call waits for it, and no other is made meanwhile.
+// refresh declares the topology anew, in a goroutine of its own. An answer may take minutes, where the leader of a
+// queue or a node of a cluster does not answer: one call waits for it, and no other is made meanwhile.
 func (s *stream) refresh(ctx context.Context, c *conn) {
 	if !s.refreshing.CompareAndSwap(false, true) {
 		return

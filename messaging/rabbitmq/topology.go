@@ -156,7 +156,8 @@ func (b *Broker) bind(ch *amqp.Channel, sub messaging.Subscription) error {
 	return nil
 }
 
-// ephemeralExpires is how long the queue of an ephemeral group stays without its consumer: a lost connection is shorter.
+// ephemeralExpires is how long the queue of an ephemeral group stays without its consumer: a lost connection is
+// shorter.
 const ephemeralExpires = 5 * time.Minute
 
 // declareEphemeral makes the queue of a single stream, also with Config.Passive: no operator can make it.

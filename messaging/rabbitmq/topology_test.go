@@ -60,8 +60,9 @@ func TestTopologyDeletedLive(t *testing.T) {
 	}
 }
 
-// Exchange and queue are deleted ten times each while messages are published and handled: what is in flight is told as it
-// ends, consumers go on, and nothing that was confirmed is missing. A queue takes along what it holds, so it is deleted empty.
+// Exchange and queue are deleted ten times each while messages are published and handled: what is in flight is told as
+// it ends, consumers go on, and nothing that was confirmed is missing. A queue takes along what it holds, so it is
+// deleted empty.
 func TestDeletedUnderLoad(t *testing.T) {
 	t.Parallel()
 	direct := testenv.RabbitMQ(t)
@@ -99,7 +100,8 @@ func TestTopologyMismatch(t *testing.T) {
 // A message whose consumers are lost too often ends in the dead letters, where a limit is set, and nowhere else.
 func TestDeliveryLimit(t *testing.T) {
 	direct := testenv.RabbitMQ(t)
-	b := open(t, direct, rabbitmq.Config{DeliveryLimit: 2, Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond)})
+	b := open(t, direct, rabbitmq.Config{DeliveryLimit: 2, Reconnect: messaging.Exponential(2*time.Millisecond,
+		25*time.Millisecond)})
 	s := subscribe(t, b, "g", 1, "t")
 	if err := b.Publish(t.Context(), "t", 1, messaging.WithID("x")); err != nil {
 		t.Fatal(err)
@@ -133,13 +135,15 @@ func TestExchangeMismatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := open(t, direct, rabbitmq.Config{})
-	if err := b.Publish(within(t, 300*time.Millisecond), "t", 1); !errors.Is(err, rabbitmq.ErrTopology) || !errors.Is(err, messaging.ErrBlocked) {
+	if err := b.Publish(within(t, 300*time.Millisecond), "t", 1); !errors.Is(err, rabbitmq.ErrTopology) ||
+		!errors.Is(err, messaging.ErrBlocked) {
 		t.Errorf("Publish: %v", err)
 	}
 	if err := b.Health(t.Context()); !errors.Is(err, rabbitmq.ErrTopology) {
 		t.Errorf("Health: %v", err)
 	}
-	if _, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g"}); !errors.Is(err, rabbitmq.ErrTopology) {
+	if _, err := b.Subscribe(within(t, 20*time.Second), messaging.Subscription{Group: "g"}); !errors.Is(err,
+		rabbitmq.ErrTopology) {
 		t.Errorf("Subscribe: %v", err)
 	}
 }

@@ -54,12 +54,13 @@ func flow(t *testing.T, url string, cfg rabbitmq.Config, allow ...error) *traffi
 		running, stop := context.WithCancel(ctx)
 		tr.stop = stop
 		r := messaging.Must(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
-		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8}), "t", func(_ context.Context, m messaging.Message[[]byte]) error {
-			tr.mu.Lock()
-			defer tr.mu.Unlock()
-			tr.handled[m.ID]++
-			return nil
-		})
+		messaging.HandleRaw(r.Group("g", messaging.GroupConfig{Concurrency: 8}), "t",
+			func(_ context.Context, m messaging.Message[[]byte]) error {
+				tr.mu.Lock()
+				defer tr.mu.Unlock()
+				tr.handled[m.ID]++
+				return nil
+			})
 		go func() { tr.done <- r.Run(running) }()
 		publishing, halt := context.WithCancel(ctx)
 		tr.halt = halt
@@ -203,7 +204,8 @@ func (tr *traffic) finish() {
 		tr.Errorf("Run: %v", err)
 	}
 	if n := tr.missing(); n > 0 || len(tr.confirmed) < 100 || tr.refused < 10 {
-		tr.Errorf("%d of %d confirmed messages were not handled; %d that no queue takes were refused", n, len(tr.confirmed), tr.refused)
+		tr.Errorf("%d of %d confirmed messages were not handled; %d that no queue takes were refused", n, len(tr.confirmed),
+			tr.refused)
 	}
 	tr.until("the dead letters", func() bool { // a queue whose majority has just come back may not answer yet
 		dead, err := tr.b.DeadLetters(within(tr.T, 10*time.Second), "g", 1)
@@ -216,5 +218,6 @@ func (tr *traffic) finish() {
 	for _, n := range tr.handled {
 		twice += n - 1
 	}
-	tr.Logf("%d messages, %d came again, %d refused, goroutines %d then %d", len(tr.confirmed), twice, tr.refused, tr.before, tr.goroutines())
+	tr.Logf("%d messages, %d came again, %d refused, goroutines %d then %d", len(tr.confirmed), twice, tr.refused,
+		tr.before, tr.goroutines())
 }

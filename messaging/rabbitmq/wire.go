@@ -42,7 +42,8 @@ func encode(e messaging.Envelope) amqp.Publishing {
 		}
 	}
 	stamp(h, e)
-	// The properties type and app-id would say once more what the routing key and the headers do, at 3 % of a batch's time.
+	// The properties type and app-id would say once more what the routing key and the headers do, at 3 % of a batch's
+	// time.
 	return amqp.Publishing{Headers: h, ContentType: e.ContentType, DeliveryMode: amqp.Persistent, MessageId: e.ID,
 		Timestamp: e.Time, Body: e.Body}
 }
@@ -95,7 +96,8 @@ func decode(d *amqp.Delivery) (e messaging.Envelope, attempts int) {
 // topicOf returns the routing key with which a message was published, or "" where only its own headers may know: it was
 // published to a queue by name.
 func topicOf(d *amqp.Delivery) string {
-	if topic, ok := text(d.Headers[headerTopic]); ok && d.Exchange == "" { // else the routing key, which the server may permit to some only
+	// else the routing key, which the server may permit to some only
+	if topic, ok := text(d.Headers[headerTopic]); ok && d.Exchange == "" {
 		return topic
 	}
 	if _, moved := d.Headers[headerAttempts]; moved {
@@ -165,7 +167,8 @@ func setAttribute(e *messaging.Envelope, name, v string) bool {
 // own reports whether a header belongs to the delivery and not to the message.
 func own(lower string) bool {
 	return strings.HasPrefix(lower, "x-sillar-") || strings.HasPrefix(lower, "x-first-death-") ||
-		strings.HasPrefix(lower, "x-last-death-") || lower == "x-death" || lower == "x-delivery-count" || lower == "x-acquired-count"
+		strings.HasPrefix(lower, "x-last-death-") || lower == "x-death" || lower == "x-delivery-count" ||
+		lower == "x-acquired-count"
 }
 
 // text makes a string of a header: of a table or a list its JSON.
@@ -191,7 +194,8 @@ func text(v any) (string, bool) {
 
 // decimal writes a decimal with all of its digits.
 func decimal(d amqp.Decimal) string {
-	return new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil)).FloatString(int(d.Scale))
+	return new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)),
+		nil)).FloatString(int(d.Scale))
 }
 
 func jsonText(v any) (string, bool) {
@@ -246,7 +250,9 @@ func again(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
 	})
 	stamp(h, e)
 	h[headerTopic] = e.Type
-	return amqp.Publishing{Headers: h, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent,
-		Priority: d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, MessageId: d.MessageId, Timestamp: d.Timestamp,
-		Type: d.Type, AppId: d.AppId, Body: d.Body}
+	return amqp.Publishing{Headers: h, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
+		DeliveryMode: amqp.Persistent,
+		Priority:     d.Priority, CorrelationId: d.CorrelationId, ReplyTo: d.ReplyTo, MessageId: d.MessageId,
+		Timestamp: d.Timestamp,
+		Type:      d.Type, AppId: d.AppId, Body: d.Body}
 }

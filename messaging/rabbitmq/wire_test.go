@@ -30,14 +30,17 @@ func TestSteps(t *testing.T) {
 // A foreign message, with headers of other types and none of ours, is understood.
 func TestDecodeForeign(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	d := amqp.Delivery{RoutingKey: "users.created", MessageId: "m1", AppId: "python", Timestamp: at, ContentType: "application/json",
+	d := amqp.Delivery{RoutingKey: "users.created", MessageId: "m1", AppId: "python", Timestamp: at,
+		ContentType: "application/json",
 		Headers: amqp.Table{"X-Correlation-ID": "c-1", "retries": int32(3), "flag": true, "raw": []byte("b"), "when": at,
-			"nested": amqp.Table{"a": "b", "l": []any{int8(1), []byte("x"), nil}}, "nil": nil, "price": amqp.Decimal{Scale: 2, Value: -1205}, "NaN": math.NaN(), "x-death": []any{amqp.Table{}}, headerAttempts: int64(2)}}
+			"nested": amqp.Table{"a": "b", "l": []any{int8(1), []byte("x"), nil}}, "nil": nil, "price": amqp.Decimal{Scale: 2,
+				Value: -1205}, "NaN": math.NaN(), "x-death": []any{amqp.Table{}}, headerAttempts: int64(2)}}
 	e, attempts := decode(&d)
 	if e.ID != "m1" || e.Type != "users.created" || e.Source != "python" || !e.Time.Equal(at) || attempts != 2 {
 		t.Fatalf("%+v, %d", e, attempts)
 	}
-	want := map[string]string{"x-correlation-id": "c-1", "retries": "3", "flag": "true", "raw": "b", "when": "2026-01-02T03:04:05Z",
+	want := map[string]string{"x-correlation-id": "c-1", "retries": "3", "flag": "true", "raw": "b",
+		"when":   "2026-01-02T03:04:05Z",
 		"nested": `{"a":"b","l":[1,"x",null]}`, "nil": "", "price": "-12.05", "nan": "NaN"}
 	for k, v := range want {
 		if got := e.Header(strings.ToUpper(k)); got != v {
@@ -48,7 +51,8 @@ func TestDecodeForeign(t *testing.T) {
 		t.Errorf("headers %v", e.Headers)
 	}
 	m := again(&d, e)
-	if _, ok := m.Headers["x-death"]; ok || m.Headers["retries"] != int32(3) || m.Headers["cloudEvents_type"] != "users.created" {
+	if _, ok := m.Headers["x-death"]; ok || m.Headers["retries"] != int32(3) ||
+		m.Headers["cloudEvents_type"] != "users.created" {
 		t.Errorf("sent on with %v", m.Headers)
 	}
 	if _, changed := d.Headers["cloudEvents_type"]; changed {
@@ -56,10 +60,12 @@ func TestDecodeForeign(t *testing.T) {
 	}
 }
 
-// The topic of an event that comes by an exchange is its routing key; only what was moved to a queue has it in a header.
+// The topic of an event that comes by an exchange is its routing key; only what was moved to a queue has it in a
+// header.
 func TestDecodeTopic(t *testing.T) {
 	for exchange, want := range map[string]string{"microservices": "users.created", "": "orders.paid"} {
-		if e, _ := decode(&amqp.Delivery{Exchange: exchange, RoutingKey: "users.created", Headers: amqp.Table{headerTopic: "orders.paid"}}); e.Type != want {
+		if e, _ := decode(&amqp.Delivery{Exchange: exchange, RoutingKey: "users.created",
+			Headers: amqp.Table{headerTopic: "orders.paid"}}); e.Type != want {
 			t.Errorf("by the exchange %q: got topic %s, want %s", exchange, e.Type, want)
 		}
 	}
@@ -67,17 +73,20 @@ func TestDecodeTopic(t *testing.T) {
 
 func TestDecodeCloudEvents(t *testing.T) {
 	for _, prefix := range []string{"cloudEvents_", "cloudEvents:"} {
-		d := amqp.Delivery{RoutingKey: "g.retry.1s", Headers: amqp.Table{prefix + "id": "i", prefix + "type": "a.b", prefix + "source": "s",
+		d := amqp.Delivery{RoutingKey: "g.retry.1s", Headers: amqp.Table{prefix + "id": "i", prefix + "type": "a.b",
+			prefix + "source":  "s",
 			prefix + "subject": "k", prefix + "time": "2026-01-02T03:04:05.000006Z", prefix + "tenant": "blue"}}
 		e, _ := decode(&d)
-		if e.ID != "i" || e.Type != "a.b" || e.Source != "s" || e.Key != "k" || e.Time.Nanosecond() != 6000 || len(e.Headers) != 1 {
+		if e.ID != "i" || e.Type != "a.b" || e.Source != "s" || e.Key != "k" || e.Time.Nanosecond() != 6000 ||
+			len(e.Headers) != 1 {
 			t.Errorf("%s: %+v", prefix, e)
 		}
 	}
 }
 
 func TestNewRefusesBadURL(t *testing.T) {
-	for _, url := range []string{"", "http://guest:hunter2@host", "amqp://guest:hunter2@host:port/", "amqp://guest:hunter2@ho st/",
+	for _, url := range []string{"", "http://guest:hunter2@host", "amqp://guest:hunter2@host:port/",
+		"amqp://guest:hunter2@ho st/",
 		"amqp://guest:hunter2@h1:1,,h2:2/"} {
 		b, err := New(url, Config{})
 		if !errors.Is(err, ErrURL) || b != nil || strings.Contains(err.Error(), "hunter2") {

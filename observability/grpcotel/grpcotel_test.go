@@ -84,9 +84,10 @@ func serve(
 				if err := dec(in); err != nil {
 					return nil, err
 				}
-				return next(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/test.S/Unary"}, func(ctx context.Context, _ any) (any, error) {
-					return in, handle(ctx)
-				})
+				return next(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/test.S/Unary"},
+					func(ctx context.Context, _ any) (any, error) {
+						return in, handle(ctx)
+					})
 			},
 		}},
 		Streams: []grpc.StreamDesc{{
@@ -174,7 +175,8 @@ func TestCallsShareTraceAndCorrelationID(t *testing.T) {
 		t.Fatalf("%d lines, want 2: %v", len(logged), logged)
 	}
 	for _, line := range logged {
-		if line["level"] != "INFO" || line["code"] != "NotFound" || line["correlation_id"] != "id-1" || line["trace_id"] == nil ||
+		if line["level"] != "INFO" || line["code"] != "NotFound" || line["correlation_id"] != "id-1" ||
+			line["trace_id"] == nil ||
 			!strings.HasPrefix(line["method"].(string), "/test.S/") {
 			t.Errorf("got the line %v", line)
 		}

@@ -29,8 +29,12 @@ func ExampleRun() {
 	ctx, stop := context.WithCancel(context.Background())
 	h := health.Must(health.New(health.Config{}))
 	stop() // a program of one service leaves this to SIGTERM
-	err := health.Run(ctx, health.Drain{Health: h, NoSignals: true, Grace: 20 * time.Second, Logger: slog.New(slog.DiscardHandler)},
-		health.Phase{Name: "http", Timeout: 10 * time.Second, Stop: func(context.Context) error { fmt.Println("server stopped"); return nil }},
+	err := health.Run(ctx, health.Drain{Health: h, NoSignals: true, Grace: 20 * time.Second,
+		Logger: slog.New(slog.DiscardHandler)},
+		health.Phase{Name: "http", Timeout: 10 * time.Second, Stop: func(context.Context) error {
+			fmt.Println("server stopped")
+			return nil
+		}},
 		health.Phase{Name: "telemetry", Stop: func(context.Context) error { fmt.Println("telemetry flushed"); return nil }},
 	)
 	fmt.Println(h.Draining(), err)

@@ -174,7 +174,10 @@ func TestRun(t *testing.T) {
 		}()
 		err := Run(t.Context(), Drain{Health: h, Delay: 5 * time.Second, Logger: quiet, signals: signals},
 			step("http", time.Second, nil), step("consumers", time.Second, boom),
-			Phase{Name: "stuck", Timeout: time.Second, Stop: func(context.Context) error { time.Sleep(1500 * time.Millisecond); return nil }},
+			Phase{Name: "stuck", Timeout: time.Second, Stop: func(context.Context) error {
+				time.Sleep(1500 * time.Millisecond)
+				return nil
+			}},
 			Phase{Name: "panics", Stop: func(context.Context) error { panic("x") }},
 			step("telemetry", 0, nil))
 		if !errors.Is(err, boom) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "panics") {
@@ -242,7 +245,9 @@ func TestRealSignal(t *testing.T) {
 // While the service drains, clients are asked to open their next connection elsewhere.
 func TestCloseConnectionsWhileDraining(t *testing.T) {
 	h := Must(New(Config{}))
-	srv := httptest.NewServer(h.CloseConnections(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })))
+	srv := httptest.NewServer(h.CloseConnections(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok"))
+	})))
 	defer srv.Close()
 	for _, draining := range []bool{false, true} {
 		if draining {

@@ -49,7 +49,8 @@ func (c *receiver) take(req *coltrace.ExportTraceServiceRequest, auth string) {
 	}
 }
 
-func (c *receiver) Export(ctx context.Context, req *coltrace.ExportTraceServiceRequest) (*coltrace.ExportTraceServiceResponse, error) {
+func (c *receiver) Export(ctx context.Context,
+	req *coltrace.ExportTraceServiceRequest) (*coltrace.ExportTraceServiceResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	c.take(req, strings.Join(md.Get("x-key"), ","))
 	return &coltrace.ExportTraceServiceResponse{}, nil
@@ -106,7 +107,8 @@ func TestSpansArrive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: discard{}, SpanExporters: e}))
+		tel := observability.Must(observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: discard{},
+			SpanExporters: e}))
 		mux := tel.Mux()
 		mux.HandleFunc("GET /orders/{id}", func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = observability.Trace(r.Context(), "read", func(context.Context) (int, error) { return 0, nil })
@@ -134,11 +136,14 @@ func TestDeadCollectorSlowsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
 	defer busy.Close()
 	for _, c := range []struct{ name, url, protocol string }{
 		{"refused", "http://127.0.0.1:1", "grpc"}, {"refused", "http://127.0.0.1:1", "http/protobuf"},
-		{"silent", "http://" + silent.Addr().String(), "grpc"}, {"silent", "http://" + silent.Addr().String(), "http/protobuf"},
+		{"silent", "http://" + silent.Addr().String(), "grpc"}, {"silent", "http://" + silent.Addr().String(),
+			"http/protobuf"},
 		{"503", busy.URL, "http/protobuf"}, {"no gRPC", busy.URL, "grpc"},
 	} {
 		clearEnv(t)
@@ -156,7 +161,8 @@ func TestDeadCollectorSlowsNothing(t *testing.T) {
 			if tel != nil {
 				_ = tel.Shutdown(t.Context())
 			}
-			tel = observability.Must(observability.New(t.Context(), observability.Config{Service: "s", LogWriter: log, SpanExporters: e, QueueSize: 512, ShutdownTimeout: 300 * time.Millisecond}))
+			tel = observability.Must(observability.New(t.Context(), observability.Config{Service: "s", LogWriter: log,
+				SpanExporters: e, QueueSize: 512, ShutdownTimeout: 300 * time.Millisecond}))
 			start = min(start, time.Since(begun))
 		}
 		if start > 100*time.Millisecond {

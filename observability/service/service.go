@@ -12,17 +12,17 @@
 //
 // # Guarantees
 //
-//   - Run returns when ctx ends, at SIGTERM or SIGINT, or when a server or a loop ends before that, with its error. A loop
-//     that panics ends the service in order, too.
-//   - The service goes down in order: unready, DrainDelay, requests finished, loops ended, resources closed. Each phase has
-//     a bound, and one that fails does not keep the next from running.
+//   - Run returns when ctx ends, at SIGTERM or SIGINT, or when a server or a loop ends before that, with its error. A
+//     loop that panics ends the service in order, too.
+//   - The service goes down in order: unready, DrainDelay, requests finished, loops ended, resources closed. Each phase
+//     has a bound, and one that fails does not keep the next from running.
 //   - While it drains, answers over HTTP carry Connection: close, so that clients go to other instances; see
 //     health.Health.CloseConnections.
 //
 // # What it does not do
 //
-// It restarts nothing: a service that cannot go on ends, and what runs it starts another one. It has no dependency injection
-// and reads no configuration.
+// It restarts nothing: a service that cannot go on ends, and what runs it starts another one. It has no dependency
+// injection and reads no configuration.
 package service
 
 import (
@@ -57,11 +57,11 @@ type Config struct {
 	// DrainDelay is how long the service serves on while it is unready, so that load balancers notice: longer than the
 	// interval of their checks. Default none.
 	DrainDelay time.Duration
-	// RequestTimeout bounds how long requests may go on then, LoopTimeout the end of loops, and CloseTimeout each resource.
-	// Default 10 s, 10 s and 5 s. Negative means no time: what is under way is cut off.
+	// RequestTimeout bounds how long requests may go on then, LoopTimeout the end of loops, and CloseTimeout each
+	// resource. Default 10 s, 10 s and 5 s. Negative means no time: what is under way is cut off.
 	RequestTimeout, LoopTimeout, CloseTimeout time.Duration
-	// Grace is how long after the signal the process is killed. The bounds must fit in it. Default what they need, at least
-	// 30 s.
+	// Grace is how long after the signal the process is killed. The bounds must fit in it. Default what they need, at
+	// least 30 s.
 	Grace time.Duration
 	// NoSignals leaves signals alone: for programs of several services.
 	NoSignals bool
@@ -119,8 +119,8 @@ func Must[T any](v T, err error) T {
 // Health returns the health of the service: register its handlers, and add checks.
 func (s *Service) Health() *health.Health { return s.cfg.Health }
 
-// Serve runs a server: serve blocks until shutdown, which waits for requests until its context ends. An error of serve that
-// comes before ends the service.
+// Serve runs a server: serve blocks until shutdown, which waits for requests until its context ends. An error of serve
+// that comes before ends the service.
 func (s *Service) Serve(name string, serve func() error, shutdown func(ctx context.Context) error) {
 	s.servers = append(s.servers, server{name, serve, shutdown})
 }
@@ -168,8 +168,8 @@ func (s *Service) GRPC(l net.Listener, srv GRPCServer) {
 	})
 }
 
-// Go runs a loop, such as that of a router, a relay or an orchestrator, until its context ends, which is after all requests
-// have ended. A loop that returns or panics before ends the service.
+// Go runs a loop, such as that of a router, a relay or an orchestrator, until its context ends, which is after all
+// requests have ended. A loop that returns or panics before ends the service.
 func (s *Service) Go(name string, run func(ctx context.Context) error) {
 	s.loops = append(s.loops, loop{name, run})
 }

@@ -71,12 +71,21 @@ func TestWhatEndsEarlyEndsTheService(t *testing.T) {
 		register func(s *service.Service)
 		want     error
 	}{
-		"a loop that fails":        {func(s *service.Service) { s.Go("x", func(context.Context) error { return boom }) }, boom},
-		"a loop that ends":         {func(s *service.Service) { s.Go("x", func(context.Context) error { return nil }) }, service.ErrEnded},
-		"a loop that panics":       {func(s *service.Service) { s.Go("x", func(context.Context) error { panic("x") }) }, service.ErrPanic},
-		"a server that fails":      {func(s *service.Service) { s.Serve("x", func() error { return boom }, none) }, boom},
-		"a server that just ends":  {func(s *service.Service) { s.Serve("x", func() error { return nil }, none) }, service.ErrEnded},
-		"a loop that fails at end": {func(s *service.Service) { s.Go("x", func(ctx context.Context) error { <-ctx.Done(); return boom }) }, boom},
+		"a loop that fails": {func(s *service.Service) {
+			s.Go("x", func(context.Context) error { return boom })
+		}, boom},
+		"a loop that ends": {func(s *service.Service) {
+			s.Go("x", func(context.Context) error { return nil })
+		}, service.ErrEnded},
+		"a loop that panics": {func(s *service.Service) {
+			s.Go("x", func(context.Context) error { panic("x") })
+		}, service.ErrPanic},
+		"a server that fails": {func(s *service.Service) { s.Serve("x", func() error { return boom }, none) }, boom},
+		"a server that just ends": {func(s *service.Service) { s.Serve("x", func() error { return nil }, none) },
+			service.ErrEnded},
+		"a loop that fails at end": {func(s *service.Service) {
+			s.Go("x", func(ctx context.Context) error { <-ctx.Done(); return boom })
+		}, boom},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -120,7 +129,9 @@ func TestAnswersCloseConnectionsWhileDraining(t *testing.T) {
 	}
 	h := health.Must(health.New(health.Config{}))
 	s := service.Must(service.New(service.Config{Health: h, NoSignals: true, Logger: quiet}))
-	s.HTTP(l, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })})
+	s.HTTP(l, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "hello")
+	})})
 	ctx, end := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -46,7 +46,8 @@ type Aggregate[S, E any] struct {
 }
 
 // NewAggregate returns an aggregate over a store.
-func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E], cfg AggregateConfig) (*Aggregate[S, E], error) {
+func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E],
+	cfg AggregateConfig) (*Aggregate[S, E], error) {
 	if store == nil || d.Evolve == nil || cfg.Category == "" {
 		return nil, errors.New("eventstore: NewAggregate needs a store, Evolve and Category")
 	}
@@ -134,8 +135,8 @@ type snapshotState struct {
 }
 
 // since returns the state that a snapshot and the events after it make, and whether the snapshot's last event is in the
-// stream: a store that was restored may hold a snapshot that is ahead of its stream, or of events that others have taken
-// the place of.
+// stream: a store that was restored may hold a snapshot that is ahead of its stream, or of events that others have
+// taken the place of.
 func (a *Aggregate[S, E]) since(ctx context.Context, snap Snapshot) (s S, version int64, fits bool, err error) {
 	s = a.d.Initial()
 	var kept snapshotState
@@ -164,9 +165,10 @@ func (a *Aggregate[S, E]) since(ctx context.Context, snap Snapshot) (s S, versio
 }
 
 // Handle loads the state, lets decide say what happens, appends that, and returns the state after it. When another has
-// appended meanwhile it begins anew after a pause with jitter, until ctx ends or AggregateConfig.MaxAttempts is used up, so
-// decide may run more than once. An error of decide's own ends it. Without events nothing is written.
-func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context, s S) ([]E, error)) (S, error) {
+// appended meanwhile it begins anew after a pause with jitter, until ctx ends or AggregateConfig.MaxAttempts is used
+// up, so decide may run more than once. An error of decide's own ends it. Without events nothing is written.
+func (a *Aggregate[S, E]) Handle(ctx context.Context, id string, decide func(ctx context.Context,
+	s S) ([]E, error)) (S, error) {
 	pause := backoff.Exponential(2*time.Millisecond, 100*time.Millisecond)
 	for n := 1; ; n++ {
 		s, overtaken, err := a.handle(ctx, id, decide)
@@ -218,9 +220,11 @@ func (a *Aggregate[S, E]) snapshot(ctx context.Context, id string, last Recorded
 		state, err = json.Marshal(snapshotState{last.ID, state})
 	}
 	if err == nil {
-		err = a.store.SaveSnapshot(ctx, Snapshot{Stream: a.Stream(id), Version: last.Version, Schema: a.cfg.SnapshotSchema, State: state})
+		err = a.store.SaveSnapshot(ctx, Snapshot{Stream: a.Stream(id), Version: last.Version, Schema: a.cfg.SnapshotSchema,
+			State: state})
 	}
 	if err != nil {
-		a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot was not kept", "stream", a.Stream(id), "version", last.Version, "error", err)
+		a.cfg.Logger.WarnContext(ctx, "eventstore: a snapshot was not kept", "stream", a.Stream(id), "version", last.Version,
+			"error", err)
 	}
 }

@@ -56,7 +56,8 @@ var types = eventstore.Types[happened]{
 	eventstore.Type[withdrawn]("withdrawn", 1),
 }
 
-func accounts(t testing.TB, s eventstore.Store, cfg eventstore.AggregateConfig) *eventstore.Aggregate[account, happened] {
+func accounts(t testing.TB, s eventstore.Store,
+	cfg eventstore.AggregateConfig) *eventstore.Aggregate[account, happened] {
 	t.Helper()
 	cfg.Category = "account"
 	a, err := eventstore.NewAggregate(s, eventstore.Decider[account, happened]{Evolve: evolve}, types, cfg)
@@ -118,8 +119,8 @@ func TestHandleLosesNoUpdate(t *testing.T) {
 	}
 }
 
-// Handle goes on until the context ends, with a pause between attempts, and then says both; a conflict that is decide's own
-// ends it at once.
+// Handle goes on until the context ends, with a pause between attempts, and then says both; a conflict that is decide's
+// own ends it at once.
 func TestHandleIsBoundedByTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memevents.New(memevents.Config{})
@@ -129,7 +130,8 @@ func TestHandleIsBoundedByTheContext(t *testing.T) {
 		runs := 0
 		_, err := a.Handle(ctx, "1", func(context.Context, account) ([]happened, error) {
 			runs++
-			if _, err := s.Append(ctx, a.Stream("1"), eventstore.AnyVersion, eventstore.Event{Type: "deposited", Schema: 2, Data: json.RawMessage(`{"Cents":1}`)}); err != nil {
+			if _, err := s.Append(ctx, a.Stream("1"), eventstore.AnyVersion, eventstore.Event{Type: "deposited", Schema: 2,
+				Data: json.RawMessage(`{"Cents":1}`)}); err != nil {
 				return nil, err
 			}
 			return []happened{deposited{1}}, nil
@@ -156,16 +158,18 @@ func TestSnapshotOfAnotherSchemaIsIgnored(t *testing.T) {
 	if _, err := old.Handle(t.Context(), "1", deposit(5)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 2, Schema: 1, State: json.RawMessage(`{"Balance":666}`)}); err != nil {
+	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 2, Schema: 1,
+		State: json.RawMessage(`{"Balance":666}`)}); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1, SnapshotSchema: 2}).Load(t.Context(), "1"); err != nil || got.Balance != 5 {
+	if got, _, err := accounts(t, s, eventstore.AggregateConfig{SnapshotEvery: 1, SnapshotSchema: 2}).Load(t.Context(),
+		"1"); err != nil || got.Balance != 5 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
-// A snapshot is trusted only where its last event is in the stream: one that is ahead of it, of other events, or that does
-// not say, is passed over.
+// A snapshot is trusted only where its last event is in the stream: one that is ahead of it, of other events, or that
+// does not say, is passed over.
 func TestSnapshotThatDoesNotFitIsIgnored(t *testing.T) {
 	source, s := memevents.New(memevents.Config{}), memevents.New(memevents.Config{})
 	cfg := eventstore.AggregateConfig{SnapshotEvery: 1, Logger: slog.New(slog.DiscardHandler)}
@@ -189,7 +193,8 @@ func TestSnapshotThatDoesNotFitIsIgnored(t *testing.T) {
 			t.Errorf("after %d events: %+v at %d, %v", n, got, version, err)
 		}
 	}
-	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 9, Schema: 1, State: json.RawMessage(`{"Balance":666}`)}); err != nil {
+	if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "account-1", Version: 9, Schema: 1,
+		State: json.RawMessage(`{"Balance":666}`)}); err != nil {
 		t.Fatal(err)
 	}
 	if got, version, err := accounts(t, s, cfg).Load(t.Context(), "1"); err != nil || got.Balance != 8 || version != 8 {
@@ -200,7 +205,8 @@ func TestSnapshotThatDoesNotFitIsIgnored(t *testing.T) {
 func TestUpcastAndUnknown(t *testing.T) {
 	s := memevents.New(memevents.Config{})
 	a := accounts(t, s, eventstore.AggregateConfig{})
-	if _, err := s.Append(t.Context(), "account-1", 0, eventstore.Event{Type: "deposited", Schema: 1, Data: json.RawMessage(`{"Euros":3}`)}); err != nil {
+	if _, err := s.Append(t.Context(), "account-1", 0, eventstore.Event{Type: "deposited", Schema: 1,
+		Data: json.RawMessage(`{"Euros":3}`)}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _, err := a.Load(t.Context(), "1"); err != nil || got.Balance != 300 {
@@ -225,7 +231,8 @@ func TestTypesAreChecked(t *testing.T) {
 		"a name twice":         {eventstore.Type[deposited]("a", 1), eventstore.Type[withdrawn]("a", 1)},
 		"not of the interface": {eventstore.Type[account]("a", 1)},
 	} {
-		_, err := eventstore.NewAggregate(memevents.New(memevents.Config{}), eventstore.Decider[account, happened]{Evolve: evolve}, types, eventstore.AggregateConfig{Category: "a"})
+		_, err := eventstore.NewAggregate(memevents.New(memevents.Config{}),
+			eventstore.Decider[account, happened]{Evolve: evolve}, types, eventstore.AggregateConfig{Category: "a"})
 		if err == nil {
 			t.Errorf("%s was accepted", name)
 		}

@@ -29,8 +29,9 @@
 //
 // # What it does not do
 //
-// It gives no global order by time, and deletes no events: Redact erases what they say. A projection on a database without transactions applies events
-// at least once. What is promised on which database is in docs/ordering-and-isolation.md.
+// It gives no global order by time, and deletes no events: Redact erases what they say. A projection on a database
+// without transactions applies events at least once. What is promised on which database is in
+// docs/ordering-and-isolation.md.
 //
 // The stores are sqlevents (PostgreSQL, SQLite), mongoevents (MongoDB) and memevents (tests).
 package eventstore
@@ -114,10 +115,10 @@ type Snapshot struct {
 
 // Store is the port. Package eventstoretest checks that an adapter keeps the promises.
 type Store interface {
-	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded. An
-	// append with IDs of the caller's own that is repeated, with the same expected version or AnyVersion, returns what it
-	// recorded the first time; else an ID that the store holds already is a *repository.UniqueError, and so is, inside a
-	// transaction, one that is repeated with AnyVersion. It joins the transaction that ctx carries.
+	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded.
+	// An append with IDs of the caller's own that is repeated, with the same expected version or AnyVersion, returns what
+	// it recorded the first time; else an ID that the store holds already is a *repository.UniqueError, and so is, inside
+	// a transaction, one that is repeated with AnyVersion. It joins the transaction that ctx carries.
 	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
 	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
 	// at most once, last. A stream that does not exist is empty.
@@ -131,10 +132,10 @@ type Store interface {
 	// Lag returns how many events follow a cursor, as far as they can be read already.
 	Lag(ctx context.Context, cursor string) (int64, error)
 
-	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots of the
-	// stream are deleted. That they happened stays, with id, type, version and time, so that no reader is confused; what
-	// folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be undone. The outbox
-	// and read models keep what they have. It joins the transaction that ctx carries.
+	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots of
+	// the stream are deleted. That they happened stays, with id, type, version and time, so that no reader is confused;
+	// what folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be undone. The
+	// outbox and read models keep what they have. It joins the transaction that ctx carries.
 	Redact(ctx context.Context, stream string) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.
@@ -191,13 +192,14 @@ type Delivered struct {
 	Cursor string
 }
 
-// Storable reports whether a name can be that of a stream, a type or an event on every database: UTF-8 without NUL. It is
-// for adapters, which have nothing under other names.
+// Storable reports whether a name can be that of a stream, a type or an event on every database: UTF-8 without NUL. It
+// is for adapters, which have nothing under other names.
 func Storable(name string) bool { return utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 }
 
-// Repeated returns what an append that was refused with err recorded earlier, or else err: it is no conflict to repeat an
-// append with IDs of the caller's own. It is for adapters, which have made prepared of events by Prepare.
-func Repeated(ctx context.Context, s Store, stream string, expected int64, events, prepared []Event, err error) ([]Recorded, error) {
+// Repeated returns what an append that was refused with err recorded earlier, or else err: it is no conflict to repeat
+// an append with IDs of the caller's own. It is for adapters, which have made prepared of events by Prepare.
+func Repeated(ctx context.Context, s Store, stream string, expected int64, events, prepared []Event,
+	err error) ([]Recorded, error) {
 	if !errors.Is(err, repository.ErrConflict) && !errors.Is(err, repository.ErrUnique) ||
 		slices.ContainsFunc(events, func(e Event) bool { return e.ID == "" }) {
 		return nil, err
@@ -222,9 +224,11 @@ func Repeated(ctx context.Context, s Store, stream string, expected int64, event
 }
 
 // Prepare checks and completes events for an adapter: ids, schema, data, and the metadata of ctx.
-func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event, newID func() string) ([]Event, error) {
+func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string, expected int64, events []Event,
+	newID func() string) ([]Event, error) {
 	if stream == "" || len(stream) > 300 || !Storable(stream) || expected < AnyVersion || len(events) == 0 {
-		return nil, fmt.Errorf("%w: stream %q, expected version %d, %d events", ErrAppend, stream[:min(len(stream), 64)], expected, len(events))
+		return nil, fmt.Errorf("%w: stream %q, expected version %d, %d events", ErrAppend, stream[:min(len(stream), 64)],
+			expected, len(events))
 	}
 	if p == nil {
 		p = correlation.DefaultPropagator()
@@ -236,7 +240,8 @@ func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string
 			return nil, fmt.Errorf("%w: event %d of stream %s has no type", ErrAppend, i, stream)
 		}
 		if !Storable(e.Type) || !Storable(e.ID) || e.Schema < 0 {
-			return nil, fmt.Errorf("%w: type %q, schema %d or the id of event %d of stream %s", ErrAppend, e.Type, e.Schema, i, stream)
+			return nil, fmt.Errorf("%w: type %q, schema %d or the id of event %d of stream %s", ErrAppend, e.Type, e.Schema, i,
+				stream)
 		}
 		if len(e.Data) == 0 {
 			e.Data = json.RawMessage("null")

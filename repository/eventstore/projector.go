@@ -22,9 +22,9 @@ type ProjectorConfig struct {
 	Batch int
 	// Park takes over an event that could not be applied ParkAfter times, so that it holds nothing else up: it records the
 	// event, such as in a table that operators see, in the transaction of the batch, which ctx carries, and the projection
-	// goes on without it. cause is what apply said last. Later events of the stream are applied: apply has to bear that one
-	// is missing, or return an error, by which they are parked too. Failures while the database does not answer do not count;
-	// those of anything else that apply calls do. Nil: such an event holds the projection up.
+	// goes on without it. cause is what apply said last. Later events of the stream are applied: apply has to bear that
+	// one is missing, or return an error, by which they are parked too. Failures while the database does not answer do not
+	// count; those of anything else that apply calls do. Nil: such an event holds the projection up.
 	Park func(ctx context.Context, e Recorded, cause error) error
 	// ParkAfter is how often an event is tried before it is parked. Default 10, which takes about a minute.
 	ParkAfter int
@@ -42,7 +42,8 @@ type ApplyError struct {
 
 // Error implements error.
 func (e *ApplyError) Error() string {
-	return fmt.Sprintf("eventstore: apply %s at version %d of %s: %v", e.Event.Type, e.Event.Version, e.Event.Stream, e.Err)
+	return fmt.Sprintf("eventstore: apply %s at version %d of %s: %v", e.Event.Type, e.Event.Version, e.Event.Stream,
+		e.Err)
 }
 
 // Unwrap returns what the function returned.
@@ -68,7 +69,8 @@ type failure struct {
 // NewProjector returns a projector. tx is the database that holds the read model and the store's checkpoints; apply
 // changes the read model inside its transaction, and may run again for the same event when that is rolled back. Effects
 // outside the database would then be repeated, as they would by a rebuild: tell them from OnAppend through an outbox.
-func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.Context, e Recorded) error, cfg ProjectorConfig) (*Projector, error) {
+func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.Context, e Recorded) error,
+	cfg ProjectorConfig) (*Projector, error) {
 	if store == nil || tx == nil || apply == nil || cfg.Name == "" {
 		return nil, errors.New("eventstore: NewProjector needs a store, a transactor, a function and Name")
 	}
@@ -81,8 +83,8 @@ func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.
 }
 
 // Run follows the store until ctx ends, and returns nil. An event that cannot be applied, also for a panic, holds the
-// projection up: it is tried again, with a pause, and logged each time, and skipped only where ProjectorConfig.Park takes it
-// over. Several may run; one at a time moves.
+// projection up: it is tried again, with a pause, and logged each time, and skipped only where ProjectorConfig.Park
+// takes it over. Several may run; one at a time moves.
 func (p *Projector) Run(ctx context.Context) error {
 	pause := backoff.Exponential(50*time.Millisecond, 10*time.Second)
 	for failed := 0; ctx.Err() == nil; {
@@ -93,7 +95,8 @@ func (p *Projector) Run(ctx context.Context) error {
 		case err != nil:
 			if ctx.Err() == nil {
 				failed++
-				p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection is held up", "projection", p.cfg.Name, "failures", failed, "error", err)
+				p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection is held up", "projection", p.cfg.Name, "failures", failed,
+					"error", err)
 				_ = backoff.Sleep(ctx, pause.Delay(failed))
 			}
 		case n == 0:
@@ -180,7 +183,8 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 			if err := p.cfg.Park(ctx, e, cause); err != nil {
 				return 0, fmt.Errorf("eventstore: park %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
 			}
-			p.cfg.Logger.ErrorContext(ctx, "eventstore: an event is parked, the projection goes on without it", "projection", p.cfg.Name,
+			p.cfg.Logger.ErrorContext(ctx, "eventstore: an event is parked, the projection goes on without it", "projection",
+				p.cfg.Name,
 				"stream", e.Stream, "version", e.Version, "error", cause)
 			continue
 		}
@@ -196,7 +200,8 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 func (p *Projector) guarded(ctx context.Context, e Recorded) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection panicked", "projection", p.cfg.Name, "panic", v, "stack", string(debug.Stack()))
+			p.cfg.Logger.ErrorContext(ctx, "eventstore: a projection panicked", "projection", p.cfg.Name, "panic", v, "stack",
+				string(debug.Stack()))
 			err = fmt.Errorf("eventstore: a panic: %v", v)
 		}
 	}()

@@ -25,10 +25,12 @@ import (
 
 // A projection fails half-way: neither its read model nor its checkpoint has moved, and the next run applies all.
 func TestProjector(t *testing.T) {
-	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "p.db"), sqldb.Config{Synchronous: "NORMAL"}))
+	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "p.db"),
+		sqldb.Config{Synchronous: "NORMAL"}))
 	defer db.Close()
 	s := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
-	if err := errors.Join(s.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE totals (stream TEXT PRIMARY KEY, cents INTEGER NOT NULL)")); err != nil {
+	if err := errors.Join(s.EnsureSchema(t.Context()),
+		db.Exec(t.Context(), "CREATE TABLE totals (stream TEXT PRIMARY KEY, cents INTEGER NOT NULL)")); err != nil {
 		t.Fatal(err)
 	}
 	a := accounts(t, s, eventstore.AggregateConfig{})
@@ -46,7 +48,9 @@ func TestProjector(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = db.Querier(ctx).Exec(ctx, `INSERT INTO totals VALUES ($1, $2) ON CONFLICT (stream) DO UPDATE SET cents = totals.cents + excluded.cents`, r.Stream, e.(deposited).Cents)
+		_, err = db.Querier(ctx).Exec(ctx,
+			`INSERT INTO totals VALUES ($1, $2) ON CONFLICT (stream) DO UPDATE SET cents = totals.cents + excluded.cents`,
+			r.Stream, e.(deposited).Cents)
 		return err
 	}, eventstore.ProjectorConfig{Name: "totals", Batch: 3})
 	if err != nil {
@@ -99,23 +103,28 @@ func open(ctx context.Context, dsn string, cfg sqlevents.Config) (*sqldb.DB, *sq
 		err = s.EnsureSchema(ctx)
 	}
 	if err == nil {
-		err = db.Exec(ctx, `CREATE TABLE IF NOT EXISTS totals (model TEXT NOT NULL, stream TEXT NOT NULL, cents BIGINT NOT NULL, PRIMARY KEY (model, stream));
+		err = db.Exec(ctx,
+			`CREATE TABLE IF NOT EXISTS totals (model TEXT NOT NULL, stream TEXT NOT NULL, cents BIGINT NOT NULL,
+				PRIMARY KEY (model, stream));
 			CREATE TABLE IF NOT EXISTS serving (one INTEGER PRIMARY KEY, model TEXT NOT NULL);`)
 	}
 	return db, s, err
 }
 
 // projector sums up the streams' deposits in a read model.
-func projector(db *sqldb.DB, s eventstore.Store, model string, applied func(eventstore.Recorded)) (*eventstore.Projector, error) {
+func projector(db *sqldb.DB, s eventstore.Store, model string,
+	applied func(eventstore.Recorded)) (*eventstore.Projector, error) {
 	return eventstore.NewProjector(s, db, func(ctx context.Context, r eventstore.Recorded) error {
-		_, err := db.Querier(ctx).Exec(ctx, `INSERT INTO totals VALUES ($1, $2, 1) ON CONFLICT (model, stream) DO UPDATE SET cents = totals.cents + 1`, model, r.Stream)
+		_, err := db.Querier(ctx).Exec(ctx,
+			`INSERT INTO totals VALUES ($1, $2, 1) ON CONFLICT (model, stream) DO UPDATE SET cents = totals.cents + 1`, model,
+			r.Stream)
 		applied(r)
 		return err
 	}, eventstore.ProjectorConfig{Name: model, Batch: 10})
 }
 
-// Several replicas of one projector take turns, and in normal operation report nothing: the one that was slower learns it
-// from the checkpoint, not from rows that are there already.
+// Several replicas of one projector take turns, and in normal operation report nothing: the one that was slower learns
+// it from the checkpoint, not from rows that are there already.
 func TestReplicasTakeTurns(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +155,8 @@ func TestReplicasTakeTurns(t *testing.T) {
 			}
 			const total = 200
 			for i := range total {
-				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%7), eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%7), eventstore.AnyVersion,
+					eventstore.Event{Type: "x"}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -216,7 +226,8 @@ func TestProjectorKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			total := func() (n int64) {
-				if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT coalesce(sum(cents), 0) FROM totals").Scan(&n); err != nil {
+				if err := db.Querier(t.Context()).QueryRow(t.Context(),
+					"SELECT coalesce(sum(cents), 0) FROM totals").Scan(&n); err != nil {
 					t.Error(err)
 				}
 				return n
@@ -227,7 +238,8 @@ func TestProjectorKilled(t *testing.T) {
 				k.Kill()
 				lag, err := p.Lag(t.Context())
 				if n := total(); err != nil || n != events-lag {
-					t.Fatalf("killed at version %s: %d events in the read model, %d before the checkpoint (%v)", stop, n, events-lag, err)
+					t.Fatalf("killed at version %s: %d events in the read model, %d before the checkpoint (%v)", stop, n, events-lag,
+						err)
 				}
 			}
 			k := killtest.Start(t, "projector", url, "0")
@@ -251,12 +263,13 @@ func TestReplaceBesideAppends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			told := 0
 			var mu sync.Mutex
-			db, s, err := open(t.Context(), dsn(t), sqlevents.Config{Poll: 5 * time.Millisecond, OnAppend: func(_ context.Context, events []eventstore.Recorded) error {
-				mu.Lock()
-				defer mu.Unlock()
-				told += len(events)
-				return nil
-			}})
+			db, s, err := open(t.Context(), dsn(t), sqlevents.Config{Poll: 5 * time.Millisecond,
+				OnAppend: func(_ context.Context, events []eventstore.Recorded) error {
+					mu.Lock()
+					defer mu.Unlock()
+					told += len(events)
+					return nil
+				}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +277,8 @@ func TestReplaceBesideAppends(t *testing.T) {
 			event := eventstore.Event{Type: "x"}
 			const before, beside = 200, 200
 			for range before / 10 {
-				if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, event, event, event, event, event, event, event, event, event, event); err != nil {
+				if _, err := s.Append(t.Context(), "a", eventstore.AnyVersion, event, event, event, event, event, event, event,
+					event, event, event); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -292,7 +306,8 @@ func TestReplaceBesideAppends(t *testing.T) {
 			running.Go(func() { // a reader
 				for last := int64(0); ctx.Err() == nil; time.Sleep(time.Millisecond) {
 					var n int64
-					err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT coalesce(sum(cents), 0) FROM totals WHERE model = (SELECT model FROM serving)").Scan(&n)
+					err := db.Querier(t.Context()).QueryRow(t.Context(),
+						"SELECT coalesce(sum(cents), 0) FROM totals WHERE model = (SELECT model FROM serving)").Scan(&n)
 					if err != nil || n < last {
 						t.Errorf("a reader saw %d after %d (%v)", n, last, err)
 						return
@@ -321,7 +336,8 @@ func TestReplaceBesideAppends(t *testing.T) {
 					}
 				}
 				var n int64
-				err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT sum(cents) FROM totals WHERE model = $1", model).Scan(&n)
+				err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT sum(cents) FROM totals WHERE model = $1",
+					model).Scan(&n)
 				if err != nil || n != before+beside {
 					t.Errorf("%s: %d events, want %d (%v)", model, n, before+beside, err)
 				}
@@ -347,7 +363,8 @@ func TestReplaceFails(t *testing.T) {
 	}
 	boom := errors.New("boom")
 	fail := boom
-	p, err := eventstore.NewProjector(s, plain{}, func(context.Context, eventstore.Recorded) error { return fail }, eventstore.ProjectorConfig{Name: "new"})
+	p, err := eventstore.NewProjector(s, plain{}, func(context.Context, eventstore.Recorded) error { return fail },
+		eventstore.ProjectorConfig{Name: "new"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +390,8 @@ func TestReplaceFails(t *testing.T) {
 	}
 }
 
-// racing lets another come in when the checkpoint of old is looked at for the first time, and notes whether that is held.
+// racing lets another come in when the checkpoint of old is looked at for the first time, and notes whether that is
+// held.
 type racing struct {
 	*memevents.Store
 	meanwhile func()
@@ -405,7 +423,10 @@ func TestReplaceIsNotBehind(t *testing.T) {
 		}
 	}
 	applied := 0
-	p, err := eventstore.NewProjector(s, plain{}, func(context.Context, eventstore.Recorded) error { applied++; return nil }, eventstore.ProjectorConfig{Name: "new"})
+	p, err := eventstore.NewProjector(s, plain{}, func(context.Context, eventstore.Recorded) error {
+		applied++
+		return nil
+	}, eventstore.ProjectorConfig{Name: "new"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,13 +451,15 @@ func ExampleProjector() {
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{}))
 	defer db.Close()
 	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
-	err := errors.Join(store.EnsureSchema(ctx), db.Exec(ctx, "CREATE TABLE streams (name TEXT PRIMARY KEY, events INTEGER NOT NULL)"))
+	err := errors.Join(store.EnsureSchema(ctx), db.Exec(ctx,
+		"CREATE TABLE streams (name TEXT PRIMARY KEY, events INTEGER NOT NULL)"))
 	for _, stream := range []string{"a", "b", "a"} {
 		_, aerr := store.Append(ctx, stream, eventstore.AnyVersion, eventstore.Event{Type: "counted"})
 		err = errors.Join(err, aerr)
 	}
 	counts, perr := eventstore.NewProjector(store, db, func(ctx context.Context, e eventstore.Recorded) error {
-		_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO streams VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET events = events + 1", e.Stream)
+		_, err := db.Querier(ctx).Exec(ctx,
+			"INSERT INTO streams VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET events = events + 1", e.Stream)
 		return err
 	}, eventstore.ProjectorConfig{Name: "counts"})
 	if err = errors.Join(err, perr); err != nil {
@@ -453,7 +476,8 @@ func ExampleProjector() {
 	// 0 <nil>
 }
 
-// A panic holds a projection up as an error does, and is told; it ends no program. When it is gone the projection goes on.
+// A panic holds a projection up as an error does, and is told; it ends no program. When it is gone the projection goes
+// on.
 func TestProjectionPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memevents.New(memevents.Config{})
@@ -495,7 +519,9 @@ func TestPoisonEventIsParked(t *testing.T) {
 			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{Synchronous: "NORMAL"}))
 			t.Cleanup(func() { _ = db.Close() })
 			s := sqlevents.Must(sqlevents.New(db, sqlevents.Config{}))
-			if err := errors.Join(s.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE applied (id TEXT PRIMARY KEY); CREATE TABLE parked (id TEXT PRIMARY KEY, why TEXT)")); err != nil {
+			if err := errors.Join(s.EnsureSchema(t.Context()),
+				db.Exec(t.Context(),
+					"CREATE TABLE applied (id TEXT PRIMARY KEY); CREATE TABLE parked (id TEXT PRIMARY KEY, why TEXT)")); err != nil {
 				t.Fatal(err)
 			}
 			for i := range 5 {
@@ -512,7 +538,8 @@ func TestPoisonEventIsParked(t *testing.T) {
 			p, err := eventstore.NewProjector(s, db, func(ctx context.Context, e eventstore.Recorded) error {
 				if e.ID == "e2" {
 					tries++
-					return insert(ctx, "INSERT INTO applied VALUES (NULL || 'x', 'too many')") // a real error, which ends a transaction
+					// a real error, which ends a transaction
+					return insert(ctx, "INSERT INTO applied VALUES (NULL || 'x', 'too many')")
 				}
 				return insert(ctx, "INSERT INTO applied VALUES ($1)", e.ID)
 			}, eventstore.ProjectorConfig{Name: "p", ParkAfter: 3, Logger: slog.New(slog.DiscardHandler),
@@ -540,7 +567,8 @@ func TestPoisonEventIsParked(t *testing.T) {
 			}
 			var applied, parked int64
 			err = errors.Join(db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM applied").Scan(&applied),
-				db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM parked WHERE id = 'e2' AND why <> ''").Scan(&parked))
+				db.Querier(t.Context()).QueryRow(t.Context(),
+					"SELECT count(*) FROM parked WHERE id = 'e2' AND why <> ''").Scan(&parked))
 			if err != nil || applied != 4 || parked != 1 || tries != 3 {
 				t.Errorf("%d applied, %d parked after %d tries, %v; want 4, 1 and 3", applied, parked, tries, err)
 			}

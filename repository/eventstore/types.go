@@ -45,7 +45,8 @@ func newCodec[E any](types Types[E]) (*codec[E], error) {
 		_, mapped := c.byType[t.goType]
 		switch {
 		case t.name == "" || t.schema < 1 || len(t.upcasters) != t.schema-1:
-			return nil, fmt.Errorf("eventstore: type %q: want a name, a schema of at least 1, and schema-1 upcasters, have schema %d and %d", t.name, t.schema, len(t.upcasters))
+			return nil,
+				fmt.Errorf("eventstore: type %q: want a name, a schema of at least 1, and schema-1 upcasters, have schema %d and %d", t.name, t.schema, len(t.upcasters))
 		case known || mapped:
 			return nil, fmt.Errorf("eventstore: type %q or %s is there twice", t.name, t.goType)
 		case e.Kind() == reflect.Interface && !t.goType.Implements(e) || e.Kind() != reflect.Interface && t.goType != e:
@@ -79,7 +80,8 @@ func (c *codec[E]) decode(r Recorded) (e E, err error) {
 	data := r.Data
 	for s := r.Schema; s < t.schema; s++ {
 		if data, err = t.upcasters[s-1](data); err != nil {
-			return e, fmt.Errorf("eventstore: lift %s at version %d of %s from schema %d: %w", r.Type, r.Version, r.Stream, s, err)
+			return e, fmt.Errorf("eventstore: lift %s at version %d of %s from schema %d: %w", r.Type, r.Version, r.Stream, s,
+				err)
 		}
 	}
 	v, err := t.decode(data)

@@ -12,8 +12,8 @@ type holdKey struct{ repo any }
 // hold is a write that has the Repo, until it has ended.
 type hold struct{ ended atomic.Bool }
 
-// holds reports whether ctx is that of a function of a write: what it does with the Repo is a part of that, and must not
-// wait for its end.
+// holds reports whether ctx is that of a function of a write: what it does with the Repo is a part of that, and must
+// not wait for its end.
 func (r *Repo[E]) holds(ctx context.Context) bool {
 	h, _ := ctx.Value(holdKey{r}).(*hold)
 	return h != nil && !h.ended.Load()

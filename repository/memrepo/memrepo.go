@@ -3,9 +3,9 @@
 //
 //	products, err := memrepo.New[Product](memrepo.Config{Unique: [][]string{{"sku"}}})
 //
-// The functions of a write may use the Repo with the context that they are given; others wait meanwhile. It takes part in
-// no transaction: what is written inside a sqldb.InTx stays when that rolls back. Everything is lost when the process
-// ends.
+// The functions of a write may use the Repo with the context that they are given; others wait meanwhile. It takes part
+// in no transaction: what is written inside a sqldb.InTx stays when that rolls back. Everything is lost when the
+// process ends.
 package memrepo
 
 import (

@@ -55,7 +55,8 @@ func (r *Repo[E]) document(e *E) (bson.D, error) {
 	}
 	id, ok := r.id(r.life.ID(e))
 	if !ok {
-		return nil, fmt.Errorf("mongorepo: write %s: %w: the id %.64q is no ObjectID", r.cfg.Collection, repository.ErrValue, r.life.ID(e))
+		return nil, fmt.Errorf("mongorepo: write %s: %w: the id %.64q is no ObjectID", r.cfg.Collection, repository.ErrValue,
+			r.life.ID(e))
 	}
 	doc := bson.D{{Key: "_id", Value: id}}
 	for i := range r.m.Columns {
@@ -157,7 +158,8 @@ func driverValue(val bson.RawValue, k repository.Kind) (any, error) {
 
 // operators are those that a comparison translates to as it is. With a value beside them, none but $ne matches null.
 var operators = map[repository.Op]string{
-	repository.OpEq: "$eq", repository.OpLt: "$lt", repository.OpLte: "$lte", repository.OpGt: "$gt", repository.OpGte: "$gte",
+	repository.OpEq: "$eq", repository.OpLt: "$lt", repository.OpLte: "$lte", repository.OpGt: "$gt",
+	repository.OpGte: "$gte",
 }
 
 func (r *Repo[E]) filter(n repository.Node) bson.D {
@@ -191,7 +193,8 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 			}
 			return on(bounds)
 		}
-		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`) // a pattern ends with a zero byte
+		// a pattern ends with a zero byte
+		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`)
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
 	case repository.OpContains, repository.OpContainsFold:
 		pattern, ok := containing(n.Value.(string), n.Op == repository.OpContainsFold)

@@ -8,9 +8,9 @@
 // collect is written into the field _effects of the same document in the same atomic write, from where
 // outbox/mongooutbox drains it. A delete with effects leaves a tombstone, which no query sees, until they are drained.
 //
-// Writes are acknowledged by the majority where there is a replica set, whatever the client's defaults are, so that what
-// was acknowledged, with its effects, survives a failover. Get, GetMany, Find and Count read where and what the client's
-// defaults say: by default from the primary, and also what the majority does not have yet.
+// Writes are acknowledged by the majority where there is a replica set, whatever the client's defaults are, so that
+// what was acknowledged, with its effects, survives a failover. Get, GetMany, Find and Count read where and what the
+// client's defaults say: by default from the primary, and also what the majority does not have yet.
 //
 // Times are cut to milliseconds. A pointer that is nil is stored as null. Structs, maps and slices are stored as
 // documents and arrays, in the form that encoding/json gives them; as JSON text where BSON would not hold what they

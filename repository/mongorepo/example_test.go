@@ -24,12 +24,16 @@ func Example() {
 		return
 	}
 	defer func() { _ = client.Disconnect(ctx) }()
-	users := mongorepo.Must(mongorepo.New[user](ctx, client.Database("users"), mongorepo.Config{Collection: "users", Unique: [][]string{{"email"}}}))
+	users := mongorepo.Must(mongorepo.New[user](ctx, client.Database("users"), mongorepo.Config{Collection: "users",
+		Unique: [][]string{{"email"}}}))
 	ana, err := users.Create(ctx, user{Email: "ana@example.com"})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	ana, err = users.Update(ctx, ana.ID, func(_ context.Context, u *user) error { u.Email = "ana@example.org"; return nil })
+	ana, err = users.Update(ctx, ana.ID, func(_ context.Context, u *user) error {
+		u.Email = "ana@example.org"
+		return nil
+	})
 	fmt.Println(ana.Version, err)
 }

@@ -96,7 +96,8 @@ func TestOldVersionKeepsWhatANewerOneWrote(t *testing.T) {
 		t.Errorf("%v\nwant %+v\ngot  %+v", err, want, got)
 	}
 	// The server reaches into what is stored.
-	n, err := db.Collection("orders").CountDocuments(ctx, bson.D{{Key: "address.city", Value: "Cusco"}, {Key: "lines.qty", Value: bson.D{{Key: "$gt", Value: 6}}}})
+	n, err := db.Collection("orders").CountDocuments(ctx, bson.D{{Key: "address.city", Value: "Cusco"},
+		{Key: "lines.qty", Value: bson.D{{Key: "$gt", Value: 6}}}})
 	if n != 1 || err != nil {
 		t.Errorf("%d documents by a nested field, %v", n, err)
 	}
@@ -106,7 +107,8 @@ func TestOldVersionKeepsWhatANewerOneWrote(t *testing.T) {
 func TestWhatDocumentsCannotHold(t *testing.T) {
 	db := testenv.MongoDatabase(t, testenv.Mongo(t))
 	r := mongorepo.Must(mongorepo.New[newOrder](t.Context(), db, mongorepo.Config{Collection: "orders"}))
-	for _, big := range []string{`{"n":123456789012345678901234567890}`, `{"$set":{"a":1}}`, `{"a.b":1}`, `{"":1}`, `[1e-400]`, `"{}"`, `[[],{},null,true,-0,1.5,"x"]`,
+	for _, big := range []string{`{"n":123456789012345678901234567890}`, `{"$set":{"a":1}}`, `{"a.b":1}`, `{"":1}`,
+		`[1e-400]`, `"{}"`, `[[],{},null,true,-0,1.5,"x"]`,
 		`{"a":{"b":[{"c":9007199254740993}]}}`, `7`, `[1.0]`} {
 		var in newOrder
 		in.Big = jsonValue(t, big)
@@ -129,26 +131,34 @@ func TestDocumentsOfOtherPrograms(t *testing.T) {
 	var keys []bson.ObjectID
 	for i := range 5 {
 		keys = append(keys, bson.NewObjectID())
-		if _, err := db.Collection("orders").InsertOne(ctx, bson.D{{Key: "_id", Value: keys[i]}, {Key: "customer", Value: "ana"},
-			{Key: "address", Value: bson.D{{Key: "city", Value: "Lima"}, {Key: "since", Value: time.Now()}, {Key: "owner", Value: bson.NewObjectID()}}},
-			{Key: "lines", Value: bson.A{bson.D{{Key: "sku", Value: "lamp"}, {Key: "qty", Value: 2.0}, {Key: "note", Value: nil}}}}}); err != nil {
+		if _, err := db.Collection("orders").InsertOne(ctx, bson.D{{Key: "_id", Value: keys[i]},
+			{Key: "customer", Value: "ana"},
+			{Key: "address", Value: bson.D{{Key: "city", Value: "Lima"}, {Key: "since", Value: time.Now()},
+				{Key: "owner", Value: bson.NewObjectID()}}},
+			{Key: "lines", Value: bson.A{bson.D{{Key: "sku", Value: "lamp"}, {Key: "qty", Value: 2.0},
+				{Key: "note", Value: nil}}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	r := mongorepo.Must(mongorepo.New[oldOrder](ctx, db, mongorepo.Config{Collection: "orders", ObjectIDs: true}))
 	id := keys[1].Hex()
 	got, err := r.Get(ctx, id)
-	if err != nil || got.ID != id || got.Address.City != "Lima" || len(got.Lines) != 1 || got.Lines[0] != (line{"lamp", 2}) {
+	if err != nil || got.ID != id || got.Address.City != "Lima" || len(got.Lines) != 1 ||
+		got.Lines[0] != (line{"lamp", 2}) {
 		t.Fatalf("Get: %+v, %v", got, err)
 	}
 	begin := time.Now()
-	if _, err := r.Update(ctx, id, func(_ context.Context, o *oldOrder) error { o.Address.City = "Cusco"; return nil }); err != nil {
+	if _, err := r.Update(ctx, id, func(_ context.Context, o *oldOrder) error {
+		o.Address.City = "Cusco"
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(begin); took > 2*time.Second {
 		t.Errorf("the first update took %v", took)
 	}
-	n, err := db.Collection("orders").CountDocuments(ctx, bson.D{{Key: "_id", Value: keys[1]}, {Key: "address.city", Value: "Cusco"},
+	n, err := db.Collection("orders").CountDocuments(ctx, bson.D{{Key: "_id", Value: keys[1]},
+		{Key: "address.city", Value: "Cusco"},
 		{Key: "address.owner", Value: bson.D{{Key: "$exists", Value: true}}}, {Key: "version", Value: 1}})
 	if n != 1 || err != nil {
 		t.Errorf("after the update %d documents are as expected, %v", n, err)

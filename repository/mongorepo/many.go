@@ -58,7 +58,8 @@ func (r *Repo[E]) Put(ctx context.Context, e E) (E, error) {
 	}
 	change := bson.D{{Key: "$set", Value: set}, {Key: "$inc", Value: bson.D{{Key: r.key(r.m.Version), Value: int64(1)}}}}
 	for {
-		raw, err := r.c.FindOneAndUpdate(ctx, live(doc[0]), change, options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw()
+		raw, err := r.c.FindOneAndUpdate(ctx, live(doc[0]), change,
+			options.FindOneAndUpdate().SetReturnDocument(options.After)).Raw()
 		if err == nil {
 			var stored E
 			err = r.decode(raw, &stored)

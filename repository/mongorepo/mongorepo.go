@@ -72,7 +72,8 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 		cfg.MaxAttempts = 200
 	}
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority())
-	r := &Repo[E]{c: db.Collection(cfg.Collection, safe), latest: db.Collection(cfg.Collection, safe, options.Collection().SetReadPreference(readpref.Primary())), cfg: cfg, m: m,
+	r := &Repo[E]{c: db.Collection(cfg.Collection, safe), latest: db.Collection(cfg.Collection, safe,
+		options.Collection().SetReadPreference(readpref.Primary())), cfg: cfg, m: m,
 		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}, turns: newTurns()}
 	var indexes []mongo.IndexModel
 	for _, set := range cfg.Unique {
@@ -86,7 +87,8 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 		name := strings.Join(set, "_") + "_key"
 		r.unique[name] = set
 		indexes = append(indexes, mongo.IndexModel{Keys: keys, Options: options.Index().SetName(name).SetUnique(true).
-			SetPartialFilterExpression(bson.D{{Key: set[0], Value: bson.D{{Key: "$exists", Value: true}}}})}) // tombstones have no fields
+			// tombstones have no fields
+			SetPartialFilterExpression(bson.D{{Key: set[0], Value: bson.D{{Key: "$exists", Value: true}}}})})
 	}
 	if len(indexes) > 0 {
 		if _, err := r.c.Indexes().CreateMany(ctx, indexes); err != nil {
@@ -129,7 +131,8 @@ func live(more ...bson.E) bson.D {
 	return append(bson.D{{Key: DeletedField, Value: bson.D{{Key: "$exists", Value: false}}}}, more...)
 }
 
-func run[E any](ctx context.Context, collection string, e *E, then []repository.WriteHook[E]) ([]repository.Effect, error) {
+func run[E any](ctx context.Context, collection string, e *E,
+	then []repository.WriteHook[E]) ([]repository.Effect, error) {
 	ctx, collected := repository.WithEffects(ctx, collection)
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
@@ -373,7 +376,8 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Writ
 		if !ok {
 			return r.missing("delete from", id)
 		}
-		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: key}, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		res, err := r.c.DeleteOne(ctx, live(bson.E{Key: "_id", Value: key}, bson.E{Key: EffectsField + ".0",
+			Value: bson.D{{Key: "$exists", Value: false}}}))
 		if err != nil {
 			return r.fail("delete from", err)
 		}
@@ -399,7 +403,8 @@ func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHo
 	held := r.held(id, r.life.Version(&e))
 	var done int64
 	if len(effects) == 0 {
-		res, err := r.c.DeleteOne(ctx, append(held, bson.E{Key: EffectsField + ".0", Value: bson.D{{Key: "$exists", Value: false}}}))
+		res, err := r.c.DeleteOne(ctx, append(held, bson.E{Key: EffectsField + ".0",
+			Value: bson.D{{Key: "$exists", Value: false}}}))
 		if err != nil {
 			return r.fail("delete from", err)
 		}

@@ -22,7 +22,8 @@ type widget = repositorytest.Widget
 func open(t testing.TB) (*mongo.Database, *mongorepo.Repo[widget]) {
 	t.Helper()
 	db := testenv.MongoDatabase(t, testenv.Mongo(t))
-	r, err := mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets", Unique: repositorytest.Unique})
+	r, err := mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets",
+		Unique: repositorytest.Unique})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,8 @@ func TestEffects(t *testing.T) {
 	db, r := open(t)
 	tell := func(topic string) repository.WriteHook[widget] {
 		return func(ctx context.Context, w *widget) error {
-			return repository.Collect(ctx, repository.Effect{ID: topic, Kind: "message", Topic: topic, Key: w.ID, Body: []byte(topic), CreatedAt: time.Now()})
+			return repository.Collect(ctx, repository.Effect{ID: topic, Kind: "message", Topic: topic, Key: w.ID,
+				Body: []byte(topic), CreatedAt: time.Now()})
 		}
 	}
 	w, err := r.Create(t.Context(), widget{SKU: "a"}, tell("created"))
@@ -107,7 +109,10 @@ func TestSeveralProcesses(t *testing.T) {
 		for range 5 {
 			wg.Go(func() {
 				for range 10 {
-					if _, err := own.Update(t.Context(), w.ID, func(_ context.Context, x *widget) error { x.Price++; return nil }); err != nil {
+					if _, err := own.Update(t.Context(), w.ID, func(_ context.Context, x *widget) error {
+						x.Price++
+						return nil
+					}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -120,8 +125,8 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// A function that changes another document waits for no turn: two of them crosswise, each of whom has one, do not wait for
-// each other.
+// A function that changes another document waits for no turn: two of them crosswise, each of whom has one, do not wait
+// for each other.
 func TestCrosswise(t *testing.T) {
 	db, r := open(t)
 	other := mongorepo.Must(mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets"}))

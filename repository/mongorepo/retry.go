@@ -46,7 +46,8 @@ func (t turns) take(ctx context.Context, id string) (context.Context, func()) {
 }
 
 // again runs write until it meets no conflict of its own making.
-func again[E, T any](ctx context.Context, r *Repo[E], id string, write func(ctx context.Context) (T, error)) (T, error) {
+func again[E, T any](ctx context.Context, r *Repo[E], id string,
+	write func(ctx context.Context) (T, error)) (T, error) {
 	pause := backoff.Exponential(time.Millisecond, 20*time.Millisecond)
 	var release func()
 	defer func() {

@@ -51,8 +51,8 @@ func TestWritesAreSafe(t *testing.T) {
 	}
 }
 
-// NewTransactor says that there are no transactions when the server says so, and nothing of the kind when it lost against
-// another process that tries as well, or at a failover.
+// NewTransactor says that there are no transactions when the server says so, and nothing of the kind when it lost
+// against another process that tries as well, or at a failover.
 func TestTransactorAtAReplicaSet(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers []bson.D // of inserts
@@ -61,11 +61,14 @@ func TestTransactorAtAReplicaSet(t *testing.T) {
 	}{
 		"transactions": {nil, false, ""},
 		"another process makes the collection at the same time": {
-			[]bson.D{mongofake.Error(112, "WriteConflict", "Collection namespace is already in use", "TransientTransactionError")}, false, ""},
+			[]bson.D{mongofake.Error(112, "WriteConflict", "Collection namespace is already in use",
+				"TransientTransactionError")}, false, ""},
 		"a standalone server": {
-			[]bson.D{mongofake.Error(20, "IllegalOperation", "Transaction numbers are only allowed on a replica set member or mongos")}, true, "replica set"},
+			[]bson.D{mongofake.Error(20, "IllegalOperation",
+				"Transaction numbers are only allowed on a replica set member or mongos")}, true, "replica set"},
 		"the primary is gone": {
-			[]bson.D{mongofake.Error(10107, "NotWritablePrimary", "not primary"), mongofake.Error(10107, "NotWritablePrimary", "not primary")}, false, "not primary"},
+			[]bson.D{mongofake.Error(10107, "NotWritablePrimary", "not primary"), mongofake.Error(10107, "NotWritablePrimary",
+				"not primary")}, false, "not primary"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0
@@ -79,7 +82,8 @@ func TestTransactorAtAReplicaSet(t *testing.T) {
 				return nil
 			}, mongofake.Lax())
 			_, err := mongorepo.NewTransactor(t.Context(), db)
-			if (err == nil) != (c.want == "") || errors.Is(err, repository.ErrNoTransactions) != c.none || err != nil && !strings.Contains(err.Error(), c.want) {
+			if (err == nil) != (c.want == "") || errors.Is(err, repository.ErrNoTransactions) != c.none || err != nil &&
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v", err)
 			}
 			aborted := false
@@ -96,8 +100,8 @@ func TestTransactorAtAReplicaSet(t *testing.T) {
 	}
 }
 
-// A transaction reads and writes at the primary whatever the client's defaults are, and is run again when it lost; an error
-// of the commit says what it is of.
+// A transaction reads and writes at the primary whatever the client's defaults are, and is run again when it lost; an
+// error of the commit says what it is of.
 func TestInTxAtAReplicaSet(t *testing.T) {
 	conflicts, refuse := 1, false
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
@@ -145,7 +149,8 @@ func TestInTxAtAReplicaSet(t *testing.T) {
 	}
 	refuse = true
 	var refused mongo.CommandError
-	if err := tx.InTx(t.Context(), both); !errors.As(err, &refused) || !strings.HasPrefix(err.Error(), "mongorepo: commit: ") {
+	if err := tx.InTx(t.Context(), both); !errors.As(err, &refused) || !strings.HasPrefix(err.Error(),
+		"mongorepo: commit: ") {
 		t.Errorf("a commit that is refused: %v", err)
 	}
 }

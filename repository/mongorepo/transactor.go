@@ -48,7 +48,8 @@ func NewTransactor(ctx context.Context, db *mongo.Database) (*Transactor, error)
 var errRollback = errors.New("to be rolled back")
 
 func probe(ctx context.Context, db *mongo.Database) error {
-	c := db.Collection(probeCollection, options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
+	c := db.Collection(probeCollection,
+		options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
 	mark := bson.D{{Key: "_id", Value: id.New()}}
 	if _, err := c.DeleteOne(ctx, mark); err != nil { // also: the server answers
 		return err
@@ -82,8 +83,8 @@ func probe(ctx context.Context, db *mongo.Database) error {
 	return nil
 }
 
-// none says that a refusal is one of transactions, unless it is one of the moment: of a network, or of a node that has ceased
-// to be the primary.
+// none says that a refusal is one of transactions, unless it is one of the moment: of a network, or of a node that has
+// ceased to be the primary.
 func none(err error) error {
 	var refused mongo.CommandError
 	if !errors.As(err, &refused) || mongo.IsNetworkError(err) || slices.Contains(notPrimary, refused.Code) {
@@ -106,8 +107,8 @@ type (
 
 // InTx runs fn in a transaction: the one that ctx carries, or else a new one, which it commits when fn returns nil. It
 // reads a snapshot and is written to the majority. fn runs again when the transaction lost against another, for up to
-// two minutes; its effects must stay inside the database. It must not use ctx concurrently: a session is no pool. When the
-// commit's answer is lost the driver asks again for as long; after that it is not known whether it was committed.
+// two minutes; its effects must stay inside the database. It must not use ctx concurrently: a session is no pool. When
+// the commit's answer is lost the driver asks again for as long; after that it is not known whether it was committed.
 func (t *Transactor) InTx(ctx context.Context, fn func(ctx context.Context) error) error {
 	if outer, ok := ctx.Value(txKey{t.client}).(*tx); ok {
 		ok := false

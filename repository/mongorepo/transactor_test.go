@@ -41,7 +41,9 @@ func TestTransactor(t *testing.T) {
 			_ = tx.InTx(ctx, func(ctx context.Context) error { return errors.Join(create("b")(ctx), boom) })
 			return nil
 		}, mongorepo.ErrDoomed, 0},
-		"a commit": {func(ctx context.Context) error { return errors.Join(create("c")(ctx), tx.InTx(ctx, create("d"))) }, nil, 2},
+		"a commit": {func(ctx context.Context) error {
+			return errors.Join(create("c")(ctx), tx.InTx(ctx, create("d")))
+		}, nil, 2},
 	} {
 		if err := tx.InTx(t.Context(), c.fn); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", what, err, c.want)

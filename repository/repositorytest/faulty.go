@@ -12,9 +12,9 @@ import (
 // ErrInjected is the error of the faults of Faulty.
 var ErrInjected = faultdraw.ErrInjected
 
-// Faulty returns a repository whose calls fail now and then: reads and writes before they have an effect, and writes after
-// it too, as when a connection breaks before the answer comes. rate is the part of the calls that fail, such as 0.1. The
-// faults are those of the seed: the n-th call of a method always has the same one.
+// Faulty returns a repository whose calls fail now and then: reads and writes before they have an effect, and writes
+// after it too, as when a connection breaks before the answer comes. rate is the part of the calls that fail, such as
+// 0.1. The faults are those of the seed: the n-th call of a method always has the same one.
 //
 // It is for tests of a service: run it with many seeds, and check what must hold in the end.
 func Faulty[E any](r repository.Repository[E], seed uint64, rate float64) repository.Repository[E] {

@@ -21,7 +21,8 @@ func createMany(t *testing.T, r repository.Repository[Widget], f Features) {
 	old := time.Date(2001, 2, 3, 4, 5, 6, 7_000_000, time.UTC)
 	list := make([]Widget, 2500)
 	for i := range list {
-		list[i] = Widget{SKU: fmt.Sprint(i), Name: "x\ty\\n", Price: int64(i), Tags: []string{"a", "\"b\""}, Parts: map[string]int{"p": i}, Blob: []byte{0, 1}, Sold: ptr(old)}
+		list[i] = Widget{SKU: fmt.Sprint(i), Name: "x\ty\\n", Price: int64(i), Tags: []string{"a", "\"b\""},
+			Parts: map[string]int{"p": i}, Blob: []byte{0, 1}, Sold: ptr(old)}
 	}
 	list[0].Meta = repository.Meta{ID: "imported", Version: 7, CreatedAt: old, UpdatedAt: old.Add(time.Hour)}
 	begin := time.Now().Add(-precision)
@@ -41,7 +42,10 @@ func createMany(t *testing.T, r repository.Repository[Widget], f Features) {
 	if n, err := r.Count(t.Context(), repository.Filter[Widget]{}); n != 2500 || err != nil {
 		t.Errorf("%d are stored, %v", n, err)
 	}
-	if _, err := r.Update(t.Context(), "imported", func(_ context.Context, w *Widget) error { w.Price = 1; return nil }); err != nil {
+	if _, err := r.Update(t.Context(), "imported", func(_ context.Context, w *Widget) error {
+		w.Price = 1
+		return nil
+	}); err != nil {
 		t.Errorf("Update of an imported one: %v", err)
 	}
 	_, err = r.CreateMany(t.Context(), []Widget{{SKU: "new"}, {SKU: "7"}, {SKU: "newer"}})
@@ -57,12 +61,14 @@ func createMany(t *testing.T, r repository.Repository[Widget], f Features) {
 }
 
 func put(t *testing.T, r repository.Repository[Widget], _ Features) {
-	first, err := r.Put(t.Context(), Widget{Meta: repository.Meta{ID: "w", Version: 40}, SKU: "a", Price: 1, Tags: []string{"x"}})
+	first, err := r.Put(t.Context(), Widget{Meta: repository.Meta{ID: "w", Version: 40}, SKU: "a", Price: 1,
+		Tags: []string{"x"}})
 	if err != nil || first.Version != 1 || first.CreatedAt.IsZero() || first.Price != 1 {
 		t.Fatalf("Put of a new one: %+v, %v", first, err)
 	}
 	second, err := r.Put(t.Context(), Widget{Meta: repository.Meta{ID: "w"}, SKU: "b", Note: ptr("n")})
-	if err != nil || second.Version != 2 || !second.CreatedAt.Equal(first.CreatedAt) || second.Price != 0 || second.Tags != nil || second.SKU != "b" {
+	if err != nil || second.Version != 2 || !second.CreatedAt.Equal(first.CreatedAt) || second.Price != 0 ||
+		second.Tags != nil || second.SKU != "b" {
 		t.Fatalf("Put over it: %+v, %v", second, err)
 	}
 	got, err := r.Get(t.Context(), "w")
@@ -72,7 +78,8 @@ func put(t *testing.T, r repository.Repository[Widget], _ Features) {
 	if other, err := r.Put(t.Context(), Widget{SKU: "c"}); err != nil || other.ID == "" {
 		t.Errorf("Put without an id: %+v, %v", other, err)
 	}
-	if _, err := r.Put(t.Context(), Widget{Meta: repository.Meta{ID: "v"}, SKU: "b"}); !errors.Is(err, repository.ErrUnique) {
+	if _, err := r.Put(t.Context(), Widget{Meta: repository.Meta{ID: "v"}, SKU: "b"}); !errors.Is(err,
+		repository.ErrUnique) {
 		t.Errorf("Put of a taken SKU: %v, want ErrUnique", err)
 	}
 	if _, err := r.Replace(t.Context(), first); !errors.Is(err, repository.ErrConflict) {
@@ -111,7 +118,8 @@ func some(t *testing.T, r repository.Repository[Widget]) (list []Widget) {
 func updateWhere(t *testing.T, r repository.Repository[Widget], f Features) {
 	list := some(t, r)
 	at := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
-	n, err := r.UpdateWhere(t.Context(), Price.Gte(4), Name.To("dear"), Rank.To(nil), Made.To(at), Active.To(true), Colors.To("red"))
+	n, err := r.UpdateWhere(t.Context(), Price.Gte(4), Name.To("dear"), Rank.To(nil), Made.To(at), Active.To(true),
+		Colors.To("red"))
 	if n != 2 || err != nil {
 		t.Fatalf("%d were updated, %v, want 2", n, err)
 	}

@@ -162,7 +162,8 @@ func RunMapping(t *testing.T, factory MappedFactory, f Features) {
 		f.Precision = time.Microsecond
 	}
 	for name, run := range map[string]func(*testing.T, repository.Repository[Mapped], Features){
-		"RoundTrip": mappedRoundTrip, "ReservedNames": reservedNames, "Valuers": valuers, "Unstorable": unstorable, "PagesByValuer": pagesByValuer,
+		"RoundTrip": mappedRoundTrip, "ReservedNames": reservedNames, "Valuers": valuers, "Unstorable": unstorable,
+		"PagesByValuer": pagesByValuer,
 	} {
 		t.Run(name, func(t *testing.T) { run(t, factory(t), f) })
 	}
@@ -174,9 +175,11 @@ func mappedFull(f Features) Mapped {
 	m := Mapped{
 		Order: "o-1", User: "alice", Group: 3, Limit: &limit, From: at, Select: true, Table: []string{"a", "\ufffd<&>"},
 		Secret: "hush", UUID: UUID{1, 2, 3, 4}, Parent: &parent, Cents: NewCents(-1250),
-		Nick: sql.NullString{String: "al", Valid: true}, Seen: sql.NullTime{Time: at, Valid: true}, Points: sql.NullInt64{Int64: 9007199254740993, Valid: true},
+		Nick: sql.NullString{String: "al", Valid: true}, Seen: sql.NullTime{Time: at, Valid: true},
+		Points: sql.NullInt64{Int64: 9007199254740993, Valid: true},
 		Sealed: NewSealed("letter"), Seals: []Sealed{NewSealed("x"), NewSealed("")},
-		Raw: json.RawMessage(`{"a": 1.0}`), Details: map[string]any{"account": json.Number("9007199254740993"), "deep": []any{json.Number("0.10"), nil, true}},
+		Raw: json.RawMessage(`{"a": 1.0}`), Details: map[string]any{"account": json.Number("9007199254740993"),
+			"deep": []any{json.Number("0.10"), nil, true}},
 		Pair: NewPair("l", "r"),
 	}
 	m.Big.SetString("123456789012345678901234567890", 10)
@@ -220,7 +223,11 @@ func mappedRoundTrip(t *testing.T, r repository.Repository[Mapped], f Features) 
 			t.Errorf("%s: Create returned %+v, want %+v", name, created, want)
 		}
 		reads("created")
-		if _, err := r.Update(ctx, created.ID, func(_ context.Context, m *Mapped) error { m.Group++; return nil }); err != nil {
+		if _, err := r.Update(ctx, created.ID, func(_ context.Context,
+			m *Mapped) error {
+			m.Group++
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		want.Group++
@@ -237,16 +244,18 @@ func mappedRoundTrip(t *testing.T, r repository.Repository[Mapped], f Features) 
 	}
 }
 
-// reservedNames searches by columns whose names are words of SQL: a name that is not quoted is an error, or another thing
-// altogether, as user is on PostgreSQL.
+// reservedNames searches by columns whose names are words of SQL: a name that is not quoted is an error, or another
+// thing altogether, as user is on PostgreSQL.
 func reservedNames(t *testing.T, r repository.Repository[Mapped], f Features) {
 	m := mappedFull(f)
 	if _, err := r.Create(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	for name, filter := range map[string]repository.Filter[Mapped]{
-		"order": mappedOrder.Eq("o-1"), "order, prefix": mappedOrder.HasPrefix("o-"), "user": mappedUser.Eq("alice"), "user in": mappedUser.In("x", "alice"),
-		"group": mappedGroup.Gte(3), "limit": mappedLimit.Eq(7), "limit not null": mappedLimit.NotNull(), "from": mappedFrom.Eq(m.From), "select": mappedSelect.Eq(true),
+		"order": mappedOrder.Eq("o-1"), "order, prefix": mappedOrder.HasPrefix("o-"), "user": mappedUser.Eq("alice"),
+		"user in": mappedUser.In("x", "alice"),
+		"group":   mappedGroup.Gte(3), "limit": mappedLimit.Eq(7), "limit not null": mappedLimit.NotNull(),
+		"from": mappedFrom.Eq(m.From), "select": mappedSelect.Eq(true),
 	} {
 		if n, err := r.Count(t.Context(), filter); n != 1 || err != nil {
 			t.Errorf("%s: got %d, %v, want 1", name, n, err)
@@ -255,8 +264,10 @@ func reservedNames(t *testing.T, r repository.Repository[Mapped], f Features) {
 			t.Errorf("not %s: got %d, %v, want 0", name, n, err)
 		}
 	}
-	for name, sort := range map[string]repository.Sort[Mapped]{"order": mappedOrder.Desc(), "user": mappedUser.Asc(), "limit": mappedLimit.Desc(), "from": mappedFrom.Asc()} {
-		if page, err := r.Find(t.Context(), repository.Query[Mapped]{Sort: []repository.Sort[Mapped]{sort}}); err != nil || len(page.Items) != 1 {
+	for name, sort := range map[string]repository.Sort[Mapped]{"order": mappedOrder.Desc(), "user": mappedUser.Asc(),
+		"limit": mappedLimit.Desc(), "from": mappedFrom.Asc()} {
+		if page, err := r.Find(t.Context(), repository.Query[Mapped]{Sort: []repository.Sort[Mapped]{sort}}); err != nil ||
+			len(page.Items) != 1 {
 			t.Errorf("sorted by %s: %d, %v", name, len(page.Items), err)
 		}
 	}
@@ -272,8 +283,10 @@ func valuers(t *testing.T, r repository.Repository[Mapped], f Features) {
 		t.Fatal(err)
 	}
 	for name, filter := range map[string]repository.Filter[Mapped]{
-		"text": mappedSecret.Eq("hush"), "an array": mappedUUID.Eq(m.UUID), "an array in": mappedUUID.In(UUID{}, UUID{7}, m.UUID).And(mappedUser.Eq("alice")),
-		"a pointer": mappedParent.Eq(*m.Parent), "not null": mappedParent.NotNull(), "a number": mappedCents.Eq(NewCents(-1250)), "a nullable": mappedNick.Eq(m.Nick),
+		"text": mappedSecret.Eq("hush"), "an array": mappedUUID.Eq(m.UUID), "an array in": mappedUUID.In(UUID{}, UUID{7},
+			m.UUID).And(mappedUser.Eq("alice")),
+		"a pointer": mappedParent.Eq(*m.Parent), "not null": mappedParent.NotNull(),
+		"a number": mappedCents.Eq(NewCents(-1250)), "a nullable": mappedNick.Eq(m.Nick),
 	} {
 		if n, err := r.Count(t.Context(), filter); n != 1 || err != nil {
 			t.Errorf("%s: got %d, %v, want 1", name, n, err)
@@ -284,7 +297,8 @@ func valuers(t *testing.T, r repository.Repository[Mapped], f Features) {
 // unstorable writes what cannot be stored faithfully: an error that matches ErrValue, and nothing is written.
 func unstorable(t *testing.T, r repository.Repository[Mapped], _ Features) {
 	for name, m := range map[string]Mapped{
-		"invalid UTF-8 inside JSON": {Table: []string{"\xff"}}, "invalid UTF-8 in a key": {Details: map[string]any{"\xff": 1}}, "a Valuer that fails": {Secret: "unstorable"},
+		"invalid UTF-8 inside JSON": {Table: []string{"\xff"}},
+		"invalid UTF-8 in a key":    {Details: map[string]any{"\xff": 1}}, "a Valuer that fails": {Secret: "unstorable"},
 		"a float that JSON has not": {Details: map[string]any{"f": func() {}}},
 	} {
 		if _, err := r.Create(t.Context(), m); !errors.Is(err, repository.ErrValue) {

@@ -113,7 +113,8 @@ func paging(t *testing.T, r repo, _ Features) {
 			t.Fatalf("Each yielded %d, want 30 before the break", n)
 		}
 	}
-	for _, q := range []repository.Query[Widget]{{Limit: -1}, {Limit: repository.MaxLimit + 1}, {Offset: -1}, {Offset: repository.MaxOffset + 1}} {
+	for _, q := range []repository.Query[Widget]{{Limit: -1}, {Limit: repository.MaxLimit + 1}, {Offset: -1},
+		{Offset: repository.MaxOffset + 1}} {
 		_, err := r.Find(t.Context(), q)
 		wantErr(t, fmt.Sprintf("%+v", q), err, repository.ErrQuery)
 	}
@@ -139,7 +140,8 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				time.Sleep(time.Millisecond) // enough come and go, and the walk has the processor
-				w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprintf("x-%d-%d", k, i), Price: int64(i % 10), Rank: ptr(int64(i % 2))})
+				w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprintf("x-%d-%d", k, i), Price: int64(i % 10),
+					Rank: ptr(int64(i % 2))})
 				if err == nil && i%3 > 0 {
 					err = r.Delete(t.Context(), w.ID)
 				}
@@ -153,7 +155,8 @@ func pagingUnderWrites(t *testing.T, r repo, f Features) {
 	}
 	seen := map[string]int{}
 	var last Widget
-	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(), Rank.Asc()}, Limit: rows / 10}) {
+	for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: []repository.Sort[Widget]{Price.Desc(),
+		Rank.Asc()}, Limit: rows / 10}) {
 		if err != nil {
 			t.Error(err)
 			break
@@ -204,10 +207,12 @@ func cursors(t *testing.T, r repo, _ Features) {
 
 // strangeKeys pages by sort keys that are long, no UTF-8, or at the ends of their type: each entity comes once.
 func strangeKeys(t *testing.T, r repo, _ Features) {
-	names := []string{"", "a", "a\xff", "a\xfe\xff", "\xff", "b\x00", "b", "\ufffd", strings.Repeat("x", 6000), strings.Repeat("x", 6000) + "y", strings.Repeat("\u6f22", 3000), "z"}
+	names := []string{"", "a", "a\xff", "a\xfe\xff", "\xff", "b\x00", "b", "\ufffd", strings.Repeat("x", 6000),
+		strings.Repeat("x", 6000) + "y", strings.Repeat("\u6f22", 3000), "z"}
 	stored := map[string]bool{}
 	for i, name := range names {
-		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("key", i), Name: name, Weight: []float64{math.Inf(1), math.Inf(-1), math.MaxFloat64}[i%3]})
+		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("key", i), Name: name, Weight: []float64{math.Inf(1),
+			math.Inf(-1), math.MaxFloat64}[i%3]})
 		if err != nil { // a database that holds no such text
 			wantErr(t, fmt.Sprintf("Create with %.10q", name), err, repository.ErrValue)
 			continue
@@ -215,7 +220,8 @@ func strangeKeys(t *testing.T, r repo, _ Features) {
 		stored[w.ID] = true
 	}
 	for name, by := range map[string][]repository.Sort[Widget]{
-		"name": {Name.Asc()}, "name down": {Name.Desc()}, "weight, name": {Weight.Asc(), Name.Desc()}, "weight down": {Weight.Desc()},
+		"name": {Name.Asc()}, "name down": {Name.Desc()}, "weight, name": {Weight.Asc(), Name.Desc()},
+		"weight down": {Weight.Desc()},
 	} {
 		seen := map[string]bool{}
 		for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: by, Limit: 1}) {
@@ -244,8 +250,10 @@ func endedContext(t *testing.T, r repo, _ Features) {
 	cancel()
 	hook := func(context.Context, *Widget) error { return nil }
 	for name, err := range map[string]error{
-		"Create": second(r.Create(ctx, Widget{SKU: "b"})), "Get": second(r.Get(ctx, w.ID)), "GetMany": second(r.GetMany(ctx, []string{w.ID})), "Count": second(r.Count(ctx, repository.Filter[Widget]{})),
-		"Find": second(r.Find(ctx, repository.Query[Widget]{})), "Update": second(r.Update(ctx, w.ID, hook)), "Replace": second(r.Replace(ctx, w)), "Delete": r.Delete(ctx, w.ID),
+		"Create": second(r.Create(ctx, Widget{SKU: "b"})), "Get": second(r.Get(ctx, w.ID)),
+		"GetMany": second(r.GetMany(ctx, []string{w.ID})), "Count": second(r.Count(ctx, repository.Filter[Widget]{})),
+		"Find": second(r.Find(ctx, repository.Query[Widget]{})), "Update": second(r.Update(ctx, w.ID, hook)),
+		"Replace": second(r.Replace(ctx, w)), "Delete": r.Delete(ctx, w.ID),
 	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: got %v, want context.Canceled", name, err)

@@ -134,7 +134,8 @@ func (w *wrong) overwrite(ctx context.Context, e widget) (widget, error) {
 }
 
 // inTwoSteps reads, changes, and writes after a while, whatever has come in between.
-func (w *wrong) inTwoSteps(ctx context.Context, id string, change repository.WriteHook[widget], write func(context.Context, widget) (widget, error)) (widget, error) {
+func (w *wrong) inTwoSteps(ctx context.Context, id string, change repository.WriteHook[widget],
+	write func(context.Context, widget) (widget, error)) (widget, error) {
 	e, err := w.Repository.Get(ctx, id)
 	if err != nil {
 		return e, err
@@ -197,7 +198,10 @@ var planted = map[string]struct {
 	"stores what failed": {"UpdateFails", func(w *wrong) {
 		w.update = func(ctx context.Context, id string, change repository.WriteHook[widget]) (widget, error) {
 			var failed error
-			e, err := w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error { failed = change(ctx, e); return nil })
+			e, err := w.Repository.Update(ctx, id, func(ctx context.Context, e *widget) error {
+				failed = change(ctx, e)
+				return nil
+			})
 			return e, errors.Join(err, failed)
 		}
 	}},
@@ -377,7 +381,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"leaves versions as they are": {"UpdateWhere", func(w *wrong) {
-		w.set = func(ctx context.Context, where repository.Filter[widget], set []repository.Assignment[widget]) (int64, error) {
+		w.set = func(ctx context.Context, where repository.Filter[widget],
+			set []repository.Assignment[widget]) (int64, error) {
 			page, err := w.Repository.Find(ctx, repository.Query[widget]{Where: where})
 			if err != nil || len(set) == 0 {
 				return 0, err
@@ -440,7 +445,8 @@ func TestPlanted(t *testing.T) {
 		looked[p.check] = true
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v", fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites"))
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v",
+				fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites"))
 			cmd.Env = append(os.Environ(), variable+"="+name)
 			cmd.Dir = t.TempDir() // for what rapid writes
 			out, err := cmd.CombinedOutput()

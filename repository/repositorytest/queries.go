@@ -122,7 +122,8 @@ func filters(t *testing.T, r repo, _ Features) {
 }
 
 func hostileFields(t *testing.T, r repo, _ Features) {
-	for _, name := range []string{"", "none", "name; DROP TABLE widgets", "$where", "meta.id", "Name", "skipped", "private", "tags", strings.Repeat("x", 1<<16)} {
+	for _, name := range []string{"", "none", "name; DROP TABLE widgets", "$where", "meta.id", "Name", "skipped",
+		"private", "tags", strings.Repeat("x", 1<<16)} {
 		_, err := repository.Named[Widget](name)
 		wantErr(t, "Named of "+name[:min(len(name), 30)], err, repository.ErrQuery)
 	}
@@ -167,7 +168,8 @@ func strangeValues(t *testing.T, r repo, _ Features) {
 			f    repository.Filter[Widget]
 			want int64
 		}{
-			{Name.Eq(s), 0}, {lamps.And(Name.Ne(s)), 1}, {lamps.And(repository.Not(Name.Eq(s))), 1}, {Name.In(s), 0}, {Name.In(s, "lamp"), 1}, {Name.HasPrefix(s), 0},
+			{Name.Eq(s), 0}, {lamps.And(Name.Ne(s)), 1}, {lamps.And(repository.Not(Name.Eq(s))), 1}, {Name.In(s), 0},
+			{Name.In(s, "lamp"), 1}, {Name.HasPrefix(s), 0},
 			{Note.Eq(s), 0}, {Name.Eq(s).Or(Name.HasPrefix("la")), 1},
 		} {
 			if n := must[int64](t)(r.Count(t.Context(), c.f)); n != c.want {
@@ -198,14 +200,17 @@ func strangeValues(t *testing.T, r repo, _ Features) {
 
 // strangeNumbers stores numbers at the ends, and beyond them.
 func strangeNumbers(t *testing.T, r repo) {
-	for i, f := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64, math.Copysign(0, -1)} {
-		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("number", i), Weight: f, Price: math.MinInt64, Small: math.MaxUint32})
+	for i, f := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64,
+		math.Copysign(0, -1)} {
+		w, err := r.Create(t.Context(), Widget{SKU: fmt.Sprint("number", i), Weight: f, Price: math.MinInt64,
+			Small: math.MaxUint32})
 		if err != nil {
 			wantErr(t, fmt.Sprintf("Create with %v", f), err, repository.ErrValue)
 			continue
 		}
 		got := must[Widget](t)(r.Get(t.Context(), w.ID))
-		if same := got.Weight == f || math.IsNaN(f) && math.IsNaN(got.Weight); !same || got.Price != math.MinInt64 || got.Small != math.MaxUint32 {
+		if same := got.Weight == f || math.IsNaN(f) && math.IsNaN(got.Weight); !same || got.Price != math.MinInt64 ||
+			got.Small != math.MaxUint32 {
 			t.Errorf("%v came back as %v, with %d and %d", f, got.Weight, got.Price, got.Small)
 		}
 	}
@@ -216,12 +221,14 @@ func second[T any](_ T, err error) error { return err }
 // randomQueries compares the adapter with memrepo on random data and random filters, page by page.
 func randomQueries(t *testing.T, r repo, f Features) {
 	model := memrepo.Must(memrepo.New[Widget](memrepo.Config{}))
-	words := []string{"", "a", "A", "ab", "a%", "a_", "ä", "Z", "z", "0", "é", "\U0001F600", "a\\", "'", "$a", "a.b", "a.", "axb", "("}
+	words := []string{"", "a", "A", "ab", "a%", "a_", "ä", "Z", "z", "0", "é", "\U0001F600", "a\\", "'", "$a", "a.b", "a.",
+		"axb", "("}
 	seed := time.Now().UnixNano()
 	t.Logf("data of seed %d", seed)
 	draw := rand.New(rand.NewPCG(uint64(seed), 1))
 	for i := range 60 {
-		w := Widget{SKU: fmt.Sprint(i), Name: words[draw.IntN(len(words))], Price: int64(draw.IntN(7) - 3), Small: draw.Uint32N(3), Weight: float64(draw.IntN(5)) / 4,
+		w := Widget{SKU: fmt.Sprint(i), Name: words[draw.IntN(len(words))], Price: int64(draw.IntN(7) - 3),
+			Small: draw.Uint32N(3), Weight: float64(draw.IntN(5)) / 4,
 			Active: draw.IntN(2) == 0, Color: Color(words[draw.IntN(3)]), Made: time.UnixMilli(int64(draw.IntN(9) - 4))}
 		if draw.IntN(2) == 0 {
 			w.Rank = ptr(int64(draw.IntN(4) - 1))
@@ -237,7 +244,8 @@ func randomQueries(t *testing.T, r repo, f Features) {
 	}
 	filter := randomFilter(words)
 	rapid.Check(t, func(rt *rapid.T) {
-		q := repository.Query[Widget]{Where: filter(3).Draw(rt, "filter"), Sort: rapid.SampledFrom(orders).Draw(rt, "order").sort, Limit: rapid.IntRange(1, 50).Draw(rt, "limit")}
+		q := repository.Query[Widget]{Where: filter(3).Draw(rt, "filter"), Sort: rapid.SampledFrom(orders).Draw(rt,
+			"order").sort, Limit: rapid.IntRange(1, 50).Draw(rt, "limit")}
 		page := func(r repo, q repository.Query[Widget]) (ids []string, next string) {
 			page, err := r.Find(t.Context(), q)
 			if err != nil {

@@ -100,7 +100,10 @@ func createAndGet(t *testing.T, r repo, f Features) {
 		t.Fatal("the function of Create did not run, or saw no id")
 	}
 	boom := errors.New("boom")
-	_, err := r.Create(t.Context(), Widget{Meta: repository.Meta{ID: "undone"}, SKU: "w-4"}, func(context.Context, *Widget) error { return boom })
+	_, err := r.Create(t.Context(), Widget{Meta: repository.Meta{ID: "undone"}, SKU: "w-4"},
+		func(context.Context, *Widget) error {
+			return boom
+		})
 	wantErr(t, "a failing function of Create", err, boom)
 	_, err = r.Get(t.Context(), "undone")
 	wantErr(t, "what a failed Create left", err, repository.ErrNotFound)
@@ -141,7 +144,8 @@ func times(t *testing.T, r repo, f Features) {
 	same(t, "Create against Get", w, got)
 	// One instant in two zones: order and equality go by the instant.
 	west := want.In(time.FixedZone("west", -8*3600))
-	if n := must[int64](t)(r.Count(t.Context(), Made.Eq(west).And(Made.Since(west), Made.Before(west.Add(f.Precision))))); n != 1 {
+	if n := must[int64](t)(r.Count(t.Context(), Made.Eq(west).And(Made.Since(west),
+		Made.Before(west.Add(f.Precision))))); n != 1 {
 		t.Fatalf("%d entities at the same instant in another zone, want 1", n)
 	}
 }
@@ -187,7 +191,8 @@ func update(t *testing.T, r repo, _ Features) {
 		x.Name, x.ID, x.Version, x.CreatedAt = "new", "hijacked", 99, time.Time{}
 		return nil
 	}))
-	if u.ID != w.ID || u.Version != 2 || !u.CreatedAt.Equal(w.CreatedAt) || !u.UpdatedAt.After(w.UpdatedAt) || u.Name != "new" {
+	if u.ID != w.ID || u.Version != 2 || !u.CreatedAt.Equal(w.CreatedAt) || !u.UpdatedAt.After(w.UpdatedAt) ||
+		u.Name != "new" {
 		t.Fatalf("updated to %+v %q", u.Meta, u.Name)
 	}
 	same(t, "stored", must[Widget](t)(r.Get(t.Context(), w.ID)), u)
@@ -258,7 +263,9 @@ func replace(t *testing.T, r repo, _ Features) {
 func remove(t *testing.T, r repo, _ Features) {
 	w := must[Widget](t)(r.Create(t.Context(), full()))
 	boom := errors.New("boom")
-	wantErr(t, "a failing function of Delete", r.Delete(t.Context(), w.ID, func(context.Context, *Widget) error { return boom }), boom)
+	wantErr(t, "a failing function of Delete", r.Delete(t.Context(), w.ID, func(context.Context, *Widget) error {
+		return boom
+	}), boom)
 	saw := Widget{}
 	if err := r.Delete(t.Context(), w.ID, func(_ context.Context, x *Widget) error { saw = *x; return nil }); err != nil {
 		t.Fatal(err)
@@ -348,7 +355,11 @@ func concurrentUpdates(t *testing.T, r repo, _ Features) {
 	for range 50 {
 		wg.Go(func() {
 			for range 20 {
-				if _, err := r.Update(t.Context(), w.ID, func(_ context.Context, x *Widget) error { x.Price++; return nil }); err != nil {
+				if _, err := r.Update(t.Context(), w.ID, func(_ context.Context,
+					x *Widget) error {
+					x.Price++
+					return nil
+				}); err != nil {
 					t.Error(err)
 					return
 				}

@@ -59,7 +59,9 @@ func TestCallersPgxTx(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return db.WithPgxTx(t.Context(), tx), func() error { return tx.Commit(t.Context()) }, func() error { return tx.Rollback(t.Context()) }
+		return db.WithPgxTx(t.Context(), tx), func() error { return tx.Commit(t.Context()) }, func() error {
+			return tx.Rollback(t.Context())
+		}
 	})
 	if err := db.Close(); err != nil || pool.Ping(t.Context()) != nil {
 		t.Error("Close closed a pool of the caller's")
@@ -69,7 +71,8 @@ func TestCallersPgxTx(t *testing.T) {
 func TestCallersSQLTx(t *testing.T) {
 	for name, open := range map[string]func() (*sqldb.DB, *sql.DB){
 		"sqlite": func() (*sqldb.DB, *sql.DB) {
-			db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "c.db"), sqldb.Config{Synchronous: "NORMAL"}))
+			db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "c.db"),
+				sqldb.Config{Synchronous: "NORMAL"}))
 			return db, db.SQL()
 		},
 		"postgresql": func() (*sqldb.DB, *sql.DB) {

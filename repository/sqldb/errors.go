@@ -21,7 +21,8 @@ var (
 	// was swallowed: a nested InTx, or on SQLite a statement after which SQLite itself may have rolled back, such as one
 	// that was interrupted or met a full disk. Nothing was committed. In the latter case further statements return it too.
 	ErrDoomed = errors.New("sqldb: an error was swallowed after which the transaction can only be rolled back")
-	// ErrContention is returned by InTx, with the cause, when the transaction lost against others Config.MaxAttempts times.
+	// ErrContention is returned by InTx, with the cause, when the transaction lost against others Config.MaxAttempts
+	// times.
 	ErrContention = errors.New("sqldb: the transaction lost against others")
 	// ErrBusy is returned when SQLite's writer, or a connection of PostgreSQL's pool, could not be had within
 	// Config.BusyTimeout.
@@ -60,8 +61,8 @@ func UniqueViolation(err error) (constraint string, columns []string, ok bool) {
 	return "", nil, false
 }
 
-// Unstorable reports whether err says that PostgreSQL cannot hold a text: one with NUL, or that is no UTF-8. SQLite holds
-// any.
+// Unstorable reports whether err says that PostgreSQL cannot hold a text: one with NUL, or that is no UTF-8. SQLite
+// holds any.
 func Unstorable(err error) bool {
 	state := SQLState(err)
 	return state == "22021" || state == "22P05"
@@ -138,10 +139,11 @@ func isBusy(err error) bool {
 	return false
 }
 
-// rollsBack reports whether SQLite may have ended the transaction by itself after an error of a statement; see "Response To
-// Errors Within A Transaction" in https://sqlite.org/lang_transaction.html.
+// rollsBack reports whether SQLite may have ended the transaction by itself after an error of a statement; see
+// "Response To Errors Within A Transaction" in https://sqlite.org/lang_transaction.html.
 func rollsBack(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // how the driver tells SQLITE_INTERRUPT
+	// how the driver tells SQLITE_INTERRUPT
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
 	var coded interface{ Code() int }

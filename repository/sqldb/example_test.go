@@ -13,7 +13,9 @@ func ExampleDB_InTx() {
 	ctx := context.Background()
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{})) // or postgres://...
 	defer db.Close()
-	if err := db.Exec(ctx, "CREATE TABLE accounts (name TEXT PRIMARY KEY, cents INTEGER NOT NULL); INSERT INTO accounts VALUES ('ana', 500), ('ben', 0);"); err != nil {
+	if err := db.Exec(ctx,
+		"CREATE TABLE accounts (name TEXT PRIMARY KEY, cents INTEGER NOT NULL); INSERT INTO accounts VALUES ('ana', "+
+			"500), ('ben', 0);"); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// SQLite rolls a transaction back by itself when the disk is full or a statement is interrupted. What fn does after that
-// belongs to no transaction: it must not stay.
+// SQLite rolls a transaction back by itself when the disk is full or a statement is interrupted. What fn does after
+// that belongs to no transaction: it must not stay.
 func TestRolledBackBySQLite(t *testing.T) {
 	for what, breakIt := range map[string]func(ctx context.Context, q sqldb.Querier) error{
 		"a full disk": func(ctx context.Context, q sqldb.Querier) error {
@@ -26,12 +26,15 @@ func TestRolledBackBySQLite(t *testing.T) {
 		"an interrupted statement": func(ctx context.Context, q sqldb.Querier) error {
 			ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 			defer cancel()
-			_, err := q.Exec(ctx, "INSERT INTO t (v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 100000000) SELECT max(i) FROM n")
+			_, err := q.Exec(ctx,
+				"INSERT INTO t (v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 100000000) SELECT "+
+					"max(i) FROM n")
 			return err
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "f.db")+"?_pragma=max_page_count(20)", sqldb.Config{}))
+			db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "f.db")+"?_pragma=max_page_count(20)",
+				sqldb.Config{}))
 			defer db.Close()
 			if err := db.Exec(t.Context(), "CREATE TABLE t (v)"); err != nil {
 				t.Fatal(err)

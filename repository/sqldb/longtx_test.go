@@ -11,7 +11,8 @@ import (
 
 // A transaction of many statements does not keep something of each until its end.
 func TestLongTransaction(t *testing.T) {
-	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "long.db"), sqldb.Config{Synchronous: "OFF"}))
+	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "long.db"),
+		sqldb.Config{Synchronous: "OFF"}))
 	defer db.Close()
 	heap := func() int64 {
 		var m runtime.MemStats

@@ -9,8 +9,8 @@ import (
 )
 
 // InsertMany inserts rows into a table, all or none, as a part of the transaction that ctx carries, if it does: by COPY
-// on PostgreSQL, elsewhere by the statement insert for each row. table may name a schema before a dot; columns are those of
-// the rows.
+// on PostgreSQL, elsewhere by the statement insert for each row. table may name a schema before a dot; columns are
+// those of the rows.
 func (db *DB) InsertMany(ctx context.Context, table string, columns []string, insert string, rows [][]any) error {
 	return db.InTx(ctx, func(ctx context.Context) error {
 		q, err := db.Tx(ctx)

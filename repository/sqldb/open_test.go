@@ -30,13 +30,15 @@ func TestOpenOfOneNewFileTogether(t *testing.T) {
 				}
 				defer db.Close()
 				err = db.InTx(context.Background(), func(ctx context.Context) error {
-					return db.Exec(ctx, "CREATE TABLE IF NOT EXISTS t (id TEXT PRIMARY KEY); INSERT INTO t VALUES ('a') ON CONFLICT DO NOTHING")
+					return db.Exec(ctx,
+						"CREATE TABLE IF NOT EXISTS t (id TEXT PRIMARY KEY); INSERT INTO t VALUES ('a') ON CONFLICT DO NOTHING")
 				})
 				if err != nil {
 					t.Errorf("round %d: create a table: %v", round, err)
 				}
 				var n int64
-				if err := db.Querier(context.Background()).QueryRow(context.Background(), "SELECT count(*) FROM t").Scan(&n); err != nil || n != 1 {
+				if err := db.Querier(context.Background()).QueryRow(context.Background(),
+					"SELECT count(*) FROM t").Scan(&n); err != nil || n != 1 {
 					t.Errorf("round %d: read: %d, %v", round, n, err)
 				}
 			})
@@ -86,7 +88,8 @@ func TestOpenWaitsForALockedFile(t *testing.T) {
 	}
 	defer other.Close()
 	defer hold()()
-	if _, err := sqldb.Open(t.Context(), "sqlite:"+path, sqldb.Config{BusyTimeout: 100 * time.Millisecond}); !errors.Is(err, sqldb.ErrBusy) {
+	if _, err := sqldb.Open(t.Context(), "sqlite:"+path,
+		sqldb.Config{BusyTimeout: 100 * time.Millisecond}); !errors.Is(err, sqldb.ErrBusy) {
 		t.Errorf("a file that is held for good: got %v, want ErrBusy", err)
 	}
 }
@@ -95,7 +98,8 @@ func TestOpenWaitsForALockedFile(t *testing.T) {
 func TestBusyTimeoutBoundsTheWaitAlone(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), testenv.SQLite(t), sqldb.Config{BusyTimeout: 50 * time.Millisecond}))
 	defer db.Close()
-	const slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000000) INSERT INTO t SELECT max(x) FROM n"
+	const slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000000) INSERT INTO t " +
+		"SELECT max(x) FROM n"
 	if err := db.Exec(t.Context(), "CREATE TABLE t (x BIGINT)"); err != nil {
 		t.Fatal(err)
 	}

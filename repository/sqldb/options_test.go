@@ -15,7 +15,9 @@ func onEach(t *testing.T, test func(t *testing.T, db *sqldb.DB)) {
 			t.Parallel()
 			db := sqldb.Must(sqldb.Open(t.Context(), dsn(t), sqldb.Config{}))
 			t.Cleanup(func() { _ = db.Close() })
-			if err := db.Exec(t.Context(), "CREATE TABLE accounts (id INTEGER PRIMARY KEY, cents BIGINT NOT NULL); INSERT INTO accounts VALUES (1, 100), (2, 100)"); err != nil {
+			if err := db.Exec(t.Context(),
+				"CREATE TABLE accounts (id INTEGER PRIMARY KEY, cents BIGINT NOT NULL); INSERT INTO accounts VALUES (1, 100), "+
+					"(2, 100)"); err != nil {
 				t.Fatal(err)
 			}
 			test(t, db)
@@ -62,7 +64,8 @@ func TestReadOnlyTransaction(t *testing.T) {
 	})
 }
 
-// Two serializable transactions, each of which decides by what the other one changes, are not both committed as they are.
+// Two serializable transactions, each of which decides by what the other one changes, are not both committed as they
+// are.
 func TestSerializableTransactions(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sqldb.DB) {
 		withdraw := func(id int) func() error {

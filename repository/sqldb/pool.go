@@ -16,8 +16,10 @@ func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer cancel()
 	conn, err := db.pool.Acquire(wait)
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: no connection of %d was free or could be made for all of BusyTimeout, %s (raise MaxConns; "+
-			"what runs inside InTx with a context of its own needs a second connection)", ErrBusy, db.pool.Config().MaxConns, db.cfg.BusyTimeout)
+		return nil,
+			fmt.Errorf("%w: no connection of %d was free or could be made for all of BusyTimeout, %s (raise MaxConns; "+
+				"what runs inside InTx with a context of its own needs a second connection)", ErrBusy, db.pool.Config().MaxConns,
+				db.cfg.BusyTimeout)
 	}
 	return conn, err
 }

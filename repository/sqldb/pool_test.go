@@ -11,10 +11,11 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// What runs inside a transaction with a context of its own fails in a typed error when that holds the last connection, and
-// every connection comes back.
+// What runs inside a transaction with a context of its own fails in a typed error when that holds the last connection,
+// and every connection comes back.
 func TestExhaustedPool(t *testing.T) {
-	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{MaxConns: 2, BusyTimeout: 300 * time.Millisecond}))
+	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t),
+		sqldb.Config{MaxConns: 2, BusyTimeout: 300 * time.Millisecond}))
 	defer db.Close()
 	table(t, db)
 	calls := map[string]func(ctx context.Context) error{

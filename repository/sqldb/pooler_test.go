@@ -14,8 +14,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// Through a pooler in transaction mode everything works that works without; a pool of the caller's that keeps statements
-// prepared is told what to set.
+// Through a pooler in transaction mode everything works that works without; a pool of the caller's that keeps
+// statements prepared is told what to set.
 func TestPooler(t *testing.T) {
 	direct := testenv.Postgres(t)
 	dsn := testenv.PgBouncer(t, direct)
@@ -30,7 +30,8 @@ func TestPooler(t *testing.T) {
 				for i := range 30 {
 					key := fmt.Sprint(w, "-", i)
 					err := db.InTx(t.Context(), func(ctx context.Context) error {
-						_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO kv VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = kv.v + 1", key, i)
+						_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO kv VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = kv.v + 1",
+							key, i)
 						return err
 					})
 					var n int64
@@ -102,7 +103,8 @@ func TestErrorsOfOtherDrivers(t *testing.T) {
 	for code, retryable := range map[string]bool{"40001": true, "40P01": true, "23503": false, "22021": false} {
 		err := error(&pqError{code: code})
 		_, _, unique := sqldb.UniqueViolation(err)
-		if sqldb.Retryable(err) != retryable || unique || sqldb.Unstorable(err) != (code == "22021") || sqldb.SQLState(err) != code {
+		if sqldb.Retryable(err) != retryable || unique || sqldb.Unstorable(err) != (code == "22021") ||
+			sqldb.SQLState(err) != code {
 			t.Errorf("%s: retryable %v, unique %v, unstorable %v", code, sqldb.Retryable(err), unique, sqldb.Unstorable(err))
 		}
 	}

@@ -281,8 +281,8 @@ func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row
 }
 
 // takeWriter waits for the writer when c is the pool of SQLite's single one, for BusyTimeout at most: a statement with
-// another context inside a transaction ends in ErrBusy, not in a standstill. What is then done with the writer is bounded
-// by the caller's context alone. A transaction already has the writer.
+// another context inside a transaction ends in ErrBusy, not in a standstill. What is then done with the writer is
+// bounded by the caller's context alone. A transaction already has the writer.
 func (db *DB) takeWriter(ctx context.Context, c sqlConn) (release func(), err error) {
 	pool, ok := c.(*sql.DB)
 	if !ok || db.turn == nil || pool != db.writer {
@@ -302,8 +302,10 @@ func (db *DB) takeWriter(ctx context.Context, c sqlConn) (release func(), err er
 	case <-ctx.Done():
 		return nil, fmt.Errorf("sqldb: wait for the writer: %w", context.Cause(ctx))
 	case <-t.C:
-		return nil, fmt.Errorf("%w: other transactions have held it for all of BusyTimeout, %s (under load raise it or write less in "+
-			"one transaction; an InTx inside another one, with a context of its own, waits for itself)", ErrBusy, db.cfg.BusyTimeout)
+		return nil,
+			fmt.Errorf("%w: other transactions have held it for all of BusyTimeout, %s (under load raise it or write less in "+
+				"one transaction; an InTx inside another one, with a context of its own, waits for itself)", ErrBusy,
+				db.cfg.BusyTimeout)
 	}
 }
 

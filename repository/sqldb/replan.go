@@ -9,9 +9,9 @@ type replan struct{}
 
 // Replan as the first argument of a statement makes PostgreSQL plan it each time it runs, which takes some tenths of a
 // millisecond. It is for statements that look up a list, or what is due: the best plan while a table is small reads all
-// of it, and a statement that is kept prepared keeps its plan, however the table grows, until that is analysed. It is no
-// parameter, and where statements are not kept (other databases, a pool of the caller's with another exec mode) it does
-// nothing.
+// of it, and a statement that is kept prepared keeps its plan, however the table grows, until that is analysed. It is
+// no parameter, and where statements are not kept (other databases, a pool of the caller's with another exec mode) it
+// does nothing.
 var Replan replan
 
 // keeps reports whether a pool keeps statements, and can be told not to.

@@ -19,7 +19,8 @@ func TestReplan(t *testing.T) {
 		t.Helper()
 		once := func(ctx context.Context) error {
 			var n int64
-			if err := db.Querier(ctx).QueryRow(ctx, "SELECT CAST($1 AS BIGINT) + 1", sqldb.Replan, 41).Scan(&n); err != nil || n != 42 {
+			if err := db.Querier(ctx).QueryRow(ctx, "SELECT CAST($1 AS BIGINT) + 1", sqldb.Replan, 41).Scan(&n); err != nil ||
+				n != 42 {
 				t.Errorf("41 + 1 = %d, %v", n, err)
 			}
 			_, err := db.Querier(ctx).Exec(ctx, "UPDATE kv SET v = v + $1", sqldb.Replan, 1)
@@ -48,7 +49,9 @@ func TestReplan(t *testing.T) {
 		}
 	})
 	for name, set := range map[string]func(*pgxpool.Config){
-		"a pool of another mode":           func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec },
+		"a pool of another mode": func(c *pgxpool.Config) {
+			c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+		},
 		"a pool that keeps no description": func(c *pgxpool.Config) { c.ConnConfig.DescriptionCacheCapacity = 0 },
 		"database/sql":                     func(*pgxpool.Config) {},
 	} {

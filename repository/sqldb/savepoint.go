@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Savepoint runs fn inside the transaction that ctx carries, and undoes what fn has done, and nothing else, when it returns
-// an error: the transaction goes on as if fn had not run. What fn has registered with AfterCommit does not run then. Without
-// a transaction the error is ErrNoTx.
+// Savepoint runs fn inside the transaction that ctx carries, and undoes what fn has done, and nothing else, when it
+// returns an error: the transaction goes on as if fn had not run. What fn has registered with AfterCommit does not run
+// then. Without a transaction the error is ErrNoTx.
 func (db *DB) Savepoint(ctx context.Context, fn func(ctx context.Context) error) (err error) {
 	q, err := db.Tx(ctx)
 	if err != nil {

@@ -38,8 +38,8 @@ type Config struct {
 	// MaxAttempts bounds how often the outermost InTx runs its function when it loses against other transactions.
 	// 0 means 10; negative means once.
 	MaxAttempts int
-	// BusyTimeout bounds the wait for SQLite's writer (default 5 s) or for a connection of PostgreSQL's pool (default 30 s),
-	// not the work with it. Then comes ErrBusy.
+	// BusyTimeout bounds the wait for SQLite's writer (default 5 s) or for a connection of PostgreSQL's pool (default 30
+	// s), not the work with it. Then comes ErrBusy.
 	BusyTimeout time.Duration
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
@@ -60,7 +60,8 @@ type DB struct {
 	writer *sql.DB       // SQLite, or a database/sql handle of the caller's
 	reader *sql.DB       // SQLite; equals writer where there is only one
 	owned  bool
-	turn   chan struct{} // held while SQLite's only writer is used; nil where there are several, or the handle is the caller's
+	// held while SQLite's only writer is used; nil where there are several, or the handle is the caller's
+	turn chan struct{}
 
 	writes, reads *statements // of SQLite that Open opened
 }
@@ -108,8 +109,8 @@ func FromPool(pool *pgxpool.Pool, cfg Config) (*DB, error) {
 }
 
 // FromSQL uses a database/sql handle of the caller's, who also closes it. For SQLite the handle should hold one
-// connection and begin transactions IMMEDIATE; Open sets up both and readers besides. Behind a pooler in transaction mode
-// pgx's handle needs default_query_exec_mode=cache_describe in its URL, and lib/pq's binary_parameters=yes.
+// connection and begin transactions IMMEDIATE; Open sets up both and readers besides. Behind a pooler in transaction
+// mode pgx's handle needs default_query_exec_mode=cache_describe in its URL, and lib/pq's binary_parameters=yes.
 func FromSQL(handle *sql.DB, dialect Dialect, cfg Config) (*DB, error) {
 	if handle == nil {
 		return nil, errors.New("sqldb: FromSQL needs a handle")
@@ -167,7 +168,8 @@ func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 	}
 	if err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port, err)
+		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port,
+			err)
 	}
 	db.pool, db.keeps = pool, keeps(pool)
 	return db, nil

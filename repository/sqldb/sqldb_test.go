@@ -56,7 +56,8 @@ func count(t *testing.T, db *sqldb.DB) (n int64) {
 
 func table(t *testing.T, db *sqldb.DB) {
 	t.Helper()
-	if err := db.Exec(t.Context(), "CREATE TABLE kv (k TEXT PRIMARY KEY, v BIGINT NOT NULL); INSERT INTO kv VALUES ('n', 0);"); err != nil {
+	if err := db.Exec(t.Context(),
+		"CREATE TABLE kv (k TEXT PRIMARY KEY, v BIGINT NOT NULL); INSERT INTO kv VALUES ('n', 0);"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -158,7 +159,8 @@ func TestInTx(t *testing.T) {
 		if _, err := db.Tx(ctx); !errors.Is(err, sqldb.ErrNoTx) {
 			t.Fatalf("Tx outside: %v", err)
 		}
-		if err := db.Querier(ctx).QueryRow(ctx, "SELECT v FROM kv WHERE k = $1", "none").Scan(new(int64)); !errors.Is(err, sqldb.ErrNoRows) {
+		if err := db.Querier(ctx).QueryRow(ctx, "SELECT v FROM kv WHERE k = $1", "none").Scan(new(int64)); !errors.Is(err,
+			sqldb.ErrNoRows) {
 			t.Fatalf("no rows: %v", err)
 		}
 		_, cols, ok := sqldb.UniqueViolation(insert(ctx, db, "a"))
@@ -226,7 +228,8 @@ func TestConcurrentTransactions(t *testing.T) {
 		}
 		wg.Wait()
 		var v int64
-		if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT v FROM kv WHERE k = 'n'").Scan(&v); err != nil || v != 200 {
+		if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT v FROM kv WHERE k = 'n'").Scan(&v); err != nil ||
+			v != 200 {
 			t.Fatalf("%d after 200 increments (%v)", v, err)
 		}
 	})
@@ -254,7 +257,8 @@ func TestOnlyTheOutermostRetries(t *testing.T) {
 }
 
 func TestNestedWithFreshContextEndsBusy(t *testing.T) {
-	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "x.db"), sqldb.Config{BusyTimeout: 50 * time.Millisecond})
+	db, err := sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "x.db"),
+		sqldb.Config{BusyTimeout: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

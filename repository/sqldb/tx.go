@@ -71,8 +71,8 @@ func (t *tx) end() []func() {
 	return after
 }
 
-// prepared returns a statement that is kept prepared, nil where it is not: one for each text, because database/sql keeps
-// what it makes for a transaction until that ends.
+// prepared returns a statement that is kept prepared, nil where it is not: one for each text, because database/sql
+// keeps what it makes for a transaction until that ends.
 func (t *tx) prepared(ctx context.Context, in *sql.Tx, kept *statements, query string) *sql.Stmt {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -188,16 +188,16 @@ const (
 type TxOptions struct {
 	// Isolation defaults to that of the database: read committed on PostgreSQL.
 	Isolation Isolation
-	// ReadOnly makes writes fail. On a SQLite file the transaction does not wait for writers, nor they for it; a database in
-	// memory has one connection, and takes writes all the same.
+	// ReadOnly makes writes fail. On a SQLite file the transaction does not wait for writers, nor they for it; a database
+	// in memory has one connection, and takes writes all the same.
 	ReadOnly bool
 }
 
 // ErrTxOptions says that the context carries a transaction already, which other options cannot join.
 var ErrTxOptions = errors.New("sqldb: a transaction with options cannot join another one")
 
-// InTxWith is InTx with options for the new transaction. Where ctx carries a transaction and options are given the error
-// is ErrTxOptions.
+// InTxWith is InTx with options for the new transaction. Where ctx carries a transaction and options are given the
+// error is ErrTxOptions.
 func (db *DB) InTxWith(ctx context.Context, opts TxOptions, fn func(ctx context.Context) error) error {
 	if t := db.carried(ctx); t != nil {
 		if opts != (TxOptions{}) {

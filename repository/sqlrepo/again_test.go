@@ -61,7 +61,8 @@ func TestHooksStartAfreshInEachRun(t *testing.T) {
 			}); err != nil || runs != 9 {
 				t.Errorf("delete: %d runs, %v", runs, err)
 			}
-			if _, err := r.Create(t.Context(), in, func(context.Context, *widget) error { return errAgain }); !errors.Is(err, errAgain) {
+			if _, err := r.Create(t.Context(), in, func(context.Context, *widget) error { return errAgain }); !errors.Is(err,
+				errAgain) {
 				t.Errorf("a hook that never succeeds: %v", err)
 			}
 		})

@@ -83,12 +83,13 @@ var families = map[repository.Kind]string{
 }
 
 // known are the types of PostgreSQL that families tells apart.
-const known = " boolean smallint integer bigint numeric real double precision timestamp with time zone bytea json jsonb text character varying " +
+const known = " boolean smallint integer bigint numeric real double precision timestamp with time zone bytea json " +
+	"jsonb text character varying " +
 	"timestamp without time zone date uuid "
 
 // Check compares the table with the entity and returns a *SchemaError that names everything that does not fit: columns
-// that are missing, columns of types that cannot hold the field (on PostgreSQL), columns that must have a value and are no
-// field, an id that is not unique. Call it at start, after migrations.
+// that are missing, columns of types that cannot hold the field (on PostgreSQL), columns that must have a value and are
+// no field, an id that is not unique. Call it at start, after migrations.
 func (r *Repo[E]) Check(ctx context.Context) error {
 	r.columns.Store(nil)
 	stored, err := r.catalog(ctx)

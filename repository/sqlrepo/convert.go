@@ -132,8 +132,8 @@ type version[E any] struct {
 	raw    []string
 }
 
-// read scans a row of a query that may run again: where a column is NULL that no pointer takes, because the row is older
-// than the column, it is scanned to pointers, and NULL reads as the zero value.
+// read scans a row of a query that may run again: where a column is NULL that no pointer takes, because the row is
+// older than the column, it is scanned to pointers, and NULL reads as the zero value.
 func (r *Repo[E]) read(ctx context.Context, query, id string, v *version[E]) error {
 	err := r.row(ctx, query, v, id)
 	if r.mayBeNull(ctx, err) {

@@ -40,7 +40,8 @@ func Example() {
 	}
 	_, err = users.Create(ctx, user{Email: "ana@example.com"})
 	fmt.Println(err)
-	for u, err := range users.Each(ctx, repository.Query[user]{Where: age.Gt(30).And(repository.Not(email.HasPrefix("x"))), Sort: []repository.Sort[user]{age.Desc()}}) {
+	for u, err := range users.Each(ctx, repository.Query[user]{Where: age.Gt(30).And(repository.Not(email.HasPrefix("x"))),
+		Sort: []repository.Sort[user]{age.Desc()}}) {
 		fmt.Println(u.Email, u.Version, err)
 	}
 	// Output:

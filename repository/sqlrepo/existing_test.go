@@ -128,7 +128,8 @@ func TestNullReadsAsTheZeroValue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range []string{"channel TEXT", "priority BIGINT", "express BOOLEAN", "weight DOUBLE PRECISION", "note TEXT"} {
+		for _, c := range []string{"channel TEXT", "priority BIGINT", "express BOOLEAN", "weight DOUBLE PRECISION",
+			"note TEXT"} {
 			exec(t, db, "ALTER TABLE orders ADD COLUMN "+c)
 		}
 		news := sqlrepo.Must(sqlrepo.New[newOrder](db, sqlrepo.Config{Table: "orders"}))
@@ -141,21 +142,27 @@ func TestNullReadsAsTheZeroValue(t *testing.T) {
 			t.Errorf("Get of an old row: %+v, %v", got, err)
 		}
 		page, err := news.Find(ctx, repository.Query[newOrder]{})
-		if err != nil || len(page.Items) != 2 || page.Items[0].Channel != "" || page.Items[1].Channel != "web" || !page.Items[1].Express {
+		if err != nil || len(page.Items) != 2 || page.Items[0].Channel != "" || page.Items[1].Channel != "web" ||
+			!page.Items[1].Express {
 			t.Errorf("Find: %+v, %v", page, err)
 		}
 		many, err := news.GetMany(ctx, []string{full.ID, o.ID})
 		if err != nil || len(many) != 2 || many[0].Weight != 1.5 || many[1].Weight != 0 {
 			t.Errorf("GetMany: %+v, %v", many, err)
 		}
-		if _, err := news.Update(ctx, o.ID, func(_ context.Context, n *newOrder) error { n.Priority = 9; return nil }); err != nil {
+		if _, err := news.Update(ctx, o.ID, func(_ context.Context,
+			n *newOrder) error {
+			n.Priority = 9
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
 		if got, err := news.Get(ctx, o.ID); err != nil || got.Priority != 9 || got.Channel != "" {
 			t.Errorf("after an update: %+v, %v", got, err)
 		}
 		var channel *string // what was not changed stays NULL
-		if err := db.Querier(ctx).QueryRow(ctx, "SELECT channel FROM orders WHERE id = $1", o.ID).Scan(&channel); err != nil || channel != nil {
+		if err := db.Querier(ctx).QueryRow(ctx, "SELECT channel FROM orders WHERE id = $1",
+			o.ID).Scan(&channel); err != nil || channel != nil {
 			t.Errorf("channel is %v, %v, want NULL", channel, err)
 		}
 	})
@@ -177,7 +184,8 @@ func TestExistingTypesOfPostgres(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{}))
 	defer db.Close()
 	exec(t, db, `CREATE TYPE state AS ENUM ('open', 'closed', 'archived');
-		CREATE TABLE tickets (id uuid PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL,
+		CREATE TABLE tickets (id uuid PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL,
+		updated_at timestamptz NOT NULL,
 			state state NOT NULL, title varchar(100) NOT NULL, extra text NOT NULL DEFAULT 'x');
 		CREATE INDEX ON tickets (title, id)`)
 	ctx := t.Context()
@@ -197,7 +205,8 @@ func TestExistingTypesOfPostgres(t *testing.T) {
 		ids = append(ids, x.ID)
 	}
 	for name, sort := range map[string][]repository.Sort[ticket]{
-		"id": nil, "title": {ticketTitle.Asc()}, "state": {ticketState.Desc()}, "both": {ticketState.Asc(), ticketTitle.Desc()},
+		"id": nil, "title": {ticketTitle.Asc()}, "state": {ticketState.Desc()},
+		"both": {ticketState.Asc(), ticketTitle.Desc()},
 	} {
 		var got []string
 		for x, err := range open().Each(ctx, repository.Query[ticket]{Sort: sort, Limit: 4}) {
@@ -221,10 +230,14 @@ func TestExistingTypesOfPostgres(t *testing.T) {
 		if err := fresh.Delete(ctx, "no-uuid"); !errors.Is(err, repository.ErrNotFound) {
 			t.Errorf("Delete of what is no UUID: %v, want ErrNotFound", err)
 		}
-		if many, err := fresh.GetMany(ctx, []string{ids[3], "no-uuid", ids[1]}); err != nil || len(many) != 2 || many[0].ID != ids[3] {
+		if many, err := fresh.GetMany(ctx, []string{ids[3], "no-uuid", ids[1]}); err != nil || len(many) != 2 ||
+			many[0].ID != ids[3] {
 			t.Errorf("GetMany: %v, %v", many, err)
 		}
-		if _, err := fresh.Update(ctx, ids[0], func(_ context.Context, x *ticket) error { x.State = "archived"; return nil }); err != nil {
+		if _, err := fresh.Update(ctx, ids[0], func(_ context.Context, x *ticket) error {
+			x.State = "archived"
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -234,10 +247,13 @@ func TestExistingTypesOfPostgres(t *testing.T) {
 func TestPagesOfExistingTablesUseTheirIndexes(t *testing.T) {
 	pool, plans := testenv.PostgresPlans(t)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
-	exec(t, db, `CREATE TABLE tickets (id varchar(40) COLLATE "en-x-icu" PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL,
+	exec(t, db,
+		`CREATE TABLE tickets (id varchar(40) COLLATE "en-x-icu" PRIMARY KEY, version bigint NOT NULL,
+			created_at timestamptz NOT NULL,
 			updated_at timestamptz NOT NULL, state text NOT NULL, title varchar(100) COLLATE "en-x-icu" NOT NULL);
 		CREATE INDEX ON tickets (title, id);
-		INSERT INTO tickets SELECT 'id-' || i, 1, now(), now(), 'open', 'Ticket ' || to_char(i % 1000, 'FM0000') FROM generate_series(1, 20000) i;
+		INSERT INTO tickets SELECT 'id-' || i, 1, now(), now(), 'open', 'Ticket ' || to_char(i % 1000, 'FM0000')
+		FROM generate_series(1, 20000) i;
 		ANALYZE tickets`)
 	r := sqlrepo.Must(sqlrepo.New[ticket](db, sqlrepo.Config{Table: "tickets"}))
 	for name, sort := range map[string][]repository.Sort[ticket]{"id": nil, "title": {ticketTitle.Asc()}} {
@@ -266,8 +282,11 @@ func TestCheckNamesWhatDoesNotFit(t *testing.T) {
 		if err := r.Check(t.Context()); !errors.As(err, &e) || !slices.Contains(e.Problems, "there is no such table") {
 			t.Errorf("without a table: %v", err)
 		}
-		exec(t, db, `CREATE TABLE tickets (id TEXT, version TEXT NOT NULL, created_at TIMESTAMP NOT NULL, title TEXT NOT NULL, owner TEXT NOT NULL)`)
-		want := []string{"column id is not unique: make it the primary key", "column updated_at is missing", "column state is missing",
+		exec(t, db,
+			`CREATE TABLE tickets (id TEXT, version TEXT NOT NULL, created_at TIMESTAMP NOT NULL, title TEXT NOT NULL,
+				owner TEXT NOT NULL)`)
+		want := []string{"column id is not unique: make it the primary key", "column updated_at is missing",
+			"column state is missing",
 			"column owner must have a value and is no field: give it a default"}
 		if db.Dialect() == sqldb.PostgreSQL {
 			want = []string{want[0], "column version is of type text: want one of smallint integer bigint numeric",

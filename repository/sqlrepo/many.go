@@ -11,7 +11,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// CreateMany implements repository.Repository. On PostgreSQL it is one COPY, which tables with row-level security refuse.
+// CreateMany implements repository.Repository. On PostgreSQL it is one COPY, which tables with row-level security
+// refuse.
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := slices.Clone(list)
 	rows := make([][]any, len(out))

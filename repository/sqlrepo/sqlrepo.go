@@ -289,7 +289,8 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 
 // locked runs fn with a row that is locked, in a transaction. A row that is not there has changed nothing: inside a
 // transaction of the caller's, who may want to create it, that must not doom the whole.
-func (r *Repo[E]) locked(ctx context.Context, doing, id string, fn func(ctx context.Context, v *version[E]) error) error {
+func (r *Repo[E]) locked(ctx context.Context, doing, id string,
+	fn func(ctx context.Context, v *version[E]) error) error {
 	lock := func(ctx context.Context) (*version[E], error) { return r.whole(ctx, doing, r.sql.lock, id) }
 	if _, err := r.db.Tx(ctx); err == nil {
 		v, err := lock(ctx)

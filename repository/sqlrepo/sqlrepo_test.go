@@ -49,7 +49,8 @@ func TestConformance(t *testing.T) {
 				db, r := open(t, dsn(t))
 				dbs[r] = db
 				return r
-			}, repositorytest.Features{InTx: func(ctx context.Context, r repository.Repository[widget], fn func(context.Context) error) error {
+			}, repositorytest.Features{InTx: func(ctx context.Context, r repository.Repository[widget],
+				fn func(context.Context) error) error {
 				return dbs[r].InTx(ctx, fn)
 			}})
 		})
@@ -188,8 +189,9 @@ func TestNothingIsSent(t *testing.T) {
 				q    repository.Query[widget]
 				want error
 			}{
-				"an unmapped field":       {repository.Query[widget]{Where: hostile.Eq("x")}, repository.ErrQuery},
-				"an unmapped sort key":    {repository.Query[widget]{Sort: []repository.Sort[widget]{hostile.Asc()}}, repository.ErrQuery},
+				"an unmapped field": {repository.Query[widget]{Where: hostile.Eq("x")}, repository.ErrQuery},
+				"an unmapped sort key": {repository.Query[widget]{Sort: []repository.Sort[widget]{hostile.Asc()}},
+					repository.ErrQuery},
 				"a limit":                 {repository.Query[widget]{Limit: 1 << 30}, repository.ErrQuery},
 				"an offset":               {repository.Query[widget]{Offset: 1 << 30}, repository.ErrQuery},
 				"a cursor of another":     {repository.Query[widget]{After: "AAAAAAAAAAAAAAAAAAAA"}, repository.ErrCursor},
@@ -233,7 +235,8 @@ func TestPlans(t *testing.T) {
 	if _, err := r.Create(t.Context(), widget{Meta: repository.Meta{ID: "w"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pool.Exec(t.Context(), `INSERT INTO widgets SELECT (json_populate_record(w, json_build_object('id', 'w' || i))).*
+	if _, err := pool.Exec(t.Context(),
+		`INSERT INTO widgets SELECT (json_populate_record(w, json_build_object('id', 'w' || i))).*
 		FROM widgets w, generate_series(1, $1) i`, rows); err != nil {
 		t.Fatal(err)
 	}

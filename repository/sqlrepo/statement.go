@@ -43,7 +43,8 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 	table = quoteTable(d, table)
 	id := quote(d, m.Columns[m.ID].Name)
 	s := statements{
-		insert:  fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "), strings.Join(holders, ", ")),
+		insert: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "),
+			strings.Join(holders, ", ")),
 		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
 		delete:  fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
 	}
@@ -72,7 +73,8 @@ func putSQL(d sqldb.Dialect, table string, m *repository.Mapping, names string) 
 			sets = append(sets, name+" = excluded."+name)
 		}
 	}
-	return " ON CONFLICT (" + quote(d, m.Columns[m.ID].Name) + ") DO UPDATE SET " + strings.Join(sets, ", ") + " RETURNING " + names
+	return " ON CONFLICT (" + quote(d, m.Columns[m.ID].Name) + ") DO UPDATE SET " + strings.Join(sets, ", ") +
+		" RETURNING " + names
 }
 
 // update returns the statement that writes columns of a row that has an id and a version.
@@ -104,8 +106,8 @@ func (w *where) arg(v any) string {
 	return fmt.Sprintf("$%d", len(w.args))
 }
 
-// column names a column in a comparison of order. On PostgreSQL it sorts as it was defined, so that its index serves; what
-// is not known to be there is text by its bytes.
+// column names a column in a comparison of order. On PostgreSQL it sorts as it was defined, so that its index serves;
+// what is not known to be there is text by its bytes.
 func (w *where) column(i int) string {
 	c := w.m.Columns[i]
 	_, known := w.stored[c.Name]
@@ -168,8 +170,8 @@ func (w *where) render(n repository.Node) string {
 	return ""
 }
 
-// foreign decides comparisons with text that PostgreSQL refuses to hear of, since it cannot hold it: nothing there equals
-// it. Other databases are asked.
+// foreign decides comparisons with text that PostgreSQL refuses to hear of, since it cannot hold it: nothing there
+// equals it. Other databases are asked.
 func (w *where) foreign(name string, n repository.Node) (sql string, decided bool) {
 	if w.dialect != sqldb.PostgreSQL {
 		return "", false
@@ -291,7 +293,8 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 			names[i] = quote(d, c)
 		}
 		index := strings.ReplaceAll(table, ".", "_") + "_" + strings.Join(set, "_") + "_key"
-		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s);\n", quote(d, index), quoteTable(d, table), strings.Join(names, ", "))
+		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s);\n", quote(d, index), quoteTable(d, table),
+			strings.Join(names, ", "))
 	}
 	return b.String(), nil
 }

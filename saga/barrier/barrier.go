@@ -135,7 +135,8 @@ func (b *Barrier) Do(ctx context.Context, key string, fn func(ctx context.Contex
 // Result is Barrier.Do for a function that returns a value, such as the id of what it made: the value is kept, as JSON,
 // and a key that has been applied before returns it again. The value of a compensation that had nothing to undo is the
 // zero R.
-func Result[R any](ctx context.Context, b *Barrier, key string, fn func(ctx context.Context) (R, error)) (r R, err error) {
+func Result[R any](ctx context.Context, b *Barrier, key string,
+	fn func(ctx context.Context) (R, error)) (r R, err error) {
 	ran := false
 	err = b.Do(ctx, key, func(ctx context.Context) error {
 		ran = true

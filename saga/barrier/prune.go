@@ -16,12 +16,15 @@ const pruneAtOnce = 500
 func (b *Barrier) Prune(ctx context.Context, before time.Time) (pruned int64, err error) {
 	ctx = b.db.WithoutTx(ctx)
 	marks, results := b.prefix+"barrier", b.prefix+"barrier_results"
-	pruned, err = b.deleteAll(ctx, "DELETE FROM "+marks+" WHERE step IN (SELECT step FROM "+marks+" b WHERE created_at < $1"+
-		" AND NOT EXISTS (SELECT 1 FROM "+marks+" n WHERE n.step = b.step AND n.created_at >= $1) ORDER BY created_at LIMIT $2)", before)
+	pruned, err = b.deleteAll(ctx, "DELETE FROM "+marks+" WHERE step IN (SELECT step FROM "+marks+
+		" b WHERE created_at < $1"+
+		" AND NOT EXISTS (SELECT 1 FROM "+marks+
+		" n WHERE n.step = b.step AND n.created_at >= $1) ORDER BY created_at LIMIT $2)", before)
 	if err != nil {
 		return pruned, err
 	}
-	_, err = b.deleteAll(ctx, "DELETE FROM "+results+" WHERE step IN (SELECT step FROM "+results+" r WHERE created_at < $1"+
+	_, err = b.deleteAll(ctx, "DELETE FROM "+results+" WHERE step IN (SELECT step FROM "+results+
+		" r WHERE created_at < $1"+
 		" AND NOT EXISTS (SELECT 1 FROM "+marks+" n WHERE n.step = r.step) ORDER BY created_at LIMIT $2)", before)
 	return pruned, err
 }

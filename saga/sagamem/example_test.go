@@ -13,7 +13,10 @@ func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	store := sagamem.New()
-	count := saga.Define[int]("count", 1, saga.Step("add", func(_ context.Context, _ *saga.Call, n *int) error { *n++; return nil }))
+	count := saga.Define[int]("count", 1, saga.Step("add", func(_ context.Context, _ *saga.Call, n *int) error {
+		*n++
+		return nil
+	}))
 	web := saga.Must(saga.New(store, saga.Config{}, count)) // it does not run
 	worker := saga.Must(saga.New(store, saga.Config{}, count))
 	done := make(chan error, 1)

@@ -19,7 +19,9 @@ func Example() {
 		return
 	}
 	store := sagamongo.Must(sagamongo.New(ctx, client.Database("shop"), sagamongo.Config{}))
-	ship := saga.Define[string]("ship", 1, saga.Step("pack", func(context.Context, *saga.Call, *string) error { return nil }))
+	ship := saga.Define[string]("ship", 1, saga.Step("pack", func(context.Context, *saga.Call, *string) error {
+		return nil
+	}))
 	o := saga.Must(saga.New(store, saga.Config{}, ship))
 	if _, err := ship.Start(ctx, o, "ship-42", "lamp"); err != nil {
 		fmt.Println(err)

@@ -17,7 +17,8 @@ import (
 // Whatever the client's defaults are, what was acknowledged is the majority's, and is read at the primary; and in the
 // context of a transaction nothing becomes a part of it.
 func TestWritesAreSafe(t *testing.T) {
-	stored := bson.D{{Key: "_id", Value: "a"}, {Key: "status", Value: string(saga.Running)}, {Key: "steps", Value: "[]"}, {Key: "audit", Value: "[]"}}
+	stored := bson.D{{Key: "_id", Value: "a"}, {Key: "status", Value: string(saga.Running)}, {Key: "steps", Value: "[]"},
+		{Key: "audit", Value: "[]"}}
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
 		if c.Name == "find" {
 			return mongofake.Found(stored)
@@ -40,7 +41,8 @@ func TestWritesAreSafe(t *testing.T) {
 	_, err4 := store.Signal(ctx, "a", "paid", func(saga.Record) ([]byte, error) { return nil, nil })
 	_, err5 := store.List(ctx, saga.Filter{})
 	_, err6 := store.Shapes(ctx, kind)
-	err = errors.Join(err1, err2, err3, err4, err5, err6, store.Save(ctx, r), store.Heartbeat(ctx, "node", time.Minute), store.Leave(ctx, "node"))
+	err = errors.Join(err1, err2, err3, err4, err5, err6, store.Save(ctx, r), store.Heartbeat(ctx, "node", time.Minute),
+		store.Leave(ctx, "node"))
 	if err != nil {
 		t.Fatal(err)
 	}

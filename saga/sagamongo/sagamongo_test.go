@@ -14,7 +14,8 @@ import (
 
 func open(t testing.TB) *sagamongo.Store {
 	t.Helper()
-	return sagamongo.Must(sagamongo.New(t.Context(), testenv.MongoDatabase(t, testenv.Mongo(t)), sagamongo.Config{Prefix: "own_"}))
+	return sagamongo.Must(sagamongo.New(t.Context(), testenv.MongoDatabase(t, testenv.Mongo(t)),
+		sagamongo.Config{Prefix: "own_"}))
 }
 
 func TestConformance(t *testing.T) {

@@ -89,12 +89,14 @@ func (s *Store) claim(ctx context.Context, node string, kinds []saga.Kind, limit
 
 // deadOwners returns the owners of unfinished sagas that have no lease. It reads one saga for each owner.
 func (s *Store) deadOwners(ctx context.Context) (dead []any, err error) {
-	next := "(SELECT owner FROM sillar_sagas WHERE owner <> '' AND " + unfinished + " AND owner > %s ORDER BY owner LIMIT 1)"
+	next := "(SELECT owner FROM sillar_sagas WHERE owner <> '' AND " + unfinished +
+		" AND owner > %s ORDER BY owner LIMIT 1)"
 	rows, err := s.db.Querier(ctx).
 		Query(ctx, s.sql("WITH RECURSIVE owners (owner) AS (SELECT * FROM "+fmt.Sprintf(next, "''")+" AS f"+
 			" UNION ALL SELECT "+fmt.Sprintf(next, "o.owner")+" FROM owners o WHERE o.owner IS NOT NULL)"+
 			" SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS"+
-			" (SELECT 1 FROM sillar_orchestrators n WHERE n.node = owners.owner AND n.expires_at > (SELECT @now))"), sqldb.Replan)
+			" (SELECT 1 FROM sillar_orchestrators n WHERE n.node = owners.owner AND n.expires_at > (SELECT @now))"),
+			sqldb.Replan)
 	if err != nil {
 		return nil, err
 	}

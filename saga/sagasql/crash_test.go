@@ -22,7 +22,8 @@ import (
 type booking struct{ N int }
 
 const crashTables = `CREATE TABLE IF NOT EXISTS effects (
-	at BIGINT GENERATED ALWAYS AS IDENTITY, saga TEXT NOT NULL, step TEXT NOT NULL, op TEXT NOT NULL, fence BIGINT NOT NULL)`
+	at BIGINT GENERATED ALWAYS AS IDENTITY, saga TEXT NOT NULL, step TEXT NOT NULL, op TEXT NOT NULL,
+	fence BIGINT NOT NULL)`
 
 func bookings(db *sqldb.DB, b *barrier.Barrier) *saga.Def[booking] {
 	effect := func(op string) saga.Handler[booking] {
@@ -32,7 +33,8 @@ func bookings(db *sqldb.DB, b *barrier.Barrier) *saga.Def[booking] {
 			}
 			return db.InTx(ctx, func(ctx context.Context) error {
 				return b.Do(ctx, c.Key(), func(ctx context.Context) error {
-					_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO effects (saga, step, op, fence) VALUES ($1, $2, $3, $4)", c.SagaID(), c.Step(), op, c.Fence())
+					_, err := db.Querier(ctx).Exec(ctx, "INSERT INTO effects (saga, step, op, fence) VALUES ($1, $2, $3, $4)",
+						c.SagaID(), c.Step(), op, c.Fence())
 					return err
 				})
 			})
@@ -54,7 +56,8 @@ func init() {
 			return err
 		}
 		b := barrier.Must(barrier.New(db, barrier.Config{}))
-		o, err := saga.New(sagasql.Must(sagasql.New(db, sagasql.Config{})), saga.Config{Lease: 1500 * time.Millisecond, Poll: 100 * time.Millisecond,
+		o, err := saga.New(sagasql.Must(sagasql.New(db, sagasql.Config{})), saga.Config{Lease: 1500 * time.Millisecond,
+			Poll:        100 * time.Millisecond,
 			Concurrency: 16, Logger: slog.New(slog.DiscardHandler)}, bookings(db, b))
 		if err != nil {
 			return err
@@ -75,7 +78,8 @@ func TestCrashes(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), dsn, sqldb.Config{}))
 	defer db.Close()
 	store, b := sagasql.Must(sagasql.New(db, sagasql.Config{})), barrier.Must(barrier.New(db, barrier.Config{}))
-	if err := errors.Join(store.EnsureSchema(t.Context()), b.EnsureSchema(t.Context()), db.Exec(t.Context(), crashTables)); err != nil {
+	if err := errors.Join(store.EnsureSchema(t.Context()), b.EnsureSchema(t.Context()),
+		db.Exec(t.Context(), crashTables)); err != nil {
 		t.Fatal(err)
 	}
 	def := bookings(db, b)
@@ -100,8 +104,10 @@ func TestCrashes(t *testing.T) {
 	orphans, longest := map[string]time.Time{}, time.Duration(0)
 	watch := func() {
 		t.Helper()
-		rows, err := db.Querier(t.Context()).Query(t.Context(), `SELECT s.id FROM sillar_sagas s WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.owner <> ''
-			AND NOT EXISTS (SELECT 1 FROM sillar_orchestrators o WHERE o.node = s.owner AND o.expires_at > (extract(epoch from clock_timestamp()) * 1000000)::bigint)`)
+		rows, err := db.Querier(t.Context()).Query(t.Context(),
+			`SELECT s.id FROM sillar_sagas s WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.owner <> ''
+			AND NOT EXISTS (SELECT 1 FROM sillar_orchestrators o WHERE o.node = s.owner AND o.expires_at > (extract(epoch from
+			clock_timestamp()) * 1000000)::bigint)`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,21 +146,31 @@ func TestCrashes(t *testing.T) {
 		}
 	}
 	takeovers := count("SELECT count(*) FROM sillar_sagas WHERE fence > 1")
-	t.Logf("%d sagas, %d kills, %d sagas had more than one owner; longest without one after its lease: %v", sagas, kills, takeovers, longest)
-	if longest > 5*time.Second { // a poll is 100 ms, but the processes that poll are being killed, and the machine is loaded
+	t.Logf("%d sagas, %d kills, %d sagas had more than one owner; longest without one after its lease: %v", sagas, kills,
+		takeovers, longest)
+	// a poll is 100 ms, but the processes that poll are being killed, and the machine is loaded
+	if longest > 5*time.Second {
 		t.Errorf("a saga was without an owner for %v", longest)
 	}
 	if takeovers == 0 {
 		t.Error("no saga was ever taken over: the kills came too late")
 	}
 	for what, query := range map[string]string{
-		"sagas are stuck":                         "SELECT count(*) FROM sillar_sagas WHERE status NOT IN ('COMPLETED', 'COMPENSATED')",
-		"effects happened twice":                  "SELECT count(*) FROM (SELECT 1 FROM effects GROUP BY saga, step, op HAVING count(*) > 1) x",
-		"completed sagas lack an effect":          "SELECT count(*) FROM sillar_sagas s WHERE status = 'COMPLETED' AND (SELECT count(*) FROM effects e WHERE e.saga = s.id AND op = 'do') <> 4",
-		"completed sagas were undone":             "SELECT count(*) FROM sillar_sagas s JOIN effects e ON e.saga = s.id WHERE s.status = 'COMPLETED' AND e.op = 'undo'",
-		"compensated sagas left an effect alive":  "SELECT count(*) FROM sillar_sagas s JOIN effects d ON d.saga = s.id AND d.op = 'do' WHERE s.status = 'COMPENSATED' AND NOT EXISTS (SELECT 1 FROM effects u WHERE u.saga = d.saga AND u.step = d.step AND u.op = 'undo')",
-		"compensated sagas passed their pivot":    "SELECT count(*) FROM sillar_sagas s JOIN effects e ON e.saga = s.id AND e.step IN ('confirm', 'ship') WHERE s.status = 'COMPENSATED'",
-		"effects came under an older fence later": "SELECT count(*) FROM effects a JOIN effects b ON a.saga = b.saga AND a.at < b.at AND a.fence > b.fence",
+		"sagas are stuck": "SELECT count(*) FROM sillar_sagas WHERE status NOT IN ('COMPLETED', " +
+			"'COMPENSATED')",
+		"effects happened twice": "SELECT count(*) FROM (SELECT 1 FROM effects GROUP BY saga, step, op " +
+			"HAVING count(*) > 1) x",
+		"completed sagas lack an effect": "SELECT count(*) FROM sillar_sagas s WHERE status = 'COMPLETED' AND " +
+			"(SELECT count(*) FROM effects e WHERE e.saga = s.id AND op = 'do') <> 4",
+		"completed sagas were undone": "SELECT count(*) FROM sillar_sagas s JOIN effects e ON e.saga = s.id " +
+			"WHERE s.status = 'COMPLETED' AND e.op = 'undo'",
+		"compensated sagas left an effect alive": "SELECT count(*) FROM sillar_sagas s JOIN effects d ON d.saga = s.id " +
+			"AND d.op = 'do' WHERE s.status = 'COMPENSATED' AND NOT EXISTS (SELECT 1 FROM effects u WHERE u.saga = d.saga " +
+			"AND u.step = d.step AND u.op = 'undo')",
+		"compensated sagas passed their pivot": "SELECT count(*) FROM sillar_sagas s JOIN effects e ON e.saga = s.id " +
+			"AND e.step IN ('confirm', 'ship') WHERE s.status = 'COMPENSATED'",
+		"effects came under an older fence later": "SELECT count(*) FROM effects a JOIN effects b ON a.saga = b.saga AND " +
+			"a.at < b.at AND a.fence > b.fence",
 	} {
 		if n := count(query); n != 0 {
 			t.Errorf("%d %s", n, what)

@@ -61,9 +61,13 @@ func TestFrozenConnectionsAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := &buffer{}
-	def := saga.Define("count", 1, saga.Step("a", func(_ context.Context, _ *saga.Call, n *int) error { *n++; return nil }))
-	o := saga.Must(saga.New(store, saga.Config{Lease: 4 * time.Second, Poll: 50 * time.Millisecond, StoreTimeout: 500 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(log, nil))}, def))
+	def := saga.Define("count", 1, saga.Step("a", func(_ context.Context, _ *saga.Call, n *int) error {
+		*n++
+		return nil
+	}))
+	o := saga.Must(saga.New(store, saga.Config{Lease: 4 * time.Second, Poll: 50 * time.Millisecond,
+		StoreTimeout: 500 * time.Millisecond,
+		Logger:       slog.New(slog.NewTextHandler(log, nil))}, def))
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- o.Run(ctx) }()

@@ -28,7 +28,8 @@ type Change struct {
 
 const (
 	historyColumns = "saga_id, revision, fence, owner, status, position, steps, failed_step, cause, at"
-	historyOf      = `sillar_sagas.id, sillar_sagas.revision, sillar_sagas.fence, sillar_sagas.owner, sillar_sagas.status, sillar_sagas.position,
+	historyOf      = `sillar_sagas.id, sillar_sagas.revision, sillar_sagas.fence, sillar_sagas.owner,
+		sillar_sagas.status, sillar_sagas.position,
 		sillar_sagas.steps, sillar_sagas.failed_step, sillar_sagas.cause, @now`
 )
 
@@ -44,7 +45,8 @@ func (s *Store) returning(with, write string) string {
 	if with != "" {
 		with += ", "
 	}
-	return "WITH " + with + "written AS (" + write + " RETURNING " + historyOf + ") INSERT INTO sillar_saga_history (" + historyColumns +
+	return "WITH " + with + "written AS (" + write + " RETURNING " + historyOf + ") INSERT INTO sillar_saga_history (" +
+		historyColumns +
 		") SELECT * FROM written RETURNING saga_id"
 }
 
@@ -73,7 +75,8 @@ func (s *Store) History(ctx context.Context, id string) (list []Change, err erro
 			status, steps string
 			at            int64
 		)
-		if err := rows.Scan(&c.Revision, &c.Fence, &c.Owner, &status, &c.Cursor, &steps, &c.FailedStep, &c.Cause, &at); err != nil {
+		if err := rows.Scan(&c.Revision, &c.Fence, &c.Owner, &status, &c.Cursor, &steps, &c.FailedStep, &c.Cause,
+			&at); err != nil {
 			return nil, fmt.Errorf("sagasql: history of %s: %w", id, err)
 		}
 		if err := json.Unmarshal([]byte(steps), &c.Steps); err != nil {

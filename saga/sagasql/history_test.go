@@ -36,7 +36,8 @@ func TestHistory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db, store := open(t, dsn(t), history)
-			o := saga.Must(saga.New(store, saga.Config{Name: "n", Poll: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}, tripDef))
+			o := saga.Must(saga.New(store, saga.Config{Name: "n", Poll: 50 * time.Millisecond,
+				Logger: slog.New(slog.DiscardHandler)}, tripDef))
 			ctx, stop := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
 			go func() { ran <- o.Run(ctx) }()
@@ -75,13 +76,15 @@ func TestHistory(t *testing.T) {
 				}
 				var statuses []saga.Status
 				for j, c := range list {
-					if c.Revision != int64(j+1) || c.At.Before(begun.Add(-time.Minute)) || c.At.After(time.Now().Add(time.Minute)) || len(c.Steps) != 2 {
+					if c.Revision != int64(j+1) || c.At.Before(begun.Add(-time.Minute)) || c.At.After(time.Now().Add(time.Minute)) ||
+						len(c.Steps) != 2 {
 						t.Errorf("%s: state %d is %+v", r.ID, j, c)
 					}
 					statuses = append(statuses, c.Status)
 				}
 				last := list[len(list)-1]
-				if last.Status != r.Status || last.Cause != r.Cause || last.Fence != r.Fence || last.Steps[0].Status != r.Steps[0].Status {
+				if last.Status != r.Status || last.Cause != r.Cause || last.Fence != r.Fence ||
+					last.Steps[0].Status != r.Steps[0].Status {
 					t.Errorf("%s: the last state %+v is not the saga %+v", r.ID, last, r)
 				}
 				if turned := slices.Contains(statuses, saga.Compensating); turned != (i%2 == 1) {
@@ -103,7 +106,8 @@ func TestPrune(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 1000 { // more than are pruned at once
 				wg.Go(func() {
-					r := saga.Record{ID: fmt.Sprint("many-", i), Name: "trip", Version: 1, Status: saga.Completed, State: []byte("{}"), WakeAt: time.Now()}
+					r := saga.Record{ID: fmt.Sprint("many-", i), Name: "trip", Version: 1, Status: saga.Completed, State: []byte("{}"),
+						WakeAt: time.Now()}
 					if _, _, err := store.Insert(t.Context(), r); err != nil {
 						t.Error(err)
 					}
@@ -112,7 +116,8 @@ func TestPrune(t *testing.T) {
 			wg.Wait()
 			for i, status := range []saga.Status{saga.Completed, saga.Compensated, saga.Stuck, saga.Running, saga.Compensating} {
 				for j := range 3 {
-					r := saga.Record{ID: fmt.Sprint(i, "-", j), Name: "trip", Version: 1, Status: status, State: []byte("{}"), WakeAt: time.Now()}
+					r := saga.Record{ID: fmt.Sprint(i, "-", j), Name: "trip", Version: 1, Status: status, State: []byte("{}"),
+						WakeAt: time.Now()}
 					if _, _, err := store.Insert(t.Context(), r); err != nil {
 						t.Fatal(err)
 					}

@@ -33,7 +33,8 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 				for _, n := range []int{1, 2, 16, 128} {
 					var list []saga.Record
 					for i := range n {
-						list = append(list, saga.Record{ID: fmt.Sprintf("%d-%d-%d", round, n, i), Name: kind.Name, Version: kind.Version, Shape: "s", Status: saga.Running,
+						list = append(list, saga.Record{ID: fmt.Sprintf("%d-%d-%d", round, n, i), Name: kind.Name, Version: kind.Version,
+							Shape: "s", Status: saga.Running,
 							State: []byte("1"), Revision: 1, WakeAt: time.Now().Add(-time.Hour)})
 					}
 					err := errors.Join(errors.Join(s.insertAll(ctx, list)...), errors.Join(s.saveAll(ctx, list)...))
@@ -52,10 +53,12 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			}
 			look := func() {
 				t.Helper()
-				for _, f := range []saga.Filter{{Limit: 2}, {Name: "x", Limit: 2}, {Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2},
+				for _, f := range []saga.Filter{{Limit: 2}, {Name: "x", Limit: 2},
+					{Statuses: []saga.Status{saga.Stuck, saga.Running}, Limit: 2},
 					{Name: "x", Statuses: []saga.Status{saga.Compensated}}, {Name: "none"},
 					{Limit: 2, Since: time.Now().Add(-time.Hour), After: "5"}, {Name: "x", Until: time.Now().Add(-time.Hour)},
-					{IDs: []string{"1-1-0", "7-old"}, Statuses: []saga.Status{saga.Completed}}, {Attribute: "customer", Value: "42", Limit: 2}} {
+					{IDs: []string{"1-1-0", "7-old"}, Statuses: []saga.Status{saga.Completed}}, {Attribute: "customer", Value: "42",
+						Limit: 2}} {
 					_, err := s.List(ctx, f)
 					f.Limit = 2
 					_, cerr := s.Count(ctx, f)
@@ -73,17 +76,20 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			work()
 			look()
 			const rows = 20_000
-			if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+`) SELECT i || '-old', name, version, shape, status, position, state, steps,
+			if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+
+				`) SELECT i || '-old', name, version, shape, status, position, state, steps,
 				failed_step, cause, headers, audit, revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at
 				FROM sillar_sagas, generate_series(1, $1) i WHERE id = '1-1-0'`, rows); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := pool.Exec(ctx, `INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)
-				SELECT 'customer', CASE WHEN i % 2 = 0 THEN '42' ELSE '43' END, i, i || '-old' FROM generate_series(1, $1) i`, rows); err != nil {
+				SELECT 'customer', CASE WHEN i % 2 = 0 THEN '42' ELSE '43' END, i, i || '-old' FROM generate_series(1,
+				$1) i`, rows); err != nil {
 				t.Fatal(err)
 			}
 			for _, status := range []saga.Status{saga.Running, saga.Stuck} { // sleeping ones, of this kind and another
-				if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+`) SELECT i || '-' || $2::text, CASE WHEN i % 2 = 0 THEN 'x' ELSE 'z' END,
+				if _, err := pool.Exec(ctx, `INSERT INTO sillar_sagas (`+columns+
+					`) SELECT i || '-' || $2::text, CASE WHEN i % 2 = 0 THEN 'x' ELSE 'z' END,
 					version, shape, $2::text, position, state, steps, failed_step, cause, headers, audit, revision, fence, '',
 					CASE WHEN i % 2 = 0 THEN wake_at + 3600000000 ELSE 0 END, signals, signal_seq, created_at, updated_at
 					FROM sillar_sagas, generate_series(1, $1) i WHERE id = '1-1-0'`, 2*rows, string(status)); err != nil {

@@ -28,7 +28,8 @@ func TestRefusedInsertFailsAlone(t *testing.T) {
 			id = "bad\xff"
 		}
 		wg.Go(func() {
-			_, inserted, err := s.Insert(t.Context(), saga.Record{ID: id, Name: "x", Version: 1, Status: saga.Running, State: []byte("1"), WakeAt: time.Now()})
+			_, inserted, err := s.Insert(t.Context(), saga.Record{ID: id, Name: "x", Version: 1, Status: saga.Running,
+				State: []byte("1"), WakeAt: time.Now()})
 			if id == "bad\xff" {
 				if !errors.Is(err, saga.ErrUnstorable) {
 					t.Errorf("Insert of an id that is not UTF-8: %v, want ErrUnstorable", err)
@@ -51,7 +52,8 @@ func TestUndecodableSagaIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"a", "b"} {
-		if _, _, err := s.Insert(ctx, saga.Record{ID: id, Name: "x", Version: 1, Status: saga.Running, State: []byte("1"), WakeAt: time.Now()}); err != nil {
+		if _, _, err := s.Insert(ctx, saga.Record{ID: id, Name: "x", Version: 1, Status: saga.Running, State: []byte("1"),
+			WakeAt: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +69,8 @@ func TestUndecodableSagaIsSetAside(t *testing.T) {
 		t.Errorf("listed %v, %v, want a and the cause", list, err)
 	}
 	var steps string
-	if err := db.Querier(ctx).QueryRow(ctx, "SELECT steps FROM sillar_sagas WHERE id = 'a'").Scan(&steps); err != nil || steps != "broken" {
+	if err := db.Querier(ctx).QueryRow(ctx, "SELECT steps FROM sillar_sagas WHERE id = 'a'").Scan(&steps); err != nil ||
+		steps != "broken" {
 		t.Errorf("steps are %q, %v, want what was stored", steps, err)
 	}
 }

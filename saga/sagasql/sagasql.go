@@ -88,14 +88,17 @@ func (s *Store) sql(query string) string {
 	if s.db.Dialect() == sqldb.SQLite {
 		now = strconv.FormatInt(time.Now().UnixMicro(), 10)
 	}
-	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns, "@qualified", qualified).Replace(query)
+	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns, "@qualified",
+		qualified).Replace(query)
 }
 
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,
 	revision, fence, owner, wake_at, signals, signal_seq, created_at, updated_at`
 
 // qualified are the columns of sillar_sagas s.
-var qualified = "s." + strings.Join(strings.FieldsFunc(columns, func(r rune) bool { return strings.ContainsRune(", \n\t", r) }), ", s.")
+var qualified = "s." + strings.Join(strings.FieldsFunc(columns, func(r rune) bool {
+	return strings.ContainsRune(", \n\t", r)
+}), ", s.")
 
 // Insert implements saga.Store. Outside a transaction, sagas that are started at the same time share a commit.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
@@ -202,7 +205,8 @@ func (s *Store) Signal(
 		if err != nil {
 			return err
 		}
-		if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("UPDATE sillar_sagas SET signals = $1, signal_seq = signal_seq + 1, wake_at = @now WHERE id = $2"),
+		if _, err := s.db.Querier(ctx).Exec(ctx,
+			s.sql("UPDATE sillar_sagas SET signals = $1, signal_seq = signal_seq + 1, wake_at = @now WHERE id = $2"),
 			e.signals, id); err != nil {
 			return fmt.Errorf("sagasql: signal %s of %s: %w", name, id, err)
 		}
@@ -277,8 +281,10 @@ func (s *Store) read(ctx context.Context, query string, args ...any) (list []row
 			status, state          string
 			wake, created, updated int64
 		)
-		if err := rows.Scan(&r.ID, &r.Name, &r.Version, &r.Shape, &status, &r.Cursor, &state, &e.steps, &r.FailedStep, &r.Cause,
-			&e.headers, &e.audit, &r.Revision, &r.Fence, &r.Owner, &wake, &e.signals, &r.SignalSeq, &created, &updated); err != nil {
+		if err := rows.Scan(&r.ID, &r.Name, &r.Version, &r.Shape, &status, &r.Cursor, &state, &e.steps, &r.FailedStep,
+			&r.Cause,
+			&e.headers, &e.audit, &r.Revision, &r.Fence, &r.Owner, &wake, &e.signals, &r.SignalSeq, &created,
+			&updated); err != nil {
 			return nil, err
 		}
 		r.Status, r.State, r.WakeAt = saga.Status(status), []byte(state), time.UnixMicro(wake).UTC()
@@ -294,7 +300,8 @@ func (e encoded) decode(r *saga.Record) error {
 	for _, c := range []struct {
 		column, from string
 		to           any
-	}{{"steps", e.steps, &r.Steps}, {"headers", e.headers, &r.Headers}, {"audit", e.audit, &r.Audit}, {"signals", e.signals, &signals}} {
+	}{{"steps", e.steps, &r.Steps}, {"headers", e.headers, &r.Headers}, {"audit", e.audit, &r.Audit},
+		{"signals", e.signals, &signals}} {
 		if err := json.Unmarshal([]byte(c.from), c.to); err != nil {
 			return fmt.Errorf("column %s: %w", c.column, err)
 		}

@@ -35,8 +35,9 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 				if errs[i] != nil {
 					break // the id is taken
 				}
-				if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)"+
-					" SELECT $1, $2, created_at, id FROM sillar_sagas WHERE id = $3"), name, value, r.ID); err != nil {
+				if _, err := s.db.Querier(ctx).Exec(ctx,
+					s.sql("INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)"+
+						" SELECT $1, $2, created_at, id FROM sillar_sagas WHERE id = $3"), name, value, r.ID); err != nil {
 					return err
 				}
 			}
@@ -97,8 +98,9 @@ func (s *Store) insertRows(ctx context.Context, list []saga.Record) []error {
 		for i := range values {
 			values[i] = one(i * fields)
 		}
-		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+" ON CONFLICT (id) DO NOTHING"), slices.Concat(
-			rows...)
+		return s.returning("", "INSERT INTO sillar_sagas (@columns) VALUES "+strings.Join(values, ", ")+
+				" ON CONFLICT (id) DO NOTHING"), slices.Concat(
+				rows...)
 	})
 }
 

@@ -27,7 +27,8 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 			"			if gerr == nil || errors.Is(gerr, ErrNotFound) {\n				return err\n			}\n		case",
 			"			r.rec.Fence, r.rec.Revision = stored.Fence, stored.Revision\n			continue\n		case"}}},
 		"compensation before all branches have settled": {"parallel", []edit{{"parallel.go",
-			"		if lost == nil && e.res.end != endPark {", "		if e.st.Status == StepFailed {\n			break\n		}\n		if lost == nil && e.res.end != endPark {"}}},
+			"		if lost == nil && e.res.end != endPark {",
+			"		if e.st.Status == StepFailed {\n			break\n		}\n		if lost == nil && e.res.end != endPark {"}}},
 		"intent after the effect": {"four", []edit{
 			{"run.go", "		} else {\n			r.intend()\n		}", "		}"},
 			{"run.go", "		markInDoubt(st)\n		for", "		if st.Status == StepStarted {\n			markInDoubt(st)\n		}\n		for"}}},
@@ -37,7 +38,8 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 		"the attempt in the key": {"four", []edit{{"call.go",
 			"signalSuffix(c.signal) + \"/do\"", "signalSuffix(c.signal) + \"/do\" + string(rune('0'+c.attempt))"}}},
 		"an OnTimeout that does not run": {"waits", []edit{{"await.go",
-			"r.attempts(ctx, stop, n, st, attemptOf{do: n.onTimeout}), true", "result{end: endDone, state: r.rec.State}, true"}}},
+			"r.attempts(ctx, stop, n, st, attemptOf{do: n.onTimeout}), true",
+			"result{end: endDone, state: r.rec.State}, true"}}},
 		"a pivot that is compensated": {"four", []edit{{"run.go",
 			"		forward := r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && st.InDoubt", "		forward := false"}}},
 	} {
@@ -60,7 +62,8 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 					t.Fatalf("%s has changed: the bug must be planted anew in place of %q", e.file, e.old)
 				}
 				overlay[file] = filepath.Join(t.TempDir(), e.file)
-				if err := os.WriteFile(overlay[file], []byte(strings.Replace(string(source), e.old, e.with, 1)), 0o600); err != nil {
+				if err := os.WriteFile(overlay[file], []byte(strings.Replace(string(source), e.old, e.with, 1)),
+					0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -72,7 +75,8 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 			if err := os.WriteFile(file, list, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", file, "-count=1", "-run", "^TestExplore$/^"+bug.explore+"$", ".").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", file, "-count=1", "-run",
+				"^TestExplore$/^"+bug.explore+"$", ".").CombinedOutput()
 			_, what, found := strings.Cut(string(out), "explore_test.go:")
 			if err == nil || !found || !strings.Contains(what, "replay: sagatest.ExploreConfig{Replay:") {
 				t.Fatalf("not found: %v\n%.3000s", err, out)

@@ -47,7 +47,10 @@ var (
 		saga.Await("shipped", taken).Timeout(time.Minute).OnTimeout(nothing))
 	collect = saga.Define[state]("collect", 1,
 		saga.Step("a", nothing).Compensate(nothing),
-		saga.AwaitEach("parcels", func(context.Context, *saga.Call, *state, any) (bool, error) { return true, nil }).Timeout(time.Minute),
+		saga.AwaitEach("parcels", func(context.Context, *saga.Call, *state,
+			any) (bool, error) {
+			return true, nil
+		}).Timeout(time.Minute),
 		saga.Pivot("b", nothing)).Deadline(2 * time.Minute)
 	after = saga.Define[state]("after", 1,
 		saga.Pivot("a", nothing),

@@ -31,7 +31,8 @@ func TestFindsTheHangingAction(t *testing.T) {
 	r := sagatest.Search(t, small, sagatest.ExploreConfig{NoBarrier: true})
 	found := false
 	for _, v := range r.Violations {
-		found = found || strings.Contains(v.What, "compensated, and the effect of step") && strings.Contains(v.Story, "participant: do")
+		found = found || strings.Contains(v.What, "compensated, and the effect of step") &&
+			strings.Contains(v.Story, "participant: do")
 	}
 	if !found {
 		t.Errorf("%d schedules, %d violations, none of them a hanging action: %v", r.Runs, len(r.Violations), r.Violations)
@@ -119,7 +120,11 @@ func TestFindsPlantedBugs(t *testing.T) {
 			if name == "compensation cut short" {
 				def = hasty
 			}
-			r := sagatest.Search(t, def, sagatest.ExploreConfig{Store: func() saga.Store { bug := bug; bug.Store = sagamem.New(); return bug }})
+			r := sagatest.Search(t, def, sagatest.ExploreConfig{Store: func() saga.Store {
+				bug := bug
+				bug.Store = sagamem.New()
+				return bug
+			}})
 			if len(r.Violations) == 0 {
 				t.Errorf("%d schedules, and the bug was not found", r.Runs)
 				return

@@ -264,7 +264,8 @@ func signals(t *testing.T, s saga.Store, _ Features) {
 	r.WakeAt = time.Now().Add(time.Hour)
 	insert(t, s, r)
 	boom := errors.New("boom")
-	if _, err := s.Signal(t.Context(), "x", "go", func(saga.Record) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
+	if _, err := s.Signal(t.Context(), "x", "go", func(saga.Record) ([]byte, error) { return nil, boom }); !errors.Is(err,
+		boom) {
 		t.Errorf("a refused signal: %v", err)
 	}
 	if first, err := s.Signal(t.Context(), "x", "go", payload(`{"v":1}`)); err != nil || !first {

@@ -1,5 +1,5 @@
-// Command bench runs the benchmarks, of the packages and of the module that knows our peers, and writes one table a package:
-// the median of the runs, and how it stands beside ours.
+// Command bench runs the benchmarks, of the packages and of the module that knows our peers, and writes one table a
+// package: the median of the runs, and how it stands beside ours.
 package main
 
 import (
@@ -48,14 +48,18 @@ func run(ctx context.Context, root, benchtime string, count int, out string) err
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
 	var page, failed bytes.Buffer
-	fmt.Fprintf(&page, "# Results\n\nWritten by `make bench`: the median of %d runs of %s each. The last column is the time as a multiple of ours.\n\n", count, benchtime)
-	fmt.Fprintf(&page, "%s, %s %s/%s, %d CPUs", time.Now().UTC().Format("2006-01-02 15:04 UTC"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	fmt.Fprintf(&page,
+		"# Results\n\nWritten by `make bench`: the median of %d runs of %s each. The last column is the time as a "+
+			"multiple of ours.\n\n", count, benchtime)
+	fmt.Fprintf(&page, "%s, %s %s/%s, %d CPUs", time.Now().UTC().Format("2006-01-02 15:04 UTC"), runtime.Version(),
+		runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	if first, _, ok := strings.Cut(string(load), " "); ok {
 		fmt.Fprintf(&page, ", load %s at the start (above 1, compare only within a table)", first)
 	}
 	page.WriteString(".\n")
 	for _, m := range modules {
-		args := append([]string{"test", "-run", "^$", "-bench", ".", "-benchmem", "-benchtime", benchtime, "-count", strconv.Itoa(count)}, m.packages...)
+		args := append([]string{"test", "-run", "^$", "-bench", ".", "-benchmem", "-benchtime", benchtime, "-count",
+			strconv.Itoa(count)}, m.packages...)
 		cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the arguments are ours
 		cmd.Dir = m.dir
 		var text bytes.Buffer
@@ -181,7 +185,8 @@ func median(v []float64) float64 {
 
 // versions lists what a module requires itself.
 func versions(ctx context.Context, dir string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{if not (or .Indirect .Main)}}{{.Path}} {{.Version}}{{end}}", "all")
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f",
+		"{{if not (or .Indirect .Main)}}{{.Path}} {{.Version}}{{end}}", "all")
 	cmd.Dir = dir
 	out, err := cmd.Output()
 	if err != nil {

@@ -271,7 +271,8 @@ func (c *Client) renewed(ctx context.Context, old Lease) (Lease, error) {
 	err := errors.New("vault: the token is not renewable")
 	if old.Renewable {
 		var a answer
-		if err = c.send(ctx, "renew the token", http.MethodPost, "auth/token/renew-self", old.Token, map[string]string{}, &a); err == nil {
+		if err = c.send(ctx, "renew the token", http.MethodPost, "auth/token/renew-self", old.Token, map[string]string{},
+			&a); err == nil {
 			l, err := a.lease()
 			if err == nil && (l.TTL > old.TTL/10 || !c.relogs()) { // near the end of its longest life each renewal is shorter
 				return l, nil

@@ -60,32 +60,36 @@ func live(t *testing.T) (call func(method, path string, body any) map[string]any
 	}
 }
 
-// TestLive does with a real server what the others do with one of their own: a KV v2 mount, an AppRole whose tokens live
-// for two seconds, versions, conflicts, denials, renewal.
+// TestLive does with a real server what the others do with one of their own: a KV v2 mount, an AppRole whose tokens
+// live for two seconds, versions, conflicts, denials, renewal.
 func TestLive(t *testing.T) {
 	call := live(t)
 	name := "sillar-" + id.New()
 	call("POST", "sys/mounts/"+name, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})
 	t.Cleanup(func() { call("DELETE", "sys/mounts/"+name, nil) })
-	call("POST", "sys/policies/acl/"+name, map[string]any{"policy": `path "` + name + `/data/app/*" { capabilities = ["create", "read", "update"] }`})
+	call("POST", "sys/policies/acl/"+name, map[string]any{"policy": `path "` + name +
+		`/data/app/*" { capabilities = ["create", "read", "update"] }`})
 	t.Cleanup(func() { call("DELETE", "sys/policies/acl/"+name, nil) })
 	if _, there := call("GET", "sys/auth", nil)["approle/"]; !there {
 		call("POST", "sys/auth/approle", map[string]any{"type": "approle"})
 		t.Cleanup(func() { call("DELETE", "sys/auth/approle", nil) })
 	}
-	call("POST", "auth/approle/role/"+name, map[string]any{"token_policies": name, "token_ttl": "2s", "token_max_ttl": "1h"})
+	call("POST", "auth/approle/role/"+name, map[string]any{"token_policies": name, "token_ttl": "2s",
+		"token_max_ttl": "1h"})
 	t.Cleanup(func() { call("DELETE", "auth/approle/role/"+name, nil) })
 	role := call("GET", "auth/approle/role/"+name+"/role-id", nil)["role_id"].(string)
 	secretID := call("POST", "auth/approle/role/"+name+"/secret-id", nil)["secret_id"].(string)
 
 	var log bytes.Buffer
-	c := vault.Must(vault.New(vault.Config{Auth: vault.AppRole(role, secretID), CacheFor: -1, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	c := vault.Must(vault.New(vault.Config{Auth: vault.AppRole(role, secretID), CacheFor: -1,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))}))
 	ctx := t.Context()
 	if _, err := c.Read(ctx, name, "app/db"); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("nothing there: %v", err)
 	}
 	for version := range 2 {
-		if v, err := c.Write(ctx, name, "app/db", map[string]any{"password": "hush", "n": version}, version); err != nil || v != version+1 {
+		if v, err := c.Write(ctx, name, "app/db", map[string]any{"password": "hush", "n": version}, version); err != nil ||
+			v != version+1 {
 			t.Fatalf("write %d: %d, %v", version, v, err)
 		}
 	}

@@ -25,7 +25,8 @@ func TestNumbersKeepTheirDigits(t *testing.T) {
 		_, _ = w.Write([]byte(`{"data":{"data":{"pin":9007199254740993,"nested":{"rate":0.10}},"metadata":{"version":1}}}`))
 	}))
 	defer srv.Close()
-	c := vault.Must(vault.New(vault.Config{Address: srv.URL, Auth: vault.Token("t"), Logger: slog.New(slog.DiscardHandler)}))
+	c := vault.Must(vault.New(vault.Config{Address: srv.URL, Auth: vault.Token("t"),
+		Logger: slog.New(slog.DiscardHandler)}))
 	defer c.Close()
 	d, err := c.Read(t.Context(), "secret", "shop")
 	if err != nil {
@@ -41,7 +42,8 @@ func TestNumbersKeepTheirDigits(t *testing.T) {
 // ldap is an Auth of a program's own.
 type ldap struct{}
 
-func (ldap) Login(ctx context.Context, post func(context.Context, string, any) (vault.Lease, error)) (vault.Lease, error) {
+func (ldap) Login(ctx context.Context, post func(context.Context, string,
+	any) (vault.Lease, error)) (vault.Lease, error) {
 	return post(ctx, "auth/ldap/login/ana", map[string]string{"password": "p"})
 }
 
@@ -55,10 +57,13 @@ func TestLoginsAtOtherMounts(t *testing.T) {
 		path string
 		body map[string]string
 	}{
-		"AppRole":       {vault.AppRole("r", "s"), "/v1/auth/approle/login", map[string]string{"role_id": "r", "secret_id": "s"}},
-		"AppRole at":    {vault.AppRole("r", "s").At("teams/orders/"), "/v1/auth/teams/orders/login", map[string]string{"role_id": "r", "secret_id": "s"}},
-		"Kubernetes at": {vault.Kubernetes("orders", jwt).At("k8s-eu"), "/v1/auth/k8s-eu/login", map[string]string{"role": "orders", "jwt": "jwt-hush"}},
-		"a custom one":  {ldap{}, "/v1/auth/ldap/login/ana", map[string]string{"password": "p"}},
+		"AppRole": {vault.AppRole("r", "s"), "/v1/auth/approle/login", map[string]string{"role_id": "r",
+			"secret_id": "s"}},
+		"AppRole at": {vault.AppRole("r", "s").At("teams/orders/"), "/v1/auth/teams/orders/login",
+			map[string]string{"role_id": "r", "secret_id": "s"}},
+		"Kubernetes at": {vault.Kubernetes("orders", jwt).At("k8s-eu"), "/v1/auth/k8s-eu/login",
+			map[string]string{"role": "orders", "jwt": "jwt-hush"}},
+		"a custom one": {ldap{}, "/v1/auth/ldap/login/ana", map[string]string{"password": "p"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +108,8 @@ func TestEnvironment(t *testing.T) {
 	}))
 	defer srv.Close()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("VAULT_ADDR", srv.URL)
@@ -125,7 +131,8 @@ func TestEnvironment(t *testing.T) {
 	if err := check(); err != nil {
 		t.Errorf("with VAULT_CACERT: %v", err)
 	}
-	for name, value := range map[string]string{"VAULT_SKIP_VERIFY": "true", "VAULT_CAPATH": "/etc/ssl", "VAULT_CACERT": ca + ".missing"} {
+	for name, value := range map[string]string{"VAULT_SKIP_VERIFY": "true", "VAULT_CAPATH": "/etc/ssl",
+		"VAULT_CACERT": ca + ".missing"} {
 		old := os.Getenv(name)
 		t.Setenv(name, value)
 		if err := check(); err == nil || !strings.Contains(err.Error(), name) {

@@ -48,7 +48,8 @@ func (s *server) issue() map[string]any {
 	s.logins++
 	t := fmt.Sprintf("token-hush-%d", s.logins)
 	s.tokens[t] = time.Now().Add(s.ttl)
-	return map[string]any{"auth": map[string]any{"client_token": t, "lease_duration": int(s.ttl.Seconds()), "renewable": true}}
+	return map[string]any{"auth": map[string]any{"client_token": t, "lease_duration": int(s.ttl.Seconds()),
+		"renewable": true}}
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +102,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "auth/token/renew-self":
 		s.renews++
 		s.tokens[token] = time.Now().Add(s.ttl)
-		reply(200, map[string]any{"auth": map[string]any{"client_token": token, "lease_duration": int(s.ttl.Seconds()), "renewable": true}})
+		reply(200, map[string]any{"auth": map[string]any{"client_token": token, "lease_duration": int(s.ttl.Seconds()),
+			"renewable": true}})
 	case strings.HasPrefix(path, "denied/"):
 		deny(403)
 	case strings.Contains(path, "/data/") && r.Method == "GET":
@@ -161,13 +163,16 @@ func TestKV(t *testing.T) {
 	c := open(t, s, vault.Config{Auth: vault.Token("root-hush")})
 	defer c.Close()
 	ctx := t.Context()
-	if _, err := c.Read(ctx, "secret", "orders/db"); !errors.Is(err, vault.ErrNotFound) || !errors.Is(err, secrets.ErrNotFound) {
+	if _, err := c.Read(ctx, "secret", "orders/db"); !errors.Is(err, vault.ErrNotFound) ||
+		!errors.Is(err, secrets.ErrNotFound) {
 		t.Errorf("nothing there: %v", err)
 	}
-	if v, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "p-hush", "port": 5432}, 0); v != 1 || err != nil {
+	if v, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "p-hush", "port": 5432}, 0); v != 1 ||
+		err != nil {
 		t.Fatalf("%d, %v", v, err)
 	}
-	if _, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "lost"}, 0); !errors.Is(err, vault.ErrConflict) {
+	if _, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "lost"}, 0); !errors.Is(err,
+		vault.ErrConflict) {
 		t.Errorf("a write over another: %v", err)
 	}
 	d, err := c.Read(ctx, "secret", "orders/db")
@@ -183,7 +188,8 @@ func TestKV(t *testing.T) {
 	if text := fmt.Sprintf("%v %+v %#v", d, d, *d); strings.Contains(text, "hush") {
 		t.Errorf("printed: %s", text)
 	}
-	if v, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "q"}, vault.AnyVersion); v != 2 || err != nil {
+	if v, err := c.Write(ctx, "secret", "orders/db", map[string]any{"password": "q"}, vault.AnyVersion); v != 2 ||
+		err != nil {
 		t.Fatalf("%d, %v", v, err)
 	}
 	if d, err = c.Read(ctx, "secret", "orders/db"); err != nil || d.Version != 2 {
@@ -195,7 +201,8 @@ func TestKV(t *testing.T) {
 	if v, err := c.Get(ctx, "vault://secret/orders/db#password"); err != nil || v.Reveal() != "q" {
 		t.Errorf("%q, %v", v.Reveal(), err)
 	}
-	for _, ref := range []string{"vault://secret/orders/db", "vault://secret#k", "vault://secret/../sys/x#k", "vault:///x#k", "vault://a/b//c#k", "env:X", "vault://a/./b#k"} {
+	for _, ref := range []string{"vault://secret/orders/db", "vault://secret#k", "vault://secret/../sys/x#k",
+		"vault:///x#k", "vault://a/b//c#k", "env:X", "vault://a/./b#k"} {
 		if _, err := c.Get(ctx, ref); !errors.Is(err, secrets.ErrReference) {
 			t.Errorf("%s: %v", ref, err)
 		}
@@ -205,7 +212,8 @@ func TestKV(t *testing.T) {
 	}
 	stranger := open(t, s, vault.Config{Auth: vault.AppRole("r", "wrong-hush")})
 	defer stranger.Close()
-	if _, err := stranger.Write(ctx, "secret", "orders/db", map[string]any{"password": "x"}, 2); err == nil || errors.Is(err, vault.ErrConflict) {
+	if _, err := stranger.Write(ctx, "secret", "orders/db", map[string]any{"password": "x"}, 2); err == nil ||
+		errors.Is(err, vault.ErrConflict) {
 		t.Errorf("a login that is refused by a write: %v", err)
 	}
 	if _, err := c.Read(ctx, "denied", "x"); !errors.Is(err, vault.ErrDenied) || strings.Contains(err.Error(), "hush") {
@@ -256,11 +264,13 @@ func TestLoginsAndRenewal(t *testing.T) {
 		auth vault.Auth
 		want error
 	}{
-		"kubernetes": {vault.Kubernetes("orders", jwt), nil}, "kubernetes, other role": {vault.Kubernetes("x", jwt), vault.ErrDenied},
+		"kubernetes": {vault.Kubernetes("orders", jwt), nil}, "kubernetes, other role": {vault.Kubernetes("x", jwt),
+			vault.ErrDenied},
 		"token": {vault.Token("root-hush"), nil}, "bad token": {vault.Token("x-hush"), vault.ErrDenied},
 	} {
 		cl := open(t, newServer(), vault.Config{Auth: c.auth})
-		if err := cl.Check(t.Context()); !errors.Is(err, c.want) || c.want == nil && err != nil || err != nil && strings.Contains(err.Error(), "hush") {
+		if err := cl.Check(t.Context()); !errors.Is(err, c.want) || c.want == nil && err != nil || err != nil &&
+			strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = cl.Close()
@@ -309,7 +319,8 @@ func TestWatch(t *testing.T) {
 		var seen []int
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := c.Watch(ctx, "secret", "a", time.Minute, func(d *vault.Data) { seen = append(seen, d.Version) }); err != nil {
+			if err := c.Watch(ctx, "secret", "a", time.Minute,
+				func(d *vault.Data) { seen = append(seen, d.Version) }); err != nil {
 				t.Error(err)
 			}
 		})
@@ -373,7 +384,8 @@ func TestCloseDuringALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hanging{server: newServer()}
 		h.ttl = 10 * time.Second
-		c := vault.Must(vault.New(vault.Config{Address: "http://vault.test", Auth: vault.AppRole("r", "s-hush"), Transport: h, Logger: slog.New(slog.DiscardHandler)}))
+		c := vault.Must(vault.New(vault.Config{Address: "http://vault.test", Auth: vault.AppRole("r", "s-hush"), Transport: h,
+			Logger: slog.New(slog.DiscardHandler)}))
 		if err := c.Check(t.Context()); err != nil {
 			t.Fatal(err)
 		}

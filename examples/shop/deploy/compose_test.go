@@ -54,14 +54,17 @@ func TestComposeServices(t *testing.T) {
 		if s.at("read_only") != true || fmt.Sprint(s.at("cap_drop")) != "[ALL]" || s.at("security_opt") == nil {
 			t.Errorf("%s may do more than it needs", name)
 		}
-		if limit, goes := size(t, s.text("mem_limit")), size(t, s.text("environment", "GOMEMLIMIT")); goes >= limit || goes < limit/2 {
+		if limit, goes := size(t, s.text("mem_limit")), size(t, s.text("environment", "GOMEMLIMIT")); goes >= limit ||
+			goes < limit/2 {
 			t.Errorf("%s: Go keeps to %d MiB of %d", name, goes, limit)
 		}
-		if name != "gateway" && s.text("environment", "SHOP_DB") != "${"+strings.ToUpper(name)+"_DB:-file:/run/secrets/"+name+"_db}" {
+		if name != "gateway" && s.text("environment", "SHOP_DB") != "${"+strings.ToUpper(name)+"_DB:-file:/run/secrets/"+name+
+			"_db}" {
 			t.Errorf("%s: the DSN is %s", name, s.text("environment", "SHOP_DB"))
 		}
 		for dep, how := range s.object("depends_on") {
-			if cond := object(how.(map[string]any)).text("condition"); cond != "service_healthy" && cond != "service_completed_successfully" {
+			if cond := object(how.(map[string]any)).text("condition"); cond != "service_healthy" &&
+				cond != "service_completed_successfully" {
 				t.Errorf("%s waits for %s until %q", name, dep, cond)
 			}
 			if dep != "vault-init" && c.at("services", dep, "healthcheck") == nil {
@@ -81,7 +84,8 @@ func TestComposeServices(t *testing.T) {
 	if at := c.text("x-environment", "SHOP_USERS_GRPC"); at != fmt.Sprintf("users:%d", grpcPort) {
 		t.Errorf("gRPC is looked for at %s", at)
 	}
-	if grace, err := time.ParseDuration(c.text("x-service", "stop_grace_period")); err != nil || grace < platform.MaxDrain {
+	if grace, err := time.ParseDuration(c.text("x-service", "stop_grace_period")); err != nil ||
+		grace < platform.MaxDrain {
 		t.Errorf("a service has %v to end (%v), and may need %v", grace, err, platform.MaxDrain)
 	}
 }

@@ -18,7 +18,8 @@ import (
 )
 
 // ports are the shop's; TestPortsAreTheShops holds them to its source.
-var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003, "payments": 8004, "notifications": 8005}
+var ports = map[string]int{"gateway": 8080, "users": 8000, "products": 8001, "orders": 8002, "inventory": 8003,
+	"payments": 8004, "notifications": 8005}
 
 const grpcPort = 50051
 
@@ -158,8 +159,10 @@ func secretIn(line string) string {
 
 func TestNoSecretValues(t *testing.T) {
 	for line, want := range map[string]bool{
-		"password: hunter2": true, "POSTGRES_PASSWORD=abc": true, "amqp://shop:abc@rabbitmq/": true, "key: 0123456789abcdef0123456789abcdef": true,
-		"secret: {name: shop-users}": false, "SHOP_SERVICE_SECRET: file:/run/secrets/x": false, "amqp://shop:$(value x)@rabbitmq/": false,
+		"password: hunter2": true, "POSTGRES_PASSWORD=abc": true, "amqp://shop:abc@rabbitmq/": true,
+		"key: 0123456789abcdef0123456789abcdef": true,
+		"secret: {name: shop-users}":            false, "SHOP_SERVICE_SECRET: file:/run/secrets/x": false,
+		"amqp://shop:$(value x)@rabbitmq/": false,
 	} {
 		if got := secretIn(line) != ""; got != want {
 			t.Errorf("%q looks like a secret: %v", line, got)
@@ -223,7 +226,8 @@ func TestPortsAreTheShops(t *testing.T) {
 
 func TestDockerfile(t *testing.T) {
 	text := string(read(t, "Dockerfile"))
-	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", "FROM gcr.io/distroless/static-debian12:nonroot", "USER 65532:65532", `HEALTHCHECK`, `"/shop", "healthcheck"`} {
+	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", "FROM gcr.io/distroless/static-debian12:nonroot",
+		"USER 65532:65532", `HEALTHCHECK`, `"/shop", "healthcheck"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the Dockerfile has no %s", want)
 		}
@@ -243,13 +247,15 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 	allowed := strings.Split(string(read(t, "Dockerfile.dockerignore")), "\n")
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if and .Module .Module.Main}}{{.ImportPath}}{{end}}", "../").Output()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
+		"{{if and .Module .Module.Main}}{{.ImportPath}}{{end}}", "../").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, pkg := range strings.Fields(string(out)) {
 		dir := strings.TrimPrefix(pkg, "github.com/sillar-go/sillar/")
-		if top, _, _ := strings.Cut(dir, "/"); !slices.Contains(allowed, "!"+top) && !strings.HasPrefix(dir, "examples/shop") {
+		if top, _, _ := strings.Cut(dir, "/"); !slices.Contains(allowed, "!"+top) &&
+			!strings.HasPrefix(dir, "examples/shop") {
 			t.Errorf("the shop imports %s, which the build does not see", pkg)
 		}
 	}

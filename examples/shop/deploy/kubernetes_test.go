@@ -76,8 +76,10 @@ func TestKubernetes(t *testing.T) {
 			}
 			checkIngress(t, c)
 			checkPolicies(t, c)
-			if common := c.config("shop-common"); (filepath.Base(overlay) == "prod") && (common.text("data", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" ||
-				common.text("data", "OTEL_TRACES_SAMPLER") == "" || c["PrometheusRule/shop"] == nil || c.config("shop-dashboards") == nil) {
+			if common := c.config("shop-common"); (filepath.Base(overlay) == "prod") &&
+				(common.text("data", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" ||
+					common.text("data", "OTEL_TRACES_SAMPLER") == "" || c["PrometheusRule/shop"] == nil ||
+					c.config("shop-dashboards") == nil) {
 				t.Error("production has no traces, rules or dashboards")
 			}
 			for key := range c {
@@ -108,7 +110,8 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	if got := number(box.at("ports", 0, "containerPort")); got != port {
 		bad("listens on %d, not on %d", got, port)
 	}
-	for probe, path := range map[string]string{"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"} {
+	for probe, path := range map[string]string{"startupProbe": "/health", "livenessProbe": "/health",
+		"readinessProbe": "/ready"} {
 		if box.text(probe, "httpGet", "path") != path || box.text(probe, "httpGet", "port") != "http" {
 			bad("the %s asks %v", probe, box.at(probe))
 		}
@@ -135,12 +138,16 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	if name == "gateway" {
 		db = "file:/run/secrets/shop/limits"
 	}
-	if needs := !dev; needs != (env["SHOP_DB"] == db) || needs != strings.Contains(sources, "shop-"+name) || !strings.Contains(sources, "shop-common") {
+	if needs := !dev; needs != (env["SHOP_DB"] == db) || needs != strings.Contains(sources, "shop-"+name) ||
+		!strings.Contains(sources, "shop-common") {
 		bad("the DSN is %q, of the secrets %s", env["SHOP_DB"], sources)
 	}
-	if box.at("securityContext", "readOnlyRootFilesystem") != true || box.at("securityContext", "allowPrivilegeEscalation") != false ||
-		fmt.Sprint(box.at("securityContext", "capabilities", "drop")) != "[ALL]" || pod.at("securityContext", "runAsNonRoot") != true ||
-		pod.text("securityContext", "seccompProfile", "type") != "RuntimeDefault" || pod.at("automountServiceAccountToken") != false {
+	if box.at("securityContext", "readOnlyRootFilesystem") != true ||
+		box.at("securityContext", "allowPrivilegeEscalation") != false ||
+		fmt.Sprint(box.at("securityContext", "capabilities", "drop")) != "[ALL]" ||
+		pod.at("securityContext", "runAsNonRoot") != true ||
+		pod.text("securityContext", "seccompProfile", "type") != "RuntimeDefault" ||
+		pod.at("automountServiceAccountToken") != false {
 		bad("may do more than it needs")
 	}
 	for _, e := range box.list("env") {
@@ -162,10 +169,12 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 	if !dev && delay <= 10*time.Second {
 		bad("it drains for %v, no longer than the gateway's health checks take to notice", delay)
 	}
-	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil || grace < delay+platform.MaxDrain {
+	if grace := time.Duration(number(pod.at("terminationGracePeriodSeconds"))) * time.Second; err != nil ||
+		grace < delay+platform.MaxDrain {
 		bad("it has %v to end (%v), and may need %v", grace, err, delay+platform.MaxDrain)
 	}
-	if common.text("data", "SHOP_SEED") != strconv.FormatBool(dev) || common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
+	if common.text("data", "SHOP_SEED") != strconv.FormatBool(dev) ||
+		common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
 		bad("users with known passwords, and faults, are for trying out alone")
 	}
 	if common.text("data", "SHOP_INSECURE") != "true" {
@@ -188,8 +197,9 @@ func checkAround(t *testing.T, c cluster, name string, port int, dev bool) {
 		t.Errorf("the Service of users has no gRPC")
 	}
 	labels := c["Deployment/shop-"+name].object("spec", "template", "metadata", "labels")
-	for what, sel := range map[string]object{"Service": service.object("spec", "selector"), "PodDisruptionBudget": c["PodDisruptionBudget/shop-"+name].object("spec", "selector", "matchLabels"),
-		"Deployment": c["Deployment/shop-"+name].object("spec", "selector", "matchLabels")} {
+	for what, sel := range map[string]object{"Service": service.object("spec", "selector"),
+		"PodDisruptionBudget": c["PodDisruptionBudget/shop-"+name].object("spec", "selector", "matchLabels"),
+		"Deployment":          c["Deployment/shop-"+name].object("spec", "selector", "matchLabels")} {
 		if sel.text("app.kubernetes.io/name") != name {
 			t.Errorf("%s: the %s selects %v", name, what, sel)
 		}
@@ -206,11 +216,13 @@ func checkAround(t *testing.T, c cluster, name string, port int, dev bool) {
 	}
 	if dev != (scaler == nil) {
 		t.Errorf("%s: autoscaler %v", name, scaler)
-	} else if !dev && (scaler.text("spec", "scaleTargetRef", "name") != "shop-"+name || number(scaler.at("spec", "minReplicas")) < replicas) {
+	} else if !dev && (scaler.text("spec", "scaleTargetRef", "name") != "shop-"+name ||
+		number(scaler.at("spec", "minReplicas")) < replicas) {
 		t.Errorf("%s: the autoscaler scales %v", name, scaler.at("spec"))
 	}
 	if name != "gateway" {
-		if at := c.config("shop-common").text("data", "SHOP_"+strings.ToUpper(name)+"_URL"); at != fmt.Sprintf("http://shop-%s:%d", name, port) {
+		if at := c.config("shop-common").text("data", "SHOP_"+strings.ToUpper(name)+
+			"_URL"); at != fmt.Sprintf("http://shop-%s:%d", name, port) {
 			t.Errorf("%s is looked for at %s", name, at)
 		}
 	}
@@ -251,13 +263,15 @@ func checkIngress(t *testing.T, c cluster) {
 }
 
 // callers lists the callers of each service; nil means all.
-var callers = map[string][]string{"products": {"gateway", "orders"}, "orders": {"gateway"}, "inventory": {"gateway", "orders", "products"},
-	"payments": {"gateway", "orders"}, "notifications": {"gateway"}, "users": nil}
+var callers = map[string][]string{"products": {"gateway", "orders"}, "orders": {"gateway"},
+	"inventory": {"gateway", "orders", "products"},
+	"payments":  {"gateway", "orders"}, "notifications": {"gateway"}, "users": nil}
 
 func checkPolicies(t *testing.T, c cluster) {
 	t.Helper()
 	deny := c["NetworkPolicy/shop-default-deny"]
-	if deny == nil || len(deny.object("spec", "podSelector")) != 0 || fmt.Sprint(deny.at("spec", "policyTypes")) != "[Ingress Egress]" ||
+	if deny == nil || len(deny.object("spec", "podSelector")) != 0 ||
+		fmt.Sprint(deny.at("spec", "policyTypes")) != "[Ingress Egress]" ||
 		deny.at("spec", "ingress") != nil || deny.at("spec", "egress") != nil {
 		t.Errorf("what is not allowed is not denied: %v", deny)
 	}
@@ -271,16 +285,19 @@ func checkPolicies(t *testing.T, c cluster) {
 			}
 		}
 		for other := range ports {
-			if who != nil && !slices.Contains(who, other) && opens(c["NetworkPolicy/shop-"+name].list("spec", "ingress"), "from", other, ports[name]) {
+			if who != nil && !slices.Contains(who, other) && opens(c["NetworkPolicy/shop-"+name].list("spec", "ingress"), "from",
+				other, ports[name]) {
 				t.Errorf("%s lets %s in, who has no business there", name, other)
 			}
 		}
 	}
-	if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", "orders", grpcPort) || !opens(c["NetworkPolicy/shop-orders"].list("spec", "egress"), "to", "users", grpcPort) {
+	if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", "orders", grpcPort) ||
+		!opens(c["NetworkPolicy/shop-orders"].list("spec", "egress"), "to", "users", grpcPort) {
 		t.Error("orders does not reach the gRPC of users")
 	}
 	for name := range ports { // everybody verifies tokens
-		if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", name, ports["users"]) || !opens(c["NetworkPolicy/shop-all"].list("spec", "egress"), "to", "users", ports["users"]) {
+		if !opens(c["NetworkPolicy/shop-users"].list("spec", "ingress"), "from", name, ports["users"]) ||
+			!opens(c["NetworkPolicy/shop-all"].list("spec", "egress"), "to", "users", ports["users"]) {
 			t.Errorf("%s does not reach the keys of users", name)
 		}
 	}
@@ -290,7 +307,9 @@ func checkPolicies(t *testing.T, c cluster) {
 func opens(rules []any, side, name string, port int) bool {
 	for _, r := range rules {
 		rule := object(r.(map[string]any))
-		there := slices.ContainsFunc(rule.list("ports"), func(p any) bool { return number(object(p.(map[string]any)).at("port")) == port })
+		there := slices.ContainsFunc(rule.list("ports"), func(p any) bool {
+			return number(object(p.(map[string]any)).at("port")) == port
+		})
 		for _, peer := range rule.list(side) {
 			sel := object(peer.(map[string]any)).object("podSelector")
 			if sel == nil || !there {
@@ -299,7 +318,8 @@ func opens(rules []any, side, name string, port int) bool {
 			if l := sel.text("matchLabels", "app.kubernetes.io/name"); l != "" && l != name {
 				continue
 			}
-			if e := sel.list("matchExpressions"); len(e) > 0 && !slices.Contains(object(e[0].(map[string]any)).list("values"), any(name)) {
+			if e := sel.list("matchExpressions"); len(e) > 0 && !slices.Contains(object(e[0].(map[string]any)).list("values"),
+				any(name)) {
 				continue
 			}
 			return true
@@ -314,7 +334,8 @@ func TestEveryManifestIsUsed(t *testing.T) {
 		if err != nil || d.IsDir() || filepath.Base(p) == "kustomization.yaml" {
 			return err
 		}
-		if k := string(read(t, filepath.Join(filepath.Dir(p), "kustomization.yaml"))); !strings.Contains(k, filepath.Base(p)) {
+		if k := string(read(t, filepath.Join(filepath.Dir(p), "kustomization.yaml"))); !strings.Contains(k,
+			filepath.Base(p)) {
 			t.Errorf("%s is not referenced", p)
 		}
 		return nil
@@ -324,7 +345,8 @@ func TestEveryManifestIsUsed(t *testing.T) {
 	}
 }
 
-// The manifests are valid by the schemas of Kubernetes, the Gateway API and the Prometheus operator, which know each field and its type.
+// The manifests are valid by the schemas of Kubernetes, the Gateway API and the Prometheus operator, which know each
+// field and its type.
 func TestManifestsFitTheSchemas(t *testing.T) {
 	bin, err := filepath.Abs("../../../bin")
 	if err != nil {
@@ -337,7 +359,8 @@ func TestManifestsFitTheSchemas(t *testing.T) {
 		}
 	}
 	check := func(file string) (string, error) {
-		out, err := exec.CommandContext(t.Context(), validate, "--version", "1.30", "--local-crds", crds, file).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), validate, "--version", "1.30", "--local-crds", crds,
+			file).CombinedOutput()
 		return string(out), err
 	}
 	for _, overlay := range []string{"dev", "prod", "gateway-api"} {

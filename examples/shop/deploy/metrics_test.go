@@ -253,7 +253,8 @@ func startShop(t *testing.T) (offset int) {
 	})
 	for name, port := range ports {
 		url := fmt.Sprintf("http://127.0.0.1:%d/ready", port+offset)
-		for end := time.Now().Add(30 * time.Second); exec.CommandContext(t.Context(), bin, "healthcheck", "--url", url).Run() != nil; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); exec.CommandContext(t.Context(), bin, "healthcheck", "--url",
+			url).Run() != nil; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s is not ready", name)
 			}
@@ -288,7 +289,8 @@ func buy(t *testing.T, gateway string) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the stock comes by an event
-		if a, err := c.Do(t.Context(), "GET", "/inventory/api/v1/inventory/prod-lamp", nil); err == nil && a.Status == http.StatusOK {
+		if a, err := c.Do(t.Context(), "GET", "/inventory/api/v1/inventory/prod-lamp", nil); err == nil &&
+			a.Status == http.StatusOK {
 			break
 		}
 		if time.Now().After(end) {
@@ -346,9 +348,11 @@ func TestExemplarsLeadToTraces(t *testing.T) {
 		t.Error("no panel asks for exemplars")
 	}
 	linked := false
-	for _, d := range decode(t, "datasources.yml", read(t, "observe/grafana/provisioning/datasources/datasources.yml"))[0].list("datasources") {
+	for _, d := range decode(t, "datasources.yml", read(t,
+		"observe/grafana/provisioning/datasources/datasources.yml"))[0].list("datasources") {
 		for _, to := range object(d.(map[string]any)).list("jsonData", "exemplarTraceIdDestinations") {
-			linked = linked || object(to.(map[string]any)).text("datasourceUid") == "jaeger" && object(to.(map[string]any)).text("name") == "trace_id"
+			linked = linked || object(to.(map[string]any)).text("datasourceUid") == "jaeger" &&
+				object(to.(map[string]any)).text("name") == "trace_id"
 		}
 	}
 	if !linked {

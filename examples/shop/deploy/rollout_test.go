@@ -12,7 +12,8 @@ import (
 	"github.com/sillar-go/sillar/internal/testenv"
 )
 
-// fakeKubectl notes its calls, has revision 3 of each Deployment before it applies and 4 after, and fails where FAIL says so.
+// fakeKubectl notes its calls, has revision 3 of each Deployment before it applies and 4 after, and fails where FAIL
+// says so.
 const fakeKubectl = `#!/bin/sh
 echo "$*" >>"$CALLS"
 case "$*" in
@@ -66,8 +67,12 @@ func TestRolloutGoesBackWhenAnythingFails(t *testing.T) {
 				t.Errorf("applied %s", applied)
 			}
 			lines := strings.Split(log, "\n")
-			demo := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "shop demo --gateway http://shop") })
-			last := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "rollout status deployment/shop-gateway") })
+			demo := slices.IndexFunc(lines, func(l string) bool {
+				return strings.HasPrefix(l, "shop demo --gateway http://shop")
+			})
+			last := slices.IndexFunc(lines, func(l string) bool {
+				return strings.Contains(l, "rollout status deployment/shop-gateway")
+			})
 			if c.fail == "" && (demo < 0 || demo < last) {
 				t.Errorf("the demonstration did not come after the roll-out:\n%s", log)
 			}

@@ -26,8 +26,10 @@ var open = []string{"GET /health", "GET /docs", "GET /openapi.json", "GET /opena
 // Routes returns the routes of the shop.
 func Routes(p platform.Peers) []gateway.Route {
 	routes := []gateway.Route{
-		{Prefix: "/users", Upstreams: []string{p.Users}, Public: []string{"POST /token", "POST /api/v1/users", "GET /.well-known/jwks.json"}},
-		{Prefix: "/products", Upstreams: []string{p.Products}, Public: []string{"GET /api/v1/products", "GET /api/v1/products/*"}},
+		{Prefix: "/users", Upstreams: []string{p.Users}, Public: []string{"POST /token", "POST /api/v1/users",
+			"GET /.well-known/jwks.json"}},
+		{Prefix: "/products", Upstreams: []string{p.Products}, Public: []string{"GET /api/v1/products",
+			"GET /api/v1/products/*"}},
 		{Prefix: "/orders", Upstreams: []string{p.Orders}},
 		{Prefix: "/inventory", Upstreams: []string{p.Inventory}},
 		{Prefix: "/payments", Upstreams: []string{p.Payments}},
@@ -67,8 +69,10 @@ func build(_ context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, Auth: s.Guard.Users(), Title: "Shop", Fallback: landing(), PublicEdge: true, PublicDocuments: true,
-		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator})
+	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, Auth: s.Guard.Users(), Title: "Shop",
+		Fallback: landing(), PublicEdge: true, PublicDocuments: true,
+		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider,
+		Propagator: s.Tel.Propagator})
 	if err != nil {
 		return err
 	}
@@ -81,8 +85,8 @@ func build(_ context.Context, s *platform.Service) error {
 	return nil
 }
 
-// limits returns where limits are counted: in the Redis that --db names, which several gateways share, or nil for in this
-// process.
+// limits returns where limits are counted: in the Redis that --db names, which several gateways share, or nil for in
+// this process.
 func limits(s *platform.Service) (gateway.Limiter, error) {
 	if !strings.HasPrefix(s.DB, "redis://") && !strings.HasPrefix(s.DB, "rediss://") {
 		return nil, nil
@@ -123,7 +127,8 @@ func landing() http.Handler {
 		}
 		h := w.Header()
 		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy",
+			"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		_ = page.Execute(w, struct {

@@ -96,7 +96,8 @@ func api(s *platform.Service, svc *Service) {
 		func(ctx context.Context, in *endInput) (*platform.Body[reserved], error) {
 			return reply(svc.Commit(ctx, in.Key, in.ID))
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/restock", "Restock the goods of a reservation", inside),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/inventory/reserve/{id}/restock",
+		"Restock the goods of a reservation", inside),
 		func(ctx context.Context, in *endInput) (*platform.Body[reserved], error) {
 			return reply(svc.Restock(ctx, in.Key, in.ID))
 		})
@@ -108,11 +109,13 @@ func api(s *platform.Service, svc *Service) {
 			}
 			return platform.Reply(platform.PageOf(page, show)), nil
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/inventory/{product_id}", "Get the stock of a product", platform.SignedIn),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/inventory/{product_id}", "Get the stock of a product",
+		platform.SignedIn),
 		func(ctx context.Context, in *productInput) (*platform.Body[view], error) {
 			return stock(svc.stocks.Get(ctx, in.ID))
 		})
-	huma.Register(s.API, platform.Op("PUT", "/api/v1/inventory/{product_id}", "Set the stock of a product", platform.Only("admin")),
+	huma.Register(s.API, platform.Op("PUT", "/api/v1/inventory/{product_id}", "Set the stock of a product",
+		platform.Only("admin")),
 		func(ctx context.Context, in *setInput) (*platform.Body[view], error) {
 			return stock(svc.Set(ctx, in.ID, in.Body.OnHand))
 		})

@@ -68,7 +68,8 @@ func (s *Service) Reserve(ctx context.Context, key, orderID string, items []Item
 		if err := s.takeAll(ctx, items); err != nil {
 			return err
 		}
-		_, err := s.reservations.Create(ctx, Reservation{Meta: repository.Meta{ID: ReservationID(orderID)}, OrderID: orderID, Items: items, Status: Reserved})
+		_, err := s.reservations.Create(ctx, Reservation{Meta: repository.Meta{ID: ReservationID(orderID)}, OrderID: orderID,
+			Items: items, Status: Reserved})
 		return err
 	})
 	if err != nil {
@@ -76,7 +77,8 @@ func (s *Service) Reserve(ctx context.Context, key, orderID string, items []Item
 	}
 	r, err := s.reservations.Get(ctx, ReservationID(orderID))
 	if errors.Is(err, repository.ErrNotFound) || err == nil && !slices.Equal(r.Items, items) {
-		return Reservation{}, platform.Fail(http.StatusUnprocessableEntity, "idempotency-key", "the Idempotency-Key was used for another request",
+		return Reservation{}, platform.Fail(http.StatusUnprocessableEntity, "idempotency-key",
+			"the Idempotency-Key was used for another request",
 			platform.FieldError{Field: "header.Idempotency-Key", Detail: "was used for another request"})
 	}
 	return r, err

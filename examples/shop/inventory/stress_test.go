@@ -13,8 +13,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// Sixteen sagas at a time fight for little stock, in orders of lines that differ, with every request sent twice. What is
-// promised never exceeds what is there, nothing is negative at any moment, and in the end the numbers add up.
+// Sixteen sagas at a time fight for little stock, in orders of lines that differ, with every request sent twice. What
+// is promised never exceeds what is there, nothing is negative at any moment, and in the end the numbers add up.
 func TestNeverOversold(t *testing.T) {
 	for name, dsn := range databases {
 		t.Run(name, func(t *testing.T) {

@@ -20,7 +20,8 @@ func TestJournal(t *testing.T) {
 	if len(lines) != keptLines || !strings.Contains(string(lines[0]), `"m10"`) || next != keptLines+10 {
 		t.Fatalf("%d lines from %s, next %d", len(lines), lines[0], next)
 	}
-	if lines, _ := j.since(0, "c3", 5); len(lines) != 5 || !strings.Contains(string(lines[4]), fmt.Sprintf(`"m%d"`, (keptLines+9-3)/7*7+3)) {
+	if lines, _ := j.since(0, "c3", 5); len(lines) != 5 || !strings.Contains(string(lines[4]),
+		fmt.Sprintf(`"m%d"`, (keptLines+9-3)/7*7+3)) {
 		t.Fatalf("filtered: %s", lines)
 	}
 	if lines, _ := j.since(next, "", 10); len(lines) != 0 {
@@ -37,13 +38,15 @@ func TestJournal(t *testing.T) {
 
 func TestReadEntry(t *testing.T) {
 	e, ok := readEntry([]byte(`{"timestamp":"2026-01-02T03:04:05.678Z","level":"WARN","message":"request","service":"orders","correlation_id":"c","method":"POST","path":"/x","status":503,"duration_ms":1.5,"error":"<b>"}`))
-	if !ok || e.Service != "orders" || e.Correlation != "c" || e.Detail != "POST  /x  503  1.5 ms  <b>" || !strings.HasSuffix(e.Time, ":05.678") {
+	if !ok || e.Service != "orders" || e.Correlation != "c" || e.Detail != "POST  /x  503  1.5 ms  <b>" ||
+		!strings.HasSuffix(e.Time, ":05.678") {
 		t.Fatalf("%+v %v", e, ok)
 	}
 	if html := execute("line", e); strings.Contains(html, "<b>") {
 		t.Fatalf("what is logged becomes part of the page: %s", html)
 	}
-	for _, line := range []string{"", "no JSON", `{"message":"gateway: request"}`, `{"message":"request","path":"/live/stream"}`} {
+	for _, line := range []string{"", "no JSON", `{"message":"gateway: request"}`,
+		`{"message":"request","path":"/live/stream"}`} {
 		if _, ok := readEntry([]byte(line)); ok {
 			t.Errorf("shown: %s", line)
 		}
@@ -53,9 +56,11 @@ func TestReadEntry(t *testing.T) {
 func record(id string, status saga.Status, cursor int, steps ...saga.StepStatus) saga.Record {
 	state, _ := json.Marshal(map[string]any{"order_id": id, "total_cents": 1250, "payment_method": "pm_card_visa",
 		"items": []map[string]any{{"name": "Mug", "quantity": 2}}})
-	r := saga.Record{ID: id, Status: status, Cursor: cursor, State: state, Headers: map[string]string{"X-Correlation-ID": "c-" + id}, Cause: "no"}
+	r := saga.Record{ID: id, Status: status, Cursor: cursor, State: state,
+		Headers: map[string]string{"X-Correlation-ID": "c-" + id}, Cause: "no"}
 	for i, s := range steps {
-		r.Steps = append(r.Steps, saga.StepState{Name: []string{"create-order", "reserve-inventory", "process-payment"}[i], Status: s, Attempts: 1})
+		r.Steps = append(r.Steps, saga.StepState{Name: []string{"create-order", "reserve-inventory", "process-payment"}[i],
+			Status: s, Attempts: 1})
 	}
 	return r
 }
@@ -81,13 +86,16 @@ func TestOrderBook(t *testing.T) {
 	}
 	const n, s, d, f, c = saga.StepNotStarted, saga.StepStarted, saga.StepCompleted, saga.StepFailed, saga.StepCompensated
 	row := tell(record("o1", saga.Running, 0, s, n, n))
-	if row.What != "2 × Mug, 12.50 €" || row.Card != "visa" || row.Correlation != "c-o1" || states(row) != "running waiting waiting" || row.End != "under way" {
+	if row.What != "2 × Mug, 12.50 €" || row.Card != "visa" || row.Correlation != "c-o1" ||
+		states(row) != "running waiting waiting" || row.End != "under way" {
 		t.Fatalf("%+v", row)
 	}
-	if row = tell(record("o1", saga.Compensating, 1, d, d, f)); states(row) != "done undoing failed" || row.End != "compensating: no" {
+	if row = tell(record("o1", saga.Compensating, 1, d, d, f)); states(row) != "done undoing failed" ||
+		row.End != "compensating: no" {
 		t.Fatalf("%+v", row)
 	}
-	if row = tell(record("o1", saga.Compensated, 0, c, c, f)); states(row) != "undone undone failed" || row.End != "cancelled: no" {
+	if row = tell(record("o1", saga.Compensated, 0, c, c, f)); states(row) != "undone undone failed" ||
+		row.End != "cancelled: no" {
 		t.Fatalf("%+v", row)
 	}
 	row = tell(record("o2", saga.Completed, 2, d, d, d))
@@ -104,7 +112,8 @@ func TestOrderBook(t *testing.T) {
 	}
 	b.observe(t.Context(), record("o1", saga.Compensated, 0, c)) // an old one does not take the place of a new one
 	rows, _ := b.since(0)
-	if len(rows) != keptOrders || rows[0].ID != fmt.Sprintf("order-%03d", 2*keptOrders) || rows[keptOrders-1].ID != fmt.Sprintf("order-%03d", 3*keptOrders-1) {
+	if len(rows) != keptOrders || rows[0].ID != fmt.Sprintf("order-%03d", 2*keptOrders) ||
+		rows[keptOrders-1].ID != fmt.Sprintf("order-%03d", 3*keptOrders-1) {
 		t.Fatalf("%d rows, from %s to %s", len(rows), rows[0].ID, rows[len(rows)-1].ID)
 	}
 }

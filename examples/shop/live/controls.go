@@ -87,7 +87,8 @@ func (p *Page) doPayments(r *http.Request) (string, error) {
 	if err := p.setPayments(r.Context(), mode); err != nil {
 		return "", err
 	}
-	return map[string]string{"ok": "The payment processor is normal.", "slow": "The payment processor takes three seconds longer.",
+	return map[string]string{"ok": "The payment processor is normal.",
+		"slow": "The payment processor takes three seconds longer.",
 		"down": "The payment processor does not answer."}[mode], nil
 }
 
@@ -106,8 +107,9 @@ func (p *Page) doBroker(r *http.Request) (string, error) {
 	}
 	p.broker.set(mode)
 	p.set(func(v *view) { v.state["broker"] = mode })
-	return map[string]string{brokerUp: "The broker is up: outboxes retry within 15 seconds.", brokerTwice: "The broker delivers every event twice.",
-		brokerDown: "The broker is down: events wait in the outboxes."}[mode], nil
+	return map[string]string{brokerUp: "The broker is up: outboxes retry within 15 seconds.",
+		brokerTwice: "The broker delivers every event twice.",
+		brokerDown:  "The broker is down: events wait in the outboxes."}[mode], nil
 }
 
 func (p *Page) doHeal(r *http.Request) (string, error) {

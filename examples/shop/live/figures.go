@@ -58,7 +58,8 @@ func labels(m *dto.Metric) map[string]string {
 
 // apart are endpoints that are not part of the shop's traffic: probes, meters, and this page.
 func apart(endpoint string) bool {
-	return endpoint == "/" || endpoint == "/health" || endpoint == "/ready" || endpoint == "/metrics" || strings.HasPrefix(endpoint, "/live/") || strings.HasPrefix(endpoint, "/{$}")
+	return endpoint == "/" || endpoint == "/health" || endpoint == "/ready" || endpoint == "/metrics" ||
+		strings.HasPrefix(endpoint, "/live/") || strings.HasPrefix(endpoint, "/{$}")
 }
 
 func (r *reading) take(service, name string, l map[string]string, m *dto.Metric) {
@@ -79,7 +80,8 @@ func (r *reading) take(service, name string, l map[string]string, m *dto.Metric)
 			r.buckets[math.Inf(1)] += float64(m.GetHistogram().GetSampleCount())
 		}
 	case "sillar_gateway_duration_seconds":
-		r.add(edge{service, strings.TrimPrefix(l["http_route"], "/")}, float64(m.GetHistogram().GetSampleCount()), strings.HasPrefix(l["http_response_status_code"], "5"))
+		r.add(edge{service, strings.TrimPrefix(l["http_route"], "/")}, float64(m.GetHistogram().GetSampleCount()),
+			strings.HasPrefix(l["http_response_status_code"], "5"))
 	case "sillar_breaker_calls_total":
 		out := l["breaker_outcome"]
 		r.add(edge{service, peer(l["breaker_name"])}, count, out != "success" && out != "ignore")

@@ -11,7 +11,8 @@ import (
 )
 
 // policy is the Content-Security-Policy of the page: same origin only, nothing inline, no framing.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // Loopback reports whether an address to listen on is reached from this machine alone.
 func Loopback(host string) bool {

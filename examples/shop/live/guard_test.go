@@ -64,8 +64,10 @@ func TestGuard(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
-	for host, want := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "[::1]": true, "localhost": true,
-		"": false, "0.0.0.0": false, "::": false, "192.168.1.2": false, "shop.example": false, "127.0.0.1.example": false} {
+	for host, want := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "[::1]": true,
+		"localhost": true,
+		"":          false, "0.0.0.0": false, "::": false, "192.168.1.2": false, "shop.example": false,
+		"127.0.0.1.example": false} {
 		if Loopback(host) != want {
 			t.Errorf("%q: %v", host, !want)
 		}

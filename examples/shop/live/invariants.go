@@ -124,7 +124,8 @@ func (p *Page) stocks(ctx context.Context, a *audit) error {
 			Reserved  int64 `json:"reserved"`
 			Available int64 `json:"available"`
 		}]
-		if err := p.inside.get(ctx, "inventory", "/api/v1/inventory?limit=200&after="+url.QueryEscape(after), &page); err != nil {
+		if err := p.inside.get(ctx, "inventory", "/api/v1/inventory?limit=200&after="+url.QueryEscape(after),
+			&page); err != nil {
 			return err
 		}
 		for i, s := range page.Items {
@@ -172,7 +173,8 @@ func (a audit) tiles() []tile {
 	case a.held != a.standing:
 		money.State, money.Note = "moving", "confirmed "+euros(a.standing)+", "+euros(a.held-a.standing)+" on its way"
 	}
-	stock := tile{"Stock", fmt.Sprintf("%d at least", a.shortest), fmt.Sprintf("never negative; %d reserved", a.reserved), "ok"}
+	stock := tile{"Stock", fmt.Sprintf("%d at least", a.shortest), fmt.Sprintf("never negative; %d reserved", a.reserved),
+		"ok"}
 	if a.negative > 0 {
 		stock.State, stock.Value = "bad", fmt.Sprintf("%d negative", a.negative)
 	}

@@ -69,7 +69,8 @@ type entry struct {
 }
 
 // detail are the fields that are shown, in this order.
-var detail = []string{"method", "path", "status", "duration_ms", "saga", "step", "attempt", "topic", "event", "breaker", "from", "to", "peer", "group", "outbox", "outcome", "cause", "error"}
+var detail = []string{"method", "path", "status", "duration_ms", "saga", "step", "attempt", "topic", "event", "breaker",
+	"from", "to", "peer", "group", "outbox", "outcome", "cause", "error"}
 
 // readEntry understands a line, or says that there is nothing to show.
 func readEntry(line []byte) (e entry, ok bool) {
@@ -78,8 +79,10 @@ func readEntry(line []byte) (e entry, ok bool) {
 		return e, false
 	}
 	text := func(name string) string { s, _ := fields[name].(string); return s }
-	e = entry{Level: text("level"), Service: text("service"), Message: text("message"), Correlation: text("correlation_id")}
-	if e.Message == "gateway: request" || e.Message == "request" && (text("path") == "/" || strings.HasPrefix(text("path"), "/live/")) {
+	e = entry{Level: text("level"), Service: text("service"), Message: text("message"),
+		Correlation: text("correlation_id")}
+	if e.Message == "gateway: request" || e.Message == "request" &&
+		(text("path") == "/" || strings.HasPrefix(text("path"), "/live/")) {
 		return e, false // another line says the same, or it is about this page
 	}
 	if at, err := time.Parse(time.RFC3339Nano, text("timestamp")); err == nil {

@@ -61,7 +61,8 @@ var calls = []struct {
 }
 
 // talks says who publishes, and who listens.
-var talks = map[string]string{"users": "out", "products": "out", "orders": "out", "inventory": "in", "notifications": "in"}
+var talks = map[string]string{"users": "out", "products": "out", "orders": "out", "inventory": "in",
+	"notifications": "in"}
 
 // lines are all edges of the map.
 func lines(nodes []node) (out []line) {
@@ -70,17 +71,21 @@ func lines(nodes []node) (out []line) {
 		at[n.Name] = n.X
 		out = append(out,
 			line{edge{"gateway", n.Name}, fmt.Sprintf("M%d %d V%d", n.X+22, barBottom, cardTop), "the gateway calls " + n.Name},
-			line{edge{n.Name, n.Name + "-store"}, fmt.Sprintf("M%d %d V%d", n.X+29, cardBottom, storeTop), n.Name + " writes to its store"})
+			line{edge{n.Name, n.Name + "-store"}, fmt.Sprintf("M%d %d V%d", n.X+29, cardBottom, storeTop),
+				n.Name + " writes to its store"})
 		switch talks[n.Name] {
 		case "out":
-			out = append(out, line{edge{n.Name, "broker"}, fmt.Sprintf("M%d %d V%d", n.X+84, cardBottom, brokerTop), n.Name + " publishes"})
+			out = append(out, line{edge{n.Name, "broker"}, fmt.Sprintf("M%d %d V%d", n.X+84, cardBottom, brokerTop),
+				n.Name + " publishes"})
 		case "in":
-			out = append(out, line{edge{"broker", n.Name}, fmt.Sprintf("M%d %d V%d", n.X+84, brokerTop, cardBottom), n.Name + " consumes from the broker"})
+			out = append(out, line{edge{"broker", n.Name}, fmt.Sprintf("M%d %d V%d", n.X+84, brokerTop, cardBottom),
+				n.Name + " consumes from the broker"})
 		}
 	}
 	for _, c := range calls {
 		a, b := at[c.from]+c.leaves, at[c.to]+c.arrives
-		out = append(out, line{edge{c.from, c.to}, fmt.Sprintf("M%d %d C%d %d %d %d %d %d", a, cardTop, a, c.at, b, c.at, b, cardTop), c.from + " calls " + c.to})
+		out = append(out, line{edge{c.from, c.to}, fmt.Sprintf("M%d %d C%d %d %d %d %d %d", a, cardTop, a, c.at, b, c.at, b,
+			cardTop), c.from + " calls " + c.to})
 	}
 	return out
 }

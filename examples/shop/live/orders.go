@@ -131,8 +131,10 @@ func euros(cents int64) string {
 }
 
 // shortStep are the steps' names in a narrow place.
-var shortStep = map[string]string{"create-order": "create", "check-inventory": "check", "reserve-inventory": "reserve", "process-payment": "pay",
-	"confirm-order": "confirm", "commit-reservation": "commit", "cancel-order": "cancel", "refund-payment": "refund", "restock": "restock"}
+var shortStep = map[string]string{"create-order": "create", "check-inventory": "check", "reserve-inventory": "reserve",
+	"process-payment": "pay",
+	"confirm-order":   "confirm", "commit-reservation": "commit", "cancel-order": "cancel", "refund-payment": "refund",
+	"restock": "restock"}
 
 func stepsOf(r saga.Record) []stepRow {
 	out := make([]stepRow, len(r.Steps))
@@ -143,7 +145,8 @@ func stepsOf(r saga.Record) []stepRow {
 		}
 		why, attempts := st.Error, st.Attempts
 		switch {
-		case r.Status == saga.Compensating && i == r.Cursor && (st.Status == saga.StepCompleted || st.Status == saga.StepStarted || st.InDoubt):
+		case r.Status == saga.Compensating && i == r.Cursor && (st.Status == saga.StepCompleted ||
+			st.Status == saga.StepStarted || st.InDoubt):
 			s.State, s.Mark, why, attempts = "undoing", "↩", st.UndoError, st.UndoAttempts
 		case st.Status == saga.StepNotStarted:
 			s.State, s.Mark = "waiting", "·"

@@ -47,7 +47,8 @@ type seen struct {
 func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	changed, leave := p.enter()
 	if changed == nil {
-		platform.Fail(http.StatusServiceUnavailable, "too-many-viewers", "too many pages are open already").Write(r.Context(), w)
+		platform.Fail(http.StatusServiceUnavailable, "too-many-viewers", "too many pages are open already").Write(r.Context(),
+			w)
 		return
 	}
 	defer leave()

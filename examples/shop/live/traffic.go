@@ -45,7 +45,8 @@ type traffic struct {
 }
 
 var (
-	errBusy   = platform.Fail(http.StatusTooManyRequests, "busy", "as many requests as this page makes at once are under way already")
+	errBusy = platform.Fail(http.StatusTooManyRequests, "busy",
+		"as many requests as this page makes at once are under way already")
 	errClosed = platform.Fail(http.StatusServiceUnavailable, "closed", "the shop closes at this moment")
 )
 
@@ -146,7 +147,8 @@ func (t *traffic) shelve(ctx context.Context, productID string, available int64)
 	if err != nil {
 		return err
 	}
-	return t.inside.put(ctx, "inventory", "/api/v1/inventory/"+url.PathEscape(productID), map[string]int64{"on_hand": s.Reserved + available})
+	return t.inside.put(ctx, "inventory", "/api/v1/inventory/"+url.PathEscape(productID),
+		map[string]int64{"on_hand": s.Reserved + available})
 }
 
 // outcome is what became of a request for an order.
@@ -247,7 +249,8 @@ func (t *traffic) loading() bool {
 }
 
 // together runs n requests together, and returns what became of them.
-func (t *traffic) together(ctx context.Context, n int, do func(ctx context.Context, i int) (outcome, error)) (out []outcome, err error) {
+func (t *traffic) together(ctx context.Context, n int,
+	do func(ctx context.Context, i int) (outcome, error)) (out []outcome, err error) {
 	if _, err := t.as(ctx); err != nil { // signing up is no part of the race
 		return nil, err
 	}
@@ -280,7 +283,8 @@ func (t *traffic) race(ctx context.Context) error {
 	for _, o := range got {
 		n[o.status]++
 	}
-	text := fmt.Sprintf("%d orders at once for the last %d of %q: %d paid, %d compensated", racers, raceStock, p.Name, n["paid"], n["cancelled"])
+	text := fmt.Sprintf("%d orders at once for the last %d of %q: %d paid, %d compensated", racers, raceStock, p.Name,
+		n["paid"], n["cancelled"])
 	if n["pending"] > 0 {
 		text += fmt.Sprintf(", %d still under way", n["pending"])
 	}

@@ -12,7 +12,9 @@ import (
 //go:embed page.html live.css live.js icon.svg
 var assets embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{"add": func(a, b int) int { return a + b }}).ParseFS(assets, "page.html"))
+var templates = template.Must(template.New("").Funcs(template.FuncMap{"add": func(a, b int) int {
+	return a + b
+}}).ParseFS(assets, "page.html"))
 
 // execute runs an embedded template, which does not fail: tests run all of them.
 func execute(name string, data any) string {
@@ -49,7 +51,8 @@ type view struct {
 }
 
 func newView(faults bool) view {
-	v := view{html: map[string]fragment{}, broken: map[string]string{}, state: map[string]string{"broker": brokerUp, "load": "off"}}
+	v := view{html: map[string]fragment{}, broken: map[string]string{}, state: map[string]string{"broker": brokerUp,
+		"load": "off"}}
 	if faults {
 		v.state["payments"] = "ok"
 	}
@@ -173,7 +176,8 @@ func (p *Page) serve(w http.ResponseWriter, r *http.Request) {
 
 // asset serves a file that the page loads.
 func asset(name string) http.Handler {
-	kind := map[string]string{"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}[name[strings.LastIndexByte(name, '.')+1:]]
+	kind := map[string]string{"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8",
+		"svg": "image/svg+xml"}[name[strings.LastIndexByte(name, '.')+1:]]
 	text, err := assets.ReadFile(name)
 	if err != nil {
 		panic(err) // it is embedded

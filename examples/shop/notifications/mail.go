@@ -41,7 +41,8 @@ func newSMTP(dsn string) (*smtp, error) {
 	}
 	if u.User != nil {
 		password, _ := u.User.Password()
-		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthPlain), mail.WithUsername(u.User.Username()), mail.WithPassword(password))
+		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthPlain), mail.WithUsername(u.User.Username()),
+			mail.WithPassword(password))
 	}
 	c, err := mail.NewClient(u.Hostname(), opts...)
 	if err != nil {
@@ -115,7 +116,8 @@ func (s *sender) Run(ctx context.Context) error {
 
 func (s *sender) sweep(ctx context.Context) {
 	due := byStatus.Eq(Pending).And(byDue.Before(time.Now()))
-	for n, err := range s.notifications.Each(ctx, repository.Query[Notification]{Where: due, Sort: []repository.Sort[Notification]{byDue.Asc()}}) {
+	for n, err := range s.notifications.Each(ctx, repository.Query[Notification]{Where: due,
+		Sort: []repository.Sort[Notification]{byDue.Asc()}}) {
 		if err != nil {
 			if ctx.Err() == nil {
 				s.log.ErrorContext(ctx, "pending notifications cannot be read", "error", err)
@@ -131,7 +133,9 @@ func (s *sender) sweep(ctx context.Context) {
 // one sends one e-mail, unless another process does. It reports whether there is a mail server, so that an outage is
 // not asked about for each e-mail that waits.
 func (s *sender) one(ctx context.Context, id string) (goOn bool) {
-	n, err := s.notifications.Update(ctx, id, func(_ context.Context, n *Notification) error { return n.claim(time.Now(), lease) })
+	n, err := s.notifications.Update(ctx, id, func(_ context.Context, n *Notification) error {
+		return n.claim(time.Now(), lease)
+	})
 	if errors.Is(err, errTaken) {
 		return true
 	}

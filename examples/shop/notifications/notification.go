@@ -98,12 +98,19 @@ func (l letter) render(data any) (subject, text string, err error) {
 }
 
 var letters = map[string]letter{
-	"users.created":    write("Welcome, {{.Username}}", "Hello {{.Username}},\n\nyour account is ready.\n"),
-	"users.updated":    write("Your profile was changed", "Hello {{.Username}},\n\nyour profile was changed. If it was not you, write to us.\n"),
-	"users.deleted":    write("Good-bye, {{.Username}}", "Hello {{.Username}},\n\nyour account was deleted, as you requested.\n"),
-	"orders.created":   write("We have your order {{.OrderID}}", "Hello {{.Username}},\n\nthank you for your order {{.OrderID}} over {{.Total}}.\n"),
-	"orders.paid":      write("Your order {{.OrderID}} is paid", "Hello {{.Username}},\n\nyour order {{.OrderID}} over {{.Total}} is paid, and will be sent soon.\n"),
-	"orders.shipped":   write("Your order {{.OrderID}} is on its way", "Hello {{.Username}},\n\nyour order {{.OrderID}} has left our warehouse.\n"),
-	"orders.delivered": write("Your order {{.OrderID}} has arrived", "Hello {{.Username}},\n\nyour order {{.OrderID}} has arrived.\n"),
-	"orders.cancelled": write("Your order {{.OrderID}} was cancelled", "Hello {{.Username}},\n\nyour order {{.OrderID}} was cancelled: {{.Reason}}.\n"),
+	"users.created": write("Welcome, {{.Username}}", "Hello {{.Username}},\n\nyour account is ready.\n"),
+	"users.updated": write("Your profile was changed",
+		"Hello {{.Username}},\n\nyour profile was changed. If it was not you, write to us.\n"),
+	"users.deleted": write("Good-bye, {{.Username}}",
+		"Hello {{.Username}},\n\nyour account was deleted, as you requested.\n"),
+	"orders.created": write("We have your order {{.OrderID}}",
+		"Hello {{.Username}},\n\nthank you for your order {{.OrderID}} over {{.Total}}.\n"),
+	"orders.paid": write("Your order {{.OrderID}} is paid",
+		"Hello {{.Username}},\n\nyour order {{.OrderID}} over {{.Total}} is paid, and will be sent soon.\n"),
+	"orders.shipped": write("Your order {{.OrderID}} is on its way",
+		"Hello {{.Username}},\n\nyour order {{.OrderID}} has left our warehouse.\n"),
+	"orders.delivered": write("Your order {{.OrderID}} has arrived",
+		"Hello {{.Username}},\n\nyour order {{.OrderID}} has arrived.\n"),
+	"orders.cancelled": write("Your order {{.OrderID}} was cancelled",
+		"Hello {{.Username}},\n\nyour order {{.OrderID}} was cancelled: {{.Reason}}.\n"),
 }

@@ -267,7 +267,8 @@ func TestNotifications(t *testing.T) {
 			ana, bob, admin := shop.User(t, "u1", "customer"), shop.User(t, "u2", "customer"), shop.User(t, "u3", "admin")
 			var items []any
 			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-				if items = get(ana, ""); len(items) == 3 && len(mail.taken()) == 3 && !strings.Contains(fmt.Sprint(items), "pending") {
+				if items = get(ana, ""); len(items) == 3 && len(mail.taken()) == 3 && !strings.Contains(fmt.Sprint(items),
+					"pending") {
 					break
 				}
 			}

@@ -42,7 +42,8 @@ type redriven struct {
 // here.
 func operators(s *platform.Service, broker messaging.Broker) {
 	admin := platform.Only("admin")
-	huma.Register(s.API, platform.Op("GET", "/api/v1/dead-letters", "List the dead letters of a group, oldest first", admin),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/dead-letters", "List the dead letters of a group, oldest first",
+		admin),
 		func(ctx context.Context, in *deadInput) (*platform.Body[platform.List[deadView]], error) {
 			dead, err := broker.DeadLetters(ctx, in.Group, in.Limit)
 			if err != nil {
@@ -54,13 +55,15 @@ func operators(s *platform.Service, broker messaging.Broker) {
 			}
 			return platform.Reply(out), nil
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/dead-letters/redrive", "Move dead letters back to their group", admin),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/dead-letters/redrive", "Move dead letters back to their group",
+		admin),
 		func(ctx context.Context, in *redriveInput) (*platform.Body[redriven], error) {
 			n, err := broker.Redrive(ctx, in.Body.Group, in.Body.Limit)
 			if err != nil {
 				return nil, err
 			}
-			s.Log.InfoContext(ctx, "dead letters were moved back to their group", "group", in.Body.Group, "count", n, "by", platform.Caller(ctx).ID)
+			s.Log.InfoContext(ctx, "dead letters were moved back to their group", "group", in.Body.Group, "count", n, "by",
+				platform.Caller(ctx).ID)
 			return platform.Reply(redriven{n}), nil
 		})
 }

@@ -96,11 +96,13 @@ func api(s *platform.Service, svc *service) {
 			}
 			return platform.Reply(show(o)), nil
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/events", "List the events of an order", platform.SignedIn),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/events", "List the events of an order",
+		platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*platform.Body[[]happened], error) {
 			return svc.history(ctx, in.ID)
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/cancel", "Cancel an order that has not been shipped", platform.SignedIn),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/cancel", "Cancel an order that has not been shipped",
+		platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*output, error) {
 			if _, err := svc.visible(ctx, in.ID); err != nil {
 				return nil, err
@@ -113,7 +115,8 @@ func api(s *platform.Service, svc *service) {
 		})
 	for verb, decide := range map[string]func(Order) ([]Event, error){"ship": Order.ship, "deliver": Order.deliver} {
 		past := map[string]string{"ship": "shipped", "deliver": "delivered"}[verb]
-		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Record that an order was "+past, platform.Only("admin")),
+		huma.Register(s.API, platform.Op("POST", "/api/v1/orders/{id}/"+verb, "Record that an order was "+past,
+			platform.Only("admin")),
 			func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
 				o, err := svc.advance(ctx, in.ID, decide)
 				if err != nil {
@@ -169,7 +172,8 @@ func (s *service) list(ctx context.Context, in *listInput) (*platform.Body[platf
 		return nil, err
 	}
 	return platform.Reply(platform.PageOf(page, func(r Row) view {
-		return view{ID: r.ID, UserID: r.UserID, Status: r.Status, Items: r.Items, TotalCents: r.TotalCents, Reason: r.Reason, CreatedAt: r.PlacedAt, UpdatedAt: r.UpdatedAt}
+		return view{ID: r.ID, UserID: r.UserID, Status: r.Status, Items: r.Items, TotalCents: r.TotalCents, Reason: r.Reason,
+			CreatedAt: r.PlacedAt, UpdatedAt: r.UpdatedAt}
 	})), nil
 }
 

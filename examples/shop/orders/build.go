@@ -14,7 +14,8 @@ import (
 
 // requests creates the table of idempotency keys.
 const requests = `CREATE TABLE IF NOT EXISTS order_requests (
-	subject TEXT NOT NULL, request_key TEXT NOT NULL, hash TEXT NOT NULL, order_id TEXT NOT NULL, created_at BIGINT NOT NULL,
+	subject TEXT NOT NULL, request_key TEXT NOT NULL, hash TEXT NOT NULL, order_id TEXT NOT NULL,
+	created_at BIGINT NOT NULL,
 	PRIMARY KEY (subject, request_key));
 `
 
@@ -57,13 +58,16 @@ func build(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	h := &steps{orders, peers, s.Log}
-	svc := &service{db: db, orders: orders, store: events, rows: rows, peers: peers, place: placeOrder(h), cancel: cancelOrder(h)}
+	svc := &service{db: db, orders: orders, store: events, rows: rows, peers: peers, place: placeOrder(h),
+		cancel: cancelOrder(h)}
 	svc.sagas, err = saga.New(sagas, saga.Config{Name: s.Name, Logger: s.Log, TracerProvider: s.Tel.TracerProvider,
-		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second, OnChange: s.OnSaga}, svc.place, svc.cancel)
+		MeterProvider: s.Tel.MeterProvider, Propagator: s.Tel.Propagator, DrainTimeout: 6 * time.Second, OnChange: s.OnSaga},
+		svc.place, svc.cancel)
 	if err != nil {
 		return err
 	}
-	projector, err := eventstore.NewProjector(events, db, project(orders, rows), eventstore.ProjectorConfig{Name: "orders", Logger: s.Log})
+	projector, err := eventstore.NewProjector(events, db, project(orders, rows), eventstore.ProjectorConfig{Name: "orders",
+		Logger: s.Log})
 	if err != nil {
 		return err
 	}

@@ -19,18 +19,22 @@ type Cancelling struct {
 func cancelOrder(h *steps) *saga.Def[Cancelling] {
 	return saga.Define[Cancelling]("cancel-order", 1,
 		saga.Pivot("cancel-order", func(ctx context.Context, _ *saga.Call, c *Cancelling) error {
-			_, err := h.orders.Handle(ctx, c.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPaid(c.Reason) })
+			_, err := h.orders.Handle(ctx, c.OrderID, func(_ context.Context, o Order) ([]Event, error) {
+				return o.cancelPaid(c.Reason)
+			})
 			if errors.Is(err, ErrState) {
 				return saga.Reject(err)
 			}
 			return err
 		}),
 		saga.Retriable("refund-payment", func(ctx context.Context, call *saga.Call, c *Cancelling) error {
-			_, err := platform.Send[struct{}](ctx, h.peers.payments, breakerhttp.Path("api/v1/payments", paymentID(c.OrderID), "refund"), struct{}{}, call.Key())
+			_, err := platform.Send[struct{}](ctx, h.peers.payments, breakerhttp.Path("api/v1/payments", paymentID(c.OrderID),
+				"refund"), struct{}{}, call.Key())
 			return h.verdict(ctx, h.peers.payments, err)
 		}),
 		saga.Retriable("restock", func(ctx context.Context, call *saga.Call, c *Cancelling) error {
-			_, err := platform.Send[struct{}](ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", reservationID(c.OrderID), "restock"), struct{}{}, call.Key())
+			_, err := platform.Send[struct{}](ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve",
+				reservationID(c.OrderID), "restock"), struct{}{}, call.Key())
 			return h.verdict(ctx, h.peers.inventory, err)
 		}),
 	)

@@ -39,7 +39,8 @@ func (b *behind) LoadFrom(ctx context.Context, stream string, after int64) iter.
 // placeOrder, or what stands for it.
 func cancelling(t *testing.T, place func(*steps) *saga.Def[Placing]) (s *service, store *behind, run func()) {
 	t.Helper()
-	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "orders.db"), sqldb.Config{Synchronous: "OFF"}))
+	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "orders.db"),
+		sqldb.Config{Synchronous: "OFF"}))
 	t.Cleanup(func() { _ = db.Close() })
 	events, sagas := sqlevents.Must(sqlevents.New(db, sqlevents.Config{})), sagasql.Must(sagasql.New(db, sagasql.Config{}))
 	if err := errors.Join(events.EnsureSchema(t.Context()), sagas.EnsureSchema(t.Context())); err != nil {
@@ -47,7 +48,8 @@ func cancelling(t *testing.T, place func(*steps) *saga.Def[Placing]) (s *service
 	}
 	store = &behind{Store: events}
 	log := slog.New(slog.DiscardHandler)
-	orders := eventstore.Must(eventstore.NewAggregate(store, eventstore.Decider[Order, Event]{Evolve: evolve}, types, eventstore.AggregateConfig{Category: "order"}))
+	orders := eventstore.Must(eventstore.NewAggregate(store, eventstore.Decider[Order, Event]{Evolve: evolve}, types,
+		eventstore.AggregateConfig{Category: "order"}))
 	h := &steps{orders: orders, log: log}
 	s = &service{db: db, orders: orders, store: store, place: place(h), cancel: cancelOrder(h)}
 	var err error
@@ -70,7 +72,8 @@ func cancelling(t *testing.T, place func(*steps) *saga.Def[Placing]) (s *service
 // begin begins an order.
 func begin(t *testing.T, s *service) {
 	t.Helper()
-	if _, err := s.place.Start(t.Context(), s.sagas, "o", Placing{OrderID: "o", UserID: "u", TotalCents: 500}); err != nil {
+	if _, err := s.place.Start(t.Context(), s.sagas, "o", Placing{OrderID: "o", UserID: "u",
+		TotalCents: 500}); err != nil {
 		t.Fatal(err)
 	}
 }

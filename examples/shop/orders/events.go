@@ -24,7 +24,8 @@ func toOutbox(outbox messaging.Publisher) func(ctx context.Context, events []eve
 			if !ok {
 				continue
 			}
-			if err := outbox.Publish(ctx, topic, e.Data, messaging.WithID(e.ID), messaging.WithKey(e.Stream), messaging.WithTime(e.Time)); err != nil {
+			if err := outbox.Publish(ctx, topic, e.Data, messaging.WithID(e.ID), messaging.WithKey(e.Stream),
+				messaging.WithTime(e.Time)); err != nil {
 				return err
 			}
 		}

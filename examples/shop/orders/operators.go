@@ -47,7 +47,8 @@ type stepView struct {
 }
 
 func showSaga(r saga.Record) sagaView {
-	v := sagaView{ID: r.ID, Name: r.Name, Status: r.Status, FailedStep: r.FailedStep, Cause: r.Cause, Audit: r.Audit, UpdatedAt: r.UpdatedAt}
+	v := sagaView{ID: r.ID, Name: r.Name, Status: r.Status, FailedStep: r.FailedStep, Cause: r.Cause, Audit: r.Audit,
+		UpdatedAt: r.UpdatedAt}
 	for _, st := range r.Steps {
 		v.Steps = append(v.Steps, stepView{st.Name, st.Status, st.InDoubt, st.Attempts, st.Error, st.UndoError})
 	}
@@ -117,14 +118,16 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 			}
 			return platform.Reply(out), nil
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "Get the saga that places an order", platform.SignedIn),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "Get the saga that places an order",
+		platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
 			if _, err := svc.visible(ctx, in.ID); err != nil {
 				return nil, err
 			}
 			return svc.saga(ctx, in.ID)
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas/{id}", "Get a saga, with the states that it has been in", admin),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas/{id}", "Get a saga, with the states that it has been in",
+		admin),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
 			v, err := svc.saga(ctx, in.ID)
 			if err != nil {
@@ -135,7 +138,8 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 				return nil, err
 			}
 			for _, c := range list {
-				v.Body.History = append(v.Body.History, changeView{c.At, c.Status, c.Steps[min(c.Cursor, len(c.Steps)-1)].Name, c.Owner})
+				v.Body.History = append(v.Body.History, changeView{c.At, c.Status, c.Steps[min(c.Cursor, len(c.Steps)-1)].Name,
+					c.Owner})
 			}
 			return v, nil
 		})

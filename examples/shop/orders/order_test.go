@@ -35,12 +35,14 @@ func TestDecisions(t *testing.T) {
 	}
 	const refused, nothing = Status("refused"), Status("nothing")
 	for name, want := range map[string]map[Status]Status{
-		"pay":           {Pending: Paid, Paid: nothing, Shipped: refused, Delivered: refused, Cancelled: refused, "": refused},
+		"pay": {Pending: Paid, Paid: nothing, Shipped: refused, Delivered: refused, Cancelled: refused,
+			"": refused},
 		"pay otherwise": {Pending: Paid, Paid: refused, Cancelled: refused},
-		"take back":     {"": nothing, Pending: Cancelled, Cancelled: nothing, Paid: refused, Shipped: refused, Delivered: refused},
-		"cancel":        {"": refused, Pending: refused, Paid: Cancelled, Cancelled: nothing, Shipped: refused, Delivered: refused},
-		"ship":          {Pending: refused, Paid: Shipped, Shipped: nothing, Delivered: refused, Cancelled: refused},
-		"deliver":       {Paid: refused, Shipped: Delivered, Delivered: nothing, Cancelled: refused},
+		"take back": {"": nothing, Pending: Cancelled, Cancelled: nothing, Paid: refused, Shipped: refused,
+			Delivered: refused},
+		"cancel":  {"": refused, Pending: refused, Paid: Cancelled, Cancelled: nothing, Shipped: refused, Delivered: refused},
+		"ship":    {Pending: refused, Paid: Shipped, Shipped: nothing, Delivered: refused, Cancelled: refused},
+		"deliver": {Paid: refused, Shipped: Delivered, Delivered: nothing, Cancelled: refused},
 	} {
 		for state, becomes := range want {
 			o := from(state)

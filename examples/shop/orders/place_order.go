@@ -60,7 +60,9 @@ func (h *steps) create(ctx context.Context, _ *saga.Call, p *Placing) error {
 
 func (h *steps) cancel(ctx context.Context, c *saga.Call, p *Placing) error {
 	_, cause := c.Cause()
-	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.cancelPending(reason(cause)) })
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) {
+		return o.cancelPending(reason(cause))
+	})
 	return err
 }
 
@@ -98,7 +100,8 @@ func (h *steps) reserve(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 func (h *steps) release(ctx context.Context, c *saga.Call, p *Placing) error {
-	err := platform.Remove(ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", reservationID(p.OrderID)), c.Key())
+	err := platform.Remove(ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", reservationID(p.OrderID)),
+		c.Key())
 	return h.verdict(ctx, h.peers.inventory, err)
 }
 
@@ -117,12 +120,15 @@ func (h *steps) pay(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 func (h *steps) refund(ctx context.Context, c *saga.Call, p *Placing) error {
-	_, err := platform.Send[struct{}](ctx, h.peers.payments, breakerhttp.Path("api/v1/payments", paymentID(p.OrderID), "refund"), struct{}{}, c.Key())
+	_, err := platform.Send[struct{}](ctx, h.peers.payments, breakerhttp.Path("api/v1/payments", paymentID(p.OrderID),
+		"refund"), struct{}{}, c.Key())
 	return h.verdict(ctx, h.peers.payments, err)
 }
 
 func (h *steps) confirm(ctx context.Context, _ *saga.Call, p *Placing) error {
-	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) { return o.pay(p.PaymentID) })
+	_, err := h.orders.Handle(ctx, p.OrderID, func(_ context.Context, o Order) ([]Event, error) {
+		return o.pay(p.PaymentID)
+	})
 	if errors.Is(err, ErrState) {
 		return saga.Reject(err)
 	}
@@ -130,7 +136,8 @@ func (h *steps) confirm(ctx context.Context, _ *saga.Call, p *Placing) error {
 }
 
 func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
-	_, err := platform.Send[struct{}](ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", p.ReservationID, "commit"), struct{}{}, c.Key())
+	_, err := platform.Send[struct{}](ctx, h.peers.inventory, breakerhttp.Path("api/v1/inventory/reserve", p.ReservationID,
+		"commit"), struct{}{}, c.Key())
 	return h.verdict(ctx, h.peers.inventory, err)
 }
 
@@ -144,7 +151,8 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 	var res *breakerhttp.ResponseError
 	if errors.As(err, &res) {
 		switch res.Status {
-		case http.StatusPaymentRequired, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusNotFound, http.StatusBadRequest:
+		case http.StatusPaymentRequired, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusNotFound,
+			http.StatusBadRequest:
 			reason := "the " + peer.Name() + " service refused"
 			if res.Problem != nil && res.Problem.Detail != "" {
 				reason = res.Problem.Detail

@@ -27,7 +27,8 @@ var (
 )
 
 // project keeps the read model up to date. It may lag behind by moments.
-func project(orders *eventstore.Aggregate[Order, Event], rows repository.Repository[Row]) func(context.Context, eventstore.Recorded) error {
+func project(orders *eventstore.Aggregate[Order, Event],
+	rows repository.Repository[Row]) func(context.Context, eventstore.Recorded) error {
 	return func(ctx context.Context, r eventstore.Recorded) error {
 		e, err := orders.Decode(r)
 		if err != nil {
@@ -35,8 +36,10 @@ func project(orders *eventstore.Aggregate[Order, Event], rows repository.Reposit
 		}
 		id := e.head().OrderID
 		change := func(_ context.Context, row *Row) error {
-			o := evolve(Order{ID: id, UserID: row.UserID, Status: row.Status, TotalCents: row.TotalCents, Items: row.Items, Reason: row.Reason, CreatedAt: row.PlacedAt}, e)
-			row.UserID, row.Status, row.TotalCents, row.Items, row.Reason, row.PlacedAt = o.UserID, o.Status, o.TotalCents, o.Items, o.Reason, o.CreatedAt
+			o := evolve(Order{ID: id, UserID: row.UserID, Status: row.Status, TotalCents: row.TotalCents, Items: row.Items,
+				Reason: row.Reason, CreatedAt: row.PlacedAt}, e)
+			row.UserID, row.Status, row.TotalCents, row.Items, row.Reason, row.PlacedAt = o.UserID, o.Status, o.TotalCents,
+				o.Items, o.Reason, o.CreatedAt
 			return nil
 		}
 		_, err = rows.Update(ctx, id, change)

@@ -78,7 +78,8 @@ func (s *service) Place(ctx context.Context, r Request) (id string, err error) {
 				return errRaced
 			}
 		}
-		_, err := s.place.Start(ctx, s.sagas, id, Placing{OrderID: id, UserID: r.UserID, Items: priced.Items, TotalCents: priced.TotalCents, PaymentMethod: r.PaymentMethod},
+		_, err := s.place.Start(ctx, s.sagas, id, Placing{OrderID: id, UserID: r.UserID, Items: priced.Items,
+			TotalCents: priced.TotalCents, PaymentMethod: r.PaymentMethod},
 			saga.WithAttributes(map[string]string{"user": r.UserID}))
 		if errors.Is(err, saga.ErrStarted) { // a repeated request at which prices have changed
 			return nil
@@ -99,14 +100,16 @@ func (s *service) known(ctx context.Context, r Request) (id string, err error) {
 		return "", nil
 	}
 	var hash string
-	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT hash, order_id FROM order_requests WHERE subject = $1 AND request_key = $2", r.UserID, r.Key).Scan(&hash, &id)
+	err = s.db.Querier(ctx).QueryRow(ctx,
+		"SELECT hash, order_id FROM order_requests WHERE subject = $1 AND request_key = $2", r.UserID, r.Key).Scan(&hash, &id)
 	switch {
 	case errors.Is(err, sqldb.ErrNoRows):
 		return "", nil
 	case err != nil:
 		return "", err
 	case hash != r.hash():
-		return "", platform.Fail(http.StatusUnprocessableEntity, "idempotency-key", "the Idempotency-Key was used for another request",
+		return "", platform.Fail(http.StatusUnprocessableEntity, "idempotency-key",
+			"the Idempotency-Key was used for another request",
 			platform.FieldError{Field: "header.Idempotency-Key", Detail: "belongs to another body"})
 	}
 	return id, nil
@@ -114,7 +117,8 @@ func (s *service) known(ctx context.Context, r Request) (id string, err error) {
 
 // forgetRequests deletes idempotency keys older than platform.KeepRequests.
 func (s *service) forgetRequests(ctx context.Context) (int64, error) {
-	return s.db.Querier(ctx).Exec(ctx, "DELETE FROM order_requests WHERE created_at < $1", time.Now().Add(-platform.KeepRequests).UnixMicro())
+	return s.db.Querier(ctx).Exec(ctx, "DELETE FROM order_requests WHERE created_at < $1",
+		time.Now().Add(-platform.KeepRequests).UnixMicro())
 }
 
 // Settle waits a while for the end of a saga, and reports whether it has ended.
@@ -151,7 +155,8 @@ func (s *service) Get(ctx context.Context, id string) (Order, error) {
 	if err := json.Unmarshal(r.State, &p); err != nil {
 		return o, fmt.Errorf("orders: state of saga %s: %w", id, err)
 	}
-	o = Order{ID: id, UserID: p.UserID, Items: p.Items, TotalCents: p.TotalCents, Status: Pending, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
+	o = Order{ID: id, UserID: p.UserID, Items: p.Items, TotalCents: p.TotalCents, Status: Pending, CreatedAt: r.CreatedAt,
+		UpdatedAt: r.UpdatedAt}
 	if r.Status == saga.Compensated { // it was compensated before its first step
 		o.Status, o.Reason = Cancelled, reason(r.Cause)
 	}

@@ -64,7 +64,8 @@ func api(s *platform.Service, svc *Service) {
 	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/payments", "Take the money of an order", inside)),
 		func(ctx context.Context, in *captureInput) (*platform.Body[result], error) {
 			b := in.Body
-			return reply(svc.Capture(ctx, Charge{Key: in.Key, OrderID: b.OrderID, UserID: b.UserID, AmountCents: b.AmountCents, Method: b.Method}))
+			return reply(svc.Capture(ctx, Charge{Key: in.Key, OrderID: b.OrderID, UserID: b.UserID, AmountCents: b.AmountCents,
+				Method: b.Method}))
 		})
 	huma.Register(s.API, platform.Op("POST", "/api/v1/payments/{id}/refund", "Give the money back", inside),
 		func(ctx context.Context, in *refundInput) (*platform.Body[result], error) {
@@ -104,7 +105,8 @@ func reply(p Payment, err error) (*platform.Body[result], error) {
 
 // totals is for operators.
 func totals(s *platform.Service, db *sqldb.DB) {
-	huma.Register(s.API, platform.Op("GET", "/api/v1/totals", "How many payments there are of each status, and their worth", platform.Only("admin")),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/totals",
+		"How many payments there are of each status, and their worth", platform.Only("admin")),
 		func(ctx context.Context, _ *struct{}) (*platform.Body[platform.List[platform.Total]], error) {
 			list, err := platform.Totals(ctx, db, "payments", "amount_cents")
 			return platform.Reply(platform.List[platform.Total]{Items: list}), err
@@ -131,8 +133,10 @@ func faults(s *platform.Service, p *simulator) {
 		}
 		return platform.Reply(processorView{p.Mode(), held}), nil
 	}
-	huma.Register(s.API, platform.Op("GET", "/api/v1/processor", "Get the mode of the payment processor", platform.Only("admin")), look)
-	huma.Register(s.API, platform.Op("PUT", "/api/v1/processor", "Set the mode of the payment processor", platform.Only("admin")),
+	huma.Register(s.API, platform.Op("GET", "/api/v1/processor", "Get the mode of the payment processor",
+		platform.Only("admin")), look)
+	huma.Register(s.API, platform.Op("PUT", "/api/v1/processor", "Set the mode of the payment processor",
+		platform.Only("admin")),
 		func(ctx context.Context, in *modeInput) (*platform.Body[processorView], error) {
 			p.SetMode(in.Body.Mode)
 			return look(ctx, nil)

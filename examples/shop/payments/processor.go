@@ -34,7 +34,8 @@ type simulator struct {
 
 // ledger creates the tables of the simulator.
 const ledger = `CREATE TABLE IF NOT EXISTS processor_charges (
-	charge_key TEXT PRIMARY KEY, order_id TEXT NOT NULL, amount_cents BIGINT NOT NULL, method TEXT NOT NULL, status TEXT NOT NULL);
+	charge_key TEXT PRIMARY KEY, order_id TEXT NOT NULL, amount_cents BIGINT NOT NULL, method TEXT NOT NULL,
+	status TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS processor_attempts (order_id TEXT PRIMARY KEY, attempts BIGINT NOT NULL);
 `
 
@@ -88,7 +89,8 @@ func (s *simulator) Charge(ctx context.Context, c Charge) error {
 	if c.Method == "pm_card_flaky" {
 		var n int64
 		if err := q.QueryRow(ctx, "INSERT INTO processor_attempts (order_id, attempts) VALUES ($1, 1) "+
-			"ON CONFLICT (order_id) DO UPDATE SET attempts = processor_attempts.attempts + 1 RETURNING attempts", c.OrderID).Scan(&n); err != nil {
+			"ON CONFLICT (order_id) DO UPDATE SET attempts = processor_attempts.attempts + 1 RETURNING attempts",
+			c.OrderID).Scan(&n); err != nil {
 			return fmt.Errorf("%w: %w", ErrProcessor, err)
 		}
 		if n <= 2 {
@@ -99,12 +101,15 @@ func (s *simulator) Charge(ctx context.Context, c Charge) error {
 	if reason != "" {
 		status = "declined"
 	}
-	if _, err := q.Exec(ctx, "INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+	if _, err := q.Exec(ctx,
+		"INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) VALUES ($1, $2, $3, $4, $5) "+
+			"ON CONFLICT DO NOTHING",
 		c.Key, c.OrderID, c.AmountCents, c.Method, status); err != nil {
 		return fmt.Errorf("%w: %w", ErrProcessor, err)
 	}
 	was := Charge{Key: c.Key, UserID: c.UserID}
-	if err := q.QueryRow(ctx, "SELECT order_id, amount_cents, method, status FROM processor_charges WHERE charge_key = $1", c.Key).
+	if err := q.QueryRow(ctx, "SELECT order_id, amount_cents, method, status FROM processor_charges WHERE charge_key = $1",
+		c.Key).
 		Scan(&was.OrderID, &was.AmountCents, &was.Method, &status); err != nil {
 		return fmt.Errorf("%w: %w", ErrProcessor, err)
 	}
@@ -124,8 +129,9 @@ func (s *simulator) Void(ctx context.Context, key string) error {
 	if err := s.arrive(ctx, 0); err != nil {
 		return err
 	}
-	_, err := s.db.Querier(s.db.WithoutTx(ctx)).Exec(ctx, "INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) VALUES ($1, '', 0, '', 'voided') "+
-		"ON CONFLICT (charge_key) DO UPDATE SET status = 'voided' WHERE processor_charges.status = 'approved'", key)
+	_, err := s.db.Querier(s.db.WithoutTx(ctx)).Exec(ctx,
+		"INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) VALUES ($1, '', 0, '', 'voided') "+
+			"ON CONFLICT (charge_key) DO UPDATE SET status = 'voided' WHERE processor_charges.status = 'approved'", key)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrProcessor, err)
 	}
@@ -134,7 +140,8 @@ func (s *simulator) Void(ctx context.Context, key string) error {
 
 // Held returns the amount charged and not voided. It equals the sum of the captured payments.
 func (s *simulator) Held(ctx context.Context) (cents int64, err error) {
-	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT CAST(coalesce(sum(amount_cents), 0) AS BIGINT) FROM processor_charges WHERE status = 'approved'").Scan(&cents)
+	err = s.db.Querier(ctx).QueryRow(ctx,
+		"SELECT CAST(coalesce(sum(amount_cents), 0) AS BIGINT) FROM processor_charges WHERE status = 'approved'").Scan(&cents)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrProcessor, err)
 	}

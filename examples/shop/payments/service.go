@@ -27,7 +27,8 @@ type Service struct {
 var (
 	errTooLate = platform.Fail(http.StatusConflict, "too-late", "the payment was cancelled before it was made")
 	errPaid    = platform.Fail(http.StatusConflict, "already-paid", "the order has been paid already")
-	errReused  = platform.Fail(http.StatusUnprocessableEntity, "idempotency-key", "the Idempotency-Key was used for another request",
+	errReused  = platform.Fail(http.StatusUnprocessableEntity, "idempotency-key",
+		"the Idempotency-Key was used for another request",
 		platform.FieldError{Field: "header.Idempotency-Key", Detail: "was used for another request"})
 )
 
@@ -67,18 +68,21 @@ func (s *Service) Capture(ctx context.Context, c Charge) (Payment, error) {
 // charge has the processor take the money, and makes problems of its refusals. A decline is noted, so that it can be
 // seen, but the barrier does not mark it: nothing happened.
 func (s *Service) charge(ctx context.Context, c Charge) error {
-	refusal, err := observability.TrackDependency(ctx, "payment-processor", "charge", func(ctx context.Context) (error, error) {
-		err := s.processor.Charge(ctx, c)
-		if errors.As(err, new(*DeclinedError)) || errors.Is(err, ErrMethod) || errors.Is(err, ErrVoided) || errors.Is(err, ErrKeyReused) {
-			return err, nil // the processor works
-		}
-		return nil, err
-	})
+	refusal, err := observability.TrackDependency(ctx, "payment-processor", "charge",
+		func(ctx context.Context) (error, error) {
+			err := s.processor.Charge(ctx, c)
+			if errors.As(err, new(*DeclinedError)) || errors.Is(err, ErrMethod) || errors.Is(err, ErrVoided) ||
+				errors.Is(err, ErrKeyReused) {
+				return err, nil // the processor works
+			}
+			return nil, err
+		})
 	err = cmp.Or(refusal, err)
 	var declined *DeclinedError
 	switch {
 	case errors.As(err, &declined):
-		if err := s.inTx(ctx, func(ctx context.Context) error { return s.note(ctx, c, Declined, declined.Reason) }); err != nil {
+		if err := s.inTx(ctx,
+			func(ctx context.Context) error { return s.note(ctx, c, Declined, declined.Reason) }); err != nil {
 			return err
 		}
 		return platform.Fail(http.StatusPaymentRequired, "card-declined", declined.Reason,
@@ -99,7 +103,8 @@ func (s *Service) answered(ctx context.Context, err error) error {
 		return nil
 	}
 	s.log.WarnContext(ctx, "the processor did not answer", "error", err)
-	return platform.Fail(http.StatusServiceUnavailable, "processor-unavailable", "the payment processor does not answer: try again")
+	return platform.Fail(http.StatusServiceUnavailable, "processor-unavailable",
+		"the payment processor does not answer: try again")
 }
 
 // giveBack voids a charge and returns why. While the void fails, the charge is in doubt.
@@ -124,8 +129,9 @@ func (s *Service) inTx(ctx context.Context, fn func(ctx context.Context) error) 
 
 // note stores what became of a charge. It does not touch a payment that was captured.
 func (s *Service) note(ctx context.Context, c Charge, status Status, reason string) error {
-	p := Payment{Meta: repository.Meta{ID: PaymentID(c.OrderID)}, OrderID: c.OrderID, UserID: c.UserID, AmountCents: c.AmountCents,
-		Method: c.Method, Status: status, Reason: reason, ChargeKey: c.Key}
+	p := Payment{Meta: repository.Meta{ID: PaymentID(c.OrderID)}, OrderID: c.OrderID, UserID: c.UserID,
+		AmountCents: c.AmountCents,
+		Method:      c.Method, Status: status, Reason: reason, ChargeKey: c.Key}
 	old, found, err := s.get(ctx, p.ID)
 	if err != nil {
 		return err
@@ -159,7 +165,8 @@ func (s *Service) Refund(ctx context.Context, key, id string) (Payment, error) {
 		return Payment{}, err
 	}
 	if p.Status == Declined {
-		return Payment{}, platform.Fail(http.StatusConflict, "not-captured", "the payment was declined: there is nothing to give back")
+		return Payment{}, platform.Fail(http.StatusConflict, "not-captured",
+			"the payment was declined: there is nothing to give back")
 	}
 	if other, found, err := s.one(ctx, byRefund.Eq(key)); err != nil {
 		return Payment{}, err

@@ -80,7 +80,8 @@ func api(s *platform.Service, svc *Service) {
 	admin := platform.Only("admin")
 	huma.Register(s.API, platform.Op("GET", "/api/v1/products", "List products", platform.Public),
 		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {
-			page, err := svc.List(ctx, Search{MinPrice: in.MinPrice, MaxPrice: in.MaxPrice, NamePrefix: in.Name, SortBy: in.Sort, Limit: in.Limit, After: in.After})
+			page, err := svc.List(ctx, Search{MinPrice: in.MinPrice, MaxPrice: in.MaxPrice, NamePrefix: in.Name, SortBy: in.Sort,
+				Limit: in.Limit, After: in.After})
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +94,8 @@ func api(s *platform.Service, svc *Service) {
 	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/products", "Add a product", admin)),
 		func(ctx context.Context, in *createInput) (*platform.Body[view], error) {
 			b := in.Body
-			p := Product{SKU: b.SKU, Name: b.Name, Description: b.Description, PriceCents: b.PriceCents, Active: b.Active == nil || *b.Active}
+			p := Product{SKU: b.SKU, Name: b.Name, Description: b.Description, PriceCents: b.PriceCents,
+				Active: b.Active == nil || *b.Active}
 			return reply(svc.Create(ctx, NewProduct{p, b.Stock}))
 		})
 	huma.Register(s.API, platform.Op("PUT", "/api/v1/products/{id}", "Change a product", admin),
@@ -103,7 +105,8 @@ func api(s *platform.Service, svc *Service) {
 		})
 	huma.Register(s.API, platform.Op("DELETE", "/api/v1/products/{id}", "Remove a product", admin),
 		func(ctx context.Context, in *idInput) (*struct{}, error) { return nil, svc.Delete(ctx, in.ID) })
-	huma.Register(s.API, platform.Op("POST", "/api/v1/products/check", "Ask what items cost, and whether they are there", platform.SignedIn),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/products/check", "Ask what items cost, and whether they are there",
+		platform.SignedIn),
 		func(ctx context.Context, in *checkInput) (*platform.Body[Offer], error) {
 			out, err := svc.Check(ctx, in.Body.Items)
 			if err != nil {
@@ -111,7 +114,8 @@ func api(s *platform.Service, svc *Service) {
 			}
 			return platform.Reply(out), nil
 		})
-	huma.Register(s.API, platform.Op("POST", "/api/v1/products/reserve", "Have inventory reserve for an order", platform.Only(platform.RoleService, "admin")),
+	huma.Register(s.API, platform.Op("POST", "/api/v1/products/reserve", "Have inventory reserve for an order",
+		platform.Only(platform.RoleService, "admin")),
 		func(ctx context.Context, in *reserveInput) (*platform.Body[Reservation], error) {
 			out, err := svc.inventory.Reserve(ctx, in.Key, in.Body.OrderID, in.Body.Items)
 			if err != nil {

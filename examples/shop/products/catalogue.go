@@ -24,7 +24,8 @@ var Catalogue = []NewProduct{
 }
 
 func seed(id, sku, name, description string, cents, stock int64) NewProduct {
-	return NewProduct{Product{Meta: repository.Meta{ID: id}, SKU: sku, Name: name, Description: description, PriceCents: cents, Active: true}, stock}
+	return NewProduct{Product{Meta: repository.Meta{ID: id}, SKU: sku, Name: name, Description: description,
+		PriceCents: cents, Active: true}, stock}
 }
 
 // Seed makes the catalogue where there are no products, all of it or, if another process is faster, nothing.

@@ -33,10 +33,11 @@ func start(t *testing.T, shop *shoptest.Shop, dsn string) (s *platform.Service, 
 		t.Fatal(err)
 	}
 	events := make(chan messaging.Message[[]byte], 100)
-	messaging.HandleRaw(r.Group("test", messaging.GroupConfig{}), "products.*", func(_ context.Context, m messaging.Message[[]byte]) error {
-		events <- m
-		return nil
-	})
+	messaging.HandleRaw(r.Group("test", messaging.GroupConfig{}), "products.*",
+		func(_ context.Context, m messaging.Message[[]byte]) error {
+			events <- m
+			return nil
+		})
 	return shoptest.Run(t, s, nil), events
 }
 
@@ -82,7 +83,8 @@ func TestProducts(t *testing.T) {
 				}
 			}
 
-			a := shoptest.Call{Method: "POST", URL: base, Token: admin, Body: `{"sku":"X-1","name":"Xylophone","price_cents":2000,"stock":3}`}.Do(t)
+			a := shoptest.Call{Method: "POST", URL: base, Token: admin,
+				Body: `{"sku":"X-1","name":"Xylophone","price_cents":2000,"stock":3}`}.Do(t)
 			id, _ := a.Body["id"].(string)
 			if a.Code != 201 || id == "" || a.Body["active"] != true || a.Body["version"] != 1.0 {
 				t.Fatalf("create: %d %s", a.Code, a.Raw)
@@ -96,7 +98,8 @@ func TestProducts(t *testing.T) {
 			check := func(items string) string { return `{"items":[` + items + `]}` }
 			// What was told reaches inventory sooner or later.
 			for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(`{"product_id":"prod-rug","quantity":15},{"product_id":"` + id + `","quantity":3}`)}.Do(t)
+				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana,
+					Body: check(`{"product_id":"prod-rug","quantity":15},{"product_id":"` + id + `","quantity":3}`)}.Do(t)
 				if a.Body["available"] == true {
 					break
 				}
@@ -113,12 +116,18 @@ func TestProducts(t *testing.T) {
 				{"create as customer", "POST", base, ana, "", `{"sku":"Y","name":"Y","price_cents":1}`, 403, nil},
 				{"create as service", "POST", base, service, "", `{"sku":"Y","name":"Y","price_cents":1}`, 403, nil},
 				{"a taken SKU", "POST", base, admin, "", `{"sku":"X-1","name":"Y","price_cents":1}`, 409, []string{"taken", "sku"}},
-				{"a bad SKU", "POST", base, admin, "", `{"sku":"a b","name":"Y","price_cents":1}`, 422, []string{"validation", "sku"}},
-				{"a blank name", "POST", base, admin, "", `{"sku":"Y","name":" ","price_cents":1}`, 422, []string{"validation", "name"}},
-				{"a negative price", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":-1}`, 422, []string{"validation", "price_cents"}},
-				{"a price in halves", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":1.5}`, 422, []string{"validation", "price_cents"}},
-				{"a negative stock", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":1,"stock":-1}`, 422, []string{"validation", "stock"}},
-				{"an id of one's own", "POST", base, admin, "", `{"id":"y","sku":"Y","name":"Y","price_cents":1}`, 422, []string{"validation", "id"}},
+				{"a bad SKU", "POST", base, admin, "", `{"sku":"a b","name":"Y","price_cents":1}`, 422,
+					[]string{"validation", "sku"}},
+				{"a blank name", "POST", base, admin, "", `{"sku":"Y","name":" ","price_cents":1}`, 422,
+					[]string{"validation", "name"}},
+				{"a negative price", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":-1}`, 422,
+					[]string{"validation", "price_cents"}},
+				{"a price in halves", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":1.5}`, 422,
+					[]string{"validation", "price_cents"}},
+				{"a negative stock", "POST", base, admin, "", `{"sku":"Y","name":"Y","price_cents":1,"stock":-1}`, 422,
+					[]string{"validation", "stock"}},
+				{"an id of one's own", "POST", base, admin, "", `{"id":"y","sku":"Y","name":"Y","price_cents":1}`, 422,
+					[]string{"validation", "id"}},
 				{"get", "GET", one, "", "", "", 200, nil},
 				{"get nothing", "GET", base + "/no", "", "", "", 404, []string{"not-found"}},
 				{"change as customer", "PUT", one, ana, "", `{"price_cents":1}`, 403, nil},
@@ -130,21 +139,32 @@ func TestProducts(t *testing.T) {
 				{"delete nothing", "DELETE", base + "/no", admin, "", "", 404, nil},
 				{"list too many", "GET", base + "?limit=1000", "", "", "", 422, []string{"validation", "query.limit"}},
 				{"list in no order", "GET", base + "?sort=sku", "", "", "", 422, []string{"validation", "query.sort"}},
-				{"list from a price below 0", "GET", base + "?min_price=-1", "", "", "", 422, []string{"validation", "query.min_price"}},
+				{"list from a price below 0", "GET", base + "?min_price=-1", "", "", "", 422,
+					[]string{"validation", "query.min_price"}},
 				{"list by a forgery", "GET", base + "?after=x", "", "", "", 400, []string{"query"}},
 				{"check without a token", "POST", base + "/check", "", "", check(""), 401, nil},
 				{"check nothing", "POST", base + "/check", ana, "", check(""), 422, []string{"validation", "items"}},
-				{"check the unknown", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":1},{"product_id":"no","quantity":1}`), 422, []string{"validation", "items[1].product_id"}},
-				{"check twice", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":1},{"product_id":"prod-mug","quantity":1}`), 422, []string{"validation", "items[1].product_id"}},
-				{"check none", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":0}`), 422, []string{"validation", "items[0].quantity"}},
-				{"check with a price", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":1,"price_cents":1}`), 422, []string{"validation", "items[0].price_cents"}},
+				{"check the unknown", "POST", base + "/check", ana, "",
+					check(`{"product_id":"prod-mug","quantity":1},{"product_id":"no","quantity":1}`), 422,
+					[]string{"validation", "items[1].product_id"}},
+				{"check twice", "POST", base + "/check", ana, "",
+					check(`{"product_id":"prod-mug","quantity":1},{"product_id":"prod-mug","quantity":1}`), 422,
+					[]string{"validation", "items[1].product_id"}},
+				{"check none", "POST", base + "/check", ana, "", check(`{"product_id":"prod-mug","quantity":0}`), 422,
+					[]string{"validation", "items[0].quantity"}},
+				{"check with a price", "POST", base + "/check", ana, "",
+					check(`{"product_id":"prod-mug","quantity":1,"price_cents":1}`), 422,
+					[]string{"validation", "items[0].price_cents"}},
 				{"reserve as customer", "POST", base + "/reserve", ana, "s1/r/do", item("prod-mug", 1), 403, nil},
-				{"reserve without a key", "POST", base + "/reserve", service, "", item("prod-mug", 1), 422, []string{"validation", "header.Idempotency-Key"}},
-				{"reserve too much", "POST", base + "/reserve", service, "s1/r/do", item("prod-rug", 16), 409, []string{"out-of-stock", "items[0].quantity"}},
+				{"reserve without a key", "POST", base + "/reserve", service, "", item("prod-mug", 1), 422,
+					[]string{"validation", "header.Idempotency-Key"}},
+				{"reserve too much", "POST", base + "/reserve", service, "s1/r/do", item("prod-rug", 16), 409,
+					[]string{"out-of-stock", "items[0].quantity"}},
 				{"reserve", "POST", base + "/reserve", service, "s1/r/do", item("prod-rug", 15), 200, nil},
 				{"reserve again", "POST", base + "/reserve", service, "s1/r/do", item("prod-rug", 15), 200, nil},
 			} {
-				shoptest.Call{Method: c.method, URL: c.url, Token: c.token, Key: c.key, Body: c.body}.Do(t).Want(t, c.what, c.code, c.want...)
+				shoptest.Call{Method: c.method, URL: c.url, Token: c.token, Key: c.key, Body: c.body}.Do(t).Want(t, c.what, c.code,
+					c.want...)
 			}
 
 			a = shoptest.Call{Method: "PUT", URL: one, Token: admin, Body: `{"version":1,"price_cents":2500}`}.Do(t)
@@ -156,12 +176,15 @@ func TestProducts(t *testing.T) {
 			offered := `{"product_id":"` + id + `","quantity":2},{"product_id":"prod-rug","quantity":1}`
 			a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(offered)}.Do(t)
 			if a.Code != 200 || a.Body["available"] != false || a.Body["total_cents"] != 2*2500.0+32000 ||
-				!strings.Contains(a.Raw, `{"product_id":"`+id+`","name":"Xylophone","price_cents":2500,"quantity":2,"available":true}`) ||
-				!strings.Contains(a.Raw, `"product_id":"prod-rug","name":"Wool rug","price_cents":32000,"quantity":1,"available":false`) {
+				!strings.Contains(a.Raw, `{"product_id":"`+id+
+					`","name":"Xylophone","price_cents":2500,"quantity":2,"available":true}`) ||
+				!strings.Contains(a.Raw,
+					`"product_id":"prod-rug","name":"Wool rug","price_cents":32000,"quantity":1,"available":false`) {
 				t.Errorf("check: %d %s", a.Code, a.Raw)
 			}
 			shoptest.Call{Method: "PUT", URL: one, Token: admin, Body: `{"active":false}`}.Do(t).Want(t, "take off sale", 200)
-			shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(offered)}.Do(t).Want(t, "check what is off sale", 422, "validation", "items[0].product_id")
+			shoptest.Call{Method: "POST", URL: base + "/check", Token: ana, Body: check(offered)}.Do(t).Want(t,
+				"check what is off sale", 422, "validation", "items[0].product_id")
 			tell("products.updated", id, map[string]any{"active": false})
 			shoptest.Call{Method: "DELETE", URL: one, Token: admin}.Do(t).Want(t, "delete", 204)
 			tell("products.deleted", id, nil)
@@ -184,11 +207,14 @@ func TestNoText(t *testing.T) {
 			for _, bad := range []string{"%00", "%ff", "a%00b", "%ed%a0%80"} {
 				shoptest.Call{Method: "GET", URL: base + "/" + bad}.Do(t).Want(t, "an id "+bad, 400, "bad-request")
 				shoptest.Call{Method: "GET", URL: base + "?name=" + bad}.Do(t).Want(t, "a name "+bad, 400, "bad-request")
-				shoptest.Call{Method: "DELETE", URL: base + "/" + bad, Token: admin}.Do(t).Want(t, "delete "+bad, 400, "bad-request")
+				shoptest.Call{Method: "DELETE", URL: base + "/" + bad, Token: admin}.Do(t).Want(t, "delete "+bad, 400,
+					"bad-request")
 			}
-			shoptest.Call{Method: "POST", URL: base + "/check", Token: admin, Body: `{"items":[{"product_id":"a\u0000b","quantity":1}]}`}.Do(t).
+			shoptest.Call{Method: "POST", URL: base + "/check", Token: admin,
+				Body: `{"items":[{"product_id":"a\u0000b","quantity":1}]}`}.Do(t).
 				Want(t, "check", 422, "validation", "items[0].product_id")
-			a := shoptest.Call{Method: "POST", URL: base, Token: admin, Body: `{"sku":"N-1","name":"a\u0000b","price_cents":1}`}.Do(t)
+			a := shoptest.Call{Method: "POST", URL: base, Token: admin,
+				Body: `{"sku":"N-1","name":"a\u0000b","price_cents":1}`}.Do(t)
 			if a.Code != 201 && a.Code != 422 {
 				t.Errorf("a name with NUL: %d %s", a.Code, a.Raw)
 			}
@@ -247,7 +273,8 @@ func TestList(t *testing.T) {
 func TestSeedOnce(t *testing.T) {
 	shop, dsn := shoptest.New(t), testenv.Postgres(t)
 	s, _ := start(t, shop, dsn)
-	shoptest.Call{Method: "DELETE", URL: s.URL() + "/api/v1/products/prod-rug", Token: shop.User(t, "u-admin", "admin")}.Do(t).Want(t, "delete", 204)
+	shoptest.Call{Method: "DELETE", URL: s.URL() + "/api/v1/products/prod-rug", Token: shop.User(t, "u-admin",
+		"admin")}.Do(t).Want(t, "delete", 204)
 	cfg := shop.Config("products", dsn)
 	cfg.Peers.Inventory = "http://127.0.0.1:1"
 	again, err := products.New(t.Context(), cfg)
@@ -255,7 +282,8 @@ func TestSeedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Abandon(t.Context())
-	shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/products/prod-rug"}.Do(t).Want(t, "a product that was deleted", 404)
+	shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/products/prod-rug"}.Do(t).Want(t, "a product that was deleted",
+		404)
 }
 
 // Several processes that start over an empty database make one catalogue.
@@ -286,7 +314,8 @@ func TestSeedTogether(t *testing.T) {
 			}
 			defer func() { _ = db.Close() }()
 			var made, told int
-			err = db.Querier(t.Context()).QueryRow(t.Context(), "SELECT (SELECT count(*) FROM products), (SELECT count(*) FROM sillar_outbox)").Scan(&made, &told)
+			err = db.Querier(t.Context()).QueryRow(t.Context(),
+				"SELECT (SELECT count(*) FROM products), (SELECT count(*) FROM sillar_outbox)").Scan(&made, &told)
 			if err != nil || made != len(products.Catalogue) || told != made {
 				t.Errorf("%d products, %d told, %v", made, told, err)
 			}
@@ -302,8 +331,11 @@ func TestInventoryDoesNotAnswer(t *testing.T) {
 	shoptest.Run(t, s, err)
 	body := `{"order_id":"o1","items":[{"product_id":"prod-mug","quantity":1}]}`
 	for range 3 {
-		shoptest.Call{Method: "POST", URL: s.URL() + "/api/v1/products/check", Token: shop.User(t, "u-ana"), Body: `{"items":[{"product_id":"prod-mug","quantity":1}]}`}.Do(t).Want(t, "check", 503, "unavailable")
-		shoptest.Call{Method: "POST", URL: s.URL() + "/api/v1/products/reserve", Token: shoptest.Service(t, s), Key: "s/r/do", Body: body}.Do(t).Want(t, "reserve", 503, "unavailable")
+		shoptest.Call{Method: "POST", URL: s.URL() + "/api/v1/products/check", Token: shop.User(t, "u-ana"),
+			Body: `{"items":[{"product_id":"prod-mug","quantity":1}]}`}.Do(t).Want(t, "check", 503, "unavailable")
+		shoptest.Call{Method: "POST", URL: s.URL() + "/api/v1/products/reserve", Token: shoptest.Service(t, s), Key: "s/r/do",
+			Body: body}.Do(t).Want(t, "reserve", 503, "unavailable")
 	}
-	shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/products/prod-mug"}.Do(t).Want(t, "the catalogue is still there", 200)
+	shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/products/prod-mug"}.Do(t).Want(t, "the catalogue is still there",
+		200)
 }

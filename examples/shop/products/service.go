@@ -16,7 +16,9 @@ type Service struct {
 
 // Create adds a product, and tells of it and its stock.
 func (s *Service) Create(ctx context.Context, n NewProduct) (Product, error) {
-	return s.products.Create(ctx, n.Product, func(ctx context.Context, p *Product) error { return s.events.ProductCreated(ctx, p, n.Stock) })
+	return s.products.Create(ctx, n.Product, func(ctx context.Context, p *Product) error {
+		return s.events.ProductCreated(ctx, p, n.Stock)
+	})
 }
 
 // Change is what to change of a product: what is not nil. With a Version it fails where that is not the product's.
@@ -63,7 +65,8 @@ type Search struct {
 
 // List returns a page of products.
 func (s *Service) List(ctx context.Context, f Search) (repository.Page[Product], error) {
-	q := repository.Query[Product]{Limit: f.Limit, After: f.After, Where: byPrice.Gte(f.MinPrice).And(byPrice.Lte(f.MaxPrice))}
+	q := repository.Query[Product]{Limit: f.Limit, After: f.After,
+		Where: byPrice.Gte(f.MinPrice).And(byPrice.Lte(f.MaxPrice))}
 	if f.NamePrefix != "" {
 		q.Where = q.Where.And(byName.HasPrefix(f.NamePrefix))
 	}

@@ -66,7 +66,8 @@ func (v inventory) verdict(ctx context.Context, err error) error {
 		return nil
 	}
 	var res *breakerhttp.ResponseError
-	if errors.As(err, &res) && res.Problem != nil && (res.Status == http.StatusConflict || res.Status == http.StatusUnprocessableEntity) {
+	if errors.As(err, &res) && res.Problem != nil && (res.Status == http.StatusConflict ||
+		res.Status == http.StatusUnprocessableEntity) {
 		slug := res.Problem.Type[strings.LastIndexByte(res.Problem.Type, '/')+1:]
 		return platform.Fail(res.Status, slug, res.Problem.Detail, res.Problem.Errors...)
 	}

@@ -49,7 +49,8 @@ type idInput struct {
 func api(s *platform.Service, c *Commands, q *Queries) {
 	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/users", "Sign up", platform.Public)),
 		func(ctx context.Context, in *createInput) (*platform.Body[view], error) {
-			u, err := c.Create.Handle(ctx, CreateUser{Username: in.Body.Username, Email: in.Body.Email, Password: in.Body.Password})
+			u, err := c.Create.Handle(ctx, CreateUser{Username: in.Body.Username, Email: in.Body.Email,
+				Password: in.Body.Password})
 			return reply(u, err)
 		})
 	huma.Register(s.API, platform.Op("GET", "/api/v1/users", "List users", platform.Only(RoleAdmin, platform.RoleService)),

@@ -59,7 +59,8 @@ func NewCommands(users Repository, events Events, passwords *authn.Passwords, cf
 		if len(roles) == 0 {
 			roles = []string{RoleCustomer}
 		}
-		return users.Create(ctx, User{Username: c.Username, Email: strings.ToLower(c.Email), PasswordHash: hash, Roles: roles}, events.UserCreated)
+		return users.Create(ctx, User{Username: c.Username, Email: strings.ToLower(c.Email), PasswordHash: hash,
+			Roles: roles}, events.UserCreated)
 	}
 	update := func(ctx context.Context, c UpdateUser) (User, error) {
 		return users.Update(ctx, c.ID, func(ctx context.Context, u *User) error {
@@ -76,8 +77,10 @@ func NewCommands(users Repository, events Events, passwords *authn.Passwords, cf
 		return struct{}{}, users.Delete(ctx, c.ID, events.UserDeleted)
 	}
 	return &Commands{
-		Create: cqrs.Decorate(cqrs.Chain(cqrs.HandlerFunc[CreateUser, User](create), cqrs.Validated[CreateUser, User](CreateUser.Validate)), "create_user", cfg),
-		Update: cqrs.Decorate(cqrs.Chain(cqrs.HandlerFunc[UpdateUser, User](update), cqrs.Validated[UpdateUser, User](UpdateUser.Validate)), "update_user", cfg),
+		Create: cqrs.Decorate(cqrs.Chain(cqrs.HandlerFunc[CreateUser, User](create),
+			cqrs.Validated[CreateUser, User](CreateUser.Validate)), "create_user", cfg),
+		Update: cqrs.Decorate(cqrs.Chain(cqrs.HandlerFunc[UpdateUser, User](update),
+			cqrs.Validated[UpdateUser, User](UpdateUser.Validate)), "update_user", cfg),
 		Delete: cqrs.Decorate(cqrs.HandlerFunc[DeleteUser, struct{}](remove), "delete_user", cfg),
 	}
 }

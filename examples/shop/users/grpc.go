@@ -41,7 +41,8 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 		return err
 	}
 	open := authngrpc.Public(healthpb.Health_Check_FullMethodName, healthpb.Health_List_FullMethodName)
-	openStreams := authngrpc.Public(healthpb.Health_Watch_FullMethodName, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+	openStreams := authngrpc.Public(healthpb.Health_Watch_FullMethodName,
+		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	need := authngrpc.Need(authn.AnyRole(platform.RoleService))
 	server := grpc.NewServer(append(grpcotel.Server(s.Tel),
@@ -120,7 +121,8 @@ func (r *rpc) GetUser(ctx context.Context, in *userpb.GetUserRequest) (*userpb.U
 }
 
 func (r *rpc) CreateUser(ctx context.Context, in *userpb.CreateUserRequest) (*userpb.User, error) {
-	u, err := r.c.Create.Handle(ctx, CreateUser{Username: in.GetUsername(), Email: in.GetEmail(), Password: in.GetPassword()})
+	u, err := r.c.Create.Handle(ctx, CreateUser{Username: in.GetUsername(), Email: in.GetEmail(),
+		Password: in.GetPassword()})
 	if err != nil {
 		return nil, r.fail(ctx, err)
 	}
@@ -146,7 +148,8 @@ func (r *rpc) ListUsers(ctx context.Context, in *userpb.ListUsersRequest) (*user
 	if in.GetLimit() < 0 || in.GetLimit() > 200 || in.GetOffset() < 0 || strings.ContainsAny(in.GetPageToken(), "\x00\n") {
 		return nil, status.Error(codes.InvalidArgument, "limit must be 0 to 200, offset at least 0")
 	}
-	page, err := r.q.List.Handle(ctx, ListUsers{Limit: int(in.GetLimit()), Offset: int(in.GetOffset()), After: in.GetPageToken()})
+	page, err := r.q.List.Handle(ctx, ListUsers{Limit: int(in.GetLimit()), Offset: int(in.GetOffset()),
+		After: in.GetPageToken()})
 	if err != nil {
 		return nil, r.fail(ctx, err)
 	}

@@ -11,13 +11,15 @@ import (
 
 // login returns the subject of a username, or e-mail address, and a password. It takes as long for unknown users, and
 // stores the password anew where the way of hashing has changed.
-func login(q *Queries, users Repository, passwords *authn.Passwords) func(ctx context.Context, name, password string) (authn.Subject, error) {
+func login(q *Queries, users Repository,
+	passwords *authn.Passwords) func(ctx context.Context, name, password string) (authn.Subject, error) {
 	return func(ctx context.Context, name, password string) (authn.Subject, error) {
 		u, err := q.FindByLogin.Handle(ctx, FindByLogin{Login: name})
 		if err != nil && !errors.Is(err, repository.ErrNotFound) {
 			return authn.Subject{}, err
 		}
-		upgraded, err := observability.Trace(ctx, "verify password", func(ctx context.Context) (string, error) { // it takes most of a login
+		// it takes most of a login
+		upgraded, err := observability.Trace(ctx, "verify password", func(ctx context.Context) (string, error) {
 			return passwords.Verify(ctx, u.PasswordHash, password) // the empty hash of an unknown user takes the same time
 		})
 		if err != nil {

@@ -37,7 +37,8 @@ type Queries struct {
 func NewQueries(users Repository, cfg cqrs.Config) *Queries {
 	get := func(ctx context.Context, q GetUser) (User, error) { return users.Get(ctx, q.ID) }
 	byLogin := func(ctx context.Context, q FindByLogin) (User, error) {
-		page, err := users.Find(ctx, repository.Query[User]{Where: username.Eq(q.Login).Or(email.Eq(strings.ToLower(q.Login))), Limit: 1})
+		page, err := users.Find(ctx,
+			repository.Query[User]{Where: username.Eq(q.Login).Or(email.Eq(strings.ToLower(q.Login))), Limit: 1})
 		if err != nil {
 			return User{}, err
 		}

@@ -27,8 +27,10 @@ func replica(t *testing.T, dsn string) *platform.Service {
 	broker := memory.Must(memory.New(memory.Config{Source: "test"}))
 	s, err := users.New(t.Context(), platform.Config{
 		Name: "users", Version: "test", Addr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", DB: dsn,
-		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)}, KeysSecret: keysSecret,
-		Users: []platform.SeedUser{{Username: "admin", Email: "admin@example.com", Password: "correct horse", Roles: []string{"admin"}}},
+		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)},
+		KeysSecret: keysSecret,
+		Users: []platform.SeedUser{{Username: "admin", Email: "admin@example.com", Password: "correct horse",
+			Roles: []string{"admin"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +50,8 @@ func keyStore(t *testing.T, dsn string) authn.KeyStore {
 	return sqlkeys.Must(sqlkeys.New(db, sqlkeys.Config{Secret: keysSecret}))
 }
 
-// A token of one replica is accepted by the others and refreshed by another, before and after one of them rotates the keys.
+// A token of one replica is accepted by the others and refreshed by another, before and after one of them rotates the
+// keys.
 func TestReplicasShareKeysAndLogins(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"postgresql": testenv.Postgres, "mongodb": testenv.Mongo} {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +75,8 @@ func TestReplicasShareKeysAndLogins(t *testing.T) {
 				t.Fatal(err)
 			}
 			accepted(before.AccessToken)
-			refreshed, err := conf(replicas[1]).TokenSource(t.Context(), &oauth2.Token{RefreshToken: before.RefreshToken}).Token()
+			refreshed, err := conf(replicas[1]).TokenSource(t.Context(),
+				&oauth2.Token{RefreshToken: before.RefreshToken}).Token()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +90,8 @@ func TestReplicasShareKeysAndLogins(t *testing.T) {
 			issuer := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{
 				Issuer: platform.Issuer, Audience: []string{platform.Audience},
 			}))
-			me, err := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: platform.Issuer, Audience: []string{platform.Audience}})).
+			me, err := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: platform.Issuer,
+				Audience: []string{platform.Audience}})).
 				Verify(t.Context(), before.AccessToken)
 			if err != nil {
 				t.Fatal(err)
@@ -108,8 +113,9 @@ func TestReplicaWithAnotherSecretDoesNotStart(t *testing.T) {
 	broker := memory.Must(memory.New(memory.Config{Source: "test"}))
 	defer broker.Close()
 	_, err := users.New(t.Context(), platform.Config{
-		Name: "users", Version: "test", Addr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", DB: dsn, Broker: broker, LogWriter: io.Discard,
-		Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)}, KeysSecret: bytes.Repeat([]byte("x"), 32),
+		Name: "users", Version: "test", Addr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", DB: dsn, Broker: broker,
+		LogWriter: io.Discard,
+		Tokens:    platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)}, KeysSecret: bytes.Repeat([]byte("x"), 32),
 	})
 	if err == nil {
 		t.Error("a replica with another secret starts")

@@ -15,8 +15,8 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
-// New makes the users service. Its signing keys are published at /.well-known/jwks.json. With Config.KeysSecret they are
-// kept in its database, where replicas share them; else in Config.Data, or in memory, for one process.
+// New makes the users service. Its signing keys are published at /.well-known/jwks.json. With Config.KeysSecret they
+// are kept in its database, where replicas share them; else in Config.Data, or in memory, for one process.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	keys := &signingKeys{}
 	cfg.Tokens.Keys = keys
@@ -50,8 +50,9 @@ func build(ctx context.Context, s *platform.Service, keys *signingKeys) error {
 	commands := NewCommands(st.users, events{st.outbox}, passwords, cfg)
 	queries := NewQueries(st.users, cfg)
 
-	issuer, err := authn.NewIssuer(keys.KeySet, st.tokens, authn.IssuerConfig{Issuer: platform.Issuer, Audience: []string{platform.Audience},
-		TTL: 30 * time.Minute, OnRefresh: refreshed(st.users), Logger: s.Log})
+	issuer, err := authn.NewIssuer(keys.KeySet, st.tokens, authn.IssuerConfig{Issuer: platform.Issuer,
+		Audience: []string{platform.Audience},
+		TTL:      30 * time.Minute, OnRefresh: refreshed(st.users), Logger: s.Log})
 	if err != nil {
 		return err
 	}

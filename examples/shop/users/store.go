@@ -74,7 +74,8 @@ func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	repo, err1 := mongorepo.New[User](ctx, db, mongorepo.Config{Collection: "users", Unique: unique})
-	box, err2 := mongooutbox.New(db, mongooutbox.Config{Source: s.Name, Collections: []string{"users"}, Propagator: s.Tel.Propagator})
+	box, err2 := mongooutbox.New(db, mongooutbox.Config{Source: s.Name, Collections: []string{"users"},
+		Propagator: s.Tel.Propagator})
 	tokens, err3 := mongotokens.New(db, mongotokens.Config{})
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err

@@ -33,9 +33,11 @@ import (
 func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 	t.Helper()
 	broker := memory.Must(memory.New(memory.Config{Source: "test"}))
-	s, err := users.New(t.Context(), platform.Config{Name: "users", Version: "test", Addr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", DB: dsn,
+	s, err := users.New(t.Context(), platform.Config{Name: "users", Version: "test", Addr: "127.0.0.1:0",
+		GRPCAddr: "127.0.0.1:0", DB: dsn,
 		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)},
-		Users: []platform.SeedUser{{Username: "admin", Email: "admin@example.com", Password: "correct horse", Roles: []string{"admin"}}}})
+		Users: []platform.SeedUser{{Username: "admin", Email: "admin@example.com", Password: "correct horse",
+			Roles: []string{"admin"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,14 +47,15 @@ func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
 		t.Fatal(err)
 	}
 	versions := map[string]int64{}
-	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*", func(_ context.Context, m messaging.Message[users.UserEvent]) error {
-		if m.Data.Version != versions[m.Data.UserID]+1 {
-			t.Errorf("%s tells version %d after %d", m.Type, m.Data.Version, versions[m.Data.UserID])
-		}
-		versions[m.Data.UserID] = m.Data.Version
-		topics <- m.Type
-		return nil
-	})
+	messaging.Handle(r.Group("test", messaging.GroupConfig{}), "users.*",
+		func(_ context.Context, m messaging.Message[users.UserEvent]) error {
+			if m.Data.Version != versions[m.Data.UserID]+1 {
+				t.Errorf("%s tells version %d after %d", m.Type, m.Data.Version, versions[m.Data.UserID])
+			}
+			versions[m.Data.UserID] = m.Data.Version
+			topics <- m.Type
+			return nil
+		})
 	run(t, s, broker)
 	return s, topics
 }
@@ -101,7 +104,8 @@ func call(t *testing.T, c *http.Client, method, url, body string) (int, map[stri
 			t.Fatalf("%s %s: status %d: %v", method, url, res.StatusCode, err)
 		}
 	}
-	if res.StatusCode >= 400 && (res.Header.Get("Content-Type") != "application/problem+json" || out["correlation_id"] != "test-1") {
+	if res.StatusCode >= 400 && (res.Header.Get("Content-Type") != "application/problem+json" ||
+		out["correlation_id"] != "test-1") {
 		t.Errorf("%s %s: %d as %s: %v", method, url, res.StatusCode, res.Header.Get("Content-Type"), out)
 	}
 	return res.StatusCode, out
@@ -131,7 +135,8 @@ func TestUsers(t *testing.T) {
 			if got := next(t, told); got != "users.created" {
 				t.Errorf("got the event %s of the first user", got)
 			}
-			code, ana := call(t, http.DefaultClient, "POST", api, `{"username":"ana","email":"Ana@Example.com","password":"long enough"}`)
+			code, ana := call(t, http.DefaultClient, "POST", api,
+				`{"username":"ana","email":"Ana@Example.com","password":"long enough"}`)
 			if code != 201 || ana["email"] != "ana@example.com" || ana["password"] != nil || ana["version"] != 1.0 {
 				t.Fatalf("sign up: %d %v", code, ana)
 			}
@@ -158,11 +163,16 @@ func TestUsers(t *testing.T) {
 				{"the list as admin", asAdmin, "GET", "/admin/users?limit=1", "", 200, ""},
 				{"a limit too high", asAdmin, "GET", "/admin/users?limit=1000", "", 422, "query.limit"},
 				{"an invalid cursor", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
-				{"a taken name", http.DefaultClient, "POST", "/api/v1/users", `{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
-				{"a bad address", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
-				{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
-				{"a short password", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"short"}`, 422, "password"},
-				{"a field too many", http.DefaultClient, "POST", "/api/v1/users", `{"username":"bob","email":"b@example.com","password":"long enough","roles":["admin"]}`, 422, "roles"},
+				{"a taken name", http.DefaultClient, "POST", "/api/v1/users",
+					`{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
+				{"a bad address", http.DefaultClient, "POST", "/api/v1/users",
+					`{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
+				{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users",
+					`{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
+				{"a short password", http.DefaultClient, "POST", "/api/v1/users",
+					`{"username":"bob","email":"b@example.com","password":"short"}`, 422, "password"},
+				{"a field too many", http.DefaultClient, "POST", "/api/v1/users",
+					`{"username":"bob","email":"b@example.com","password":"long enough","roles":["admin"]}`, 422, "roles"},
 				{"no JSON", http.DefaultClient, "POST", "/api/v1/users", `{`, 400, ""},
 				{"no such place", http.DefaultClient, "GET", "/nowhere", "", 404, ""},
 				{"a change", asAna, "PUT", "/api/v1/users/" + id, `{"username":"ana-maria"}`, 200, ""},
@@ -210,7 +220,8 @@ func TestRefreshAndWrongPassword(t *testing.T) {
 func refreshAndWrongPassword(t *testing.T, dsn string) {
 	s, _ := start(t, dsn)
 	cfg := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: s.URL() + "/token"}}
-	for _, c := range [][2]string{{"admin", "wrong"}, {"nobody", "correct horse"}, {"ad\x00min", "correct horse"}, {"\xff", "correct horse"}} {
+	for _, c := range [][2]string{{"admin", "wrong"}, {"nobody", "correct horse"}, {"ad\x00min", "correct horse"},
+		{"\xff", "correct horse"}} {
 		_, err := cfg.PasswordCredentialsToken(t.Context(), c[0], c[1])
 		if refused := (*oauth2.RetrieveError)(nil); !errors.As(err, &refused) || refused.ErrorCode != "invalid_grant" {
 			t.Errorf("login as %q: %v", c, err)
@@ -241,7 +252,8 @@ func TestAbandoned(t *testing.T) {
 	_ = free.Close()
 	broker := memory.Must(memory.New(memory.Config{}))
 	defer broker.Close()
-	_, err = users.New(t.Context(), platform.Config{Name: "users", Addr: "127.0.0.1:0", GRPCAddr: addr, DB: "sqlite:" + filepath.Join(t.TempDir(), "users.db"),
+	_, err = users.New(t.Context(), platform.Config{Name: "users", Addr: "127.0.0.1:0", GRPCAddr: addr,
+		DB:     "sqlite:" + filepath.Join(t.TempDir(), "users.db"),
 		Broker: broker, LogWriter: io.Discard, Tokens: platform.Tokens{Secret: bytes.Repeat([]byte("s"), 32)},
 		Users: []platform.SeedUser{{Username: "no name at all"}}})
 	if err == nil {
@@ -257,7 +269,8 @@ func TestAbandoned(t *testing.T) {
 func TestGRPC(t *testing.T) {
 	s, _ := start(t, "sqlite:"+filepath.Join(t.TempDir(), "users.db"))
 	dial := func(opts ...grpc.DialOption) *grpc.ClientConn {
-		conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(opts,
+			grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,22 +278,27 @@ func TestGRPC(t *testing.T) {
 		return conn
 	}
 	stranger, conn := dial(), dial(grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)))
-	if res, err := healthpb.NewHealthClient(stranger).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	if res, err := healthpb.NewHealthClient(stranger).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil ||
+		res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v %v", res, err)
 	}
-	if _, err := userpb.NewUserServiceClient(stranger).ListUsers(t.Context(), &userpb.ListUsersRequest{}); status.Code(err) != codes.Unauthenticated {
+	if _, err := userpb.NewUserServiceClient(stranger).ListUsers(t.Context(),
+		&userpb.ListUsersRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a stranger: %v", err)
 	}
 	c := userpb.NewUserServiceClient(conn)
-	ana, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "ana@example.com", Password: "long enough"})
+	ana, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "ana@example.com",
+		Password: "long enough"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: ana.GetId()}); err != nil || got.GetUsername() != "ana" || !got.GetCreatedAt().IsValid() {
+	if got, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: ana.GetId()}); err != nil ||
+		got.GetUsername() != "ana" || !got.GetCreatedAt().IsValid() {
 		t.Errorf("GetUser: %v, %v", got, err)
 	}
 	email := "new@example.com"
-	if got, err := c.UpdateUser(t.Context(), &userpb.UpdateUserRequest{UserId: ana.GetId(), Email: &email}); err != nil || got.GetEmail() != email || got.GetUsername() != "ana" {
+	if got, err := c.UpdateUser(t.Context(), &userpb.UpdateUserRequest{UserId: ana.GetId(), Email: &email}); err != nil ||
+		got.GetEmail() != email || got.GetUsername() != "ana" {
 		t.Errorf("UpdateUser: %v, %v", got, err)
 	}
 	page, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 1})
@@ -291,21 +309,38 @@ func TestGRPC(t *testing.T) {
 		call func() error
 		code codes.Code
 	}{
-		"get of an unknown user": {func() error { _, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"}); return err }, codes.NotFound},
-		"create invalid":         {func() error { _, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{}); return err }, codes.InvalidArgument},
+		"get of an unknown user": {func() error {
+			_, err := c.GetUser(t.Context(), &userpb.GetUserRequest{UserId: "x"})
+			return err
+		}, codes.NotFound},
+		"create invalid": {func() error {
+			_, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{})
+			return err
+		}, codes.InvalidArgument},
 		"create twice": {func() error {
-			_, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "c@example.com", Password: "long enough"})
+			_, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "c@example.com",
+				Password: "long enough"})
 			return err
 		}, codes.AlreadyExists},
-		"list too many":             {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999}); return err }, codes.InvalidArgument},
-		"list by a forgery":         {func() error { _, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"}); return err }, codes.InvalidArgument},
-		"delete of an unknown user": {func() error { _, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"}); return err }, codes.NotFound},
+		"list too many": {func() error {
+			_, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{Limit: 9999})
+			return err
+		}, codes.InvalidArgument},
+		"list by a forgery": {func() error {
+			_, err := c.ListUsers(t.Context(), &userpb.ListUsersRequest{PageToken: "x"})
+			return err
+		}, codes.InvalidArgument},
+		"delete of an unknown user": {func() error {
+			_, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: "x"})
+			return err
+		}, codes.NotFound},
 	} {
 		if err := c.call(); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %v", what, err, c.code)
 		}
 	}
-	if res, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: ana.GetId()}); err != nil || !res.GetSuccess() {
+	if res, err := c.DeleteUser(t.Context(), &userpb.DeleteUserRequest{UserId: ana.GetId()}); err != nil ||
+		!res.GetSuccess() {
 		t.Errorf("DeleteUser: %v, %v", res, err)
 	}
 }

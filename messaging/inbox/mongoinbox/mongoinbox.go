@@ -1,5 +1,5 @@
-// Package mongoinbox applies each message once, on MongoDB without transactions: the note that a message was applied lies
-// inside the document that its handler changes, and is written by the same atomic write.
+// Package mongoinbox applies each message once, on MongoDB without transactions: the note that a message was applied
+// lies inside the document that its handler changes, and is written by the same atomic write.
 //
 //	inbox, err := mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock"}})
 //	g := router.Group("stock", messaging.GroupConfig{Dedup: inbox})
@@ -21,15 +21,15 @@
 //     write. A unique index holds this, which EnsureIndexes makes; Once returns ErrNoIndex without it.
 //   - With several collections a message is bound to the one of its first attempt, by a document in the collection
 //     sillar_inbox; an attempt that writes to another one fails with ErrCollection.
-//   - Where there is a replica set a duplicate is one when the majority has the note, whatever the client's defaults are:
-//     no failover takes back a write whose message has been let go.
+//   - Where there is a replica set a duplicate is one when the majority has the note, whatever the client's defaults
+//     are: no failover takes back a write whose message has been let go.
 //   - Notes are kept for Config.Keep. A document that was deleted stays as a tombstone as long as it holds one.
 //
 // # What it does not do
 //
 // It covers one document: of a handler that writes several, each in its own way, only the writes that call Apply are
-// noted, and a message counts as applied with the first. Handlers that write several documents must each time be able to
-// go on where they stopped. A document that is the target of very many messages grows by all of Config.Keep.
+// noted, and a message counts as applied with the first. Handlers that write several documents must each time be able
+// to go on where they stopped. A document that is the target of very many messages grows by all of Config.Keep.
 package mongoinbox
 
 import (
@@ -66,8 +66,9 @@ var (
 	ErrApplied = errors.New("mongoinbox: the message has been applied")
 	// ErrNoIndex is returned by Once when a collection lacks the unique index that EnsureIndexes makes.
 	ErrNoIndex = errors.New("mongoinbox: a collection has no unique index of notes: call EnsureIndexes")
-	// ErrCollection is returned by Apply in a write to a collection that Config.Collections does not list, or to another one
-	// than that of the first attempt at the message. A retry does not help: the handler has to write to one collection.
+	// ErrCollection is returned by Apply in a write to a collection that Config.Collections does not list, or to another
+	// one than that of the first attempt at the message. A retry does not help: the handler has to write to one
+	// collection.
 	ErrCollection = errors.New("mongoinbox: the message belongs to another collection")
 	// ErrNoMessage is returned by Apply outside Once.
 	ErrNoMessage = errors.New("mongoinbox: the context belongs to no message")
@@ -157,7 +158,8 @@ func (i *Inbox) checkIndexes(ctx context.Context) error {
 type key struct{ inbox *Inbox }
 
 // Once implements messaging.Deduplicator. fn has to call Apply in the write that is to happen once.
-func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
+func (i *Inbox) Once(ctx context.Context, consumer, id string,
+	fn func(ctx context.Context) error) (dup bool, err error) {
 	if err := i.checkIndexes(ctx); err != nil {
 		return false, err
 	}
@@ -168,7 +170,8 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 	if !dup {
 		err = fn(context.WithValue(ctx, key{i}, note))
 		// A write that lost to another one, of a different document, violates the unique index.
-		if dup = errors.Is(err, ErrApplied) || mongo.IsDuplicateKeyError(err) && strings.Contains(err.Error(), indexName); !dup {
+		if dup = errors.Is(err, ErrApplied) || mongo.IsDuplicateKeyError(err) &&
+			strings.Contains(err.Error(), indexName); !dup {
 			if err == nil {
 				i.purgeSometimes(ctx)
 			}
@@ -181,8 +184,8 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 	return true, nil
 }
 
-// kept waits until the majority has a note that is there. Before, a failover can take it back with its write, and whoever
-// has let go of the message by then has lost it.
+// kept waits until the majority has a note that is there. Before, a failover can take it back with its write, and
+// whoever has let go of the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
 	pause := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
@@ -200,8 +203,8 @@ func (i *Inbox) kept(ctx context.Context, note string) error {
 	}
 }
 
-// Apply notes in the write that ctx belongs to that its message is applied, or returns ErrApplied. The write is compared
-// and set: when another one has come in between, its function runs again, and then finds the note.
+// Apply notes in the write that ctx belongs to that its message is applied, or returns ErrApplied. The write is
+// compared and set: when another one has come in between, its function runs again, and then finds the note.
 func (i *Inbox) Apply(ctx context.Context) error {
 	note, _ := ctx.Value(key{i}).(string)
 	if note == "" {
@@ -226,8 +229,8 @@ func (i *Inbox) Apply(ctx context.Context) error {
 // bound is the collection of documents that bind messages to a collection.
 const bound = "sillar_inbox"
 
-// bind binds a message to the collection of the write that ctx belongs to. The unique indexes hold within a collection: two
-// attempts that write to different ones would both succeed.
+// bind binds a message to the collection of the write that ctx belongs to. The unique indexes hold within a collection:
+// two attempts that write to different ones would both succeed.
 func (i *Inbox) bind(ctx context.Context, note string) error {
 	collection := repository.EffectsCollection(ctx)
 	if collection == "" {
@@ -240,8 +243,10 @@ func (i *Inbox) bind(ctx context.Context, note string) error {
 		return nil
 	}
 	ctx = mongo.NewSessionContext(ctx, nil) // the binding stays, whatever becomes of a transaction
-	c := i.db.Collection(bound, options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
-	_, err := c.InsertOne(ctx, bson.D{{Key: "_id", Value: note}, {Key: "collection", Value: collection}, {Key: "created_at", Value: time.Now().UTC()}})
+	c := i.db.Collection(bound,
+		options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
+	_, err := c.InsertOne(ctx, bson.D{{Key: "_id", Value: note}, {Key: "collection", Value: collection},
+		{Key: "created_at", Value: time.Now().UTC()}})
 	if !mongo.IsDuplicateKeyError(err) {
 		if err != nil {
 			return fmt.Errorf("mongoinbox: bind a message to %s: %w", collection, err)
@@ -255,7 +260,8 @@ func (i *Inbox) bind(ctx context.Context, note string) error {
 		return fmt.Errorf("mongoinbox: read what a message is bound to: %w", err)
 	}
 	if first.Collection != collection {
-		return messaging.Permanent(fmt.Errorf("%w: it is bound to %s, and the handler writes to %s", ErrCollection, first.Collection, collection))
+		return messaging.Permanent(fmt.Errorf("%w: it is bound to %s, and the handler writes to %s", ErrCollection,
+			first.Collection, collection))
 	}
 	return nil
 }
@@ -266,9 +272,11 @@ func (i *Inbox) applied(ctx context.Context, note string) (bool, error) {
 
 // find looks where it is written: another node may not have the note yet.
 func (i *Inbox) find(ctx context.Context, note string, as *options.CollectionOptionsBuilder) (bool, error) {
-	filter := bson.D{{Key: field + ".kind", Value: Kind}, {Key: field + ".id", Value: note}, {Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
+	filter := bson.D{{Key: field + ".kind", Value: Kind}, {Key: field + ".id", Value: note},
+		{Key: field, Value: bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "id", Value: note}, {Key: "kind", Value: Kind}}}}}}
 	for _, name := range i.cfg.Collections {
-		err := i.db.Collection(name, as.SetReadPreference(readpref.Primary())).FindOne(ctx, filter, options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
+		err := i.db.Collection(name, as.SetReadPreference(readpref.Primary())).FindOne(ctx, filter,
+			options.FindOne().SetProjection(bson.D{{Key: "_id", Value: 1}})).Err()
 		if err == nil {
 			return true, nil
 		}
@@ -310,7 +318,8 @@ func (i *Inbox) Purge(ctx context.Context) error {
 		_, err := c.UpdateMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},
 			bson.D{{Key: "$pull", Value: bson.D{{Key: field, Value: old}}}})
 		if err == nil {
-			_, err = c.DeleteMany(ctx, bson.D{{Key: "_deleted", Value: true}, {Key: field + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
+			_, err = c.DeleteMany(ctx, bson.D{{Key: "_deleted", Value: true},
+				{Key: field + ".0", Value: bson.D{{Key: "$exists", Value: false}}}})
 		}
 		if err != nil {
 			return fmt.Errorf("mongoinbox: purge %s: %w", name, err)

@@ -168,8 +168,8 @@ func TestOnceReturnsErrNoIndexWithoutTheUniqueIndex(t *testing.T) {
 	}
 }
 
-// Two attempts at one message that write to different collections: one is applied and the other refused, whichever comes first
-// and also at the same time. A collection that the inbox does not cover is refused.
+// Two attempts at one message that write to different collections: one is applied and the other refused, whichever
+// comes first and also at the same time. A collection that the inbox does not cover is refused.
 func TestAttemptsThatWriteToDifferentCollections(t *testing.T) {
 	db, r, _ := open(t, 0)
 	i := mongoinbox.Must(mongoinbox.New(db, mongoinbox.Config{Collections: []string{"stock", "returns"}}))
@@ -197,13 +197,16 @@ func TestAttemptsThatWriteToDifferentCollections(t *testing.T) {
 		}
 		return n
 	}
-	if _, err := i.Once(t.Context(), "c", "m", take(other["unlisted"], i, nil, nil)); !errors.Is(err, mongoinbox.ErrCollection) {
+	if _, err := i.Once(t.Context(), "c", "m", take(other["unlisted"], i, nil, nil)); !errors.Is(err,
+		mongoinbox.ErrCollection) {
 		t.Errorf("a write to a collection that is not listed: %v", err)
 	}
-	if _, err := i.Once(t.Context(), "c", "m", take(r, i, errBoom, nil)); !errors.Is(err, errBoom) { // binds, and does not apply
+	// binds, and does not apply
+	if _, err := i.Once(t.Context(), "c", "m", take(r, i, errBoom, nil)); !errors.Is(err, errBoom) {
 		t.Error(err)
 	}
-	if _, err := i.Once(t.Context(), "c", "m", take(other["returns"], i, nil, nil)); !errors.Is(err, mongoinbox.ErrCollection) {
+	if _, err := i.Once(t.Context(), "c", "m", take(other["returns"], i, nil, nil)); !errors.Is(err,
+		mongoinbox.ErrCollection) {
 		t.Errorf("another collection than that of the first attempt: %v", err)
 	}
 	if dup, err := i.Once(t.Context(), "c", "m", take(r, i, nil, nil)); dup || err != nil {

@@ -37,7 +37,8 @@ func TestNotesOfTheMajority(t *testing.T) {
 			}
 			db, commands := mongofake.Start(t, func(m mongofake.Command) bson.D {
 				if m.Name == "listIndexes" {
-					return mongofake.Found(bson.D{{Key: "name", Value: "sillar_applied_once"}, {Key: "ns", Value: "fake.stock"}, {Key: "v", Value: 2},
+					return mongofake.Found(bson.D{{Key: "name", Value: "sillar_applied_once"}, {Key: "ns", Value: "fake.stock"},
+						{Key: "v", Value: 2},
 						{Key: "key", Value: bson.D{{Key: "_effects.id", Value: 1}}}})
 				}
 				looks := &c.local

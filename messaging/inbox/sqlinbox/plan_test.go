@@ -11,8 +11,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// No statement reads all notes: neither for a message that is new, nor for a duplicate, nor to remove old ones, also when it
-// was planned while the table was empty.
+// No statement reads all notes: neither for a message that is new, nor for a duplicate, nor to remove old ones, also
+// when it was planned while the table was empty.
 func TestPlans(t *testing.T) {
 	pool, plans := testenv.PostgresPlans(t)
 	i := sqlinbox.Must(sqlinbox.New(sqldb.Must(sqldb.FromPool(pool, sqldb.Config{})), sqlinbox.Config{Keep: time.Hour}))
@@ -31,7 +31,8 @@ func TestPlans(t *testing.T) {
 				t.Fatalf("duplicate %v, %v; want %v", dup, err, want)
 			}
 		}
-		if _, err := pool.Exec(ctx, `INSERT INTO sillar_inbox (consumer, id, applied_at) VALUES ('c', $1, 1)`, fmt.Sprint("old", round)); err != nil {
+		if _, err := pool.Exec(ctx, `INSERT INTO sillar_inbox (consumer, id, applied_at) VALUES ('c', $1, 1)`,
+			fmt.Sprint("old", round)); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := i.Purge(ctx); n != 1 || err != nil {

@@ -11,8 +11,8 @@
 //
 //   - What the handler writes through db and the note that the message was applied are committed together, or not at
 //     all: a handler that fails runs again, one that succeeded never does.
-//   - Of two deliveries of one message at the same time, the second waits for the first, and then is a duplicate, or runs
-//     if the first failed.
+//   - Of two deliveries of one message at the same time, the second waits for the first, and then is a duplicate, or
+//     runs if the first failed.
 //   - Notes are kept for Config.Keep: a duplicate that comes later than that is applied again.
 //
 // # What it does not do
@@ -92,11 +92,13 @@ func (i *Inbox) EnsureSchema(ctx context.Context) error {
 	return i.db.EnsureSchema(ctx, Migrations, i.cfg.Prefix)
 }
 
-// Once implements messaging.Deduplicator. The context that fn gets carries the transaction; fn runs again when the transaction
-// loses against another one (see sqldb.DB.InTx).
-func (i *Inbox) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error) {
+// Once implements messaging.Deduplicator. The context that fn gets carries the transaction; fn runs again when the
+// transaction loses against another one (see sqldb.DB.InTx).
+func (i *Inbox) Once(ctx context.Context, consumer, id string,
+	fn func(ctx context.Context) error) (dup bool, err error) {
 	err = i.db.InTx(ctx, func(ctx context.Context) error {
-		n, err := i.db.Querier(ctx).Exec(ctx, "INSERT INTO "+i.table+" (consumer, id, applied_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+		n, err := i.db.Querier(ctx).Exec(ctx, "INSERT INTO "+i.table+
+			" (consumer, id, applied_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
 			consumer, id, time.Now().UnixMicro())
 		if err != nil {
 			return fmt.Errorf("sqlinbox: note message %s: %w", id, err)
@@ -141,17 +143,19 @@ const (
 )
 
 // Purge removes notes that are older than Config.Keep, at most 10,000 at a time, and returns their number. Once
-// does it by itself now and then, but not inside a transaction that the caller has begun without InTx (sqldb.DB.WithPgxTx,
-// WithSQLTx).
+// does it by itself now and then, but not inside a transaction that the caller has begun without InTx
+// (sqldb.DB.WithPgxTx, WithSQLTx).
 func (i *Inbox) Purge(ctx context.Context) (int64, error) {
 	if i.cfg.Keep < 0 {
 		return 0, nil
 	}
 	ctx = i.db.WithoutTx(ctx)
 	// By the places of rows, which no update moves: a join by their keys may read the whole table.
-	statement := "DELETE FROM " + i.table + " WHERE ctid = ANY(ARRAY(SELECT ctid FROM " + i.table + " WHERE applied_at < $1 ORDER BY applied_at LIMIT $2))"
+	statement := "DELETE FROM " + i.table + " WHERE ctid = ANY(ARRAY(SELECT ctid FROM " + i.table +
+		" WHERE applied_at < $1 ORDER BY applied_at LIMIT $2))"
 	if i.db.Dialect() == sqldb.SQLite {
-		statement = "DELETE FROM " + i.table + " WHERE rowid IN (SELECT rowid FROM " + i.table + " WHERE applied_at < $1 ORDER BY applied_at LIMIT $2)"
+		statement = "DELETE FROM " + i.table + " WHERE rowid IN (SELECT rowid FROM " + i.table +
+			" WHERE applied_at < $1 ORDER BY applied_at LIMIT $2)"
 	}
 	var sum int64
 	for sum < purgeMost {

@@ -150,7 +150,8 @@ func TestPurge(t *testing.T) {
 				i := inbox(t, db, sqlinbox.Config{Keep: time.Hour, Logger: slog.New(slog.NewTextHandler(&warned, nil))})
 				old := time.Now().Add(-2 * time.Hour).UnixMicro()
 				for n := range 3 {
-					if _, err := db.Querier(t.Context()).Exec(t.Context(), "INSERT INTO sillar_inbox VALUES ('c', $1, $2)", fmt.Sprint("old", n), old); err != nil {
+					if _, err := db.Querier(t.Context()).Exec(t.Context(), "INSERT INTO sillar_inbox VALUES ('c', $1, $2)",
+						fmt.Sprint("old", n), old); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -171,18 +172,20 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// What is more than one purge removes is not left for ten minutes, in which more may come than that: the next ones follow
-// a second apart, until nothing is left.
+// What is more than one purge removes is not left for ten minutes, in which more may come than that: the next ones
+// follow a second apart, until nothing is left.
 func TestPurgeKeepsUp(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, _ func() int) {
 		i := inbox(t, db, sqlinbox.Config{Keep: time.Hour})
-		if _, err := db.Querier(t.Context()).Exec(t.Context(), `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000)
+		if _, err := db.Querier(t.Context()).Exec(t.Context(),
+			`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000)
 			INSERT INTO sillar_inbox SELECT 'old', CAST(i AS TEXT), 1 FROM n`); err != nil {
 			t.Fatal(err)
 		}
 		left := func() (n int) {
 			t.Helper()
-			if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(*) FROM sillar_inbox WHERE consumer = 'old'").Scan(&n); err != nil {
+			if err := db.Querier(t.Context()).QueryRow(t.Context(),
+				"SELECT count(*) FROM sillar_inbox WHERE consumer = 'old'").Scan(&n); err != nil {
 				t.Fatal(err)
 			}
 			return n

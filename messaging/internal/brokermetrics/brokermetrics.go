@@ -18,7 +18,8 @@ type Meters struct {
 	lost      metric.Int64Counter
 }
 
-// New makes the counters sillar.<broker>.published and sillar.<broker>.connections_lost. A nil provider is the global one.
+// New makes the counters sillar.<broker>.published and sillar.<broker>.connections_lost. A nil provider is the global
+// one.
 func New(p metric.MeterProvider, scope, broker string) (m Meters, err error) {
 	if p == nil {
 		p = otel.GetMeterProvider()
@@ -26,7 +27,8 @@ func New(p metric.MeterProvider, scope, broker string) (m Meters, err error) {
 	meter := p.Meter(scope)
 	var err1, err2 error
 	m.published, err1 = meter.Int64Counter("sillar."+broker+".published", metric.WithUnit("{message}"),
-		metric.WithDescription("Messages published, by outcome (confirmed, unroutable, nacked, unknown, blocked, closed, error)."))
+		metric.WithDescription("Messages published, by outcome (confirmed, unroutable, nacked, unknown, blocked, closed, "+
+			"error)."))
 	m.lost, err2 = meter.Int64Counter("sillar."+broker+".connections_lost", metric.WithUnit("{connection}"),
 		metric.WithDescription("Connections that broke."))
 	return m, errors.Join(err1, err2)

@@ -18,7 +18,8 @@ func TestOutcomesAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Published(t.Context(), []error{nil, nil, messaging.ErrUnroutable, errors.Join(messaging.ErrUnknownOutcome, messaging.ErrBlocked), errors.New("x")})
+	m.Published(t.Context(), []error{nil, nil, messaging.ErrUnroutable, errors.Join(messaging.ErrUnknownOutcome,
+		messaging.ErrBlocked), errors.New("x")})
 	var data metricdata.ResourceMetrics
 	if err := reader.Collect(t.Context(), &data); err != nil {
 		t.Fatal(err)

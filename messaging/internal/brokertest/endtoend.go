@@ -33,7 +33,8 @@ func (l lingering) Once(ctx context.Context, consumer, id string, fn func(contex
 	return dup, err
 }
 
-// RegisterConsumer makes a program of killtest of the consumer of EndToEnd, for init. Open makes its broker of the arguments.
+// RegisterConsumer makes a program of killtest of the consumer of EndToEnd, for init. Open makes its broker of the
+// arguments.
 func RegisterConsumer(open func(args []string) messaging.Broker) {
 	killtest.Register("consumer", func(args []string) error { return consume(args[0], open(args[1:])) })
 }
@@ -45,7 +46,8 @@ func consume(dsn string, broker messaging.Broker) error {
 		return err
 	}
 	r := messaging.Must(messaging.NewRouter(broker, messaging.RouterConfig{Logger: quiet}))
-	g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Dedup: lingering{sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))},
+	g := r.Group("g", messaging.GroupConfig{Concurrency: 4,
+		Dedup: lingering{sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))},
 		Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(100 * time.Millisecond)}})
 	messaging.HandleRaw(g, "t", func(ctx context.Context, m messaging.Message[[]byte]) error {
 		if _, err := db.Querier(ctx).Exec(ctx, "INSERT INTO effects (id) VALUES ($1)", m.ID); err != nil {
@@ -60,8 +62,8 @@ func consume(dsn string, broker messaging.Broker) error {
 }
 
 // EndToEnd takes events from a transaction to another one, by way of outbox, relay, broker and inbox, while the relay's
-// connections are cut and the consumer's process, which has the arguments args, is killed: every committed event has exactly
-// one effect.
+// connections are cut and the consumer's process, which has the arguments args, is killed: every committed event has
+// exactly one effect.
 func EndToEnd(t *testing.T, b messaging.Broker, cut func(), args ...string) {
 	t.Helper()
 	dsn := testenv.Postgres(t)
@@ -70,8 +72,10 @@ func EndToEnd(t *testing.T, b messaging.Broker, cut func(), args ...string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	box, inbox := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})), sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))
-	if err := errors.Join(box.EnsureSchema(t.Context()), inbox.EnsureSchema(t.Context()), db.Exec(t.Context(), "CREATE TABLE effects (id TEXT NOT NULL)")); err != nil {
+	box, inbox := sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})),
+		sqlinbox.Must(sqlinbox.New(db, sqlinbox.Config{}))
+	if err := errors.Join(box.EnsureSchema(t.Context()), inbox.EnsureSchema(t.Context()),
+		db.Exec(t.Context(), "CREATE TABLE effects (id TEXT NOT NULL)")); err != nil {
 		t.Fatal(err)
 	}
 	s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
@@ -118,13 +122,16 @@ func EndToEnd(t *testing.T, b messaging.Broker, cut func(), args ...string) {
 		t.Fatal(err)
 	}
 	var distinct, all int
-	for end := time.Now().Add(30 * time.Second); distinct < n && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(DISTINCT id), count(*) FROM effects").Scan(&distinct, &all); err != nil {
+	for end := time.Now().Add(30 * time.Second); distinct < n &&
+		time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err := db.Querier(t.Context()).QueryRow(t.Context(),
+			"SELECT count(DISTINCT id), count(*) FROM effects").Scan(&distinct, &all); err != nil {
 			t.Fatal(err)
 		}
 	}
 	time.Sleep(300 * time.Millisecond) // for a duplicate to show
-	if err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT count(DISTINCT id), count(*) FROM effects").Scan(&distinct, &all); err != nil {
+	if err := db.Querier(t.Context()).QueryRow(t.Context(),
+		"SELECT count(DISTINCT id), count(*) FROM effects").Scan(&distinct, &all); err != nil {
 		t.Fatal(err)
 	}
 	if distinct != n || all != n {

@@ -16,8 +16,9 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-// Tracing checks that each event that is published has one producer span under its caller's, and comes with that span as the
-// parent of what its handlers do. System is what the spans call the broker; publishing to the topic refused fails with why.
+// Tracing checks that each event that is published has one producer span under its caller's, and comes with that span
+// as the parent of what its handlers do. System is what the spans call the broker; publishing to the topic refused
+// fails with why.
 func Tracing(t *testing.T, system, refused string, why error, open func(trace.TracerProvider) messaging.Broker) {
 	t.Helper()
 	spans := tracetest.NewInMemoryExporter()
@@ -51,7 +52,8 @@ func Tracing(t *testing.T, system, refused string, why error, open func(trace.Tr
 	must(b.PublishBatch(ctx, []messaging.Envelope{{Type: "t", ID: "batch"}}))
 	come()
 	const foreign = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	must(b.PublishBatch(ctx, []messaging.Envelope{{Type: "t", ID: "relayed", Headers: map[string]string{"traceparent": foreign}}}))
+	must(b.PublishBatch(ctx, []messaging.Envelope{{Type: "t", ID: "relayed",
+		Headers: map[string]string{"traceparent": foreign}}}))
 	if got := come(); got != foreign {
 		t.Errorf("an event with a trace of its own came with %s", got)
 	}
@@ -70,7 +72,8 @@ func Tracing(t *testing.T, system, refused string, why error, open func(trace.Tr
 		} else {
 			sent[id] = s
 		}
-		if s.Parent.SpanID() != caller.SpanContext().SpanID() || text(s, "messaging.system") != system || text(s, "messaging.operation.type") != "send" ||
+		if s.Parent.SpanID() != caller.SpanContext().SpanID() || text(s, "messaging.system") != system ||
+			text(s, "messaging.operation.type") != "send" ||
 			s.Name != "send "+text(s, "messaging.destination.name") {
 			t.Errorf("span %s under %s, with %v", s.Name, s.Parent.SpanID(), s.Attributes)
 		}

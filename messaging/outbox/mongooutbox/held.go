@@ -20,8 +20,8 @@ func heldDocuments(more ...bson.E) bson.D {
 	return append(bson.D{{Key: effects + ".kind", Value: Kind}, {Key: relay + ".held", Value: true}}, more...)
 }
 
-// ListHeld implements outbox.HeldStore. A document is held as a whole: all of its events are listed, each with a Ref of its
-// own, in the order in which they are published. They have no headers and no body.
+// ListHeld implements outbox.HeldStore. A document is held as a whole: all of its events are listed, each with a Ref of
+// its own, in the order in which they are published. They have no headers and no body.
 func (o *Outbox) ListHeld(ctx context.Context, limit int) (held []outbox.Held, err error) {
 	for _, name := range o.cfg.Collections {
 		found, err := o.listHeld(ctx, name, limit)
@@ -79,17 +79,19 @@ func (o *Outbox) RetryHeld(ctx context.Context, refs ...string) (n int64, err er
 	return n, nil
 }
 
-// SkipHeld implements outbox.HeldStore. The events that are named go behind the other ones of their documents, whose pause
-// ends: those that wait now are published before.
+// SkipHeld implements outbox.HeldStore. The events that are named go behind the other ones of their documents, whose
+// pause ends: those that wait now are published before.
 func (o *Outbox) SkipHeld(ctx context.Context, refs ...string) (int64, error) {
 	return o.eachHeld(ctx, refs, func(t target) any {
 		named := bson.D{{Key: "$and", Value: bson.A{bson.D{{Key: "$eq", Value: bson.A{"$$e.kind", Kind}}},
 			bson.D{{Key: "$eq", Value: bson.A{"$$e.id", bson.D{{Key: "$literal", Value: t.Event}}}}}}}}
 		pick := func(cond any) bson.D {
-			return bson.D{{Key: "$filter", Value: bson.D{{Key: "input", Value: "$" + effects}, {Key: "as", Value: "e"}, {Key: "cond", Value: cond}}}}
+			return bson.D{{Key: "$filter", Value: bson.D{{Key: "input", Value: "$" + effects}, {Key: "as", Value: "e"},
+				{Key: "cond", Value: cond}}}}
 		}
 		return bson.A{bson.D{{Key: "$set", Value: bson.D{
-			{Key: effects, Value: bson.D{{Key: "$concatArrays", Value: bson.A{pick(bson.D{{Key: "$not", Value: bson.A{named}}}), pick(named)}}}},
+			{Key: effects, Value: bson.D{{Key: "$concatArrays", Value: bson.A{pick(bson.D{{Key: "$not", Value: bson.A{named}}}),
+				pick(named)}}}},
 			{Key: relay + ".until", Value: time.Time{}},
 		}}}}
 	})
@@ -141,7 +143,8 @@ func (o *Outbox) eachHeld(ctx context.Context, refs []string, update func(target
 		if !held[doc] {
 			filter = heldDocuments(filter...)
 		} else { // unless a relay has claimed it since
-			filter = append(filter, bson.E{Key: relay + ".until", Value: bson.D{{Key: "$not", Value: bson.D{{Key: "$gt", Value: time.Now()}}}}})
+			filter = append(filter, bson.E{Key: relay + ".until",
+				Value: bson.D{{Key: "$not", Value: bson.D{{Key: "$gt", Value: time.Now()}}}}})
 		}
 		res, err := o.collection(t.Collection).UpdateOne(ctx, filter, update(t))
 		if err != nil {

@@ -10,17 +10,17 @@
 //
 // # Guarantees
 //
-// Those of package outbox, with the document in place of the key: the events of one document are published one after the
-// other where they have one key, and one that fails holds back its document's. A document that was deleted stays as a
-// tombstone until its events are confirmed; the relay removes it then. Where there is a replica set an event is published
-// when the majority has its write, whatever the client's defaults are.
+// Those of package outbox, with the document in place of the key: the events of one document are published one after
+// the other where they have one key, and one that fails holds back its document's. A document that was deleted stays as
+// a tombstone until its events are confirmed; the relay removes it then. Where there is a replica set an event is
+// published when the majority has its write, whatever the client's defaults are.
 //
 // # What it does not do
 //
-// It does not order events of different documents. Events are held, listed and retried by document: SkipHeld puts an event
-// behind the others of its document, which may wait for it again. Leases go by the clocks of the relays' machines, which should not be
-// further apart than a part of RelayConfig.Lease. Relays are woken by a change stream where the server has them (a
-// replica set); elsewhere they poll.
+// It does not order events of different documents. Events are held, listed and retried by document: SkipHeld puts an
+// event behind the others of its document, which may wait for it again. Leases go by the clocks of the relays'
+// machines, which should not be further apart than a part of RelayConfig.Lease. Relays are woken by a change stream
+// where the server has them (a replica set); elsewhere they poll.
 package mongooutbox
 
 import (
@@ -79,10 +79,11 @@ type Outbox struct {
 	cfg Config
 }
 
-// collection returns a collection as relays use it. The majority has a claim before it is returned, and so what it claims:
-// else a failover could take back a write whose events have been published.
+// collection returns a collection as relays use it. The majority has a claim before it is returned, and so what it
+// claims: else a failover could take back a write whose events have been published.
 func (o *Outbox) collection(name string) *mongo.Collection {
-	return o.db.Collection(name, options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
+	return o.db.Collection(name,
+		options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary()))
 }
 
 var (
@@ -114,7 +115,8 @@ func Must(o *Outbox, err error) *Outbox {
 func (o *Outbox) EnsureIndexes(ctx context.Context) error {
 	for _, name := range o.cfg.Collections {
 		_, err := o.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{
-			Keys: bson.D{{Key: effects + ".kind", Value: 1}, {Key: relay + ".held", Value: 1}, {Key: relay + ".until", Value: 1}},
+			Keys: bson.D{{Key: effects + ".kind", Value: 1}, {Key: relay + ".held", Value: 1},
+				{Key: relay + ".until", Value: 1}},
 			Options: options.Index().SetName("sillar_events").
 				SetPartialFilterExpression(bson.D{{Key: effects + ".kind", Value: Kind}})})
 		if err != nil {
@@ -147,7 +149,8 @@ func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 func collect(ctx context.Context, e messaging.Envelope) error {
 	h := maps.Clone(e.Headers)
 	h[headerSource], h[headerContentType], h[headerTime] = e.Source, e.ContentType, e.Time.Format(time.RFC3339Nano)
-	err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h, Body: e.Body, CreatedAt: time.Now().UTC()})
+	err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,
+		Body: e.Body, CreatedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("mongooutbox: publish %s: %w", e.Type, err)
 	}
@@ -155,8 +158,9 @@ func collect(ctx context.Context, e messaging.Envelope) error {
 }
 
 func envelope(f repository.Effect) messaging.Envelope {
-	e := messaging.Envelope{ID: f.ID, Type: f.Topic, Key: f.Key, Source: f.Headers[headerSource], ContentType: f.Headers[headerContentType],
-		Time: f.CreatedAt, Headers: f.Headers, Body: f.Body}
+	e := messaging.Envelope{ID: f.ID, Type: f.Topic, Key: f.Key, Source: f.Headers[headerSource],
+		ContentType: f.Headers[headerContentType],
+		Time:        f.CreatedAt, Headers: f.Headers, Body: f.Body}
 	if t, err := time.Parse(time.RFC3339Nano, f.Headers[headerTime]); err == nil {
 		e.Time = t
 	}

@@ -32,7 +32,8 @@ func init() {
 		if err != nil {
 			return err
 		}
-		return outboxtest.RunRelay(mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"others", "things"}})), args[1])
+		return outboxtest.RunRelay(mongooutbox.Must(mongooutbox.New(db,
+			mongooutbox.Config{Collections: []string{"others", "things"}})), args[1])
 	})
 }
 
@@ -53,7 +54,8 @@ func openAt(t *testing.T, dsn string) (*mongo.Database, *mongorepo.Repo[thing], 
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"others", "things"}}))
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"others",
+		"things"}}))
 	if err := o.EnsureIndexes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,8 @@ func TestConformance(t *testing.T) {
 
 // box keeps the events of a key in the document of that id.
 func box(r *mongorepo.Repo[thing], o *mongooutbox.Outbox) outboxtest.Box {
-	return outboxtest.Box{Store: o, Poll: 50 * time.Millisecond, Commit: func(ctx context.Context, fail error, events ...messaging.Envelope) error {
+	return outboxtest.Box{Store: o, Poll: 50 * time.Millisecond, Commit: func(ctx context.Context, fail error,
+		events ...messaging.Envelope) error {
 		change := func(ctx context.Context, x *thing) error {
 			x.N++
 			return errors.Join(o.PublishBatch(ctx, events), fail)
@@ -122,7 +125,9 @@ func TestSkipHeldKeepsTheOrderOfEvents(t *testing.T) {
 func TestKilledRelays(t *testing.T) {
 	dsn, file := testenv.Mongo(t), filepath.Join(t.TempDir(), "witness")
 	_, r, o := openAt(t, dsn)
-	outboxtest.RunKilled(t, box(r, o), file, false, func(t *testing.T) *killtest.Process { return killtest.Start(t, "relay", dsn, file) })
+	outboxtest.RunKilled(t, box(r, o), file, false, func(t *testing.T) *killtest.Process {
+		return killtest.Start(t, "relay", dsn, file)
+	})
 }
 
 func TestPublishOutsideAWrite(t *testing.T) {
@@ -132,7 +137,8 @@ func TestPublishOutsideAWrite(t *testing.T) {
 	}
 }
 
-// A tombstone goes when its events are told, and a document that is no tombstone stays; effects of other kinds are left.
+// A tombstone goes when its events are told, and a document that is no tombstone stays; effects of other kinds are
+// left.
 func TestTombstones(t *testing.T) {
 	db, r, o := open(t)
 	ctx := t.Context()
@@ -164,7 +170,8 @@ func TestTombstones(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cur.All(ctx, &docs); err != nil || len(docs) != 1 || len(docs[0].Effects) != 1 || docs[0].Effects[0].Kind != "other" {
+	if err := cur.All(ctx, &docs); err != nil || len(docs) != 1 || len(docs[0].Effects) != 1 ||
+		docs[0].Effects[0].Kind != "other" {
 		t.Fatalf("%+v, %v", docs, err)
 	}
 	if n, _, err := o.Pending(ctx); n != 0 || err != nil {
@@ -176,12 +183,15 @@ func TestTombstones(t *testing.T) {
 func TestWake(t *testing.T) {
 	db, r, _ := open(t)
 	told := make(chan string, 1)
-	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"things"},
+		Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	wake := o.Wake(ctx)
 	for n := 0; ; n++ { // the stream may not be open yet at the first
-		if _, err := r.Create(ctx, thing{}, func(ctx context.Context, x *thing) error { return o.Publish(ctx, "t", n) }); err != nil {
+		if _, err := r.Create(ctx, thing{}, func(ctx context.Context, x *thing) error {
+			return o.Publish(ctx, "t", n)
+		}); err != nil {
 			t.Fatal(err)
 		}
 		select {

@@ -14,7 +14,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 )
 
-// Whatever the client's defaults are, a claim is the majority's before its events are published, and so is what settles it.
+// Whatever the client's defaults are, a claim is the majority's before its events are published, and so is what settles
+// it.
 func TestClaimsAreSafe(t *testing.T) {
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
 		switch c.Name {
@@ -33,7 +34,8 @@ func TestClaimsAreSafe(t *testing.T) {
 		t.Fatalf("%v, %v", entries, err)
 	}
 	_, _, err = o.Pending(ctx)
-	if err := errors.Join(err, o.Hold(ctx, "me", entries[:1], outbox.Hold{Pause: time.Minute, StopsKey: true}), o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
+	if err := errors.Join(err, o.Hold(ctx, "me", entries[:1], outbox.Hold{Pause: time.Minute, StopsKey: true}),
+		o.Release(ctx, "me", entries), o.Done(ctx, "me", entries)); err != nil {
 		t.Fatal(err)
 	}
 	list := commands()
@@ -48,11 +50,14 @@ func TestWakeAgain(t *testing.T) {
 		refusal bson.D
 		polls   bool
 	}{
-		"a standalone server":     {mongofake.Error(40573, "Location40573", "The $changeStream stage is only supported on replica sets"), true},
-		"another server":          {mongofake.Error(115, "CommandNotSupported", "Stage $changeStream is not supported yet in native pipeline"), true},
-		"a step-down":             {mongofake.Error(189, "PrimarySteppedDown", "stepped down"), false},
-		"a stop":                  {mongofake.Error(11602, "InterruptedDueToReplStateChange", "interrupted"), false},
-		"a history that is gone":  {mongofake.Error(286, "ChangeStreamHistoryLost", "the history is lost", "NonResumableChangeStreamError"), false},
+		"a standalone server": {mongofake.Error(40573, "Location40573",
+			"The $changeStream stage is only supported on replica sets"), true},
+		"another server": {mongofake.Error(115, "CommandNotSupported",
+			"Stage $changeStream is not supported yet in native pipeline"), true},
+		"a step-down": {mongofake.Error(189, "PrimarySteppedDown", "stepped down"), false},
+		"a stop":      {mongofake.Error(11602, "InterruptedDueToReplStateChange", "interrupted"), false},
+		"a history that is gone": {mongofake.Error(286, "ChangeStreamHistoryLost", "the history is lost",
+			"NonResumableChangeStreamError"), false},
 		"a server that is loaded": {mongofake.Error(50, "MaxTimeMSExpired", "operation exceeded time limit"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -65,17 +70,20 @@ func TestWakeAgain(t *testing.T) {
 						return c.refusal
 					}
 					event := bson.D{{Key: "_id", Value: bson.D{{Key: "_data", Value: "1"}}}}
-					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)}, {Key: "ns", Value: "fake.$cmd.aggregate"},
+					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)},
+						{Key: "ns", Value: "fake.$cmd.aggregate"},
 						{Key: "firstBatch", Value: bson.A{event}}}}}
 				case "getMore":
 					time.Sleep(10 * time.Millisecond) // as a server waits for events
-					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)}, {Key: "ns", Value: "fake.$cmd.aggregate"},
+					return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)},
+						{Key: "ns", Value: "fake.$cmd.aggregate"},
 						{Key: "nextBatch", Value: bson.A{}}}}}
 				}
 				return nil
 			})
 			told := make(chan string, 8)
-			o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"}, Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
+			o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"},
+				Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
 			wake := o.Wake(t.Context())
 			select {
 			case <-wake:

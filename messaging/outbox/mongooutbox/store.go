@@ -47,7 +47,8 @@ func (o *Outbox) ClaimHeld(ctx context.Context, owner string, limit int, lease t
 	return o.claimAll(ctx, true, owner, limit, lease)
 }
 
-func (o *Outbox) claimAll(ctx context.Context, held bool, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+func (o *Outbox) claimAll(ctx context.Context, held bool, owner string, limit int,
+	lease time.Duration) (entries []outbox.Entry, err error) {
 	for _, name := range o.cfg.Collections {
 		if len(entries) >= limit {
 			break
@@ -55,15 +56,18 @@ func (o *Outbox) claimAll(ctx context.Context, held bool, owner string, limit in
 		found, err := o.claim(ctx, name, held, owner, limit-len(entries), lease)
 		entries = append(entries, found...)
 		if err != nil {
-			return nil, fmt.Errorf("mongooutbox: claim in %s: %w", name, errors.Join(err, o.Release(context.WithoutCancel(ctx), owner, entries)))
+			return nil, fmt.Errorf("mongooutbox: claim in %s: %w", name,
+				errors.Join(err, o.Release(context.WithoutCancel(ctx), owner, entries)))
 		}
 	}
 	return entries, nil
 }
 
-func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string, limit int,
+	lease time.Duration) (entries []outbox.Entry, err error) {
 	c := o.collection(name)
-	cur, err := c.Find(ctx, free(time.Now(), held), options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}).SetLimit(int64(limit)))
+	cur, err := c.Find(ctx, free(time.Now(), held), options.Find().SetProjection(bson.D{{Key: "_id",
+		Value: 1}}).SetLimit(int64(limit)))
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +83,10 @@ func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string
 		}
 		now := time.Now()
 		var d document
-		err := c.FindOneAndUpdate(ctx, free(now, held, bson.E{Key: "_id", Value: cand.ID}), set("owner", owner, "until", now.Add(lease), "held", false),
-			options.FindOneAndUpdate().SetReturnDocument(options.After).SetProjection(bson.D{{Key: effects, Value: 1}, {Key: relay, Value: 1}})).Decode(&d)
+		err := c.FindOneAndUpdate(ctx, free(now, held, bson.E{Key: "_id", Value: cand.ID}),
+			set("owner", owner, "until", now.Add(lease), "held", false),
+			options.FindOneAndUpdate().SetReturnDocument(options.After).SetProjection(bson.D{{Key: effects, Value: 1},
+				{Key: relay, Value: 1}})).Decode(&d)
 		if errors.Is(err, mongo.ErrNoDocuments) { // another relay was faster
 			continue
 		}
@@ -178,7 +184,8 @@ func (o *Outbox) settled(ctx context.Context, t target, owner string, n int, cha
 func (o *Outbox) Done(ctx context.Context, owner string, entries []outbox.Entry) error {
 	return each(entries, func(t target, ids []string) error {
 		err := o.settled(ctx, t, owner, len(ids),
-			bson.E{Key: "$pull", Value: bson.D{{Key: effects, Value: bson.D{{Key: "kind", Value: Kind}, {Key: "id", Value: bson.D{{Key: "$in", Value: ids}}}}}}},
+			bson.E{Key: "$pull", Value: bson.D{{Key: effects, Value: bson.D{{Key: "kind", Value: Kind},
+				{Key: "id", Value: bson.D{{Key: "$in", Value: ids}}}}}}},
 			bson.E{Key: "$set", Value: bson.D{{Key: relay + ".attempts", Value: 0}}})
 		if err != nil {
 			return err
@@ -199,16 +206,18 @@ func (o *Outbox) Release(ctx context.Context, owner string, entries []outbox.Ent
 	return each(entries, func(t target, ids []string) error { return o.settled(ctx, t, owner, len(ids)) })
 }
 
-// Hold implements outbox.Store. It holds the document, whatever StopsKey says; the owner can still settle what else it has
-// of it.
+// Hold implements outbox.Store. It holds the document, whatever StopsKey says; the owner can still settle what else it
+// has of it.
 func (o *Outbox) Hold(ctx context.Context, owner string, entries []outbox.Entry, h outbox.Hold) error {
 	counted := 1
 	if h.Uncounted {
 		counted = 0
 	}
 	return each(entries, func(t target, ids []string) error {
-		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner), append(set("until", time.Now().Add(h.Pause), "held", true),
-			bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -len(ids)}, {Key: relay + ".attempts", Value: counted}}}))
+		_, err := o.collection(t.Collection).UpdateOne(ctx, leased(t.ID, owner),
+			append(set("until", time.Now().Add(h.Pause), "held", true),
+				bson.E{Key: "$inc", Value: bson.D{{Key: relay + ".claimed", Value: -len(ids)},
+					{Key: relay + ".attempts", Value: counted}}}))
 		return err
 	})
 }
@@ -248,14 +257,16 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 		for attempt := 1; ctx.Err() == nil; attempt++ {
 			opened, err := o.watch(ctx, c)
 			if unsupported(err) {
-				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the server has no change streams, so the relay polls", "collections", o.cfg.Collections)
+				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the server has no change streams, so the relay polls", "collections",
+					o.cfg.Collections)
 				return
 			}
 			if opened {
 				attempt = 1
 			}
 			if attempt == 3 && ctx.Err() == nil { // no failover takes as long
-				o.cfg.Logger.InfoContext(ctx, "mongooutbox: no change stream can be opened; until one can the relay polls", "collections", o.cfg.Collections, "error", err)
+				o.cfg.Logger.InfoContext(ctx, "mongooutbox: no change stream can be opened; until one can the relay polls",
+					"collections", o.cfg.Collections, "error", err)
 			}
 			_ = backoff.Sleep(ctx, pause.Delay(attempt))
 		}
@@ -263,8 +274,8 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-// unsupported reports whether a server will never have a change stream: it is no replica set, or of another make. Whatever
-// else it refuses, as while it elects a primary, may be otherwise the next time.
+// unsupported reports whether a server will never have a change stream: it is no replica set, or of another make.
+// Whatever else it refuses, as while it elects a primary, may be otherwise the next time.
 func unsupported(err error) bool {
 	var refused mongo.CommandError
 	return errors.As(err, &refused) && slices.Contains([]int32{

@@ -71,7 +71,8 @@ func heldStore(t *testing.T, e *env) {
 	e.commit(event("first", "k"))
 	e.hold(e.one(false), outbox.Hold{Pause: time.Hour, StopsKey: true})
 	first := list(1)[0]
-	if first.ID != "first" || first.Key != "k" || first.Attempts != 1 || !first.StopsKey || time.Until(first.Until) < 50*time.Minute {
+	if first.ID != "first" || first.Key != "k" || first.Attempts != 1 || !first.StopsKey ||
+		time.Until(first.Until) < 50*time.Minute {
 		t.Errorf("held: %+v", first)
 	}
 	e.commit(event("second", "k"))

@@ -21,10 +21,12 @@ const (
 	lateKey  = "late"
 )
 
-// RunRelay is what a process of RunKilled runs: a relay over a broker that writes what it confirms to a file, and pauses
-// between confirm and delete, which is when it is killed. Events of one key it refuses while a second file is not there.
+// RunRelay is what a process of RunKilled runs: a relay over a broker that writes what it confirms to a file, and
+// pauses between confirm and delete, which is when it is killed. Events of one key it refuses while a second file is
+// not there.
 func RunRelay(store outbox.Store, file string) error {
-	return outbox.Must(outbox.NewRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second, Poll: 20 * time.Millisecond,
+	return outbox.Must(outbox.NewRelay(store, witness(file), outbox.RelayConfig{Batch: 10, Lease: time.Second,
+		Poll:    20 * time.Millisecond,
 		Backoff: messaging.Constant(50 * time.Millisecond)})).Run(context.Background())
 }
 
@@ -63,8 +65,8 @@ func (w witness) PublishBatch(_ context.Context, events []messaging.Envelope) er
 
 // RunKilled runs three relays, each in a process of its own that start begins, and kills them over and over between
 // confirm and delete, while events of fifty keys are committed and rolled back. Every committed event must be
-// published and none that was rolled back, in order within its key; a key that is stuck holds back only itself; and where
-// transactions can wait, which late says, one that commits long after its events were stored is not skipped.
+// published and none that was rolled back, in order within its key; a key that is stuck holds back only itself; and
+// where transactions can wait, which late says, one that commits long after its events were stored is not skipped.
 func RunKilled(t *testing.T, box Box, file string, late bool, start func(t *testing.T) *killtest.Process) {
 	t.Helper()
 	const keys, n, kills = 50, 450, 12
@@ -73,7 +75,8 @@ func RunKilled(t *testing.T, box Box, file string, late bool, start func(t *test
 	if late {
 		inside := make(chan struct{})
 		go func() {
-			latecomer <- e.Commit(context.WithValue(t.Context(), wait{}, func() { close(inside); <-goOn }), nil, event("late-0", lateKey))
+			latecomer <- e.Commit(context.WithValue(t.Context(), wait{}, func() { close(inside); <-goOn }), nil,
+				event("late-0", lateKey))
 		}()
 		select {
 		case <-inside:
@@ -111,7 +114,10 @@ func RunKilled(t *testing.T, box Box, file string, late bool, start func(t *test
 		relays[i%3] = p.Restart(t)
 	}
 	<-committed
-	e.until("all but the stuck key", func() bool { c, _, err := e.Store.Pending(t.Context()); return err == nil && c == 2 })
+	e.until("all but the stuck key", func() bool {
+		c, _, err := e.Store.Pending(t.Context())
+		return err == nil && c == 2
+	})
 	if got := published(t, file); got[stuckKey] != nil || got[lateKey] != nil {
 		t.Errorf("too early: %v, %v", got[stuckKey], got[lateKey])
 	}

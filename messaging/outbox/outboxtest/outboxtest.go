@@ -165,7 +165,8 @@ func (e *env) pending(n int64) {
 }
 
 func event(id, key string) messaging.Envelope {
-	return messaging.Envelope{ID: id, Type: "t." + strings.ToLower(key), Key: key, Body: []byte(`{"n":1}`), Headers: map[string]string{"x-tenant": "blue"}}
+	return messaging.Envelope{ID: id, Type: "t." + strings.ToLower(key), Key: key, Body: []byte(`{"n":1}`),
+		Headers: map[string]string{"x-tenant": "blue"}}
 }
 
 func committedOnly(t *testing.T, e *env) {
@@ -184,7 +185,8 @@ func committedOnly(t *testing.T, e *env) {
 		t.Fatalf("published %v", got)
 	}
 	got := b.published[0]
-	if got.Type != "t.a" || got.Source == "" || got.Key != "a" || got.Time.IsZero() || got.ContentType != "application/json" ||
+	if got.Type != "t.a" || got.Source == "" || got.Key != "a" || got.Time.IsZero() ||
+		got.ContentType != "application/json" ||
 		string(got.Body) != `{"n":1}` || got.Headers["x-tenant"] != "blue" {
 		t.Fatalf("published %+v", got)
 	}
@@ -278,7 +280,8 @@ func deadRelay(t *testing.T, e *env) {
 	if err != nil || len(next) == 0 || next[0].ID != "1" {
 		t.Fatalf("after the lease: %v, %v", next, err)
 	}
-	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held), e.Store.Hold(ctx, "dead", held[:1], outbox.Hold{Pause: time.Hour, StopsKey: true})); err != nil {
+	if err := errors.Join(e.Store.Done(ctx, "dead", held), e.Store.Release(ctx, "dead", held),
+		e.Store.Hold(ctx, "dead", held[:1], outbox.Hold{Pause: time.Hour, StopsKey: true})); err != nil {
 		t.Fatal(err)
 	}
 	e.pending(2)
@@ -297,7 +300,8 @@ func unroutable(t *testing.T, e *env) {
 	b := &broker{}
 	b.say(func(messaging.Envelope) error { return fmt.Errorf("%w: x", messaging.ErrUnroutable) })
 	e.commit(event("1", "a"))
-	stop := e.relay(b, outbox.RelayConfig{Unroutable: outbox.UnroutableHold, Backoff: messaging.Constant(10 * time.Millisecond), Poll: 10 * time.Millisecond})
+	stop := e.relay(b, outbox.RelayConfig{Unroutable: outbox.UnroutableHold,
+		Backoff: messaging.Constant(10 * time.Millisecond), Poll: 10 * time.Millisecond})
 	e.until("three tries", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.calls >= 3 })
 	e.pending(1)
 	stop()
@@ -330,7 +334,8 @@ func newBesideHeld(t *testing.T, e *env) {
 		}
 		return nil
 	})
-	e.relay(&stalling{broker: b, never: never}, outbox.RelayConfig{Batch: 10, DrainTimeout: -1, Poll: 20 * time.Millisecond})
+	e.relay(&stalling{broker: b, never: never}, outbox.RelayConfig{Batch: 10, DrainTimeout: -1,
+		Poll: 20 * time.Millisecond})
 	e.commit(event("new", "n"))
 	e.until("the new event", func() bool { return slices.Contains(b.ids("*"), "new") })
 	if got := b.ids("*"); !slices.Equal(got, []string{"new"}) {

@@ -14,8 +14,9 @@ var _ outbox.HeldStore = (*Outbox)(nil)
 
 // ListHeld implements outbox.HeldStore. The entries have no headers and no body.
 func (o *Outbox) ListHeld(ctx context.Context, limit int) (held []outbox.Held, err error) {
-	rows, err := o.db.Querier(ctx).Query(ctx, "SELECT seq, id, topic, source, key, content_type, occurred_at, attempts, due_at FROM "+
-		o.table+" WHERE due_at <> 0 ORDER BY abs(due_at) LIMIT $1", limit)
+	rows, err := o.db.Querier(ctx).Query(ctx,
+		"SELECT seq, id, topic, source, key, content_type, occurred_at, attempts, due_at FROM "+
+			o.table+" WHERE due_at <> 0 ORDER BY abs(due_at) LIMIT $1", limit)
 	if err != nil {
 		return nil, fmt.Errorf("sqloutbox: list held events: %w", err)
 	}

@@ -53,7 +53,8 @@ func TestHeldEventsAreListedSkippedRetriedAndDropped(t *testing.T) {
 	}
 	claim(0, false)
 	held, err := o.ListHeld(ctx, 10)
-	if err != nil || len(held) != 1 || held[0].Type != "first" || !held[0].StopsKey || held[0].Attempts != 1 || time.Until(held[0].Until) < 50*time.Minute {
+	if err != nil || len(held) != 1 || held[0].Type != "first" || !held[0].StopsKey || held[0].Attempts != 1 ||
+		time.Until(held[0].Until) < 50*time.Minute {
 		t.Fatalf("held: %+v, %v", held, err)
 	}
 	if n, err := o.SkipHeld(ctx, held[0].Ref); n != 1 || err != nil {

@@ -24,7 +24,8 @@ func TestOneKeyWithManyEvents(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := db.InTx(t.Context(), func(ctx context.Context) error { // a statement by itself has 5 s on SQLite
-				_, err := db.Querier(ctx).Exec(ctx, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+				_, err := db.Querier(ctx).Exec(ctx,
+					`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
 					INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at)
 					SELECT CAST(i AS TEXT), 't', 's', 'k', '', 1, '{}', '1', 1 FROM n`)
 				return err

@@ -22,7 +22,8 @@ func TestLeaseEndsDuringAClaim(t *testing.T) {
 				t.Helper()
 				if err := db.InTx(ctx, func(ctx context.Context) error {
 					for k := range keys {
-						e := messaging.Envelope{ID: fmt.Sprint(which, "-", k), Type: "a.b", Source: "test", Key: fmt.Sprint("k", k), Body: []byte("{}"), Time: time.Now()}
+						e := messaging.Envelope{ID: fmt.Sprint(which, "-", k), Type: "a.b", Source: "test", Key: fmt.Sprint("k", k),
+							Body: []byte("{}"), Time: time.Now()}
 						if err := o.PublishBatch(ctx, []messaging.Envelope{e}); err != nil {
 							return err
 						}

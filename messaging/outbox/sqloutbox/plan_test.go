@@ -35,7 +35,8 @@ func plansOf(t *testing.T, analysed bool, keys int) {
 		t.Fatal(err)
 	}
 	plans.Unanalysed(t, pool, "sillar_outbox")
-	const fill = `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
+	const fill = `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body,
+		created_at, due_at)
 		SELECT i::text, 't', 's', $3 || i % $4, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`
 	if analysed {
 		_, err1 := pool.Exec(ctx, fill, 3, int64(1)<<60, "later", 3)
@@ -81,7 +82,8 @@ func plansOf(t *testing.T, analysed bool, keys int) {
 	}
 }
 
-// Neither the relay nor an operator reads all of what is held to get at some of it, nor what is held to get at what is new.
+// Neither the relay nor an operator reads all of what is held to get at some of it, nor what is held to get at what is
+// new.
 func TestPlansBesideHeldEvents(t *testing.T) {
 	pool, plans := testenv.PostgresPlans(t)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
@@ -127,8 +129,10 @@ func TestPlansBesideHeldEvents(t *testing.T) {
 	work()
 	const rows = 20_000
 	for _, due := range []int64{1 << 60, -1 << 60} { // half of them stop their keys
-		if _, err := pool.Exec(ctx, `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
-			SELECT i::text, 't', 's', 'k' || i % 1000, '', 1, '{}', '1', 1, $2 FROM generate_series(1, $1) i`, rows, due); err != nil {
+		if _, err := pool.Exec(ctx,
+			`INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
+			SELECT i::text, 't', 's', 'k' || i % 1000, '', 1, '{}', '1', 1, $2 FROM generate_series(1,
+			$1) i`, rows, due); err != nil {
 			t.Fatal(err)
 		}
 	}

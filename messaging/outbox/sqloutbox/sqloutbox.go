@@ -1,5 +1,5 @@
-// Package sqloutbox is an outbox in PostgreSQL or SQLite: an event is a row, written in the transaction that the context
-// carries.
+// Package sqloutbox is an outbox in PostgreSQL or SQLite: an event is a row, written in the transaction that the
+// context carries.
 //
 //	box, err := sqloutbox.New(db, sqloutbox.Config{Source: "orders"})
 //	err = db.InTx(ctx, func(ctx context.Context) error {
@@ -126,7 +126,8 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 	if body == nil {
 		body = []byte{}
 	}
-	_, err = tx.Exec(ctx, "INSERT INTO "+o.table+" (id, topic, source, key, content_type, occurred_at, headers, body, created_at)"+
+	_, err = tx.Exec(ctx, "INSERT INTO "+o.table+
+		" (id, topic, source, key, content_type, occurred_at, headers, body, created_at)"+
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "+o.now+")",
 		e.ID, e.Type, e.Source, e.Key, e.ContentType, e.Time.UnixMicro(), string(headers), body)
 	if err != nil {

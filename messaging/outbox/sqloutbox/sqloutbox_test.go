@@ -78,7 +78,8 @@ func TestPublish(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := o.Claim(t.Context(), "me", 10, time.Minute)
-			if err != nil || len(got) != 1 || got[0].Headers["x-correlation-id"] != "c-1" || string(got[0].Body) != `{"n":1}` || got[0].Key != "k" {
+			if err != nil || len(got) != 1 || got[0].Headers["x-correlation-id"] != "c-1" || string(got[0].Body) != `{"n":1}` ||
+				got[0].Key != "k" {
 				t.Fatalf("%+v, %v", got, err)
 			}
 		})

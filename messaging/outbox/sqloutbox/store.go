@@ -18,10 +18,11 @@ func (o *Outbox) lock(ctx context.Context) error {
 	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
 		return nil
 	}
-	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read all that
-	// waits: statistics of a time when all events were held say that next to none is new.
+	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read all
+	// that waits: statistics of a time when all events were held say that next to none is new.
 	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
-		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('enable_seqscan', 'off', true)`)
+		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+		set_config('enable_seqscan', 'off', true)`)
 	if err == nil {
 		_, err = o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
 	}
@@ -31,20 +32,23 @@ func (o *Outbox) lock(ctx context.Context) error {
 // Claim implements outbox.Store. Claims come one after the other, so that of two relays only one sees a key free.
 func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
 	// Indexes of what is held keep a claim from reading it. Only what stops a key, and is held or on lease, is looked for.
-	return o.claim(ctx, "due_at = 0", "seq", `AND NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq)`,
+	return o.claim(ctx, "due_at = 0", "seq", `AND NOT EXISTS (SELECT 1 FROM `+o.table+
+		` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq)`,
 		owner, limit, lease)
 }
 
 // ClaimHeld implements outbox.Store. Of a key that events stop it takes the first.
 func (o *Outbox) ClaimHeld(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
 	return o.claim(ctx, "due_at <> 0", "abs(due_at)",
-		`AND (o.due_at < 0 OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq))`,
+		`AND (o.due_at < 0 OR NOT EXISTS (SELECT 1 FROM `+o.table+
+			` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq))`,
 		owner, limit, lease)
 }
 
-// claim leases entries of which a condition holds, in an order. A key's entries are left out when one of them is on lease,
-// or as stopped says.
-func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string, limit int, lease time.Duration) (entries []outbox.Entry, err error) {
+// claim leases entries of which a condition holds, in an order. A key's entries are left out when one of them is on
+// lease, or as stopped says.
+func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string, limit int,
+	lease time.Duration) (entries []outbox.Entry, err error) {
 	ctx = o.db.WithoutTx(ctx)
 	// Most looks find nothing, and need no transaction for it.
 	var one int
@@ -63,7 +67,8 @@ func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string,
 				return err
 			}
 			args := []any{owner, lease.Microseconds()}
-			query := "UPDATE " + o.table + " SET owner = $1, leased_until = " + o.now + " + $2 WHERE seq IN " + in(&args, entries)
+			query := "UPDATE " + o.table + " SET owner = $1, leased_until = " + o.now + " + $2 WHERE seq IN " +
+				in(&args, entries)
 			_, err := o.db.Querier(ctx).Exec(ctx, query, replan(args)...)
 			return err
 		})
@@ -84,9 +89,10 @@ func (o *Outbox) due(ctx context.Context, which, order, stopped string, limit in
 		}
 		now, args = "$2", append(args, at)
 	}
-	// The sum keeps PostgreSQL from what it knows of the column. What stops a key has indexes, which say > 0 too: a key may
-	// have all of a backlog.
-	rows, err := o.db.Querier(ctx).Query(ctx, `SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
+	// The sum keeps PostgreSQL from what it knows of the column. What stops a key has indexes, which say > 0 too: a key
+	// may have all of a backlog.
+	rows, err := o.db.Querier(ctx).Query(ctx,
+		`SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
 		WHERE leased_until + 0 <= `+now+` AND `+which+` AND abs(due_at) <= `+now+` AND (key = ''
 			OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.leased_until > 0 AND p.leased_until > `+now+`)
 			`+stopped+`)
@@ -99,7 +105,8 @@ func (o *Outbox) due(ctx context.Context, which, order, stopped string, limit in
 		var e outbox.Entry
 		var seq, at int64
 		var headers string
-		if err := rows.Scan(&seq, &e.ID, &e.Type, &e.Source, &e.Key, &e.ContentType, &at, &headers, &e.Body, &e.Attempts); err != nil {
+		if err := rows.Scan(&seq, &e.ID, &e.Type, &e.Source, &e.Key, &e.ContentType, &at, &headers, &e.Body,
+			&e.Attempts); err != nil {
 			return nil, err
 		}
 		if err := json.Unmarshal([]byte(headers), &e.Headers); err != nil {

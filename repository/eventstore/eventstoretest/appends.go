@@ -19,7 +19,8 @@ import (
 func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
 	ctx := correlation.With(t.Context(), "c-42")
 	begin := time.Now().Add(-time.Second)
-	first, err := s.Append(ctx, "a", eventstore.NoStream, eventstore.Event{ID: "own-id", Type: "made", Schema: 3, Data: json.RawMessage(`{"z":1,"a":"é","big":12345678901234567890}`),
+	first, err := s.Append(ctx, "a", eventstore.NoStream, eventstore.Event{ID: "own-id", Type: "made", Schema: 3,
+		Data:     json.RawMessage(`{"z":1,"a":"é","big":12345678901234567890}`),
 		Metadata: map[string]string{"who": "ana"}}, eventstore.Event{Type: "empty"})
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +36,8 @@ func appendAndLoad(t *testing.T, s eventstore.Store, _ Features) {
 		t.Fatalf("%d events", len(got))
 	}
 	r := got[0]
-	if r.ID != "own-id" || r.Schema != 3 || string(r.Data) != `{"z":1,"a":"é","big":12345678901234567890}` || r.Metadata["who"] != "ana" || r.Metadata[correlation.Header] != "c-42" {
+	if r.ID != "own-id" || r.Schema != 3 || string(r.Data) != `{"z":1,"a":"é","big":12345678901234567890}` ||
+		r.Metadata["who"] != "ana" || r.Metadata[correlation.Header] != "c-42" {
 		t.Errorf("the first event came back as %+v, data %s", r, r.Data)
 	}
 	if r.Time.Before(begin) || r.Time.After(time.Now().Add(time.Second)) || r.Time.Location() != time.UTC {
@@ -62,7 +64,8 @@ func expectedVersion(t *testing.T, s eventstore.Store, _ Features) {
 	for _, expected := range []int64{0, 1, 3, 99} {
 		_, err := s.Append(t.Context(), "a", expected, event(3), event(4))
 		var c *repository.ConflictError
-		if !errors.Is(err, repository.ErrConflict) || !errors.As(err, &c) || c.ID != "a" || c.Expected != expected || c.Actual != 2 {
+		if !errors.Is(err, repository.ErrConflict) || !errors.As(err, &c) || c.ID != "a" || c.Expected != expected ||
+			c.Actual != 2 {
 			t.Errorf("Append at version %d: %v", expected, err)
 		}
 	}
@@ -87,8 +90,11 @@ func refuses(t *testing.T, s eventstore.Store, _ Features) {
 			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "x", Data: json.RawMessage("\"\xff\"")})
 			return err
 		},
-		"a stream with NUL":  func() error { _, err := s.Append(t.Context(), "a\x00", 0, event(1)); return err },
-		"a type of no UTF-8": func() error { _, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "\xff"}); return err },
+		"a stream with NUL": func() error { _, err := s.Append(t.Context(), "a\x00", 0, event(1)); return err },
+		"a type of no UTF-8": func() error {
+			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{Type: "\xff"})
+			return err
+		},
 		"an id with NUL": func() error {
 			_, err := s.Append(t.Context(), "a", 0, eventstore.Event{ID: "\x00", Type: "x"})
 			return err
@@ -169,7 +175,8 @@ func uniqueIDs(t *testing.T, s eventstore.Store, _ Features) {
 			t.Errorf("an id again, in stream %s: %v, want ErrUnique", stream, err)
 		}
 	}
-	if _, err := s.Append(t.Context(), "d", eventstore.NoStream, eventstore.Event{ID: "x", Type: "y"}, eventstore.Event{ID: "x", Type: "y"}); !errors.Is(err, eventstore.ErrAppend) {
+	if _, err := s.Append(t.Context(), "d", eventstore.NoStream, eventstore.Event{ID: "x", Type: "y"},
+		eventstore.Event{ID: "x", Type: "y"}); !errors.Is(err, eventstore.ErrAppend) {
 		t.Errorf("an id twice in one append: %v, want ErrAppend", err)
 	}
 	mustAppend(t, s, "b", eventstore.NoStream, event(3)) // what was refused has left nothing
@@ -266,7 +273,8 @@ func endedContext(t *testing.T, s eventstore.Store, _ Features) {
 	place, err := s.Checkpoint(t.Context(), "p")
 	_, kept, serr := s.LoadSnapshot(t.Context(), "a", 1)
 	if n := len(load(t, s, "a", 0)); n != 1 || place != "" || kept || err != nil || serr != nil {
-		t.Errorf("%d events, checkpoint %q, snapshot %v after calls with a context that had ended (%v, %v)", n, place, kept, err, serr)
+		t.Errorf("%d events, checkpoint %q, snapshot %v after calls with a context that had ended (%v, %v)", n, place, kept,
+			err, serr)
 	}
 }
 

@@ -68,7 +68,8 @@ func load(t *testing.T, s eventstore.Store, stream string, after int64) (out []e
 	return out
 }
 
-func mustAppend(t *testing.T, s eventstore.Store, stream string, expected int64, events ...eventstore.Event) []eventstore.Recorded {
+func mustAppend(t *testing.T, s eventstore.Store, stream string, expected int64,
+	events ...eventstore.Event) []eventstore.Recorded {
 	t.Helper()
 	r, err := s.Append(t.Context(), stream, expected, events...)
 	if err != nil {

@@ -131,7 +131,8 @@ func tailBesideWriters(t *testing.T, s eventstore.Store, f Features) {
 }
 
 // follow subscribes until n events have come, or nothing that was missed can come any more.
-func follow(ctx context.Context, t *testing.T, s eventstore.Store, n int, written <-chan struct{}) (got []eventstore.Recorded) {
+func follow(ctx context.Context, t *testing.T, s eventstore.Store, n int,
+	written <-chan struct{}) (got []eventstore.Recorded) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

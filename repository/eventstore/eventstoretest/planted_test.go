@@ -22,7 +22,8 @@ import (
 // wrong is a store in memory whose methods can be replaced.
 type wrong struct {
 	*memevents.Store
-	append func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error)
+	append func(ctx context.Context, stream string, expected int64,
+		events []eventstore.Event) ([]eventstore.Recorded, error)
 	load   func(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error]
 	read   func(ctx context.Context, cursor string, limit int) ([]eventstore.Recorded, string, error)
 	save   func(ctx context.Context, s eventstore.Snapshot) error
@@ -38,7 +39,8 @@ func (w *wrong) Redact(ctx context.Context, stream string) error {
 	return w.redact(ctx, stream)
 }
 
-func (w *wrong) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+func (w *wrong) Append(ctx context.Context, stream string, expected int64,
+	events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	if w.append == nil {
 		return w.Store.Append(ctx, stream, expected, events...)
 	}
@@ -112,7 +114,8 @@ func serial(w *wrong) {
 	var mu sync.Mutex
 	var rows []eventstore.Recorded
 	last, versions := int64(0), map[string]int64{}
-	w.append = func(ctx context.Context, stream string, _ int64, events []eventstore.Event) (out []eventstore.Recorded, _ error) {
+	w.append = func(ctx context.Context, stream string, _ int64,
+		events []eventstore.Event) (out []eventstore.Recorded, _ error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range events {
@@ -152,7 +155,8 @@ var planted = map[string]struct {
 	features eventstoretest.Features
 }{
 	"loses the metadata": {check: "AppendAndLoad", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			for i := range events {
 				events[i].Metadata = nil
 			}
@@ -160,12 +164,14 @@ var planted = map[string]struct {
 		}
 	}},
 	"does not compare versions": {check: "ExpectedVersion", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, _ int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, _ int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			return w.Store.Append(ctx, stream, eventstore.AnyVersion, events...)
 		}
 	}},
 	"takes an event without a type": {check: "Refuses", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			for i := range events {
 				if events[i].Type == "" {
 					events[i].Type = "unknown"
@@ -180,7 +186,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"looks, then writes": {check: "OneWinner", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			if v := w.version(stream); expected != eventstore.AnyVersion && v != expected {
 				return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: v}
 			}
@@ -189,7 +196,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"appends at the version it saw": {check: "AnyVersion", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			if expected == eventstore.AnyVersion {
 				expected = w.version(stream)
 				time.Sleep(time.Millisecond)
@@ -198,7 +206,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"gives ids of its own": {check: "UniqueIDs", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			for i := range events {
 				events[i].ID = ""
 			}
@@ -206,7 +215,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"takes a repeated append for a conflict": {check: "RepeatedAppend", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			if v := w.version(stream); expected != eventstore.AnyVersion && v != expected {
 				return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: v}
 			}
@@ -214,7 +224,8 @@ var planted = map[string]struct {
 		}
 	}},
 	"does not look at the context": {check: "EndedContext", plant: func(w *wrong) {
-		w.append = func(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+		w.append = func(ctx context.Context, stream string, expected int64,
+			events []eventstore.Event) ([]eventstore.Recorded, error) {
 			return w.Store.Append(context.WithoutCancel(ctx), stream, expected, events...)
 		}
 	}},
@@ -240,7 +251,8 @@ var planted = map[string]struct {
 			return events, next, err
 		}
 	}},
-	"counts when it appends, not when it commits": {check: "LateCommit", plant: serial, features: eventstoretest.Features{InTx: late}},
+	"counts when it appends, not when it commits": {check: "LateCommit", plant: serial,
+		features: eventstoretest.Features{InTx: late}},
 	"undoes nothing": {check: "Rollback", plant: func(*wrong) {}, features: eventstoretest.Features{InTx: plain}},
 	"takes an older snapshot": {check: "Snapshots", plant: func(w *wrong) {
 		kept := map[int]eventstore.Snapshot{}

@@ -11,14 +11,16 @@ import (
 func snapshots(t *testing.T, s eventstore.Store, _ Features) {
 	save := func(version int64, schema int, state string) {
 		t.Helper()
-		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "a", Version: version, Schema: schema, State: json.RawMessage(state)}); err != nil {
+		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: "a", Version: version, Schema: schema,
+			State: json.RawMessage(state)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	check := func(schema int, want bool, version int64, state string) {
 		t.Helper()
 		got, ok, err := s.LoadSnapshot(t.Context(), "a", schema)
-		if err != nil || ok != want || ok && (got.Version != version || string(got.State) != state || got.Stream != "a" || got.Schema != schema) {
+		if err != nil || ok != want || ok && (got.Version != version || string(got.State) != state || got.Stream != "a" ||
+			got.Schema != schema) {
 			t.Errorf("schema %d: %+v, %v, %v", schema, got, ok, err)
 		}
 	}
@@ -34,12 +36,14 @@ func snapshots(t *testing.T, s eventstore.Store, _ Features) {
 func redact(t *testing.T, s eventstore.Store, _ Features) {
 	for _, stream := range []string{"person-1", "person-12", "(person"} {
 		for i := range 3 {
-			e := eventstore.Event{Type: "named", Data: json.RawMessage(`{"name":"Ana"}`), Metadata: map[string]string{"ip": "192.0.2.1"}}
+			e := eventstore.Event{Type: "named", Data: json.RawMessage(`{"name":"Ana"}`),
+				Metadata: map[string]string{"ip": "192.0.2.1"}}
 			if _, err := s.Append(t.Context(), stream, int64(i), e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: stream, Version: 3, Schema: 1, State: json.RawMessage(`{"name":"Ana"}`)}); err != nil {
+		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: stream, Version: 3, Schema: 1,
+			State: json.RawMessage(`{"name":"Ana"}`)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -46,11 +46,13 @@ var _ eventstore.Store = (*Store)(nil)
 
 // New returns an empty store.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, streams: map[string][]int{}, ids: map[string]bool{}, snapshots: map[snapshotKey]eventstore.Snapshot{}, checkpoints: map[string]string{}, changed: make(chan struct{})}
+	return &Store{cfg: cfg, streams: map[string][]int{}, ids: map[string]bool{},
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, checkpoints: map[string]string{}, changed: make(chan struct{})}
 }
 
 // Append implements eventstore.Store.
-func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+func (s *Store) Append(ctx context.Context, stream string, expected int64,
+	events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	prepared, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err == nil {
 		err = context.Cause(ctx)

@@ -9,5 +9,6 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	eventstoretest.Run(t, func(testing.TB) eventstore.Store { return memevents.New(memevents.Config{}) }, eventstoretest.Features{})
+	eventstoretest.Run(t, func(testing.TB) eventstore.Store { return memevents.New(memevents.Config{}) },
+		eventstoretest.Features{})
 }

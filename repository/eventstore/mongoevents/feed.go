@@ -38,7 +38,8 @@ func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.S
 			return
 		}
 		for next := from; ; {
-			found, err := s.read(ctx, bson.D{{Key: "stream", Value: stream}, {Key: "first", Value: bson.D{{Key: "$gte", Value: next}}}}, "first", page)
+			found, err := s.read(ctx, bson.D{{Key: "stream", Value: stream},
+				{Key: "first", Value: bson.D{{Key: "$gte", Value: next}}}}, "first", page)
 			if err != nil {
 				fail(err)
 				return
@@ -74,8 +75,10 @@ func (s *Store) begin(ctx context.Context, stream string, version int64) (int64,
 		return 1, nil
 	}
 	var b batch
-	err := s.events.FindOne(ctx, bson.D{{Key: "stream", Value: stream}, {Key: "first", Value: bson.D{{Key: "$lte", Value: version}}}},
-		options.FindOne().SetSort(bson.D{{Key: "first", Value: -1}}).SetProjection(bson.D{{Key: "first", Value: 1}, {Key: "count", Value: 1}})).Decode(&b)
+	err := s.events.FindOne(ctx, bson.D{{Key: "stream", Value: stream},
+		{Key: "first", Value: bson.D{{Key: "$lte", Value: version}}}},
+		options.FindOne().SetSort(bson.D{{Key: "first", Value: -1}}).SetProjection(bson.D{{Key: "first", Value: 1},
+			{Key: "count", Value: 1}})).Decode(&b)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return 1, nil
 	}

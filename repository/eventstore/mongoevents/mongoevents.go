@@ -88,10 +88,13 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 		cfg.Poll = 200 * time.Millisecond
 	}
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
-	s := &Store{cfg: cfg, events: db.Collection(cfg.Prefix+"events", safe), snapshots: db.Collection(cfg.Prefix+"snapshots", safe),
-		checkpoints: db.Collection(cfg.Prefix+"checkpoints", safe), turn: make(chan struct{}, 1), end: unknown, changed: make(chan struct{})}
+	s := &Store{cfg: cfg, events: db.Collection(cfg.Prefix+"events", safe),
+		snapshots:   db.Collection(cfg.Prefix+"snapshots", safe),
+		checkpoints: db.Collection(cfg.Prefix+"checkpoints", safe), turn: make(chan struct{}, 1), end: unknown,
+		changed: make(chan struct{})}
 	_, err := s.events.Indexes().CreateMany(ctx, []mongo.IndexModel{
-		{Keys: bson.D{{Key: "stream", Value: 1}, {Key: "first", Value: 1}}, Options: options.Index().SetName(streamIndex).SetUnique(true)},
+		{Keys: bson.D{{Key: "stream", Value: 1}, {Key: "first", Value: 1}},
+			Options: options.Index().SetName(streamIndex).SetUnique(true)},
 		{Keys: bson.D{{Key: "events.id", Value: 1}}, Options: options.Index().SetName(idIndex).SetUnique(true)},
 	})
 	if err != nil {
@@ -134,7 +137,8 @@ func (b batch) recorded(skip int64) ([]eventstore.Recorded, error) {
 	at := time.UnixMicro(b.Time).UTC()
 	for i, e := range b.Events[skip:] {
 		n := skip + int64(i)
-		r := eventstore.Recorded{Event: eventstore.Event{ID: e.ID, Type: e.Type, Schema: e.Schema, Data: json.RawMessage(e.Data)},
+		r := eventstore.Recorded{Event: eventstore.Event{ID: e.ID, Type: e.Type, Schema: e.Schema,
+			Data: json.RawMessage(e.Data)},
 			Stream: b.Stream, Version: b.First + n, Position: b.Position + n, Time: at}
 		if err := json.Unmarshal([]byte(e.Metadata), &r.Metadata); err != nil {
 			return nil, fmt.Errorf("decode the metadata of %s: %w", e.ID, err)
@@ -145,7 +149,8 @@ func (b batch) recorded(skip int64) ([]eventstore.Recorded, error) {
 }
 
 // Append implements eventstore.Store. It is one round trip for a new stream, and two for one that exists.
-func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+func (s *Store) Append(ctx context.Context, stream string, expected int64,
+	events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	if session := mongo.SessionFromContext(ctx); session != nil && session.TransactionRunning() {
 		return nil, fmt.Errorf("%w: %s", ErrTransaction, stream)
 	}
@@ -173,7 +178,8 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 }
 
 // inTurn appends while no other append of this process does: they would only overtake each other.
-func (s *Store) inTurn(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+func (s *Store) inTurn(ctx context.Context, stream string, expected int64,
+	events []eventstore.Event) ([]eventstore.Recorded, error) {
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -195,7 +201,8 @@ func (s *Store) inTurn(ctx context.Context, stream string, expected int64, event
 // errOvertaken says that another process has taken the position, or the version where any would do.
 var errOvertaken = errors.New("another append was faster")
 
-func (s *Store) insert(ctx context.Context, stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
+func (s *Store) insert(ctx context.Context, stream string, expected int64,
+	events []eventstore.Event) ([]eventstore.Recorded, error) {
 	version := expected
 	if expected != eventstore.NoStream { // a stream that is there already is told by the index
 		head, err := s.version(ctx, stream)
@@ -223,7 +230,8 @@ func (s *Store) insert(ctx context.Context, stream string, expected int64, event
 			return nil, fmt.Errorf("encode the metadata: %w", err)
 		}
 		b.Events = append(b.Events, event{e.ID, e.Type, e.Schema, string(e.Data), string(meta)})
-		out[i] = eventstore.Recorded{Event: e, Stream: stream, Version: b.First + int64(i), Position: b.Position + int64(i), Time: now}
+		out[i] = eventstore.Recorded{Event: e, Stream: stream, Version: b.First + int64(i), Position: b.Position + int64(i),
+			Time: now}
 	}
 	if s.cfg.OnAppend != nil {
 		collecting, effects := repository.WithEffects(ctx, s.events.Name())
@@ -264,8 +272,9 @@ func (s *Store) taken(ctx context.Context, stream string, expected int64, err er
 // version returns the version of a stream.
 func (s *Store) version(ctx context.Context, stream string) (int64, error) {
 	var b batch
-	err := s.events.FindOne(ctx, bson.D{{Key: "stream", Value: stream}}, options.FindOne().SetSort(bson.D{{Key: "first", Value: -1}}).
-		SetProjection(bson.D{{Key: "first", Value: 1}, {Key: "count", Value: 1}})).Decode(&b)
+	err := s.events.FindOne(ctx, bson.D{{Key: "stream", Value: stream}},
+		options.FindOne().SetSort(bson.D{{Key: "first", Value: -1}}).
+			SetProjection(bson.D{{Key: "first", Value: 1}, {Key: "count", Value: 1}})).Decode(&b)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return 0, nil
 	}
@@ -275,7 +284,8 @@ func (s *Store) version(ctx context.Context, stream string) (int64, error) {
 // last returns the last position.
 func (s *Store) last(ctx context.Context) (int64, error) {
 	var b batch
-	err := s.events.FindOne(ctx, bson.D{}, options.FindOne().SetSort(bson.D{{Key: "_id", Value: -1}}).SetProjection(bson.D{{Key: "count", Value: 1}})).Decode(&b)
+	err := s.events.FindOne(ctx, bson.D{}, options.FindOne().SetSort(bson.D{{Key: "_id",
+		Value: -1}}).SetProjection(bson.D{{Key: "count", Value: 1}})).Decode(&b)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return 0, nil
 	}

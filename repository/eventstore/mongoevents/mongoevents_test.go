@@ -66,7 +66,8 @@ func TestSeveralProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d.Position != position+1 || d.Version != versions[d.Stream]+1 {
-			t.Fatalf("position %d after %d, version %d of %s after %d", d.Position, position, d.Version, d.Stream, versions[d.Stream])
+			t.Fatalf("position %d after %d, version %d of %s after %d", d.Position, position, d.Version, d.Stream,
+				versions[d.Stream])
 		}
 		versions[d.Stream] = d.Version
 		if position = d.Position; position == 2*processes*each {
@@ -154,7 +155,8 @@ func TestOnAppend(t *testing.T) {
 	var fail error
 	s := open(t, db, mongoevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
 		for _, e := range events {
-			if err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: "message", Topic: e.Type, Key: e.Stream}); err != nil {
+			if err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: "message", Topic: e.Type,
+				Key: e.Stream}); err != nil {
 				return err
 			}
 		}
@@ -174,7 +176,8 @@ func TestOnAppend(t *testing.T) {
 	var docs []struct {
 		Effects []repository.Effect `bson:"_effects"`
 	}
-	if err := cur.All(t.Context(), &docs); err != nil || len(docs) != 1 || len(docs[0].Effects) != 2 || docs[0].Effects[1].Key != "a" {
+	if err := cur.All(t.Context(), &docs); err != nil || len(docs) != 1 || len(docs[0].Effects) != 2 ||
+		docs[0].Effects[1].Key != "a" {
 		t.Errorf("stored %+v, %v", docs, err)
 	}
 }
@@ -197,7 +200,8 @@ func TestRefuses(t *testing.T) {
 	if err := session.StartTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Append(mongo.NewSessionContext(t.Context(), session), "a", eventstore.NoStream, event); !errors.Is(err, mongoevents.ErrTransaction) {
+	if _, err := s.Append(mongo.NewSessionContext(t.Context(), session), "a", eventstore.NoStream, event); !errors.Is(err,
+		mongoevents.ErrTransaction) {
 		t.Errorf("in a transaction: %v", err)
 	}
 	// Whoever waits for a turn does so no longer than its context lets it.

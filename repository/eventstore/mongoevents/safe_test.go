@@ -14,8 +14,8 @@ import (
 	"github.com/sillar-go/sillar/repository/eventstore/mongoevents"
 )
 
-// Whatever the client's defaults are, what was acknowledged is the majority's and is read at the primary; and a snapshot is
-// no part of a transaction, which a duplicate key would end.
+// Whatever the client's defaults are, what was acknowledged is the majority's and is read at the primary; and a
+// snapshot is no part of a transaction, which a duplicate key would end.
 func TestWritesAreSafe(t *testing.T) {
 	db, commands := mongofake.Start(t, nil, mongofake.Lax())
 	s := open(t, db, mongoevents.Config{})
@@ -43,8 +43,8 @@ func TestWritesAreSafe(t *testing.T) {
 	}
 }
 
-// A move to where the checkpoint is holds it there until the commit, which takes a write: to MongoDB an update that changes
-// nothing is none, and no conflict of transactions.
+// A move to where the checkpoint is holds it there until the commit, which takes a write: to MongoDB an update that
+// changes nothing is none, and no conflict of transactions.
 func TestHeldCheckpoint(t *testing.T) {
 	db, commands := mongofake.Start(t, nil)
 	s := open(t, db, mongoevents.Config{})
@@ -53,7 +53,8 @@ func TestHeldCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := commands()
-	if len(list) != 1 || list[0].Name != "update" || list[0].Lookup("updates", "0", "u", "$inc", "moves") != `{"$numberInt":"1"}` {
+	if len(list) != 1 || list[0].Name != "update" || list[0].Lookup("updates", "0", "u", "$inc",
+		"moves") != `{"$numberInt":"1"}` {
 		t.Errorf("%v", list)
 	}
 }
@@ -61,9 +62,12 @@ func TestHeldCheckpoint(t *testing.T) {
 // MongoDB quotes the values of a duplicate key: a stream that is named like an index is no event that is there twice.
 func TestDuplicateKeys(t *testing.T) {
 	for message, unique := range map[string]bool{
-		`E11000 duplicate key error collection: fake.sillar_events index: event_id dup key: { events.id: "1" }`:                   true,
-		`E11000 duplicate key error collection: fake.sillar_events index: stream_first dup key: { stream: "event_id", first: 1 }`: false,
-		`E11000 duplicate key error collection: fake.sillar_events index: _id_ dup key: { _id: 1 }`:                               false,
+		`E11000 duplicate key error collection: fake.sillar_events index: event_id dup key: { events.id: "1"
+			}`: true,
+		`E11000 duplicate key error collection: fake.sillar_events index: stream_first dup key: { stream: "event_id",
+			first: 1 }`: false,
+		`E11000 duplicate key error collection: fake.sillar_events index: _id_ dup key: { _id: 1
+			}`: false,
 	} {
 		inserts := 0
 		db, _ := mongofake.Start(t, func(c mongofake.Command) bson.D {
@@ -75,7 +79,8 @@ func TestDuplicateKeys(t *testing.T) {
 				}
 			case "find":
 				if inserts > 0 {
-					return mongofake.Found(bson.D{{Key: "_id", Value: int64(1)}, {Key: "first", Value: int64(1)}, {Key: "count", Value: int64(1)}})
+					return mongofake.Found(bson.D{{Key: "_id", Value: int64(1)}, {Key: "first", Value: int64(1)},
+						{Key: "count", Value: int64(1)}})
 				}
 			}
 			return nil

@@ -26,7 +26,8 @@ func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", 
 // Redact implements eventstore.Store, a document after the other. It can be repeated where it failed.
 func (s *Store) Redact(ctx context.Context, stream string) error {
 	for next := int64(0); ; {
-		batches, err := s.read(ctx, bson.D{{Key: "stream", Value: stream}, {Key: "first", Value: bson.D{{Key: "$gt", Value: next}}}}, "first", page)
+		batches, err := s.read(ctx, bson.D{{Key: "stream", Value: stream},
+			{Key: "first", Value: bson.D{{Key: "$gt", Value: next}}}}, "first", page)
 		if err != nil {
 			return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
 		}
@@ -46,18 +47,21 @@ func (s *Store) Redact(ctx context.Context, stream string) error {
 	}
 	// A snapshot is found by its schema and stream: 0 and more digits, and then the stream.
 	pattern := "^[0-9]+/" + regexp.QuoteMeta(stream) + "$"
-	if _, err := s.snapshots.DeleteMany(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$regex", Value: pattern}}}}); err != nil {
+	if _, err := s.snapshots.DeleteMany(ctx, bson.D{{Key: "_id",
+		Value: bson.D{{Key: "$regex", Value: pattern}}}}); err != nil {
 		return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
 	}
 	return nil
 }
 
-// SaveSnapshot implements eventstore.Store. It joins no transaction: its events have been committed, and a duplicate key,
-// which is how one learns of a newer snapshot, would end the transaction.
+// SaveSnapshot implements eventstore.Store. It joins no transaction: its events have been committed, and a duplicate
+// key, which is how one learns of a newer snapshot, would end the transaction.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
 	ctx = mongo.NewSessionContext(ctx, nil)
-	older := bson.D{{Key: "_id", Value: snapshotID(snap.Stream, snap.Schema)}, {Key: "version", Value: bson.D{{Key: "$lt", Value: snap.Version}}}}
-	set := bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: snap.Version}, {Key: "state", Value: string(snap.State)}}}}
+	older := bson.D{{Key: "_id", Value: snapshotID(snap.Stream, snap.Schema)},
+		{Key: "version", Value: bson.D{{Key: "$lt", Value: snap.Version}}}}
+	set := bson.D{{Key: "$set", Value: bson.D{{Key: "version", Value: snap.Version},
+		{Key: "state", Value: string(snap.State)}}}}
 	_, err := s.snapshots.UpdateOne(ctx, older, set, options.UpdateOne().SetUpsert(true))
 	if mongo.IsDuplicateKeyError(err) { // there is one, and it is as new; or another has just made the first
 		_, err = s.snapshots.UpdateOne(ctx, older, set)

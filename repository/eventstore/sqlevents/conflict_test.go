@@ -13,13 +13,17 @@ import (
 
 type added struct{ N int }
 
-// A conflict has changed nothing, so whoever meets one inside a transaction may look again, and go on: Handle does, and so
-// may a caller who takes it for an answer.
+// A conflict has changed nothing, so whoever meets one inside a transaction may look again, and go on: Handle does, and
+// so may a caller who takes it for an answer.
 func TestConflictInsideTransaction(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
-			db, s := open(t, dsn(t), sqlevents.Config{OnAppend: func(context.Context, []eventstore.Recorded) error { return nil }})
-			sum, err := eventstore.NewAggregate(s, eventstore.Decider[int, added]{Evolve: func(sum int, e added) int { return sum + e.N }},
+			db, s := open(t, dsn(t), sqlevents.Config{OnAppend: func(context.Context, []eventstore.Recorded) error {
+				return nil
+			}})
+			sum, err := eventstore.NewAggregate(s, eventstore.Decider[int, added]{Evolve: func(sum int, e added) int {
+				return sum + e.N
+			}},
 				eventstore.Types[added]{eventstore.Type[added]("added", 1)}, eventstore.AggregateConfig{Category: "sum"})
 			if err != nil {
 				t.Fatal(err)
@@ -47,13 +51,15 @@ func TestConflictInsideTransaction(t *testing.T) {
 				})
 				return err
 			})
-			if got, version, lerr := sum.Load(t.Context(), "a"); err != nil || lerr != nil || runs != 2 || got != 33 || version != 3 {
+			if got, version, lerr := sum.Load(t.Context(), "a"); err != nil || lerr != nil || runs != 2 || got != 33 ||
+				version != 3 {
 				t.Errorf("%d at version %d after %d runs, want 33 at 3 after 2: %v, %v", got, version, runs, err, lerr)
 			}
 
 			var conflict *repository.ConflictError
 			err = db.InTx(t.Context(), func(ctx context.Context) error {
-				if _, err := s.Append(ctx, "sum-a", 1, eventstore.Event{Type: "added"}); !errors.As(err, &conflict) || conflict.Actual != 3 {
+				if _, err := s.Append(ctx, "sum-a", 1, eventstore.Event{Type: "added"}); !errors.As(err, &conflict) ||
+					conflict.Actual != 3 {
 					t.Errorf("a stale append: %v", err)
 				}
 				_, err := s.Append(ctx, "b", eventstore.NoStream, eventstore.Event{Type: "added"})

@@ -15,7 +15,8 @@ func Example() {
 	ctx := context.Background()
 	db := sqldb.Must(sqldb.Open(ctx, "sqlite::memory:", sqldb.Config{})) // or postgres://...
 	defer db.Close()
-	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(_ context.Context, events []eventstore.Recorded) error {
+	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(_ context.Context,
+		events []eventstore.Recorded) error {
 		fmt.Println("told of", len(events))
 		return nil
 	}}))

@@ -61,7 +61,8 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		order = "xid, position"
 	}
-	query := s.sql("SELECT " + s.columns() + " FROM sillar_events WHERE " + where + " ORDER BY " + order + fmt.Sprintf(" LIMIT $%d", len(args)+1))
+	query := s.sql("SELECT " + s.columns() + " FROM sillar_events WHERE " + where + " ORDER BY " + order +
+		fmt.Sprintf(" LIMIT $%d", len(args)+1))
 	events, xid, err := s.read(ctx, query, append(args, limit)...)
 	if err != nil {
 		return nil, "", fmt.Errorf("sqlevents: read: %w", err)
@@ -89,7 +90,8 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	where, args := s.after(c)
-	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_events WHERE "+where), args...).Scan(&n); err != nil {
+	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_events WHERE "+where),
+		args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	return n, nil
@@ -116,7 +118,8 @@ func (s *Store) Redact(ctx context.Context, stream string) error {
 
 // SaveSnapshot implements eventstore.Store.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql(`INSERT INTO sillar_snapshots (stream, schema, version, state) VALUES ($1, $2, $3, $4)
+	_, err := s.db.Querier(ctx).Exec(ctx,
+		s.sql(`INSERT INTO sillar_snapshots (stream, schema, version, state) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (stream, schema) DO UPDATE SET version = excluded.version, state = excluded.state
 		WHERE sillar_snapshots.version < excluded.version`), snap.Stream, snap.Schema, snap.Version, string(snap.State))
 	if err != nil {
@@ -129,7 +132,8 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 func (s *Store) LoadSnapshot(ctx context.Context, stream string, schema int) (eventstore.Snapshot, bool, error) {
 	snap := eventstore.Snapshot{Stream: stream, Schema: schema}
 	var state string
-	err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT version, state FROM sillar_snapshots WHERE stream = $1 AND schema = $2"), stream, schema).
+	err := s.db.Querier(ctx).QueryRow(ctx,
+		s.sql("SELECT version, state FROM sillar_snapshots WHERE stream = $1 AND schema = $2"), stream, schema).
 		Scan(&snap.Version, &state)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return snap, false, nil
@@ -143,7 +147,8 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream string, schema int) (ev
 
 // Checkpoint implements eventstore.Store.
 func (s *Store) Checkpoint(ctx context.Context, projection string) (place string, err error) {
-	err = s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT place FROM sillar_checkpoints WHERE projection = $1"), projection).Scan(&place)
+	err = s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT place FROM sillar_checkpoints WHERE projection = $1"),
+		projection).Scan(&place)
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return "", fmt.Errorf("sqlevents: checkpoint of %s: %w", projection, err)
 	}
@@ -152,7 +157,8 @@ func (s *Store) Checkpoint(ctx context.Context, projection string) (place string
 
 // MoveCheckpoint implements eventstore.Store.
 func (s *Store) MoveCheckpoint(ctx context.Context, projection, from, to string) error {
-	query, args := "UPDATE sillar_checkpoints SET place = $2 WHERE projection = $1 AND place = $3", []any{projection, to, from}
+	query, args := "UPDATE sillar_checkpoints SET place = $2 WHERE projection = $1 AND place = $3",
+		[]any{projection, to, from}
 	if from == "" {
 		query = `INSERT INTO sillar_checkpoints AS c (projection, place) VALUES ($1, $2)
 			ON CONFLICT (projection) DO UPDATE SET place = excluded.place WHERE c.place = ''`

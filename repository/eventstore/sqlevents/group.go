@@ -25,8 +25,8 @@ const maxShared = 64
 // errAlone says that an append is to be made by itself.
 var errAlone = errors.New("sqlevents: not in this company")
 
-// autocommit appends outside any transaction. Appends to streams that are there share statements, in which nothing waits
-// for somebody else: what would have to, and what is refused, is made by itself.
+// autocommit appends outside any transaction. Appends to streams that are there share statements, in which nothing
+// waits for somebody else: what would have to, and what is refused, is made by itself.
 func (s *Store) autocommit(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) (err error) {
 	if expected > 0 && len(out) <= maxShared {
 		a := &appending{stream, expected, slices.Clone(out)} // a copy, because the statement may outlive this call
@@ -83,8 +83,8 @@ func (s *Store) appendAll(ctx context.Context, list []*appending) []error {
 	return errs
 }
 
-// together appends to streams, and reports to which: those that are at the version that is expected, and that nobody else
-// is at.
+// together appends to streams, and reports to which: those that are at the version that is expected, and that nobody
+// else is at.
 func (s *Store) together(ctx context.Context, list []*appending) (done map[string]bool, err error) {
 	var (
 		streams                []string
@@ -95,17 +95,20 @@ func (s *Store) together(ctx context.Context, list []*appending) (done map[strin
 	by := map[string]*appending{}
 	for k, a := range list {
 		by[a.stream] = a
-		streams, expected, counts, at = append(streams, a.stream), append(expected, a.expected), append(counts, int64(len(a.out))), append(at, a.out[0].Time.UnixMicro())
+		streams, expected, counts, at = append(streams, a.stream), append(expected, a.expected),
+			append(counts, int64(len(a.out))), append(at, a.out[0].Time.UnixMicro())
 		for n, r := range a.out {
 			m, err := json.Marshal(r.Metadata)
 			if err != nil {
 				return nil, fmt.Errorf("encode the metadata: %w", err)
 			}
 			of, ns, schemas = append(of, int64(k+1)), append(ns, int64(n+1)), append(schemas, int64(r.Schema))
-			ids, types, data, meta = append(ids, r.ID), append(types, r.Type), append(data, string(r.Data)), append(meta, string(m))
+			ids, types, data, meta = append(ids, r.ID), append(types, r.Type), append(data, string(r.Data)),
+				append(meta, string(m))
 		}
 	}
-	rows, err := s.db.Querier(ctx).Query(ctx, s.plan.SQL(s.sql(sharedSQL)), streams, expected, counts, at, of, ns, schemas, ids, types, data, meta)
+	rows, err := s.db.Querier(ctx).Query(ctx, s.plan.SQL(s.sql(sharedSQL)), streams, expected, counts, at, of, ns, schemas,
+		ids, types, data, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -125,19 +128,23 @@ func (s *Store) together(ctx context.Context, list []*appending) (done map[strin
 }
 
 // sharedSQL moves the streams that are at the version that is expected, passes over those that are locked, and adds the
-// events. Streams are looked up one by one, and moved by what ON CONFLICT finds, not by a join, which reads all of a table
-// that was small when it was planned.
+// events. Streams are looked up one by one, and moved by what ON CONFLICT finds, not by a join, which reads all of a
+// table that was small when it was planned.
 const sharedSQL = `WITH a AS MATERIALIZED (
-		SELECT a.* FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS a (stream, expected, count, at, k)
-		CROSS JOIN LATERAL (SELECT FROM sillar_streams s WHERE s.stream = a.stream AND s.version = a.expected FOR UPDATE SKIP LOCKED) AS free
+		SELECT a.* FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY
+			AS a (stream, expected, count, at, k)
+		CROSS JOIN LATERAL (SELECT FROM sillar_streams s WHERE s.stream = a.stream AND s.version = a.expected
+		FOR UPDATE SKIP LOCKED) AS free
 	), moved AS (
 		INSERT INTO sillar_streams AS s (stream, version, last_xid) SELECT stream, expected + count, pg_current_xact_id() FROM a
-		ON CONFLICT (stream) DO UPDATE SET version = excluded.version, last_xid = excluded.last_xid WHERE s.last_xid <= excluded.last_xid
+		ON CONFLICT (stream) DO UPDATE SET version = excluded.version, last_xid = excluded.last_xid
+		WHERE s.last_xid <= excluded.last_xid
 		RETURNING stream
 	)
 	INSERT INTO sillar_events (stream, version, xid, id, type, schema, data, metadata, recorded_at)
 	SELECT a.stream, a.expected + e.n, pg_current_xact_id(), e.id, e.type, e.schema, e.data::json, e.metadata::json, a.at
 	FROM moved JOIN a ON a.stream = moved.stream
-	JOIN unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[]) AS e (k, n, schema, id, type, data, metadata)
+	JOIN unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[]) 
+		AS e (k, n, schema, id, type, data, metadata)
 		ON e.k = a.k
 	ORDER BY e.k, e.n RETURNING stream, version, position`

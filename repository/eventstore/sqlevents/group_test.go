@@ -29,7 +29,8 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 10 {
-		if _, err := s.Append(t.Context(), fmt.Sprint("s", n), eventstore.NoStream, event(fmt.Sprint("first", n))); err != nil {
+		if _, err := s.Append(t.Context(), fmt.Sprint("s", n), eventstore.NoStream,
+			event(fmt.Sprint("first", n))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -62,7 +63,8 @@ func TestGroup(t *testing.T) {
 		}
 		return a
 	}
-	if got := group(at("s0", 1, "a0"), at("s1", 1, "a1", "b1", "c1"), at("s2", 2, "a2"), at("none", 1, "a3"), at("s0", 1, "a4"), at("s3", 1, "a5")); got != " done done alone alone alone done" {
+	if got := group(at("s0", 1, "a0"), at("s1", 1, "a1", "b1", "c1"), at("s2", 2, "a2"), at("none", 1, "a3"),
+		at("s0", 1, "a4"), at("s3", 1, "a5")); got != " done done alone alone alone done" {
 		t.Errorf("mixed:%s", got)
 	}
 	held, release := make(chan struct{}), make(chan struct{})
@@ -93,10 +95,12 @@ func TestGroup(t *testing.T) {
 		wrong   func(error) bool
 	}{
 		{"s7", 1, "b0", nil}, {"s8", 1, "first0", func(err error) bool { return errors.Is(err, repository.ErrUnique) }},
-		{"s9", 1, "b2", nil}, {"s0", 1, "b3", func(err error) bool { return errors.Is(err, repository.ErrConflict) }}, {"s1", 4, "b4", nil},
+		{"s9", 1, "b2", nil}, {"s0", 1, "b3", func(err error) bool { return errors.Is(err, repository.ErrConflict) }},
+		{"s1", 4, "b4", nil},
 	} {
 		wg.Go(func() {
-			if _, err := s.Append(t.Context(), c.stream, c.version, event(c.id)); c.wrong == nil && err != nil || c.wrong != nil && !c.wrong(err) {
+			if _, err := s.Append(t.Context(), c.stream, c.version, event(c.id)); c.wrong == nil && err != nil ||
+				c.wrong != nil && !c.wrong(err) {
 				t.Errorf("%d: %v", i, err)
 			}
 		})

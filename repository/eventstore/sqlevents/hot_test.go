@@ -17,12 +17,15 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// Appends to one stream beside many others never give up: with OnAppend, in transactions that begin with the append, and
-// in those that have written before, whose id is older than that of others that wait for the stream.
+// Appends to one stream beside many others never give up: with OnAppend, in transactions that begin with the append,
+// and in those that have written before, whose id is older than that of others that wait for the stream.
 func TestHotStreamsDoNotGiveUp(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	db, plain := open(t, dsn, sqlevents.Config{})
-	hooked := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(context.Context, []eventstore.Recorded) error { return nil }}))
+	hooked := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(context.Context,
+		[]eventstore.Recorded) error {
+		return nil
+	}}))
 	if err := db.Exec(t.Context(), "CREATE TABLE noted (n int)"); err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +72,14 @@ func TestHotStreamsDoNotGiveUp(t *testing.T) {
 	}
 }
 
-// An append that waits for its stream has no transaction id yet, so that nobody who gets the stream before it is younger.
+// An append that waits for its stream has no transaction id yet, so that nobody who gets the stream before it is
+// younger.
 func TestAppendsWaitWithoutATransactionID(t *testing.T) {
 	db, plain := open(t, testenv.Postgres(t), sqlevents.Config{})
-	hooked := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(context.Context, []eventstore.Recorded) error { return nil }}))
+	hooked := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(context.Context,
+		[]eventstore.Recorded) error {
+		return nil
+	}}))
 	e := eventstore.Event{Type: "x"}
 	var wg sync.WaitGroup
 	if _, err := plain.Append(t.Context(), "a", eventstore.NoStream, e); err != nil {
@@ -122,8 +129,8 @@ func TestAppendsWaitWithoutATransactionID(t *testing.T) {
 	}
 }
 
-// A transaction that was overtaken on several streams, one after the other, has them locked in its next run before it has
-// an id: nobody overtakes it there again. One that is overtaken on another stream each time ends in a typed error.
+// A transaction that was overtaken on several streams, one after the other, has them locked in its next run before it
+// has an id: nobody overtakes it there again. One that is overtaken on another stream each time ends in a typed error.
 func TestOvertakenOnSeveralStreams(t *testing.T) {
 	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
 	e := eventstore.Event{Type: "x"}

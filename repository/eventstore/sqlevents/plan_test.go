@@ -52,7 +52,8 @@ func TestPlans(t *testing.T) {
 			}
 			work()
 			const rows = 20_000
-			if _, err := pool.Exec(ctx, `INSERT INTO sillar_streams SELECT 'old-' || i, version, last_xid FROM sillar_streams, generate_series(1, $1) i
+			if _, err := pool.Exec(ctx,
+				`INSERT INTO sillar_streams SELECT 'old-' || i, version, last_xid FROM sillar_streams, generate_series(1, $1) i
 				WHERE stream = 's-0'`, rows); err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,8 @@ func TestPooler(t *testing.T) {
 	}})
 
 	var log bytes.Buffer
-	_, s := open(t, testenv.PgBouncer(t, testenv.Postgres(t)), sqlevents.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	_, s := open(t, testenv.PgBouncer(t, testenv.Postgres(t)),
+		sqlevents.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()
 	if err := s.Listen(ctx); err != nil || ctx.Err() == nil {

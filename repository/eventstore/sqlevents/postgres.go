@@ -62,7 +62,8 @@ func (s *Store) statement(stream string, expected int64, out []eventstore.Record
 			if err != nil {
 				return "", nil, fmt.Errorf("encode the metadata: %w", err)
 			}
-			ids, types, schemas, data, meta = append(ids, r.ID), append(types, r.Type), append(schemas, int64(r.Schema)), append(data, string(r.Data)), append(meta, string(m))
+			ids, types, schemas, data, meta = append(ids, r.ID), append(types, r.Type), append(schemas, int64(r.Schema)),
+				append(data, string(r.Data)), append(meta, string(m))
 		}
 		args = append(args, ids, types, schemas, data, meta)
 	}
@@ -82,7 +83,8 @@ func newMoves(prefix string, many bool) moves {
 	events := `moved.version, pg_current_xact_id(), $4, $5, $6::bigint, $7::text::json, $8::text::json, $3 FROM moved`
 	if many {
 		events = `moved.version - $2 + e.n, pg_current_xact_id(), e.id, e.type, e.schema, e.data::json, e.metadata::json, $3
-			FROM moved, unnest($4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[]) WITH ORDINALITY AS e (id, type, schema, data, metadata, n)
+			FROM moved, unnest($4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[]) WITH ORDINALITY AS e (id, type,
+			schema, data, metadata, n)
 			ORDER BY e.n`
 	}
 	whole := func(move string) string {
@@ -91,7 +93,8 @@ func newMoves(prefix string, many bool) moves {
 			SELECT $1, `+events+` RETURNING version, position`, "sillar_", prefix)
 	}
 	return moves{
-		first: whole(`INSERT INTO sillar_streams (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id()) ON CONFLICT DO NOTHING RETURNING version`),
+		first: whole(`INSERT INTO sillar_streams (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id())
+			ON CONFLICT DO NOTHING RETURNING version`),
 		any: whole(`INSERT INTO sillar_streams AS s (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id())
 			ON CONFLICT (stream) DO UPDATE SET version = s.version + $2, last_xid = pg_current_xact_id()
 			WHERE s.last_xid <= pg_current_xact_id() RETURNING version`),

@@ -12,8 +12,8 @@ import (
 )
 
 // ErrRestored says that the events come from another PostgreSQL server (pg_dump, logical replication, an upgrade by
-// either), whose transaction ids are ahead of this one's. Events would be hidden, and new ones be read before old ones or
-// never: nothing is read or appended until Store.RepairRestored has run.
+// either), whose transaction ids are ahead of this one's. Events would be hidden, and new ones be read before old ones
+// or never: nothing is read or appended until Store.RepairRestored has run.
 var ErrRestored = errors.New("sqlevents: the events were restored from another server: " +
 	"stop what appends and reads, and run Store.RepairRestored once")
 
@@ -44,8 +44,10 @@ func (s *Store) verify(ctx context.Context) error {
 // restored reports whether the last event is of a transaction that has not begun yet, and is not the caller's own.
 func (s *Store) restored(ctx context.Context) (bool, error) {
 	var n int
-	err := s.db.Querier(ctx).QueryRow(ctx, s.sql(`SELECT count(*) FROM (SELECT xid FROM sillar_events ORDER BY xid DESC, position DESC LIMIT 1) AS e
-		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid IS DISTINCT FROM pg_current_xact_id_if_assigned()`)).Scan(&n)
+	err := s.db.Querier(ctx).QueryRow(ctx,
+		s.sql(`SELECT count(*) FROM (SELECT xid FROM sillar_events ORDER BY xid DESC, position DESC LIMIT 1) AS e
+		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid IS DISTINCT
+		FROM pg_current_xact_id_if_assigned()`)).Scan(&n)
 	return n > 0, err
 }
 
@@ -56,7 +58,8 @@ func (s *Store) foreign(ctx context.Context, c cursor) error {
 		return nil
 	}
 	var text string
-	if err := s.db.Querier(ctx).QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text").Scan(&text); err != nil {
+	if err := s.db.Querier(ctx).QueryRow(ctx,
+		"SELECT pg_snapshot_xmax(pg_current_snapshot())::text").Scan(&text); err != nil {
 		return err
 	}
 	next, err := strconv.ParseUint(text, 10, 64)
@@ -70,10 +73,11 @@ func (s *Store) foreign(ctx context.Context, c cursor) error {
 	return nil
 }
 
-// RepairRestored gives the events of a database that was restored from another PostgreSQL server transaction ids of this
-// one, and moves the checkpoints with them: the order of reading stays as it was, and projectors go on where they were.
-// It does nothing where nothing is to be repaired, and on SQLite. Run it before anything appends; it locks the tables and
-// rewrites all events. Cursors that are kept elsewhere, as with Subscribe, no longer hold: read from the beginning.
+// RepairRestored gives the events of a database that was restored from another PostgreSQL server transaction ids of
+// this one, and moves the checkpoints with them: the order of reading stays as it was, and projectors go on where they
+// were. It does nothing where nothing is to be repaired, and on SQLite. Run it before anything appends; it locks the
+// tables and rewrites all events. Cursors that are kept elsewhere, as with Subscribe, no longer hold: read from the
+// beginning.
 func (s *Store) RepairRestored(ctx context.Context) error {
 	if s.db.Dialect() != sqldb.PostgreSQL {
 		return nil
@@ -99,23 +103,26 @@ func (s *Store) RepairRestored(ctx context.Context) error {
 	}
 }
 
-// runsSQL numbers the events by runs, in the order of reading, in which their positions grow: with the number in place of
-// the transaction id the order is the same.
+// runsSQL numbers the events by runs, in the order of reading, in which their positions grow: with the number in place
+// of the transaction id the order is the same.
 const runsSQL = `SELECT stream, version, xid, position, 1 + sum(turn) OVER (ORDER BY xid, position) AS run FROM (
-		SELECT *, CASE WHEN position < lag(position) OVER (ORDER BY xid, position) THEN 1 ELSE 0 END AS turn FROM sillar_events
+		SELECT *, CASE WHEN position < lag(position) OVER (ORDER BY xid, position) THEN 1 ELSE 0 END AS turn
+		FROM sillar_events
 	) AS e`
 
 // repair rewrites the events in the transaction that ctx carries, or returns how many transaction ids are missing.
 func (s *Store) repair(ctx context.Context) (missing int64, err error) {
 	q := s.db.Querier(ctx)
-	if _, err := q.Exec(ctx, s.sql("LOCK TABLE sillar_streams, sillar_events, sillar_checkpoints IN EXCLUSIVE MODE")); err != nil {
+	if _, err := q.Exec(ctx,
+		s.sql("LOCK TABLE sillar_streams, sillar_events, sillar_checkpoints IN EXCLUSIVE MODE")); err != nil {
 		return 0, err
 	}
 	if restored, err := s.restored(ctx); err != nil || !restored {
 		return 0, err
 	}
 	var last, first int64
-	err = q.QueryRow(ctx, s.sql("SELECT max(run)::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint FROM ("+runsSQL+") AS runs")).
+	err = q.QueryRow(ctx, s.sql("SELECT max(run)::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint FROM ("+
+		runsSQL+") AS runs")).
 		Scan(&last, &first)
 	if err != nil || last >= first {
 		return max(last-first+1, 0), err
@@ -127,7 +134,8 @@ func (s *Store) repair(ctx context.Context) (missing int64, err error) {
 				ORDER BY xid DESC, position DESC LIMIT 1), '')
 			WHERE place ~ '^[0-9]+-[0-9]+$'
 		)
-		UPDATE sillar_events AS e SET xid = run::text::xid8 FROM runs WHERE e.stream = runs.stream AND e.version = runs.version`,
+		UPDATE sillar_events AS e SET xid = run::text::xid8 FROM runs
+		WHERE e.stream = runs.stream AND e.version = runs.version`,
 		`UPDATE sillar_streams SET last_xid = '` + strconv.FormatInt(last, 10) + `'::xid8`,
 		// Logical replication does not bring what sequences have counted.
 		`SELECT setval(name, greatest(nextval(name), (SELECT max(position) FROM sillar_events)))

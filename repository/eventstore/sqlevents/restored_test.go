@@ -20,7 +20,8 @@ func restore(t *testing.T, from, to string) {
 	if _, err := exec.LookPath("pg_dump"); err != nil {
 		testenv.Missing(t, "no pg_dump: apt-get install postgresql-client, of the version of the server or a newer one")
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `pg_dump "$1" > "$3" && psql -q -v ON_ERROR_STOP=1 -f "$3" "$2"`, "restore", from, to, t.TempDir()+"/dump.sql")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `pg_dump "$1" > "$3" && psql -q -v ON_ERROR_STOP=1 -f "$3" "$2"`,
+		"restore", from, to, t.TempDir()+"/dump.sql")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -48,7 +49,8 @@ func TestRestoredDatabase(t *testing.T) {
 			source := testenv.Postgres(t)
 			db, s := open(t, source, sqlevents.Config{Coalesce: -1})
 			for i := range 12 {
-				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%4), eventstore.AnyVersion, eventstore.Event{Type: "x"}); err != nil {
+				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%4), eventstore.AnyVersion,
+					eventstore.Event{Type: "x"}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -57,8 +59,10 @@ func TestRestoredDatabase(t *testing.T) {
 			}
 			if err := db.Exec(t.Context(), `
 				UPDATE sillar_events SET xid = (xid::text::bigint + 1000000000000)::text::xid8 `+ahead+`;
-				UPDATE sillar_streams s SET last_xid = (SELECT xid FROM sillar_events e WHERE e.stream = s.stream ORDER BY xid DESC LIMIT 1);
-				INSERT INTO sillar_checkpoints SELECT 'p', xid || '-' || position FROM sillar_events ORDER BY xid, position LIMIT 1 OFFSET 7;`); err != nil {
+				UPDATE sillar_streams s SET last_xid = (SELECT xid FROM sillar_events e
+				WHERE e.stream = s.stream ORDER BY xid DESC LIMIT 1);
+				INSERT INTO sillar_checkpoints SELECT 'p', xid || '-' || position FROM sillar_events ORDER BY xid,
+				position LIMIT 1 OFFSET 7;`); err != nil {
 				t.Fatal(err)
 			}
 			var want []string
@@ -119,7 +123,9 @@ func TestRestoredDatabase(t *testing.T) {
 			if _, _, err := s.Read(t.Context(), "1000000000800-12", 100); !errors.Is(err, eventstore.ErrCursor) {
 				t.Errorf("a cursor of the other server: %v, want ErrCursor", err)
 			}
-			last := slices.MaxFunc(got, func(a, b eventstore.Recorded) int { return cmp.Compare(a.Position, b.Position) }).Position
+			last := slices.MaxFunc(got, func(a, b eventstore.Recorded) int {
+				return cmp.Compare(a.Position, b.Position)
+			}).Position
 			for _, stream := range []string{"s0", "new"} {
 				r, err := s.Append(t.Context(), stream, eventstore.AnyVersion, x)
 				if err != nil || r[0].Position <= last {

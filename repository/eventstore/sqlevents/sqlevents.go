@@ -10,8 +10,8 @@
 // the last number loses what commits later with a smaller one. So events are read by (transaction id, position), and
 // only those of transactions older than every one still running: what is read is complete. An append locks
 // its stream before its transaction has an id. One whose transaction had an id, and is older than the last one of the
-// stream, is begun anew by the outermost InTx, which then locks the stream first: so the order of a stream's versions is
-// the order of its transaction ids.
+// stream, is begun anew by the outermost InTx, which then locks the stream first: so the order of a stream's versions
+// is the order of its transaction ids.
 //
 // Followers of other processes are woken where Store.Listen runs, and look every Config.Poll besides.
 //
@@ -105,7 +105,8 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true), changed: make(chan struct{})}
+	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true),
+		changed: make(chan struct{})}
 	s.group.Flush = s.appendAll
 	return s, nil
 }
@@ -126,9 +127,10 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 func (s *Store) sql(query string) string { return strings.ReplaceAll(query, "sillar_", s.prefix) }
 
 // Append implements eventstore.Store. On PostgreSQL, outside a transaction and without OnAppend, it is one statement,
-// which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is not
-// known whether the events were appended. A conflict leaves the transaction that ctx carries as it was.
-func (s *Store) Append(ctx context.Context, stream string, expected int64, events ...eventstore.Event) ([]eventstore.Recorded, error) {
+// which it shares with other appends of this Store that come while the one before runs. When ctx ends meanwhile it is
+// not known whether the events were appended. A conflict leaves the transaction that ctx carries as it was.
+func (s *Store) Append(ctx context.Context, stream string, expected int64,
+	events ...eventstore.Event) ([]eventstore.Recorded, error) {
 	given := events
 	events, err := eventstore.Prepare(ctx, s.cfg.Propagator, stream, expected, events, id.New)
 	if err != nil {
@@ -183,9 +185,9 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64, event
 	return out, nil
 }
 
-// ErrOvertaken says that a younger transaction has appended to the stream already. InTx runs the transaction again, with
-// the stream locked before anything else; in a transaction of the caller's own (WithPgxTx, WithSQLTx) that is up to the
-// caller.
+// ErrOvertaken says that a younger transaction has appended to the stream already. InTx runs the transaction again,
+// with the stream locked before anything else; in a transaction of the caller's own (WithPgxTx, WithSQLTx) that is up
+// to the caller.
 var ErrOvertaken = errors.New("sqlevents: a younger transaction has appended to the stream")
 
 // overtakenError is ErrOvertaken with the lock that a further run takes first.
@@ -221,7 +223,8 @@ func (s *Store) insertLocked(ctx context.Context, stream string, expected int64,
 
 func (s *Store) conflict(ctx context.Context, stream string, expected int64) error {
 	var actual int64
-	err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT version FROM sillar_streams WHERE stream = $1"), stream).Scan(&actual)
+	err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT version FROM sillar_streams WHERE stream = $1"),
+		stream).Scan(&actual)
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return err
 	}
@@ -256,7 +259,8 @@ func (s *Store) insertSQLite(ctx context.Context, stream string, expected int64,
 			return fmt.Errorf("encode the metadata: %w", err)
 		}
 		r.Version = version + int64(i) + 1
-		err = q.QueryRow(ctx, s.sql(`INSERT INTO sillar_events (stream, version, id, type, schema, data, metadata, recorded_at)
+		err = q.QueryRow(ctx,
+			s.sql(`INSERT INTO sillar_events (stream, version, id, type, schema, data, metadata, recorded_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING position`),
 			stream, r.Version, r.ID, r.Type, r.Schema, string(r.Data), string(m), r.Time.UnixMicro()).Scan(&r.Position)
 		if err != nil {
@@ -271,7 +275,8 @@ const page = 500
 
 // LoadFrom implements eventstore.Store.
 func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.Seq2[eventstore.Recorded, error] {
-	query := s.sql("SELECT " + s.columns() + " FROM sillar_events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3")
+	query := s.sql("SELECT " + s.columns() +
+		" FROM sillar_events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3")
 	return func(yield func(eventstore.Recorded, error) bool) {
 		if s.db.Dialect() == sqldb.PostgreSQL && !eventstore.Storable(stream) { // it would fail
 			return
@@ -298,13 +303,15 @@ func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.S
 func (s *Store) columns() string {
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		// The name is another than the column's: ORDER BY xid would sort by the text, and 10 come before 9.
-		return "xid::text AS transaction, position, stream, version, id, type, schema, data::text, metadata::text, recorded_at"
+		return "xid::text AS transaction, position, stream, version, id, type, schema, data::text, metadata::text, " +
+			"recorded_at"
 	}
 	return "'', position, stream, version, id, type, schema, data, metadata, recorded_at"
 }
 
 // read returns events, and the transaction id of the last one.
-func (s *Store) read(ctx context.Context, query string, args ...any) (out []eventstore.Recorded, xid string, err error) {
+func (s *Store) read(ctx context.Context, query string,
+	args ...any) (out []eventstore.Recorded, xid string, err error) {
 	rows, err := s.db.Querier(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return nil, "", err
@@ -314,7 +321,8 @@ func (s *Store) read(ctx context.Context, query string, args ...any) (out []even
 		var r eventstore.Recorded
 		var data, meta string
 		var at int64
-		if err := rows.Scan(&xid, &r.Position, &r.Stream, &r.Version, &r.ID, &r.Type, &r.Schema, &data, &meta, &at); err != nil {
+		if err := rows.Scan(&xid, &r.Position, &r.Stream, &r.Version, &r.ID, &r.Type, &r.Schema, &data, &meta,
+			&at); err != nil {
 			return nil, "", err
 		}
 		r.Data, r.Time = json.RawMessage(data), time.UnixMicro(at).UTC()

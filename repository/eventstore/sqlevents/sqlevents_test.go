@@ -49,7 +49,8 @@ func TestConformance(t *testing.T) {
 				db, s := open(t, dsn(t), sqlevents.Config{Prefix: "own_"})
 				dbs[s] = db
 				return s
-			}, eventstoretest.Features{InTx: func(ctx context.Context, s eventstore.Store, fn func(context.Context) error) error {
+			}, eventstoretest.Features{InTx: func(ctx context.Context, s eventstore.Store,
+				fn func(context.Context) error) error {
 				return dbs[s].InTx(ctx, fn)
 			}})
 		})
@@ -109,7 +110,8 @@ func TestOvertaken(t *testing.T) {
 		t.Fatalf("%v after %d runs, want 2", err, runs)
 	}
 	var events []eventstore.Recorded
-	for end := time.Now().Add(20 * time.Second); len(events) < 2 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); len(events) < 2 &&
+		time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		events, _, err = s.Read(t.Context(), "", 10) // others' transactions, in other databases of the server, hold it up
 	}
 	if err != nil || len(events) != 2 || events[0].Version != 1 || events[1].Version != 2 {
@@ -125,7 +127,8 @@ func TestOrderIsNumeric(t *testing.T) {
 		if _, err := s.Append(t.Context(), fmt.Sprint(i), eventstore.NoStream, eventstore.Event{Type: "x"}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.Querier(t.Context()).Exec(t.Context(), "UPDATE sillar_events SET xid = $1::text::xid8 WHERE stream = $2", xid, fmt.Sprint(i)); err != nil {
+		if _, err := db.Querier(t.Context()).Exec(t.Context(),
+			"UPDATE sillar_events SET xid = $1::text::xid8 WHERE stream = $2", xid, fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,7 +168,8 @@ func TestListen(t *testing.T) {
 			if time.Now().After(end) {
 				t.Fatal("nobody listens")
 			}
-			err := db.Querier(t.Context()).QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'").Scan(&pid)
+			err := db.Querier(t.Context()).QueryRow(t.Context(),
+				"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'").Scan(&pid)
 			if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 				t.Fatal(err)
 			}

@@ -55,8 +55,8 @@ func (s *Store) Wait(ctx context.Context) {
 }
 
 // Listen ends Wait when another process appends, until ctx ends, and returns nil. It holds a connection of its own,
-// and takes another when that one breaks. Without it, behind a pooler, which is logged once, and on SQLite, where it does
-// nothing, Wait looks every Config.Poll.
+// and takes another when that one breaks. Without it, behind a pooler, which is logged once, and on SQLite, where it
+// does nothing, Wait looks every Config.Poll.
 func (s *Store) Listen(ctx context.Context) error {
 	if s.db.Pool() == nil {
 		<-ctx.Done()
@@ -66,7 +66,8 @@ func (s *Store) Listen(ctx context.Context) error {
 	for failed := 0; ctx.Err() == nil; {
 		listened, err := s.listenOnce(ctx)
 		if errors.Is(err, errPooler) {
-			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "poll", s.cfg.Poll, "error", err)
+			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "poll", s.cfg.Poll,
+				"error", err)
 			<-ctx.Done()
 			return nil
 		}
@@ -74,7 +75,8 @@ func (s *Store) Listen(ctx context.Context) error {
 			failed = 0
 		}
 		if failed++; ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "failures", failed, "error", err)
+			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "failures", failed,
+				"error", err)
 			_ = backoff.Sleep(ctx, pause.Delay(failed))
 		}
 	}

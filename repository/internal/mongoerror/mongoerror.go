@@ -3,8 +3,8 @@ package mongoerror
 
 import "regexp"
 
-// index follows a word of the server's own: MongoDB's message ("E11000 duplicate key error collection: shop.users index:
-// email_key dup key: { email: ... }") goes on with the values, which may look like anything, also like this.
+// index follows a word of the server's own: MongoDB's message ("E11000 duplicate key error collection: shop.users
+// index: email_key dup key: { email: ... }") goes on with the values, which may look like anything, also like this.
 var index = regexp.MustCompile(` (?:index: |Index ')([^\s']+)`)
 
 // Index returns the name of the index that a duplicate key error tells of, or nothing.

@@ -1,5 +1,5 @@
-// Package mongootel makes OpenTelemetry spans of what a MongoDB client does. It is apart from mongorepo, so that who does
-// not trace does not link it, and serves every user of the client: mongorepo, outbox/mongooutbox, sagamongo.
+// Package mongootel makes OpenTelemetry spans of what a MongoDB client does. It is apart from mongorepo, so that who
+// does not trace does not link it, and serves every user of the client: mongorepo, outbox/mongooutbox, sagamongo.
 //
 //	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetMonitor(mongootel.Monitor(tel.TracerProvider)))
 //

@@ -33,7 +33,8 @@ func Example() {
 func TestSpansOfAServer(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
-	users := testenv.MongoDatabase(t, testenv.Mongo(t), options.Client().SetMonitor(mongootel.Monitor(tp))).Collection("users")
+	users := testenv.MongoDatabase(t, testenv.Mongo(t),
+		options.Client().SetMonitor(mongootel.Monitor(tp))).Collection("users")
 	if _, err := users.InsertOne(t.Context(), bson.M{"_id": 1}); err != nil { // outside of every trace
 		t.Fatal(err)
 	}
@@ -47,7 +48,8 @@ func TestSpansOfAServer(t *testing.T) {
 	if _, err := users.InsertOne(ctx, bson.M{"_id": 2, "secret": "hunter2-hush"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := users.Database().Client().Database("admin").RunCommand(ctx, bson.D{{Key: "noSuchCommand", Value: "hunter2-hush"}}).Err(); err == nil {
+	if err := users.Database().Client().Database("admin").RunCommand(ctx,
+		bson.D{{Key: "noSuchCommand", Value: "hunter2-hush"}}).Err(); err == nil {
 		t.Fatal("an unknown command went well")
 	}
 	var names []string
@@ -60,7 +62,8 @@ func TestSpansOfAServer(t *testing.T) {
 			t.Errorf("%s: %v", s.Name, s.Status)
 		}
 	}
-	if got := fmt.Sprint(names); got != "[find users insert users noSuchCommand]" || strings.Contains(fmt.Sprintf("%+v", spans.GetSpans()), "hush") {
+	if got := fmt.Sprint(names); got != "[find users insert users noSuchCommand]" ||
+		strings.Contains(fmt.Sprintf("%+v", spans.GetSpans()), "hush") {
 		t.Errorf("spans %s", got)
 	}
 }
@@ -75,7 +78,8 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Started(ctx, &event.CommandStartedEvent{Command: command, CommandName: "getMore", DatabaseName: "shop", RequestID: 1})
+	m.Started(ctx, &event.CommandStartedEvent{Command: command, CommandName: "getMore", DatabaseName: "shop",
+		RequestID: 1})
 	done := &event.CommandSucceededEvent{CommandFinishedEvent: event.CommandFinishedEvent{RequestID: 1}}
 	m.Succeeded(ctx, done)
 	m.Succeeded(ctx, done)

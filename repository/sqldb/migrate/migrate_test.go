@@ -114,7 +114,8 @@ func ExampleUp() {
 // Several processes start at once, each with the same migrations.
 func TestSeveralAtOnce(t *testing.T) {
 	dsn := testenv.Postgres(t)
-	files := fstest.MapFS{"migrations/postgresql/0001_x.sql": {Data: []byte("-- +goose Up\nCREATE TABLE x (y TEXT);\nSELECT pg_sleep(0.1);\n")}}
+	files := fstest.MapFS{"migrations/postgresql/0001_x.sql": {Data: []byte("-- +goose Up\nCREATE TABLE x (y " +
+		"TEXT);\nSELECT pg_sleep(0.1);\n")}}
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
@@ -128,7 +129,8 @@ func TestSeveralAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// Behind a pooler in transaction mode, where there are no sessions, processes that start together wait for each other too.
+// Behind a pooler in transaction mode, where there are no sessions, processes that start together wait for each other
+// too.
 func TestPooler(t *testing.T) {
 	dsn := testenv.PgBouncer(t, testenv.Postgres(t))
 	set := migrate.Set{Name: "events", FS: sqlevents.Migrations}

@@ -36,21 +36,28 @@ func Fail(status int, slug, detail string, fields ...FieldError) *Problem {
 
 // Invalid is a problem with one field.
 func Invalid(field, detail string) *Problem {
-	return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid", FieldError{Field: field, Detail: detail})
+	return Fail(http.StatusUnprocessableEntity, "validation", "the request is not valid",
+		FieldError{Field: field, Detail: detail})
 }
 
 // problems are the answers to errors of handlers.
 var problems = problem.NewMapper(
-	problem.Rule{Err: repository.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found", Detail: "there is nothing of that id"},
-	problem.Rule{Err: breakerhttp.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found", Detail: "there is nothing of that id"},
+	problem.Rule{Err: repository.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found",
+		Detail: "there is nothing of that id"},
+	problem.Rule{Err: breakerhttp.ErrNotFound, Status: http.StatusNotFound, Slug: "not-found",
+		Detail: "there is nothing of that id"},
 	problem.Rule{Err: repository.ErrConflict, Status: http.StatusConflict, Slug: "conflict",
 		Detail: "it was changed by another meanwhile: read it again"},
-	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query", Detail: "the query or its cursor is not valid"},
-	problem.Rule{Err: repository.ErrQuery, Status: http.StatusBadRequest, Slug: "query", Detail: "the query or its cursor is not valid"},
+	problem.Rule{Err: repository.ErrCursor, Status: http.StatusBadRequest, Slug: "query",
+		Detail: "the query or its cursor is not valid"},
+	problem.Rule{Err: repository.ErrQuery, Status: http.StatusBadRequest, Slug: "query",
+		Detail: "the query or its cursor is not valid"},
 	problem.Rule{Err: repository.ErrValue, Status: http.StatusUnprocessableEntity, Slug: "validation",
 		Detail: "the request holds text that cannot be stored"},
-	problem.Rule{Err: cqrs.ErrInvalid, Status: http.StatusUnprocessableEntity, Slug: "validation", Detail: "the request is not valid"},
-	problem.Rule{Err: sqldb.ErrBusy, Status: http.StatusServiceUnavailable, Slug: "busy", Detail: "the service is busy: try again"},
+	problem.Rule{Err: cqrs.ErrInvalid, Status: http.StatusUnprocessableEntity, Slug: "validation",
+		Detail: "the request is not valid"},
+	problem.Rule{Err: sqldb.ErrBusy, Status: http.StatusServiceUnavailable, Slug: "busy",
+		Detail: "the service is busy: try again"},
 	problem.Rule{Err: breakerhttp.ErrUnavailable, Status: http.StatusServiceUnavailable, Slug: "unavailable",
 		Detail: "a service that is needed does not answer: try again"},
 	problem.Rule{Err: authn.ErrUnavailable, Status: http.StatusServiceUnavailable, Slug: "unavailable",
@@ -79,7 +86,8 @@ func complete(ctx context.Context, p *Problem) *Problem {
 	return &out
 }
 
-var slugs = map[int]string{400: "bad-request", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method", 406: "not-acceptable",
+var slugs = map[int]string{400: "bad-request", 401: "unauthorized", 403: "forbidden", 404: "not-found", 405: "method",
+	406: "not-acceptable",
 	408: "timeout", 413: "too-large", 415: "media-type", 422: "validation", 429: "rate-limit"}
 
 func init() {
@@ -115,7 +123,8 @@ func newError(ctx context.Context, log *slog.Logger, status int, msg string, err
 	for _, err := range errs {
 		var d huma.ErrorDetailer
 		if errors.As(err, &d) {
-			p.Errors = append(p.Errors, FieldError{Field: strings.TrimPrefix(d.ErrorDetail().Location, "body."), Detail: d.ErrorDetail().Message})
+			p.Errors = append(p.Errors, FieldError{Field: strings.TrimPrefix(d.ErrorDetail().Location, "body."),
+				Detail: d.ErrorDetail().Message})
 		}
 	}
 	return complete(ctx, p)
@@ -134,7 +143,8 @@ func apiConfig(name, version string) huma.Config {
 		}
 		return v, nil
 	})
-	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT"}}
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer",
+		BearerFormat: "JWT"}}
 	return cfg
 }
 
@@ -153,7 +163,8 @@ func plainText(c huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(c)
 	query, err := url.QueryUnescape(r.URL.RawQuery)
 	if text := r.URL.Path + query; err != nil || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		complete(r.Context(), Fail(http.StatusBadRequest, "bad-request", "the address holds what is no text")).Write(r.Context(), w)
+		complete(r.Context(), Fail(http.StatusBadRequest, "bad-request",
+			"the address holds what is no text")).Write(r.Context(), w)
 		return
 	}
 	next(c)
@@ -176,7 +187,8 @@ func Only(roles ...string) Access { return Access{{"bearer": roles}} }
 // Op describes an operation.
 func Op(method, path, summary string, access Access) huma.Operation {
 	id := strings.ToLower(method + strings.NewReplacer("/", "-", "{", "", "}", "", ".", "").Replace(path))
-	op := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Security: access, MaxBodyBytes: 1 << 20}
+	op := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Security: access,
+		MaxBodyBytes: 1 << 20}
 	if method == http.MethodDelete {
 		op.DefaultStatus = http.StatusNoContent
 	}

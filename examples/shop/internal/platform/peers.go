@@ -40,7 +40,8 @@ func (s *Service) Peer(name, baseURL string) (*Peer, error) {
 	}
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = 64
-	traced := otelhttp.NewTransport(base, otelhttp.WithTracerProvider(s.Tel.TracerProvider), otelhttp.WithPropagators(s.Tel.Propagator),
+	traced := otelhttp.NewTransport(base, otelhttp.WithTracerProvider(s.Tel.TracerProvider),
+		otelhttp.WithPropagators(s.Tel.Propagator),
 		otelhttp.WithMeterProvider(noop.NewMeterProvider()))
 	tr, err := breakerhttp.NewTransport(traced, breakerhttp.Config{Breaker: cfg, Propagator: s.Tel.Propagator})
 	if err != nil {

@@ -121,8 +121,9 @@ type runner struct {
 
 // New makes the frame and begins to listen, so that its address is known; nothing is served before Run.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	tel, err := observability.New(ctx, observability.Config{Service: cfg.Name, Version: cfg.Version, LogWriter: cfg.LogWriter,
-		LogLevel: cfg.LogLevel, SpanExporters: cfg.SpanExporters, PublicEdge: cfg.PublicEdge})
+	tel, err := observability.New(ctx, observability.Config{Service: cfg.Name, Version: cfg.Version,
+		LogWriter: cfg.LogWriter,
+		LogLevel:  cfg.LogLevel, SpanExporters: cfg.SpanExporters, PublicEdge: cfg.PublicEdge})
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +221,9 @@ const (
 // Run serves until ctx ends, and then goes down in order: not ready, requests finished, background work drained,
 // databases closed, telemetry flushed.
 func (s *Service) Run(ctx context.Context) error {
-	r, err := service.New(service.Config{Name: s.Name, Health: s.Health, DrainDelay: s.DrainDelay, RequestTimeout: requestTimeout,
-		LoopTimeout: loopTimeout, CloseTimeout: closeTimeout, NoSignals: true, Logger: s.Log})
+	r, err := service.New(service.Config{Name: s.Name, Health: s.Health, DrainDelay: s.DrainDelay,
+		RequestTimeout: requestTimeout,
+		LoopTimeout:    loopTimeout, CloseTimeout: closeTimeout, NoSignals: true, Logger: s.Log})
 	if err != nil {
 		return err
 	}

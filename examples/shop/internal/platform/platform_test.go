@@ -27,7 +27,8 @@ func TestKeysFromAnotherMachine(t *testing.T) {
 		{"http://users:8000/jwks.json", false, false},
 		{"http://users:8000/jwks.json", true, true},
 	} {
-		g, err := platform.NewGuard("orders", platform.Tokens{JWKS: c.url, Insecure: c.insecure, Secret: bytes.Repeat([]byte("s"), 32)}, slog.New(slog.DiscardHandler), nil)
+		g, err := platform.NewGuard("orders", platform.Tokens{JWKS: c.url, Insecure: c.insecure,
+			Secret: bytes.Repeat([]byte("s"), 32)}, slog.New(slog.DiscardHandler), nil)
 		if (err == nil) != c.ok {
 			t.Errorf("%s, insecure %v: %v", c.url, c.insecure, err)
 		}
@@ -63,9 +64,10 @@ func TestClientGone(t *testing.T) {
 	s, err := platform.New(t.Context(), cfg)
 	if err == nil {
 		for path, failure := range map[string]error{"/gone": context.Canceled, "/failed": errors.New("the disk is on fire")} {
-			huma.Register(s.API, platform.Op("GET", path, "Fail", platform.Public), func(context.Context, *struct{}) (*struct{}, error) {
-				return nil, fmt.Errorf("orders: %w", failure)
-			})
+			huma.Register(s.API, platform.Op("GET", path, "Fail", platform.Public),
+				func(context.Context, *struct{}) (*struct{}, error) {
+					return nil, fmt.Errorf("orders: %w", failure)
+				})
 		}
 	}
 	t.Run("service", func(t *testing.T) {

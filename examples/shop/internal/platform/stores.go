@@ -97,7 +97,8 @@ type Total struct {
 // Totals adds up a table by its column status, for operators. The names are the program's own.
 func Totals(ctx context.Context, db *sqldb.DB, table, cents string) (out []Total, err error) {
 	out = []Total{}
-	rows, err := db.Querier(ctx).Query(ctx, "SELECT status, count(*), CAST(coalesce(sum("+cents+"), 0) AS BIGINT) FROM "+table+" GROUP BY status ORDER BY status")
+	rows, err := db.Querier(ctx).Query(ctx, "SELECT status, count(*), CAST(coalesce(sum("+cents+"), 0) AS BIGINT) FROM "+
+		table+" GROUP BY status ORDER BY status")
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,8 @@ func (s *Service) Outbox(ctx context.Context, db *sqldb.DB) (*sqloutbox.Outbox, 
 
 // Relay publishes what an outbox stores, and registers the operations on the events that it holds.
 func (s *Service) Relay(store outbox.Store) error {
-	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log, MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
+	relay, err := outbox.NewRelay(store, s.Broker, outbox.RelayConfig{Name: s.Name, Logger: s.Log,
+		MeterProvider: s.Tel.MeterProvider, DrainTimeout: 5 * time.Second,
 		TracerProvider: s.Tel.TracerProvider, Propagator: s.Tel.Propagator,
 		Unroutable: s.unroutable(),
 		Backoff:    messaging.Exponential(200*time.Millisecond, 30*time.Second)})
@@ -140,8 +142,8 @@ func (s *Service) Relay(store outbox.Store) error {
 	return nil
 }
 
-// unroutable holds events that no queue takes: services start in any order, and a consumer may not have its queue yet. A
-// broker that does not notice keeps them instead: see GroupStart.
+// unroutable holds events that no queue takes: services start in any order, and a consumer may not have its queue yet.
+// A broker that does not notice keeps them instead: see GroupStart.
 func (s *Service) unroutable() outbox.Unroutable {
 	if messaging.FeaturesOf(s.Broker).Unroutable {
 		return outbox.UnroutableHold

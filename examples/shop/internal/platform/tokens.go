@@ -58,7 +58,8 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger, meters metric.MeterProv
 	g := &Guard{name: name, tokens: map[string]ownToken{}}
 	keys := cfg.Keys
 	if keys == nil {
-		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second, Insecure: cfg.Insecure})
+		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second,
+			Insecure: cfg.Insecure})
 		if err != nil {
 			return nil, err
 		}
@@ -69,9 +70,12 @@ func NewGuard(name string, cfg Tokens, log *slog.Logger, meters metric.MeterProv
 		return nil, errors.Join(err, g.Close())
 	}
 	var err1, err2, err3 error
-	g.users, err1 = authn.NewVerifier(keys, authn.VerifierConfig{Issuer: Issuer, Audience: []string{Audience}, Logger: log, MeterProvider: meters})
-	g.services, err2 = authn.NewVerifier(own, authn.VerifierConfig{Issuer: internal, Audience: []string{internal}, Logger: log, MeterProvider: meters})
-	g.issuer, err3 = authn.NewIssuer(own, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: internal, Audience: []string{internal}, TTL: 10 * time.Minute, Logger: log})
+	g.users, err1 = authn.NewVerifier(keys, authn.VerifierConfig{Issuer: Issuer, Audience: []string{Audience}, Logger: log,
+		MeterProvider: meters})
+	g.services, err2 = authn.NewVerifier(own, authn.VerifierConfig{Issuer: internal, Audience: []string{internal},
+		Logger: log, MeterProvider: meters})
+	g.issuer, err3 = authn.NewIssuer(own, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: internal,
+		Audience: []string{internal}, TTL: 10 * time.Minute, Logger: log})
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
@@ -88,7 +92,8 @@ func (g *Guard) Users() *authn.Verifier { return g.users }
 func (g *Guard) Services() *authn.Verifier { return g.services }
 
 // Check verifies a token of either kind, a user's or a service's.
-func (g *Guard) Check(ctx context.Context, authorization []string, requirements ...authn.Requirement) (*authn.User, error) {
+func (g *Guard) Check(ctx context.Context, authorization []string,
+	requirements ...authn.Requirement) (*authn.User, error) {
 	return authn.Check(ctx, g.all, authorization, requirements...)
 }
 

@@ -85,10 +85,14 @@ func (p *play) badInput(ctx context.Context) error {
 		status     int
 		field      string
 	}{
-		{"quantity 0", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": p.product.ID, "quantity": 0}}, "payment_method": "pm_card_visa"}, 422, "items[0].quantity"},
-		{"an unknown product", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": "none", "quantity": 1}}, "payment_method": "pm_card_visa"}, 422, "items[0].product_id"},
-		{"no items", "/orders/api/v1/orders", map[string]any{"items": []any{}, "payment_method": "pm_card_visa"}, 422, "items"},
-		{"a bad address", "/users/api/v1/users", map[string]any{"username": "abc", "email": "nobody", "password": "a fine password"}, 422, "email"},
+		{"quantity 0", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": p.product.ID,
+			"quantity": 0}}, "payment_method": "pm_card_visa"}, 422, "items[0].quantity"},
+		{"an unknown product", "/orders/api/v1/orders", map[string]any{"items": []any{map[string]any{"product_id": "none",
+			"quantity": 1}}, "payment_method": "pm_card_visa"}, 422, "items[0].product_id"},
+		{"no items", "/orders/api/v1/orders", map[string]any{"items": []any{}, "payment_method": "pm_card_visa"}, 422,
+			"items"},
+		{"a bad address", "/users/api/v1/users", map[string]any{"username": "abc", "email": "nobody",
+			"password": "a fine password"}, 422, "email"},
 	} {
 		a, err := p.customer.Want(ctx, c.status, "POST", c.path, c.body)
 		if err != nil {
@@ -102,7 +106,8 @@ func (p *play) badInput(ctx context.Context) error {
 		if err := a.Into(&problem); err != nil {
 			return err
 		}
-		if a.Header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation || len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
+		if a.Header.Get("Content-Type") != "application/problem+json" || problem.CorrelationID != p.correlation ||
+			len(problem.Errors) == 0 || problem.Errors[0].Field != c.field {
 			return fmt.Errorf("%s: %s: %s", c.what, a.Header.Get("Content-Type"), a.Body)
 		}
 		p.say("   %-20s %d %s: %s", c.what, a.Status, problem.Errors[0].Field, problem.Errors[0].Detail)

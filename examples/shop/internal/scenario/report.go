@@ -23,7 +23,8 @@ func (p *play) stock(ctx context.Context, productID string) (s stock, err error)
 }
 
 // place posts an order for some of the product.
-func (p *play) place(ctx context.Context, quantity int64, method string, header ...string) (shopclient.Answer, order, error) {
+func (p *play) place(ctx context.Context, quantity int64, method string,
+	header ...string) (shopclient.Answer, order, error) {
 	var o order
 	a, err := p.customer.Do(ctx, "POST", "/orders/api/v1/orders", map[string]any{
 		"items": []map[string]any{{"product_id": p.product.ID, "quantity": quantity}}, "payment_method": method}, header...)

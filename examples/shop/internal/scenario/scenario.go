@@ -92,7 +92,8 @@ func euros(cents int64) string { return fmt.Sprintf("%d.%02d €", cents/100, ce
 func (p *play) signUp(ctx context.Context) error {
 	anyone := shopclient.Anyone(p.Gateway, p.correlation)
 	name := "demo-" + uuid.NewString()[:8]
-	if _, err := anyone.Want(ctx, 201, "POST", "/users/api/v1/users", map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
+	if _, err := anyone.Want(ctx, 201, "POST", "/users/api/v1/users", map[string]string{"username": name,
+		"email": name + "@example.com", "password": "a fine password"}); err != nil {
 		return err
 	}
 	var err error

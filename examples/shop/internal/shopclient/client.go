@@ -79,7 +79,8 @@ func (c *Client) Do(ctx context.Context, method, path string, body any, header .
 }
 
 // Want is Do that accepts one status only.
-func (c *Client) Want(ctx context.Context, status int, method, path string, body any, header ...string) (Answer, error) {
+func (c *Client) Want(ctx context.Context, status int, method, path string, body any,
+	header ...string) (Answer, error) {
 	a, err := c.Do(ctx, method, path, body, header...)
 	if err != nil {
 		return a, fmt.Errorf("%s %s: %w", method, path, err)
@@ -92,7 +93,8 @@ func (c *Client) Want(ctx context.Context, status int, method, path string, body
 
 // Login signs in with OAuth2.
 func Login(ctx context.Context, base, name, password, correlation string) (*Client, error) {
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: 30 * time.Second, Transport: withCorrelation{correlation}})
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: 30 * time.Second,
+		Transport: withCorrelation{correlation}})
 	cfg := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: base + "/users/token", AuthStyle: oauth2.AuthStyleInParams}}
 	token, err := cfg.PasswordCredentialsToken(ctx, name, password)
 	if err != nil {

@@ -32,7 +32,8 @@ func New(t testing.TB) *Shop {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuer, err := authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: platform.Issuer, Audience: []string{platform.Audience}})
+	issuer, err := authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: platform.Issuer,
+		Audience: []string{platform.Audience}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +47,9 @@ func SQLite(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(),
 
 // Config is that of a service over a database.
 func (s *Shop) Config(name, dsn string) platform.Config {
-	return platform.Config{Name: name, Version: "test", Addr: "127.0.0.1:0", DB: dsn, Broker: s.Broker, LogWriter: io.Discard,
-		Tokens: platform.Tokens{Keys: s.keys, Secret: secret}}
+	return platform.Config{Name: name, Version: "test", Addr: "127.0.0.1:0", DB: dsn, Broker: s.Broker,
+		LogWriter: io.Discard,
+		Tokens:    platform.Tokens{Keys: s.keys, Secret: secret}}
 }
 
 // Run serves until the test ends.
@@ -100,7 +102,8 @@ type Answer struct {
 }
 
 // hints are words that tell a client which database, or which code, is behind an error.
-var hints = []string{"SQL", "sqlite", "pgx", "constraint", "sillar/", "repository:", "sqlrepo:", "barrier:", "goroutine"}
+var hints = []string{"SQL", "sqlite", "pgx", "constraint", "sillar/", "repository:", "sqlrepo:", "barrier:",
+	"goroutine"}
 
 // Do makes the request. Errors must be problems that carry the correlation id and tell nothing of what is behind.
 func (c Call) Do(t testing.TB) Answer {
