@@ -4,7 +4,8 @@
 //	keys, err := authn.NewKeySet(authn.NewFileKeys("keys.json"), authn.KeyConfig{}) // EdDSA, a new key every 30 days
 //	tokens := authn.NewMemoryTokens()
 //	issuer, err := authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop", Audience: []string{"shop"}})
-//	v, err := authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens})
+//	v, err := authn.NewVerifier(keys, authn.VerifierConfig{
+//		Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens})
 //
 //	mux.Handle("GET /.well-known/jwks.json", keys.Handler())
 //	mux.Handle("POST /token", authn.TokenEndpoint(issuer, login, authn.TokenEndpointConfig{}))

@@ -14,10 +14,10 @@ func Example() {
 	ctx := context.Background()
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	tokens := authn.NewMemoryTokens()
-	issuer := authn.Must(authn.NewIssuer(keys, tokens, authn.IssuerConfig{Issuer: "https://shop",
-		Audience: []string{"shop"}}))
-	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"},
-		Revocations: tokens}))
+	issuer := authn.Must(authn.NewIssuer(keys, tokens,
+		authn.IssuerConfig{Issuer: "https://shop", Audience: []string{"shop"}}))
+	v := authn.Must(authn.NewVerifier(keys,
+		authn.VerifierConfig{Issuer: "https://shop", Audience: []string{"shop"}, Revocations: tokens}))
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /users/me", authn.Require(v)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -57,8 +57,8 @@ func Example_gobreaker() {
 			return 0, backoff.Permanent(err)
 		}
 		return n, err
-	},
-		backoff.WithContext(backoff.WithMaxRetries(backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Millisecond)), 2), ctx))
+	}, backoff.WithContext(backoff.WithMaxRetries(
+		backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Millisecond)), 2), ctx))
 
 	fmt.Println(n, err, calls)
 	// Output: 3 <nil> 2
@@ -71,7 +71,8 @@ func Example_failsafe() {
 	handled := func(_ int, err error) bool { return err != nil && !errors.Is(err, errNoStock) }
 	retries := retrypolicy.NewBuilder[int]().HandleIf(handled).AbortOnErrors(circuitbreaker.ErrOpen).
 		WithMaxRetries(2).WithBackoff(time.Millisecond, time.Second).Build()
-	circuit := circuitbreaker.NewBuilder[int]().HandleIf(handled).WithFailureThreshold(5).WithDelay(30 * time.Second).Build()
+	circuit := circuitbreaker.NewBuilder[int]().HandleIf(handled).
+		WithFailureThreshold(5).WithDelay(30 * time.Second).Build()
 	stock := failsafe.With(retries, circuit, timeout.New[int](2*time.Second))
 	n, err := stock.WithContext(ctx).GetWithExecution(func(x failsafe.Execution[int]) (int, error) {
 		return fetch(x.Context())
@@ -137,8 +138,9 @@ func Example_breakerhttp() {
 	defer srv.Close()
 
 	client, err := breakerhttp.Wrap(nil, breakerhttp.Config{
-		Breaker: breaker.Config{Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond,
-			time.Second)}},
+		Breaker: breaker.Config{
+			Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(time.Millisecond, time.Second)},
+		},
 		Hedge: breakerhttp.Hedge{Quantile: 0.95},
 	})
 	if err != nil {

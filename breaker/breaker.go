@@ -131,7 +131,9 @@ func (b *Breaker) newMachine() *gobreaker.TwoStepCircuitBreaker[struct{}] {
 		MaxRequests: uint32(min(b.cfg.Probes, 1<<30)),
 		Timeout:     1, // the time of an open era, which grows, is ours: see rejection
 		ReadyToTrip: func(gobreaker.Counts) bool { return b.tripped },
-		IsExcluded:  func(err error) bool { return err == errIgnore }, //nolint:errorlint // it is never wrapped, and this is the hot path
+		IsExcluded: func(err error) bool {
+			return err == errIgnore //nolint:errorlint // it is never wrapped, and this is the hot path
+		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateClosed:

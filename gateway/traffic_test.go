@@ -142,7 +142,8 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 { // one answer before the next question: both ways at once
-		if err := s.Send(&grpc_reflection_v1.ServerReflectionRequest{MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}}); err != nil {
+		list := &grpc_reflection_v1.ServerReflectionRequest_ListServices{}
+		if err := s.Send(&grpc_reflection_v1.ServerReflectionRequest{MessageRequest: list}); err != nil {
 			t.Fatal(err)
 		}
 		m, err := s.Recv()

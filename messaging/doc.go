@@ -20,8 +20,8 @@
 //   - A message that no handler of its process takes is retried for about 12 minutes (GroupConfig.Unhandled): while
 //     versions roll, another process may handle it.
 //   - The content type of a body selects how it is decoded: JSON, the codecs of RouterConfig.Codecs, or as it is for
-//     []byte. CloudEvents in structured mode (application/cloudevents+json) are read as those in binary mode; batches of
-//     them are not.
+//     []byte. CloudEvents in structured mode (application/cloudevents+json) are read as those in binary mode; batches
+//     of them are not.
 //   - A body that does not decode, and a message that stays without a handler, become dead letters, kept whole,
 //     with reason, attempts and origin.
 //   - When Run's context ends nothing new starts, what has not started goes back without counting an attempt, running

@@ -8,7 +8,8 @@
 //	mux.Handle("GET /metrics", tel.MetricsHandler())
 //	http.ListenAndServe(":8002", tel.Middleware(mux))
 //	...
-//	order, err := observability.TrackDependency(ctx, "mongodb", "get_order", func(ctx context.Context) (Order, error) { ... })
+//	order, err := observability.TrackDependency(ctx, "mongodb", "get_order",
+//		func(ctx context.Context) (Order, error) { ... })
 //
 // Spans go where Config.SpanExporters says; package otlp makes them from the environment. Package health answers
 // probes and takes the service down in order. Package grpcotel is the same for gRPC.

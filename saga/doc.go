@@ -3,7 +3,8 @@
 //
 //	var PlaceOrder = saga.Define[Order]("place-order", 1,
 //		saga.Step("reserve-inventory", reserve).Compensate(release),
-//		saga.Step("process-payment", pay).Compensate(refund).Timeout(5*time.Second).Retry(5, saga.Exponential(time.Second, time.Minute)),
+//		saga.Step("process-payment", pay).Compensate(refund).Timeout(5*time.Second).
+//			Retry(5, saga.Exponential(time.Second, time.Minute)),
 //		saga.Pivot("confirm-order", confirm),
 //		saga.Retriable("commit-reservation", commit),
 //	)

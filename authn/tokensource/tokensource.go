@@ -1,9 +1,10 @@
 // Package tokensource gets access tokens for a service from an OAuth 2.0 token endpoint, with the grant
 // client_credentials (RFC 6749, section 4.4), and keeps them until they end.
 //
-//	source, err := tokensource.New(tokensource.Config{TokenURL: "https://id/token", ClientID: "orders", ClientSecret: secret})
-//	client := &http.Client{Transport: source.Transport(nil)}          // HTTP: a token in each request
-//	creds := authngrpc.PerRPC(source.Token)                           // gRPC
+//	source, err := tokensource.New(tokensource.Config{
+//		TokenURL: "https://id/token", ClientID: "orders", ClientSecret: secret})
+//	client := &http.Client{Transport: source.Transport(nil)} // HTTP: a token in each request
+//	creds := authngrpc.PerRPC(source.Token)                  // gRPC
 //
 // # Guarantees
 //

@@ -75,7 +75,8 @@ func orders(ctx context.Context, db *sqldb.DB, stockURL string, crashes bool) (*
 		breakerhttp.Config{Breaker: breaker.Config{Timeout: time.Second}}))
 	call := func(what string) saga.Handler[Order] {
 		return func(ctx context.Context, c *saga.Call, o *Order) error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, stockURL+"/"+o.Item+"/"+what, nil) //nolint:gosec // the shop's own items
+			target := stockURL + "/" + o.Item + "/" + what
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, nil) //nolint:gosec // the shop's own items
 			if err != nil {
 				return saga.Reject(err)
 			}

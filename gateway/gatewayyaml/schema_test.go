@@ -131,7 +131,8 @@ func TestSchemaIsThatOfTheTypes(t *testing.T) {
 	if !bytes.Equal(got, want.Bytes()) {
 		t.Errorf("%s is not that of the types: go test ./gateway/gatewayyaml -run Schema -update", schemaFile)
 	}
-	route := schema["properties"].(map[string]any)["routes"].(map[string]any)["items"].(map[string]any)["properties"].(map[string]any)
+	routes := schema["properties"].(map[string]any)["routes"].(map[string]any)
+	route := routes["items"].(map[string]any)["properties"].(map[string]any)
 	for name, s := range route {
 		if name != "breaker" && s.(map[string]any)["description"] == nil {
 			t.Errorf("%s has no description", name)

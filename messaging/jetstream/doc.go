@@ -1,6 +1,7 @@
 // Package jetstream is a messaging.Broker over NATS JetStream (server 2.10 and later).
 //
-//	broker, err := jetstream.New("nats://user:password@host1:4222,host2:4222", jetstream.Config{Source: "orders", Replicas: 3})
+//	broker, err := jetstream.New("nats://user:password@host1:4222,host2:4222",
+//		jetstream.Config{Source: "orders", Replicas: 3})
 //	...
 //	err = broker.Publish(ctx, "orders.created", OrderCreated{ID: "42"}) // nil: stored by JetStream
 //

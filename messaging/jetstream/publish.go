@@ -137,7 +137,8 @@ const headroom = 4 << 10
 // tooLarge refuses a message above the server's limit, before the connection does.
 func (b *Broker) tooLarge(m *nats.Msg, room int) error {
 	if most := b.link.nc.MaxPayload(); most > 0 && int64(m.Size()+room) > most {
-		return fmt.Errorf("%w: %d bytes with headers: the server takes %d (its max_payload), of which %d are kept for retries", messaging.ErrInvalid, m.Size(), most, room)
+		return fmt.Errorf("%w: %d bytes with headers: the server takes %d (its max_payload), of which %d are kept for "+
+			"retries", messaging.ErrInvalid, m.Size(), most, room)
 	}
 	return nil
 }

@@ -17,8 +17,8 @@
 //     the broker confirmed it, and only by the relay that still has it on lease: a relay that is killed leaves its
 //     events to the next one.
 //   - Events of one key are published one after the other, in the order in which they were stored. An event that the
-//     broker refuses is held, with growing pauses and without a limit, and stops its key. New events of other keys never
-//     wait for held ones: a relay publishes both at the same time.
+//     broker refuses is held, with growing pauses and without a limit, and stops its key. New events of other keys
+//     never wait for held ones: a relay publishes both at the same time.
 //   - An event that no queue takes counts as published, unless RelayConfig.Unroutable says otherwise.
 //   - A transaction that commits late is not skipped: nothing keeps a position.
 //

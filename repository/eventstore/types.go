@@ -45,8 +45,8 @@ func newCodec[E any](types Types[E]) (*codec[E], error) {
 		_, mapped := c.byType[t.goType]
 		switch {
 		case t.name == "" || t.schema < 1 || len(t.upcasters) != t.schema-1:
-			return nil,
-				fmt.Errorf("eventstore: type %q: want a name, a schema of at least 1, and schema-1 upcasters, have schema %d and %d", t.name, t.schema, len(t.upcasters))
+			return nil, fmt.Errorf("eventstore: type %q: want a name, a schema of at least 1, and schema-1 upcasters, "+
+				"have schema %d and %d", t.name, t.schema, len(t.upcasters))
 		case known || mapped:
 			return nil, fmt.Errorf("eventstore: type %q or %s is there twice", t.name, t.goType)
 		case e.Kind() == reflect.Interface && !t.goType.Implements(e) || e.Kind() != reflect.Interface && t.goType != e:

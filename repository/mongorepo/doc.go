@@ -2,7 +2,8 @@
 // write is one document, compared and set by its version.
 //
 //	client, err := mongo.Connect(options.Client().ApplyURI(uri))
-//	users, err := mongorepo.New[User](ctx, client.Database("users"), mongorepo.Config{Collection: "users", Unique: [][]string{{"email"}}})
+//	users, err := mongorepo.New[User](ctx, client.Database("users"),
+//		mongorepo.Config{Collection: "users", Unique: [][]string{{"email"}}})
 //
 // The functions given to Create, Update and Delete get a collector in their context (repository.Collect): what they
 // collect is written into the field _effects of the same document in the same atomic write, from where

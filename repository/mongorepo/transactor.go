@@ -98,7 +98,8 @@ func none(err error) error {
 var notPrimary = []int32{91, 189, 10058, 10107, 11600, 11602, 13435, 13436}
 
 // safely is how transactions run, whatever the client's defaults are.
-var safely = options.Transaction().SetReadConcern(readconcern.Snapshot()).SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
+var safely = options.Transaction().SetReadConcern(readconcern.Snapshot()).
+	SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
 
 type (
 	txKey struct{ client *mongo.Client }

@@ -237,7 +237,8 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 	}
 	defer release()
 	var res sql.Result
-	if stmt := q.prepared(ctx, q.write, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
+	stmt := q.prepared(ctx, q.write, query) //nolint:sqlclosecheck // kept, or closed with its transaction
+	if stmt != nil {
 		res, err = stmt.ExecContext(ctx, args...)
 	} else {
 		res, err = q.write.ExecContext(ctx, query, args...)

@@ -173,7 +173,8 @@ func (s *Store) saveAll(ctx context.Context, list []saga.Record) []error {
 		query := s.returning(
 			"w ("+strings.Join(saved, ", ")+") AS ("+from+")",
 			`UPDATE sillar_sagas SET version = w.version, shape = w.shape,
-				status = w.status, position = w.position, state = w.state, steps = w.steps, failed_step = w.failed_step, cause = w.cause, audit = w.audit,
+				status = w.status, position = w.position, state = w.state, steps = w.steps,
+				failed_step = w.failed_step, cause = w.cause, audit = w.audit,
 				owner = w.owner, revision = sillar_sagas.revision + 1, updated_at = @now,
 				wake_at = CASE WHEN w.wait IS NULL THEN sillar_sagas.wake_at ELSE @now + w.wait END
 			FROM w WHERE sillar_sagas.id = w.id AND sillar_sagas.fence = w.fence AND sillar_sagas.revision = w.revision

@@ -130,7 +130,8 @@ func (s *simulator) Void(ctx context.Context, key string) error {
 		return err
 	}
 	_, err := s.db.Querier(s.db.WithoutTx(ctx)).Exec(ctx,
-		"INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) VALUES ($1, '', 0, '', 'voided') "+
+		"INSERT INTO processor_charges (charge_key, order_id, amount_cents, method, status) "+
+			"VALUES ($1, '', 0, '', 'voided') "+
 			"ON CONFLICT (charge_key) DO UPDATE SET status = 'voided' WHERE processor_charges.status = 'approved'", key)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrProcessor, err)

@@ -115,7 +115,8 @@ func (o *Outbox) claim(ctx context.Context, name string, held bool, owner string
 func set(pairs ...any) bson.D {
 	var fields bson.D
 	for i := 0; i < len(pairs); i += 2 {
-		fields = append(fields, bson.E{Key: relay + "." + pairs[i].(string), Value: pairs[i+1]}) //nolint:gosec // pairs are pairs
+		field := relay + "." + pairs[i].(string)
+		fields = append(fields, bson.E{Key: field, Value: pairs[i+1]}) //nolint:gosec // pairs are pairs
 	}
 	return bson.D{{Key: "$set", Value: fields}}
 }

@@ -87,7 +87,8 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 	if cfg.Poll <= 0 {
 		cfg.Poll = 200 * time.Millisecond
 	}
-	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
+	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).
+		SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary())
 	s := &Store{cfg: cfg, events: db.Collection(cfg.Prefix+"events", safe),
 		snapshots:   db.Collection(cfg.Prefix+"snapshots", safe),
 		checkpoints: db.Collection(cfg.Prefix+"checkpoints", safe), turn: make(chan struct{}, 1), end: unknown,

@@ -136,7 +136,8 @@ const sharedSQL = `WITH a AS MATERIALIZED (
 		CROSS JOIN LATERAL (SELECT FROM sillar_streams s WHERE s.stream = a.stream AND s.version = a.expected
 		FOR UPDATE SKIP LOCKED) AS free
 	), moved AS (
-		INSERT INTO sillar_streams AS s (stream, version, last_xid) SELECT stream, expected + count, pg_current_xact_id() FROM a
+		INSERT INTO sillar_streams AS s (stream, version, last_xid)
+			SELECT stream, expected + count, pg_current_xact_id() FROM a
 		ON CONFLICT (stream) DO UPDATE SET version = excluded.version, last_xid = excluded.last_xid
 		WHERE s.last_xid <= excluded.last_xid
 		RETURNING stream
@@ -144,7 +145,7 @@ const sharedSQL = `WITH a AS MATERIALIZED (
 	INSERT INTO sillar_events (stream, version, xid, id, type, schema, data, metadata, recorded_at)
 	SELECT a.stream, a.expected + e.n, pg_current_xact_id(), e.id, e.type, e.schema, e.data::json, e.metadata::json, a.at
 	FROM moved JOIN a ON a.stream = moved.stream
-	JOIN unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[]) 
+	JOIN unnest($5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[])
 		AS e (k, n, schema, id, type, data, metadata)
 		ON e.k = a.k
 	ORDER BY e.k, e.n RETURNING stream, version, position`

@@ -1,8 +1,10 @@
 // Package sqlevents keeps events in PostgreSQL or SQLite.
 //
-//	store, err := sqlevents.New(db, sqlevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
-//		return tell(ctx, outbox, events) // in the transaction of the append
-//	}})
+//	store, err := sqlevents.New(db, sqlevents.Config{
+//		OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
+//			return publish(ctx, outbox, events) // in the transaction of the append
+//		},
+//	})
 //
 // # Order
 //

@@ -21,7 +21,8 @@ import (
 )
 
 func Example() {
-	client, err := mongo.Connect(options.Client().ApplyURI("mongodb://127.0.0.1:27017/").SetMonitor(mongootel.Monitor(nil)))
+	client, err := mongo.Connect(options.Client().
+		ApplyURI("mongodb://127.0.0.1:27017/").SetMonitor(mongootel.Monitor(nil)))
 	if err != nil { // it does not connect yet
 		fmt.Println(err)
 		return

@@ -44,7 +44,8 @@ func (s *Service) OpenMongo(ctx context.Context) (*mongo.Database, error) {
 	if name == "" {
 		return nil, fmt.Errorf("%s: the DSN of MongoDB must name a database: mongodb://host/name", s.Name)
 	}
-	c, err := mongo.Connect(options.Client().ApplyURI(s.DB).SetServerSelectionTimeout(5 * time.Second).SetMonitor(mongootel.Monitor(s.Tel.TracerProvider)))
+	c, err := mongo.Connect(options.Client().ApplyURI(s.DB).
+		SetServerSelectionTimeout(5 * time.Second).SetMonitor(mongootel.Monitor(s.Tel.TracerProvider)))
 	if err != nil {
 		return nil, fmt.Errorf("%s: MongoDB at %s: %w", s.Name, u.Host, err)
 	}
