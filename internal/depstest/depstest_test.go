@@ -104,7 +104,8 @@ func TestPackages(t *testing.T) {
 		"messaging/inbox/sqlinbox":   slices.Concat(otel, shared, pgx, under("messaging", "repository/sqldb")),
 		"messaging/inbox/mongoinbox": slices.Concat(otel, shared, mongo, under("messaging", "repository")),
 
-		"repository":                      shared,
+		"repository":                      slices.Concat(shared, under("repository")),
+		"repository/driver":               shared,
 		"repository/memrepo":              slices.Concat(shared, under("repository")),
 		"repository/sqldb":                slices.Concat(otel, shared, pgx),
 		"repository/sqlrepo":              slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
@@ -137,10 +138,10 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// under are packages of this module, and what is internal to them.
+// under are packages of this module, with what is internal to them and what their adapters are made of.
 func under(paths ...string) (out []string) {
 	for _, p := range paths {
-		out = append(out, module+p+"$", module+p+"/internal")
+		out = append(out, module+p+"$", module+p+"/driver$", module+p+"/internal")
 	}
 	return out
 }

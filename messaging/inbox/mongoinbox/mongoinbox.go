@@ -51,7 +51,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Kind is the kind of the effects that are notes.
@@ -220,7 +220,7 @@ func (i *Inbox) Apply(ctx context.Context) error {
 	if err := i.bind(ctx, note); err != nil {
 		return err
 	}
-	if err := repository.Collect(ctx, repository.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
+	if err := driver.Collect(ctx, driver.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
 		return fmt.Errorf("mongoinbox: apply: %w", err)
 	}
 	return nil
@@ -232,7 +232,7 @@ const bound = "sillar_inbox"
 // bind binds a message to the collection of the write that ctx belongs to. The unique indexes hold within a collection:
 // two attempts that write to different ones would both succeed.
 func (i *Inbox) bind(ctx context.Context, note string) error {
-	collection := repository.EffectsCollection(ctx)
+	collection := driver.EffectsCollection(ctx)
 	if collection == "" {
 		return nil // Collect returns the error
 	}

@@ -40,7 +40,7 @@ import (
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox"
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Kind is the kind of the effects that are events; others are left alone.
@@ -149,7 +149,7 @@ func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 func collect(ctx context.Context, e messaging.Envelope) error {
 	h := maps.Clone(e.Headers)
 	h[headerSource], h[headerContentType], h[headerTime] = e.Source, e.ContentType, e.Time.Format(time.RFC3339Nano)
-	err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,
+	err := driver.Collect(ctx, driver.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,
 		Body: e.Body, CreatedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("mongooutbox: publish %s: %w", e.Type, err)
@@ -157,7 +157,7 @@ func collect(ctx context.Context, e messaging.Envelope) error {
 	return nil
 }
 
-func envelope(f repository.Effect) messaging.Envelope {
+func envelope(f driver.Effect) messaging.Envelope {
 	e := messaging.Envelope{ID: f.ID, Type: f.Topic, Key: f.Key, Source: f.Headers[headerSource],
 		ContentType: f.Headers[headerContentType],
 		Time:        f.CreatedAt, Headers: f.Headers, Body: f.Body}

@@ -21,7 +21,7 @@
 // Those of package eventstore. Writes and reads are those of the majority where there is a replica set, whatever the
 // client's defaults are: a position that was read does not come again with another event after a failover.
 //
-// What Config.OnAppend collects (repository.Collect, or the Publish of an outbox/mongooutbox over the collection
+// What Config.OnAppend collects (driver.Collect, or the Publish of an outbox/mongooutbox over the collection
 // sillar_events) lies in the append's own document, and is told from there.
 //
 // # What it does not do

@@ -1,4 +1,4 @@
-package repository
+package driver
 
 import (
 	"fmt"
@@ -43,7 +43,7 @@ type Column struct {
 // MayBeNull reports whether the column can hold NULL.
 func (c Column) MayBeNull() bool { return c.Nullable || c.Valuer }
 
-// Mapping is how an entity type is stored. It is for adapters.
+// Mapping is how an entity type is stored.
 type Mapping struct {
 	// Columns are the mapped fields, the id first.
 	Columns []Column
@@ -164,14 +164,15 @@ func columnOf(name string, t reflect.Type) (Column, error) {
 		c.Kind = valuerKind(t)
 		return c, nil
 	}
-	c.Kind = kindOf(t)
+	c.Kind = KindOf(t)
 	if c.Kind == KindJSON {
 		return c, checkJSON(t)
 	}
 	return c, nil
 }
 
-func kindOf(t reflect.Type) Kind {
+// KindOf returns the kind of a type that is no Valuer.
+func KindOf(t reflect.Type) Kind {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return KindTime
