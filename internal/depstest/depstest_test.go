@@ -88,8 +88,9 @@ func TestPackages(t *testing.T) {
 		"saga/barrier":   slices.Concat(otel, shared, pgx, under("repository/sqldb")),
 		"saga/sagatest":  slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
 
-		"messaging":      slices.Concat(otel, shared),
-		"messaging/cqrs": slices.Concat(otel, shared),
+		"messaging":        slices.Concat(otel, shared, []string{module + "messaging/internal"}),
+		"messaging/driver": slices.Concat(otel, shared, under("messaging")),
+		"messaging/cqrs":   slices.Concat(otel, shared),
 		"messaging/protobuf": slices.Concat(otel, shared, under("messaging"),
 			[]string{"google.golang.org/protobuf"}),
 		"messaging/memory": slices.Concat(otel, shared, under("messaging")),
@@ -152,7 +153,8 @@ func TestFinds(t *testing.T) {
 	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
 		t.Fatalf("outside: %v, want gobreaker alone", got)
 	}
-	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared)...); !slices.Equal(got,
+	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared,
+		[]string{module + "messaging/internal"})...); !slices.Equal(got,
 		[]string{"go.opentelemetry.io/otel"}) {
 		t.Fatalf("outside: %v, want otel alone", got)
 	}

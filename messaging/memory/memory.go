@@ -8,7 +8,6 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 const scope = "github.com/sillar-go/sillar/messaging/memory"
@@ -48,7 +48,7 @@ type Config struct {
 // Broker is the broker. It is safe for concurrent use.
 type Broker struct {
 	cfg      Config
-	producer messaging.Producer
+	producer driver.Producer
 
 	mu     sync.Mutex
 	closed bool
@@ -121,7 +121,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
-	producer := messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
+	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
 	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}),
 		timers: map[*time.Timer]struct{}{}}, nil
 }
@@ -172,7 +172,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 		b.producer.End(span, err)
 		errs[i] = err
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
@@ -209,7 +209,7 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 func (b *Broker) bound(topic string) (bound []*queue, full *queue) {
 	for _, q := range b.queues {
 		for _, p := range q.patterns {
-			if messaging.Match(p, topic) {
+			if driver.Match(p, topic) {
 				bound = append(bound, q)
 				if q.size() >= b.cfg.MaxQueue {
 					full = q
@@ -236,7 +236,7 @@ func clone(e messaging.Envelope) messaging.Envelope {
 
 // Subscribe implements messaging.Subscriber. The queue outlives the stream, as a durable one does.
 func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messaging.Stream, error) {
-	if err := errors.Join(s.Validate(), s.Supported(b.Features())); err != nil {
+	if err := driver.Check(s, b.Features()); err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
