@@ -99,8 +99,8 @@ func IfVersion[E any](version int64) WriteHook[E] {
 }
 
 // WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector
-// in ctx of what is stored inside the document. So what it publishes through an outbox is stored exactly when the write is. It may
-// run more than once. An error undoes the write.
+// in ctx of what is stored inside the document. So what it publishes through an outbox is stored exactly when the write
+// is. It may run more than once. An error undoes the write.
 type WriteHook[E any] func(ctx context.Context, e *E) error
 
 // Transactor runs a function in a transaction that the context carries; sqldb.DB is one. The function may run again.
@@ -166,7 +166,8 @@ func (q Query[E]) Plan() (*driver.Plan, error) {
 }
 
 // Pages streams all pages of find, from After on. Adapters make Each of it.
-func (q Query[E]) Pages(ctx context.Context, find func(context.Context, Query[E]) (Page[E], error)) iter.Seq2[E, error] {
+func (q Query[E]) Pages(ctx context.Context, find func(context.Context,
+	Query[E]) (Page[E], error)) iter.Seq2[E, error] {
 	return func(yield func(E, error) bool) {
 		q := q // it may be ranged over again
 		for {

@@ -1,5 +1,5 @@
-// Package driver is what the adapters of package repository are made of: how an entity type is mapped and its values are
-// encoded, filters as trees, checked plans with cursors, and what a write collects inside a document. Users of
+// Package driver is what the adapters of package repository are made of: how an entity type is mapped and its values
+// are encoded, filters as trees, checked plans with cursors, and what a write collects inside a document. Users of
 // repositories do not need it.
 //
 //	m, err := driver.MappingOf[Product]() // refuses types that would lose something

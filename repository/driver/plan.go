@@ -34,8 +34,8 @@ type Plan struct {
 	mark string
 }
 
-// NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A repeated
-// key is left out, and the id is the last one. The error is ErrCursor.
+// NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A
+// repeated key is left out, and the id is the last one. The error is ErrCursor.
 func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
 	p := &Plan{Mapping: m, Where: where}
 	seen := map[int]bool{}
