@@ -101,7 +101,7 @@ type DeadLetter struct {
 // Deduplicator applies a message once. The inboxes implement it. A router calls it with the group's name, and with
 // source and ID of the event: events of two sources are two, whatever their IDs.
 type Deduplicator interface {
-	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup tells that it had
+	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup says that it had
 	// been seen. When fn fails nothing is noted.
 	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error)
 }

@@ -48,14 +48,14 @@ func (e *ConflictError) Error() string {
 // Is makes the error match ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// Conflict tells packages that do not know this one that trying again on a fresh read may succeed.
+// Conflict reports, to packages that do not import this one, that trying again on a fresh read may succeed.
 func (e *ConflictError) Conflict() bool { return true }
 
 // UniqueError says that another entity holds the same value in a unique field. It matches ErrUnique.
 type UniqueError struct {
 	// Constraint is the name of the index or constraint.
 	Constraint string
-	// Fields are the columns it covers, where the database tells.
+	// Fields are the columns it covers, where the database names them.
 	Fields []string
 	// Err is the driver's error; it may quote values, and is not for clients.
 	Err error

@@ -271,7 +271,7 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 		claimed, err := o.store.Claim(ctx, self.node, g.kinds, n)
 		if err != nil && ctx.Err() == nil {
 			o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
-			self.unsure.Store(true) // it may have been done all the same
+			self.unsure.Store(true) // it may have been done
 		}
 		for _, c := range claimed {
 			def := o.defs[Kind{c.Name, c.Version}]

@@ -29,7 +29,7 @@ type Config struct {
 	// MaxHosts bounds the hosts, or with Key the pairs of host and key, that have a breaker of their own. Default 1,024. A
 	// negative one is refused.
 	MaxHosts int
-	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
+	// Classify returns what an attempt means; res is nil when there is none, its body must not be read. Default
 	// DefaultClassify.
 	Classify func(ctx context.Context, res *http.Response, err error) breaker.Outcome
 	// Hedge says whether a second request is sent beside a slow one. The zero value: not.

@@ -217,7 +217,7 @@ func (s *stream) every(d time.Duration, f func()) {
 	}
 }
 
-// extend tells the server that the deliveries are still being handled. Without a connection it would take the room of
+// extend extends the deliveries that are still being handled. Without a connection it would take the room of
 // acknowledgements.
 func (s *stream) extend() {
 	if !s.b.link.connected() {

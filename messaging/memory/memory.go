@@ -221,7 +221,7 @@ func (b *Broker) bound(topic string) (bound []*queue, full *queue) {
 	return bound, full
 }
 
-// wake tells all who wait that something changed. The mutex is held.
+// wake wakes the waiting goroutines, because something changed. The mutex is held.
 func (b *Broker) wake() {
 	close(b.changed)
 	b.changed = make(chan struct{})
@@ -311,7 +311,7 @@ func (b *Broker) Health(context.Context) error {
 	return nil
 }
 
-// Close implements messaging.Broker. What the queues hold is gone.
+// Close implements messaging.Broker. What the queues hold is dropped.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -108,7 +108,7 @@ func (s *stream) health(ctx context.Context) error {
 		_, why, connection := s.b.con.state()
 		switch {
 		case g != nil && !g.dead(), s.ctx.Err() != nil:
-			return nil //nolint:nilerr // it consumes, or was told to end
+			return nil //nolint:nilerr // it consumes, or was stopped
 		case err != nil, permanent(why), permanent(lost):
 			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group, cmp.Or(err, why, lost))
 		}

@@ -37,7 +37,8 @@ const maxReason = 4 << 10
 func encode(e messaging.Envelope) amqp.Publishing {
 	h := make(amqp.Table, len(e.Headers)+6)
 	for k, v := range e.Headers {
-		if lower := strings.ToLower(k); !own(lower) && !isAttribute(lower) { // nobody speaks for the broker or the event
+		// callers cannot set headers of the broker or the event
+		if lower := strings.ToLower(k); !own(lower) && !isAttribute(lower) {
 			h[k] = v
 		}
 	}

@@ -139,7 +139,7 @@ func (m *Mapping) add(t reflect.Type, path []int) error {
 			return fmt.Errorf("repository: %s.%s: column name %q does not match [A-Za-z][A-Za-z0-9_]*, at most 63", m.typ,
 				f.Name, name)
 		}
-		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not tell them apart
+		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not distinguish them
 			return fmt.Errorf("repository: %s maps two fields to %q and %q, which differ in case at most", m.typ, other, name)
 		}
 		c, err := columnOf(name, f.Type)

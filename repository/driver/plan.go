@@ -136,7 +136,8 @@ func (p *Plan) fingerprint() string {
 // fits into a URL.
 const maxCursor = 4 << 20
 
-// encode makes the cursor of an entity: for each key a byte that tells NULL from a value, the length and the value.
+// encode makes the cursor of an entity: for each key a byte that distinguishes NULL from a value, the length and the
+// value.
 func (p *Plan) encode(entity reflect.Value) string {
 	var body []byte
 	for _, k := range p.Keys {
@@ -174,7 +175,7 @@ func cursorKeys(body []byte, n int) ([]*string, bool) {
 	return keys, len(body) == 0
 }
 
-// sum covers the values and the query, so that a changed cursor is told from a good one. It is no secret: a client
+// sum covers the values and the query, so that a changed cursor is recognised. It is no secret: a client
 // that forges one gains a page that starts elsewhere in the result it may read anyway.
 func (p *Plan) sum(body []byte) []byte {
 	s := sha256.Sum256([]byte("sillar cursor\x00" + p.mark + "\x00" + string(body)))

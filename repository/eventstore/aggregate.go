@@ -33,7 +33,7 @@ type AggregateConfig struct {
 	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. Default: only the context
 	// bounds it.
 	MaxAttempts int
-	// Logger is told of snapshots that could not be kept, which costs time and nothing else. Nil means slog.Default.
+	// Logger logs snapshots that could not be stored, which only costs time. Nil means slog.Default.
 	Logger *slog.Logger
 }
 

@@ -22,7 +22,7 @@ import (
 
 // Fields of a document that are not the entity's.
 const (
-	// EffectsField holds what has yet to be told, as an array of driver.Effect.
+	// EffectsField holds what has yet to be published, as an array of driver.Effect.
 	EffectsField = "_effects"
 	// DeletedField marks a tombstone.
 	DeletedField = "_deleted"
@@ -318,7 +318,7 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 	return e, nil
 }
 
-// staleError tells a conflict of compare-and-set from one that the caller's function returned.
+// staleError distinguishes a conflict of compare-and-set from one that the caller's function returned.
 type staleError struct{ error }
 
 func (e *staleError) Unwrap() error { return e.error }
@@ -387,13 +387,13 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Writ
 		if res.DeletedCount == 1 {
 			return nil
 		}
-		// Not there, or with effects of earlier writes that have yet to be told.
+		// Not there, or with effects of earlier writes that have yet to be published.
 	}
 	_, err := again(ctx, r, id, func(ctx context.Context) (struct{}, error) { return struct{}{}, r.bury(ctx, id, then) })
 	return err
 }
 
-// bury removes the document, or makes a tombstone of it while there are effects to be told.
+// bury removes the document, or makes a tombstone of it while there are effects to be published.
 func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHook[E]) error {
 	e, err := r.one(ctx, r.latest, "delete from", id)
 	if err != nil {

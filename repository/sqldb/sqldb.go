@@ -252,7 +252,7 @@ func (db *DB) createFile(ctx context.Context) error {
 	}
 }
 
-// Dialect tells which SQL the database understands.
+// Dialect returns which SQL the database understands.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Pool returns the pgx pool, or nil where the database is not spoken to through pgx: for LISTEN and COPY.

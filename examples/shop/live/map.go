@@ -119,15 +119,15 @@ func (f *figures) cards(nodes []node) []card {
 			}
 		}
 		if c.Badge == "" && c.Health != "up" {
-			c.Badge = ails(c.Health, f.checks[n.Name])
+			c.Badge = faultOf(c.Health, f.checks[n.Name])
 		}
 		out = append(out, c)
 	}
 	return out
 }
 
-// ails says what is wrong with a service that is not well: which of the parts that it needs.
-func ails(health string, checks map[string]string) string {
+// faultOf says why a service is not ready: which of the parts that it needs.
+func faultOf(health string, checks map[string]string) string {
 	var bad []string
 	for name, status := range checks {
 		if status != "up" {

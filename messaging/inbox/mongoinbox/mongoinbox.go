@@ -185,7 +185,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string,
 }
 
 // kept waits until the majority has a note that is there. Before, a failover can take it back with its write, and
-// whoever has let go of the message by then has lost it.
+// a consumer that has acknowledged the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
 	pause := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)

@@ -136,7 +136,7 @@ func (i *Inbox) purgeSometimes(ctx context.Context) {
 	}
 }
 
-// purgeChunk bounds a statement, so that it keeps nobody waiting, and purgeMost all of a call's.
+// purgeChunk bounds a statement, so that other writers wait briefly; purgeMost bounds all of a call.
 const (
 	purgeChunk = 1000
 	purgeMost  = 10 * purgeChunk

@@ -69,7 +69,7 @@ type Config struct {
 	Collections []string
 	// Propagator writes correlation id and trace of the write's context into the headers. Default both.
 	Propagator propagation.TextMapPropagator
-	// Logger is told (info) when a relay starts on a server without change streams, and so polls, and when a change stream
+	// Logger logs (info) when a relay starts on a server without change streams, and so polls, and when a change stream
 	// cannot be opened again and again. Default slog.Default().
 	Logger *slog.Logger
 }

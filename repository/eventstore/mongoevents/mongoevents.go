@@ -29,7 +29,7 @@ import (
 var (
 	// ErrTransaction says that an append was tried in the context of a transaction.
 	ErrTransaction = errors.New("mongoevents: an append joins no transaction")
-	// ErrGap says that documents are missing: somebody removed events, and a reader would pass over them.
+	// ErrGap says that documents are missing: events were removed, and a reader would pass over them.
 	ErrGap = errors.New("mongoevents: events are missing")
 )
 
@@ -206,7 +206,7 @@ var errOvertaken = errors.New("another append was faster")
 func (s *Store) insert(ctx context.Context, stream string, expected int64,
 	events []eventstore.Event) ([]eventstore.Recorded, error) {
 	version := expected
-	if expected != eventstore.NoStream { // a stream that is there already is told by the index
+	if expected != eventstore.NoStream { // a stream that exists is found by the index
 		head, err := s.version(ctx, stream)
 		if err != nil {
 			return nil, err
