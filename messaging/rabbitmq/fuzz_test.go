@@ -72,7 +72,7 @@ func FuzzDecode(f *testing.F) {
 		if attempts < 0 || e.Headers == nil {
 			t.Fatalf("%+v, %d attempts", e, attempts)
 		}
-		msg := again(&d, e)
+		msg := copyForQueue(&d, e)
 		if err := msg.Headers.Validate(); err != nil && d.Headers.Validate() == nil {
 			t.Fatalf("sent on with %v: %v", msg.Headers, err)
 		}
