@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,9 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.ShortDeadline, shortDeadline)
 	def(&c.MaxOpenFor, max(5*time.Minute, c.OpenFor))
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
 	}

@@ -74,18 +74,10 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	if sub == nil {
 		return nil, errors.New("messaging: NewRouter wants a Subscriber")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.TracerProvider == nil {
-		cfg.TracerProvider = otel.GetTracerProvider()
-	}
-	if cfg.MeterProvider == nil {
-		cfg.MeterProvider = otel.GetMeterProvider()
-	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
+	cfg.MeterProvider = cmp.Or(cfg.MeterProvider, otel.GetMeterProvider())
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}

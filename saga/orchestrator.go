@@ -100,9 +100,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 			ErrDefinition,
 		)
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	tel, err := newTelemetry(cfg)
 	if err != nil {
 		return nil, err

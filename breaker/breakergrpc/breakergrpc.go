@@ -1,6 +1,7 @@
 package breakergrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,9 +89,7 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Breaker.Classify == nil {
 		cfg.Breaker.Classify = Classify
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	worth := cfg.Breaker.Retry.If
 	cfg.Breaker.Retry.If = func(err error) bool {
 		var m *methodError

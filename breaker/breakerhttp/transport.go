@@ -88,9 +88,7 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	if cfg.MaxRetryAfter == 0 {
 		cfg.MaxRetryAfter = 30 * time.Second
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	t := &Transport{
 		base: base, cfg: cfg, timeout: cfg.Breaker.Timeout, deadline: cfg.Breaker.Deadline,
 		maxKeys: cmp.Or(cfg.MaxHosts, 1024), latencies: map[string]*latencies{},

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 
 	"go.opentelemetry.io/otel"
@@ -28,12 +29,8 @@ type Producer struct {
 // none. A nil provider is the global one, a nil propagator trace context and correlation id.
 func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagator, scope, system,
 	source string) Producer {
-	if tp == nil {
-		tp = otel.GetTracerProvider()
-	}
-	if propagator == nil {
-		propagator = correlation.DefaultPropagator()
-	}
+	tp = cmp.Or(tp, otel.GetTracerProvider())
+	propagator = cmp.Or(propagator, correlation.DefaultPropagator())
 	return Producer{tp.Tracer(scope), propagator, system, source,
 		[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
 }

@@ -7,6 +7,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -116,9 +117,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Source == "" {
 		cfg.Source = "memory"
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
 	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)

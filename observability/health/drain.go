@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,9 +72,7 @@ func Run(ctx context.Context, d Drain, phases ...Phase) error {
 	if d.Grace == 0 {
 		d.Grace = 30 * time.Second
 	}
-	if d.Logger == nil {
-		d.Logger = slog.Default()
-	}
+	d.Logger = cmp.Or(d.Logger, slog.Default())
 	if d.exit == nil {
 		d.exit = os.Exit
 	}

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,9 +62,7 @@ func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E],
 	if cfg.SnapshotSchema == 0 {
 		cfg.SnapshotSchema = 1
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Aggregate[S, E]{store, d, c, cfg}, nil
 }
 

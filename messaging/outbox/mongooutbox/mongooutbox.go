@@ -24,6 +24,7 @@
 package mongooutbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,9 +98,7 @@ func New(db *mongo.Database, cfg Config) (*Outbox, error) {
 	if db == nil || len(cfg.Collections) == 0 {
 		return nil, errors.New("mongooutbox: New needs a database and Config.Collections")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Outbox{db: db, cfg: cfg}, nil
 }
 

@@ -104,9 +104,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Coalesce == 0 {
 		cfg.Coalesce = 10 * time.Millisecond
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true),
 		changed: make(chan struct{})}
 	s.group.Flush = s.appendAll
