@@ -114,8 +114,11 @@ func (f *figures) cards(nodes []node) []card {
 		c.P95, c.P95Line = duration(lastKnown(s.p95)), spark(s.p95)
 		c.Failing = lately(s.errors) > 0
 		for e, state := range open {
-			if e.To == n.Name && c.Badge != "breaker open" {
+			if e.To == n.Name && !strings.HasPrefix(c.Badge, "breaker open") {
 				c.Badge = "breaker " + state
+				if state == "open" {
+					c.Badge += fmt.Sprintf(" %d s", int(f.at.Sub(f.opened[e]).Seconds()))
+				}
 			}
 		}
 		if c.Badge == "" && c.Health != "up" {
@@ -141,7 +144,7 @@ func faultOf(health string, checks map[string]string) string {
 	case 1:
 		return "no " + bad[0]
 	}
-	return fmt.Sprintf("no %s, %d more", bad[0], len(bad)-1)
+	return fmt.Sprintf("no %s +%d", bad[0], len(bad)-1)
 }
 
 // lately is the mean of the newest points: one alone is a matter of chance.
