@@ -62,7 +62,8 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
-	gauges gauges
+	gauges    gauges
+	listening listening
 	groups []group // of kinds, by Claim
 	wakes  chan struct{}
 	slots  chan struct{}
@@ -120,6 +121,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		atWork:  map[*definition]int{},
 		last:    newRecent(1024),
 	}
+	o.listening.from, _ = store.(Listener)
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {

@@ -6,6 +6,9 @@
 //
 // It joins no transaction: a saga begins when Start returns, also in the context of one. Writes are acknowledged by the
 // majority where there is a replica set, and reads are the primary's, whatever the client's defaults are.
+//
+// It uses no change streams, which servers without a replica set do not have: callers that wait for sagas of other
+// processes learn of their ends by asking, every 250 ms, in one query for all of them.
 package sagamongo
 
 import (
