@@ -64,9 +64,9 @@ type Orchestrator struct {
 
 	gauges    gauges
 	listening listening
-	groups []group // of kinds, by Claim
-	wakes  chan struct{}
-	slots  chan struct{}
+	groups    []group // of kinds, by Claim
+	wakes     chan struct{}
+	slots     chan struct{}
 
 	mu       sync.Mutex
 	self     *identity // nil while there is no lease, and when Run ends
