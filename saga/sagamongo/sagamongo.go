@@ -25,6 +25,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 
 	"github.com/sillar-go/sillar/saga"
 )
@@ -177,7 +178,7 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 		return stored, false, err
 	}
 	if err != nil {
-		return r, false, fmt.Errorf("sagamongo: insert %s: %w", r.ID, err)
+		return r, false, fmt.Errorf("sagamongo: insert %s: %w", r.ID, unstorable(err))
 	}
 	return r, true, nil
 }
@@ -239,11 +240,8 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 			{Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}},
 		},
 	)
-	if tooLarge(err) {
-		return fmt.Errorf("%w: sagamongo: save %s: %w", saga.ErrUnstorable, r.ID, err)
-	}
 	if err != nil {
-		return fmt.Errorf("sagamongo: save %s: %w", r.ID, err)
+		return fmt.Errorf("sagamongo: save %s: %w", r.ID, unstorable(err))
 	}
 	if res.MatchedCount == 1 {
 		return nil
@@ -258,10 +256,17 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	return saga.ErrSignalled
 }
 
-// tooLarge reports whether the server refused a document of more than 16 MiB.
-func tooLarge(err error) bool {
+// unstorable marks an error by which the server, or the driver, refuses a document of more than 16 MiB.
+func unstorable(err error) error {
 	var e mongo.ServerError
-	return errors.As(err, &e) && (e.HasErrorCode(10334) || e.HasErrorCode(17419))
+	large := errors.Is(err, driver.ErrDocumentTooLarge)
+	if errors.As(err, &e) { // FerretDB has no code of its own for it
+		large = large || e.HasErrorCode(10334) || e.HasErrorCode(17419) || e.HasErrorMessage("MaxDocumentSize")
+	}
+	if large {
+		return fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+	}
+	return err
 }
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.
@@ -305,7 +310,7 @@ func (s *Store) Signal(
 			},
 		)
 		if err != nil {
-			return false, fmt.Errorf("sagamongo: signal %s of %s: %w", name, id, err)
+			return false, fmt.Errorf("sagamongo: signal %s of %s: %w", name, id, unstorable(err))
 		}
 		if res.MatchedCount == 1 {
 			return true, nil

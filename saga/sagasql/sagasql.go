@@ -140,6 +140,9 @@ func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 }
 
 func (s *Store) get(ctx context.Context, query, id string) (saga.Record, error) {
+	if !s.storable(id) {
+		return saga.Record{}, saga.ErrNotFound
+	}
 	rows, err := s.read(ctx, query, id)
 	if err == nil && len(rows) > 0 {
 		err = rows[0].err
@@ -189,6 +192,9 @@ func (s *Store) Signal(
 	lock := ""
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		lock = " FOR UPDATE"
+	}
+	if err := checkSignal(name); err != nil {
+		return false, err
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context) error {
 		first = false
