@@ -54,6 +54,9 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
 	s := &Store{db: db, sagas: db.Collection(prefix+"sagas", safe), nodes: db.Collection(prefix+"orchestrators", safe)}
 	_, err := s.sagas.Indexes().CreateMany(ctx, indexes())
+	if err == nil { // by which Leave finds leases that ended long ago
+		_, err = s.nodes.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "expires_at", Value: 1}}})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: create the indexes: %w", err)
 	}
@@ -343,8 +346,11 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 func (s *Store) Leave(ctx context.Context, node string) error {
 	ctx = alone(ctx)
 	dayAgo := time.Now().Add(-24 * time.Hour).UnixMicro()
-	_, err := s.nodes.DeleteMany(ctx, bson.D{{Key: "$or", Value: bson.A{bson.D{{Key: "_id", Value: node}},
-		bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}}}})
+	_, err := s.nodes.DeleteOne(ctx, bson.D{{Key: "_id", Value: node}})
+	if err == nil {
+		old := bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}
+		_, err = s.nodes.DeleteMany(ctx, old)
+	}
 	if err != nil {
 		return fmt.Errorf("sagamongo: leave: %w", err)
 	}
