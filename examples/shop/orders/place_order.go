@@ -142,8 +142,8 @@ func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 // verdict maps the answer of a peer to an outcome of the step. A rejection has had no effect; its text is written for
-// customers and becomes the reason of the cancellation. All else is in doubt; its text may name addresses and is
-// logged only.
+// customers and becomes the reason of the cancellation. What an open breaker refused was not attempted. All else is in
+// doubt; its text may name addresses and is logged only.
 func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
 	if err == nil {
 		return nil
@@ -160,6 +160,15 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 			return saga.Reject(errors.New(reason))
 		}
 	}
+	failed := fmt.Errorf("the %s service did not answer", peer.Name())
+	var open interface {
+		NotAttempted() (retryAfter time.Duration, ok bool)
+	}
+	if errors.As(err, &open) { // its breaker is open: the step waits, and uses no attempt
+		if retryAfter, ok := open.NotAttempted(); ok {
+			return saga.NotAttempted(failed, retryAfter)
+		}
+	}
 	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)
-	return fmt.Errorf("the %s service did not answer", peer.Name())
+	return failed
 }
