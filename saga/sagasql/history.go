@@ -62,6 +62,9 @@ func (s *Store) writeHistory(ctx context.Context, ids ...any) error {
 
 // History returns the states that a saga has been in while Config.History was set, the first one first.
 func (s *Store) History(ctx context.Context, id string) (list []Change, err error) {
+	if !s.storable(id) {
+		return nil, nil
+	}
 	rows, err := s.db.Querier(ctx).
 		Query(ctx, s.sql(`SELECT revision, fence, owner, status, position, steps, failed_step, cause, at
 		FROM sillar_saga_history WHERE saga_id = $1 ORDER BY revision`), id)

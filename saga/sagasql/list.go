@@ -15,6 +15,10 @@ var statuses = []saga.Status{saga.Running, saga.Compensating, saga.Completed, sa
 
 // List implements saga.Store. A saga that does not decode is listed with the reason as its Cause and without its steps.
 func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
+	f, ok := s.possible(f)
+	if !ok {
+		return nil, nil
+	}
 	f.Limit = limit(f, 100)
 	query, args := s.selectSQL(f, "@qualified")
 	rows, err := s.read(ctx, query, args...)
@@ -34,6 +38,10 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 
 // Count implements saga.Store.
 func (s *Store) Count(ctx context.Context, f saga.Filter) (n int, err error) {
+	f, ok := s.possible(f)
+	if !ok {
+		return 0, nil
+	}
 	f.Limit = limit(f, 10_000)
 	query, args := s.selectSQL(f, "s.created_at, s.id")
 	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT count(*) FROM ("+query+") counted", args...).Scan(&n)
@@ -118,6 +126,9 @@ func (s *Store) selectSQL(f saga.Filter, columns string) (query string, args []a
 
 // Shapes implements saga.Store. It reads one saga for each shape.
 func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
+	if !s.storable(k.Name) {
+		return nil, nil
+	}
 	next := "(SELECT shape FROM sillar_sagas WHERE shape <> '' AND " + unfinished +
 		" AND name = $1 AND version = $2%s ORDER BY shape LIMIT 1)"
 	rows, err := s.db.Querier(ctx).

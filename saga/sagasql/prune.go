@@ -13,6 +13,9 @@ import (
 
 // Delete implements saga.Store.
 func (s *Store) Delete(ctx context.Context, id string) error {
+	if !s.storable(id) {
+		return saga.ErrNotFound
+	}
 	return s.db.InTx(ctx, func(ctx context.Context) error {
 		n, err := s.db.Querier(ctx).
 			Exec(ctx, s.sql("DELETE FROM sillar_sagas WHERE id = $1 AND status NOT IN ('RUNNING', 'COMPENSATING')"), id)

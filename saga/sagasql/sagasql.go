@@ -5,6 +5,10 @@
 //
 // A saga that is started inside a transaction of db begins when that commits. Its tables are made by EnsureSchema or
 // package migrate.
+//
+// On PostgreSQL a process whose callers wait for sagas that run in other processes listens to NOTIFY on a connection of
+// its own. The others notify, at most every 10 ms, only while a process listens. Behind a pooler in transaction mode,
+// over database/sql and on SQLite callers learn of ends by asking, every 250 ms.
 package sagasql
 
 import (
@@ -49,6 +53,8 @@ type Store struct {
 	inserts groupcommit.Group[saga.Record]
 	saves   groupcommit.Group[saga.Record]
 	plan    groupcommit.Plan // of several saves
+
+	notifier notifier
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -134,6 +140,9 @@ func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 }
 
 func (s *Store) get(ctx context.Context, query, id string) (saga.Record, error) {
+	if !s.storable(id) {
+		return saga.Record{}, saga.ErrNotFound
+	}
 	rows, err := s.read(ctx, query, id)
 	if err == nil && len(rows) > 0 {
 		err = rows[0].err
@@ -156,6 +165,9 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 		err = s.saves.Do(ctx, r)
 	}
 	if err == nil {
+		if r.Status.Ended() {
+			s.notifyEnded(ctx, r.ID)
+		}
 		return nil
 	}
 	if !errors.Is(err, errMissed) {
@@ -180,6 +192,9 @@ func (s *Store) Signal(
 	lock := ""
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		lock = " FOR UPDATE"
+	}
+	if err := checkSignal(name); err != nil {
+		return false, err
 	}
 	err = s.db.InTx(ctx, func(ctx context.Context) error {
 		first = false
@@ -216,10 +231,20 @@ func (s *Store) Signal(
 	return first, err
 }
 
-// Heartbeat implements saga.Store.
-func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql(`INSERT INTO sillar_orchestrators (node, expires_at) VALUES ($1, @now + $2)
-		ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at`), node, lease.Microseconds())
+// Heartbeat implements saga.Store. It finds out whether any process listens, too.
+func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration) (err error) {
+	query := `INSERT INTO sillar_orchestrators (node, expires_at) VALUES ($1, @now + $2)
+		ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at`
+	if s.db.Pool() == nil {
+		_, err = s.db.Querier(ctx).Exec(ctx, s.sql(query), node, lease.Microseconds())
+	} else {
+		query += ` RETURNING EXISTS (SELECT 1 FROM sillar_orchestrators l WHERE l.node = $3 AND l.expires_at > @now)`
+		var wanted bool
+		err = s.db.Querier(ctx).QueryRow(ctx, s.sql(query), node, lease.Microseconds(), listeners).Scan(&wanted)
+		if err == nil {
+			s.notifier.wanted.Store(wanted)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("sagasql: heartbeat: %w", err)
 	}

@@ -48,6 +48,9 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 	case err == nil:
 		return errs
 	case len(list) == 1 || s.InTx(ctx) || !refused(err):
+		if refused(err) && !errors.Is(err, saga.ErrUnstorable) {
+			err = fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+		}
 		return groupcommit.Same(err, len(list))
 	}
 	errs = nil
