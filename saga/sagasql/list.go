@@ -44,7 +44,7 @@ func (s *Store) Count(ctx context.Context, f saga.Filter) (n int, err error) {
 	}
 	f.Limit = limit(f, 10_000)
 	query, args := s.selectSQL(f, "s.created_at, s.id")
-	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT count(*) FROM ("+query+") counted", args...).Scan(&n)
+	err = s.querier(ctx).QueryRow(ctx, "SELECT count(*) FROM ("+query+") counted", args...).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("sagasql: count: %w", err)
 	}
@@ -131,7 +131,7 @@ func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err e
 	}
 	next := "(SELECT shape FROM sillar_sagas WHERE shape <> '' AND " + unfinished +
 		" AND name = $1 AND version = $2%s ORDER BY shape LIMIT 1)"
-	rows, err := s.db.Querier(ctx).
+	rows, err := s.querier(ctx).
 		Query(ctx, s.sql("WITH RECURSIVE shapes (shape) AS (SELECT * FROM "+fmt.Sprintf(next, "")+" AS f"+
 			" UNION ALL SELECT "+fmt.Sprintf(next, " AND shape > o.shape")+" FROM shapes o WHERE o.shape IS NOT NULL)"+
 			" SELECT shape FROM shapes WHERE shape IS NOT NULL"), sqldb.Replan, k.Name, k.Version)

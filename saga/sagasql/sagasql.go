@@ -13,11 +13,12 @@ package sagasql
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,9 +47,10 @@ const gather = time.Millisecond
 
 // Store is a saga.Store. It is safe for concurrent use.
 type Store struct {
-	db      *sqldb.DB
-	prefix  string
-	history bool
+	db       *sqldb.DB
+	prefix   string
+	replacer *strings.Replacer
+	history  bool
 
 	inserts groupcommit.Group[saga.Record]
 	saves   groupcommit.Group[saga.Record]
@@ -68,7 +70,12 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, prefix: prefix, history: cfg.History}
+	now := "@now"
+	if db.Dialect() == sqldb.PostgreSQL {
+		now = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+	}
+	s := &Store{db: db, prefix: prefix, history: cfg.History,
+		replacer: strings.NewReplacer("sillar_", prefix, "@now", now, "@columns", columns, "@qualified", qualified)}
 	s.inserts = groupcommit.Group[saga.Record]{Flush: s.insertAll, Gather: gather}
 	s.saves = groupcommit.Group[saga.Record]{Flush: s.saveAll, Gather: gather}
 	return s, nil
@@ -87,15 +94,39 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-// sql puts the prefix and the database's clock, in microseconds, into a statement. All processes on a SQLite file share
-// the machine's clock; SQLite's own view of it is cut to milliseconds, by which what is due now would not be due yet.
-func (s *Store) sql(query string) string {
-	now := "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+// sql puts the prefix, the columns and, on PostgreSQL, the database's clock in microseconds into a statement. On SQLite
+// @now stays a parameter: see clocked.
+func (s *Store) sql(query string) string { return s.replacer.Replace(query) }
+
+func (s *Store) querier(ctx context.Context) sqldb.Querier {
 	if s.db.Dialect() == sqldb.SQLite {
-		now = strconv.FormatInt(time.Now().UnixMicro(), 10)
+		return clocked{s.db.Querier(ctx)}
 	}
-	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns, "@qualified",
-		qualified).Replace(query)
+	return s.db.Querier(ctx)
+}
+
+// clocked binds @now to this machine's clock, which all processes on a SQLite file share. SQLite's own view of it is cut
+// to milliseconds, by which what is due now would not be due yet. As a parameter it leaves the statement as it is, so
+// that it is kept prepared.
+type clocked struct{ sqldb.Querier }
+
+func (c clocked) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	return c.Querier.Exec(ctx, query, withNow(query, args)...)
+}
+
+func (c clocked) Query(ctx context.Context, query string, args ...any) (sqldb.Rows, error) {
+	return c.Querier.Query(ctx, query, withNow(query, args)...)
+}
+
+func (c clocked) QueryRow(ctx context.Context, query string, args ...any) sqldb.Row {
+	return c.Querier.QueryRow(ctx, query, withNow(query, args)...)
+}
+
+func withNow(query string, args []any) []any {
+	if !strings.Contains(query, "@now") {
+		return args
+	}
+	return append(slices.Clip(args), sql.Named("now", time.Now().UnixMicro()))
 }
 
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,
@@ -220,7 +251,7 @@ func (s *Store) Signal(
 		if err != nil {
 			return err
 		}
-		if _, err := s.db.Querier(ctx).Exec(ctx,
+		if _, err := s.querier(ctx).Exec(ctx,
 			s.sql("UPDATE sillar_sagas SET signals = $1, signal_seq = signal_seq + 1, wake_at = @now WHERE id = $2"),
 			e.signals, id); err != nil {
 			return fmt.Errorf("sagasql: signal %s of %s: %w", name, id, err)
@@ -236,11 +267,11 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 	query := `INSERT INTO sillar_orchestrators (node, expires_at) VALUES ($1, @now + $2)
 		ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at`
 	if s.db.Pool() == nil {
-		_, err = s.db.Querier(ctx).Exec(ctx, s.sql(query), node, lease.Microseconds())
+		_, err = s.querier(ctx).Exec(ctx, s.sql(query), node, lease.Microseconds())
 	} else {
 		query += ` RETURNING EXISTS (SELECT 1 FROM sillar_orchestrators l WHERE l.node = $3 AND l.expires_at > @now)`
 		var wanted bool
-		err = s.db.Querier(ctx).QueryRow(ctx, s.sql(query), node, lease.Microseconds(), listeners).Scan(&wanted)
+		err = s.querier(ctx).QueryRow(ctx, s.sql(query), node, lease.Microseconds(), listeners).Scan(&wanted)
 		if err == nil {
 			s.notifier.wanted.Store(wanted)
 		}
@@ -254,7 +285,7 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
 	day := (24 * time.Hour).Microseconds()
-	_, err := s.db.Querier(ctx).
+	_, err := s.querier(ctx).
 		Exec(ctx, s.sql("DELETE FROM sillar_orchestrators WHERE node = $1 OR expires_at < @now - $2"), node, day)
 	if err != nil {
 		return fmt.Errorf("sagasql: leave: %w", err)
@@ -294,7 +325,7 @@ type row struct {
 func undecodable(err error) string { return "the stored saga does not decode: " + err.Error() }
 
 func (s *Store) read(ctx context.Context, query string, args ...any) (list []row, err error) {
-	rows, err := s.db.Querier(ctx).Query(ctx, query, args...)
+	rows, err := s.querier(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
