@@ -79,7 +79,7 @@ func TestListenersAreNotifiedOfEnds(t *testing.T) {
 		select {
 		case id := <-heard:
 			delete(want, id)
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("no notification of %d of 100 sagas", len(want))
 		}
 	}
