@@ -1,0 +1,2 @@
+// Package kafka is a messaging.Broker over Apache Kafka.
+package kafka
