@@ -45,7 +45,7 @@ func (b *Broker) begin(ctx context.Context, sub messaging.Subscription, sel sele
 			return err
 		}
 		have, err := b.adm.FetchOffsets(ctx, group)
-		if err != nil {
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // there is none yet
 			return err
 		}
 		exists := false
@@ -123,7 +123,8 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 	var have kadm.OffsetResponses
 	if len(topics) > 0 {
 		var err error
-		if have, err = s.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...); err != nil {
+		have, err = s.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...)
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 			return nil, err
 		}
 	}

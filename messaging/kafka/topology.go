@@ -227,8 +227,8 @@ func (b *Broker) call(ctx context.Context, f func(ctx context.Context) error) er
 		if attempt > 0 {
 			pause = b.cfg.Reconnect.Delay(attempt)
 		}
-		if backoff.Sleep(ctx, pause) != nil {
-			return fmt.Errorf("%w: %w: %w", messaging.ErrBlocked, err, ctx.Err())
+		if ended := backoff.Sleep(ctx, pause); ended != nil {
+			return fmt.Errorf("%w: %w: %w", messaging.ErrBlocked, err, ended)
 		}
 	}
 }
