@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"errors"
-	"regexp"
 	"slices"
 	"time"
 
@@ -14,82 +13,6 @@ import (
 
 	"github.com/sillar-go/sillar/messaging"
 )
-
-func quote(s string) string { return regexp.QuoteMeta(s) }
-
-// begin commits where a group begins in the topics in which it has no position yet. Where it may not, because the group
-// has members, it returns the positions for this stream to begin with.
-func (b *Broker) begin(ctx context.Context, sub messaging.Subscription, sel selection) (start map[place]int64, err error) {
-	group, retry := b.groupID(sub.Group), b.retryTopic(sub.Group)
-	err = b.call(ctx, func(ctx context.Context) error {
-		start = map[place]int64{}
-		topics := slices.Clone(sel.topics)
-		if sel.every {
-			all, err := b.adm.ListTopics(ctx)
-			if err != nil {
-				return err
-			}
-			for name := range all {
-				if b.isEventTopic(name) && !slices.Contains(topics, name) {
-					topics = append(topics, name)
-				}
-			}
-		}
-		// In this order: a position that another process commits in between is not behind these.
-		from, err := b.positions(ctx, sub.Start, topics)
-		if err != nil {
-			return err
-		}
-		first, err := listed(b.adm.ListStartOffsets(ctx, retry))
-		if err != nil {
-			return err
-		}
-		have, err := b.adm.FetchOffsets(ctx, group)
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // there is none yet
-			return err
-		}
-		exists := false
-		for _, partitions := range have {
-			for _, o := range partitions {
-				if o.Err != nil {
-					return o.Err
-				}
-				exists = exists || o.At >= 0
-			}
-		}
-		commit := kadm.Offsets{}
-		add := func(all kadm.ListedOffsets) {
-			for _, partitions := range all {
-				for _, o := range partitions {
-					if c, ok := have.Lookup(o.Topic, o.Partition); ok && c.At >= 0 {
-						continue
-					}
-					// A topic that only a pattern selects was made after the group: it begins with the oldest.
-					if exists && o.Topic != retry && !slices.Contains(sel.topics, o.Topic) {
-						continue
-					}
-					commit.AddOffset(o.Topic, o.Partition, o.Offset, -1)
-					start[place{o.Topic, o.Partition}] = o.Offset
-				}
-			}
-		}
-		add(from)
-		add(first)
-		if len(commit) == 0 {
-			return nil
-		}
-		done, err := b.adm.CommitOffsets(ctx, group, commit)
-		if err == nil {
-			err = done.Error()
-		}
-		if errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.IllegalGeneration) ||
-			errors.Is(err, kerr.RebalanceInProgress) { // it has members
-			return nil
-		}
-		return err
-	})
-	return start, err
-}
 
 // positions returns where a group that is new begins in topics.
 func (b *Broker) positions(ctx context.Context, start messaging.Start, topics []string) (kadm.ListedOffsets, error) {
@@ -128,6 +51,7 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 			return nil, err
 		}
 	}
+	starts := s.b.registry.starts(s.sub.Group)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joined = true
@@ -141,7 +65,7 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 					return nil, c.Err
 				}
 				p.seen, p.settled = c.At, decodeSpans(c.At, c.Metadata)
-			} else if from, ok := s.start[at]; ok {
+			} else if from, ok := starts[at]; ok {
 				p.seen, p.dirty = from, true // committed at once: it is the group's position from now on
 			} else {
 				continue // it begins with the oldest

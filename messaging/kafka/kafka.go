@@ -110,6 +110,7 @@ type Broker struct {
 	meters   brokermetrics.Meters
 	lag      metric.Registration
 	producer messaging.Producer
+	registry *registry
 	cl       *kgo.Client
 	adm      *kadm.Client
 
@@ -160,6 +161,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	b := &Broker{cfg: cfg, streams: map[*stream]struct{}{}, known: map[string]struct{}{},
 		redriving: make(chan struct{}, 1), declaring: make(chan struct{}, 1),
 		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "kafka", cfg.Source)}
+	b.registry = newRegistry(b)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if b.meters, err = brokermetrics.New(cfg.MeterProvider, scope, "kafka"); err == nil {
 		if b.lag, err = b.measureLag(cfg.MeterProvider); err == nil {

@@ -15,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sillar-go/sillar/messaging"
-	
 )
 
 // maxWaiting bounds the retries of one stream that are held until they are due. Beyond that, what comes behind them in
@@ -46,7 +45,6 @@ type stream struct {
 	b     *Broker
 	sub   messaging.Subscription
 	retry string // the group's retry topic
-	start map[place]int64
 	cl    *kgo.Client
 	adm   *kadm.Client
 
@@ -62,18 +60,22 @@ type stream struct {
 	free       chan struct{} // holds a token when a held delivery has been settled
 	committing sync.Mutex    // held while offsets are committed: never two at a time
 
+	look chan struct{} // holds a token when topics may have to be added
+
+	topics  []string // of events, that are consumed; of tend
 	lagging atomic.Int64
 
-	mu      sync.Mutex
-	parts   map[place]*partition
-	ready   []*delivery // to be received
-	waiting dueHeap     // retries that are not due
-	paused  bool        // the retry topic is not fetched
-	held    int         // received and not settled, of partitions that are not gone
-	failed  error       // of the last fetch
-	joined  bool
-	stopped bool
-	closed  bool
+	mu       sync.Mutex
+	patterns []string // of the group
+	parts    map[place]*partition
+	ready    []*delivery // to be received
+	waiting  dueHeap     // retries that are not due
+	paused   bool        // the retry topic is not fetched
+	held     int         // received and not settled, of partitions that are not gone
+	failed   error       // of the last fetch
+	joined   bool
+	stopped  bool
+	closed   bool
 }
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the cluster to be reachable. The
@@ -92,14 +94,19 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	sub.Prefetch = max(sub.Prefetch, 1)
 	s := &stream{b: b, sub: sub, retry: b.retryTopic(sub.Group), over: make(chan struct{}),
 		arrived: make(chan struct{}, 1), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		free: make(chan struct{}, 1), parts: map[place]*partition{}}
+		free: make(chan struct{}, 1), look: make(chan struct{}, 1), parts: map[place]*partition{}}
 	if err := b.ensure(ctx, append([]string{s.retry, b.deadTopic(sub.Group)}, sel.topics...)...); err != nil {
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
-	if s.start, err = b.begin(ctx, sub, sel); err != nil {
+	bound, err := b.registry.bind(ctx, sub)
+	if err != nil {
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
-	if s.cl, err = kgo.NewClient(append(s.options(sel), b.opts...)...); err != nil {
+	s.patterns = bound.patterns
+	if s.topics, err = b.topicsOf(ctx, s.patterns); err != nil {
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	if s.cl, err = kgo.NewClient(append(s.options(), b.opts...)...); err != nil {
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
 	s.adm = kadm.NewClient(s.cl)
@@ -118,9 +125,10 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	return s, nil
 }
 
-func (s *stream) options(sel selection) []kgo.Opt {
+func (s *stream) options() []kgo.Opt {
 	session := s.b.cfg.SessionTimeout
-	opts := []kgo.Opt{
+	return []kgo.Opt{
+		kgo.ConsumeTopics(append([]string{s.retry}, s.topics...)...),
 		kgo.ConsumerGroup(s.b.groupID(s.sub.Group)), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(session), kgo.HeartbeatInterval(session / 15),
@@ -129,13 +137,36 @@ func (s *stream) options(sel selection) []kgo.Opt {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 		kgo.FetchMaxWait(500 * time.Millisecond),
-		kgo.MaxConcurrentFetches(0),
 	}
-	if !sel.every {
-		return append(opts, kgo.ConsumeTopics(append([]string{s.retry}, sel.topics...)...))
+}
+
+// bind replaces the patterns.
+func (s *stream) bind(patterns []string) {
+	s.mu.Lock()
+	s.patterns = patterns
+	s.mu.Unlock()
+	signal(s.look)
+}
+
+// discover consumes topics that are new, or that new patterns select.
+func (s *stream) discover() {
+	s.mu.Lock()
+	patterns := s.patterns
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, s.b.cfg.Refresh)
+	defer cancel()
+	topics, err := s.b.topicsOf(ctx, patterns)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.b.cfg.Logger.Warn("kafka: cannot look for new topics", "group", s.sub.Group, "error", err)
+		}
+		return
 	}
-	names := []string{"^" + quote(s.retry) + "$", "^" + quote(s.b.cfg.Prefix+".") + "[^.]+$"}
-	return append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(names...), kgo.MetadataMaxAge(s.b.cfg.Refresh))
+	topics = slices.DeleteFunc(topics, func(t string) bool { return slices.Contains(s.topics, t) })
+	if len(topics) > 0 {
+		s.topics = append(s.topics, topics...)
+		s.cl.AddConsumeTopics(topics...)
+	}
 }
 
 // poll takes records while there is room for them.
@@ -185,7 +216,7 @@ func (s *stream) take(r *kgo.Record) {
 		return
 	}
 	e, m := s.b.decode(r)
-	if r.Topic != s.retry && !slices.ContainsFunc(s.sub.Patterns, func(pattern string) bool {
+	if r.Topic != s.retry && !slices.ContainsFunc(s.patterns, func(pattern string) bool {
 		return messaging.Match(pattern, e.Type)
 	}) { // another topic that begins with the same word
 		p.settle(r.Offset)
@@ -215,6 +246,8 @@ func (s *stream) limitWaiting() {
 // tend commits, and delivers retries that have become due, until the group has been left.
 func (s *stream) tend() {
 	commits, lags := time.NewTicker(s.b.cfg.CommitInterval), time.NewTicker(lagInterval)
+	looks := time.NewTicker(s.b.cfg.Refresh)
+	defer looks.Stop()
 	defer commits.Stop()
 	defer lags.Stop()
 	due := time.NewTimer(time.Hour)
@@ -228,6 +261,10 @@ func (s *stream) tend() {
 			cancel()
 		case <-lags.C:
 			s.updateLag()
+		case <-looks.C:
+			signal(s.look)
+		case <-s.look:
+			s.discover()
 		case <-due.C:
 		case <-s.wake:
 		case <-s.over:

@@ -107,6 +107,9 @@ func (b *Broker) kind(topic string) kind {
 	retention := b.cfg.Keep
 	switch {
 	case b.isEventTopic(topic):
+	case topic == b.registry.topic:
+		k.partitions, k.configs["cleanup.policy"] = 1, kadm.StringPtr("compact")
+		retention = 0
 	case strings.HasSuffix(topic, ".dead"):
 		k.partitions, retention = 1, -1 // oldest first
 	default:
@@ -177,6 +180,9 @@ func (b *Broker) ensureOne(ctx context.Context, name string, have kadm.TopicDeta
 		return fmt.Errorf("%w: %w", ErrTopology, err)
 	case err != nil:
 		return permission(err)
+	}
+	for _, s := range b.subscribed() {
+		signal(s.look)
 	}
 	return kerr.LeaderNotAvailable // until its partitions have leaders
 }

@@ -136,4 +136,6 @@ func number(s string) int {
 	return min(n, math.MaxInt32)
 }
 
-func header(name, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: name, Value: []byte(value)} }
+func header(name, value string) kgo.RecordHeader {
+	return kgo.RecordHeader{Key: name, Value: []byte(value)}
+}
