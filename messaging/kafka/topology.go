@@ -184,7 +184,8 @@ func (b *Broker) ensureOne(ctx context.Context, name string, have kadm.TopicDeta
 	for _, s := range b.subscribed() {
 		signal(s.look)
 	}
-	return kerr.LeaderNotAvailable // until its partitions have leaders
+	b.setKnown(name, true)
+	return nil
 }
 
 // unknown returns the topics of which it is not known that they exist.
