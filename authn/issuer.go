@@ -102,9 +102,7 @@ func NewIssuer(keys *KeySet, store TokenStore, cfg IssuerConfig) (*Issuer, error
 			keys.cfg.VerifyFor,
 		)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	v, err := NewVerifier(keys, VerifierConfig{
 		Issuer: cfg.Issuer, Types: []string{"at+jwt", "JWT", cfg.Type}, CacheSize: -1, Logger: cfg.Logger,
 	})

@@ -136,9 +136,7 @@ func Join(verifiers ...*Verifier) (*Verifier, error) {
 
 func (v *Verifier) instrument() error {
 	v.cfg.Logger = cmp.Or(v.cfg.Logger, slog.Default())
-	if v.cfg.MeterProvider == nil {
-		v.cfg.MeterProvider = otel.GetMeterProvider()
-	}
+	v.cfg.MeterProvider = cmp.Or(v.cfg.MeterProvider, otel.GetMeterProvider())
 	var err error
 	v.refused, err = v.cfg.MeterProvider.Meter(scope).Int64Counter("sillar.authn.refused",
 		metric.WithUnit("{token}"), metric.WithDescription("Tokens that were refused, by reason."))

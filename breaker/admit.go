@@ -60,7 +60,7 @@ func (b *Breaker) admit(ctx context.Context, end time.Time) (t ticket, err error
 	return t, err
 }
 
-// timed says whether somebody wants to know how long calls take.
+// timed says whether the duration of calls is used.
 func (b *Breaker) timed() bool { return b.cfg.SlowRate > 0 || b.cfg.OnCall != nil }
 
 func (b *Breaker) admitNotClosed(e *era) (ticket, error) {

@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ type Config struct {
 	// Name tells breakers apart in errors and hooks. Default "default".
 	Name string
 
-	// Timeout bounds one attempt. Default 10 s. The function's context ends then; it must heed that. A parent context
+	// Timeout bounds one attempt. Default 10 s. The function's context ends then; it must return then. A parent context
 	// with an earlier deadline makes the timeout cost nothing.
 	Timeout time.Duration
 	// Deadline bounds all attempts together. Default off.
@@ -47,8 +48,8 @@ type Config struct {
 	// ProbeTimeout is after how long a probe that has not ended gives its place back. Default twice Timeout, at least
 	// 30 s.
 	ProbeTimeout time.Duration
-	// ObserveOnly counts, changes state and tells the hooks, but never rejects and lets no call wait for a place: to try
-	// limits on live traffic. OnCall is told of a rejection that would have been, and then of the attempt.
+	// ObserveOnly counts, changes state and calls the hooks, but never rejects and lets no call wait for a place: to try
+	// limits on live traffic. OnCall gets the rejection that would have been, and then the attempt.
 	ObserveOnly bool
 
 	// Bulkhead bounds the calls at work at once. Default off.
@@ -72,8 +73,8 @@ type Config struct {
 	// a smaller value lets the breaker open. Negative: every deadline that passes counts.
 	ShortDeadline time.Duration
 
-	// Classify tells what a finished call means; ctx is the caller's. A value that is no Outcome counts as Ignore. Default
-	// DefaultClassify.
+	// Classify returns what a finished call means; ctx is the caller's. A value that is no Outcome counts as Ignore.
+	// Default DefaultClassify.
 	Classify func(ctx context.Context, err error) Outcome
 
 	// OnStateChange is called after every change of state.
@@ -174,9 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.ShortDeadline, shortDeadline)
 	def(&c.MaxOpenFor, max(5*time.Minute, c.OpenFor))
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
 	}

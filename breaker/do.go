@@ -137,7 +137,7 @@ func timed[T any](ctx context.Context, until time.Time, own bool, fn func(contex
 	bounded, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	v, err := fn(bounded)
-	// By the clock, not by the context, whose timer may be late: who is called may know the deadline, and tell of its
+	// By the clock, not by the context, whose timer may be late: the called service may know the deadline, and report its
 	// end first.
 	if err != nil && own && ctx.Err() == nil && time.Until(until) <= 0 && !errors.Is(err, ErrTimeout) {
 		err = &timeoutError{err}

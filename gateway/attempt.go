@@ -24,7 +24,7 @@ type attempt struct {
 	inst   *instance
 	body   *requestBody
 	client context.Context //nolint:containedctx // it ends what the attempt began
-	done   func(error)     // tells the breaker
+	done   func(error)     // reports to the breaker
 
 	ctx    context.Context //nolint:containedctx // that of the attempt
 	cancel context.CancelCauseFunc
@@ -135,7 +135,7 @@ func (a *attempt) fail(err error) {
 	}
 }
 
-// answer tells the breaker of the status, and returns an answer whose end is the end of the attempt.
+// answer reports the status to the breaker, and returns an answer whose end is the end of the attempt.
 func (a *attempt) answer(res *http.Response) *http.Response {
 	answered(a.span, res.StatusCode, nil)
 	a.inst.count(a.began, res.StatusCode >= http.StatusInternalServerError)

@@ -20,9 +20,9 @@ import (
 	"github.com/sillar-go/sillar/breaker"
 )
 
-// Authenticator tells who a bearer token stands for. An error that has a Challenge() string is a 401, and names its
-// WWW-Authenticate header. A net.Error, such as context.DeadlineExceeded, and an error whose Temporary() bool is true
-// say that the token cannot be verified now: 503. Every other one is a 401.
+// Authenticator returns the identity that a bearer token stands for. An error that has a Challenge() string is a 401,
+// and names its WWW-Authenticate header. A net.Error, such as context.DeadlineExceeded, and an error whose Temporary()
+// bool is true say that the token cannot be verified now: 503. Every other one is a 401.
 type Authenticator interface {
 	Authenticate(ctx context.Context, bearer string) (subject string, roles []string, claims map[string]any, err error)
 }
@@ -187,7 +187,7 @@ type Route struct {
 	// trying: a rolling restart, or one bad endpoint, then takes no service away. So the only instance of a service is
 	// never ejected. 1: no bound; a request gets 503 while all breakers are open.
 	MaxEjection float64 `json:"max_ejection,omitempty"`
-	// Health is the path at which an instance tells how it is. Default "/health".
+	// Health is the path of an instance's readiness check. Default "/health".
 	Health string `json:"health,omitempty"`
 	// UnhealthyAfter is how many health checks in a row must fail, by 5xx or no answer, before an instance gets no
 	// requests while there are others. Default 2.

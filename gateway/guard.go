@@ -129,7 +129,7 @@ type guarded struct {
 	raw      atomic.Bool // it is granted
 }
 
-// guardedTLS tells net/http of the handshake.
+// guardedTLS shows the handshake to net/http.
 type guardedTLS struct {
 	guarded
 	tls *tls.Conn

@@ -58,7 +58,7 @@ func (g *Gateway) owns(name string) bool {
 	return slices.ContainsFunc(ownedPrefixes, func(p string) bool { return strings.HasPrefix(f, p) })
 }
 
-// shape is a bit for the length of a name. With the first letter it tells most headers from all that are owned, without
+// shape is a bit for the length of a name. With the first letter it excludes most headers, without
 // folding them.
 func shape(name string) uint64 { return 1 << min(len(name), 63) }
 
@@ -117,7 +117,7 @@ func (g *Gateway) trailers(declared http.Header) http.Header {
 	return pass
 }
 
-// setIdentity tells the service who calls. The headers were removed before.
+// setIdentity sets the headers that say who calls. The headers were removed before.
 func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	if who == nil {
 		return
@@ -220,7 +220,7 @@ func (g *Gateway) trusts(host string) bool {
 		slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
 
-// setForwarded tells the service where the request came from.
+// setForwarded sets the headers that say where the request came from.
 func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 	host, _, err := net.SplitHostPort(in.RemoteAddr)
 	if err != nil {

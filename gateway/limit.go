@@ -88,7 +88,7 @@ func bounded(v string) string {
 
 func (l *RateLimit) burst() int { return cmp.Or(l.Burst, max(1, int(l.Rate))) }
 
-// limitBy checks what requests are counted by, and makes the policy that answers tell.
+// limitBy checks what requests are counted by, and makes the policy that answers carry.
 func (r *route) limitBy() error {
 	l := r.RateLimit
 	if l == nil {
@@ -104,7 +104,7 @@ func (r *route) limitBy() error {
 	return nil
 }
 
-// setQuota tells the client of its quota, as draft-ietf-httpapi-ratelimit-headers-10 says.
+// setQuota sets the headers of the client's quota, as draft-ietf-httpapi-ratelimit-headers-10 says.
 func (w *reply) setQuota(h http.Header) {
 	h["Ratelimit-Policy"] = []string{w.policy}
 	reset := min(math.Ceil(max(w.quota.Reset, w.quota.RetryAfter).Seconds()), 1e9)

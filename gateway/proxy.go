@@ -116,7 +116,7 @@ func retriable(out *http.Request, res *http.Response, err error) bool {
 	return out.Header.Get("Idempotency-Key") != ""
 }
 
-// localError tells limits of the gateway and of the instance from what cannot be sent at all.
+// localError distinguishes limits of the gateway and of the instance from what cannot be sent at all.
 func localError(err error) error {
 	if strings.Contains(err.Error(), "response header") || strings.Contains(err.Error(), "COMPRESSION_ERROR") {
 		return fmt.Errorf("%w: %w", errOwnLimit, err)

@@ -24,7 +24,7 @@ type reply struct {
 
 	body *clientBody // of an HTTP/1 request that is read beside the answer
 
-	policy string // of the rate limit, when answers tell it
+	policy string // of the rate limit, when answers carry it
 	quota  Quota
 
 	writeTimeout time.Duration // for a client that does not read; 0: none

@@ -77,7 +77,7 @@ func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
 	}, nil
 }
 
-// log tells something of a request, with its correlation id.
+// log logs an event of a request, with its correlation id.
 func (t *telemetry) log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
 	if !t.logger.Enabled(ctx, level) {
 		return
@@ -147,8 +147,8 @@ func (c noBaggage) Values(key string) []string {
 	return c.HeaderCarrier.Values(key)
 }
 
-// attempt begins the span of an attempt, whose end ends it, and tells the instance of it. Without a span that is
-// recorded around it there is none: the instance gets the context of the surrounding one.
+// attempt begins the span of an attempt, whose end ends it, and sends its context to the instance. Without a span that
+// is recorded around it there is none: the instance gets the context of the surrounding one.
 func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.Request, trace.Span) {
 	ctx := req.Context()
 	if !trace.SpanFromContext(ctx).IsRecording() {
@@ -176,7 +176,7 @@ func (t *telemetry) attempt(req *http.Request, route string, resend int) (*http.
 	return req, span
 }
 
-// inject tells a service of the trace in ctx. The id is in header already.
+// inject sends the trace in ctx to a service. The id is in header already.
 func (t *telemetry) inject(ctx context.Context, header http.Header) {
 	if t.standard && !trace.SpanContextFromContext(ctx).IsValid() {
 		return
@@ -184,7 +184,7 @@ func (t *telemetry) inject(ctx context.Context, header http.Header) {
 	t.propagator.Inject(ctx, propagation.HeaderCarrier(header))
 }
 
-// answered tells how an attempt went. Its span ends with the answer's body.
+// answered records how an attempt went. Its span ends with the answer's body.
 func answered(span trace.Span, status int, err error) {
 	switch {
 	case span == nil:
@@ -216,7 +216,7 @@ func clip(path string) string {
 	return path
 }
 
-// end tells of a request that is over, or about to panic because its answer was cut.
+// end records a request that is over, or about to panic because its answer was cut.
 func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.Request, remote string,
 	took time.Duration) {
 	status := w.status

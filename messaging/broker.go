@@ -2,12 +2,10 @@ package messaging
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 )
 
-// Publisher tells events. The brokers and the outboxes implement it.
+// Publisher publishes events. The brokers and the outboxes implement it.
 type Publisher interface {
 	// Publish sends one event. From a broker nil means: confirmed, and routed where the broker notices
 	// (Features.Unroutable). From an outbox: stored in the transaction that ctx carries.
@@ -40,7 +38,8 @@ type Broker interface {
 
 // Subscription says what a group consumes.
 type Subscription struct {
-	// Group names the queue. Consumers of one group compete; every group gets every event. See Validate for the names.
+	// Group names the queue. Consumers of one group compete; every group gets every event. Its name has 1 to 200
+	// bytes; names that end with .dead, begin with amq. or have .retry. in them are reserved.
 	Group string
 	// Patterns are topics in which * stands for one word and # for any number of words, words being separated by dots;
 	// a pattern has # at most twice.
@@ -56,28 +55,6 @@ type Subscription struct {
 	// Start is where a group that does not exist yet begins. Default: with what is published from then on. Brokers
 	// without Features.Replay return ErrUnsupported for others.
 	Start Start
-}
-
-// maxGroup leaves room for the names of the queues that a group has beside its own.
-const maxGroup = 200
-
-// Validate reports what keeps a subscription from being made on any broker, as an ErrInvalid: an empty or overlong
-// group, one whose name is that of another group's dead letters or retries (g.dead, g.retry.5s) or reserved by AMQP
-// (amq.), and malformed patterns. It is for adapters.
-func (s Subscription) Validate() error {
-	switch {
-	case s.Group == "" || len(s.Group) > maxGroup:
-		return fmt.Errorf("%w: group %q: want 1 to %d bytes", ErrInvalid, s.Group, maxGroup)
-	case strings.HasSuffix(s.Group, ".dead"), strings.Contains(s.Group, ".retry."), strings.HasPrefix(s.Group, "amq."):
-		return fmt.Errorf("%w: group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken",
-			ErrInvalid, s.Group)
-	}
-	for _, p := range s.Patterns {
-		if err := ValidPattern(p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Stream is a running subscription. One goroutine receives; any may settle.
@@ -124,7 +101,7 @@ type DeadLetter struct {
 // Deduplicator applies a message once. The inboxes implement it. A router calls it with the group's name, and with
 // source and ID of the event: events of two sources are two, whatever their IDs.
 type Deduplicator interface {
-	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup tells that it had
+	// Once runs fn unless (consumer, id) has been seen, and notes it in fn's own transaction; dup says that it had
 	// been seen. When fn fails nothing is noted.
 	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context) error) (dup bool, err error)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,9 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/errclass"
+	"github.com/sillar-go/sillar/messaging/internal/carrier"
 )
-
-func isPattern(s string) bool { return strings.ContainsAny(s, "*#") }
 
 // consumer runs one group: it receives in one goroutine and handles in Concurrency others.
 type consumer struct {
@@ -164,7 +162,7 @@ func (g *Group) requeue(ctx context.Context, d Delivery) {
 // handle makes one attempt and settles it.
 func (g *Group) handle(ctx context.Context, d Delivery) {
 	r, e, killed := g.router, d.Envelope(), ctx
-	ctx = r.cfg.Propagator.Extract(ctx, Headers(e.Headers))
+	ctx = r.cfg.Propagator.Extract(ctx, carrier.Carrier(e.Headers))
 	ctx, span := r.tracer.Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("messaging.operation.type", "process"),
 		attribute.String("messaging.destination.name", e.Type),

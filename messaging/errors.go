@@ -36,7 +36,7 @@ var (
 	ErrDrain = errors.New("messaging: handlers did not end in time")
 )
 
-// BatchError tells, for each message of a batch, what became of it. It matches every error it holds.
+// BatchError says for each message of a batch what became of it. It matches every error it holds.
 type BatchError struct {
 	// Errors has an entry a message, nil where it was confirmed.
 	Errors []error
@@ -65,16 +65,6 @@ func (e *BatchError) Unwrap() []error {
 		}
 	}
 	return all
-}
-
-// Batch returns nil when no entry of errs is an error, else a *BatchError. It is for adapters.
-func Batch(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return &BatchError{errs}
-		}
-	}
-	return nil
 }
 
 type permanentError struct{ err error }

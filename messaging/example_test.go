@@ -53,10 +53,3 @@ func ExampleRouter() {
 	// drained: <nil>
 	// dead letter: orders.melted - billing does not know orders.melted
 }
-
-// Topics match AMQP's patterns.
-func ExampleMatch() {
-	fmt.Println(messaging.Match("orders.*", "orders.created"), messaging.Match("orders.*", "orders.created.v2"),
-		messaging.Match("orders.#", "orders.created.v2"))
-	// Output: true false true
-}

@@ -2,7 +2,6 @@ package messaging
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -62,17 +61,3 @@ func (s Start) Earliest() bool { return s.earliest }
 
 // Time returns the time of StartAt, and the zero time for others.
 func (s Start) Time() time.Time { return s.time }
-
-// Supported returns an ErrUnsupported when the subscription asks for more than f. It is for adapters.
-func (s Subscription) Supported(f Features) error {
-	if s.Start != (Start{}) && !f.Replay {
-		return fmt.Errorf("%w: group %s: a start position: it keeps no messages for groups to come", ErrUnsupported, s.Group)
-	}
-	if s.SingleActive && !f.SingleActive {
-		return fmt.Errorf("%w: group %s: one active consumer at a time", ErrUnsupported, s.Group)
-	}
-	if s.Ephemeral && !f.Ephemeral {
-		return fmt.Errorf("%w: group %s: a queue for each stream", ErrUnsupported, s.Group)
-	}
-	return nil
-}

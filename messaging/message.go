@@ -1,16 +1,8 @@
 package messaging
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"go.opentelemetry.io/otel/propagation"
-
-	"github.com/sillar-go/sillar/internal/correlation"
-	"github.com/sillar-go/sillar/internal/id"
 )
 
 // Envelope is a CloudEvents 1.0 event in binary mode: attributes beside an opaque body.
@@ -19,11 +11,11 @@ type Envelope struct {
 	ID string
 	// Type is the topic, such as "orders.created": the routing key.
 	Type string
-	// Source says who told it.
+	// Source is the service that publishes it.
 	Source string
 	// Time is when it happened, in UTC.
 	Time time.Time
-	// Key orders events: those of one key are told, and with GroupConfig.Ordered handled, in order. Often an entity's
+	// Key orders events: those of one key are published, and with GroupConfig.Ordered handled, in order. Often an entity's
 	// id. It is CloudEvents' subject.
 	Key string
 	// ContentType is the body's. Default application/json.
@@ -56,36 +48,6 @@ const (
 	MaxHeaders = 64 << 10
 )
 
-// Validate reports what keeps an envelope from being published, as an ErrInvalid.
-func (e Envelope) Validate() error {
-	switch {
-	case e.Type == "" || len(e.Type) > MaxName || strings.ContainsAny(e.Type, "*# \t\r\n"):
-		return fmt.Errorf("%w: topic %q: want 1 to %d bytes without *, # or space", ErrInvalid, e.Type, MaxName)
-	case e.ID == "":
-		return fmt.Errorf("%w: no ID", ErrInvalid)
-	case e.Source == "":
-		return fmt.Errorf("%w: no Source: name the service in the broker's Config", ErrInvalid)
-	case max(len(e.ID), len(e.Source), len(e.ContentType)) > MaxName:
-		return fmt.Errorf("%w: ID, Source or ContentType: want at most %d bytes", ErrInvalid, MaxName)
-	case !isText(e.Type) || !isText(e.ID) || !isText(e.Source) || !isText(e.ContentType) || !isText(e.Key):
-		return fmt.Errorf("%w: topic, ID, Source, ContentType and Key: want UTF-8 without NUL", ErrInvalid)
-	}
-	size := len(e.Key)
-	for name, value := range e.Headers {
-		if name == "" || len(name) > MaxName {
-			return fmt.Errorf("%w: name of a header: want 1 to %d bytes", ErrInvalid, MaxName)
-		}
-		size += len(name) + len(value)
-	}
-	if size > MaxHeaders {
-		return fmt.Errorf("%w: %d bytes of headers: want at most %d", ErrInvalid, size, MaxHeaders)
-	}
-	return nil
-}
-
-// isText reports whether every broker and outbox keeps a text as it is.
-func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
-
 // Option changes what Publish sends.
 type Option func(*Envelope)
 
@@ -108,61 +70,12 @@ func WithHeader(name, value string) Option {
 	}
 }
 
-// NewEnvelope makes the event that Publish sends: payload as JSON (a []byte or json.RawMessage as it is) or as
-// WithCodec says, a new id, the time, and what propagator (nil: trace context and correlation id) takes from ctx as
-// headers.
-func NewEnvelope(ctx context.Context, source string, propagator propagation.TextMapPropagator, topic string,
-	payload any, opts ...Option) (Envelope, error) {
-	e := Envelope{Type: topic, Source: source}
+// NewEnvelope makes an event for PublishBatch: payload as JSON (a []byte or json.RawMessage as it is) or as WithCodec
+// says. What is not set yet, such as ID and Time, is set when it is published. The error matches ErrInvalid.
+func NewEnvelope(topic string, payload any, opts ...Option) (Envelope, error) {
+	e := Envelope{Type: topic}
 	for _, o := range opts {
 		o(&e)
 	}
-	if err := encode(&e, payload); err != nil {
-		return e, err
-	}
-	return e.Fill(ctx, source, propagator)
-}
-
-// Fill returns e with its defaults in place and the headers of ctx added, validated. It is for adapters.
-func (e Envelope) Fill(ctx context.Context, source string, propagator propagation.TextMapPropagator) (Envelope, error) {
-	if e.ID == "" {
-		e.ID = id.New()
-	}
-	if e.Source == "" {
-		e.Source = source
-	}
-	if e.Time.IsZero() {
-		e.Time = time.Now().UTC()
-	}
-	if e.ContentType == "" {
-		e.ContentType = "application/json"
-	}
-	if propagator == nil {
-		propagator = correlation.DefaultPropagator()
-	}
-	headers := make(map[string]string, len(e.Headers)+3)
-	propagator.Inject(ctx, Headers(headers))
-	for k, v := range e.Headers { // what the envelope says stands: a relay speaks for another context
-		headers[strings.ToLower(k)] = v
-	}
-	e.Headers = headers
-	return e, e.Validate()
-}
-
-// Headers is a propagation.TextMapCarrier over an envelope's headers, whose names are lower case.
-type Headers map[string]string
-
-// Get implements propagation.TextMapCarrier.
-func (h Headers) Get(name string) string { return h[strings.ToLower(name)] }
-
-// Set implements propagation.TextMapCarrier.
-func (h Headers) Set(name, value string) { h[strings.ToLower(name)] = value }
-
-// Keys implements propagation.TextMapCarrier.
-func (h Headers) Keys() []string {
-	keys := make([]string, 0, len(h))
-	for k := range h {
-		keys = append(keys, k)
-	}
-	return keys
+	return e, encode(&e, payload)
 }

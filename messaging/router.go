@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/messaging/internal/topics"
 )
 
 const scope = "github.com/sillar-go/sillar/messaging"
@@ -73,18 +74,10 @@ func NewRouter(sub Subscriber, cfg RouterConfig) (*Router, error) {
 	if sub == nil {
 		return nil, errors.New("messaging: NewRouter wants a Subscriber")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.TracerProvider == nil {
-		cfg.TracerProvider = otel.GetTracerProvider()
-	}
-	if cfg.MeterProvider == nil {
-		cfg.MeterProvider = otel.GetMeterProvider()
-	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
+	cfg.MeterProvider = cmp.Or(cfg.MeterProvider, otel.GetMeterProvider())
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 30 * time.Second
 	}
@@ -165,11 +158,11 @@ type patternHandler struct {
 	h       HandlerFunc
 }
 
-// Group adds a group. Its name is the queue's. It panics when no group may have the name (see Subscription.Validate) or
+// Group adds a group. Its name is the queue's. It panics when no group may have the name (see Subscription.Group) or
 // another one of this router has it, or when the router runs: those are mistakes of the program.
 func (r *Router) Group(name string, cfg GroupConfig) *Group {
-	if err := (Subscription{Group: name}).Validate(); err != nil {
-		panic(err)
+	if err := topics.ValidGroup(name); err != nil {
+		panic(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,8 +186,8 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 // HandleRaw handles the bodies of a pattern's messages as bytes. An exact topic goes before a pattern, an earlier
 // pattern before a later one. It panics on a malformed or repeated pattern, and when the router runs.
 func HandleRaw(g *Group, pattern string, h HandlerFunc) {
-	if err := ValidPattern(pattern); err != nil {
-		panic(err)
+	if err := topics.Valid(pattern); err != nil {
+		panic(fmt.Errorf("%w: %w", ErrInvalid, err))
 	}
 	g.router.mu.Lock()
 	defer g.router.mu.Unlock()
@@ -211,7 +204,7 @@ func HandleRaw(g *Group, pattern string, h HandlerFunc) {
 	if repeated {
 		panic(fmt.Sprintf("messaging: group %s already handles %q", g.name, pattern))
 	}
-	if isPattern(pattern) {
+	if topics.IsPattern(pattern) {
 		g.patterns = append(g.patterns, patternHandler{pattern, h})
 		return
 	}
@@ -236,7 +229,7 @@ func (g *Group) handler(topic string) (HandlerFunc, string) {
 		return h, topic
 	}
 	for _, p := range g.patterns {
-		if Match(p.pattern, topic) {
+		if topics.Match(p.pattern, topic) {
 			return p.h, p.pattern
 		}
 	}

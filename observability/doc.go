@@ -29,7 +29,7 @@
 //   - Handlers see exactly the optional interfaces of the server's ResponseWriter.
 //   - A log line has the ids of its context at its root, once; no attribute takes their names.
 //   - Queries and headers are in no log and no span. A Secret does not print.
-//   - A collector that is down slows nothing: spans wait in a bounded queue, and the log is told once a minute.
+//   - A collector that is down slows nothing: spans wait in a bounded queue, and what is lost is logged once a minute.
 //
 // # What it does not do
 //

@@ -75,7 +75,7 @@ func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
 // Enabled implements slog.Handler.
 func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
-// AddsCorrelationID tells packages that log that they need not: the line has the id of its context.
+// AddsCorrelationID says that a handler adds the correlation id of the context, so that callers need not.
 func (h *logHandler) AddsCorrelationID() bool { return true }
 
 // buffer is what a line needs while it is written.

@@ -292,7 +292,7 @@ func (t *Telemetry) log(
 	switch {
 	case quiet && status < 500:
 		return
-	case quiet && p == nil: // a probe that is told "not ready" is no fault
+	case quiet && p == nil: // a probe that gets "not ready" is no fault
 		level = slog.LevelWarn
 	case status >= 500:
 		level = slog.LevelError

@@ -58,7 +58,7 @@ func (q *request) note(pattern, path string) {
 	case outer == "" || path == outerPath: // this mux saw what the outer one did: its pattern says more
 	case len(path) < len(outerPath) && strings.HasSuffix(outerPath, path):
 		q.stripped += leading(outer, strings.Count(outerPath[:len(outerPath)-len(path)], "/"))
-	default: // somebody has written another path: nothing is known of what it has to do with the outer one
+	default: // the path was rewritten: nothing is known about its relation to the outer one
 		q.stripped = ""
 	}
 	q.route = q.stripped + pattern

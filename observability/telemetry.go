@@ -81,7 +81,7 @@ type Config struct {
 	// context.
 	Propagator propagation.TextMapPropagator
 	// PublicEdge is for services that strangers call: a stranger's trace context becomes a link, not a parent, so that
-	// nobody outside decides what is sampled, and baggage is dropped.
+	// callers do not decide what is sampled, and baggage is dropped.
 	PublicEdge bool
 
 	// TrustedProxies are the networks of the proxies in front of the service. For a request from one of them, the client

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Errors of this package, to be compared with errors.Is.
@@ -15,17 +17,17 @@ var (
 	// ErrUnique is matched by every *UniqueError.
 	ErrUnique = errors.New("repository: unique constraint violated")
 	// ErrCursor says that a cursor was changed, or belongs to another query.
-	ErrCursor = errors.New("repository: cursor does not belong to this query")
+	ErrCursor = driver.ErrCursor
 	// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that is
 	// stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8. A query for such text
 	// finds nothing there, without an error.
-	ErrValue = errors.New("repository: the database cannot hold the value")
+	ErrValue = driver.ErrValue
 	// ErrQuery is matched by every *FieldError and *QueryError.
 	ErrQuery = errors.New("repository: unusable query")
 	// ErrNoTransactions says that the database accepts transactions but does not keep their promise.
 	ErrNoTransactions = errors.New("repository: the database does not support transactions")
-	// ErrNoEffects says that Collect was called outside the write of a document.
-	ErrNoEffects = errors.New("repository: no document is being written in this context")
+	// ErrNoEffects says that an outbox or inbox inside documents was used outside the write of one.
+	ErrNoEffects = driver.ErrNoEffects
 )
 
 // ConflictError says that an entity was changed since it was read. It matches ErrConflict.
@@ -46,14 +48,14 @@ func (e *ConflictError) Error() string {
 // Is makes the error match ErrConflict.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// Conflict tells packages that do not know this one that trying again on a fresh read may succeed.
+// Conflict reports, to packages that do not import this one, that trying again on a fresh read may succeed.
 func (e *ConflictError) Conflict() bool { return true }
 
 // UniqueError says that another entity holds the same value in a unique field. It matches ErrUnique.
 type UniqueError struct {
 	// Constraint is the name of the index or constraint.
 	Constraint string
-	// Fields are the columns it covers, where the database tells.
+	// Fields are the columns it covers, where the database names them.
 	Fields []string
 	// Err is the driver's error; it may quote values, and is not for clients.
 	Err error

@@ -6,78 +6,40 @@ import (
 	"math"
 	"reflect"
 	"time"
+
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
-// Op is what a Node does.
-type Op int
-
-// The operators.
-const (
-	OpAll          Op = iota // matches everything
-	OpAnd                    // all Kids match
-	OpOr                     // at least one of Kids matches
-	OpNot                    // Kids[0] does not match
-	OpEq                     // the field equals Value
-	OpNe                     // the field is not NULL and differs from Value
-	OpLt                     // the field is less than Value
-	OpLte                    // the field is at most Value
-	OpGt                     // the field is greater than Value
-	OpGte                    // the field is at least Value
-	OpIn                     // the field equals one of Values
-	OpPrefix                 // the field begins with Value, a string
-	OpNull                   // the field is NULL
-	OpContains               // the field contains Value, a string
-	OpContainsFold           // as OpContains; ASCII letters match in either case
-)
-
-// Node is a filter as a tree, for adapters to read. Values have the types of Column.Kind: string, bool, int64,
-// float64, time.Time in UTC, []byte.
-type Node struct {
-	Op     Op
-	Column int // place in Mapping.Columns
-	Value  any
-	Values []any
-	Kids   []Node
-
+// Filter selects entities of type E. The zero Filter selects all. Fields make filters.
+type Filter[E any] struct {
+	n   driver.Node
 	err error
 }
 
-// Filter selects entities of type E. The zero Filter selects all. Fields make filters.
-type Filter[E any] struct{ n Node }
-
 // And selects what f and all others select.
-func (f Filter[E]) And(others ...Filter[E]) Filter[E] { return combine(OpAnd, f, others) }
+func (f Filter[E]) And(others ...Filter[E]) Filter[E] { return combine(driver.OpAnd, f, others) }
 
 // Or selects what f or one of the others selects.
-func (f Filter[E]) Or(others ...Filter[E]) Filter[E] { return combine(OpOr, f, others) }
+func (f Filter[E]) Or(others ...Filter[E]) Filter[E] { return combine(driver.OpOr, f, others) }
 
 // Not selects what f does not select, NULL included.
 func Not[E any](f Filter[E]) Filter[E] {
-	return Filter[E]{Node{Op: OpNot, Kids: []Node{f.n}}}
+	return Filter[E]{driver.Node{Op: driver.OpNot, Kids: []driver.Node{f.n}}, f.err}
 }
 
-func combine[E any](op Op, f Filter[E], others []Filter[E]) Filter[E] {
-	kids := []Node{f.n}
+func combine[E any](op driver.Op, f Filter[E], others []Filter[E]) Filter[E] {
+	kids := []driver.Node{f.n}
 	for _, o := range others {
 		kids = append(kids, o.n)
+		if f.err == nil {
+			f.err = o.err
+		}
 	}
-	return Filter[E]{Node{Op: op, Kids: kids}}
+	return Filter[E]{driver.Node{Op: op, Kids: kids}, f.err}
 }
 
 // Node returns the tree, or the first error in it. It is for adapters.
-func (f Filter[E]) Node() (Node, error) { return f.n, firstErr(f.n) }
-
-func firstErr(n Node) error {
-	if n.err != nil {
-		return n.err
-	}
-	for _, k := range n.Kids {
-		if err := firstErr(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (f Filter[E]) Node() (driver.Node, error) { return f.n, f.err }
 
 // Assignment sets a field of entities of type E to a value. Fields make assignments.
 type Assignment[E any] struct {
@@ -88,7 +50,7 @@ type Assignment[E any] struct {
 
 // Assignments checks what UpdateWhere sets, and returns it by column. It is for adapters.
 func Assignments[E any](set []Assignment[E]) (map[int]any, error) {
-	m, err := MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +74,7 @@ func Assignments[E any](set []Assignment[E]) (map[int]any, error) {
 	return values, nil
 }
 
-func (c column[E]) to(v any) Assignment[E] { return Assignment[E]{c.at, normal(v), c.err} }
+func (c column[E]) to(v any) Assignment[E] { return Assignment[E]{c.at, driver.Normal(v), c.err} }
 
 // Sort is a sort key. Fields make sorts.
 type Sort[E any] struct {
@@ -127,8 +89,8 @@ type column[E any] struct {
 	err error
 }
 
-func (c column[E]) node(op Op, v any) Filter[E] {
-	return Filter[E]{Node{Op: op, Column: c.at, Value: normal(v), err: c.err}}
+func (c column[E]) node(op driver.Op, v any) Filter[E] {
+	return Filter[E]{driver.Node{Op: op, Column: c.at, Value: driver.Normal(v)}, c.err}
 }
 
 // MaxValues is the number of values that one In takes, so that no list reaches a driver's limit of arguments.
@@ -139,9 +101,9 @@ func (c column[E]) in(vs []any) Filter[E] {
 		c.err = &QueryError{Reason: fmt.Sprintf("In takes at most %d values", MaxValues)}
 	}
 	for i, v := range vs {
-		vs[i] = normal(v)
+		vs[i] = driver.Normal(v)
 	}
-	return Filter[E]{Node{Op: OpIn, Column: c.at, Values: vs, err: c.err}}
+	return Filter[E]{driver.Node{Op: driver.OpIn, Column: c.at, Values: vs}, c.err}
 }
 
 func (c column[E]) sort(desc bool) Sort[E] { return Sort[E]{c.at, desc, c.err} }
@@ -149,7 +111,7 @@ func (c column[E]) sort(desc bool) Sort[E] { return Sort[E]{c.at, desc, c.err} }
 // find finds the mapped field that an accessor points to. The error waits for the query that uses the field, so that
 // fields can be package variables.
 func find[E, V any](get func(*E) *V) column[E] {
-	m, err := MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return column[E]{err: err}
 	}
@@ -159,7 +121,7 @@ func find[E, V any](get func(*E) *V) column[E] {
 	for i, c := range m.Columns {
 		f := root.FieldByIndex(c.Index)
 		if f.Type() == p.Type().Elem() && !p.IsNil() && f.Addr().Pointer() == p.Pointer() {
-			if c.Kind == KindJSON {
+			if c.Kind == driver.KindJSON {
 				return column[E]{err: &FieldError{Field: c.Name, Reason: "is stored as JSON and cannot be searched"}}
 			}
 			return column[E]{at: i}
@@ -175,10 +137,10 @@ type EqField[E any, V comparable] struct{ c column[E] }
 func Eq[E any, V comparable](get func(*E) *V) EqField[E, V] { return EqField[E, V]{find(get)} }
 
 // Eq selects entities whose field equals v.
-func (f EqField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
+func (f EqField[E, V]) Eq(v V) Filter[E] { return f.c.node(driver.OpEq, v) }
 
 // Ne selects entities whose field differs from v.
-func (f EqField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
+func (f EqField[E, V]) Ne(v V) Filter[E] { return f.c.node(driver.OpNe, v) }
 
 // In selects entities whose field equals one of vs; none of them when vs is empty.
 func (f EqField[E, V]) In(vs ...V) Filter[E] {
@@ -199,16 +161,16 @@ type OrdField[E any, V cmp.Ordered] struct{ EqField[E, V] }
 func Ord[E any, V cmp.Ordered](get func(*E) *V) OrdField[E, V] { return OrdField[E, V]{Eq(get)} }
 
 // Lt selects entities whose field is less than v.
-func (f OrdField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }
+func (f OrdField[E, V]) Lt(v V) Filter[E] { return f.c.node(driver.OpLt, v) }
 
 // Lte selects entities whose field is at most v.
-func (f OrdField[E, V]) Lte(v V) Filter[E] { return f.c.node(OpLte, v) }
+func (f OrdField[E, V]) Lte(v V) Filter[E] { return f.c.node(driver.OpLte, v) }
 
 // Gt selects entities whose field is greater than v.
-func (f OrdField[E, V]) Gt(v V) Filter[E] { return f.c.node(OpGt, v) }
+func (f OrdField[E, V]) Gt(v V) Filter[E] { return f.c.node(driver.OpGt, v) }
 
 // Gte selects entities whose field is at least v.
-func (f OrdField[E, V]) Gte(v V) Filter[E] { return f.c.node(OpGte, v) }
+func (f OrdField[E, V]) Gte(v V) Filter[E] { return f.c.node(driver.OpGte, v) }
 
 // Asc sorts by the field, least first.
 func (f OrdField[E, V]) Asc() Sort[E] { return f.c.sort(false) }
@@ -223,13 +185,15 @@ type TextField[E any, V ~string] struct{ OrdField[E, V] }
 func Text[E any, V ~string](get func(*E) *V) TextField[E, V] { return TextField[E, V]{Ord(get)} }
 
 // HasPrefix selects entities whose field begins with prefix, case and all.
-func (f TextField[E, V]) HasPrefix(prefix string) Filter[E] { return f.c.node(OpPrefix, prefix) }
+func (f TextField[E, V]) HasPrefix(prefix string) Filter[E] { return f.c.node(driver.OpPrefix, prefix) }
 
 // Contains selects entities whose field contains part, case and all. It reads all that the rest of the filter selects.
-func (f TextField[E, V]) Contains(part string) Filter[E] { return f.c.node(OpContains, part) }
+func (f TextField[E, V]) Contains(part string) Filter[E] { return f.c.node(driver.OpContains, part) }
 
 // ContainsFold is Contains for which ASCII letters match in either case.
-func (f TextField[E, V]) ContainsFold(part string) Filter[E] { return f.c.node(OpContainsFold, part) }
+func (f TextField[E, V]) ContainsFold(part string) Filter[E] {
+	return f.c.node(driver.OpContainsFold, part)
+}
 
 // TimeField is a field that holds a time.
 type TimeField[E any] struct{ c column[E] }
@@ -238,22 +202,22 @@ type TimeField[E any] struct{ c column[E] }
 func Time[E any](get func(*E) *time.Time) TimeField[E] { return TimeField[E]{find(get)} }
 
 // Eq selects entities whose field is the instant t.
-func (f TimeField[E]) Eq(t time.Time) Filter[E] { return f.c.node(OpEq, t) }
+func (f TimeField[E]) Eq(t time.Time) Filter[E] { return f.c.node(driver.OpEq, t) }
 
 // Before selects entities whose field is before t.
-func (f TimeField[E]) Before(t time.Time) Filter[E] { return f.c.node(OpLt, t) }
+func (f TimeField[E]) Before(t time.Time) Filter[E] { return f.c.node(driver.OpLt, t) }
 
 // Since selects entities whose field is t or after it.
-func (f TimeField[E]) Since(t time.Time) Filter[E] { return f.c.node(OpGte, t) }
+func (f TimeField[E]) Since(t time.Time) Filter[E] { return f.c.node(driver.OpGte, t) }
 
 // After selects entities whose field is after t.
-func (f TimeField[E]) After(t time.Time) Filter[E] { return f.c.node(OpGt, t) }
+func (f TimeField[E]) After(t time.Time) Filter[E] { return f.c.node(driver.OpGt, t) }
 
 // Ne selects entities whose field is another instant than t.
-func (f TimeField[E]) Ne(t time.Time) Filter[E] { return f.c.node(OpNe, t) }
+func (f TimeField[E]) Ne(t time.Time) Filter[E] { return f.c.node(driver.OpNe, t) }
 
 // Until selects entities whose field is t or before it.
-func (f TimeField[E]) Until(t time.Time) Filter[E] { return f.c.node(OpLte, t) }
+func (f TimeField[E]) Until(t time.Time) Filter[E] { return f.c.node(driver.OpLte, t) }
 
 // To sets the field to t.
 func (f TimeField[E]) To(t time.Time) Assignment[E] { return f.c.to(t) }
@@ -272,26 +236,26 @@ func Null[E, V any](get func(*E) **V) NullField[E, V] { return NullField[E, V]{f
 
 // IsNull selects entities whose field is NULL.
 func (f NullField[E, V]) IsNull() Filter[E] {
-	return Filter[E]{Node{Op: OpNull, Column: f.c.at, err: f.c.err}}
+	return Filter[E]{driver.Node{Op: driver.OpNull, Column: f.c.at}, f.c.err}
 }
 
 // NotNull selects entities whose field is not NULL.
 func (f NullField[E, V]) NotNull() Filter[E] { return Not(f.IsNull()) }
 
 // Eq selects entities whose field equals v.
-func (f NullField[E, V]) Eq(v V) Filter[E] { return f.c.node(OpEq, v) }
+func (f NullField[E, V]) Eq(v V) Filter[E] { return f.c.node(driver.OpEq, v) }
 
 // Lt selects entities whose field is less than v; NULL is not.
-func (f NullField[E, V]) Lt(v V) Filter[E] { return f.c.node(OpLt, v) }
+func (f NullField[E, V]) Lt(v V) Filter[E] { return f.c.node(driver.OpLt, v) }
 
 // Lte selects entities whose field is at most v; NULL is not.
-func (f NullField[E, V]) Lte(v V) Filter[E] { return f.c.node(OpLte, v) }
+func (f NullField[E, V]) Lte(v V) Filter[E] { return f.c.node(driver.OpLte, v) }
 
 // Gte selects entities whose field is at least v; NULL is not.
-func (f NullField[E, V]) Gte(v V) Filter[E] { return f.c.node(OpGte, v) }
+func (f NullField[E, V]) Gte(v V) Filter[E] { return f.c.node(driver.OpGte, v) }
 
 // Ne selects entities whose field differs from v; NULL does not.
-func (f NullField[E, V]) Ne(v V) Filter[E] { return f.c.node(OpNe, v) }
+func (f NullField[E, V]) Ne(v V) Filter[E] { return f.c.node(driver.OpNe, v) }
 
 // In selects entities whose field equals one of vs; none of them when vs is empty.
 func (f NullField[E, V]) In(vs ...V) Filter[E] {
@@ -311,7 +275,7 @@ func (f NullField[E, V]) To(v *V) Assignment[E] {
 }
 
 // Gt selects entities whose field is greater than v; NULL is not.
-func (f NullField[E, V]) Gt(v V) Filter[E] { return f.c.node(OpGt, v) }
+func (f NullField[E, V]) Gt(v V) Filter[E] { return f.c.node(driver.OpGt, v) }
 
 // Asc sorts by the field, NULL first.
 func (f NullField[E, V]) Asc() Sort[E] { return f.c.sort(false) }
@@ -322,12 +286,12 @@ func (f NullField[E, V]) Desc() Sort[E] { return f.c.sort(true) }
 // NamedField is a field found by its stored name: for sort orders and filters that clients choose.
 type NamedField[E any] struct {
 	c    column[E]
-	kind Kind
+	kind driver.Kind
 }
 
 // Named returns the field with the stored name, or a *FieldError: a name from outside never reaches a database.
 func Named[E any](name string) (NamedField[E], error) {
-	m, err := MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return NamedField[E]{}, err
 	}
@@ -335,7 +299,7 @@ func Named[E any](name string) (NamedField[E], error) {
 	if !ok {
 		return NamedField[E]{}, &FieldError{Field: name[:min(len(name), 64)], Reason: "is unknown"}
 	}
-	if m.Columns[i].Kind == KindJSON {
+	if m.Columns[i].Kind == driver.KindJSON {
 		return NamedField[E]{}, &FieldError{Field: name, Reason: "is stored as JSON and cannot be searched"}
 	}
 	return NamedField[E]{column[E]{at: i}, m.Columns[i].Kind}, nil
@@ -343,41 +307,41 @@ func Named[E any](name string) (NamedField[E], error) {
 
 // Eq selects entities whose field equals v, or gives a *FieldError where v has another type than the field.
 func (f NamedField[E]) Eq(v any) (Filter[E], error) {
-	if v == nil || kindOf(reflect.TypeOf(normal(v))) != f.kind {
+	if v == nil || driver.KindOf(reflect.TypeOf(driver.Normal(v))) != f.kind {
 		return Filter[E]{}, &FieldError{Reason: "the value has another type than the field"}
 	}
-	return f.c.node(OpEq, v), nil
+	return f.c.node(driver.OpEq, v), nil
 }
 
 // Where selects by an operator and a value as text, such as those of a query string: eq, ne, lt, lte, gt, gte, and
 // prefix, contains and icontains for text. Times are RFC 3339, bytes are base64. Another operator, or a value that is
 // none of the field's, is a *FieldError.
 func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
-	m, err := MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return Filter[E]{}, err
 	}
 	bad := func(reason string) (Filter[E], error) {
 		return Filter[E]{}, &FieldError{Field: m.Columns[f.c.at].Name, Reason: reason}
 	}
-	op, known := map[string]Op{
-		"eq": OpEq, "ne": OpNe, "lt": OpLt, "lte": OpLte, "gt": OpGt, "gte": OpGte,
-		"prefix": OpPrefix, "contains": OpContains, "icontains": OpContainsFold,
+	op, known := map[string]driver.Op{
+		"eq": driver.OpEq, "ne": driver.OpNe, "lt": driver.OpLt, "lte": driver.OpLte, "gt": driver.OpGt, "gte": driver.OpGte,
+		"prefix": driver.OpPrefix, "contains": driver.OpContains, "icontains": driver.OpContainsFold,
 	}[operator]
 	switch {
 	case !known:
 		return bad("has no such operator")
-	case op >= OpPrefix && f.kind != KindString:
+	case op >= driver.OpPrefix && f.kind != driver.KindString:
 		return bad("is no text")
 	}
-	if f.kind == KindTime {
+	if f.kind == driver.KindTime {
 		t, err := time.Parse(time.RFC3339Nano, value)
 		if err != nil {
 			return bad("wants a time of RFC 3339")
 		}
 		return f.c.node(op, t), nil
 	}
-	v, err := m.Columns[f.c.at].parse(value)
+	v, err := m.Columns[f.c.at].Parse(value)
 	if x, ok := v.(float64); err != nil || ok && math.IsNaN(x) {
 		return bad("wants another type of value")
 	}
@@ -385,45 +349,10 @@ func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
 }
 
 // Kind is the kind of the field.
-func (f NamedField[E]) Kind() Kind { return f.kind }
+func (f NamedField[E]) Kind() driver.Kind { return f.kind }
 
 // Asc sorts by the field, least first.
 func (f NamedField[E]) Asc() Sort[E] { return f.c.sort(false) }
 
 // Desc sorts by the field, greatest first.
 func (f NamedField[E]) Desc() Sort[E] { return f.c.sort(true) }
-
-// normal brings a value to the type that Node documents.
-func normal(v any) any {
-	switch t := v.(type) {
-	case nil, string, bool, int64, float64, []byte:
-		return v
-	case time.Time:
-		return t.UTC().Truncate(time.Microsecond)
-	}
-	r := reflect.ValueOf(v)
-	if isValuer(r.Type()) {
-		p := reflect.New(r.Type()).Elem() // addressable
-		p.Set(r)
-		if d, err := driverValue(p); err == nil {
-			return d
-		}
-		return v
-	}
-	switch kindOf(r.Type()) {
-	case KindString:
-		return r.String()
-	case KindBool:
-		return r.Bool()
-	case KindInt:
-		if r.CanUint() {
-			return int64(r.Uint()) // at most 32 bits, see kindOf
-		}
-		return r.Int()
-	case KindFloat:
-		return r.Float()
-	case KindBytes:
-		return r.Bytes()
-	}
-	return v
-}

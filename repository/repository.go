@@ -1,10 +1,13 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Meta holds the fields that every entity has. Embed it, or declare the four fields.
@@ -23,7 +26,7 @@ type Meta struct {
 // does. Methods take what they are given as a copy and return what is stored.
 type Repository[E any] interface {
 	// Create stores a new entity. It sets Version and the times, and ID when it is empty. When ID or another unique
-	// field is taken the error is a *UniqueError. The functions run with the write, see Then.
+	// field is taken the error is a *UniqueError. The functions run with the write, see WriteHook.
 	Create(ctx context.Context, e E, then ...WriteHook[E]) (E, error)
 	// CreateMany stores new entities with as few round trips as it can. Where ID, Version or the times are set they stay,
 	// so that imports keep theirs. All or none are stored; on MongoDB, which has no transaction here, those before the one
@@ -83,11 +86,11 @@ func Exists[E any](ctx context.Context, r Repository[E], where Filter[E]) (bool,
 // IfVersion is a function for Delete and Update that fails with a *ConflictError unless the entity has the version.
 func IfVersion[E any](version int64) WriteHook[E] {
 	return func(_ context.Context, e *E) error {
-		m, err := MappingOf[E]()
+		m, err := driver.MappingOf[E]()
 		if err != nil {
 			return err
 		}
-		l := NewLifecycle[E](m, 0)
+		l := driver.NewLifecycle[E](m, 0)
 		if actual := l.Version(e); actual != version {
 			return &ConflictError{ID: l.ID(e), Expected: version, Actual: actual}
 		}
@@ -96,8 +99,8 @@ func IfVersion[E any](version int64) WriteHook[E] {
 }
 
 // WriteHook is run as a part of a write: on SQL inside its transaction, which ctx carries, on MongoDB with a collector
-// of effects in ctx (see Collect). So what it publishes through an outbox is stored exactly when the write is. It may
-// run more than once. An error undoes the write.
+// in ctx of what is stored inside the document. So what it publishes through an outbox is stored exactly when the write
+// is. It may run more than once. An error undoes the write.
 type WriteHook[E any] func(ctx context.Context, e *E) error
 
 // Transactor runs a function in a transaction that the context carries; sqldb.DB is one. The function may run again.
@@ -128,6 +131,63 @@ type Query[E any] struct {
 	// Offset skips entities, at most MaxOffset. It reads what it skips, and entities written meanwhile shift the
 	// pages: prefer After. It does not go together with After.
 	Offset int
+}
+
+// Plan checks the query. Nothing has been sent when it fails. It is for adapters.
+func (q Query[E]) Plan() (*driver.Plan, error) {
+	m, err := driver.MappingOf[E]()
+	if err != nil {
+		return nil, err
+	}
+	where, err := q.Where.Node()
+	switch {
+	case err != nil:
+		return nil, err
+	case q.Limit < 0 || q.Limit > MaxLimit:
+		return nil, &QueryError{fmt.Sprintf("limit %d is outside 1 to %d", q.Limit, MaxLimit)}
+	case q.Offset < 0 || q.Offset > MaxOffset:
+		return nil, &QueryError{fmt.Sprintf("offset %d is outside 0 to %d", q.Offset, MaxOffset)}
+	case q.Offset > 0 && q.After != "":
+		return nil, &QueryError{"offset and cursor do not go together"}
+	}
+	var keys []driver.Key
+	for _, s := range q.Sort {
+		if s.err != nil {
+			return nil, s.err
+		}
+		keys = append(keys, driver.Key{Column: s.column, Desc: s.desc})
+	}
+	p, err := driver.NewPlan(m, where, keys, q.After)
+	if err != nil {
+		return nil, err
+	}
+	p.Limit, p.Offset = cmp.Or(q.Limit, DefaultLimit), q.Offset
+	return p, nil
+}
+
+// Pages streams all pages of find, from After on. Adapters make Each of it.
+func (q Query[E]) Pages(ctx context.Context, find func(context.Context,
+	Query[E]) (Page[E], error)) iter.Seq2[E, error] {
+	return func(yield func(E, error) bool) {
+		q := q // it may be ranged over again
+		for {
+			page, err := find(ctx, q)
+			if err != nil {
+				var zero E
+				yield(zero, err)
+				return
+			}
+			for _, e := range page.Items {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if page.Next == "" {
+				return
+			}
+			q.After, q.Offset = page.Next, 0
+		}
+	}
 }
 
 // Page is a part of a result.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Call tells a handler about the attempt that it is.
+// Call describes the attempt to its handler.
 type Call struct {
 	id, name, step string
 	undo           bool
@@ -44,11 +44,12 @@ func (c *Call) Attempt() int { return c.attempt }
 // Fence grows with every takeover of the saga: a participant may refuse a smaller one than it has seen.
 func (c *Call) Fence() int64 { return c.fence }
 
-// Certain tells a compensation that the action is known to have succeeded. When it is false the action may or may not
-// have had an effect, and may yet arrive: undo it if it is there, and see that it cannot come later (package barrier).
+// Certain reports, in a compensation, whether the action is known to have succeeded. When it is false the action may or
+// may not have had an effect, and may yet arrive: undo it if it is there, and see that it cannot come later (package
+// barrier).
 func (c *Call) Certain() bool { return c.certain }
 
-// Cause tells a compensation which step turned the saga back, and what it said: the error's text, or that of
+// Cause returns, in a compensation, which step failed the saga, and with what: the error's text, or that of
 // ErrCancelled or ErrAwaitTimeout.
 func (c *Call) Cause() (step, said string) { return c.failed, c.cause }
 

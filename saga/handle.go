@@ -129,7 +129,7 @@ func (d *Def[S]) start(
 	stored, inserted, err := o.store.Insert(ctx, r)
 	switch {
 	case err != nil:
-		if own != nil { // it may have been stored all the same, also where ctx has ended
+		if own != nil { // it may have been stored, also where ctx has ended
 			own.self.unsure.Store(true)
 			o.leave(*own)
 		}

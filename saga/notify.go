@@ -14,7 +14,7 @@ import (
 const (
 	// waitPoll is how often it is looked for what other processes do.
 	waitPoll = 250 * time.Millisecond
-	// waitCheck is how often a single saga is looked for all the same.
+	// waitCheck is how often a single saga is read without a notification.
 	waitCheck = 30 * time.Second
 )
 

@@ -100,9 +100,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 			ErrDefinition,
 		)
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	tel, err := newTelemetry(cfg)
 	if err != nil {
 		return nil, err
@@ -271,7 +269,7 @@ func (o *Orchestrator) claim(ctx context.Context) (more bool) {
 		claimed, err := o.store.Claim(ctx, self.node, g.kinds, n)
 		if err != nil && ctx.Err() == nil {
 			o.cfg.Logger.ErrorContext(ctx, "saga: claiming failed", "error", err)
-			self.unsure.Store(true) // it may have been done all the same
+			self.unsure.Store(true) // it may have been done
 		}
 		for _, c := range claimed {
 			def := o.defs[Kind{c.Name, c.Version}]

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -26,12 +27,8 @@ type telemetry struct {
 
 func newTelemetry(cfg Config) (*telemetry, error) {
 	tp, mp := cfg.TracerProvider, cfg.MeterProvider
-	if tp == nil {
-		tp = otel.GetTracerProvider()
-	}
-	if mp == nil {
-		mp = otel.GetMeterProvider()
-	}
+	tp = cmp.Or(tp, otel.GetTracerProvider())
+	mp = cmp.Or(mp, otel.GetMeterProvider())
 	m := mp.Meter(scope)
 	finished, err := m.Int64Counter("sillar.saga.finished", metric.WithUnit("{saga}"),
 		metric.WithDescription("Sagas that ended, by how they ended."))

@@ -1,6 +1,7 @@
 package breakergrpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,9 +89,7 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Breaker.Classify == nil {
 		cfg.Breaker.Classify = Classify
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	worth := cfg.Breaker.Retry.If
 	cfg.Breaker.Retry.If = func(err error) bool {
 		var m *methodError
@@ -181,7 +180,7 @@ func (g *Guard) Stream(
 		end(err)
 		return nil, err
 	}
-	// A caller that wants no more cancels its context, and need not read: then nothing else tells of the end.
+	// A caller that wants no more cancels its context, and need not read: then nothing else reports the end.
 	stop := context.AfterFunc(ctx, func() { end(status.FromContextError(ctx.Err()).Err()) })
 	return &stream{ClientStream: s, report: func(err error) { end(err); stop() }}, nil
 }
@@ -195,7 +194,7 @@ func (g *Guard) inject(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// stream tells the breaker of the first thing that the service says.
+// stream reports the first message or status of the service to the breaker.
 type stream struct {
 	grpc.ClientStream
 	report func(error)
@@ -212,7 +211,7 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// methodError tells Retry.If of which method an error is.
+// methodError carries the method of an error to Retry.If.
 type methodError struct {
 	error
 	method string
@@ -224,7 +223,7 @@ func (e *methodError) Unwrap() error { return e.error }
 // GRPCStatus returns the status of the call's own error.
 func (e *methodError) GRPCStatus() *status.Status { return status.Convert(e.error) }
 
-// Overload tells an adaptive limit of a service that refuses load, or that took too long.
+// Overload recognises, for an adaptive limit, that a service refuses load or took too long.
 func (e *methodError) Overload() bool {
 	switch status.Code(e.error) {
 	case codes.ResourceExhausted, codes.DeadlineExceeded:

@@ -184,7 +184,7 @@ func (e *attemptError) Unwrap() error { return e.error }
 // RetryAfter is the pause that the service asked for; package breaker looks for it.
 func (e *attemptError) RetryAfter() time.Duration { return e.pause }
 
-// Overload tells an adaptive limit of a service that refuses load.
+// Overload recognises, for an adaptive limit, that a service refuses load.
 func (e *attemptError) Overload() bool {
 	var s *StatusError
 	if errors.As(e.error, &s) {

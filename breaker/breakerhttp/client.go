@@ -112,7 +112,7 @@ func Patch[T any](ctx context.Context, c *Client, path string, body any, opts ..
 	return into[T](ctx, c, http.MethodPatch, path, body, opts)
 }
 
-// Delete deletes path and reads the answer, if there is one, into a T; struct{} when nobody wants it.
+// Delete deletes path and reads the answer, if there is one, into a T; struct{} when it is not wanted.
 func Delete[T any](ctx context.Context, c *Client, path string, opts ...Option) (T, error) {
 	return into[T](ctx, c, http.MethodDelete, path, nil, opts)
 }
@@ -273,7 +273,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // Path joins segments to prefix, each escaped: an id with a slash in it stays one segment. An empty segment, "." and
-// ".." make a path that every request refuses with ErrPath: deleting "users/" instead of one user is nobody's wish.
+// ".." make a path that every request refuses with ErrPath: a request must not delete "users/" instead of one user.
 func Path(prefix string, segments ...string) string {
 	var b strings.Builder
 	b.WriteString(strings.Trim(prefix, "/"))

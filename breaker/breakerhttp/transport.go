@@ -29,7 +29,7 @@ type Config struct {
 	// MaxHosts bounds the hosts, or with Key the pairs of host and key, that have a breaker of their own. Default 1,024. A
 	// negative one is refused.
 	MaxHosts int
-	// Classify tells what an attempt means; res is nil when there is none, its body must not be read. Default
+	// Classify returns what an attempt means; res is nil when there is none, its body must not be read. Default
 	// DefaultClassify.
 	Classify func(ctx context.Context, res *http.Response, err error) breaker.Outcome
 	// Hedge says whether a second request is sent beside a slow one. The zero value: not.
@@ -88,9 +88,7 @@ func NewTransport(base http.RoundTripper, cfg Config) (*Transport, error) {
 	if cfg.MaxRetryAfter == 0 {
 		cfg.MaxRetryAfter = 30 * time.Second
 	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	t := &Transport{
 		base: base, cfg: cfg, timeout: cfg.Breaker.Timeout, deadline: cfg.Breaker.Deadline,
 		maxKeys: cmp.Or(cfg.MaxHosts, 1024), latencies: map[string]*latencies{},

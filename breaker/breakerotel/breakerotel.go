@@ -1,6 +1,7 @@
 package breakerotel
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -28,9 +29,7 @@ type Config struct {
 
 // Instrument returns cfg with hooks that count, in front of those it has.
 func Instrument(cfg breaker.Config, c Config) (breaker.Config, error) {
-	if c.MeterProvider == nil {
-		c.MeterProvider = otel.GetMeterProvider()
-	}
+	c.MeterProvider = cmp.Or(c.MeterProvider, otel.GetMeterProvider())
 	meter := c.MeterProvider.Meter(scope)
 	calls, err := meter.Int64Counter("sillar.breaker.calls", metric.WithUnit("{call}"),
 		metric.WithDescription("Attempts and rejections, by outcome."))

@@ -1,4 +1,4 @@
-// Package breakerotel tells of what breakers do, as OpenTelemetry metrics and span events.
+// Package breakerotel records what breakers do as OpenTelemetry metrics and span events.
 //
 //	cfg, err := breakerotel.Instrument(breaker.Config{Name: "billing"}, breakerotel.Config{})
 //	...
@@ -16,6 +16,6 @@
 // caller's goroutine, for a hook may come when the span has ended. The packages breakerhttp and breakergrpc add them
 // themselves.
 //
-// It guarantees that hooks that the Config had are still called, and that no call waits for a metric: breakers tell
+// It guarantees that hooks that the Config had are still called, and that no call waits for a metric: breakers report
 // their hooks outside every call. Do allocates nothing when the first attempt succeeds. It makes no spans of its own.
 package breakerotel

@@ -31,7 +31,7 @@ type Order struct {
 	Item string
 }
 
-// OrderPlaced is the event that tells other services.
+// OrderPlaced is the event for other services.
 type OrderPlaced struct {
 	ID   string `json:"id"`
 	Item string `json:"item"`

@@ -39,7 +39,7 @@ func certs(o *options) *cobra.Command {
 				`%[1]s holds a new authority for development, ca.crt, and what it has signed:
   gateway.crt and gateway.key for %[2]q
   client.crt and client.key for clients, where --tls-client-ca asks for them
-The authority's own key is gone: when these expire, in %[3]d days, write new ones.
+The authority's own key is not kept: when these expire, in %[3]d days, write new ones.
 
   go run ./examples/shop --tls-cert %[1]s/gateway.crt --tls-key %[1]s/gateway.key
   curl --cacert %[1]s/ca.crt https://localhost:8443/health

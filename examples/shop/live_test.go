@@ -301,10 +301,10 @@ func TestLiveControls(t *testing.T) {
 	post("broker", "mode=down")
 	post("place", "card=pm_card_visa&count=1")
 	w.until("events that wait", func(frame) bool {
-		return strings.Contains(w.html["n-broker"], "down") && strings.Contains(w.html["n-broker"], "events wait") &&
+		return strings.Contains(w.html["n-broker"], "down") && strings.Contains(w.html["n-broker"], "in outboxes") &&
 			strings.Contains(w.html["n-orders"], "no broker")
 	})
-	w.tile("Outbox lag", "moving")
+	w.tile("Oldest unpublished event", "moving")
 
 	post("payments", "mode=down")
 	post("place", "card=pm_card_visa&count=1")

@@ -2,6 +2,7 @@ package gatewayyaml
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -22,9 +23,7 @@ func Watch(ctx context.Context, path string, interval time.Duration, gw *gateway
 	if interval <= 0 {
 		interval = 5 * time.Second
 	}
-	if logger == nil {
-		logger = slog.Default()
-	}
+	logger = cmp.Or(logger, slog.Default())
 	w := watch{path: path, gw: gw, logger: logger}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()

@@ -53,7 +53,7 @@ type Limiter struct {
 var _ gateway.Limiter = (*Limiter)(nil)
 
 // New returns a Limiter over client, which the caller closes. The client's options must have ContextTimeoutEnabled:
-// without it go-redis does not heed deadlines.
+// without it go-redis ignores deadlines.
 func New(client redis.Scripter, cfg Config) (*Limiter, error) {
 	if client == nil {
 		return nil, errors.New("redislimit: no client")

@@ -88,8 +88,9 @@ func TestPackages(t *testing.T) {
 		"saga/barrier":   slices.Concat(otel, shared, pgx, under("repository/sqldb")),
 		"saga/sagatest":  slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
 
-		"messaging":      slices.Concat(otel, shared),
-		"messaging/cqrs": slices.Concat(otel, shared),
+		"messaging":        slices.Concat(otel, shared, []string{module + "messaging/internal"}),
+		"messaging/driver": slices.Concat(otel, shared, under("messaging")),
+		"messaging/cqrs":   slices.Concat(otel, shared),
 		"messaging/protobuf": slices.Concat(otel, shared, under("messaging"),
 			[]string{"google.golang.org/protobuf"}),
 		"messaging/memory": slices.Concat(otel, shared, under("messaging")),
@@ -104,7 +105,8 @@ func TestPackages(t *testing.T) {
 		"messaging/inbox/sqlinbox":   slices.Concat(otel, shared, pgx, under("messaging", "repository/sqldb")),
 		"messaging/inbox/mongoinbox": slices.Concat(otel, shared, mongo, under("messaging", "repository")),
 
-		"repository":                      shared,
+		"repository":                      slices.Concat(shared, under("repository")),
+		"repository/driver":               shared,
 		"repository/memrepo":              slices.Concat(shared, under("repository")),
 		"repository/sqldb":                slices.Concat(otel, shared, pgx),
 		"repository/sqlrepo":              slices.Concat(otel, shared, pgx, under("repository", "repository/sqldb")),
@@ -137,10 +139,10 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// under are packages of this module, and what is internal to them.
+// under are packages of this module, with what is internal to them and what their adapters are made of.
 func under(paths ...string) (out []string) {
 	for _, p := range paths {
-		out = append(out, module+p+"$", module+p+"/internal")
+		out = append(out, module+p+"$", module+p+"/driver$", module+p+"/internal")
 	}
 	return out
 }
@@ -151,7 +153,8 @@ func TestFinds(t *testing.T) {
 	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
 		t.Fatalf("outside: %v, want gobreaker alone", got)
 	}
-	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared)...); !slices.Equal(got,
+	if got := depstest.Outside(t, module+"messaging", slices.Concat(otelAPI, shared,
+		[]string{module + "messaging/internal"})...); !slices.Equal(got,
 		[]string{"go.opentelemetry.io/otel"}) {
 		t.Fatalf("outside: %v, want otel alone", got)
 	}

@@ -56,7 +56,7 @@ func (g *Group[T]) Do(ctx context.Context, write T) error {
 	}
 }
 
-// run flushes until nobody waits. A write outlives its caller's context: others share its commit.
+// run flushes until no caller waits. A write outlives its caller's context: others share its commit.
 func (g *Group[T]) run(ctx context.Context) {
 	for {
 		g.mu.Lock()

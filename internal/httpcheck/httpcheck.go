@@ -1,4 +1,4 @@
-// Package httpcheck tells the failures of an HTTP exchange that arise on this side, from the request or from our own
+// Package httpcheck recognises failures of an HTTP exchange that arise on this side, from the request or from our own
 // limits, from those that say something about the server.
 package httpcheck
 

@@ -48,7 +48,7 @@ func (p *Problem) With(field, detail string) *Problem {
 	return p
 }
 
-// maxFields bounds how many fields Error names: the document may be somebody else's.
+// maxFields bounds how many fields Error names: the document may have been sent to another server.
 const maxFields = 5
 
 // Error implements error.
@@ -66,7 +66,7 @@ func (p *Problem) Error() string {
 // GetStatus returns the HTTP status; huma asks for it.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// ContentType tells huma the media type of the document.
+// ContentType returns, for huma, the media type of the document.
 func (p *Problem) ContentType(string) string { return ContentType }
 
 // Write sends p, completed with the correlation id of ctx. p itself is not changed.
@@ -85,7 +85,7 @@ func (p *Problem) Write(ctx context.Context, w http.ResponseWriter) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(doc.Status)
-	_, _ = w.Write(body) // the client may be gone; nobody else is to be told
+	_, _ = w.Write(body) // the client may have left; the error is of no other use
 }
 
 // Write sends a problem made of the arguments, as New takes them.

@@ -32,7 +32,7 @@ func Mongo(t testing.TB) string {
 	return ownMongo(*u, name)
 }
 
-// ownMongo is the URL of another database at the same server. Whom the server knows does not change with it: the driver
+// ownMongo is the URL of another database at the same server. The users of the server are the same: the driver
 // looks for users in the URL's database where the URL does not say otherwise.
 func ownMongo(u url.URL, name string) string {
 	if q := u.Query(); u.User != nil && !q.Has("authSource") {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Plans tells how PostgreSQL has run statements.
+// Plans collects how PostgreSQL has run statements.
 type Plans struct {
 	mu   sync.Mutex
 	seen []string

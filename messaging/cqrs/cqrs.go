@@ -13,6 +13,7 @@
 package cqrs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,13 +67,6 @@ type Config struct {
 	MeterProvider metric.MeterProvider
 }
 
-func (c Config) logger() *slog.Logger {
-	if c.Logger == nil {
-		return slog.Default()
-	}
-	return c.Logger
-}
-
 // Decorate puts tracing, metrics and logging around a handler, in this order from outside.
 func Decorate[C, R any](h Handler[C, R], name string, cfg Config) Handler[C, R] {
 	return Chain(h, Traced[C, R](name, cfg), Measured[C, R](name, cfg), Logged[C, R](name, cfg))
@@ -80,7 +74,7 @@ func Decorate[C, R any](h Handler[C, R], name string, cfg Config) Handler[C, R] 
 
 // Logged writes a line a call.
 func Logged[C, R any](name string, cfg Config) Decorator[C, R] {
-	log := cfg.logger()
+	log := cmp.Or(cfg.Logger, slog.Default())
 	return func(next Handler[C, R]) Handler[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {
 			start := time.Now()
@@ -98,14 +92,12 @@ func Logged[C, R any](name string, cfg Config) Decorator[C, R] {
 // Measured records the duration of calls, by handler and outcome.
 func Measured[C, R any](name string, cfg Config) Decorator[C, R] {
 	provider := cfg.MeterProvider
-	if provider == nil {
-		provider = otel.GetMeterProvider()
-	}
+	provider = cmp.Or(provider, otel.GetMeterProvider())
 	h, err := provider.Meter(scope).Float64Histogram("sillar.cqrs.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time that a command or query took, by handler and outcome (ok, error)."),
 		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
 	if err != nil {
-		cfg.logger().Warn("cqrs: no metrics", "handler", name, "error", err)
+		cmp.Or(cfg.Logger, slog.Default()).Warn("cqrs: no metrics", "handler", name, "error", err)
 	}
 	return func(next Handler[C, R]) Handler[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {
@@ -127,9 +119,7 @@ func Measured[C, R any](name string, cfg Config) Decorator[C, R] {
 // Traced makes a span a call.
 func Traced[C, R any](name string, cfg Config) Decorator[C, R] {
 	provider := cfg.TracerProvider
-	if provider == nil {
-		provider = otel.GetTracerProvider()
-	}
+	provider = cmp.Or(provider, otel.GetTracerProvider())
 	tracer := provider.Tracer(scope)
 	return func(next Handler[C, R]) Handler[C, R] {
 		return HandlerFunc[C, R](func(ctx context.Context, c C) (R, error) {

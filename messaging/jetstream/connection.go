@@ -24,7 +24,7 @@ const (
 	reconnectBuffer = 1 << 20
 	// ackTimeout is for the confirm of one publish: its leader may have died. It is then sent again.
 	ackTimeout = 3 * time.Second
-	// callTimeout is for one call of JetStream's API, which nobody answers while there is no leader.
+	// callTimeout is for one call of JetStream's API, which no server answers while there is no leader.
 	callTimeout = 3 * time.Second
 )
 

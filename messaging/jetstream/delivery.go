@@ -81,7 +81,7 @@ func (d *delivery) claim() error {
 
 var ack = []byte("+ACK")
 
-// settle tells the server what becomes of the delivery, and makes room for another one.
+// settle sends the server the outcome of the delivery, and makes room for another one.
 func (d *delivery) settle(verdict []byte) error {
 	err := d.s.b.link.nc.Publish(d.reply, verdict)
 	d.s.mu.Lock()

@@ -36,7 +36,7 @@
 // # What it does not do
 //
 //   - JetStream does not say whether a group takes a topic: Publish never returns messaging.ErrUnroutable, and without
-//     Config.Keep an event that no group takes is gone (Features.Unroutable is false).
+//     Config.Keep an event that no group takes is dropped (Features.Unroutable is false).
 //   - NATS has no wildcard for words in the middle: a pattern has # at the end or not at all. Nor can a consumer filter
 //     by two patterns that overlap without one containing the other, such as a.* and *.b. Both are ErrPattern on
 //     Subscribe. Topics with empty words are messaging.ErrInvalid.

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
@@ -94,7 +95,7 @@ type Config struct {
 type Broker struct {
 	cfg      Config
 	meters   brokermetrics.Meters
-	producer messaging.Producer
+	producer driver.Producer
 	link     *link
 
 	ctx    context.Context // ends with Close
@@ -148,7 +149,7 @@ func New(url string, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{cfg: cfg, meters: m, streams: map[*stream]struct{}{}, declaring: make(chan struct{}, 1),
-		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "nats", cfg.Source)}
+		producer: driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "nats", cfg.Source)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if b.link, err = newLink(b, servers); err != nil {
 		b.cancel()
@@ -200,7 +201,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 	for i, span := range spans {
 		b.producer.End(span, o.errs[i])
 	}
-	return messaging.Batch(o.errs)
+	return driver.Batch(o.errs)
 }
 
 // healthTimeout bounds Health beside its context.

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 const (
@@ -61,7 +61,7 @@ type request struct {
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the servers to be reachable.
 func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
-	if err := errors.Join(sub.Validate(), sub.Supported(b.Features())); err != nil {
+	if err := driver.Check(sub, b.Features()); err != nil {
 		return nil, err
 	}
 	sub.Prefetch = max(sub.Prefetch, 1)
@@ -217,7 +217,7 @@ func (s *stream) every(d time.Duration, f func()) {
 	}
 }
 
-// extend tells the server that the deliveries are still being handled. Without a connection it would take the room of
+// extend extends the deliveries that are still being handled. Without a connection it would take the room of
 // acknowledgements.
 func (s *stream) extend() {
 	if !s.b.link.connected() {

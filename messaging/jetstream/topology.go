@@ -193,5 +193,5 @@ func (b *Broker) consumerConfig(name string, start messaging.Start, filters []st
 	return cfg
 }
 
-// refresh is how often a consumer is checked: nobody tells when it was deleted or lost a pattern.
+// refresh is how often a consumer is checked: no event says that it was deleted or lost a pattern.
 const refresh = 30 * time.Second

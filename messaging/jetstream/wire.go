@@ -70,7 +70,8 @@ func (h *headers) setText(name, value string) {
 // stamp writes the headers and the attributes of an event.
 func (h *headers) stamp(e messaging.Envelope) {
 	for k, v := range e.Headers {
-		if lower := strings.ToLower(k); !reserved(lower) { // nobody speaks for the server, the broker or the event
+		// callers cannot set headers of the server, the broker or the event
+		if lower := strings.ToLower(k); !reserved(lower) {
 			h.set(escapeName(lower), escape(v))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // The filters of a group contain none of each other, whatever it had already.
@@ -76,8 +77,8 @@ func FuzzEncode(f *testing.F) {
 	f.Add("a.b", "nats-rollup", "all")
 	f.Add("t", "ce-id", "\r\nNats-Msg-Id: 1")
 	f.Fuzz(func(t *testing.T, topic, name, value string) {
-		e, err := messaging.Envelope{Type: topic, ID: "1", Headers: map[string]string{name: value}}.Fill(t.Context(), "src",
-			nil)
+		e, err := driver.Fill(t.Context(),
+			messaging.Envelope{Type: topic, ID: "1", Headers: map[string]string{name: value}}, "src", nil)
 		if err != nil {
 			return // an event that no broker takes
 		}

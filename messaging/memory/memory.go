@@ -7,8 +7,8 @@
 package memory
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 const scope = "github.com/sillar-go/sillar/messaging/memory"
@@ -48,7 +49,7 @@ type Config struct {
 // Broker is the broker. It is safe for concurrent use.
 type Broker struct {
 	cfg      Config
-	producer messaging.Producer
+	producer driver.Producer
 
 	mu     sync.Mutex
 	closed bool
@@ -116,12 +117,10 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Source == "" {
 		cfg.Source = "memory"
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
-	producer := messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
+	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
 	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}),
 		timers: map[*time.Timer]struct{}{}}, nil
 }
@@ -172,7 +171,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 		b.producer.End(span, err)
 		errs[i] = err
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
@@ -209,7 +208,7 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 func (b *Broker) bound(topic string) (bound []*queue, full *queue) {
 	for _, q := range b.queues {
 		for _, p := range q.patterns {
-			if messaging.Match(p, topic) {
+			if driver.Match(p, topic) {
 				bound = append(bound, q)
 				if q.size() >= b.cfg.MaxQueue {
 					full = q
@@ -221,7 +220,7 @@ func (b *Broker) bound(topic string) (bound []*queue, full *queue) {
 	return bound, full
 }
 
-// wake tells all who wait that something changed. The mutex is held.
+// wake wakes the waiting goroutines, because something changed. The mutex is held.
 func (b *Broker) wake() {
 	close(b.changed)
 	b.changed = make(chan struct{})
@@ -236,7 +235,7 @@ func clone(e messaging.Envelope) messaging.Envelope {
 
 // Subscribe implements messaging.Subscriber. The queue outlives the stream, as a durable one does.
 func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messaging.Stream, error) {
-	if err := errors.Join(s.Validate(), s.Supported(b.Features())); err != nil {
+	if err := driver.Check(s, b.Features()); err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
@@ -311,7 +310,7 @@ func (b *Broker) Health(context.Context) error {
 	return nil
 }
 
-// Close implements messaging.Broker. What the queues hold is gone.
+// Close implements messaging.Broker. What the queues hold is dropped.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -163,9 +163,9 @@ func hostileHeaders(e *env) {
 func unroutable(e *env) {
 	switch err := e.Publish(e.ctx, "nobody.listens", 1); {
 	case e.features.Unroutable && !errors.Is(err, messaging.ErrUnroutable):
-		e.Fatalf("publishing what nobody takes: %v", err)
+		e.Fatalf("publishing what no queue takes: %v", err)
 	case !e.features.Unroutable && err != nil:
-		e.Fatalf("publishing what nobody takes, which is not declared to be noticed: %v", err)
+		e.Fatalf("publishing what no queue takes, which is not declared to be noticed: %v", err)
 	}
 	e.bind("g", "nobody.listens")
 	e.publish("nobody.listens", 1)

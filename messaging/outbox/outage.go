@@ -26,7 +26,7 @@ func noBroker(err error) bool {
 }
 
 // outagePause bounds the pause of events that were held because the broker took none: it does not grow with their
-// attempts, since a broker that is back is to get them soon. They are held, not given back, all the same: where it is a
+// attempts, since a broker that is back is to get them soon. They are held, not given back: where it is a
 // single full queue, the events of others get their turn.
 const outagePause = 5 * time.Second
 

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,18 +96,10 @@ func NewRelay(store Store, publisher messaging.Publisher, cfg RelayConfig) (*Rel
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = 10 * time.Second
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
-	if cfg.MeterProvider == nil {
-		cfg.MeterProvider = otel.GetMeterProvider()
-	}
-	if cfg.TracerProvider == nil {
-		cfg.TracerProvider = otel.GetTracerProvider()
-	}
-	if cfg.Propagator == nil {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.MeterProvider = cmp.Or(cfg.MeterProvider, otel.GetMeterProvider())
+	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
+	cfg.Propagator = cmp.Or(cfg.Propagator, correlation.DefaultPropagator())
 	r := &Relay{store: store, pub: publisher, cfg: cfg, owner: id.New(), meter: cfg.MeterProvider.Meter(scope),
 		tracer: cfg.TracerProvider.Tracer(scope), unroutable: map[string]bool{}}
 	var err error

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/outbox"
 )
 
@@ -144,7 +145,7 @@ func TestRounds(t *testing.T) {
 			}
 		}
 		rounds = append(rounds, ids)
-		return messaging.Batch(errs)
+		return driver.Batch(errs)
 	}
 	run(t, s, p, outbox.RelayConfig{Backoff: messaging.Constant(time.Minute)}, func(func() error) { synctest.Wait() })
 	if got := fmt.Sprint(rounds); got != "[[a1 b1 x y] [a2 b2]]" {
@@ -211,7 +212,7 @@ func TestUnconfirmed(t *testing.T) {
 					}
 				}
 			}
-			return messaging.Batch(errs)
+			return driver.Batch(errs)
 		}
 		run(t, s, p, outbox.RelayConfig{Batch: 1 << 30, Backoff: messaging.Constant(time.Second)}, func(func() error) {
 			time.Sleep(time.Minute)
@@ -244,7 +245,7 @@ func TestMetrics(t *testing.T) {
 	reader := metric.NewManualReader()
 	s := &store{entries: []outbox.Entry{entry("a", ""), entry("b", "")}}
 	p := func(_ context.Context, events []messaging.Envelope) error {
-		return messaging.Batch([]error{nil, messaging.ErrUnroutable})
+		return driver.Batch([]error{nil, messaging.ErrUnroutable})
 	}
 	run(t, s, p, outbox.RelayConfig{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))},
 		func(func() error) {
@@ -293,7 +294,7 @@ func TestProducerSpans(t *testing.T) {
 		for _, e := range events {
 			sent[e.ID] = e.Headers
 		}
-		return messaging.Batch([]error{nil, errBoom, nil, nil})
+		return driver.Batch([]error{nil, errBoom, nil, nil})
 	}
 	s := &store{entries: []outbox.Entry{traced, failing, unsampled, plain}}
 	run(t, s, p, outbox.RelayConfig{TracerProvider: tp}, func(func() error) { synctest.Wait() })
@@ -361,7 +362,7 @@ func TestUnroutableEventsAreHeldOnlyWhereConfigured(t *testing.T) {
 		s := &store{entries: []outbox.Entry{entry("a", "k"), entry("b", "k")}}
 		p := func(_ context.Context, events []messaging.Envelope) error {
 			if events[0].ID == "a" {
-				return messaging.Batch([]error{messaging.ErrUnroutable})
+				return driver.Batch([]error{messaging.ErrUnroutable})
 			}
 			return nil
 		}

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/carrier"
 )
 
 // startSpans begins a producer span for each event whose own trace is recorded, and makes it the parent of what its
@@ -19,7 +20,7 @@ func (r *Relay) startSpans(ctx context.Context, events []messaging.Envelope) []t
 	ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{}) // an event belongs to its own trace, not to the relay's
 	for i := range events {
 		e := &events[i]
-		own := r.cfg.Propagator.Extract(ctx, messaging.Headers(e.Headers))
+		own := r.cfg.Propagator.Extract(ctx, carrier.Carrier(e.Headers))
 		if !trace.SpanContextFromContext(own).IsSampled() {
 			continue
 		}
@@ -31,7 +32,7 @@ func (r *Relay) startSpans(ctx context.Context, events []messaging.Envelope) []t
 		spans[i] = span
 		if span.IsRecording() {
 			e.Headers = maps.Clone(e.Headers)
-			r.cfg.Propagator.Inject(own, messaging.Headers(e.Headers))
+			r.cfg.Propagator.Inject(own, carrier.Carrier(e.Headers))
 		}
 	}
 	return spans

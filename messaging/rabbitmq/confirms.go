@@ -251,7 +251,7 @@ type lateConfirm struct {
 	topic     string
 }
 
-// forget has the confirm of a message that nobody waits for any more waited for, so that its return does not stay
+// forget waits for the confirm of a message whose publisher has given up, so that its return does not stay
 // noted. One goroutine waits for all of a channel.
 func (g *pubGen) forget(p *publisher, confirm *amqp.DeferredConfirmation, o outgoing) {
 	g.mu.Lock()

@@ -219,7 +219,7 @@ type conn struct {
 	changed chan struct{}
 }
 
-// watch drains what the connection tells, to its end.
+// watch reads the notifications of the connection, to its end.
 func (c *conn) watch(closed chan *amqp.Error, blocked chan amqp.Blocking) {
 	for closed != nil || blocked != nil {
 		select {

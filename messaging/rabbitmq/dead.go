@@ -102,8 +102,8 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 				return moved, ch.call(ctx, func() error { return ch.Nack(d.DeliveryTag, false, true) })
 			}
 			seen[id]++
-			msg := again(d, e)
-			if c, _, _ := b.con.state(); c != nil && c.lacks(&msg) > 0 {
+			msg := copyForQueue(d, e)
+			if c, _, _ := b.con.state(); c != nil && c.headerOverflow(&msg) > 0 {
 				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrInvalid, e.ID)
 			}
 			if err := b.pub.one(ctx, "", group, msg); err != nil {

@@ -85,7 +85,7 @@ func (d *delivery) Requeue(context.Context) error {
 // Retry implements messaging.Delivery. A message whose headers leave no room to count the attempt becomes a dead
 // letter.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
-	msg := again(&d.raw, d.e)
+	msg := copyForQueue(&d.raw, d.e)
 	attempts, unhandled := d.attempt, d.unhandled
 	if errors.Is(reason, messaging.ErrNoHandler) {
 		attempts, unhandled = d.attempt-1, d.unhandled+1
@@ -95,7 +95,7 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		msg.Headers[headerUnhandled] = int64(unhandled)
 	}
 	group := d.s.sub.Group
-	if d.g.c.lacks(&msg) > 0 {
+	if d.g.c.headerOverflow(&msg) > 0 {
 		return d.DeadLetter(ctx, errors.Join(errors.New("rabbitmq: its headers leave no room for another attempt"), reason))
 	}
 	if d.s.sub.Ephemeral {
@@ -151,7 +151,7 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 			"message_id", d.e.ID, "error", reason)
 		return d.Ack(ctx)
 	}
-	msg := again(&d.raw, d.e)
+	msg := copyForQueue(&d.raw, d.e)
 	msg.Headers[headerAttempts] = int64(d.attempt)
 	msg.Headers[headerOrigin] = group
 	if reason != nil {

@@ -19,7 +19,7 @@
 //   - Publishing and consuming have a connection each: a broker that blocks publishers does not keep consumers from
 //     acknowledging. Publish then returns within its context, with ErrBlocked.
 //   - A message that the server refuses by closing the channel (too large a body, a topic that the user may not
-//     publish) is told as ErrInvalid or ErrNacked; what was under way beside it is sent again.
+//     publish) is reported as ErrInvalid or ErrNacked; what was under way beside it is sent again.
 //   - What only an operator can mend, such as an exchange of another type or a missing permission, is returned at once,
 //     as ErrTopology or ErrPermission. Where it appears while the program runs, Health says so.
 //   - A channel on which a topic is only refused, or nothing is confirmed for 5 seconds, is replaced by another one, at

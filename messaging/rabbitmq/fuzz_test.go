@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // value makes a header's value of any of AMQP's types.
@@ -71,7 +72,7 @@ func FuzzDecode(f *testing.F) {
 		if attempts < 0 || e.Headers == nil {
 			t.Fatalf("%+v, %d attempts", e, attempts)
 		}
-		msg := again(&d, e)
+		msg := copyForQueue(&d, e)
 		if err := msg.Headers.Validate(); err != nil && d.Headers.Validate() == nil {
 			t.Fatalf("sent on with %v: %v", msg.Headers, err)
 		}
@@ -90,9 +91,9 @@ func FuzzEncode(f *testing.F) {
 	f.Add("id", "a.b", "src", "", "cloudevents_id", "evil", uint64(0))
 	f.Add("id", "a.b", "src", "k", "x-sillar-attempts", "99", uint64(7))
 	f.Fuzz(func(t *testing.T, id, topic, source, key, name, text string, at uint64) {
-		e, err := messaging.Envelope{ID: id, Type: topic, Source: source, Key: key, Time: time.Unix(int64(uint32(at)),
-			int64(at%1e9)).UTC(),
-			Headers: map[string]string{name: text}, Body: binary.BigEndian.AppendUint64(nil, at)}.Fill(t.Context(), "s", nil)
+		e, err := driver.Fill(t.Context(), messaging.Envelope{ID: id, Type: topic, Source: source, Key: key,
+			Time:    time.Unix(int64(uint32(at)), int64(at%1e9)).UTC(),
+			Headers: map[string]string{name: text}, Body: binary.BigEndian.AppendUint64(nil, at)}, "s", nil)
 		if err != nil {
 			return
 		}

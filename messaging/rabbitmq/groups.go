@@ -8,6 +8,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // ErrInUse is returned by DeleteGroup when a queue of the group has consumers or messages.
@@ -17,7 +18,7 @@ var ErrInUse = errors.New("rabbitmq: the group has consumers or messages")
 // reach it any more. A pattern that is not bound is no error. A consumer binds the patterns of its handlers again every
 // 30 seconds, so processes that still have them are stopped first.
 func (b *Broker) Unbind(ctx context.Context, group string, patterns ...string) error {
-	if err := (messaging.Subscription{Group: group, Patterns: patterns}).Validate(); err != nil {
+	if err := driver.Check(messaging.Subscription{Group: group, Patterns: patterns}, messaging.Features{}); err != nil {
 		return err
 	}
 	_, err := withChannel(ctx, b.con, func(ch *ownChannel) (struct{}, error) {
@@ -38,7 +39,7 @@ func (b *Broker) Unbind(ctx context.Context, group string, patterns ...string) e
 // none and returns ErrInUse when one of them has messages or consumers; what is published to the group meanwhile is
 // lost, so Unbind comes first. A group that does not exist is no error.
 func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
-	if err := (messaging.Subscription{Group: group}).Validate(); err != nil {
+	if err := driver.Check(messaging.Subscription{Group: group}, messaging.Features{}); err != nil {
 		return err
 	}
 	queues := []string{group, deadQueue(group)}

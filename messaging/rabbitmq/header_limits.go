@@ -12,8 +12,9 @@ import (
 // message out again.
 const spare = 1 << 10
 
-// lacks returns by how many bytes the headers of a message are too large to be moved, at most 0 when they are not.
-func (c *conn) lacks(msg *amqp.Publishing) int {
+// headerOverflow returns by how many bytes the headers of a message are too large to be moved, at most 0 when they are
+// not.
+func (c *conn) headerOverflow(msg *amqp.Publishing) int {
 	if c.Config.FrameSize <= 0 {
 		return 0
 	}
@@ -28,12 +29,12 @@ func (c *conn) lacks(msg *amqp.Publishing) int {
 // makeRoom shortens the reason of a dead letter and, where that is not enough, leaves out its largest headers, whose
 // names it returns.
 func (c *conn) makeRoom(msg *amqp.Publishing) (dropped []string) {
-	over := c.lacks(msg)
+	over := c.headerOverflow(msg)
 	if reason, ok := msg.Headers[headerReason].(string); ok && over > 0 {
 		msg.Headers[headerReason] = reason[:max(len(reason)-over, 0)]
-		over = c.lacks(msg)
+		over = c.headerOverflow(msg)
 	}
-	for ; over > 0; over = c.lacks(msg) {
+	for ; over > 0; over = c.headerOverflow(msg) {
 		largest, size := "", 0
 		for name, v := range msg.Headers {
 			if n := len(name) + valueSize(v); n > size {

@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/sillar-go/sillar/internal/testenv"
-	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // Match agrees with the server itself, on random patterns and topics.
@@ -32,7 +32,7 @@ func TestMatchIsTheServers(t *testing.T) {
 	patterns := map[string]string{} // by queue
 	for i := range 60 {
 		q, p := fmt.Sprint("q", i), words(5, "a", "b", "", "*", "#", "#", "*")
-		if messaging.ValidPattern(p) != nil {
+		if driver.ValidPattern(p) != nil {
 			continue
 		}
 		patterns[q] = p
@@ -55,7 +55,7 @@ func TestMatchIsTheServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for q, p := range patterns {
-			if messaging.Match(p, topic) {
+			if driver.Match(p, topic) {
 				want[q] = append(want[q], fmt.Sprint(i, " ", topic))
 			}
 		}

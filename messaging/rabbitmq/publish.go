@@ -60,7 +60,7 @@ type pubGen struct {
 
 	mu       sync.Mutex
 	returned map[string]int
-	late     []lateConfirm // nobody waits for these any more
+	late     []lateConfirm // their publishers have given up
 	reaping  bool          // a goroutine waits for late
 }
 
@@ -387,7 +387,7 @@ func (p *publisher) outcome(j *job, i int) error {
 	case s.confirm.Acked():
 		p.record.confirmed(o.key)
 		return nil
-	case s.g.ch.IsClosed(): // amqp091 tells the end of a channel as nacks
+	case s.g.ch.IsClosed(): // amqp091 reports the end of a channel as nacks
 		<-s.g.gone
 		if err := s.g.blame(o); err != nil {
 			return err

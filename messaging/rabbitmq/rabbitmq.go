@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
@@ -80,7 +82,7 @@ type Broker struct {
 	nodes    *nodes
 	cfg      Config
 	meters   brokermetrics.Meters
-	producer messaging.Producer
+	producer driver.Producer
 	pub      *publisher
 	con      *link
 
@@ -109,9 +111,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	if cfg.Name == "" {
 		cfg.Name = cfg.Source
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.Heartbeat <= 0 {
 		cfg.Heartbeat = 10 * time.Second
 	}
@@ -126,7 +126,7 @@ func New(url string, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{nodes: nodes, cfg: cfg, meters: m, streams: map[*stream]struct{}{},
-		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "rabbitmq", cfg.Source)}
+		producer: driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "rabbitmq", cfg.Source)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.con = newLink(b, "consume")
 	b.pub = &publisher{b: b, link: newLink(b, "publish"), jobs: make(chan *job)}
@@ -171,7 +171,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 	for i, span := range spans {
 		b.producer.End(span, errs[i])
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 // healthTimeout bounds Health beside its context.

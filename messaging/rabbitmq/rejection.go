@@ -32,7 +32,7 @@ func (g *pubGen) blame(o outgoing) error {
 	return nil
 }
 
-// tooLarge refuses a body above the limit that the server has told.
+// tooLarge refuses a body above the limit that the server has reported.
 func (c *conn) tooLarge(body []byte) error {
 	if most := c.maxBody.Load(); most > 0 && int64(len(body)) > most {
 		return fmt.Errorf("%w: a body of %d bytes: the server takes at most %d (its max_message_size)", messaging.ErrInvalid,

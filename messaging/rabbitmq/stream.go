@@ -14,6 +14,7 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // refresh is how often a consumer declares its topology anew: the server does not report deleted bindings.
@@ -42,7 +43,7 @@ const consumerTag = "sillar"
 
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the server to be reachable.
 func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
-	if err := errors.Join(sub.Validate(), sub.Supported(b.Features())); err != nil {
+	if err := driver.Check(sub, b.Features()); err != nil {
 		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
@@ -107,7 +108,7 @@ func (s *stream) health(ctx context.Context) error {
 		_, why, connection := s.b.con.state()
 		switch {
 		case g != nil && !g.dead(), s.ctx.Err() != nil:
-			return nil //nolint:nilerr // it consumes, or was told to end
+			return nil //nolint:nilerr // it consumes, or was stopped
 		case err != nil, permanent(why), permanent(lost):
 			return fmt.Errorf("%w: group %s does not consume: %w", messaging.ErrBlocked, s.sub.Group, cmp.Or(err, why, lost))
 		}

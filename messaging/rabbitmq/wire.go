@@ -37,7 +37,8 @@ const maxReason = 4 << 10
 func encode(e messaging.Envelope) amqp.Publishing {
 	h := make(amqp.Table, len(e.Headers)+6)
 	for k, v := range e.Headers {
-		if lower := strings.ToLower(k); !own(lower) && !isAttribute(lower) { // nobody speaks for the broker or the event
+		// callers cannot set headers of the broker or the event
+		if lower := strings.ToLower(k); !own(lower) && !isAttribute(lower) {
 			h[k] = v
 		}
 	}
@@ -237,9 +238,9 @@ func number(v any) int {
 	return min(n, math.MaxInt32) // it is counted on from
 }
 
-// again makes the message that goes to another queue in place of a delivery: whole, with the sender's headers as they
-// were, of whatever type, and without what the server noted.
-func again(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
+// copyForQueue makes the message that goes to another queue in place of a delivery: whole, with the sender's headers as
+// they were, of whatever type, and without what the server noted.
+func copyForQueue(d *amqp.Delivery, e messaging.Envelope) amqp.Publishing {
 	h := maps.Clone(d.Headers)
 	if h == nil {
 		h = amqp.Table{}

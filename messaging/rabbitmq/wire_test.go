@@ -50,7 +50,7 @@ func TestDecodeForeign(t *testing.T) {
 	if len(e.Headers) != len(want) {
 		t.Errorf("headers %v", e.Headers)
 	}
-	m := again(&d, e)
+	m := copyForQueue(&d, e)
 	if _, ok := m.Headers["x-death"]; ok || m.Headers["retries"] != int32(3) ||
 		m.Headers["cloudEvents_type"] != "users.created" {
 		t.Errorf("sent on with %v", m.Headers)

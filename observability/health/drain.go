@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (h *Health) CloseConnections(next http.Handler) http.Handler {
 
 // Drain says how a service goes down. The zero Drain goes down at SIGTERM or SIGINT, without a delay, within 30 s.
 type Drain struct {
-	// Health becomes unready at the first signal. Nil: nobody is told.
+	// Health becomes unready at the first signal. Nil: readiness does not change.
 	Health *Health
 	// Delay is how long the service goes on serving while unready, so that load balancers see it. Default none; in
 	// Kubernetes, 5 s or more.
@@ -48,7 +49,7 @@ type Drain struct {
 	// NoSignals makes the end of Run's context the only reason to go down: for programs of several services, of which
 	// one Run with signals ends the others by their context.
 	NoSignals bool
-	// Logger is told of each step. Default slog.Default().
+	// Logger logs each step. Default slog.Default().
 	Logger *slog.Logger
 
 	// signals and exit are replaced by tests.
@@ -71,9 +72,7 @@ func Run(ctx context.Context, d Drain, phases ...Phase) error {
 	if d.Grace == 0 {
 		d.Grace = 30 * time.Second
 	}
-	if d.Logger == nil {
-		d.Logger = slog.Default()
-	}
+	d.Logger = cmp.Or(d.Logger, slog.Default())
 	if d.exit == nil {
 		d.exit = os.Exit
 	}
@@ -144,7 +143,7 @@ func (d *Drain) down(ctx context.Context, phases []Phase) error {
 	return errors.Join(errs...)
 }
 
-// run calls Stop and does not wait for it longer than its bound, whether or not it heeds its context.
+// run calls Stop and does not wait for it longer than its bound, whether or not it ends with its context.
 func (p Phase) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()

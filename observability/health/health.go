@@ -92,7 +92,7 @@ func Must(h *Health, err error) *Health {
 	return h
 }
 
-// Add adds a check. fn returns nil while what it looks at is well, and heeds its context. A second check of the same
+// Add adds a check. fn returns nil while its dependency works, and ends with its context. A second check of the same
 // name replaces the first.
 func (h *Health) Add(name string, fn func(context.Context) error, opts ...Option) {
 	c := &check{name: name, fn: fn, timeout: h.cfg.Timeout}

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ type AggregateConfig struct {
 	// MaxAttempts bounds how often Handle reads afresh when others append to the same stream. Default: only the context
 	// bounds it.
 	MaxAttempts int
-	// Logger is told of snapshots that could not be kept, which costs time and nothing else. Nil means slog.Default.
+	// Logger logs snapshots that could not be stored, which only costs time. Nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -61,9 +62,7 @@ func NewAggregate[S, E any](store Store, d Decider[S, E], types Types[E],
 	if cfg.SnapshotSchema == 0 {
 		cfg.SnapshotSchema = 1
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Aggregate[S, E]{store, d, c, cfg}, nil
 }
 

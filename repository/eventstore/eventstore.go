@@ -146,7 +146,8 @@ type Store interface {
 	// Checkpoint returns a projection's cursor, "" at first. It joins the transaction that ctx carries.
 	Checkpoint(ctx context.Context, projection string) (string, error)
 	// MoveCheckpoint moves it from one cursor to another, or returns ErrCheckpoint when it is elsewhere. It joins the
-	// transaction that ctx carries, and then nobody else moves it before that ends, also where from and to are the same.
+	// transaction that ctx carries, and then no other caller moves it before that ends, also where from and to are the
+	// same.
 	MoveCheckpoint(ctx context.Context, projection, from, to string) error
 }
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // uniqueSet is a set of columns whose values no two entities share, and who holds which.
@@ -19,7 +19,7 @@ type uniqueSet struct {
 }
 
 // key returns the values as text; there is none where one of them is NULL.
-func (s uniqueSet) key(m *repository.Mapping, entity any) (string, bool) {
+func (s uniqueSet) key(m *driver.Mapping, entity any) (string, bool) {
 	e := reflect.ValueOf(entity).Elem()
 	var b strings.Builder
 	for _, c := range s.columns {
@@ -36,7 +36,7 @@ func (s uniqueSet) key(m *repository.Mapping, entity any) (string, bool) {
 }
 
 // sortBy sorts entities by keys. Their values are looked up once each.
-func sortBy[E any](m *repository.Mapping, keys []repository.Key, found []E) {
+func sortBy[E any](m *driver.Mapping, keys []driver.Key, found []E) {
 	type row struct {
 		values []any
 		entity E

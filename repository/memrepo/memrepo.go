@@ -16,8 +16,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Config tunes a Repo. The zero Config is useful.
@@ -28,8 +30,8 @@ type Config struct {
 
 // Repo is a repository.Repository in memory. It is safe for concurrent use.
 type Repo[E any] struct {
-	m      *repository.Mapping
-	life   repository.Lifecycle[E]
+	m      *driver.Mapping
+	life   driver.Lifecycle[E]
 	unique []uniqueSet
 
 	mu   sync.RWMutex
@@ -40,11 +42,11 @@ var _ repository.Repository[repository.Meta] = (*Repo[repository.Meta])(nil)
 
 // New returns an empty Repo, or an error when E cannot be mapped or Config names an unknown column.
 func New[E any](cfg Config) (*Repo[E], error) {
-	m, err := repository.MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return nil, err
 	}
-	r := &Repo[E]{m: m, life: repository.NewLifecycle[E](m, repository.PrecisionSQL), rows: map[string]E{}}
+	r := &Repo[E]{m: m, life: driver.NewLifecycle[E](m, time.Microsecond), rows: map[string]E{}}
 	for _, cols := range cfg.Unique {
 		set := uniqueSet{holders: map[string]string{}}
 		for _, c := range cols {
@@ -200,7 +202,7 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 
 // Find implements repository.Repository.
 func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
-	p, err := repository.NewPlan(q)
+	p, err := q.Plan()
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
@@ -218,10 +220,11 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 			return repository.Page[E]{}, err
 		}
 	}
-	return p.Page(found), nil
+	page, next := driver.Page(p, found)
+	return repository.Page[E]{Items: page, Next: next}, nil
 }
 
-func (r *Repo[E]) matching(n repository.Node) []E {
+func (r *Repo[E]) matching(n driver.Node) []E {
 	var found []E
 	for _, e := range r.rows {
 		if matches(r.m, n, reflect.ValueOf(&e).Elem()) {
@@ -233,7 +236,7 @@ func (r *Repo[E]) matching(n repository.Node) []E {
 
 // Each implements repository.Repository.
 func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
-	return repository.Pages(ctx, r.Find, q)
+	return q.Pages(ctx, r.Find)
 }
 
 // Count implements repository.Repository.
@@ -444,41 +447,41 @@ func (r *Repo[E]) each(ctx context.Context, where repository.Filter[E], fn func(
 }
 
 // matches evaluates a filter: two-valued, a comparison with NULL is false.
-func matches(m *repository.Mapping, n repository.Node, entity reflect.Value) bool {
+func matches(m *driver.Mapping, n driver.Node, entity reflect.Value) bool {
 	switch n.Op {
-	case repository.OpAll:
+	case driver.OpAll:
 		return true
-	case repository.OpAnd:
-		return !slices.ContainsFunc(n.Kids, func(k repository.Node) bool { return !matches(m, k, entity) })
-	case repository.OpOr:
-		return slices.ContainsFunc(n.Kids, func(k repository.Node) bool { return matches(m, k, entity) })
-	case repository.OpNot:
+	case driver.OpAnd:
+		return !slices.ContainsFunc(n.Kids, func(k driver.Node) bool { return !matches(m, k, entity) })
+	case driver.OpOr:
+		return slices.ContainsFunc(n.Kids, func(k driver.Node) bool { return matches(m, k, entity) })
+	case driver.OpNot:
 		return !matches(m, n.Kids[0], entity)
 	}
 	v := m.Columns[n.Column].Value(entity)
-	if n.Op == repository.OpNull || v == nil {
-		return n.Op == repository.OpNull && v == nil
+	if n.Op == driver.OpNull || v == nil {
+		return n.Op == driver.OpNull && v == nil
 	}
 	switch n.Op {
-	case repository.OpEq:
+	case driver.OpEq:
 		return compare(v, n.Value) == 0
-	case repository.OpNe:
+	case driver.OpNe:
 		return compare(v, n.Value) != 0
-	case repository.OpLt:
+	case driver.OpLt:
 		return compare(v, n.Value) < 0
-	case repository.OpLte:
+	case driver.OpLte:
 		return compare(v, n.Value) <= 0
-	case repository.OpGt:
+	case driver.OpGt:
 		return compare(v, n.Value) > 0
-	case repository.OpGte:
+	case driver.OpGte:
 		return compare(v, n.Value) >= 0
-	case repository.OpIn:
+	case driver.OpIn:
 		return slices.ContainsFunc(n.Values, func(w any) bool { return compare(v, w) == 0 })
-	case repository.OpPrefix:
+	case driver.OpPrefix:
 		return strings.HasPrefix(v.(string), n.Value.(string))
-	case repository.OpContains:
+	case driver.OpContains:
 		return strings.Contains(v.(string), n.Value.(string))
-	case repository.OpContainsFold:
+	case driver.OpContainsFold:
 		return strings.Contains(lower(v.(string)), lower(n.Value.(string)))
 	}
 	return false

@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/internal/jsonmerge"
 	"github.com/sillar-go/sillar/repository/internal/prefix"
 )
@@ -69,7 +70,7 @@ func (r *Repo[E]) document(e *E) (bson.D, error) {
 
 // stored makes a document of JSON text.
 func (r *Repo[E]) stored(column int, v any) any {
-	if text, ok := v.(string); ok && r.m.Columns[column].Kind == repository.KindJSON && !r.m.Columns[column].Valuer {
+	if text, ok := v.(string); ok && r.m.Columns[column].Kind == driver.KindJSON && !r.m.Columns[column].Valuer {
 		return toBSON(text)
 	}
 	return v
@@ -89,7 +90,7 @@ func (r *Repo[E]) changes(e, before *E, raw bson.Raw) (bson.D, error) {
 		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
 			continue
 		}
-		if text, ok := is[i].(string); ok && c.Kind == repository.KindJSON && !c.Valuer && werr == nil {
+		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil {
 			if held, err := raw.LookupErr(r.key(i)); err == nil {
 				if stored, err := toJSON(held); err == nil {
 					old, _ := was[i].(string)
@@ -113,12 +114,12 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 		switch {
 		case i == r.m.ID && val.Type == bson.TypeObjectID:
 			v.FieldByIndex(c.Index).SetString(val.ObjectID().Hex())
-		case c.Kind == repository.KindJSON && !c.Valuer:
+		case c.Kind == driver.KindJSON && !c.Valuer:
 			var text string
 			if text, err = toJSON(val); err == nil {
 				err = c.Decode(v, text)
 			}
-		case c.Valuer, c.Kind == repository.KindJSON, c.Kind == repository.KindBytes:
+		case c.Valuer, c.Kind == driver.KindJSON, c.Kind == driver.KindBytes:
 			var stored any
 			if stored, err = driverValue(val, c.Kind); err == nil {
 				err = c.Decode(v, stored)
@@ -135,9 +136,9 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 }
 
 // driverValue returns a value in the types of database/sql, which Column.Decode reads.
-func driverValue(val bson.RawValue, k repository.Kind) (any, error) {
+func driverValue(val bson.RawValue, k driver.Kind) (any, error) {
 	switch {
-	case k == repository.KindTime && val.Type == bson.TypeDateTime:
+	case k == driver.KindTime && val.Type == bson.TypeDateTime:
 		return val.Time().UTC(), nil
 	case val.Type == bson.TypeBinary:
 		_, data := val.Binary()
@@ -157,12 +158,12 @@ func driverValue(val bson.RawValue, k repository.Kind) (any, error) {
 }
 
 // operators are those that a comparison translates to as it is. With a value beside them, none but $ne matches null.
-var operators = map[repository.Op]string{
-	repository.OpEq: "$eq", repository.OpLt: "$lt", repository.OpLte: "$lte", repository.OpGt: "$gt",
-	repository.OpGte: "$gte",
+var operators = map[driver.Op]string{
+	driver.OpEq: "$eq", driver.OpLt: "$lt", driver.OpLte: "$lte", driver.OpGt: "$gt",
+	driver.OpGte: "$gte",
 }
 
-func (r *Repo[E]) filter(n repository.Node) bson.D {
+func (r *Repo[E]) filter(n driver.Node) bson.D {
 	on := func(test bson.D) bson.D { return bson.D{{Key: r.key(n.Column), Value: test}} }
 	value := func(v any) any {
 		if text, ok := v.(string); ok && n.Column == r.m.ID {
@@ -173,19 +174,19 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 		return value(v)
 	}
 	switch n.Op {
-	case repository.OpAll:
+	case driver.OpAll:
 		return bson.D{}
-	case repository.OpAnd:
+	case driver.OpAnd:
 		return r.join("$and", n.Kids, bson.D{})
-	case repository.OpOr:
+	case driver.OpOr:
 		return r.join("$or", n.Kids, nothing)
-	case repository.OpNot:
+	case driver.OpNot:
 		return bson.D{{Key: "$nor", Value: bson.A{r.filter(n.Kids[0])}}}
-	case repository.OpNull:
+	case driver.OpNull:
 		return on(bson.D{{Key: "$eq", Value: nil}})
-	case repository.OpNe:
+	case driver.OpNe:
 		return on(bson.D{{Key: "$nin", Value: bson.A{nil, value(n.Value)}}})
-	case repository.OpPrefix:
+	case driver.OpPrefix:
 		if p := n.Value.(string); !utf8.ValidString(p) { // no regular expression holds it
 			bounds := bson.D{{Key: "$gte", Value: p}}
 			if end, ok := prefix.End(p); ok {
@@ -196,13 +197,13 @@ func (r *Repo[E]) filter(n repository.Node) bson.D {
 		// a pattern ends with a zero byte
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(n.Value.(string)), "\x00", `\x00`)
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
-	case repository.OpContains, repository.OpContainsFold:
-		pattern, ok := containing(n.Value.(string), n.Op == repository.OpContainsFold)
+	case driver.OpContains, driver.OpContainsFold:
+		pattern, ok := containing(n.Value.(string), n.Op == driver.OpContainsFold)
 		if !ok {
 			return nothing
 		}
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
-	case repository.OpIn:
+	case driver.OpIn:
 		list := bson.A{}
 		for _, v := range n.Values {
 			list = append(list, value(v))
@@ -235,7 +236,7 @@ func containing(part string, fold bool) (pattern string, ok bool) {
 // nothing matches no document.
 var nothing = bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: bson.A{}}}}}
 
-func (r *Repo[E]) join(op string, kids []repository.Node, empty bson.D) bson.D {
+func (r *Repo[E]) join(op string, kids []driver.Node, empty bson.D) bson.D {
 	if len(kids) == 0 {
 		return empty
 	}
@@ -249,7 +250,7 @@ func (r *Repo[E]) join(op string, kids []repository.Node, empty bson.D) bson.D {
 // value cuts times as writing does.
 func value(v any) any {
 	if t, ok := v.(time.Time); ok {
-		return t.Truncate(repository.PrecisionMongo)
+		return t.Truncate(time.Millisecond)
 	}
 	return v
 }

@@ -5,7 +5,7 @@
 //	users, err := mongorepo.New[User](ctx, client.Database("users"),
 //		mongorepo.Config{Collection: "users", Unique: [][]string{{"email"}}})
 //
-// The functions given to Create, Update and Delete get a collector in their context (repository.Collect): what they
+// The functions given to Create, Update and Delete get a collector in their context (driver.Collect): what they
 // collect is written into the field _effects of the same document in the same atomic write, from where
 // outbox/mongooutbox drains it. A delete with effects leaves a tombstone, which no query sees, until they are drained.
 //

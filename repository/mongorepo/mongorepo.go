@@ -7,6 +7,7 @@ import (
 	"iter"
 	"regexp"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -15,12 +16,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/internal/mongoerror"
 )
 
 // Fields of a document that are not the entity's.
 const (
-	// EffectsField holds what has yet to be told, as an array of repository.Effect.
+	// EffectsField holds what has yet to be published, as an array of driver.Effect.
 	EffectsField = "_effects"
 	// DeletedField marks a tombstone.
 	DeletedField = "_deleted"
@@ -46,8 +48,8 @@ type Repo[E any] struct {
 	c      *mongo.Collection // writes go to the majority
 	latest *mongo.Collection // the same, read where it is written: another node may not know yet
 	cfg    Config
-	m      *repository.Mapping
-	life   repository.Lifecycle[E]
+	m      *driver.Mapping
+	life   driver.Lifecycle[E]
 	unique map[string][]string // by the index's name
 	turns  turns
 }
@@ -64,7 +66,7 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 	if !validName.MatchString(cfg.Collection) {
 		return nil, fmt.Errorf("mongorepo: collection name %q does not match %s", cfg.Collection, validName)
 	}
-	m, err := repository.MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +76,7 @@ func New[E any](ctx context.Context, db *mongo.Database, cfg Config) (*Repo[E], 
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority())
 	r := &Repo[E]{c: db.Collection(cfg.Collection, safe), latest: db.Collection(cfg.Collection, safe,
 		options.Collection().SetReadPreference(readpref.Primary())), cfg: cfg, m: m,
-		life: repository.NewLifecycle[E](m, repository.PrecisionMongo), unique: map[string][]string{}, turns: newTurns()}
+		life: driver.NewLifecycle[E](m, time.Millisecond), unique: map[string][]string{}, turns: newTurns()}
 	var indexes []mongo.IndexModel
 	for _, set := range cfg.Unique {
 		var keys bson.D
@@ -132,8 +134,8 @@ func live(more ...bson.E) bson.D {
 }
 
 func run[E any](ctx context.Context, collection string, e *E,
-	then []repository.WriteHook[E]) ([]repository.Effect, error) {
-	ctx, collected := repository.WithEffects(ctx, collection)
+	then []repository.WriteHook[E]) ([]driver.Effect, error) {
+	ctx, collected := driver.WithEffects(ctx, collection)
 	for _, fn := range then {
 		if err := fn(ctx, e); err != nil {
 			return nil, err
@@ -255,7 +257,7 @@ func (r *Repo[E]) read(ctx context.Context, filter bson.D, opt *options.FindOpti
 
 // Find implements repository.Repository.
 func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
-	p, err := repository.NewPlan(q)
+	p, err := q.Plan()
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
@@ -272,12 +274,13 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 	if err != nil {
 		return repository.Page[E]{}, r.fail("find in", err)
 	}
-	return p.Page(found), nil
+	page, next := driver.Page(p, found)
+	return repository.Page[E]{Items: page, Next: next}, nil
 }
 
 // Each implements repository.Repository.
 func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
-	return repository.Pages(ctx, r.Find, q)
+	return q.Pages(ctx, r.Find)
 }
 
 // Count implements repository.Repository.
@@ -315,14 +318,14 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 	return e, nil
 }
 
-// staleError tells a conflict of compare-and-set from one that the caller's function returned.
+// staleError distinguishes a conflict of compare-and-set from one that the caller's function returned.
 type staleError struct{ error }
 
 func (e *staleError) Unwrap() error { return e.error }
 
 // store writes what changed between before and e, if the document still has the version of before.
 func (r *Repo[E]) store(
-	ctx context.Context, doing string, e, before *E, raw bson.Raw, effects []repository.Effect,
+	ctx context.Context, doing string, e, before *E, raw bson.Raw, effects []driver.Effect,
 ) error {
 	set, err := r.changes(e, before, raw)
 	if err != nil {
@@ -347,7 +350,7 @@ func (r *Repo[E]) store(
 	return &staleError{r.fail(doing, &repository.ConflictError{ID: id, Expected: expected, Actual: r.life.Version(&now)})}
 }
 
-func push(effects []repository.Effect) bson.E {
+func push(effects []driver.Effect) bson.E {
 	return bson.E{Key: "$push", Value: bson.D{{Key: EffectsField, Value: bson.D{{Key: "$each", Value: effects}}}}}
 }
 
@@ -384,13 +387,13 @@ func (r *Repo[E]) Delete(ctx context.Context, id string, then ...repository.Writ
 		if res.DeletedCount == 1 {
 			return nil
 		}
-		// Not there, or with effects of earlier writes that have yet to be told.
+		// Not there, or with effects of earlier writes that have yet to be published.
 	}
 	_, err := again(ctx, r, id, func(ctx context.Context) (struct{}, error) { return struct{}{}, r.bury(ctx, id, then) })
 	return err
 }
 
-// bury removes the document, or makes a tombstone of it while there are effects to be told.
+// bury removes the document, or makes a tombstone of it while there are effects to be published.
 func (r *Repo[E]) bury(ctx context.Context, id string, then []repository.WriteHook[E]) error {
 	e, err := r.one(ctx, r.latest, "delete from", id)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/mongorepo"
 	"github.com/sillar-go/sillar/repository/repositorytest"
 )
@@ -53,7 +54,7 @@ func TestEffects(t *testing.T) {
 	db, r := open(t)
 	tell := func(topic string) repository.WriteHook[widget] {
 		return func(ctx context.Context, w *widget) error {
-			return repository.Collect(ctx, repository.Effect{ID: topic, Kind: "message", Topic: topic, Key: w.ID,
+			return driver.Collect(ctx, driver.Effect{ID: topic, Kind: "message", Topic: topic, Key: w.ID,
 				Body: []byte(topic), CreatedAt: time.Now()})
 		}
 	}
@@ -77,9 +78,9 @@ func TestEffects(t *testing.T) {
 		t.Fatalf("a tombstone is read as an entity: %v", err)
 	}
 	var doc struct {
-		Effects []repository.Effect `bson:"_effects"`
-		Deleted bool                `bson:"_deleted"`
-		SKU     *string             `bson:"sku"`
+		Effects []driver.Effect `bson:"_effects"`
+		Deleted bool            `bson:"_deleted"`
+		SKU     *string         `bson:"sku"`
 	}
 	if err := db.Collection("widgets").FindOne(t.Context(), bson.D{{Key: "_id", Value: w.ID}}).Decode(&doc); err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestEffects(t *testing.T) {
 	if got := strings.Join(topics, ","); got != "created,updated,deleted" || !doc.Deleted || doc.SKU != nil {
 		t.Fatalf("effects %q, deleted %v, sku left: %v", got, doc.Deleted, doc.SKU != nil)
 	}
-	if err := repository.Collect(t.Context(), repository.Effect{}); !errors.Is(err, repository.ErrNoEffects) {
+	if err := driver.Collect(t.Context(), driver.Effect{}); !errors.Is(err, repository.ErrNoEffects) {
 		t.Fatalf("Collect outside a write: %v", err)
 	}
 }

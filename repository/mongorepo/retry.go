@@ -23,7 +23,7 @@ func newTurns() turns {
 	return t
 }
 
-// turnKey marks the context of one who has a turn: what its function changes besides waits for no other, so that nobody
+// turnKey marks the context of a caller that has a turn: its function's other changes do not wait, so that no caller
 // waits for himself.
 type turnKey struct{}
 

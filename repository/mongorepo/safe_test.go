@@ -11,6 +11,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/mongofake"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/mongorepo"
 	"github.com/sillar-go/sillar/repository/repositorytest"
 )
@@ -31,7 +32,7 @@ func TestWritesAreSafe(t *testing.T) {
 		t.Fatal(err)
 	}
 	tell := func(ctx context.Context, _ *widget) error {
-		return repository.Collect(ctx, repository.Effect{ID: "e", Kind: "message"})
+		return driver.Collect(ctx, driver.Effect{ID: "e", Kind: "message"})
 	}
 	_, err1 := r.Create(ctx, widget{SKU: "a"})
 	_, err2 := r.Update(ctx, "a", tell)

@@ -32,7 +32,7 @@ type Transactor struct{ client *mongo.Client }
 var _ repository.Transactor = (*Transactor)(nil)
 
 // NewTransactor returns a Transactor after it has tried whether transactions are what they are called: it writes a
-// document in one, rolls back, and looks. A server that refuses, or where the document is there all the same, is
+// document in one, rolls back, and looks. A server that refuses, or where the document exists afterwards, is
 // repository.ErrNoTransactions; one that has no primary just now is not.
 func NewTransactor(ctx context.Context, db *mongo.Database) (*Transactor, error) {
 	if db == nil {

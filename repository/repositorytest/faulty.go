@@ -97,7 +97,7 @@ func (f *faulty[E]) Find(ctx context.Context, q repository.Query[E]) (page repos
 }
 
 func (f *faulty[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
-	return repository.Pages(ctx, f.Find, q)
+	return q.Pages(ctx, f.Find)
 }
 
 func (f *faulty[E]) Count(ctx context.Context, where repository.Filter[E]) (n int64, err error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/memrepo"
 	"github.com/sillar-go/sillar/repository/repositorytest"
 )
@@ -97,7 +98,7 @@ func (w *wrong) Find(ctx context.Context, q repository.Query[widget]) (repositor
 }
 
 func (w *wrong) Each(ctx context.Context, q repository.Query[widget]) iter.Seq2[widget, error] {
-	return repository.Pages(ctx, w.Find, q)
+	return q.Pages(ctx, w.Find)
 }
 
 func (w *wrong) Count(ctx context.Context, where repository.Filter[widget]) (int64, error) {
@@ -264,7 +265,7 @@ var planted = map[string]struct {
 	"does not look at case": {"Filters", func(w *wrong) {
 		w.count = func(ctx context.Context, where repository.Filter[widget]) (n int64, err error) {
 			node, err := where.Node()
-			if err != nil || node.Op != repository.OpPrefix {
+			if err != nil || node.Op != driver.OpPrefix {
 				return w.Repository.Count(ctx, where)
 			}
 			for e, err := range w.Repository.Each(ctx, repository.Query[widget]{}) {
@@ -417,7 +418,7 @@ var planted = map[string]struct {
 	"forgets one of what a compound filter selects": {"RandomQueries", func(w *wrong) {
 		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
 			page, err := w.Repository.Find(ctx, q)
-			if node, _ := q.Where.Node(); node.Op >= repository.OpAnd && node.Op <= repository.OpNot && len(page.Items) > 1 {
+			if node, _ := q.Where.Node(); node.Op >= driver.OpAnd && node.Op <= driver.OpNot && len(page.Items) > 1 {
 				page.Items = page.Items[1:]
 			}
 			return page, err

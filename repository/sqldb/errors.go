@@ -142,7 +142,7 @@ func isBusy(err error) bool {
 // rollsBack reports whether SQLite may have ended the transaction by itself after an error of a statement; see
 // "Response To Errors Within A Transaction" in https://sqlite.org/lang_transaction.html.
 func rollsBack(err error) bool {
-	// how the driver tells SQLITE_INTERRUPT
+	// how the driver reports SQLITE_INTERRUPT
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}

@@ -20,8 +20,9 @@ func behindPooler(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
 }
 
 // BehindPooler reports whether a connection leads to a pooler, such as pgbouncer, and not to PostgreSQL itself: the
-// process that the connection was told of is another than the one that answers. Behind a pooler in transaction mode
-// statements share no session: no LISTEN, no advisory locks of sessions, no SET, no statements that are kept prepared.
+// backend process in the connection's BackendKeyData differs from the one that answers. Behind a pooler in transaction
+// mode statements share no session: no LISTEN, no advisory locks of sessions, no SET, no statements that are kept
+// prepared.
 func BehindPooler(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	results, err := conn.PgConn().Exec(ctx, "SELECT pg_backend_pid()").ReadAll()
 	if err != nil {

@@ -68,7 +68,7 @@ func (db *DB) Exec(ctx context.Context, script string) error {
 	return err
 }
 
-// start begins a span for a statement, when somebody records the trace it belongs to.
+// start begins a span for a statement when its trace is recorded.
 func (db *DB) start(ctx context.Context, query string) (context.Context, trace.Span) {
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil

@@ -14,7 +14,7 @@ type replan struct{}
 // does nothing.
 var Replan replan
 
-// keeps reports whether a pool keeps statements, and can be told not to.
+// keeps reports whether a pool keeps statements, and can be configured not to.
 func keeps(pool *pgxpool.Pool) bool {
 	cfg := pool.Config().ConnConfig
 	return cfg.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && cfg.DescriptionCacheCapacity > 0

@@ -25,7 +25,7 @@ func (db *DB) Savepoint(ctx context.Context, fn func(ctx context.Context) error)
 	if _, err := q.Exec(ctx, "SAVEPOINT "+name); err != nil {
 		return err
 	}
-	err = errUnwound // by a panic or Goexit, after which what fn did cannot be told from the rest
+	err = errUnwound // by a panic or Goexit, after which what fn did cannot be separated from the rest
 	defer func() {
 		if errors.Is(err, errUnwound) {
 			t.doom(err, false)

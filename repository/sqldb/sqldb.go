@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -134,9 +135,7 @@ func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
 			cfg.BusyTimeout = 30 * time.Second
 		}
 	}
-	if cfg.TracerProvider == nil {
-		cfg.TracerProvider = otel.GetTracerProvider()
-	}
+	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
 	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope)}
 	set(db)
 	return db
@@ -252,7 +251,7 @@ func (db *DB) createFile(ctx context.Context) error {
 	}
 }
 
-// Dialect tells which SQL the database understands.
+// Dialect returns which SQL the database understands.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Pool returns the pgx pool, or nil where the database is not spoken to through pgx: for LISTEN and COPY.

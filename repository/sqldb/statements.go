@@ -22,7 +22,7 @@ func newStatements(handle *sql.DB) *statements {
 	return &statements{handle: handle, byText: map[string]*sql.Stmt{}, wanted: map[string]bool{}}
 }
 
-// kept tells which statements are worth it: those that a program repeats.
+// kept reports which statements are worth it: those that a program repeats.
 func kept(query string) bool {
 	switch operation(query) {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "WITH":

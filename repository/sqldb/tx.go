@@ -189,7 +189,7 @@ type TxOptions struct {
 	// Isolation defaults to that of the database: read committed on PostgreSQL.
 	Isolation Isolation
 	// ReadOnly makes writes fail. On a SQLite file the transaction does not wait for writers, nor they for it; a database
-	// in memory has one connection, and takes writes all the same.
+	// in memory has one connection, and takes writes as well.
 	ReadOnly bool
 }
 

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -73,13 +73,13 @@ func (e *SchemaError) Error() string {
 }
 
 // families are the types of PostgreSQL that hold a kind. Other types are not judged, such as enums and domains.
-var families = map[repository.Kind]string{
-	repository.KindBool:  "boolean",
-	repository.KindInt:   "smallint integer bigint numeric",
-	repository.KindFloat: "real double precision numeric",
-	repository.KindTime:  "timestamp with time zone",
-	repository.KindBytes: "bytea",
-	repository.KindJSON:  "json jsonb text character varying",
+var families = map[driver.Kind]string{
+	driver.KindBool:  "boolean",
+	driver.KindInt:   "smallint integer bigint numeric",
+	driver.KindFloat: "real double precision numeric",
+	driver.KindTime:  "timestamp with time zone",
+	driver.KindBytes: "bytea",
+	driver.KindJSON:  "json jsonb text character varying",
 }
 
 // known are the types of PostgreSQL that families tells apart.
@@ -112,7 +112,7 @@ func (r *Repo[E]) Check(ctx context.Context) error {
 		case i == r.m.ID && !has.unique:
 			bad("column %s is not unique: make it the primary key", c.Name)
 		case r.db.Dialect() != sqldb.PostgreSQL || c.Valuer:
-		case has.typ == "timestamp without time zone" && c.Kind == repository.KindTime:
+		case has.typ == "timestamp without time zone" && c.Kind == driver.KindTime:
 			bad("column %s is a timestamp without time zone: make it one with", c.Name)
 		case family != "" && contains(known, has.typ) && !contains(family, has.typ):
 			bad("column %s is of type %s: want one of %s", c.Name, has.typ, family)

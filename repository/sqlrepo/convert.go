@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/internal/jsonmerge"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
@@ -46,11 +46,11 @@ func (r *Repo[E]) scan(e *E, raw []string) (targets []any, settle func()) {
 	for i, c := range r.m.Columns {
 		f := v.FieldByIndex(c.Index)
 		p := f.Addr().Interface()
-		micros := c.Kind == repository.KindTime && r.db.Dialect() == sqldb.SQLite
+		micros := c.Kind == driver.KindTime && r.db.Dialect() == sqldb.SQLite
 		switch {
-		case c.Kind == repository.KindJSON && raw != nil:
+		case c.Kind == driver.KindJSON && raw != nil:
 			p = columnTarget{c, v, micros, &raw[i]}
-		case c.Kind == repository.KindJSON, c.Kind == repository.KindBytes, c.Valuer:
+		case c.Kind == driver.KindJSON, c.Kind == driver.KindBytes, c.Valuer:
 			p = columnTarget{c, v, micros, nil}
 		case micros:
 			p = microsTarget{p}
@@ -79,7 +79,7 @@ type nullTarget struct{ field, scanned reflect.Value }
 
 // columnTarget decodes what drivers do not: JSON, bytes that may be NULL, and the types of sql.Scanner.
 type columnTarget struct {
-	c      repository.Column
+	c      driver.Column
 	entity reflect.Value
 	micros bool // times are integers
 	raw    *string
@@ -171,7 +171,7 @@ func (r *Repo[E]) changes(e *E, before *version[E]) (columns []int, args []any, 
 		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
 			continue
 		}
-		if text, ok := is[i].(string); ok && c.Kind == repository.KindJSON && !c.Valuer && werr == nil {
+		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil {
 			old, _ := was[i].(string)
 			is[i] = jsonmerge.Merge(before.raw[i], old, text)
 		}

@@ -68,7 +68,7 @@ func (r *Repo[E]) UpdateWhere(
 	w := r.where(ctx)
 	name := func(i int) string { return quote(w.dialect, r.m.Columns[i].Name) }
 	sets := []string{name(r.m.Version) + " = " + name(r.m.Version) + " + 1",
-		name(r.m.UpdatedAt) + " = " + w.arg(time.Now().UTC().Truncate(repository.PrecisionSQL))}
+		name(r.m.UpdatedAt) + " = " + w.arg(time.Now().UTC().Truncate(time.Microsecond))}
 	for i := range r.m.Columns { // in one order, for the cache of statements
 		if v, ok := values[i]; ok {
 			sets = append(sets, name(i)+" = "+w.arg(v))

@@ -9,8 +9,10 @@ import (
 	"regexp"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -27,8 +29,8 @@ var validTable = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][
 type Repo[E any] struct {
 	db    *sqldb.DB
 	table string
-	m     *repository.Mapping
-	life  repository.Lifecycle[E]
+	m     *driver.Mapping
+	life  driver.Lifecycle[E]
 	sql   statements
 
 	nulls   atomic.Bool // a column was NULL that no pointer takes
@@ -45,13 +47,13 @@ func New[E any](db *sqldb.DB, cfg Config) (*Repo[E], error) {
 	if !validTable.MatchString(cfg.Table) {
 		return nil, fmt.Errorf("sqlrepo: table name %q does not match %s", cfg.Table, validTable)
 	}
-	m, err := repository.MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return nil, err
 	}
 	return &Repo[E]{
 		db: db, table: cfg.Table, m: m,
-		life: repository.NewLifecycle[E](m, repository.PrecisionSQL),
+		life: driver.NewLifecycle[E](m, time.Microsecond),
 		sql:  build(db.Dialect(), cfg.Table, m),
 	}, nil
 }
@@ -231,7 +233,7 @@ func (r *Repo[E]) rows(ctx context.Context, query string, args []any) (found []E
 
 // Find implements repository.Repository.
 func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.Page[E], error) {
-	p, err := repository.NewPlan(q)
+	p, err := q.Plan()
 	if err != nil {
 		return repository.Page[E]{}, err
 	}
@@ -244,12 +246,13 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 	if err != nil {
 		return repository.Page[E]{}, r.fail("find in", err)
 	}
-	return p.Page(found), nil
+	page, next := driver.Page(p, found)
+	return repository.Page[E]{Items: page, Next: next}, nil
 }
 
 // Each implements repository.Repository.
 func (r *Repo[E]) Each(ctx context.Context, q repository.Query[E]) iter.Seq2[E, error] {
-	return repository.Pages(ctx, r.Find, q)
+	return q.Pages(ctx, r.Find)
 }
 
 // Count implements repository.Repository.

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/internal/prefix"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
@@ -34,7 +35,7 @@ type statements struct {
 	insert, put, selects, get, lock, getMany, getManyUUID, delete string
 }
 
-func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
+func build(d sqldb.Dialect, table string, m *driver.Mapping) statements {
 	var names, holders []string
 	for i, c := range m.Columns {
 		names = append(names, quote(d, c.Name))
@@ -61,7 +62,7 @@ func build(d sqldb.Dialect, table string, m *repository.Mapping) statements {
 }
 
 // putSQL is the end of an insert that changes the row where there is one.
-func putSQL(d sqldb.Dialect, table string, m *repository.Mapping, names string) string {
+func putSQL(d sqldb.Dialect, table string, m *driver.Mapping, names string) string {
 	var sets []string
 	for i, c := range m.Columns {
 		name := quote(d, c.Name)
@@ -78,7 +79,7 @@ func putSQL(d sqldb.Dialect, table string, m *repository.Mapping, names string) 
 }
 
 // update returns the statement that writes columns of a row that has an id and a version.
-func update(d sqldb.Dialect, table string, m *repository.Mapping, columns []int) string {
+func update(d sqldb.Dialect, table string, m *driver.Mapping, columns []int) string {
 	var b strings.Builder
 	b.WriteString("UPDATE " + quoteTable(d, table) + " SET ")
 	for i, c := range columns {
@@ -95,7 +96,7 @@ func update(d sqldb.Dialect, table string, m *repository.Mapping, columns []int)
 // where renders filters. Values always travel as arguments.
 type where struct {
 	dialect sqldb.Dialect
-	m       *repository.Mapping
+	m       *driver.Mapping
 	stored  map[string]column // on PostgreSQL, where it is known
 	args    []any
 	err     error
@@ -111,21 +112,21 @@ func (w *where) arg(v any) string {
 func (w *where) column(i int) string {
 	c := w.m.Columns[i]
 	_, known := w.stored[c.Name]
-	if w.dialect == sqldb.PostgreSQL && c.Kind == repository.KindString && !known {
+	if w.dialect == sqldb.PostgreSQL && c.Kind == driver.KindString && !known {
 		return quote(w.dialect, c.Name) + ` COLLATE "C"`
 	}
 	return quote(w.dialect, c.Name)
 }
 
-func (w *where) render(n repository.Node) string {
+func (w *where) render(n driver.Node) string {
 	switch n.Op {
-	case repository.OpAll:
+	case driver.OpAll:
 		return "1 = 1"
-	case repository.OpAnd:
+	case driver.OpAnd:
 		return w.join(n.Kids, " AND ", "1 = 1")
-	case repository.OpOr:
+	case driver.OpOr:
 		return w.join(n.Kids, " OR ", "1 = 0")
-	case repository.OpNot:
+	case driver.OpNot:
 		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
 	}
 	name := quote(w.dialect, w.m.Columns[n.Column].Name)
@@ -133,30 +134,30 @@ func (w *where) render(n repository.Node) string {
 		return sql
 	}
 	switch n.Op {
-	case repository.OpEq:
+	case driver.OpEq:
 		return name + " = " + w.arg(n.Value)
-	case repository.OpNe:
+	case driver.OpNe:
 		return name + " <> " + w.arg(n.Value)
-	case repository.OpLt:
+	case driver.OpLt:
 		return w.column(n.Column) + " < " + w.arg(n.Value)
-	case repository.OpLte:
+	case driver.OpLte:
 		return w.column(n.Column) + " <= " + w.arg(n.Value)
-	case repository.OpGt:
+	case driver.OpGt:
 		return w.column(n.Column) + " > " + w.arg(n.Value)
-	case repository.OpGte:
+	case driver.OpGte:
 		return w.column(n.Column) + " >= " + w.arg(n.Value)
-	case repository.OpNull:
+	case driver.OpNull:
 		return name + " IS NULL"
-	case repository.OpPrefix:
+	case driver.OpPrefix:
 		if w.dialect == sqldb.PostgreSQL {
 			return "starts_with(" + name + ", " + w.arg(n.Value) + ")"
 		}
 		return w.between(name, n.Value.(string))
-	case repository.OpContains:
+	case driver.OpContains:
 		return w.position(name, w.arg(n.Value))
-	case repository.OpContainsFold:
+	case driver.OpContainsFold:
 		return w.position(w.lower(name), w.lower(w.arg(n.Value)))
-	case repository.OpIn:
+	case driver.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
 		}
@@ -172,22 +173,22 @@ func (w *where) render(n repository.Node) string {
 
 // foreign decides comparisons with text that PostgreSQL refuses to hear of, since it cannot hold it: nothing there
 // equals it. Other databases are asked.
-func (w *where) foreign(name string, n repository.Node) (sql string, decided bool) {
+func (w *where) foreign(name string, n driver.Node) (sql string, decided bool) {
 	if w.dialect != sqldb.PostgreSQL {
 		return "", false
 	}
 	if s, ok := n.Value.(string); ok && !holds(s) {
 		switch n.Op {
-		case repository.OpEq, repository.OpPrefix, repository.OpContains, repository.OpContainsFold:
+		case driver.OpEq, driver.OpPrefix, driver.OpContains, driver.OpContainsFold:
 			return "1 = 0", true
-		case repository.OpNe:
+		case driver.OpNe:
 			return name + " IS NOT NULL", true
 		}
 		w.err = &repository.QueryError{Reason: "text with NUL, or that is no UTF-8, has no place in PostgreSQL's order"}
 		return "", true
 	}
 	foreign := func(v any) bool { s, ok := v.(string); return ok && !holds(s) }
-	if n.Op == repository.OpIn && slices.ContainsFunc(n.Values, foreign) {
+	if n.Op == driver.OpIn && slices.ContainsFunc(n.Values, foreign) {
 		n.Values = slices.DeleteFunc(slices.Clone(n.Values), foreign)
 		return w.render(n), true
 	}
@@ -223,7 +224,7 @@ func (w *where) between(name, begin string) string {
 // holds reports whether PostgreSQL can hold a text.
 func holds(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-func (w *where) join(kids []repository.Node, op, empty string) string {
+func (w *where) join(kids []driver.Node, op, empty string) string {
 	if len(kids) == 0 {
 		return empty
 	}
@@ -234,7 +235,7 @@ func (w *where) join(kids []repository.Node, op, empty string) string {
 	return "(" + strings.Join(parts, op) + ")"
 }
 
-func (w *where) order(keys []repository.Key) string {
+func (w *where) order(keys []driver.Key) string {
 	parts := make([]string, len(keys))
 	for i, k := range keys {
 		parts[i] = w.column(k.Column)
@@ -264,7 +265,7 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 	if !validTable.MatchString(table) {
 		return "", fmt.Errorf("sqlrepo: table name %q does not match %s", table, validTable)
 	}
-	m, err := repository.MappingOf[E]()
+	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return "", err
 	}
@@ -275,7 +276,7 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 		switch {
 		case i == m.ID:
 			b.WriteString(" PRIMARY KEY")
-		case !c.MayBeNull() && c.Kind != repository.KindBytes:
+		case !c.MayBeNull() && c.Kind != driver.KindBytes:
 			b.WriteString(" NOT NULL")
 		}
 		if i < len(m.Columns)-1 {
@@ -299,26 +300,26 @@ func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, e
 	return b.String(), nil
 }
 
-func columnType(d sqldb.Dialect, k repository.Kind) string {
+func columnType(d sqldb.Dialect, k driver.Kind) string {
 	pg := d == sqldb.PostgreSQL
 	switch k {
-	case repository.KindBool:
+	case driver.KindBool:
 		return "BOOLEAN"
-	case repository.KindInt:
+	case driver.KindInt:
 		return "BIGINT"
-	case repository.KindFloat:
+	case driver.KindFloat:
 		return "DOUBLE PRECISION"
-	case repository.KindTime:
+	case driver.KindTime:
 		if pg {
 			return "TIMESTAMPTZ"
 		}
 		return "BIGINT"
-	case repository.KindBytes:
+	case driver.KindBytes:
 		if pg {
 			return "BYTEA"
 		}
 		return "BLOB"
-	case repository.KindJSON:
+	case driver.KindJSON:
 		if pg {
 			return "JSONB"
 		}

@@ -1,5 +1,5 @@
-// Package spanevent tells the span of a call what its breaker did. It works on the caller's goroutine, within the call:
-// hooks come later, when the span may have ended.
+// Package spanevent adds what a breaker did to the span of the call. It works on the caller's goroutine, within the
+// call: hooks come later, when the span may have ended.
 package spanevent
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/sillar-go/sillar/breaker"
 )
 
-// Retry tells that attempt n begins, because the one before ended with an error of a kind.
+// Retry records that attempt n begins, because the one before ended with an error of a kind.
 func Retry(ctx context.Context, name string, n int, kind string) {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.AddEvent("breaker.retry", trace.WithAttributes(
@@ -21,14 +21,14 @@ func Retry(ctx context.Context, name string, n int, kind string) {
 	}
 }
 
-// Hedge tells that a second request is sent beside a slow one.
+// Hedge records that a second request is sent beside a slow one.
 func Hedge(ctx context.Context, name string) {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.AddEvent("breaker.hedge", trace.WithAttributes(attribute.String("breaker.name", name)))
 	}
 }
 
-// End tells of a call that was rejected, or given up after retries. Every other err is the caller's to tell.
+// End records a call that was rejected, or given up after retries. Other errors are left to the caller.
 func End(ctx context.Context, name string, err error) {
 	if err == nil {
 		return

@@ -15,7 +15,7 @@ type productCreated struct {
 }
 
 // subscribe makes a stock for every new product, once: the inbox notes the event in the transaction that makes it.
-// Other news of products change no stock: also of a product that is gone, goods may come back.
+// Other news of products change no stock: goods may come back also for a product that was deleted.
 func subscribe(r *messaging.Router, inbox messaging.Deduplicator, start messaging.Start, s *Service) {
 	g := r.Group("inventory", messaging.GroupConfig{Dedup: inbox, Start: start,
 		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}})

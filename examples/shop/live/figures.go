@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -145,10 +146,12 @@ type figures struct {
 	checks   map[string]map[string]string // of each service: check by name
 	written  map[string]time.Time         // when a store was written last
 	moved    map[edge]flow                // since the reading before
+	opened   map[edge]time.Time           // when a breaker was first seen open
 }
 
 func newFigures(services []*platform.Service) *figures {
-	f := &figures{services: services, series: map[string]*series{}, written: map[string]time.Time{}}
+	f := &figures{services: services, series: map[string]*series{}, written: map[string]time.Time{},
+		opened: map[edge]time.Time{}}
 	for _, s := range services {
 		f.series[s.Name] = &series{}
 	}
@@ -184,6 +187,13 @@ func (f *figures) update(ctx context.Context, now time.Time) {
 			f.compare(s.Name, before[s.Name], r, elapsed)
 		}
 	}
+	open := f.open()
+	for e, state := range open {
+		if _, known := f.opened[e]; state == "open" && !known {
+			f.opened[e] = now
+		}
+	}
+	maps.DeleteFunc(f.opened, func(e edge, _ time.Time) bool { return open[e] != "open" })
 }
 
 func (f *figures) compare(name string, before, now reading, elapsed float64) {

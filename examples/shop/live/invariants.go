@@ -173,8 +173,8 @@ func (a audit) tiles() []tile {
 	case a.held != a.standing:
 		money.State, money.Note = "moving", "confirmed "+euros(a.standing)+", "+euros(a.held-a.standing)+" on its way"
 	}
-	stock := tile{"Stock", fmt.Sprintf("%d at least", a.shortest), fmt.Sprintf("never negative; %d reserved", a.reserved),
-		"ok"}
+	stock := tile{"Scarcest product", fmt.Sprintf("%d in stock", a.shortest),
+		fmt.Sprintf("never below 0; %d reserved by orders", a.reserved), "ok"}
 	if a.negative > 0 {
 		stock.State, stock.Value = "bad", fmt.Sprintf("%d negative", a.negative)
 	}
@@ -185,11 +185,12 @@ func (a audit) tiles() []tile {
 	case a.open > 0:
 		sagas.State, sagas.Value = "moving", fmt.Sprintf("%d under way", a.open)
 	}
-	lag := tile{"Outbox lag", fmt.Sprintf("%.1f s", a.lag), plural(int64(a.pending), "event") + " in outboxes", "ok"}
+	lag := tile{"Oldest unpublished event", fmt.Sprintf("%.1f s", a.lag), plural(int64(a.pending), "event") + " in outboxes",
+		"ok"}
 	if a.pending > 0 && a.lag > 1 {
 		lag.State = "moving"
 	}
-	dead := tile{"Dead letters", fmt.Sprint(a.dead), plural(int64(a.duplicates), "duplicate") + " ignored", "ok"}
+	dead := tile{"Messages given up", fmt.Sprint(a.dead), plural(int64(a.duplicates), "duplicate") + " ignored", "ok"}
 	if a.dead > 0 {
 		dead.State = "bad"
 		dead.Note = "shop messages dead"

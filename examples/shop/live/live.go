@@ -209,12 +209,12 @@ func (p *Page) measure(ctx context.Context) {
 	p.set(func(v *view) { v.measured(p.figures, p.nodes) })
 }
 
-// note tells what happened.
+// note records what happened.
 func (p *Page) note(format string, args ...any) {
 	p.set(func(v *view) { v.say(fmt.Sprintf(format, args...)) })
 }
 
-// set changes what is seen, and tells the viewers.
+// set changes what is seen, and notifies the viewers.
 func (p *Page) set(change func(*view)) {
 	func() {
 		p.vmu.Lock()

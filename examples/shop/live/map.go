@@ -114,20 +114,23 @@ func (f *figures) cards(nodes []node) []card {
 		c.P95, c.P95Line = duration(lastKnown(s.p95)), spark(s.p95)
 		c.Failing = lately(s.errors) > 0
 		for e, state := range open {
-			if e.To == n.Name && c.Badge != "breaker open" {
+			if e.To == n.Name && !strings.HasPrefix(c.Badge, "breaker open") {
 				c.Badge = "breaker " + state
+				if state == "open" {
+					c.Badge += fmt.Sprintf(" %d s", int(f.at.Sub(f.opened[e]).Seconds()))
+				}
 			}
 		}
 		if c.Badge == "" && c.Health != "up" {
-			c.Badge = ails(c.Health, f.checks[n.Name])
+			c.Badge = faultOf(c.Health, f.checks[n.Name])
 		}
 		out = append(out, c)
 	}
 	return out
 }
 
-// ails says what is wrong with a service that is not well: which of the parts that it needs.
-func ails(health string, checks map[string]string) string {
+// faultOf says why a service is not ready: which of the parts that it needs.
+func faultOf(health string, checks map[string]string) string {
 	var bad []string
 	for name, status := range checks {
 		if status != "up" {
@@ -141,7 +144,7 @@ func ails(health string, checks map[string]string) string {
 	case 1:
 		return "no " + bad[0]
 	}
-	return fmt.Sprintf("no %s, %d more", bad[0], len(bad)-1)
+	return fmt.Sprintf("no %s +%d", bad[0], len(bad)-1)
 }
 
 // lately is the mean of the newest points: one alone is a matter of chance.

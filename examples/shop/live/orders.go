@@ -42,7 +42,7 @@ type placing struct {
 	PaymentMethod string `json:"payment_method"`
 }
 
-// orderBook keeps the newest orders, as their sagas tell of them.
+// orderBook keeps the newest orders, as their sagas report them.
 type orderBook struct {
 	mu   sync.Mutex
 	rows []*orderRow // the newest last

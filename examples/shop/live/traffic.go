@@ -279,17 +279,47 @@ func (t *traffic) race(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n := count(got)
+	if n["pending"] > 0 {
+		t.note("%d orders at once for the last %d of %q: %d still under way.", racers, raceStock, p.Name, n["pending"])
+		if got, err = t.settle(ctx, got); err != nil {
+			return err
+		}
+		n = count(got)
+	}
+	t.note("%d orders at once for the last %d of %q: %d paid, %d compensated.", racers, raceStock, p.Name, n["paid"],
+		n["cancelled"])
+	return nil
+}
+
+// count returns how many orders have each status.
+func count(orders []outcome) map[string]int {
 	n := map[string]int{}
-	for _, o := range got {
+	for _, o := range orders {
 		n[o.status]++
 	}
-	text := fmt.Sprintf("%d orders at once for the last %d of %q: %d paid, %d compensated", racers, raceStock, p.Name,
-		n["paid"], n["cancelled"])
-	if n["pending"] > 0 {
-		text += fmt.Sprintf(", %d still under way", n["pending"])
+	return n
+}
+
+// settle waits until none of the orders is pending.
+func (t *traffic) settle(ctx context.Context, orders []outcome) ([]outcome, error) {
+	for i, o := range orders {
+		if o.status != "pending" {
+			continue
+		}
+		status, err := shopclient.Until(ctx, "order "+o.id+" settled", func() (string, bool, error) {
+			var now struct {
+				Status string `json:"status"`
+			}
+			err := t.inside.get(ctx, "orders", "/api/v1/orders/"+url.PathEscape(o.id), &now)
+			return now.Status, now.Status != "pending", err
+		})
+		if err != nil {
+			return orders, err
+		}
+		orders[i].status = status
 	}
-	t.note("%s.", text)
-	return nil
+	return orders, nil
 }
 
 // repeat sends one request several times at once, as an impatient client does.

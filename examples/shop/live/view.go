@@ -76,7 +76,23 @@ func (v *view) render() {
 	v.seq++
 	v.put("strip", execute("strip", v.audit.tiles()))
 	v.put("notes", execute("notes", v.notes))
-	v.put("n-broker", execute("broker", map[string]any{"Mode": v.state["broker"], "Pending": int(v.facts.pending)}))
+	v.put("n-broker", execute("broker", map[string]any{"Mode": v.state["broker"], "Pending": plural(int64(v.facts.pending), "event")}))
+	v.put("faults", execute("faults", v.faults()))
+}
+
+// faults says what is broken on purpose, and what follows from it.
+func (v *view) faults() (out []string) {
+	for _, f := range []struct{ part, mode, says string }{
+		{"payments", "slow", "the payment processor takes three seconds longer"},
+		{"payments", "down", "the payment processor does not answer: orders wait, or are cancelled"},
+		{"broker", brokerTwice, "the broker delivers every event twice: inboxes ignore the second"},
+		{"broker", brokerDown, "the broker is down: events wait in outboxes"},
+	} {
+		if v.state[f.part] == f.mode {
+			out = append(out, f.says)
+		}
+	}
+	return out
 }
 
 // measured takes new figures.

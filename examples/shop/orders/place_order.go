@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/eventstore"
@@ -38,8 +39,11 @@ func placeOrder(h *steps) *saga.Def[Placing] {
 		saga.Step("process-payment", h.pay).Compensate(h.refund).Timeout(15*time.Second),
 		saga.Pivot("confirm-order", h.confirm),
 		saga.Retriable("commit-reservation", h.commit),
-	)
+	).Deadline(confirmWithin)
 }
+
+// confirmWithin bounds how long an order waits for services that do not answer. Then it is cancelled.
+const confirmWithin = 10 * time.Minute
 
 // steps holds the handlers of the steps.
 type steps struct {
@@ -68,8 +72,11 @@ func (h *steps) cancel(ctx context.Context, c *saga.Call, p *Placing) error {
 
 // reason returns the reason for a compensation that the customer sees.
 func reason(cause string) string {
-	if cause == saga.ErrCancelled.Error() {
+	switch cause {
+	case saga.ErrCancelled.Error():
 		return "cancelled by the customer"
+	case saga.ErrDeadline.Error():
+		return "it could not be confirmed in time"
 	}
 	return cause
 }
@@ -142,8 +149,8 @@ func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 // verdict maps the answer of a peer to an outcome of the step. A rejection has had no effect; its text is written for
-// customers and becomes the reason of the cancellation. All else is in doubt; its text may name addresses and is
-// logged only.
+// customers and becomes the reason of the cancellation. A call that a breaker rejected was not attempted. All else is in
+// doubt; its text may name addresses and is logged only.
 func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
 	if err == nil {
 		return nil
@@ -160,6 +167,14 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 			return saga.Reject(errors.New(reason))
 		}
 	}
+	silent := fmt.Errorf("the %s service did not answer", peer.Name())
+	if breaker.IsRejection(err) { // nothing was sent: the order waits until the breaker lets a call through
+		var open *breaker.OpenError
+		if errors.As(err, &open) {
+			return saga.NotAttempted(silent, open.RetryAfter)
+		}
+		return saga.NotAttempted(silent, 0)
+	}
 	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)
-	return fmt.Errorf("the %s service did not answer", peer.Name())
+	return silent
 }

@@ -14,7 +14,7 @@ const indexes = `CREATE INDEX IF NOT EXISTS payments_order_id ON payments (order
 CREATE INDEX IF NOT EXISTS payments_refund_key ON payments (refund_key);
 `
 
-// New makes the payments service. It publishes nothing: the orders tell what became of their payments.
+// New makes the payments service. It publishes nothing: the orders service publishes what became of payments.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
 	return platform.Make(ctx, cfg, build)
 }

@@ -63,7 +63,7 @@ func TestProducts(t *testing.T) {
 
 			seeded := map[string]bool{}
 			for range products.Catalogue {
-				topic, data := next(told, 10*time.Second)
+				topic, data := next(told, time.Minute)
 				id, _ := data["product_id"].(string)
 				if topic != "products.created" || seeded[id] {
 					t.Fatalf("told %s %v", topic, data)
@@ -72,7 +72,7 @@ func TestProducts(t *testing.T) {
 			}
 			tell := func(want, id string, fields map[string]any) {
 				t.Helper()
-				topic, data := next(told, 10*time.Second)
+				topic, data := next(told, time.Minute)
 				if topic != want || data["product_id"] != id {
 					t.Errorf("told %s %v, want %s of %s", topic, data, want, id)
 				}

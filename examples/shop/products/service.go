@@ -14,7 +14,7 @@ type Service struct {
 	inventory Inventory
 }
 
-// Create adds a product, and tells of it and its stock.
+// Create adds a product, and publishes it and its stock.
 func (s *Service) Create(ctx context.Context, n NewProduct) (Product, error) {
 	return s.products.Create(ctx, n.Product, func(ctx context.Context, p *Product) error {
 		return s.events.ProductCreated(ctx, p, n.Stock)

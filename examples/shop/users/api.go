@@ -107,7 +107,7 @@ func list(ctx context.Context, q *Queries, in *platform.Paging) (*platform.Body[
 	return platform.Reply(platform.PageOf(page.Page, show)), nil
 }
 
-// own refuses what belongs to another user. It does not tell whether that user exists.
+// own refuses what belongs to another user. The answer does not say whether that user exists.
 func own(ctx context.Context, id string) error {
 	if platform.MaySee(ctx, id) {
 		return nil

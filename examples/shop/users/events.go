@@ -11,8 +11,8 @@ type UserEvent struct {
 	UserID   string `json:"user_id"`
 	Username string `json:"username"`
 	Email    string `json:"email"`
-	// Version is the user's after the change, and one more than the last when the user is gone: whoever keeps a copy
-	// tells by it what is older.
+	// Version is the user's after the change, and one more than the last when the user was deleted: a service that keeps a
+	// copy tells by it what is older.
 	Version int64 `json:"version"`
 }
 

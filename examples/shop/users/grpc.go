@@ -83,7 +83,7 @@ func message(u User) *userpb.User {
 		CreatedAt: timestamppb.New(u.CreatedAt), UpdatedAt: timestamppb.New(u.UpdatedAt)}
 }
 
-// fail gives an error its status, and tells nothing of what it does not know.
+// fail gives an error its status, and hides the text of unknown errors.
 func (r *rpc) fail(ctx context.Context, err error) error {
 	var p *platform.Problem
 	switch {

@@ -33,6 +33,7 @@
 package mongoinbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // Kind is the kind of the effects that are notes.
@@ -106,9 +107,7 @@ func New(db *mongo.Database, cfg Config) (*Inbox, error) {
 	if cfg.Keep == 0 {
 		cfg.Keep = 7 * 24 * time.Hour
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Inbox{db: db, cfg: cfg}, nil
 }
 
@@ -185,7 +184,7 @@ func (i *Inbox) Once(ctx context.Context, consumer, id string,
 }
 
 // kept waits until the majority has a note that is there. Before, a failover can take it back with its write, and
-// whoever has let go of the message by then has lost it.
+// a consumer that has acknowledged the message by then has lost it.
 func (i *Inbox) kept(ctx context.Context, note string) error {
 	ctx = mongo.NewSessionContext(ctx, nil) // in a transaction one reads what that reads
 	pause := backoff.Exponential(2*time.Millisecond, 200*time.Millisecond)
@@ -220,7 +219,7 @@ func (i *Inbox) Apply(ctx context.Context) error {
 	if err := i.bind(ctx, note); err != nil {
 		return err
 	}
-	if err := repository.Collect(ctx, repository.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
+	if err := driver.Collect(ctx, driver.Effect{ID: note, Kind: Kind, CreatedAt: time.Now().UTC()}); err != nil {
 		return fmt.Errorf("mongoinbox: apply: %w", err)
 	}
 	return nil
@@ -232,7 +231,7 @@ const bound = "sillar_inbox"
 // bind binds a message to the collection of the write that ctx belongs to. The unique indexes hold within a collection:
 // two attempts that write to different ones would both succeed.
 func (i *Inbox) bind(ctx context.Context, note string) error {
-	collection := repository.EffectsCollection(ctx)
+	collection := driver.EffectsCollection(ctx)
 	if collection == "" {
 		return nil // Collect returns the error
 	}

@@ -22,6 +22,7 @@
 package sqlinbox
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -73,9 +74,7 @@ func New(db *sqldb.DB, cfg Config) (*Inbox, error) {
 	if cfg.Keep == 0 {
 		cfg.Keep = 7 * 24 * time.Hour
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Inbox{db: db, cfg: cfg, table: prefix + "inbox"}, nil
 }
 
@@ -136,7 +135,7 @@ func (i *Inbox) purgeSometimes(ctx context.Context) {
 	}
 }
 
-// purgeChunk bounds a statement, so that it keeps nobody waiting, and purgeMost all of a call's.
+// purgeChunk bounds a statement, so that other writers wait briefly; purgeMost bounds all of a call.
 const (
 	purgeChunk = 1000
 	purgeMost  = 10 * purgeChunk

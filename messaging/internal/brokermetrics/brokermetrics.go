@@ -2,6 +2,7 @@
 package brokermetrics
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -21,9 +22,7 @@ type Meters struct {
 // New makes the counters sillar.<broker>.published and sillar.<broker>.connections_lost. A nil provider is the global
 // one.
 func New(p metric.MeterProvider, scope, broker string) (m Meters, err error) {
-	if p == nil {
-		p = otel.GetMeterProvider()
-	}
+	p = cmp.Or(p, otel.GetMeterProvider())
 	meter := p.Meter(scope)
 	var err1, err2 error
 	m.published, err1 = meter.Int64Counter("sillar."+broker+".published", metric.WithUnit("{message}"),

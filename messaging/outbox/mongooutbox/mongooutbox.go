@@ -24,6 +24,7 @@
 package mongooutbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,9 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/outbox"
-	"github.com/sillar-go/sillar/repository"
+	repo "github.com/sillar-go/sillar/repository/driver"
 )
 
 // Kind is the kind of the effects that are events; others are left alone.
@@ -68,7 +70,7 @@ type Config struct {
 	Collections []string
 	// Propagator writes correlation id and trace of the write's context into the headers. Default both.
 	Propagator propagation.TextMapPropagator
-	// Logger is told (info) when a relay starts on a server without change streams, and so polls, and when a change stream
+	// Logger logs (info) when a relay starts on a server without change streams, and so polls, and when a change stream
 	// cannot be opened again and again. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -96,9 +98,7 @@ func New(db *mongo.Database, cfg Config) (*Outbox, error) {
 	if db == nil || len(cfg.Collections) == 0 {
 		return nil, errors.New("mongooutbox: New needs a database and Config.Collections")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Outbox{db: db, cfg: cfg}, nil
 }
 
@@ -128,7 +128,10 @@ func (o *Outbox) EnsureIndexes(ctx context.Context) error {
 
 // Publish adds an event to the write that ctx belongs to; outside one it returns repository.ErrNoEffects.
 func (o *Outbox) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
-	e, err := messaging.NewEnvelope(ctx, o.cfg.Source, o.cfg.Propagator, topic, payload, opts...)
+	e, err := messaging.NewEnvelope(topic, payload, opts...)
+	if err == nil {
+		e, err = driver.Fill(ctx, e, o.cfg.Source, o.cfg.Propagator)
+	}
 	if err != nil {
 		return err
 	}
@@ -139,17 +142,17 @@ func (o *Outbox) Publish(ctx context.Context, topic string, payload any, opts ..
 func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
 	for i, e := range events {
-		if e, errs[i] = e.Fill(ctx, o.cfg.Source, o.cfg.Propagator); errs[i] == nil {
+		if e, errs[i] = driver.Fill(ctx, e, o.cfg.Source, o.cfg.Propagator); errs[i] == nil {
 			errs[i] = collect(ctx, e)
 		}
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func collect(ctx context.Context, e messaging.Envelope) error {
 	h := maps.Clone(e.Headers)
 	h[headerSource], h[headerContentType], h[headerTime] = e.Source, e.ContentType, e.Time.Format(time.RFC3339Nano)
-	err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,
+	err := repo.Collect(ctx, repo.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,
 		Body: e.Body, CreatedAt: time.Now().UTC()})
 	if err != nil {
 		return fmt.Errorf("mongooutbox: publish %s: %w", e.Type, err)
@@ -157,7 +160,7 @@ func collect(ctx context.Context, e messaging.Envelope) error {
 	return nil
 }
 
-func envelope(f repository.Effect) messaging.Envelope {
+func envelope(f repo.Effect) messaging.Envelope {
 	e := messaging.Envelope{ID: f.ID, Type: f.Topic, Key: f.Key, Source: f.Headers[headerSource],
 		ContentType: f.Headers[headerContentType],
 		Time:        f.CreatedAt, Headers: f.Headers, Body: f.Body}

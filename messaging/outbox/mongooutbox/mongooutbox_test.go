@@ -21,6 +21,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 	"github.com/sillar-go/sillar/messaging/outbox/outboxtest"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/mongorepo"
 )
 
@@ -144,7 +145,7 @@ func TestTombstones(t *testing.T) {
 	ctx := t.Context()
 	tell := func(ctx context.Context, x *thing) error { return o.Publish(ctx, "t", x.ID) }
 	other := func(ctx context.Context, x *thing) error {
-		return repository.Collect(ctx, repository.Effect{ID: "o", Kind: "other", Topic: "t"})
+		return driver.Collect(ctx, driver.Effect{ID: "o", Kind: "other", Topic: "t"})
 	}
 	gone, err := r.Create(ctx, thing{}, tell)
 	if err != nil {
@@ -164,7 +165,7 @@ func TestTombstones(t *testing.T) {
 		t.Fatal(err)
 	}
 	var docs []struct {
-		Effects []repository.Effect `bson:"_effects"`
+		Effects []driver.Effect `bson:"_effects"`
 	}
 	cur, err := db.Collection("things").Find(ctx, bson.D{})
 	if err != nil {

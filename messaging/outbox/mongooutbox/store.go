@@ -13,13 +13,13 @@ import (
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging/outbox"
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 // document is what a relay reads of one.
 type document struct {
-	ID      bson.RawValue       `bson:"_id"`
-	Effects []repository.Effect `bson:"_effects"`
+	ID      bson.RawValue   `bson:"_id"`
+	Effects []driver.Effect `bson:"_effects"`
 	Relay   struct {
 		Attempts int       `bson:"attempts"`
 		Until    time.Time `bson:"until"`

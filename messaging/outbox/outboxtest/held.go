@@ -31,7 +31,7 @@ func (e *env) hold(entry outbox.Entry, h outbox.Hold) {
 	}
 }
 
-// Hold counts an attempt, unless it is told not to.
+// Hold counts an attempt, unless Hold.Uncounted is set.
 func holdCounts(t *testing.T, e *env) {
 	e.commit(event("1", "k"))
 	e.hold(e.one(false), outbox.Hold{StopsKey: true, Uncounted: true})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/killtest"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/outbox"
 )
 
@@ -60,7 +61,7 @@ func (w witness) PublishBatch(_ context.Context, events []messaging.Envelope) er
 		fmt.Fprintln(os.Stdout, "confirmed") // the test reads it
 		time.Sleep(time.Duration(rand.IntN(50)) * time.Millisecond)
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 // RunKilled runs three relays, each in a process of its own that start begins, and kills them over and over between

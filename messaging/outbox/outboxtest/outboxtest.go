@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/outbox"
 )
 
@@ -88,7 +89,7 @@ func (b *broker) PublishBatch(_ context.Context, events []messaging.Envelope) er
 			b.published = append(b.published, e)
 		}
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func (b *broker) say(v func(e messaging.Envelope) error) {

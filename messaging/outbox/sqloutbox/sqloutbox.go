@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
@@ -95,7 +96,10 @@ func (o *Outbox) Publish(ctx context.Context, topic string, payload any, opts ..
 	if _, err := o.db.Tx(ctx); err != nil {
 		return fmt.Errorf("sqloutbox: publish %s: %w", topic, err)
 	}
-	e, err := messaging.NewEnvelope(ctx, o.cfg.Source, o.cfg.Propagator, topic, payload, opts...)
+	e, err := messaging.NewEnvelope(topic, payload, opts...)
+	if err == nil {
+		e, err = driver.Fill(ctx, e, o.cfg.Source, o.cfg.Propagator)
+	}
 	if err != nil {
 		return err
 	}
@@ -106,11 +110,11 @@ func (o *Outbox) Publish(ctx context.Context, topic string, payload any, opts ..
 func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
 	for i, e := range events {
-		if e, errs[i] = e.Fill(ctx, o.cfg.Source, o.cfg.Propagator); errs[i] == nil {
+		if e, errs[i] = driver.Fill(ctx, e, o.cfg.Source, o.cfg.Propagator); errs[i] == nil {
 			errs[i] = o.insert(ctx, e)
 		}
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {

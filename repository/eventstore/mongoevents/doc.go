@@ -10,7 +10,7 @@
 // So two appends that come at the same moment want the same _id: the index lets one of them in, and the other asks for
 // the end again. An append is stored only after the one before it has been, so positions have no holes that are filled
 // later: what a reader has passed is complete, and it meets all events of the store in one order, each stream's by
-// version. A hole that is there all the same, because somebody removed documents, is ErrGap, not a silence.
+// version. When documents were removed, readers get ErrGap.
 //
 // The price is that appends go one after the other, over all streams and processes: some hundreds to a few thousand a
 // second. Appends of one process wait for each other; those of several try again. Partition by database where that is
@@ -21,8 +21,8 @@
 // Those of package eventstore. Writes and reads are those of the majority where there is a replica set, whatever the
 // client's defaults are: a position that was read does not come again with another event after a failover.
 //
-// What Config.OnAppend collects (repository.Collect, or the Publish of an outbox/mongooutbox over the collection
-// sillar_events) lies in the append's own document, and is told from there.
+// What Config.OnAppend collects (driver.Collect, or the Publish of an outbox/mongooutbox over the collection
+// sillar_events) lies in the append's own document, and is published from there.
 //
 // # What it does not do
 //

@@ -170,7 +170,7 @@ func (s *Store) Lag(ctx context.Context, from string) (int64, error) {
 	return max(end-(c.at-1)-c.skip, 0), nil
 }
 
-// wake tells those who Wait that this process has appended.
+// wake wakes the callers of Wait, because this process has appended.
 func (s *Store) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

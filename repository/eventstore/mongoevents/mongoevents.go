@@ -20,6 +20,7 @@ import (
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/internal/mongoerror"
 )
@@ -28,7 +29,7 @@ import (
 var (
 	// ErrTransaction says that an append was tried in the context of a transaction.
 	ErrTransaction = errors.New("mongoevents: an append joins no transaction")
-	// ErrGap says that documents are missing: somebody removed events, and a reader would pass over them.
+	// ErrGap says that documents are missing: events were removed, and a reader would pass over them.
 	ErrGap = errors.New("mongoevents: events are missing")
 )
 
@@ -39,7 +40,7 @@ const maxAppend = 15 << 20
 type Config struct {
 	// Prefix begins the collections' names: events, snapshots, checkpoints. Empty means sillar_.
 	Prefix string
-	// OnAppend is called before the write of every append, with a collector of effects in ctx (repository.Collect):
+	// OnAppend is called before the write of every append, with a collector of effects in ctx (driver.Collect):
 	// what it collects is stored with the events or not at all. Its error undoes the append. It runs again, with other
 	// positions, when another append was faster.
 	OnAppend func(ctx context.Context, events []eventstore.Recorded) error
@@ -115,13 +116,13 @@ func Must(s *Store, err error) *Store {
 // batch is an append as it is stored. Data and metadata are text: numbers keep their digits, and names may hold what
 // field names must not. Times are microseconds since 1970, UTC: a date holds milliseconds only.
 type batch struct {
-	Position int64               `bson:"_id"` // of the first event
-	Stream   string              `bson:"stream"`
-	First    int64               `bson:"first"` // version of the first event
-	Count    int64               `bson:"count"`
-	Time     int64               `bson:"time"`
-	Events   []event             `bson:"events"`
-	Effects  []repository.Effect `bson:"_effects,omitempty"`
+	Position int64           `bson:"_id"` // of the first event
+	Stream   string          `bson:"stream"`
+	First    int64           `bson:"first"` // version of the first event
+	Count    int64           `bson:"count"`
+	Time     int64           `bson:"time"`
+	Events   []event         `bson:"events"`
+	Effects  []driver.Effect `bson:"_effects,omitempty"`
 }
 
 type event struct {
@@ -205,7 +206,7 @@ var errOvertaken = errors.New("another append was faster")
 func (s *Store) insert(ctx context.Context, stream string, expected int64,
 	events []eventstore.Event) ([]eventstore.Recorded, error) {
 	version := expected
-	if expected != eventstore.NoStream { // a stream that is there already is told by the index
+	if expected != eventstore.NoStream { // a stream that exists is found by the index
 		head, err := s.version(ctx, stream)
 		if err != nil {
 			return nil, err
@@ -235,7 +236,7 @@ func (s *Store) insert(ctx context.Context, stream string, expected int64,
 			Time: now}
 	}
 	if s.cfg.OnAppend != nil {
-		collecting, effects := repository.WithEffects(ctx, s.events.Name())
+		collecting, effects := driver.WithEffects(ctx, s.events.Name())
 		if err := s.cfg.OnAppend(collecting, out); err != nil {
 			return nil, err
 		}

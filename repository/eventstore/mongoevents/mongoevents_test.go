@@ -12,7 +12,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/sillar-go/sillar/internal/testenv"
-	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/eventstore/eventstoretest"
 	"github.com/sillar-go/sillar/repository/eventstore/mongoevents"
@@ -155,7 +155,7 @@ func TestOnAppend(t *testing.T) {
 	var fail error
 	s := open(t, db, mongoevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
 		for _, e := range events {
-			if err := repository.Collect(ctx, repository.Effect{ID: e.ID, Kind: "message", Topic: e.Type,
+			if err := driver.Collect(ctx, driver.Effect{ID: e.ID, Kind: "message", Topic: e.Type,
 				Key: e.Stream}); err != nil {
 				return err
 			}
@@ -174,7 +174,7 @@ func TestOnAppend(t *testing.T) {
 		t.Fatal(err)
 	}
 	var docs []struct {
-		Effects []repository.Effect `bson:"_effects"`
+		Effects []driver.Effect `bson:"_effects"`
 	}
 	if err := cur.All(t.Context(), &docs); err != nil || len(docs) != 1 || len(docs[0].Effects) != 2 ||
 		docs[0].Effects[1].Key != "a" {

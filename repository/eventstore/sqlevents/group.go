@@ -26,7 +26,7 @@ const maxShared = 64
 var errAlone = errors.New("sqlevents: not in this company")
 
 // autocommit appends outside any transaction. Appends to streams that are there share statements, in which nothing
-// waits for somebody else: what would have to, and what is refused, is made by itself.
+// waits for other transactions: what would have to, and what is refused, is appended on its own.
 func (s *Store) autocommit(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) (err error) {
 	if expected > 0 && len(out) <= maxShared {
 		a := &appending{stream, expected, slices.Clone(out)} // a copy, because the statement may outlive this call
@@ -83,8 +83,8 @@ func (s *Store) appendAll(ctx context.Context, list []*appending) []error {
 	return errs
 }
 
-// together appends to streams, and reports to which: those that are at the version that is expected, and that nobody
-// else is at.
+// together appends to streams, and reports to which: those that have the expected version and are
+// not locked.
 func (s *Store) together(ctx context.Context, list []*appending) (done map[string]bool, err error) {
 	var (
 		streams                []string

@@ -59,10 +59,10 @@ type Config struct {
 	OnAppend func(ctx context.Context, events []eventstore.Recorded) error
 	// Poll is how often Wait looks for what other processes append, at most a second. 0 means 200 ms.
 	Poll time.Duration
-	// Coalesce is how long appends are gathered on PostgreSQL before other processes, which Listen, are told of them all
-	// at once. 0 means 10 ms; negative never tells them.
+	// Coalesce is how long appends are gathered on PostgreSQL before other processes, which Listen, are notified of them
+	// all at once. 0 means 10 ms; negative never notifies them.
 	Coalesce time.Duration
-	// Logger is told when Listen does not listen. Nil means slog.Default.
+	// Logger logs when Listen does not listen. Nil means slog.Default.
 	Logger *slog.Logger
 	// Propagator writes correlation id and trace into the metadata. Nil means both.
 	Propagator propagation.TextMapPropagator
@@ -104,9 +104,7 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if cfg.Coalesce == 0 {
 		cfg.Coalesce = 10 * time.Millisecond
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	s := &Store{db: db, cfg: cfg, prefix: prefix, one: newMoves(prefix, false), many: newMoves(prefix, true),
 		changed: make(chan struct{})}
 	s.group.Flush = s.appendAll

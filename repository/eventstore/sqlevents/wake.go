@@ -13,8 +13,9 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// wake tells those who Wait that this process has appended, and other processes a little later, in one NOTIFY for all
-// that was appended meanwhile: it takes a lock that all committers of the server share, so it is no part of an append.
+// wake wakes the callers of Wait, because this process has appended, and other processes a little later, in one NOTIFY
+// for all that was appended meanwhile: it takes a lock that all committers of the server share, so it is no part of an
+// append.
 func (s *Store) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,7 +7,7 @@ import "regexp"
 // index: email_key dup key: { email: ... }") goes on with the values, which may look like anything, also like this.
 var index = regexp.MustCompile(` (?:index: |Index ')([^\s']+)`)
 
-// Index returns the name of the index that a duplicate key error tells of, or nothing.
+// Index returns the name of the index that a duplicate key error names, or nothing.
 func Index(err error) string {
 	if m := index.FindStringSubmatch(err.Error()); m != nil {
 		return m[1]

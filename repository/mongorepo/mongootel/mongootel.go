@@ -14,6 +14,7 @@
 package mongootel
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -28,9 +29,7 @@ const scope = "github.com/sillar-go/sillar/repository/mongorepo/mongootel"
 
 // Monitor returns what a client's options take as SetMonitor. A nil provider is the global one.
 func Monitor(tp trace.TracerProvider) *event.CommandMonitor {
-	if tp == nil {
-		tp = otel.GetTracerProvider()
-	}
+	tp = cmp.Or(tp, otel.GetTracerProvider())
 	m := &monitor{tracer: tp.Tracer(scope)}
 	return &event.CommandMonitor{
 		Started:   m.started,

@@ -28,7 +28,7 @@ import (
 
 // Set is the migrations of one package.
 type Set struct {
-	// Name tells the sets of one database apart: the version table is <prefix>migrations_<Name>. Required.
+	// Name distinguishes the sets of one database: the version table is <prefix>migrations_<Name>. Required.
 	Name string
 	// FS is the package's Migrations. Required.
 	FS fs.FS

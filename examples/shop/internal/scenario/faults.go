@@ -57,6 +57,7 @@ func (p *play) broken(ctx context.Context) error {
 	if err := p.processor(ctx, "ok"); err != nil {
 		return err
 	}
+	p.say("   the processor works again; the orders wait until the breaker closes, 30 s by default")
 	for _, id := range ids {
 		o, err := p.settled(ctx, id)
 		if err != nil {

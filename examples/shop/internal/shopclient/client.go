@@ -114,9 +114,13 @@ func (w withCorrelation) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
+// patience bounds what Until waits for: more than the 30 s for which a breaker between services stays open, and the
+// retries after it.
+const patience = 2 * time.Minute
+
 // Until polls until the answer is as expected.
 func Until[T any](ctx context.Context, what string, ask func() (T, bool, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var last T
 	for {
@@ -127,7 +131,7 @@ func Until[T any](ctx context.Context, what string, ask func() (T, bool, error))
 		last = v
 		select {
 		case <-ctx.Done():
-			return last, errors.Join(fmt.Errorf("%s: not within 30 s; last: %v", what, last), err)
+			return last, errors.Join(fmt.Errorf("%s: not within %v; last: %v", what, patience, last), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

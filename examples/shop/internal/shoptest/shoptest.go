@@ -105,7 +105,7 @@ type Answer struct {
 var hints = []string{"SQL", "sqlite", "pgx", "constraint", "sillar/", "repository:", "sqlrepo:", "barrier:",
 	"goroutine"}
 
-// Do makes the request. Errors must be problems that carry the correlation id and tell nothing of what is behind.
+// Do makes the request. Errors must be problems that carry the correlation id and reveal no database and no code.
 func (c Call) Do(t testing.TB) Answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), c.Method, c.URL, strings.NewReader(c.Body))
@@ -143,7 +143,7 @@ func (c Call) Do(t testing.TB) Answer {
 	}
 	for _, h := range hints {
 		if strings.Contains(a.Raw, h) {
-			t.Errorf("%s %s: %d tells of %q: %s", c.Method, c.URL, a.Code, h, raw)
+			t.Errorf("%s %s: %d reveals %q: %s", c.Method, c.URL, a.Code, h, raw)
 		}
 	}
 	return a

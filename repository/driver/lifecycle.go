@@ -1,4 +1,4 @@
-package repository
+package driver
 
 import (
 	"bytes"
@@ -9,13 +9,7 @@ import (
 	"github.com/sillar-go/sillar/internal/id"
 )
 
-// Precisions to which adapters cut times.
-const (
-	PrecisionSQL   = time.Microsecond
-	PrecisionMongo = time.Millisecond
-)
-
-// Lifecycle sets the fields that a Repository owns, and copies entities. It is for adapters.
+// Lifecycle sets the fields that a Repository owns, and copies entities.
 type Lifecycle[E any] struct {
 	m         *Mapping
 	precision time.Duration

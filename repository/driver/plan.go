@@ -1,12 +1,14 @@
-package repository
+package driver
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -17,9 +19,12 @@ type Key struct {
 	Desc   bool
 }
 
-// Plan is a checked query with the cursor turned into a filter, for adapters to run: select by Where, order by Keys
-// with NULL before every value, skip Offset and read Limit+1 entities; Page then makes the page of them.
-type Plan[E any] struct {
+// ErrCursor says that a cursor was changed, or belongs to another query.
+var ErrCursor = errors.New("repository: cursor does not belong to this query")
+
+// Plan is a checked query with the cursor turned into a filter. Select by Where, order by Keys with NULL before every
+// value, skip Offset and read Limit+1 entities; Page then makes the page of them.
+type Plan struct {
 	Mapping *Mapping
 	Where   Node
 	Keys    []Key
@@ -29,45 +34,20 @@ type Plan[E any] struct {
 	mark string
 }
 
-// NewPlan checks a query. Nothing has been sent when it fails.
-func NewPlan[E any](q Query[E]) (*Plan[E], error) {
-	m, err := MappingOf[E]()
-	if err != nil {
-		return nil, err
-	}
-	where, err := q.Where.Node()
-	if err != nil {
-		return nil, err
-	}
-	p := &Plan[E]{Mapping: m, Where: where, Limit: q.Limit, Offset: q.Offset}
-	switch {
-	case q.Limit == 0:
-		p.Limit = DefaultLimit
-	case q.Limit < 0 || q.Limit > MaxLimit:
-		return nil, &QueryError{fmt.Sprintf("limit %d is outside 1 to %d", q.Limit, MaxLimit)}
-	}
-	if q.Offset < 0 || q.Offset > MaxOffset {
-		return nil, &QueryError{fmt.Sprintf("offset %d is outside 0 to %d", q.Offset, MaxOffset)}
-	}
-	if q.Offset > 0 && q.After != "" {
-		return nil, &QueryError{"offset and cursor do not go together"}
-	}
+// NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A
+// repeated key is left out, and the id is the last one. The error is ErrCursor.
+func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
+	p := &Plan{Mapping: m, Where: where}
 	seen := map[int]bool{}
-	for _, s := range q.Sort {
-		if s.err != nil {
-			return nil, s.err
+	for _, k := range append(slices.Clip(keys), Key{Column: m.ID}) {
+		if !seen[k.Column] {
+			seen[k.Column] = true
+			p.Keys = append(p.Keys, k)
 		}
-		if !seen[s.column] { // a repeated key decides nothing
-			seen[s.column] = true
-			p.Keys = append(p.Keys, Key{s.column, s.desc})
-		}
-	}
-	if !seen[m.ID] {
-		p.Keys = append(p.Keys, Key{Column: m.ID})
 	}
 	p.mark = p.fingerprint()
-	if q.After != "" {
-		values, err := p.decode(q.After)
+	if after != "" {
+		values, err := p.decode(after)
 		if err != nil {
 			return nil, err
 		}
@@ -76,19 +56,18 @@ func NewPlan[E any](q Query[E]) (*Plan[E], error) {
 	return p, nil
 }
 
-// Page makes the page of what was read, up to Limit+1 entities.
-func (p *Plan[E]) Page(items []E) Page[E] {
+// Page cuts what was read, up to Limit+1 entities, to a page, and returns the cursor of the next one, "" on the last.
+func Page[E any](p *Plan, items []E) (page []E, next string) {
 	if len(items) <= p.Limit {
-		return Page[E]{Items: items}
+		return items, ""
 	}
-	items = items[:p.Limit]
-	return Page[E]{Items: items, Next: p.encode(&items[p.Limit-1])}
+	return items[:p.Limit], p.encode(reflect.ValueOf(&items[p.Limit-1]).Elem())
 }
 
 // beyond selects what comes after the entity with these key values: for the keys a, b, c
 // a > va, or a = va and b > vb, or a = va and b = vb and c > vc; NULL counts as less than every value. With several
 // keys a >= va is added: it follows from the rest, and lets an index on a begin where the page begins.
-func (p *Plan[E]) beyond(values []any) Node {
+func (p *Plan) beyond(values []any) Node {
 	rest := p.lexicographic(values)
 	first, v := p.Keys[0], values[0]
 	if len(p.Keys) == 1 || v == nil {
@@ -104,7 +83,7 @@ func (p *Plan[E]) beyond(values []any) Node {
 	return Node{Op: OpAnd, Kids: []Node{bound, rest}}
 }
 
-func (p *Plan[E]) lexicographic(values []any) Node {
+func (p *Plan) lexicographic(values []any) Node {
 	or := Node{Op: OpOr}
 	var equal []Node
 	for i, k := range p.Keys {
@@ -134,7 +113,7 @@ func (p *Plan[E]) lexicographic(values []any) Node {
 }
 
 // fingerprint binds a cursor to filter and sort.
-func (p *Plan[E]) fingerprint() string {
+func (p *Plan) fingerprint() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s|", p.Mapping.typ)
 	var walk func(n Node)
@@ -157,11 +136,12 @@ func (p *Plan[E]) fingerprint() string {
 // fits into a URL.
 const maxCursor = 4 << 20
 
-// encode makes the cursor of an entity: for each key a byte that tells NULL from a value, the length and the value.
-func (p *Plan[E]) encode(e *E) string {
+// encode makes the cursor of an entity: for each key a byte that distinguishes NULL from a value, the length and the
+// value.
+func (p *Plan) encode(entity reflect.Value) string {
 	var body []byte
 	for _, k := range p.Keys {
-		s := text(p.Mapping.Columns[k.Column].Value(reflect.ValueOf(e).Elem()))
+		s := text(p.Mapping.Columns[k.Column].Value(entity))
 		if s == nil {
 			body = append(body, 0)
 			continue
@@ -195,14 +175,14 @@ func cursorKeys(body []byte, n int) ([]*string, bool) {
 	return keys, len(body) == 0
 }
 
-// sum covers the values and the query, so that a changed cursor is told from a good one. It is no secret: a client
+// sum covers the values and the query, so that a changed cursor is recognised. It is no secret: a client
 // that forges one gains a page that starts elsewhere in the result it may read anyway.
-func (p *Plan[E]) sum(body []byte) []byte {
+func (p *Plan) sum(body []byte) []byte {
 	s := sha256.Sum256([]byte("sillar cursor\x00" + p.mark + "\x00" + string(body)))
 	return s[:9]
 }
 
-func (p *Plan[E]) decode(cursor string) ([]any, error) {
+func (p *Plan) decode(cursor string) ([]any, error) {
 	if len(cursor) > maxCursor {
 		return nil, ErrCursor
 	}
@@ -227,7 +207,7 @@ func (p *Plan[E]) decode(cursor string) ([]any, error) {
 			}
 			continue
 		}
-		if values[i], err = c.parse(*s); err != nil {
+		if values[i], err = c.Parse(*s); err != nil {
 			return nil, ErrCursor
 		}
 	}
@@ -249,7 +229,7 @@ func (c Column) Value(entity reflect.Value) any {
 		v, _ := driverValue(f)
 		return v
 	}
-	return normal(f.Interface())
+	return Normal(f.Interface())
 }
 
 func text(v any) *string {
@@ -271,7 +251,8 @@ func text(v any) *string {
 	return &s
 }
 
-func (c Column) parse(s string) (any, error) {
+// Parse reads a value of the column from text: what a cursor holds, times as microseconds since 1970.
+func (c Column) Parse(s string) (any, error) {
 	switch c.Kind {
 	case KindBool:
 		return strconv.ParseBool(s)

@@ -1,6 +1,7 @@
-package messaging
+package driver
 
 import (
+	"cmp"
 	"context"
 
 	"go.opentelemetry.io/otel"
@@ -10,10 +11,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/internal/correlation"
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/carrier"
 )
 
 // Producer makes the span of an event that is published, and the envelope that carries it: what its consumers do is a
-// child of that span. It is for adapters.
+// child of that span.
 type Producer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
@@ -26,44 +29,44 @@ type Producer struct {
 // none. A nil provider is the global one, a nil propagator trace context and correlation id.
 func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagator, scope, system,
 	source string) Producer {
-	if tp == nil {
-		tp = otel.GetTracerProvider()
-	}
-	if propagator == nil {
-		propagator = correlation.DefaultPropagator()
-	}
+	tp = cmp.Or(tp, otel.GetTracerProvider())
+	propagator = cmp.Or(propagator, correlation.DefaultPropagator())
 	return Producer{tp.Tracer(scope), propagator, system, source,
 		[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
 }
 
-// New makes an event as NewEnvelope does, and begins its span. The span is to be ended with End.
-func (p Producer) New(ctx context.Context, topic string, payload any, opts ...Option) (Envelope, trace.Span, error) {
+// New makes an event that can be published, and begins its span. The span is to be ended with End.
+func (p Producer) New(ctx context.Context, topic string, payload any,
+	opts ...messaging.Option) (messaging.Envelope, trace.Span, error) {
 	ctx, span := p.start(ctx, topic)
-	e, err := NewEnvelope(ctx, p.source, p.propagator, topic, payload, opts...)
+	e, err := messaging.NewEnvelope(topic, payload, opts...)
+	if err == nil {
+		e, err = Fill(ctx, e, p.source, p.propagator)
+	}
 	return e, p.about(span, e), err
 }
 
-// Fill is Envelope.Fill, and begins a span unless the event carries a trace already: whoever gave it that one, such as
+// Fill is the function Fill, and begins a span unless the event carries a trace already: what gave it that one, such as
 // an outbox's relay, has made the span.
-func (p Producer) Fill(ctx context.Context, e Envelope) (Envelope, trace.Span, error) {
+func (p Producer) Fill(ctx context.Context, e messaging.Envelope) (messaging.Envelope, trace.Span, error) {
 	span := trace.SpanFromContext(context.Background()) // does nothing
 	if !p.traced(e) {
 		ctx, span = p.start(ctx, e.Type)
 	}
-	e, err := e.Fill(ctx, p.source, p.propagator)
+	e, err := Fill(ctx, e, p.source, p.propagator)
 	return e, p.about(span, e), err
 }
 
-func (p Producer) traced(e Envelope) bool {
+func (p Producer) traced(e messaging.Envelope) bool {
 	return len(e.Headers) > 0 && trace.SpanContextFromContext(p.propagator.Extract(context.Background(),
-		Headers(e.Headers))).IsValid()
+		carrier.Carrier(e.Headers))).IsValid()
 }
 
 func (p Producer) start(ctx context.Context, topic string) (context.Context, trace.Span) {
 	return p.tracer.Start(ctx, "send "+topic, p.options...)
 }
 
-func (p Producer) about(span trace.Span, e Envelope) trace.Span {
+func (p Producer) about(span trace.Span, e messaging.Envelope) trace.Span {
 	if span.IsRecording() {
 		span.SetAttributes(attribute.String("messaging.system", p.system), attribute.String("messaging.operation.type",
 			"send"),

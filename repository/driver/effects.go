@@ -1,21 +1,25 @@
-package repository
+package driver
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
 
-// Effect is something to be told when a document is written, such as a message. It is stored inside that document in
-// the same atomic write, and drained from there.
+// ErrNoEffects says that Collect was called outside the write of a document.
+var ErrNoEffects = errors.New("repository: no document is being written in this context")
+
+// Effect is a message, or something else that follows from a write, stored inside the document that is written, in the
+// same atomic write, and drained from there. Its tags name the fields of that document.
 type Effect struct {
 	// ID identifies the effect, for consumers that drop duplicates.
 	ID string `bson:"id"`
-	// Kind says who drains it, such as "message".
+	// Kind says which relay drains it, such as "message".
 	Kind string `bson:"kind"`
-	// Topic says where it goes.
+	// Topic is the topic of a message.
 	Topic string `bson:"topic"`
-	// Key orders it: effects of one key are told in order.
+	// Key orders it: effects of one key are published in order.
 	Key string `bson:"key"`
 	// Headers travel with it.
 	Headers map[string]string `bson:"headers,omitempty"`
@@ -27,15 +31,15 @@ type Effect struct {
 
 type effectsKey struct{}
 
-// Effects collects the effects of one write. Adapters of document databases put it into the context of Then.
+// Effects collects the effects of one write. Adapters of document databases put it into the context of a
+// WriteHook.
 type Effects struct {
 	collection string
 	mu         sync.Mutex
 	list       []Effect
 }
 
-// WithEffects returns a context that collects effects of a write to a document of collection, and the collector. It is
-// for adapters.
+// WithEffects returns a context that collects effects of a write to a document of collection, and the collector.
 func WithEffects(ctx context.Context, collection string) (context.Context, *Effects) {
 	e := &Effects{collection: collection}
 	return context.WithValue(ctx, effectsKey{}, e), e

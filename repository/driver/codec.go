@@ -1,10 +1,11 @@
-package repository
+package driver
 
 import (
 	"database/sql"
-	"database/sql/driver"
+	sqldriver "database/sql/driver"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -14,10 +15,14 @@ import (
 	"github.com/sillar-go/sillar/internal/jsoncheck"
 )
 
+// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that is
+// stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8.
+var ErrValue = errors.New("repository: the database cannot hold the value")
+
 // isValuer reports whether values of t are stored by driver.Valuer and read by sql.Scanner.
 func isValuer(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
-	return p.Implements(reflect.TypeFor[driver.Valuer]()) && p.Implements(reflect.TypeFor[sql.Scanner]())
+	return p.Implements(reflect.TypeFor[sqldriver.Valuer]()) && p.Implements(reflect.TypeFor[sql.Scanner]())
 }
 
 // valuerKind is the kind of what Value returns for the zero value; text where that is NULL or fails.
@@ -26,13 +31,13 @@ func valuerKind(t reflect.Type) Kind {
 	if err != nil || v == nil {
 		return nullValuerKind(t)
 	}
-	return kindOf(reflect.TypeOf(v))
+	return KindOf(reflect.TypeOf(v))
 }
 
 // nullValuerKind knows the types of database/sql whose zero value is NULL, by the type of what they wrap.
 func nullValuerKind(t reflect.Type) Kind {
 	if t.PkgPath() == "database/sql" && t.Kind() == reflect.Struct && t.NumField() > 0 {
-		if k := kindOf(t.Field(0).Type); k != KindJSON {
+		if k := KindOf(t.Field(0).Type); k != KindJSON {
 			return k
 		}
 	}
@@ -47,13 +52,13 @@ func driverValue(f reflect.Value) (v any, err error) {
 			v, err = nil, fmt.Errorf("repository: Value of %s panicked: %v", f.Type(), p)
 		}
 	}()
-	v, err = f.Addr().Interface().(driver.Valuer).Value()
+	v, err = f.Addr().Interface().(sqldriver.Valuer).Value()
 	if err != nil {
 		return nil, err
 	}
 	switch v.(type) {
 	case nil, int64, float64, bool, []byte, string, time.Time:
-		return normal(v), nil
+		return Normal(v), nil
 	}
 	return nil, fmt.Errorf("repository: Value of %s returned a %T, which is no driver.Value", f.Type(), v)
 }
@@ -86,7 +91,7 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 	case c.Kind == KindFloat && math.IsNaN(f.Float()): // SQLite stores NULL, and databases do not agree on its order
 		return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
 	}
-	return normal(f.Interface()), nil
+	return Normal(f.Interface()), nil
 }
 
 // encodeJSON encodes an addressable value, so that methods of its pointer count.

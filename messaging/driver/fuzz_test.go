@@ -1,4 +1,4 @@
-package messaging_test
+package driver_test
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // matches is the definition of AMQP, as recursion: slow, and easy to see.
@@ -27,14 +28,14 @@ func FuzzMatch(f *testing.F) {
 		f.Add(s[0], s[1])
 	}
 	f.Fuzz(func(t *testing.T, pattern, topic string) {
-		if len(topic) > 40 || messaging.ValidPattern(pattern) != nil {
+		if len(topic) > 40 || driver.ValidPattern(pattern) != nil {
 			return
 		}
 		words := strings.Split(topic, ".")
 		if topic == "" && strings.ContainsAny(pattern, "*#") {
 			words = nil
 		}
-		if got, want := messaging.Match(pattern, topic), matches(strings.Split(pattern, "."), words); got != want {
+		if got, want := driver.Match(pattern, topic), matches(strings.Split(pattern, "."), words); got != want {
 			t.Fatalf("Match(%q, %q) = %v", pattern, topic, got)
 		}
 	})
@@ -45,8 +46,8 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add("orders.created", "id", "src", "key", "x-name", "value")
 	f.Add("a.*", "", "", "", "", "\x00")
 	f.Fuzz(func(t *testing.T, topic, id, source, key, name, value string) {
-		e, err := messaging.Envelope{Type: topic, ID: id, Key: key, Headers: map[string]string{name: value}}.Fill(t.Context(),
-			source, nil)
+		e, err := driver.Fill(t.Context(),
+			messaging.Envelope{Type: topic, ID: id, Key: key, Headers: map[string]string{name: value}}, source, nil)
 		if err != nil {
 			if !errors.Is(err, messaging.ErrInvalid) {
 				t.Fatal(err)

@@ -1,10 +1,11 @@
-package messaging_test
+package driver_test
 
 import (
 	"errors"
 	"testing"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // What a broker does not do is refused, never left out in silence.
@@ -14,11 +15,10 @@ func TestSubscriptionsThatABrokerDoesNotSupport(t *testing.T) {
 		"one active consumer": {Group: "g", SingleActive: true},
 		"a queue of its own":  {Group: "g", Ephemeral: true},
 	} {
-		if err := s.Supported(messaging.Features{Unroutable: true, Delays: true, AnyHash: true}); !errors.Is(err,
-			messaging.ErrUnsupported) {
+		if err := driver.Check(s, messaging.Features{Unroutable: true}); !errors.Is(err, messaging.ErrUnsupported) {
 			t.Errorf("%s: %v, want ErrUnsupported", name, err)
 		}
-		if err := s.Supported(messaging.Features{Replay: true, SingleActive: true, Ephemeral: true}); err != nil {
+		if err := driver.Check(s, messaging.Features{Replay: true, SingleActive: true, Ephemeral: true}); err != nil {
 			t.Errorf("%s, supported: %v", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package messaging_test
+package driver_test
 
 import (
 	"errors"
@@ -10,11 +10,21 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
+type order struct{ ID string }
+
 func TestEnvelope(t *testing.T) {
-	e, err := messaging.NewEnvelope(t.Context(), "orders", nil, "orders.created", order{"1"},
-		messaging.WithKey("k"), messaging.WithHeader("X-Tenant", "blue"))
+	publish := func(source, topic string, payload any, opts ...messaging.Option) (messaging.Envelope, error) {
+		e, err := messaging.NewEnvelope(topic, payload, opts...)
+		if err != nil {
+			return e, err
+		}
+		return driver.Fill(t.Context(), e, source, nil)
+	}
+	e, err := publish("orders", "orders.created", order{"1"}, messaging.WithKey("k"),
+		messaging.WithHeader("X-Tenant", "blue"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +33,7 @@ func TestEnvelope(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	e.Headers = map[string]string{"Upper": "1"}
-	if e, err = e.Fill(t.Context(), "", nil); err != nil || e.Headers["upper"] != "1" {
+	if e, err = driver.Fill(t.Context(), e, "", nil); err != nil || e.Headers["upper"] != "1" {
 		t.Fatalf("%v %v", e.Headers, err)
 	}
 	for name, bad := range map[string]struct {
@@ -34,18 +44,17 @@ func TestEnvelope(t *testing.T) {
 		"no UTF-8": {"s", "a\xff", 1}, "NUL": {"s", "a\x00", 1}, "a source of no text": {"\xff", "a", 1},
 		"too long": {"s", strings.Repeat("a", 256), 1}, "not JSON": {"s", "a", func() {}},
 	} {
-		if _, err := messaging.NewEnvelope(t.Context(), bad.source, nil, bad.topic, bad.payload); !errors.Is(err,
-			messaging.ErrInvalid) {
+		if _, err := publish(bad.source, bad.topic, bad.payload); !errors.Is(err, messaging.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 func TestBatchError(t *testing.T) {
-	if messaging.Batch([]error{nil, nil}) != nil {
+	if driver.Batch([]error{nil, nil}) != nil {
 		t.Fatal("a batch without errors is an error")
 	}
-	err := messaging.Batch([]error{nil, fmt.Errorf("x: %w", messaging.ErrNacked), nil})
+	err := driver.Batch([]error{nil, fmt.Errorf("x: %w", messaging.ErrNacked), nil})
 	var b *messaging.BatchError
 	if !errors.Is(err, messaging.ErrNacked) || !errors.As(err, &b) || b.Errors[0] != nil || b.Errors[1] == nil {
 		t.Fatal(err)
@@ -74,7 +83,7 @@ func TestMatch(t *testing.T) {
 			}
 		}
 		want := regexp.MustCompile(expr + "$").MatchString("." + topic)
-		if got := messaging.Match(strings.Join(parts, "."), topic); got != want {
+		if got := driver.Match(strings.Join(parts, "."), topic); got != want {
 			t.Fatalf("Match(%q, %q) = %v", strings.Join(parts, "."), topic, got)
 		}
 	})

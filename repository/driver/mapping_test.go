@@ -1,4 +1,4 @@
-package repository_test
+package driver_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 )
 
 type (
@@ -71,6 +72,6 @@ func TestMappingRefusesWhatItWouldLose(t *testing.T) {
 }
 
 func mapping[E any]() error {
-	_, err := repository.MappingOf[E]()
+	_, err := driver.MappingOf[E]()
 	return err
 }

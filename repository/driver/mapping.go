@@ -1,4 +1,4 @@
-package repository
+package driver
 
 import (
 	"fmt"
@@ -43,7 +43,7 @@ type Column struct {
 // MayBeNull reports whether the column can hold NULL.
 func (c Column) MayBeNull() bool { return c.Nullable || c.Valuer }
 
-// Mapping is how an entity type is stored. It is for adapters.
+// Mapping is how an entity type is stored.
 type Mapping struct {
 	// Columns are the mapped fields, the id first.
 	Columns []Column
@@ -139,7 +139,7 @@ func (m *Mapping) add(t reflect.Type, path []int) error {
 			return fmt.Errorf("repository: %s.%s: column name %q does not match [A-Za-z][A-Za-z0-9_]*, at most 63", m.typ,
 				f.Name, name)
 		}
-		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not tell them apart
+		if other, dup := m.byFolded[strings.ToLower(name)]; dup { // SQLite does not distinguish them
 			return fmt.Errorf("repository: %s maps two fields to %q and %q, which differ in case at most", m.typ, other, name)
 		}
 		c, err := columnOf(name, f.Type)
@@ -164,14 +164,15 @@ func columnOf(name string, t reflect.Type) (Column, error) {
 		c.Kind = valuerKind(t)
 		return c, nil
 	}
-	c.Kind = kindOf(t)
+	c.Kind = KindOf(t)
 	if c.Kind == KindJSON {
 		return c, checkJSON(t)
 	}
 	return c, nil
 }
 
-func kindOf(t reflect.Type) Kind {
+// KindOf returns the kind of a type that is no Valuer.
+func KindOf(t reflect.Type) Kind {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return KindTime

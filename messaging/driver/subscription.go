@@ -1,0 +1,53 @@
+package driver
+
+import (
+	"fmt"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/topics"
+)
+
+// Check reports what keeps a subscription from being made on a broker with these features: an ErrInvalid for an empty,
+// overlong or reserved name of a group (g.dead, g.retry.5s and amq. are names of a group's other queues, or AMQP's) and
+// for malformed patterns, an ErrUnsupported for more than the features have.
+func Check(s messaging.Subscription, f messaging.Features) error {
+	if err := topics.ValidGroup(s.Group); err != nil {
+		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
+	}
+	for _, p := range s.Patterns {
+		if err := ValidPattern(p); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.Start != (messaging.Start{}) && !f.Replay:
+		return fmt.Errorf("%w: group %s: a start position: it keeps no messages for groups to come",
+			messaging.ErrUnsupported, s.Group)
+	case s.SingleActive && !f.SingleActive:
+		return fmt.Errorf("%w: group %s: one active consumer at a time", messaging.ErrUnsupported, s.Group)
+	case s.Ephemeral && !f.Ephemeral:
+		return fmt.Errorf("%w: group %s: a queue for each stream", messaging.ErrUnsupported, s.Group)
+	}
+	return nil
+}
+
+// Match reports whether a topic matches an AMQP topic pattern: * stands for one word and # for any number of words.
+func Match(pattern, topic string) bool { return topics.Match(pattern, topic) }
+
+// ValidPattern reports what is wrong with a pattern, as an ErrInvalid.
+func ValidPattern(pattern string) error {
+	if err := topics.Valid(pattern); err != nil {
+		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
+	}
+	return nil
+}
+
+// Batch returns nil when no entry of errs is an error, else a *messaging.BatchError.
+func Batch(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return &messaging.BatchError{Errors: errs}
+		}
+	}
+	return nil
+}
