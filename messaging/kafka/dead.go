@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // DeadLetters implements messaging.Broker.
@@ -68,7 +69,7 @@ func (b *Broker) redriveSome(ctx context.Context, group string, limit int) (move
 			return 0, err
 		}
 	}
-	return moved, messaging.Batch(errs)
+	return moved, driver.Batch(errs)
 }
 
 func (b *Broker) deleteDead(ctx context.Context, group string, before int64) error {

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 	"github.com/sillar-go/sillar/messaging/internal/brokermetrics"
 )
 
@@ -109,7 +110,7 @@ type Broker struct {
 	opts     []kgo.Opt // of every client
 	meters   brokermetrics.Meters
 	lag      metric.Registration
-	producer messaging.Producer
+	producer driver.Producer
 	registry *registry
 	cl       *kgo.Client
 	adm      *kadm.Client
@@ -160,7 +161,7 @@ func New(url string, cfg Config) (*Broker, error) {
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 30*time.Second)
 	b := &Broker{cfg: cfg, streams: map[*stream]struct{}{}, known: map[string]struct{}{},
 		redriving: make(chan struct{}, 1), declaring: make(chan struct{}, 1),
-		producer: messaging.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "kafka", cfg.Source)}
+		producer: driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "kafka", cfg.Source)}
 	b.registry = newRegistry(b)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if b.meters, err = brokermetrics.New(cfg.MeterProvider, scope, "kafka"); err == nil {

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // producerOptions: confirmed by all replicas in sync, each record stored once however often it is sent, in order by
@@ -52,7 +53,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 	for i, span := range spans {
 		b.producer.End(span, errs[i])
 	}
-	return messaging.Batch(errs)
+	return driver.Batch(errs)
 }
 
 func (b *Broker) record(e messaging.Envelope) (*kgo.Record, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // maxWaiting bounds the retries of one stream that are held until they are due. Beyond that, what comes behind them in
@@ -81,7 +82,7 @@ type stream struct {
 // Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the cluster to be reachable. The
 // stream joins its group in the background.
 func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
-	if err := errors.Join(sub.Validate(), sub.Supported(b.Features())); err != nil {
+	if err := driver.Check(sub, b.Features()); err != nil {
 		return nil, err
 	}
 	if b.closed() || b.leaving() {
@@ -217,7 +218,7 @@ func (s *stream) take(r *kgo.Record) {
 	}
 	e, m := s.b.decode(r)
 	if r.Topic != s.retry && !slices.ContainsFunc(s.patterns, func(pattern string) bool {
-		return messaging.Match(pattern, e.Type)
+		return driver.Match(pattern, e.Type)
 	}) { // another topic that begins with the same word
 		p.settle(r.Offset)
 		p.dirty = true
