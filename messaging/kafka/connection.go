@@ -36,7 +36,7 @@ func parse(text string) (t target, err error) {
 	t.tls = scheme == "kafkas"
 	if i := strings.LastIndex(rest, "@"); i >= 0 {
 		u, err := url.Parse("kafka://" + rest[:i+1] + "host")
-		if err != nil || u.User == nil {
+		if err != nil || strings.Contains(rest[:i], "@") {
 			return t, ErrURL
 		}
 		t.user = u.User.Username()

@@ -270,14 +270,15 @@ func TestRebalanceStorm(t *testing.T) {
 // proxied starts a cluster that is reached through a proxy.
 func proxied(t *testing.T) (url string, p *faultproxy.Proxy) {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(func(network, addr string) (net.Listener, error) {
-		ln, err := net.Listen(network, addr)
-		if err == nil {
-			p = faultproxy.New(t, ln.Addr().String())
-			ln = advertised{ln, p.Addr()}
-		}
-		return ln, err
-	}))
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second),
+		kfake.ListenFn(func(network, addr string) (net.Listener, error) {
+			ln, err := net.Listen(network, addr)
+			if err == nil {
+				p = faultproxy.New(t, ln.Addr().String())
+				ln = advertised{ln, p.Addr()}
+			}
+			return ln, err
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,11 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// lagInterval is how often a stream asks how far its partitions go.
-const lagInterval = 5 * time.Second
+// commitsPerLag is after how many commit intervals a stream asks how far its partitions go: every 5 s by default.
+const commitsPerLag = 50
+
+// lagTimeout is for the answer.
+const lagTimeout = 5 * time.Second
 
 // measureLag makes the gauge sillar.kafka.lag.
 func (b *Broker) measureLag(p metric.MeterProvider) (metric.Registration, error) {
@@ -51,7 +54,7 @@ func (s *stream) updateLag() {
 		s.lagging.Store(0)
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, lagInterval)
+	ctx, cancel := context.WithTimeout(s.ctx, lagTimeout)
 	defer cancel()
 	ends, err := listed(s.adm.ListEndOffsets(ctx, topics...))
 	if err != nil {

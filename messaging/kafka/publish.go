@@ -97,8 +97,9 @@ func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error) (
 	for i, r := range records {
 		switch {
 		case r == nil:
-		case errors.Is(errs[i], kerr.UnknownTopicOrPartition) && ctx.Err() == nil && !b.cfg.Passive:
+		case deleted(errs[i]) && ctx.Err() == nil && !b.cfg.Passive:
 			b.setKnown(r.Topic, false)
+			b.cl.PurgeTopicsFromProducing(r.Topic) // what the client knows of it
 			records[i] = &kgo.Record{Topic: r.Topic, Key: r.Key, Headers: r.Headers, Value: r.Value}
 			again = true
 		default:
@@ -107,6 +108,11 @@ func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error) (
 		}
 	}
 	return again
+}
+
+// deleted reports whether a record was refused because its topic is not there.
+func deleted(err error) bool {
+	return errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
 }
 
 // publishable makes the topic of an event where it is missing.
@@ -200,7 +206,7 @@ func outcome(err error) error {
 		return fmt.Errorf("%w: %w", messaging.ErrBlocked, permission(err)) // it was not sent
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
 		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
+	case deleted(err):
 		return fmt.Errorf("%w: %w", ErrTopology, err)
 	case errors.Is(permission(err), ErrPermission):
 		return fmt.Errorf("%w: %w", messaging.ErrNacked, permission(err))

@@ -246,7 +246,7 @@ func (s *stream) limitWaiting() {
 
 // tend commits, and delivers retries that have become due, until the group has been left.
 func (s *stream) tend() {
-	commits, lags := time.NewTicker(s.b.cfg.CommitInterval), time.NewTicker(lagInterval)
+	commits, lags := time.NewTicker(s.b.cfg.CommitInterval), time.NewTicker(commitsPerLag*s.b.cfg.CommitInterval)
 	looks := time.NewTicker(s.b.cfg.Refresh)
 	defer looks.Stop()
 	defer commits.Stop()
