@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/kafka"
@@ -75,7 +77,7 @@ func works(t *testing.T, b *kafka.Broker) {
 	}
 }
 
-// TLS and each SASL mechanism work; a wrong password is an ErrPermission, and no error names it.
+// TLS and each SASL mechanism work; a server of an unknown authority is refused.
 func TestTLSAndCredentials(t *testing.T) {
 	t.Parallel()
 	web := httptest.NewTLSServer(nil) // for its certificate
@@ -88,24 +90,49 @@ func TestTLSAndCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
 	hosts := strings.Join(c.ListenAddrs(), ",")
 	for mechanism, user := range map[string]string{kafka.Plain: "plain", kafka.ScramSHA256: "s256", "": "s512"} {
 		works(t, open(t, "kafkas://"+user+":pass@"+hosts, kafka.Config{Mechanism: mechanism, TLS: &tls.Config{RootCAs: roots}}))
 		works(t, open(t, "kafka://"+hosts, kafka.Config{Mechanism: mechanism, User: user, Password: "pass",
 			TLS: &tls.Config{RootCAs: roots}}))
 	}
-	wrong := open(t, "kafkas://plain:hunter2@"+hosts, kafka.Config{Mechanism: kafka.Plain, TLS: &tls.Config{RootCAs: roots}})
-	untrusted := open(t, "kafkas://s512:hunter2@"+hosts, kafka.Config{TLS: &tls.Config{}})
-	for name, b := range map[string]*kafka.Broker{"a wrong password": wrong, "an unknown authority": untrusted} {
-		_, err := b.Subscribe(within(t, 500*time.Millisecond), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
-		for what, err := range map[string]error{"Publish": b.Publish(within(t, 500*time.Millisecond), "t", 1), "Subscribe": err,
-			"Health": b.Health(within(t, 500*time.Millisecond))} {
-			if err == nil || strings.Contains(err.Error(), "hunter2") || errors.Is(err, kafka.ErrPermission) != (b == wrong) {
-				t.Errorf("%s with %s: got %v", what, name, err)
-			}
+	untrusted := open(t, "kafkas://s512:pass@"+hosts, kafka.Config{TLS: &tls.Config{}})
+	for what, err := range refusals(t, untrusted) {
+		if !errors.Is(err, messaging.ErrBlocked) || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("%s with an unknown authority: got %v", what, err)
 		}
 	}
+}
+
+// A wrong password is an ErrPermission that does not name it.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser(kafka.Plain, "plain", "pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	c.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) { // kfake hangs up
+		c.KeepControl()
+		resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		return resp, nil, true
+	})
+	b := open(t, "kafka://plain:hunter2@"+strings.Join(c.ListenAddrs(), ","), kafka.Config{Mechanism: kafka.Plain})
+	for what, err := range refusals(t, b) {
+		if !errors.Is(err, kafka.ErrPermission) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s with a wrong password: got %v, want ErrPermission", what, err)
+		}
+	}
+}
+
+// refusals returns what a broker that cannot connect says.
+func refusals(t *testing.T, b *kafka.Broker) map[string]error {
+	t.Helper()
+	_, err := b.Subscribe(within(t, 500*time.Millisecond), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
+	return map[string]error{"Publish": b.Publish(within(t, 500*time.Millisecond), "t", 1), "Subscribe": err,
+		"Health": b.Health(within(t, 500*time.Millisecond))}
 }
 
 // A user without permissions gets an ErrPermission at once.
@@ -116,7 +143,7 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
 	hosts := strings.Join(c.ListenAddrs(), ",")
 	cfg := kafka.Config{Prefix: "test", Mechanism: kafka.Plain}
 	works(t, open(t, "kafka://admin:pass@"+hosts, cfg))
@@ -158,7 +185,7 @@ func TestDownAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
 	if err := <-published; err != nil {
 		t.Errorf("Publish that waits: %v", err)
 	}
