@@ -78,6 +78,7 @@ func (b *Broker) connectionOptions(t target) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(t.seeds...), kgo.ClientID(b.cfg.Name), kgo.DialTimeout(dialTimeout),
 		kgo.RetryBackoffFn(func(attempt int) time.Duration { return b.cfg.Reconnect.Delay(max(attempt, 1)) }),
+		kgo.DisableClientMetrics(), // telemetry that a cluster may ask its clients for
 		kgo.WithLogger(logger{b.cfg.Logger}), kgo.WithHooks(hooks{b}),
 		// Leaders that moved are looked up no more often than this.
 		kgo.MetadataMinAge(250 * time.Millisecond),
