@@ -293,7 +293,8 @@ func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messagin
 		// Services start in any order: the stream keeps events for groups that are not there yet.
 		return jetstream.New(dsn, jetstream.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})
 	case strings.HasPrefix(dsn, "kafka://"), strings.HasPrefix(dsn, "kafkas://"):
-		return kafka.New(dsn, kafka.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})
+		return kafka.New(dsn, kafka.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents,
+			SessionTimeout: 10 * time.Second}) // a service that was killed is replaced soon
 	}
 	return rabbitmq.New(dsn, rabbitmq.Config{Source: "shop", Name: "shop", Logger: logger})
 }
