@@ -116,7 +116,11 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		due := time.Now().Add(min(delay, maxDelay) + time.Millisecond - 1)
 		more = append(more, header(headerDue, strconv.FormatInt(due.UnixMilli(), 10)))
 	}
-	return d.move(ctx, encode(d.s.retry, d.e, more...))
+	r := encode(d.s.retry, d.e, more...)
+	if size(r) > maxMessage { // of another program
+		return d.DeadLetter(ctx, errors.Join(errors.New("kafka: there is no room for the headers of another attempt"), reason))
+	}
+	return d.move(ctx, r)
 }
 
 // DeadLetter implements messaging.Delivery.
@@ -126,7 +130,15 @@ func (d *delivery) DeadLetter(ctx context.Context, reason error) error {
 		r := reason.Error()
 		more = append(more, header(headerReason, r[:min(len(r), maxReason)]))
 	}
-	return d.move(ctx, encode(d.s.b.deadTopic(d.s.sub.Group), d.e, more...))
+	r := encode(d.s.b.deadTopic(d.s.sub.Group), d.e, more...)
+	if size(r) > maxMessage { // of another program: what identifies it stays
+		r.Headers = slices.DeleteFunc(r.Headers, func(h kgo.RecordHeader) bool {
+			return !reserved(h.Key) || h.Key == headerReason
+		})
+		d.s.b.cfg.Logger.ErrorContext(ctx, "kafka: a dead letter loses headers for which there is no room", "group",
+			d.s.sub.Group, "message_id", d.e.ID)
+	}
+	return d.move(ctx, r)
 }
 
 // movePause keeps a message that cannot be moved from coming back in a tight loop.

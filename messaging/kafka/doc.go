@@ -56,5 +56,6 @@
 //   - It removes no groups, topics or patterns, and changes no settings of topics that exist.
 //   - Two processes that add a pattern to one group are told of it by the registry: Subscribe waits half a second for
 //     the others to learn a pattern that is new to a group.
+//   - An event has at most 1 MiB less 8 KiB, headers included, whatever max.message.bytes is.
 //   - It takes part in no transactions of Kafka, and has no schema registry.
 package kafka

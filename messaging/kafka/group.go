@@ -54,10 +54,14 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 	starts := s.b.registry.starts(s.sub.Group)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joined = true
+	s.failed = nil
 	for topic, partitions := range offsets {
 		for id := range partitions {
 			at := place{topic, id}
+			if p := s.parts[at]; p != nil && !p.leaving { // it has not moved
+				partitions[id] = kgo.NewOffset().At(p.seen).WithEpoch(-1)
+				continue
+			}
 			p := &partition{place: at}
 			s.parts[at] = p
 			if c, ok := have.Lookup(topic, id); ok && c.At >= 0 {
@@ -103,7 +107,6 @@ func (s *stream) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32)
 	defer s.committing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joined = false
 	s.forget(parts)
 }
 

@@ -20,6 +20,7 @@ import (
 func (b *Broker) producerOptions() []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(maxMessage),
 	}
 }
 
@@ -61,7 +62,28 @@ func (b *Broker) record(e messaging.Envelope) (*kgo.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encode(topic, e), nil
+	r := encode(topic, e)
+	if n := size(r); n > maxMessage-headroom {
+		return nil, fmt.Errorf("%w: %d bytes with headers: want at most %d", messaging.ErrInvalid, n, maxMessage-headroom)
+	}
+	return r, nil
+}
+
+const (
+	// maxMessage is what Kafka takes unless it is configured (max.message.bytes), less a little.
+	maxMessage = 1 << 20
+	// headroom is what a copy for a retry or the dead letters may need more than the event.
+	headroom = 8 << 10
+)
+
+// size is what a record takes on its way, and somewhat more.
+func size(r *kgo.Record) int {
+	const each = 12 // lengths of a header
+	n := 128 + len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += each + len(h.Key) + len(h.Value)
+	}
+	return n
 }
 
 // produce publishes the records that are not nil, in order, and waits for the confirms.
@@ -79,15 +101,13 @@ func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []erro
 // try publishes the records that are not nil, and reports whether some of them are to be published again: their topic
 // has been deleted, so that nothing was stored.
 func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error) (again bool) {
-	refused := map[string]error{}
+	last, err := "", error(nil)
 	for i, r := range records {
 		if r == nil {
 			continue
 		}
-		err, seen := refused[r.Topic]
-		if !seen {
-			err = b.publishable(ctx, r.Topic)
-			refused[r.Topic] = err
+		if r.Topic != last {
+			last, err = r.Topic, b.publishable(ctx, r.Topic)
 		}
 		if err != nil {
 			errs[i], records[i] = err, nil

@@ -182,6 +182,16 @@ func (r *registry) starts(group string) map[place]int64 {
 	return nil
 }
 
+// patterns returns what a group takes, as far as is known.
+func (r *registry) patterns(group string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g := r.groups[group]; g != nil {
+		return slices.Clone(g.patterns)
+	}
+	return nil
+}
+
 // learning is how long the other processes of a group have to learn a new pattern before Subscribe returns. They follow
 // the registry, and have it within milliseconds.
 const learning = 500 * time.Millisecond

@@ -74,7 +74,7 @@ type stream struct {
 	paused   bool        // the retry topic is not fetched
 	held     int         // received and not settled, of partitions that are not gone
 	failed   error       // of the last fetch
-	joined   bool
+	failing  time.Time   // when that was
 	stopped  bool
 	closed   bool
 }
@@ -123,6 +123,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	b.streams[s] = struct{}{}
 	s.polling.Go(s.poll)
 	b.wg.Go(s.tend)
+	b.wg.Go(func() { s.bind(b.registry.patterns(sub.Group)) }) // what was added since they were read
 	return s, nil
 }
 
@@ -195,12 +196,14 @@ func (s *stream) poll() {
 func (s *stream) takeAll(fetches kgo.Fetches) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed = nil
+	if fetches.NumRecords() > 0 {
+		s.failed = nil
+	}
 	fetches.EachError(func(topic string, partition int32, err error) {
 		if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
 			return
 		}
-		s.failed = permission(err)
+		s.failed, s.failing = permission(err), time.Now()
 		s.b.cfg.Logger.Warn("kafka: cannot consume", "group", s.sub.Group, "kafka_topic", topic, "partition", partition,
 			"error", s.failed)
 	})
@@ -341,10 +344,11 @@ func (s *stream) Stop() error {
 
 // Close implements messaging.Stream.
 func (s *stream) Close() error {
-	err := s.Stop()
 	s.mu.Lock()
-	s.closed = true
+	s.closed = true // what is not settled is delivered to another member from here on
 	s.mu.Unlock()
+	signal(s.free)
+	err := s.Stop()
 	s.leave()
 	s.b.mu.Lock()
 	delete(s.b.streams, s)
@@ -358,12 +362,15 @@ func (s *stream) leaveGroup() {
 	defer cancel()
 	s.commit(ctx)
 	s.mu.Lock()
-	s.closed = true // what is not settled is delivered to another member from here on
+	s.closed = true
 	s.mu.Unlock()
 	_ = s.cl.LeaveGroupContext(ctx) // else the coordinator notices after SessionTimeout
 	s.cl.Close()
 	close(s.over)
 }
+
+// failure is for how long an error of consuming shows in Health: the client repeats one that lasts.
+const failure = 15 * time.Second
 
 // health reports why the stream does not consume.
 func (s *stream) health() error {
@@ -373,9 +380,9 @@ func (s *stream) health() error {
 	switch {
 	case s.stopped:
 		return nil
-	case s.failed != nil:
+	case s.failed != nil && time.Since(s.failing) < failure:
 		return s.failed
-	case !s.joined || generation < 0:
+	case generation < 0:
 		return errors.New("kafka: it has not joined its group")
 	}
 	return nil
