@@ -47,7 +47,8 @@ func (p *MongoPlans) add(find bson.D) {
 }
 
 // literals are the values of a filter: two commands that differ in them alone are planned alike.
-var literals = regexp.MustCompile(`\{"\$(?:numberInt|numberLong|numberDouble|oid|binary|date)":(?:"[^"]*"|\{[^}]*\})\}|:"(?:[^"\\]|\\.)*"`)
+var literals = regexp.MustCompile(
+	`\{"\$(?:numberInt|numberLong|numberDouble|oid|binary|date)":(?:"[^"]*"|\{[^}]*\})\}|:"(?:[^"\\]|\\.)*"`)
 
 // finds returns what a command looks for, as finds: the filters of updates and deletes, the first stage of an
 // aggregation.
