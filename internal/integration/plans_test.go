@@ -47,9 +47,9 @@ type adapter struct {
 }
 
 // Every statement that the library sends, collected from the conformance suites as they run, reads no more of tables
-// with many rows than it returns or changes, and a constant. SILLAR_PLAN_ROWS is how many rows; default 20,000.
+// with many rows than it returns or changes, and a constant. SILLAR_PLAN_ROWS is how many rows; default 5,000.
 func TestStatementsReadNoMoreThanTheyReturn(t *testing.T) {
-	rows, err := strconv.Atoi(cmp.Or(os.Getenv("SILLAR_PLAN_ROWS"), "20000"))
+	rows, err := strconv.Atoi(cmp.Or(os.Getenv("SILLAR_PLAN_ROWS"), "5000"))
 	if err != nil {
 		t.Fatal(err)
 	}
