@@ -56,6 +56,11 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		{"SaveRefusedAlone", saveRefusedAlone},
 		{"SignalRefused", signalRefused},
 		{"LookedUpInVain", lookedUpInVain},
+		{"CompensationThatDiesEndsStuck", compensationThatDiesEndsStuck},
+		{"TakeoversUseNoAttempts", takeoversUseNoAttempts},
+		{"ResultThatCannotBeStored", resultThatCannotBeStored},
+		{"LosersOfRaces", losersOfRaces},
+		{"WaitSeesARetryElsewhere", waitSeesARetryElsewhere},
 		{"Transaction", transaction},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })
