@@ -361,7 +361,7 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
 	ctx = alone(ctx)
-	dayAgo := time.Now().Add(-24 * time.Hour).UnixMicro()
+	dayAgo := time.Now().Add(time.Duration(s.ahead.Load()) - 24*time.Hour).UnixMicro()
 	_, err := s.nodes.DeleteOne(ctx, bson.D{{Key: "_id", Value: node}})
 	if err == nil {
 		old := bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}
