@@ -131,6 +131,9 @@ func readsMore(part any) bool {
 		return readsMore(m)
 	case bson.M:
 		text := fmt.Sprint(v)
+		if v["Function Name"] == "empty_data_table" { // the collection was not made
+			return false
+		}
 		byID := strings.Contains(text, "object_id OPERATOR")
 		if v["Node Type"] == "Seq Scan" || v["stage"] == "COLLSCAN" || v["Filter"] != nil && !byID {
 			return true
