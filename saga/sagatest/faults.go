@@ -116,7 +116,7 @@ func resultThatCannotBeStored(t *testing.T, s saga.Store, f Features) {
 		state.Raw = raw
 		return nil
 	}))
-	p := launch(t, s, def)
+	p := launch(t, s, def, 2)
 	_, err := p.wait(saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{})))
 	var failed *saga.FailedError
 	if !errors.Is(err, saga.ErrStuck) || !errors.As(err, &failed) || failed.Cause == "" {
@@ -145,7 +145,7 @@ func losersOfRaces(t *testing.T, s saga.Store, _ Features) {
 		saga.Await("go", func(context.Context, *saga.Call, *faultState, int) error { return nil }).
 			Timeout(time.Millisecond),
 		saga.Step("last", count))
-	late := launch(t, s, timed)
+	late := launch(t, s, timed, 2)
 	if _, err := late.wait(saga.Must(timed.Start(t.Context(), late.nodes[0], "y", faultState{}))); !errors.Is(err,
 		saga.ErrAwaitTimeout) {
 		t.Errorf("ended with %v, want the timeout", err)
@@ -170,7 +170,7 @@ func waitSeesARetryElsewhere(t *testing.T, s saga.Store, _ Features) {
 		state.Steps++
 		return nil
 	}).Retry(1, saga.Constant(0)))
-	p := launch(t, s, def)
+	p := launch(t, s, def, 2)
 	h := saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{}))
 	if _, err := p.wait(h); !errors.Is(err, saga.ErrStuck) {
 		t.Fatalf("ended with %v, want stuck", err)
