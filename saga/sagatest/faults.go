@@ -33,8 +33,9 @@ func launch(t *testing.T, s saga.Store, def saga.Definition, takeovers int) *pai
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for i := range p.nodes {
-		p.nodes[i] = saga.Must(saga.New(s, saga.Config{Lease: time.Minute, Poll: 20 * time.Millisecond, MaxTakeovers: takeovers,
-			Logger: slog.New(slog.DiscardHandler), ObserveInterval: -1}, def))
+		p.nodes[i] = saga.Must(saga.New(s, saga.Config{Lease: time.Minute, Poll: 20 * time.Millisecond,
+			MaxTakeovers: takeovers,
+			Logger:       slog.New(slog.DiscardHandler), ObserveInterval: -1}, def))
 		running.Go(func() {
 			if err := p.nodes[i].Run(ctx); err != nil {
 				t.Errorf("Run: %v", err)
@@ -97,8 +98,8 @@ func takeoversUseNoAttempts(t *testing.T, s saga.Store, _ Features) {
 		state.Steps++
 		return nil
 	}).Retry(1, saga.Constant(0)).Timeout(time.Hour))
-	// A node whose lease was taken away has none until its next heartbeat, so that the other may take its attempt over: the
-	// number of takeovers is not what is checked.
+	// A node whose lease was taken away has none until its next heartbeat, so that the other may take its attempt over:
+	// the number of takeovers is not what is checked.
 	p = launch(t, s, def, 100)
 	state, err := p.wait(saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{})))
 	if err != nil || state.Steps != 1 {
