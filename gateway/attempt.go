@@ -97,8 +97,12 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(a.client.Err(), context.DeadlineExceeded):
+		a.body.cutStalled() // before the verdict: what waits for the end of a.client runs beside this
 	case a.client.Err() == nil && errors.Is(context.Cause(a.ctx), errSilent):
 		err = errSilent
+	case a.conns.Load() == 0 && !errors.Is(err, errRequest):
+		err = fmt.Errorf("%w: %w", errUnsent, err)
 	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
 		err = fmt.Errorf("%w: %w", errLarge, err)
 	}
@@ -123,7 +127,7 @@ func (a *attempt) fail(err error) {
 	answered(a.span, 0, err)
 	a.release()
 	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() || errors.Is(err, errRequest) ||
-		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) {
+		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) || a.body.unfinished() && !errors.Is(err, errSilent) {
 		a.done(errNoVerdict)
 		return
 	}

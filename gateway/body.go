@@ -81,6 +81,7 @@ type requestBody struct {
 	malformed atomic.Bool // and it has sent all
 	reading   atomic.Bool // a transport waits for the client
 	stalled   atomic.Bool // the client was waited for too long
+	ended     atomic.Bool // all of it was read
 
 	mu      sync.Mutex
 	touched bool
@@ -90,6 +91,14 @@ type requestBody struct {
 
 // failed reports whether the client, not the service, is why there is no answer.
 func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() || b.stalled.Load() }
+
+// unfinished reports whether a part of the body was sent to the instance, and a part was not. A service that refuses a
+// body may close the connection while it is sent, so an error then says nothing about the instance.
+func (b *requestBody) unfinished() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.touched && !b.ended.Load()
+}
 
 // cutStalled ends a wait for the client. It is the client's failure then, else slow clients could open the breaker; and
 // net/http's transport does not return before its read of the body does.
@@ -146,6 +155,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		b.broken.Store(true)
 	}
 	if err == io.EOF {
+		b.ended.Store(true)
 		for name := range a.trailer {
 			if v := b.trailer[name]; len(v) > 0 {
 				a.trailer[name] = v
