@@ -128,7 +128,7 @@ func (r *route) fill(known map[string]*instance) error {
 			if err != nil {
 				return err
 			}
-			all = append(all, weighted{i, n, float64(f.Weight)})
+			all = append(all, weighted{i, n, float64(f.Weight), f.Priority})
 		}
 	}
 	r.rotation.Store(newRotation(all))
