@@ -82,8 +82,10 @@ func (g *Gateway) own(name string) {
 // minOwned is the length of the shortest name that can be owned.
 const minOwned = 7
 
-// removeOwned removes the headers that the gateway owns.
+// removeOwned removes the headers that the gateway owns, and Proxy, of which CGI makes the variable HTTP_PROXY, that of
+// the proxy of a program's own requests.
 func (g *Gateway) removeOwned(h http.Header) {
+	delete(h, "Proxy")
 	for name := range h {
 		if g.owns(name) {
 			delete(h, name)
@@ -97,7 +99,7 @@ var neverTrailers = map[string]bool{
 	"Content-Length": true,
 	"Content-Range":  true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true,
 	"Keep-Alive":   true,
-	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy-Connection": true, "Range": true, "Te": true,
+	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy": true, "Proxy-Connection": true, "Range": true, "Te": true,
 	"Trailer":           true,
 	"Transfer-Encoding": true, "Upgrade": true, "Traceparent": true, "Tracestate": true, "Baggage": true,
 }
