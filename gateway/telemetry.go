@@ -207,13 +207,13 @@ func answered(span trace.Span, status int, err error) {
 	}
 }
 
-// clip bounds what a client can make attributes of.
+// clip bounds what a client can make attributes of. What is no UTF-8 would make exporters lose a batch of spans.
 func clip(path string) string {
 	const most = 512
 	if len(path) > most {
-		return path[:most]
+		path = path[:most]
 	}
-	return path
+	return strings.ToValidUTF8(path, "\uFFFD")
 }
 
 // end records a request that is over, or about to panic because its answer was cut.
