@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// responseBody frees what an attempt holds when it has been read or closed.
+// responseBody frees what its attempt holds when it has been read or closed.
 type responseBody struct {
 	io.ReadCloser
-	release func()
+	attempt *attempt
 	idle    *progress
 }
 
@@ -21,7 +21,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	b.idle.touch()
 	if err != nil {
 		b.idle.stop()
-		b.release()
+		b.attempt.release()
 	}
 	return n, err
 }
@@ -29,7 +29,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 func (b *responseBody) Close() error {
 	b.idle.stop()
 	err := b.ReadCloser.Close()
-	b.release()
+	b.attempt.release()
 	return err
 }
 
@@ -41,11 +41,15 @@ type progress struct {
 	over  bool
 }
 
-func newProgress(after time.Duration, fn func()) *progress {
+// start makes p call fn after a time without a sign of life, and returns it, or nil when the time is 0.
+func (p *progress) start(after time.Duration, fn func()) *progress {
 	if after <= 0 {
 		return nil
 	}
-	return &progress{timer: time.AfterFunc(after, fn), after: after}
+	p.mu.Lock() // fn may want p at once
+	defer p.mu.Unlock()
+	p.timer, p.after = time.AfterFunc(after, fn), after
+	return p
 }
 
 func (p *progress) touch() {
@@ -73,7 +77,7 @@ func (p *progress) stop() bool {
 // requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.
 type requestBody struct {
 	max       int64
-	cut       func()        // ends a Read that waits for the client
+	client    http.ResponseWriter
 	rc        io.ReadCloser // nil when there is none
 	trailer   http.Header   // the client's, complete at the end of rc
 	tooLarge  atomic.Bool
@@ -105,7 +109,7 @@ func (b *requestBody) unfinished() bool {
 func (b *requestBody) cutStalled() {
 	if b.reading.Load() {
 		b.stalled.Store(true)
-		b.cut()
+		_ = http.NewResponseController(b.client).SetReadDeadline(time.Unix(1, 0))
 	}
 }
 

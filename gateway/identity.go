@@ -258,16 +258,16 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 			prefix = ""
 		}
 	}
-	values := [...]string{chain, name, proto}
-	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
-	if port != "" {
-		out["X-Forwarded-Port"] = []string{port}
-	}
 	if !rt.KeepPrefix && rt.Prefix != "/" {
 		prefix += rt.Prefix
 	}
+	values := [...]string{chain, name, proto, prefix}
+	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if prefix != "" {
-		out["X-Forwarded-Prefix"] = []string{prefix}
+		out["X-Forwarded-Prefix"] = values[3:4:4]
+	}
+	if port != "" {
+		out["X-Forwarded-Port"] = []string{port}
 	}
 }
 

@@ -140,7 +140,7 @@ func (r *route) send(
 	done func(error),
 	resend int,
 ) (*http.Response, error) {
-	a := &attempt{route: r, inst: inst, body: x.body, client: out.Context(), done: done}
+	a := &attempt{route: r, inst: inst, body: &x.body, client: out.Context(), done: done}
 	req := a.begin(out, resend)
 	res, err := a.exchange(req)
 	if err != nil {

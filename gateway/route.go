@@ -170,7 +170,8 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 		delete(out.Header, name)
 	}
 	r.g.telemetry.inject(ctx, out.Header)
-	out.Header[correlationKey] = []string{correlation.From(ctx)}
+	x.reply.ids[0] = correlation.From(ctx)
+	out.Header[correlationKey] = x.reply.ids[0:1:1]
 	if out.Body != nil {
 		x.body.rc, x.body.trailer = out.Body, pr.In.Trailer
 	}
