@@ -99,7 +99,8 @@ var neverTrailers = map[string]bool{
 	"Content-Length": true,
 	"Content-Range":  true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true,
 	"Keep-Alive":   true,
-	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy": true, "Proxy-Connection": true, "Range": true, "Te": true,
+	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy": true, "Proxy-Connection": true,
+	"Range": true, "Te": true,
 	"Trailer":           true,
 	"Transfer-Encoding": true, "Upgrade": true, "Traceparent": true, "Tracestate": true, "Baggage": true,
 }
