@@ -20,6 +20,11 @@ type Features struct {
 	AnyHash bool
 	// Replay: a new group may begin with messages that were published before it existed (Subscription.Start).
 	Replay bool
+	// OrderByKey: messages of one Key are delivered in the order in which they were published, by one process of the
+	// group at a time, whatever the number of its processes. In exchange those of different keys, and those without a
+	// key, have no order, a process may receive nothing while another one is busy, and what a stopped stream has not
+	// received goes on when what it has received is settled.
+	OrderByKey bool
 	// SingleActive and Ephemeral: a Subscription may ask for them.
 	SingleActive, Ephemeral bool
 }

@@ -18,7 +18,7 @@ import (
 type emitted struct{ metrics, attributes, spans, fields map[string]string }
 
 // brokers share their counters, each under its own name.
-var brokers = []string{"jetstream", "rabbitmq"}
+var brokers = []string{"jetstream", "kafka", "rabbitmq"}
 
 // text returns the value of a string literal, "" of another expression.
 func text(x ast.Expr) string {

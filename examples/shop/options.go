@@ -22,6 +22,7 @@ import (
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/jetstream"
+	"github.com/sillar-go/sillar/messaging/kafka"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
@@ -61,7 +62,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.db, "db", "",
 		"database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several "+
 			"gateways count limits (default: SQLite in --data, and limits in the gateway)")
-	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., or nats://... (JetStream)")
+	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., nats://... (JetStream), or kafka://...")
 	f.StringVar(&o.log, "log", "",
 		"where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -276,7 +277,7 @@ func newResolver() (*secrets.Resolver, error) {
 	return secrets.NewResolver(cfg)
 }
 
-// keepEvents is for how long JetStream keeps events, as long as the inboxes remember them.
+// keepEvents is for how long JetStream and Kafka keep events, as long as the inboxes remember them.
 const keepEvents = 7 * 24 * time.Hour
 
 func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messaging.Broker, error) {
@@ -286,10 +287,14 @@ func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messagin
 		return memory.New(memory.Config{Source: "shop", Logger: logger})
 	case dsn == "memory:":
 		return nil,
-			errors.New("services in processes of their own need a broker between them: --broker amqp://... or nats://...")
+			errors.New("services in processes of their own need a broker between them: --broker amqp://..., nats://... or " +
+				"kafka://...")
 	case strings.HasPrefix(dsn, "nats://"), strings.HasPrefix(dsn, "tls://"):
 		// Services start in any order: the stream keeps events for groups that are not there yet.
 		return jetstream.New(dsn, jetstream.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})
+	case strings.HasPrefix(dsn, "kafka://"), strings.HasPrefix(dsn, "kafkas://"):
+		return kafka.New(dsn, kafka.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents,
+			SessionTimeout: 10 * time.Second}) // a service that was killed is replaced soon
 	}
 	return rabbitmq.New(dsn, rabbitmq.Config{Source: "shop", Name: "shop", Logger: logger})
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/scenario"
 	"github.com/sillar-go/sillar/internal/testenv"
@@ -50,14 +51,28 @@ func TestDemoEmbedded(t *testing.T) {
 	}
 }
 
-// brokerURL returns the broker of the tests with many processes: RabbitMQ or, where SHOP_TEST_BROKER is nats,
-// JetStream.
+// brokerURL returns the broker of the tests with many processes: RabbitMQ or, where SHOP_TEST_BROKER is nats or kafka,
+// JetStream or Kafka.
 func brokerURL(t *testing.T) string {
 	t.Helper()
-	if os.Getenv("SHOP_TEST_BROKER") == "nats" {
+	switch os.Getenv("SHOP_TEST_BROKER") {
+	case "nats":
 		return natsURL(t)
+	case "kafka":
+		return kafkaURL(t)
 	}
 	return testenv.RabbitMQ(t)
+}
+
+// kafkaURL starts a broker in this process that speaks Kafka's protocol.
+func kafkaURL(t *testing.T) string {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return "kafka://" + c.ListenAddrs()[0]
 }
 
 // natsURL starts a NATS server in this process.
@@ -76,17 +91,21 @@ func natsURL(t *testing.T) string {
 	return srv.ClientURL()
 }
 
-// The demonstration over NATS JetStream, whose server runs in this process.
-func TestDemoOverJetStream(t *testing.T) {
-	var out bytes.Buffer
-	cmd := root()
-	cmd.SetArgs([]string{"demo", "--data", t.TempDir(), "--broker", natsURL(t)})
-	cmd.SetOut(&out)
-	if err := cmd.ExecuteContext(t.Context()); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
-	if !strings.Contains(out.String(), "All invariants hold") {
-		t.Errorf("the demonstration ends with\n%s", out.String())
+// The demonstration over NATS JetStream and over Kafka, whose servers run in this process.
+func TestDemoOverOtherBrokers(t *testing.T) {
+	for name, url := range map[string]func(*testing.T) string{"JetStream": natsURL, "Kafka": kafkaURL} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			cmd := root()
+			cmd.SetArgs([]string{"demo", "--data", t.TempDir(), "--broker", url(t)})
+			cmd.SetOut(&out)
+			if err := cmd.ExecuteContext(t.Context()); err != nil {
+				t.Fatalf("%v\n%s", err, out.String())
+			}
+			if !strings.Contains(out.String(), "All invariants hold") {
+				t.Errorf("the demonstration ends with\n%s", out.String())
+			}
+		})
 	}
 }
 

@@ -53,6 +53,11 @@ var nats = []string{
 	"golang.org/x/crypto", "golang.org/x/sys/cpu",
 }
 
+// franz is the client of Kafka; kfake, which tests run in their process, is in no program.
+var franz = []string{
+	"github.com/twmb/franz-go", "github.com/klauspost/compress", "github.com/pierrec/lz4/v4",
+}
+
 var jwt = []string{
 	"github.com/golang-jwt/jwt/v5", "golang.org/x/crypto", "golang.org/x/sys", "golang.org/x/text/unicode/norm",
 	"golang.org/x/text/transform",
@@ -97,6 +102,7 @@ func TestPackages(t *testing.T) {
 		"messaging/rabbitmq": slices.Concat(otel, shared, under("messaging"),
 			[]string{"github.com/rabbitmq/amqp091-go"}),
 		"messaging/jetstream": slices.Concat(otel, shared, nats, under("messaging")),
+		"messaging/kafka":     slices.Concat(otel, shared, franz, under("messaging")),
 		"messaging/outbox":    slices.Concat(otel, shared, under("messaging")),
 		"messaging/outbox/sqloutbox": slices.Concat(otel, shared, pgx, under("messaging", "messaging/outbox",
 			"repository/sqldb")),

@@ -68,6 +68,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"Prefetch", prefetch},
 		{"Drain", drain},
 		{"OrderPerKey", orderPerKey},
+		{"KeysAcrossConsumers", keysAcrossConsumers},
 		{"ManyNoneLost", many},
 		{"ReceiveHonoursContext", receiveContext},
 		{"Closed", closed},

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/jetstream"
+	"github.com/sillar-go/sillar/messaging/kafka"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/messagingtest"
 )
@@ -88,7 +90,8 @@ var planted = map[string]func(b *broken){
 			}
 		}
 	},
-	"OrderPerKey": func(b *broken) { b.swap = true },
+	"OrderPerKey":         func(b *broken) { b.swap = true },
+	"KeysAcrossConsumers": func(b *broken) { b.swap = true },
 	"ManyNoneLost": func(b *broken) {
 		var n atomic.Int64
 		b.drop = func() bool { return n.Add(1)%1000 == 0 }
@@ -102,36 +105,50 @@ var planted = map[string]func(b *broken){
 
 const (
 	variable = "SILLAR_PLANTED"
-	// adapter names the broker under the bugs: memory unless it is set, or jetstream.
+	// adapter names the broker under the bugs: memory unless it is set, jetstream or kafka.
 	adapter = "SILLAR_PLANTED_BROKER"
 )
 
 // sound makes the broker that bugs are planted into.
 func sound(t *testing.T) messaging.Broker {
 	t.Helper()
-	if os.Getenv(adapter) != "jetstream" {
-		return memory.Must(memory.New(memory.Config{MaxQueue: room}))
+	quiet := slog.New(slog.DiscardHandler)
+	switch os.Getenv(adapter) {
+	case "jetstream":
+		srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
+			StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		if !srv.ReadyForConnections(30 * time.Second) {
+			t.Fatal("the server is not ready")
+		}
+		return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour,
+			Logger: quiet}))
+	case "kafka":
+		c, err := kfake.NewCluster(kfake.NumBrokers(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return kafka.Must(kafka.New("kafka://"+c.ListenAddrs()[0], kafka.Config{Source: "test", Logger: quiet,
+			SessionTimeout: 6 * time.Second}))
 	}
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true,
-		StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(30 * time.Second) {
-		t.Fatal("the server is not ready")
-	}
-	return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour,
-		Logger: slog.New(slog.DiscardHandler)}))
+	return memory.Must(memory.New(memory.Config{MaxQueue: room}))
 }
 
-// undeclared are the checks that the broker is excused from by what it declares.
+// undeclared are the checks that the broker is excused from by what it declares. Where it declares that unroutable
+// messages are not noticed, the check of Unroutable has nothing to notice.
 func undeclared() []string {
-	if os.Getenv(adapter) == "jetstream" {
-		return []string{"BackPressure", "Unroutable"} // the check of Unroutable has nothing to notice there
+	switch os.Getenv(adapter) {
+	case "jetstream":
+		return []string{"BackPressure", "Unroutable", "KeysAcrossConsumers"}
+	case "kafka":
+		return []string{"BackPressure", "Unroutable", "ConsumersCompete"}
 	}
-	return nil
+	return []string{"KeysAcrossConsumers"}
 }
 
 const room = 3000
@@ -141,7 +158,7 @@ const room = 3000
 func TestSuite(t *testing.T) {
 	name := os.Getenv(variable)
 	f := messagingtest.Features{MaxQueue: room}
-	if os.Getenv(adapter) == "jetstream" {
+	if os.Getenv(adapter) != "" {
 		f.MaxQueue = 0
 	}
 	if planted[name] != nil {

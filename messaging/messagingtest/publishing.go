@@ -43,7 +43,7 @@ func batch(e *env) {
 	s := e.subscribe("g", 200, "a")
 	var events []messaging.Envelope
 	for i := range 100 {
-		events = append(events, messaging.Envelope{Type: "a", ID: fmt.Sprint(i), Body: []byte("{}")})
+		events = append(events, messaging.Envelope{Type: "a", ID: fmt.Sprint(i), Key: "k", Body: []byte("{}")})
 	}
 	e.must(e.PublishBatch(e.ctx, events))
 	for i := range events {
@@ -56,7 +56,7 @@ func batch(e *env) {
 	// A large one in which every third goes wrong: each error belongs to its message, and the others arrive, in order.
 	var mixed []messaging.Envelope
 	for i := range 350 {
-		m := messaging.Envelope{Type: "a", ID: fmt.Sprint("mixed-", i), Body: []byte("{}")}
+		m := messaging.Envelope{Type: "a", ID: fmt.Sprint("mixed-", i), Key: "k", Body: []byte("{}")}
 		switch i % 6 {
 		case 0:
 			m.Type = "bad topic"
@@ -244,11 +244,11 @@ func startPosition(e *env) {
 		return
 	}
 	e.bind("g", "t")
-	e.publish("t", 1, messaging.WithID("1"))
+	e.publish("t", 1, messaging.WithID("1"), messaging.WithKey("k"))
 	time.Sleep(20 * time.Millisecond) // the server's clock goes on
 	between := time.Now()
 	time.Sleep(20 * time.Millisecond)
-	e.publish("t", 2, messaging.WithID("2"))
+	e.publish("t", 2, messaging.WithID("2"), messaging.WithKey("k"))
 	late := start
 	late.Group, late.Start = "late", messaging.StartAt(between)
 	for _, c := range []struct {

@@ -111,7 +111,7 @@ func TestComposeBounds(t *testing.T) {
 	if total > 1536 {
 		t.Errorf("what runs by default may take %d MiB, more than 1.5 GB", total)
 	}
-	for _, profile := range []string{"vault", "mail", "observe"} {
+	for _, profile := range []string{"nats", "kafka", "vault", "mail", "observe"} {
 		found := false
 		for name := range c.object("services") {
 			found = found || slices.Contains(c.object("services", name).list("profiles"), any(profile))

@@ -1,0 +1,242 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
+)
+
+// producerOptions: confirmed by all replicas in sync, each record stored once however often it is sent, in order by
+// partition, and partitions chosen as Java's clients choose them: by murmur2 of the key.
+func (b *Broker) producerOptions() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(maxMessage),
+	}
+}
+
+// Publish implements messaging.Publisher.
+func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
+	e, span, err := b.producer.New(ctx, topic, payload, opts...)
+	errs := []error{err}
+	if err == nil {
+		var r *kgo.Record
+		if r, errs[0] = b.record(e); errs[0] == nil {
+			b.produce(ctx, []*kgo.Record{r}, errs)
+		}
+	}
+	b.meters.Published(ctx, errs)
+	b.producer.End(span, errs[0])
+	return errs[0]
+}
+
+// PublishBatch implements messaging.Publisher.
+func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
+	spans := make([]trace.Span, len(events))
+	records, errs := make([]*kgo.Record, len(events)), make([]error, len(events))
+	for i := range events {
+		var e messaging.Envelope
+		if e, spans[i], errs[i] = b.producer.Fill(ctx, events[i]); errs[i] == nil {
+			records[i], errs[i] = b.record(e)
+		}
+	}
+	b.produce(ctx, records, errs)
+	b.meters.Published(ctx, errs)
+	for i, span := range spans {
+		b.producer.End(span, errs[i])
+	}
+	return driver.Batch(errs)
+}
+
+func (b *Broker) record(e messaging.Envelope) (*kgo.Record, error) {
+	topic, err := b.eventTopic(e.Type)
+	if err != nil {
+		return nil, err
+	}
+	r := encode(topic, e)
+	if n := size(r); n > maxMessage-headroom {
+		return nil, fmt.Errorf("%w: %d bytes with headers: want at most %d", messaging.ErrInvalid, n, maxMessage-headroom)
+	}
+	return r, nil
+}
+
+const (
+	// maxMessage is what Kafka takes unless it is configured (max.message.bytes), less a little.
+	maxMessage = 1 << 20
+	// headroom is what a copy for a retry or the dead letters may need more than the event.
+	headroom = 8 << 10
+)
+
+// size is what a record takes on its way, and somewhat more.
+func size(r *kgo.Record) int {
+	const each = 12 // lengths of a header
+	n := 128 + len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += each + len(h.Key) + len(h.Value)
+	}
+	return n
+}
+
+// produce publishes the records that are not nil, in order, and waits for the confirms.
+func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []error) {
+	if b.cfg.PublishTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
+		defer cancel()
+	}
+	for again := true; again; {
+		again = b.try(ctx, records, errs)
+	}
+}
+
+// try publishes the records that are not nil, and reports whether some of them are to be published again: their topic
+// has been deleted, so that nothing was stored.
+func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error) (again bool) {
+	last, err := "", error(nil)
+	for i, r := range records {
+		if r == nil {
+			continue
+		}
+		if r.Topic != last {
+			last, err = r.Topic, b.publishable(ctx, r.Topic)
+		}
+		if err != nil {
+			errs[i], records[i] = err, nil
+		}
+	}
+	b.send(ctx, records, errs)
+	for i, r := range records {
+		switch {
+		case r == nil:
+		case deleted(errs[i]) && ctx.Err() == nil && !b.cfg.Passive:
+			b.setKnown(r.Topic, false)
+			b.cl.PurgeTopicsFromProducing(r.Topic) // what the client knows of it
+			records[i] = &kgo.Record{Topic: r.Topic, Key: r.Key, Headers: r.Headers, Value: r.Value}
+			again = true
+		default:
+			errs[i] = outcome(errs[i])
+			records[i] = nil
+		}
+	}
+	return again
+}
+
+// deleted reports whether a record was refused because its topic is not there.
+func deleted(err error) bool {
+	return errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID)
+}
+
+// publishable makes the topic of an event where it is missing.
+func (b *Broker) publishable(ctx context.Context, topic string) error {
+	if b.closed() || b.leaving() && b.isEventTopic(topic) {
+		return messaging.ErrClosed
+	}
+	return b.ensure(ctx, topic)
+}
+
+// sending are the records of one call that are under way.
+type sending struct {
+	mu   sync.Mutex
+	errs []error // nil when the call has returned
+	left int
+	done chan struct{}
+}
+
+func (s *sending) promise(i int) func(*kgo.Record, error) {
+	return func(_ *kgo.Record, err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.errs != nil {
+			s.errs[i] = err
+		}
+		if s.left--; s.left == 0 {
+			close(s.done)
+		}
+	}
+}
+
+// grace is for what the client has to say of records that ctx has cut short: those that it has not sent fail at once.
+const grace = 200 * time.Millisecond
+
+// errUnderWay is the outcome of a record that was sent and not answered when the call ended.
+var errUnderWay = errors.New("kafka: no answer in time")
+
+// send publishes records and waits until each has an outcome or, a little later than ctx, none can be waited for.
+func (b *Broker) send(ctx context.Context, records []*kgo.Record, errs []error) {
+	s := &sending{done: make(chan struct{}), errs: make([]error, len(records))}
+	for i, r := range records {
+		if r != nil {
+			s.left++
+			s.errs[i] = errUnderWay
+		}
+	}
+	if s.left == 0 {
+		return
+	}
+	for i, r := range records {
+		if r != nil {
+			b.cl.Produce(ctx, r, s.promise(i))
+		}
+	}
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+		t := time.NewTimer(grace)
+		defer t.Stop()
+		select {
+		case <-s.done:
+		case <-t.C:
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range records {
+		if r == nil {
+			continue
+		}
+		errs[i] = s.errs[i]
+		if errors.Is(errs[i], errUnderWay) {
+			errs[i] = fmt.Errorf("%w: %w", errUnderWay, ctx.Err())
+		} else if errs[i] != nil && ctx.Err() != nil {
+			errs[i] = b.reason(errs[i])
+		}
+	}
+	s.errs = nil
+}
+
+// outcome says what an error of publishing means.
+func outcome(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errUnderWay):
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
+	case errors.Is(err, kgo.ErrClientClosed):
+		return fmt.Errorf("%w: %w", messaging.ErrClosed, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrRecordTimeout):
+		return fmt.Errorf("%w: %w", messaging.ErrBlocked, permission(err)) // it was not sent
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
+		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
+	case deleted(err):
+		return fmt.Errorf("%w: %w", ErrTopology, err)
+	case errors.Is(permission(err), ErrPermission):
+		return fmt.Errorf("%w: %w", messaging.ErrNacked, permission(err))
+	}
+	return fmt.Errorf("%w: %w", messaging.ErrNacked, err)
+}
+
+// move publishes one record to a topic of this package.
+func (b *Broker) move(ctx context.Context, r *kgo.Record) error {
+	errs := []error{nil}
+	b.produce(ctx, []*kgo.Record{r}, errs)
+	return errs[0]
+}

@@ -1,0 +1,418 @@
+package kafka
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
+)
+
+// maxWaiting bounds the retries of one stream that are held until they are due. Beyond that, what comes behind them in
+// the group's retry topic waits for them.
+const maxWaiting = 1000
+
+// closeTimeout is for an orderly end: the last commit and leaving the group.
+const closeTimeout = 5 * time.Second
+
+// place is a partition.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// partition is one that the group's coordinator has given to a stream. The stream's mutex guards it.
+type partition struct {
+	place
+	position
+	held    int  // deliveries that were received and not settled
+	leaving bool // it goes to another member: nothing more is delivered
+	gone    bool // it is another member's
+	dirty   bool // something has been settled since the last commit
+}
+
+// stream is a subscription: one member of a consumer group.
+type stream struct {
+	b     *Broker
+	sub   messaging.Subscription
+	retry string // the group's retry topic
+	cl    *kgo.Client
+	adm   *kadm.Client
+
+	ctx     context.Context // ends with Stop
+	cancel  context.CancelFunc
+	polling sync.WaitGroup
+	over    chan struct{} // closed when the group has been left
+	leave   func()        // leaves the group, once
+
+	arrived    chan struct{} // holds a token when something may be received
+	room       chan struct{} // holds a token when something may be polled
+	wake       chan struct{} // holds a token when the next due retry has changed
+	free       chan struct{} // holds a token when a held delivery has been settled
+	committing sync.Mutex    // held while offsets are committed: never two at a time
+
+	look chan struct{} // holds a token when topics may have to be added
+
+	topics  []string // of events, that are consumed; of tend
+	lagging atomic.Int64
+
+	mu       sync.Mutex
+	patterns []string // of the group
+	parts    map[place]*partition
+	ready    []*delivery // to be received
+	waiting  dueHeap     // retries that are not due
+	paused   bool        // the retry topic is not fetched
+	held     int         // received and not settled, of partitions that are not gone
+	failed   error       // of the last fetch
+	failing  time.Time   // when that was
+	stopped  bool
+	closed   bool
+}
+
+// Subscribe implements messaging.Subscriber. It waits, as long as ctx lets it, for the cluster to be reachable. The
+// stream joins its group in the background.
+func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (messaging.Stream, error) {
+	if err := driver.Check(sub, b.Features()); err != nil {
+		return nil, err
+	}
+	if b.closed() || b.leaving() {
+		return nil, messaging.ErrClosed
+	}
+	sel, err := b.selected(sub.Patterns)
+	if err != nil {
+		return nil, err
+	}
+	sub.Prefetch = max(sub.Prefetch, 1)
+	s := &stream{b: b, sub: sub, retry: b.retryTopic(sub.Group), over: make(chan struct{}),
+		arrived: make(chan struct{}, 1), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		free: make(chan struct{}, 1), look: make(chan struct{}, 1), parts: map[place]*partition{}}
+	if err := b.ensure(ctx, append([]string{s.retry, b.deadTopic(sub.Group)}, sel.topics...)...); err != nil {
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	bound, err := b.registry.bind(ctx, sub)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	s.patterns = bound.patterns
+	if s.topics, err = b.topicsOf(ctx, s.patterns); err != nil {
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	if s.cl, err = kgo.NewClient(append(s.options(), b.opts...)...); err != nil {
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	s.adm = kadm.NewClient(s.cl)
+	s.ctx, s.cancel = context.WithCancel(b.ctx)
+	s.leave = sync.OnceFunc(s.leaveGroup)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.leaving() {
+		s.cancel()
+		s.cl.Close()
+		return nil, messaging.ErrClosed
+	}
+	b.streams[s] = struct{}{}
+	s.polling.Go(s.poll)
+	b.wg.Go(s.tend)
+	b.wg.Go(func() { s.bind(b.registry.patterns(sub.Group)) }) // what was added since they were read
+	return s, nil
+}
+
+func (s *stream) options() []kgo.Opt {
+	session := s.b.cfg.SessionTimeout
+	return []kgo.Opt{
+		kgo.ConsumeTopics(append([]string{s.retry}, s.topics...)...),
+		kgo.ConsumerGroup(s.b.groupID(s.sub.Group)), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(session), kgo.HeartbeatInterval(session / 15),
+		kgo.RebalanceTimeout(max(2*s.b.cfg.RevokeWait, 30*time.Second)),
+		// A partition without a commit was made after the group; what retention has deleted is passed over.
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
+		kgo.FetchMaxWait(500 * time.Millisecond),
+	}
+}
+
+// bind replaces the patterns.
+func (s *stream) bind(patterns []string) {
+	s.mu.Lock()
+	s.patterns = patterns
+	s.mu.Unlock()
+	signal(s.look)
+}
+
+// discover consumes topics that are new, or that new patterns select.
+func (s *stream) discover() {
+	s.mu.Lock()
+	patterns := s.patterns
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(s.ctx, s.b.cfg.Refresh)
+	defer cancel()
+	topics, err := s.b.topicsOf(ctx, patterns)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.b.cfg.Logger.Warn("kafka: cannot look for new topics", "group", s.sub.Group, "error", err)
+		}
+		return
+	}
+	topics = slices.DeleteFunc(topics, func(t string) bool { return slices.Contains(s.topics, t) })
+	if len(topics) > 0 {
+		s.topics = append(s.topics, topics...)
+		s.cl.AddConsumeTopics(topics...)
+	}
+}
+
+// poll takes records while there is room for them.
+func (s *stream) poll() {
+	defer s.cl.AllowRebalance()
+	for s.ctx.Err() == nil {
+		s.mu.Lock()
+		room := s.sub.Prefetch - s.held - len(s.ready)
+		s.mu.Unlock()
+		if room <= 0 {
+			select {
+			case <-s.room:
+			case <-s.ctx.Done():
+			}
+			continue
+		}
+		fetches := s.cl.PollRecords(s.ctx, room)
+		if s.ctx.Err() == nil {
+			s.takeAll(fetches)
+		}
+		s.cl.AllowRebalance()
+	}
+}
+
+func (s *stream) takeAll(fetches kgo.Fetches) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fetches.NumRecords() > 0 {
+		s.failed = nil
+	}
+	fetches.EachError(func(topic string, partition int32, err error) {
+		if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
+			return
+		}
+		s.failed, s.failing = permission(err), time.Now()
+		s.b.cfg.Logger.Warn("kafka: cannot consume", "group", s.sub.Group, "kafka_topic", topic, "partition", partition,
+			"error", s.failed)
+	})
+	fetches.EachRecord(s.take)
+	s.limitWaiting()
+	signal(s.arrived)
+	signal(s.wake)
+}
+
+// take delivers a record of a partition that is this stream's, unless it was settled before. The mutex is held.
+func (s *stream) take(r *kgo.Record) {
+	p := s.parts[place{r.Topic, r.Partition}]
+	if p == nil || p.leaving || !p.position.take(r.Offset) {
+		return
+	}
+	e, m := s.b.decode(r)
+	if r.Topic != s.retry && !slices.ContainsFunc(s.patterns, func(pattern string) bool {
+		return driver.Match(pattern, e.Type)
+	}) { // another topic that begins with the same word
+		p.settle(r.Offset)
+		p.dirty = true
+		return
+	}
+	d := &delivery{s: s, p: p, offset: r.Offset, e: e, attempt: m.attempts + 1, unhandled: m.unhandled, due: m.due}
+	if r.Topic == s.retry && time.Until(m.due) > 0 {
+		heap.Push(&s.waiting, d)
+		return
+	}
+	s.ready = append(s.ready, d)
+}
+
+// limitWaiting stops fetching retries while too many wait, and goes on when there is room. The mutex is held.
+func (s *stream) limitWaiting() {
+	switch n := len(s.waiting); {
+	case n >= maxWaiting && !s.paused:
+		s.paused = true
+		s.cl.PauseFetchTopics(s.retry)
+	case n <= maxWaiting/2 && s.paused:
+		s.paused = false
+		s.cl.ResumeFetchTopics(s.retry)
+	}
+}
+
+// tend commits, and delivers retries that have become due, until the group has been left.
+func (s *stream) tend() {
+	commits, lags := time.NewTicker(s.b.cfg.CommitInterval), time.NewTicker(commitsPerLag*s.b.cfg.CommitInterval)
+	looks := time.NewTicker(s.b.cfg.Refresh)
+	defer looks.Stop()
+	defer commits.Stop()
+	defer lags.Stop()
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
+	for {
+		due.Reset(s.deliverDue())
+		select {
+		case <-commits.C:
+			ctx, cancel := context.WithTimeout(s.b.ctx, closeTimeout)
+			s.commit(ctx)
+			cancel()
+		case <-lags.C:
+			s.updateLag()
+		case <-looks.C:
+			signal(s.look)
+		case <-s.look:
+			s.discover()
+		case <-due.C:
+		case <-s.wake:
+		case <-s.over:
+			return
+		}
+	}
+}
+
+// deliverDue makes due retries ready, and returns when the next one is due.
+func (s *stream) deliverDue() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.waiting) > 0 {
+		if wait := time.Until(s.waiting[0].due); wait > 0 {
+			return wait
+		}
+		s.ready = append(s.ready, heap.Pop(&s.waiting).(*delivery))
+		signal(s.arrived)
+		s.limitWaiting()
+	}
+	return time.Hour
+}
+
+// Receive implements messaging.Stream.
+func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
+	for {
+		if s.ctx.Err() != nil {
+			return nil, messaging.ErrClosed
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if len(s.ready) > 0 && s.held < s.sub.Prefetch {
+			d := s.ready[0]
+			s.ready[0] = nil
+			s.ready = s.ready[1:]
+			s.held++
+			d.p.held++
+			s.mu.Unlock()
+			return d, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.arrived:
+		case <-s.ctx.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Stop implements messaging.Stream. The partitions go to other members when the deliveries that were received have been
+// settled, as those behind them may have the same key.
+func (s *stream) Stop() error {
+	s.mu.Lock()
+	first := !s.stopped
+	s.stopped = true
+	s.mu.Unlock()
+	s.cancel()
+	s.polling.Wait()
+	if !first {
+		return nil
+	}
+	s.mu.Lock()
+	s.ready, s.waiting = nil, nil
+	held := s.held
+	s.mu.Unlock()
+	if held == 0 {
+		s.leave()
+	}
+	return nil
+}
+
+// Close implements messaging.Stream.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	s.closed = true // what is not settled is delivered to another member from here on
+	s.mu.Unlock()
+	signal(s.free)
+	err := s.Stop()
+	s.leave()
+	s.b.mu.Lock()
+	delete(s.b.streams, s)
+	s.b.mu.Unlock()
+	return err
+}
+
+// leaveGroup gives the partitions back, with what was settled.
+func (s *stream) leaveGroup() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.b.ctx), closeTimeout)
+	defer cancel()
+	s.commit(ctx)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	_ = s.cl.LeaveGroupContext(ctx) // else the coordinator notices after SessionTimeout
+	s.cl.Close()
+	close(s.over)
+}
+
+// failure is for how long an error of consuming shows in Health: the client repeats one that lasts.
+const failure = 15 * time.Second
+
+// health reports why the stream does not consume.
+func (s *stream) health() error {
+	_, generation := s.cl.GroupMetadata()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
+		return nil
+	case s.failed != nil && time.Since(s.failing) < failure:
+		return s.failed
+	case generation < 0:
+		return errors.New("kafka: it has not joined its group")
+	}
+	return nil
+}
+
+// signal puts a token into a channel that has none.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// dueHeap has the retry that is due first in front.
+type dueHeap []*delivery
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	return cmp.Or(h[i].due.Compare(h[j].due), cmp.Compare(h[i].offset, h[j].offset)) < 0
+}
+func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *dueHeap) Push(d any) { *h = append(*h, d.(*delivery)) }
+
+// Pop implements heap.Interface.
+func (h *dueHeap) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return d
+}

@@ -1,0 +1,84 @@
+package messagingtest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sillar-go/sillar/messaging"
+)
+
+// Consumers of one group share its keys, and each key's messages come in the order in which they were published, each
+// once, while consumers come and go.
+func keysAcrossConsumers(e *env) {
+	if !e.features.OrderByKey {
+		e.Skip("not declared")
+	}
+	const keys = 20
+	e.bind("g", "t")
+	done := &log{}
+	var mu sync.Mutex
+	var by [3]int // messages by consumer
+	sum := func(i int) int { mu.Lock(); defer mu.Unlock(); return by[i] }
+	consume := func(i int) (stop func()) {
+		s := e.subscribe("g", 5, "t")
+		ctx, cancel := context.WithCancel(e.ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				d, err := s.Receive(ctx)
+				if err != nil {
+					return
+				}
+				done.add(d.Envelope().ID)
+				if err := d.Ack(e.ctx); err != nil {
+					e.Errorf("a message cannot be acknowledged: %v", err)
+				}
+				mu.Lock()
+				by[i]++
+				mu.Unlock()
+			}
+		})
+		return func() { cancel(); wg.Wait(); e.must(s.Close()) }
+	}
+	round := 0
+	publish := func() {
+		var events []messaging.Envelope
+		for k := range keys {
+			events = append(events, messaging.Envelope{Type: "t", Key: fmt.Sprint("k", k), Body: []byte("1"),
+				ID: fmt.Sprintf("k%d-%04d", k, round)})
+		}
+		round++
+		e.must(e.PublishBatch(e.ctx, events))
+	}
+	spread := func(consumers ...int) {
+		before := [3]int{sum(0), sum(1), sum(2)}
+		e.until(fmt.Sprintf("consumers %v to get some", consumers), func() bool {
+			publish()
+			time.Sleep(20 * time.Millisecond)
+			return !slices.ContainsFunc(consumers, func(i int) bool { return sum(i) == before[i] })
+		})
+	}
+	stop0 := consume(0)
+	spread(0)
+	stop1 := consume(1)
+	spread(0, 1)
+	stop2 := consume(2)
+	spread(0, 1, 2)
+	stop0()
+	spread(1, 2)
+	stop2()
+	spread(1)
+	e.until("all messages", func() bool { return done.len() >= keys*round })
+	time.Sleep(100 * time.Millisecond) // for a duplicate to show
+	stop1()
+	for k := range keys {
+		got := done.of(fmt.Sprintf("k%d-", k))
+		if !slices.IsSorted(got) || len(got) != round {
+			e.Errorf("key %d: got %d messages, want %d, in order, each once: %s", k, len(got), round, strings.Join(got, " "))
+		}
+	}
+}
