@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,7 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 	case err == nil && late: // its body is cut already
 		_ = res.Body.Close()
 		err = errSilent
-	case err == nil && res.StatusCode < 100:
+	case err == nil && (res.StatusCode < 100 || res.StatusCode == http.StatusSwitchingProtocols && !switches(req, res)):
 		_ = res.Body.Close()
 		err = errStatus
 	}
@@ -115,6 +116,11 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 		err = fmt.Errorf("%w: %w", errLarge, err)
 	}
 	return res, err
+}
+
+// switches reports whether an instance changes to the protocol that it was asked for.
+func switches(req *http.Request, res *http.Response) bool {
+	return upgrades(req.Header) && strings.EqualFold(req.Header.Get("Upgrade"), res.Header.Get("Upgrade"))
 }
 
 // largeHeader is the size of a header, in bytes, from which a service may end the connection because of it, as HTTP/2
@@ -163,6 +169,7 @@ func (a *attempt) answer(res *http.Response) *http.Response {
 			*responseBody
 			io.Writer
 		}{body, w}
+		exchangeOf(a.client).tunnel = body
 		return res
 	}
 	if a.route.IdleTimeout > 0 {

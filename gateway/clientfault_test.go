@@ -181,7 +181,8 @@ func TestHeaderAliasesOfOwnedNames(t *testing.T) {
 		"X_Forwarded_For", "X-Forwarded-Ssl", "X-Forwarded-Anything",
 		"X-Original-Method", "X-Original-Host", "X~Original~URL", "X-Client-Ip", "True-Client-Ip", "True_Client~IP",
 		"CF-Connecting-IP", "X-Cluster-Client-Ip", "X-Real-IP", "X^Real^IP", "Forwarded",
-		"X-Http-Method-Override", "X~HTTP~Method~Override", "Proxy", "pROXY",
+		"X-Http-Method-Override", "X~HTTP~Method~Override",
+		"Proxy", "PROXY", "WL-Proxy-Client-IP", "X-Host", "Content_Length", "content.length", "Transfer_Encoding",
 	} {
 		text := raw(t, url, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+name+": evil\r\n\r\n")
 		if strings.Contains(text, "evil") {
@@ -191,6 +192,20 @@ func TestHeaderAliasesOfOwnedNames(t *testing.T) {
 			"\r\n\r\n1\r\na\r\n0\r\n"+name+": evil\r\n\r\n")
 		if strings.Contains(text, "evil") {
 			t.Errorf("%s reached the service as a trailer", name)
+		}
+	}
+}
+
+// Services that fold the case of methods must not get what a route's Methods and Public did not see.
+func TestMethodsInLowerCaseAreRefused(t *testing.T) {
+	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{
+		{Name: "delete", Prefix: "/a", Upstreams: []string{echoing(t)}, Methods: []string{"DELETE"}},
+		{Prefix: "/a", Upstreams: []string{echoing(t)}, Public: []string{"/**"}},
+	}})
+	for method, want := range map[string]string{"delete": "405", "Delete": "405", "PROPFIND": "200", "DELETE": "401"} {
+		text := raw(t, url, method+" /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if !strings.HasPrefix(text, "HTTP/1.1 "+want) {
+			t.Errorf("%s: got %.40q, want %s", method, text, want)
 		}
 	}
 }

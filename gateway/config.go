@@ -170,8 +170,9 @@ type Route struct {
 	// RetryBudget is the part of requests that may be retries. Default 0.1; negative: no bound.
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// DialWait is how long after an instance began to refuse connections a request still waits for it, or for another
-	// one, as while an only instance restarts. Nothing has been sent then, so requests of all methods wait, and neither
-	// Attempts nor RetryBudget bounds it. Later ones get 502 at once. Default 2 s. Negative disables it.
+	// one, as while an only instance restarts. Nothing has been sent then, so requests of all methods wait, and Attempts
+	// does not bound it. A request that finds no other instance and waits takes one retry out of RetryBudget, however
+	// often it dials; without one, and later, requests get 502 at once. Default 2 s. Negative disables it.
 	DialWait time.Duration `json:"dial_wait,omitempty"`
 	// Balance is "power_of_two", "least_requests" or "round_robin". Default PowerOfTwo.
 	Balance Balance `json:"balance,omitempty"`

@@ -85,7 +85,7 @@ func New(cfg Config) (*Gateway, error) {
 	for claim, name := range cfg.Claims {
 		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
 			return nil, fmt.Errorf(
-				"gateway: Claims: %q in header %q: want one that nothing else sets, of 7 or more characters", claim, name,
+				"gateway: Claims: %q in header %q: want one that nothing else sets, of 5 or more characters", claim, name,
 			)
 		}
 		g.own(folded(name))

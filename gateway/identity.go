@@ -19,8 +19,14 @@ var owned = []string{
 	"true-client-ip", "client-ip",
 	"cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "x-remote-ip", "x-remote-addr", "x-rewrite-url",
 	"x-envoy-external-address",
-	"x-azure-clientip", "x-appengine-user-ip",
+	"x-azure-clientip", "x-appengine-user-ip", "x-proxyuser-ip", "proxy-client-ip", "wl-proxy-client-ip",
+	"fly-client-ip", "do-connecting-ip", "x-host", "x-http-host-override", "x-scheme", "x-url-scheme", "front-end-https",
+	"proxy", // CGI makes HTTP_PROXY of it, through which many clients send their requests
+	"content-length", "transfer-encoding",
 }
+
+// aliased are owned headers whose proper spelling a client may send. The servers on both sides handle these.
+var aliased = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
 
 // ownedPrefixes begin the names of whole families.
 var ownedPrefixes = []string{"x-forwarded-", "x-original-"}
@@ -48,7 +54,7 @@ func folded(name string) string {
 
 // owns reports whether a request of a client must not have the header, under any alias.
 func (g *Gateway) owns(name string) bool {
-	if len(name) < minOwned || g.ownedShapes[first(name)]&shape(name) == 0 {
+	if len(name) < minOwned || g.ownedShapes[first(name)]&shape(name) == 0 || aliased[name] {
 		return false
 	}
 	f := folded(name)
@@ -80,12 +86,10 @@ func (g *Gateway) own(name string) {
 }
 
 // minOwned is the length of the shortest name that can be owned.
-const minOwned = 7
+const minOwned = 5
 
-// removeOwned removes the headers that the gateway owns, and Proxy, of which CGI makes the variable HTTP_PROXY, that of
-// the proxy of a program's own requests.
+// removeOwned removes the headers that the gateway owns.
 func (g *Gateway) removeOwned(h http.Header) {
-	delete(h, "Proxy")
 	for name := range h {
 		if g.owns(name) {
 			delete(h, name)

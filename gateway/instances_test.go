@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,38 @@ func TestRetries(t *testing.T) {
 	}
 	if got := n.Load(); got < 220 || got > 235 {
 		t.Fatalf("200 requests made %d attempts: the budget is 10 and a tenth", got)
+	}
+}
+
+// During an outage of its only instance a service has as many requests waiting as the budget has retries.
+func TestWaitsForRefusedConnectionsAreWithinTheBudget(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for budget, want := range map[float64]int32{0.1: 15, -1: 50} { // 10, and a tenth of 50
+		_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{gone.URL},
+			Attempts: 1, RetryBudget: budget, DialWait: 500 * time.Millisecond, Breaker: breaker.Config{Failures: -1}}}})
+		var waited atomic.Int32
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				began := time.Now()
+				res, err := http.Post(url+"/a", "text/plain", strings.NewReader("an order"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if res.Body.Close(); res.StatusCode != http.StatusBadGateway {
+					t.Errorf("got %s, want 502", res.Status)
+				}
+				if time.Since(began) > 250*time.Millisecond {
+					waited.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if got := waited.Load(); got != want {
+			t.Errorf("budget %g: %d of 50 requests waited, want %d", budget, got, want)
+		}
 	}
 }
 

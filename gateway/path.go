@@ -16,7 +16,11 @@ var errPath = errors.New("gateway: the path has dot segments, encoded slashes, b
 func receivedPath(u *url.URL) string {
 	path := u.RawPath
 	if path == "" {
-		return u.EscapedPath() // as it was received
+		path = u.EscapedPath()          // as it was received
+		if path == "" && u.Host != "" { // http://host, as it stands in requests to proxies: RFC 9112, 3.2.2
+			return "/"
+		}
+		return path
 	}
 	var b strings.Builder
 	for i := range len(path) {

@@ -24,7 +24,6 @@ var (
 	errRequest   = errors.New("gateway: the request cannot be sent") // because of what the client sent
 	errLarge     = errors.New("gateway: no answer to a large header")
 	errUnsent    = errors.New("gateway: there was no connection") // so that nothing has been sent
-	errSwitched  = errors.New("gateway: the service switched to a protocol that was not asked for")
 	errOwnLimit  = errors.New("gateway: the header of the answer is too large")
 )
 
@@ -35,6 +34,7 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 	var space [4]*instance
 	tried := space[:0]
 	pause := 10 * time.Millisecond
+	waits := false // for an instance that refuses connections
 	for n := 1; ; n++ {
 		inst, done, err := r.pick(ctx, tried)
 		if err != nil {
@@ -47,7 +47,10 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 		tried = append(tried, inst)
 		others := r.another(tried)
 		switch {
-		case r.awaits(inst, err): // nothing was sent: this is no attempt, and no load for the service
+		case r.awaits(inst, err) && (others || waits || r.budget.withdraw(false)):
+			// Nothing was sent: this is no attempt, and another instance gets the only one. A wait is one retry, however
+			// often it dials.
+			waits = waits || !others
 			n--
 		case n < r.Attempts && (others || res == nil) && r.budget.withdraw(false):
 		default: // there is no other instance to ask, or retries are too many: the answer stands

@@ -110,6 +110,88 @@ func TestStatusThatIsNone(t *testing.T) {
 	}
 }
 
+// An instance that changes the protocol unasked fails, and holds neither a connection nor a request.
+func TestProtocolChangedUnasked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	ended := make(chan error, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = http.ReadRequest(bufio.NewReader(c))
+				_, _ = io.WriteString(c, "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\nabc")
+				_, err := c.Read(make([]byte, 1))
+				ended <- err
+			}()
+		}
+	}()
+	for name, header := range map[string][]string{
+		"unasked": nil, "another": {"Connection", "Upgrade", "Upgrade", "websocket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gw, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Attempts: 1, Upgrade: true,
+				Upstreams: []string{"http://" + l.Addr().String()}}}})
+			if a := do(t, "GET", url+"/a", "", header...); a.StatusCode != 502 {
+				t.Errorf("got %s, want 502", a.Status)
+			}
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				t.Error("the connection to the instance stays open")
+			}
+			if counts, inFlight := gw.OnlyInstance(); counts.Failures != 1 || inFlight != 0 {
+				t.Errorf("got %d failures and %d requests in flight, want 1 and 0", counts.Failures, inFlight)
+			}
+		})
+	}
+}
+
+// A middleware that cannot hand the client's connection over leaves that to the instance closed.
+func TestUpgradeThatTheClientCannotGet(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = c.Read(make([]byte, 1)) // until the gateway closes it
+	})
+	gw, url := start(t, gateway.Config{
+		Middleware: map[string]func(http.Handler) http.Handler{"plain": func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+			})
+		}},
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Upgrade: true, Middleware: []string{"plain"}}},
+	})
+	if a := do(t, "GET", url+"/a", "", "Connection", "Upgrade", "Upgrade", "websocket"); a.StatusCode != 502 {
+		t.Errorf("got %s, want 502", a.Status)
+	}
+	if _, inFlight := gw.OnlyInstance(); inFlight != 0 {
+		t.Errorf("%d requests are in flight, want 0", inFlight)
+	}
+}
+
+// A request for a proxy that names no path is one for /.
+func TestAbsoluteTargetWithoutPath(t *testing.T) {
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/", Upstreams: []string{echoing(t)}}}})
+	for _, target := range []string{"http://x", "http://x?a=b"} {
+		text := raw(t, url, "GET "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if !strings.Contains(text, `"URI":"/`+strings.TrimPrefix(target, "http://x")) {
+			t.Errorf("%s: got %.200q", target, text)
+		}
+	}
+}
+
 // The gateway reads no parameters, so it has no reason to mend them.
 func TestQueriesPassAsTheyAre(t *testing.T) {
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}})

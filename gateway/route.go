@@ -177,13 +177,9 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// modify completes an upgrade, whose header does not pass through reply. One that was not asked for has to be an error
-// here: the proxy would leave its connection open.
+// modify completes an upgrade, whose header does not pass through reply.
 func (r *route) modify(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		if !isWebSocket(res.Request.Header) || !isWebSocket(res.Header) || !upgrades(res.Header) {
-			return errSwitched
-		}
 		res.Header.Set(correlation.Header, correlation.From(res.Request.Context()))
 	}
 	return nil

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -24,6 +25,8 @@ type exchange struct {
 	who   *identity
 	body  requestBody
 	reply *reply
+
+	tunnel io.Closer // what a protocol was changed for; nil: nothing
 }
 
 type exchangeKey struct{}
@@ -55,7 +58,8 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace || strings.ToUpper(r.Method) != r.Method {
+		// Some services fold the case: a route's Methods and Public would not see what they do.
 		problem.Write(ctx, w, http.StatusMethodNotAllowed, "method-not-allowed", "The method is not allowed here.")
 		return
 	}
@@ -148,6 +152,11 @@ func (g *Gateway) forward(ctx context.Context, w *reply, r *http.Request, x *exc
 	}
 	w.limitWrites(rt.WriteTimeout)
 	defer w.liftDeadline(w.endWrites(ctx))
+	defer func() {
+		if x.tunnel != nil { // the proxy leaves it open when it cannot take over the client's connection
+			_ = x.tunnel.Close()
+		}
+	}()
 	rt.handler.ServeHTTP(w, r)
 }
 
