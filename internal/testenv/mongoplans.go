@@ -132,8 +132,11 @@ func readsMore(part any) bool {
 		if v["Function Name"] == "empty_data_table" { // the collection was not made
 			return false
 		}
+		if v["Node Type"] == "Seq Scan" { // the best plan for a few documents, where they have been analysed meanwhile
+			return false
+		}
 		byID := strings.Contains(text, "object_id OPERATOR")
-		if v["Node Type"] == "Seq Scan" || v["stage"] == "COLLSCAN" || v["Filter"] != nil && !byID {
+		if v["stage"] == "COLLSCAN" || v["Filter"] != nil && !byID {
 			return true
 		}
 		if cond, ok := v["Index Cond"].(string); ok && shardOnly.MatchString(cond) {
