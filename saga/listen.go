@@ -12,8 +12,9 @@ import (
 // Listener is a Store that learns at once which sagas other processes end, where its database notifies.
 type Listener interface {
 	// Listen calls ended with ids of sagas that have ended, in this process or another, until ctx ends or its connection
-	// breaks; ended may be called by several goroutines at once. It returns nil when ctx has ended or the database does not notify, and errors.ErrUnsupported when the
-	// database does and something between prevents it. Notifications are hints: some may be missing.
+	// breaks; ended may be called by several goroutines at once. It returns nil when ctx has ended or the database does
+	// not notify, and errors.ErrUnsupported when the database does and something between prevents it. Notifications are
+	// hints: some may be missing.
 	Listen(ctx context.Context, ended func(ids []string)) error
 }
 

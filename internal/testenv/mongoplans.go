@@ -23,11 +23,12 @@ type MongoPlans struct {
 
 // Monitor returns the option that a client needs whose commands are collected.
 func (p *MongoPlans) Monitor() *options.ClientOptions {
-	return options.Client().SetMonitor(&event.CommandMonitor{Started: func(_ context.Context, e *event.CommandStartedEvent) {
+	started := func(_ context.Context, e *event.CommandStartedEvent) {
 		for _, find := range finds(e) {
 			p.add(find)
 		}
-	}})
+	}
+	return options.Client().SetMonitor(&event.CommandMonitor{Started: started})
 }
 
 func (p *MongoPlans) add(find bson.D) {
@@ -46,7 +47,8 @@ func (p *MongoPlans) add(find bson.D) {
 }
 
 // literals are the values of a filter: two commands that differ in them alone are planned alike.
-var literals = regexp.MustCompile(`\{"\$(?:numberInt|numberLong|numberDouble|oid|binary|date)":(?:"[^"]*"|\{[^}]*\})\}|:"(?:[^"\\]|\\.)*"`)
+var literals = regexp.MustCompile(
+	`\{"\$(?:numberInt|numberLong|numberDouble|oid|binary|date)":(?:"[^"]*"|\{[^}]*\})\}|:"(?:[^"\\]|\\.)*"`)
 
 // finds returns what a command looks for, as finds: the filters of updates and deletes, the first stage of an
 // aggregation.

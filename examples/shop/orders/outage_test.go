@@ -122,7 +122,8 @@ func TestPaymentsDownForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{}))
 		log := slog.New(slog.DiscardHandler)
-		guard, err := platform.NewGuard("orders", platform.Tokens{Keys: keys, Secret: []byte(strings.Repeat("s", 32))}, log, nil)
+		guard, err := platform.NewGuard("orders", platform.Tokens{Keys: keys, Secret: []byte(strings.Repeat("s", 32))}, log,
+			nil)
 		if err != nil {
 			t.Fatal(err)
 		}
