@@ -122,7 +122,8 @@ func (s *Statements) SQLite(t testing.TB) *sql.DB {
 	t.Helper()
 	// The name of a test may hold a #.
 	path := (&url.URL{Path: filepath.Join(t.TempDir(), "test.db")}).EscapedPath()
-	dsn := "file:" + path + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)"
+	dsn := "file:" + path +
+		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)"
 	plain, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		t.Fatalf("testenv: open SQLite: %v", err)
@@ -335,8 +336,8 @@ func (s *Statements) ScansOnSQLite(t testing.TB, db *sql.DB) (list []string, all
 	return list, len(seen)
 }
 
-// scansTable reports whether a step of a plan reads a table, or an index of it, from the beginning. A plan names a table
-// by its alias.
+// scansTable reports whether a step of a plan reads a table, or an index of it, from the beginning. A plan names a
+// table by its alias.
 func scansTable(detail, query string, tables []string) bool {
 	m := scanOf.FindStringSubmatch(detail)
 	if m == nil || strings.Contains(detail, " USING ") && endsAtLimit.MatchString(query) {

@@ -151,9 +151,9 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 	return hello.LocalTime, nil
 }
 
-// serverTime returns when a saga is due by the server's clock, as far as the last heartbeat or claim, or else a call for
-// this, has shown it: a difference of the two clocks delays nothing. For a saga that has ended it is the time of its
-// end.
+// serverTime returns when a saga is due by the server's clock, as far as the last heartbeat or claim, or else a call
+// for this, has shown it: a difference of the two clocks delays nothing. For a saga that has ended it is the time of
+// its end.
 func (s *Store) serverTime(ctx context.Context, r saga.Record) (time.Time, error) {
 	at := r.WakeAt
 	if r.Status.Ended() {

@@ -45,8 +45,8 @@ func launch(t *testing.T, s saga.Store, def saga.Definition) *pair {
 	return p
 }
 
-// die is a handler whose process is lost: the saga belongs to an owner without a lease then, and the handler hangs until
-// the test ends.
+// die is a handler whose process is lost: the saga belongs to an owner without a lease then, and the handler hangs
+// until the test ends.
 func (p *pair) die(ctx context.Context, id string) error {
 	r, err := p.store.Get(ctx, id)
 	if err == nil {

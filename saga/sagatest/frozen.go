@@ -33,8 +33,8 @@ func (b *buffer) String() string {
 }
 
 // Frozen checks that an orchestrator goes on within seconds after freeze has made the connections of the store silent
-// for good, without an error, while sagas run; that a log line says so; and that what ran meanwhile ends. New connections
-// must work.
+// for good, without an error, while sagas run; that a log line says so; and that what ran meanwhile ends. New
+// connections must work.
 func Frozen(t *testing.T, store saga.Store, freeze func()) {
 	t.Helper()
 	const sagas, within = 20, 20 * time.Second

@@ -94,7 +94,8 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 	}
 	where, args := s.after(c)
 	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql(fmt.Sprintf(
-		"SELECT count(*) FROM (SELECT 1 FROM sillar_events WHERE %s LIMIT %d) lag", where, maxLag)), args...).Scan(&n); err != nil {
+		"SELECT count(*) FROM (SELECT 1 FROM sillar_events WHERE %s LIMIT %d) lag", where, maxLag)),
+		args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	return n, nil
