@@ -49,7 +49,7 @@ func (o *Orchestrator) listen(ctx context.Context) {
 		}
 		if err != nil {
 			o.cfg.Logger.WarnContext(ctx, "saga: no notifications of sagas that other processes end, asking the store instead",
-				"every", waitPoll, "error", err)
+				"poll", waitPoll, "error", err)
 		}
 		if err == nil || errors.Is(err, errors.ErrUnsupported) {
 			o.listening.refused.Store(true)
