@@ -69,8 +69,9 @@ func BenchmarkCreateMany(b *testing.B) {
 				list[i] = []any{uuid.Must(uuid.NewV7()).String(), int64(1), now, now, "sku", "lamp", "a lamp", price(), int64(7),
 					true}
 			}
-			if _, err := pool.CopyFrom(ctx, pgx.Identifier{"items"}, []string{"id", "version", "created_at", "updated_at", "sku",
-				"name", "description", "price", "stock", "active"}, pgx.CopyFromRows(list)); err != nil {
+			names := []string{"id", "version", "created_at", "updated_at", "sku", "name", "description", "price", "stock",
+				"active"}
+			if _, err := pool.CopyFrom(ctx, pgx.Identifier{"items"}, names, pgx.CopyFromRows(list)); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -78,7 +79,7 @@ func BenchmarkCreateMany(b *testing.B) {
 }
 
 // BenchmarkDeepPages reads a page of 50 at the beginning, in the middle and at the end of 200,000 rows, sorted by id,
-// by a field that is unique and by one with ties.
+// by a field that is unique and by one that 1,000 rows have in common.
 func BenchmarkDeepPages(b *testing.B) {
 	const rows = 200_000
 	for kind, dsn := range map[string]func() string{
@@ -87,8 +88,8 @@ func BenchmarkDeepPages(b *testing.B) {
 	} {
 		ctx := context.Background()
 		db, r := items(b, dsn())
-		if err := db.Exec(ctx,
-			"CREATE INDEX items_price ON items (price, id); CREATE INDEX items_stock ON items (stock, id)"); err != nil {
+		err := db.Exec(ctx, "CREATE INDEX items_price ON items (price, id); CREATE INDEX items_stock ON items (stock, id)")
+		if err != nil {
 			b.Fatal(err)
 		}
 		for from := 0; from < rows; from += 10_000 {
@@ -131,8 +132,7 @@ func BenchmarkDeepPages(b *testing.B) {
 	}
 }
 
-// BenchmarkHotStream has 16 writers that append to one stream whatever its version, and 16 that append to a stream
-// each.
+// BenchmarkHotStream has 16 writers that append to one stream whatever its version, and 16 that have a stream each.
 func BenchmarkHotStream(b *testing.B) {
 	for _, streams := range []int{1, 16} {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {

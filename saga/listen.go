@@ -12,8 +12,9 @@ import (
 // Listener is a Store that learns at once which sagas other processes end, where its database notifies.
 type Listener interface {
 	// Listen calls ended with ids of sagas that have ended, in this process or another, until ctx ends or its connection
-	// breaks. It returns nil when ctx has ended or the database does not notify, and errors.ErrUnsupported when the
-	// database does and something between prevents it. Notifications are hints: some may be missing.
+	// breaks; ended may be called by several goroutines at once. It returns nil when ctx has ended or the database does
+	// not notify, and errors.ErrUnsupported when the database does and something between prevents it. Notifications are
+	// hints: some may be missing.
 	Listen(ctx context.Context, ended func(ids []string)) error
 }
 
@@ -37,11 +38,12 @@ func (o *Orchestrator) listen(ctx context.Context) {
 	pause := backoff.Exponential(time.Second, 30*time.Second)
 	for failed := 1; ctx.Err() == nil; failed++ {
 		err := o.listening.from.Listen(ctx, func(ids []string) {
-			failed = 0
 			o.listening.works.Store(true)
 			_ = o.look(ctx, o.awaited(ids)) // poll looks besides
 		})
-		o.listening.works.Store(false)
+		if o.listening.works.Swap(false) {
+			failed = 0
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -179,8 +179,8 @@ func outboxes() adapter {
 		return sqloutbox.Must(sqloutbox.New(db, sqloutbox.Config{Source: "test"})).EnsureSchema(ctx)
 	}
 	of := func(key, due string) string {
-		return `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)
-			SELECT '` + key + `' || i, 't', 's', '` + key + `' || i % 100, '', 1, '{}', '1', 1, ` + due + ` FROM series`
+		return `INSERT INTO sillar_outbox (id, topic, source, key, content_type, occurred_at, headers, body, created_at,
+			due_at) SELECT '` + key + `' || i, 't', 's', '` + key + `' || i % 100, '', 1, '{}', '1', 1, ` + due + ` FROM series`
 	}
 	return adapter{name: "outbox", schema: schema, run: func(t *testing.T, open func(t testing.TB) *sqldb.DB) {
 		outboxtest.Run(t, func(t *testing.T) outboxtest.Box {

@@ -120,7 +120,8 @@ func (s *Statements) Server(t testing.TB) { s.server = Postgres(t) }
 // SQLite returns a handle on an empty SQLite file, whose statements are collected. Package sqldb/sqlite must be linked.
 func (s *Statements) SQLite(t testing.TB) *sql.DB {
 	t.Helper()
-	path := (&url.URL{Path: filepath.Join(t.TempDir(), "test.db")}).EscapedPath() // the name of a test may hold #
+	// The name of a test may hold a #.
+	path := (&url.URL{Path: filepath.Join(t.TempDir(), "test.db")}).EscapedPath()
 	dsn := "file:" + path +
 		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)"
 	plain, err := sql.Open("sqlite", dsn)
@@ -203,7 +204,8 @@ func (s *Statements) ReadMoreOnPostgres(t testing.TB, pool *pgxpool.Pool) (list 
 			}
 			ran = true
 			if read > returned+maxRead {
-				list = append(list, fmt.Sprintf("%s\nreads %.0f rows, returns or changes %.0f\n%s", c.sql, read, returned, plan))
+				list = append(list, fmt.Sprintf("%s\nreads %.0f rows, returns or changes %.0f\n%s",
+					c.sql, read, returned, plan))
 				break
 			}
 		}
