@@ -81,7 +81,7 @@ func (v *Verifier) readClaims(payload string) (*claims, error) {
 		return nil, invalidClaim("exp", "missing")
 	case v.cfg.Issuer != "" && iss != v.cfg.Issuer:
 		return nil, invalidClaim("iss", "another issuer")
-	case !v.meant(aud):
+	case !v.addressed(aud):
 		return nil, invalidClaim(v.cfg.AudienceClaim, "another audience")
 	case has(all, "cnf"): // RFC 7800: the sender of such a token has to prove the possession of a key
 		return nil, invalidClaim("cnf", "the token is bound to a key of its sender, which is not checked here")

@@ -324,8 +324,8 @@ func (v *Verifier) current(ctx context.Context, c *claims) error {
 	return nil
 }
 
-// meant reports whether one of the token's audiences is one of ours.
-func (v *Verifier) meant(aud []string) bool {
+// addressed reports whether one of the token's audiences is one of ours.
+func (v *Verifier) addressed(aud []string) bool {
 	return len(v.cfg.Audience) == 0 ||
 		slices.ContainsFunc(aud, func(a string) bool { return slices.Contains(v.cfg.Audience, a) })
 }

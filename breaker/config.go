@@ -41,7 +41,8 @@ type Config struct {
 	// fails, up to MaxOpenFor, with a tenth of it at random, so that the instances of a fleet do not probe in step. It is
 	// OpenFor again once the breaker has closed.
 	OpenFor time.Duration
-	// MaxOpenFor bounds the growth of OpenFor. Default 5 min, or OpenFor when that is more. OpenFor means no growth.
+	// MaxOpenFor bounds the growth of OpenFor. Default four times OpenFor: longer spares a service that is down, shorter
+	// finds out sooner that it is back. OpenFor means no growth.
 	MaxOpenFor time.Duration
 	// Probes is how many calls half-open admits, and how many of them in a row close the breaker. Default 1.
 	Probes int
@@ -174,7 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 		shortDeadline = min(shortDeadline, c.Timeout)
 	}
 	def(&c.ShortDeadline, shortDeadline)
-	def(&c.MaxOpenFor, max(5*time.Minute, c.OpenFor))
+	def(&c.MaxOpenFor, 4*min(c.OpenFor, math.MaxInt64/4))
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Classify == nil {
 		c.Classify = DefaultClassify

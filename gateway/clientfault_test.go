@@ -299,7 +299,7 @@ func TestClientsThatDoNotRead(t *testing.T) {
 		}
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%s: the exchange goes on for a client that does not read", path)
 		}
 	}

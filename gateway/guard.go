@@ -67,7 +67,7 @@ func (g *guard) run() {
 	for g.ctx.Err() == nil {
 		c, err := g.Listener.Accept()
 		if t, ok := c.(*tls.Conn); ok && err == nil {
-			go g.shake(t)
+			go g.handshake(t)
 			continue
 		}
 		if err == nil {
@@ -91,8 +91,8 @@ func (g *guard) hand(a accepted) bool {
 	}
 }
 
-// shake does a handshake. One that fails is no event: the world sends anything.
-func (g *guard) shake(c *tls.Conn) {
+// handshake does a handshake. One that fails is no event: the world sends anything.
+func (g *guard) handshake(c *tls.Conn) {
 	ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
 	err := c.HandshakeContext(ctx)
 	cancel()

@@ -278,7 +278,7 @@ func malformedCell(t *testing.T, m malformed, client, up string, roots *x509.Cer
 		t.Errorf("%s, %s to %s: the next client got %s", m.name, client, up, a.Status)
 	}
 	counts, inFlight := gw.OnlyInstance()
-	for deadline := time.Now().Add(5 * time.Second); inFlight > 0 &&
+	for deadline := time.Now().Add(30 * time.Second); inFlight > 0 &&
 		time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		counts, inFlight = gw.OnlyInstance()
 	}

@@ -74,8 +74,8 @@ func under(path, prefix string) (rest string, ok bool) {
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// respelled reports whether plainPath changes a path.
-func respelled(path string) bool {
+// notPlain reports whether plainPath changes a path.
+func notPlain(path string) bool {
 	return strings.ContainsAny(path, "%;") || strings.Contains(path, "//")
 }
 

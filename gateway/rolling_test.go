@@ -34,7 +34,7 @@ func (f *fleet) listen(ip string) {
 	f.t.Helper()
 	var l net.Listener
 	var err error
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		if l, err = net.Listen("tcp", net.JoinHostPort(ip, f.port)); err == nil {
 			break
 		}

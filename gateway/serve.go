@@ -79,7 +79,7 @@ func (g *Gateway) serve(ctx context.Context, w *reply, r *http.Request) {
 		return
 	}
 	rt := table.find(path, r)
-	if respelled(path) && table.findPlain(path, r) != rt { // another route's rules may be meant for what the service sees
+	if notPlain(path) && table.findPlain(path, r) != rt { // another route's rules may be meant for what the service sees
 		problem.Write(ctx, w, http.StatusBadRequest, "bad-path", "The path is not clean.")
 		return
 	}

@@ -129,7 +129,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	g.Wait()
 	tr.CloseIdleConnections()
 	gw.CloseIdleConnections()
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > baseline+
+	for deadline := time.Now().Add(30 * time.Second); runtime.NumGoroutine() > baseline+
 		2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), baseline)
@@ -224,7 +224,7 @@ func TestGRPCStreams(t *testing.T) {
 		if err == nil {
 			t.Fatal("the service saw no end")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the service goes on")
 	}
 }

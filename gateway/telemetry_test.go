@@ -37,7 +37,7 @@ func recorder(t *testing.T) (*tracetest.SpanRecorder, trace.TracerProvider) {
 // ended waits for n spans: a server's span ends after its client has the answer.
 func ended(t *testing.T, rec *tracetest.SpanRecorder, n int) []sdktrace.ReadOnlySpan {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); len(rec.Ended()) < n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); len(rec.Ended()) < n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d spans, want %d", len(rec.Ended()), n)
 		}
@@ -195,7 +195,7 @@ func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 		_, url := start(t, gateway.Config{Logger: slog.New(c.h),
 			Routes: []gateway.Route{{Prefix: "/gone", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1}}})
 		do(t, "GET", url+"/gone", "", "X-Correlation-Id", "mine-7")
-		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(c.out.String(),
+		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(c.out.String(),
 			"gateway: request"); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("no line")

@@ -129,7 +129,7 @@ func TestLogSurvivesItsWriter(t *testing.T) {
 	go func() { defer close(told); log.Info("second") }()
 	select {
 	case <-told:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the second line waits for the first")
 	}
 	if !strings.Contains(out.String(), "second") {

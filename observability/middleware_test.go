@@ -374,7 +374,7 @@ func TestEarlyHintsHijackFullDuplex(t *testing.T) {
 		_ = res.Body.Close()
 		v := ""
 		// the client has a hijacked answer before the handler returns
-		for end := time.Now().Add(5 * time.Second); v == "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); v == "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			v = metric(t, tel, `http_requests_total{endpoint="`+path+`",method="GET",status="`+status+`"}`)
 		}
 		if v != "1" {

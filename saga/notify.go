@@ -14,6 +14,8 @@ import (
 const (
 	// waitPoll is how often it is looked for what other processes do.
 	waitPoll = 250 * time.Millisecond
+	// waitPollBesides is how often that is done while the store notifies of it.
+	waitPollBesides = time.Second
 	// waitCheck is how often a single saga is read without a notification.
 	waitCheck = 30 * time.Second
 )
@@ -51,23 +53,36 @@ func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record,
 
 // poll looks for the ends of sagas that callers wait for and that do not run here, until the last caller has left.
 func (o *Orchestrator) poll(ctx context.Context) {
-	for backoff.Sleep(ctx, waitPoll) == nil {
-		for ids := range slices.Chunk(o.awaitedElsewhere(), MaxFilterIDs) {
-			ended, err := o.store.List(ctx, Filter{
-				IDs: ids, Statuses: []Status{Completed, Compensated, Stuck}, Limit: len(ids),
-			})
-			if err != nil && ctx.Err() == nil {
-				o.cfg.Logger.WarnContext(ctx, "saga: looking for the ends of sagas failed, trying again", "error", err)
-				_ = backoff.Sleep(ctx, o.cfg.Poll)
-				break
-			}
-			o.mu.Lock()
-			for _, r := range ended {
-				send(o.waiting[r.ID], r)
-			}
-			o.mu.Unlock()
+	listens := o.listening.from == nil
+	for backoff.Sleep(ctx, o.listening.pollEvery()) == nil {
+		ids := o.awaitedElsewhere()
+		if len(ids) > 0 && !listens && !o.listening.refused.Load() {
+			listens = true
+			go o.listen(ctx)
+		}
+		if err := o.look(ctx, ids); err != nil && ctx.Err() == nil {
+			o.cfg.Logger.WarnContext(ctx, "saga: looking for the ends of sagas failed, trying again", "error", err)
+			_ = backoff.Sleep(ctx, o.cfg.Poll)
 		}
 	}
+}
+
+// look gives the records of those of the sagas that have ended to the callers that wait for them.
+func (o *Orchestrator) look(ctx context.Context, ids []string) error {
+	for ids := range slices.Chunk(ids, MaxFilterIDs) {
+		ended, err := o.store.List(ctx, Filter{
+			IDs: ids, Statuses: []Status{Completed, Compensated, Stuck}, Limit: len(ids),
+		})
+		if err != nil {
+			return err
+		}
+		o.mu.Lock()
+		for _, r := range ended {
+			send(o.waiting[r.ID], r)
+		}
+		o.mu.Unlock()
+	}
+	return nil
 }
 
 // awaitedElsewhere returns the sagas that callers wait for and that do not run here.
@@ -80,6 +95,19 @@ func (o *Orchestrator) awaitedElsewhere() (ids []string) {
 		}
 	}
 	return ids
+}
+
+// awaited returns those of the sagas that callers wait for and that do not run here.
+func (o *Orchestrator) awaited(ids []string) (list []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, id := range ids {
+		_, here := o.here[id]
+		if _, waited := o.waiting[id]; waited && !here {
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 // send gives a record to callers that wait. The orchestrator's mu is held.

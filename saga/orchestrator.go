@@ -62,10 +62,11 @@ type Orchestrator struct {
 	kinds []Kind
 	tel   *telemetry
 
-	gauges gauges
-	groups []group // of kinds, by Claim
-	wakes  chan struct{}
-	slots  chan struct{}
+	gauges    gauges
+	listening listening
+	groups    []group // of kinds, by Claim
+	wakes     chan struct{}
+	slots     chan struct{}
 
 	mu       sync.Mutex
 	self     *identity // nil while there is no lease, and when Run ends
@@ -118,6 +119,7 @@ func New(store Store, cfg Config, defs ...Definition) (*Orchestrator, error) {
 		atWork:  map[*definition]int{},
 		last:    newRecent(1024),
 	}
+	o.listening.from, _ = store.(Listener)
 	for _, d := range defs {
 		def := d.definition()
 		if def.err != nil {

@@ -159,7 +159,7 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 					return err
 				}
 				if r.cancelled() && r.atBoundary() {
-					r.turnBack(ErrCancelled)
+					r.abort(ErrCancelled)
 				}
 				r.cancelAtEnd()
 				if r.rec.Owner == "" {
@@ -197,8 +197,8 @@ func (r *runner) cancelled() bool {
 	return here
 }
 
-// turnBack starts compensation unless the pivot has begun, and its beginning was stored.
-func (r *runner) turnBack(cause error) {
+// abort starts compensation unless the pivot has begun, and its beginning was stored.
+func (r *runner) abort(cause error) {
 	fresh := r.atBoundary()
 	if r.rec.Status != Running || r.rec.Cursor > r.def.pivot || r.rec.Cursor == r.def.pivot && !fresh {
 		return
@@ -294,14 +294,14 @@ func (o *Orchestrator) wakeAt(at time.Time) {
 func (r *runner) forward(ctx context.Context, stop stopSignal) error {
 	n, st := r.def.nodes[r.rec.Cursor], &r.rec.Steps[r.rec.Cursor]
 	if r.cancelled() {
-		r.turnBack(ErrCancelled)
+		r.abort(ErrCancelled)
 	} else if at, bounded := r.deadline(); bounded && !time.Now().Before(at) {
 		if n.kind == kindAwait && !st.TimedOut { // a signal that came in time is handled first
 			if !r.signalled(n, st) {
-				return r.unlessSignalled(ctx, n, func(*StepState) { r.turnBack(ErrDeadline) })
+				return r.unlessSignalled(ctx, n, func(*StepState) { r.abort(ErrDeadline) })
 			}
 		} else {
-			r.turnBack(ErrDeadline)
+			r.abort(ErrDeadline)
 		}
 	}
 	if r.rec.Status != Running {

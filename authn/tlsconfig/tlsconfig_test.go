@@ -163,7 +163,7 @@ func TestOptionalAndLoop(t *testing.T) {
 		if err == nil {
 			t.Error("a damaged key was taken")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the files are not read again")
 	}
 	for name, c := range map[string]tlsconfig.Config{"half": {CertFile: "x"}, "missing": {CertFile: "/none",

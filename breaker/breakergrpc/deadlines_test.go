@@ -117,7 +117,7 @@ func TestAStreamAsProbe(t *testing.T) {
 		t.Fatalf("a second probe: %v", err)
 	}
 	cancel()
-	for deadline := time.Now().Add(5 * time.Second); b.Counts().Ignored == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); b.Counts().Ignored == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the place was not given back: %+v", b.Counts())
 		}

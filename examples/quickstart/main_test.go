@@ -59,7 +59,7 @@ func TestQuickstart(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the service does not end")
 	}
 }

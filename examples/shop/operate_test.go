@@ -24,7 +24,7 @@ func TestSagasCommand(t *testing.T) {
 		return n
 	}
 	before := lamps()
-	for end := time.Now().Add(10 * time.Second); before == 0 && time.Now().Before(end); before = lamps() {
+	for end := time.Now().Add(30 * time.Second); before == 0 && time.Now().Before(end); before = lamps() {
 		time.Sleep(20 * time.Millisecond)
 	}
 	code, order := ask(t, t.Context(), token, "POST", h.URL()+"/orders/api/v1/orders",
@@ -37,7 +37,7 @@ func TestSagasCommand(t *testing.T) {
 	store := sagasql.Must(sagasql.New(db, sagasql.Config{History: true}))
 	commit := func(want saga.Status) saga.Record {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			list, err := store.List(t.Context(), saga.Filter{Name: "place-order"})
 			if err != nil || len(list) != 1 {
 				t.Fatalf("%d sagas, %v", len(list), err)

@@ -27,6 +27,7 @@ type Proxy struct {
 	delay  time.Duration
 	filter func(fromTarget bool) Filter
 	total  int
+	epoch  int // of Freeze
 	closed bool
 }
 
@@ -83,6 +84,14 @@ func (p *Proxy) Resume() {
 		p.paused = false
 		close(p.open)
 	}
+}
+
+// Freeze makes the connections that there are silent for good, without an end, as a NAT that has forgotten them does.
+// New ones work.
+func (p *Proxy) Freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch++
 }
 
 // Refuse makes new connections break at once.
@@ -157,18 +166,19 @@ func (p *Proxy) forward(in net.Conn) {
 	p.mu.Lock()
 	p.total++
 	var asked, answered Filter
+	epoch := p.epoch
 	if p.filter != nil {
 		asked, answered = p.filter(false), p.filter(true)
 	}
 	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(out, in, asked) })
-	p.pump(in, out, answered)
+	both.Go(func() { p.pump(out, in, asked, epoch) })
+	p.pump(in, out, answered, epoch)
 	both.Wait()
 }
 
 // pump copies until an end; then it closes both ends.
-func (p *Proxy) pump(to, from net.Conn, filter Filter) {
+func (p *Proxy) pump(to, from net.Conn, filter Filter, epoch int) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
@@ -179,6 +189,9 @@ func (p *Proxy) pump(to, from net.Conn, filter Filter) {
 			open, delay := p.open, p.delay
 			p.mu.Unlock()
 			<-open
+			if p.frozen(epoch) {
+				n = 0
+			}
 			if delay > 0 {
 				time.Sleep(delay)
 			}
@@ -196,6 +209,12 @@ func (p *Proxy) pump(to, from net.Conn, filter Filter) {
 			return
 		}
 	}
+}
+
+func (p *Proxy) frozen(epoch int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch != epoch
 }
 
 func (p *Proxy) close() {

@@ -22,9 +22,9 @@ const (
 	// dialTimeoutOfSeveral is for one of several nodes: another one may answer.
 	dialTimeoutOfSeveral = 5 * time.Second
 	// nextNode is the pause before another node is tried.
-	nextNode   = 50 * time.Millisecond
-	rpcTimeout = 30 * time.Second
-	bye        = 2 * time.Second // for an orderly end of a connection
+	nextNode               = 50 * time.Millisecond
+	rpcTimeout             = 30 * time.Second
+	connectionCloseTimeout = 2 * time.Second // for an orderly end of a connection
 )
 
 // link keeps one connection up from its first use until the broker is closed.
@@ -141,7 +141,7 @@ func (l *link) run() {
 			}
 		case <-l.b.ctx.Done():
 			l.set(nil, messaging.ErrClosed)
-			_ = c.CloseDeadline(time.Now().Add(bye)) // it is of no use to anybody that this failed
+			_ = c.CloseDeadline(time.Now().Add(connectionCloseTimeout)) // it is of no use to anybody that this failed
 			c.kill()
 			return
 		}

@@ -278,7 +278,7 @@ func TestSubscribeGivenUp(t *testing.T) {
 	}
 	p.Delay(0)
 	op := raw(t, direct)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		q, err := op.QueueDeclarePassive("g", true, false, false, false, nil)
 		if err != nil {
 			t.Fatal(err)

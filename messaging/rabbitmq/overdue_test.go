@@ -42,7 +42,7 @@ func TestConsumerTimeoutCountsAsAttempt(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		err := b.Publish(t.Context(), "slow", 1, messaging.WithID("x"))
 		if err == nil {
 			break

@@ -81,7 +81,7 @@ func TestPermanentErrorsAreReturnedAtOnce(t *testing.T) {
 				return
 			}
 			mend()
-			for end := time.Now().Add(10 * time.Second); b.Health(t.Context()) != nil && time.Now().Before(end); {
+			for end := time.Now().Add(30 * time.Second); b.Health(t.Context()) != nil && time.Now().Before(end); {
 				time.Sleep(20 * time.Millisecond)
 			}
 			if err := subscribe(t, b, "g", 1, "t").Close(); err != nil {
@@ -161,7 +161,7 @@ func TestConsumingThatIsRefusedShowsInHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !errors.Is(err, rabbitmq.ErrPermission); {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && !errors.Is(err, rabbitmq.ErrPermission); {
 		err = b.Health(t.Context())
 	}
 	if !errors.Is(err, rabbitmq.ErrPermission) || !errors.Is(err, messaging.ErrBlocked) || !strings.Contains(err.Error(),
@@ -169,7 +169,7 @@ func TestConsumingThatIsRefusedShowsInHealth(t *testing.T) {
 		t.Errorf("Health: %v", err)
 	}
 	testenv.Permissions(t, own, ".*", ".*", ".*")
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && err != nil; {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && err != nil; {
 		err = b.Health(t.Context())
 	}
 	if err != nil {

@@ -91,14 +91,14 @@ func TestRedriveOfAStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := false
-	for end := time.Now().Add(10 * time.Second); !got && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !got && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		var d amqp.Delivery
 		if d, got, err = ch.Get("g", false); err != nil || got && d.Reject(false) != nil {
 			t.Fatal(err)
 		}
 	}
 	var dead []messaging.DeadLetter
-	for end := time.Now().Add(10 * time.Second); len(dead) == 0 &&
+	for end := time.Now().Add(30 * time.Second); len(dead) == 0 &&
 		time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if dead, err = b.DeadLetters(within(t, 5*time.Second), "g", 10); err != nil {
 			t.Fatal(err)

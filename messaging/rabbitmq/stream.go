@@ -351,7 +351,7 @@ func (s *stream) Stop() error {
 	if s.sub.SingleActive {
 		return nil // Close ends the channel: before, the next consumer would overtake running handlers
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), bye)
+	ctx, cancel := context.WithTimeout(context.Background(), connectionCloseTimeout)
 	defer cancel()
 	_, err := rpc(ctx, g.c, func() (struct{}, error) { return struct{}{}, g.ch.Cancel(consumerTag, false) }, nil)
 	if err == nil {
@@ -379,8 +379,8 @@ func (s *stream) Close() error {
 	if g == nil || g.dead() {
 		return err
 	}
-	g.flush(bye)
-	ctx, cancel := context.WithTimeout(context.Background(), bye)
+	g.flush(connectionCloseTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), connectionCloseTimeout)
 	defer cancel()
 	if s.sub.Ephemeral {
 		_, derr := rpc(ctx, g.c, func() (int, error) { return g.ch.QueueDelete(s.sub.Group, false, false, false) }, nil)

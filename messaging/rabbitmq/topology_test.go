@@ -114,7 +114,7 @@ func TestDeliveryLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		dead, err := b.DeadLetters(t.Context(), "g", 10)
 		if len(dead) == 1 && dead[0].ID == "x" && strings.Contains(dead[0].Reason, "delivery_limit") {
 			break

@@ -140,7 +140,7 @@ func (tr *traffic) alive(what string) {
 		tr.before = n
 	}
 	// Connections that end take a moment.
-	for end := time.Now().Add(5 * time.Second); n > tr.before+4 && time.Now().Before(end); n = tr.goroutines() {
+	for end := time.Now().Add(30 * time.Second); n > tr.before+4 && time.Now().Before(end); n = tr.goroutines() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if n > tr.before+4 {

@@ -1,10 +1,13 @@
 package sagamongo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -136,7 +139,7 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 	if err != nil {
 		return nil, err
 	}
-	due, err := s.find(ctx, dueFilter(kinds, dead, now), bson.D{{Key: "wake_at", Value: 1}, {Key: "_id", Value: 1}}, limit)
+	due, err := s.due(ctx, kinds, dead, now, limit)
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: claim: %w", err)
 	}
@@ -186,21 +189,37 @@ func (s *Store) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 	return out, nil
 }
 
-// dueFilter selects the sagas that can be claimed. Each branch names all fields of the index before wake_at, so that
-// the server merges the branches in the order of the index and stops at the limit.
-func dueFilter(kinds []saga.Kind, dead []string, now time.Time) bson.D {
-	var branches bson.A
+// due returns the sagas that can be claimed, oldest wake first. Free sagas of each kind, and those of dead owners, are
+// looked up by themselves: the bounds of the index are then all that is asked for, and the server stops at the limit.
+// Of one query with a branch for each of them FerretDB reads what the branches have in common, which is all that sleep.
+func (s *Store) due(
+	ctx context.Context, kinds []saga.Kind, dead []string, now time.Time, limit int,
+) (due []row, err error) {
+	unfinished := bson.E{Key: "status", Value: bson.D{
+		{Key: "$in", Value: []saga.Status{saga.Running, saga.Compensating}},
+	}}
+	var filters []bson.D
 	for _, k := range kinds {
-		for _, status := range []saga.Status{saga.Running, saga.Compensating} {
-			of := bson.D{{Key: "status", Value: status}, {Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}}
-			branches = append(branches, append(bson.D{{Key: "owner", Value: ""},
-				{Key: "wake_at", Value: bson.D{{Key: "$lte", Value: now.UnixMicro()}}}}, of...))
-			for _, owner := range dead {
-				branches = append(branches, append(bson.D{{Key: "owner", Value: owner}}, of...))
-			}
+		of := bson.D{unfinished, {Key: "name", Value: k.Name}, {Key: "version", Value: k.Version}}
+		filters = append(filters, append(bson.D{{Key: "owner", Value: ""},
+			{Key: "wake_at", Value: bson.D{{Key: "$lte", Value: now.UnixMicro()}}}}, of...))
+		if len(dead) > 0 {
+			filters = append(filters, append(bson.D{
+				{Key: "owner", Value: bson.D{{Key: "$in", Value: dead}}},
+			}, of...))
 		}
 	}
-	return bson.D{{Key: "$or", Value: branches}}
+	for _, filter := range filters {
+		found, err := s.find(ctx, filter, bson.D{{Key: "wake_at", Value: 1}, {Key: "_id", Value: 1}}, limit)
+		if err != nil {
+			return nil, err
+		}
+		due = append(due, found...)
+	}
+	slices.SortFunc(due, func(a, b row) int {
+		return cmp.Or(a.record.WakeAt.Compare(b.record.WakeAt), strings.Compare(a.record.ID, b.record.ID))
+	})
+	return due[:min(limit, len(due))], nil
 }
 
 // setAside makes a saga that does not decode stuck, so that it stops nothing else. What is stored of its steps and its
@@ -257,7 +276,8 @@ func (s *Store) Count(ctx context.Context, f saga.Filter) (int, error) {
 	return int(n), nil
 }
 
-// listFilter names each status by itself, for the same reason as dueFilter.
+// listFilter names each status by itself, so that the server merges the statuses in the order of the index and stops at
+// the limit. FerretDB reads and sorts what the filter selects.
 func listFilter(f saga.Filter) bson.D {
 	var of bson.D
 	began := bson.D{}

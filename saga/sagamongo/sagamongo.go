@@ -6,6 +6,9 @@
 //
 // It joins no transaction: a saga begins when Start returns, also in the context of one. Writes are acknowledged by the
 // majority where there is a replica set, and reads are the primary's, whatever the client's defaults are.
+//
+// It uses no change streams, which servers without a replica set do not have: callers that wait for sagas of other
+// processes learn of their ends by asking, every 250 ms, in one query for all of them.
 package sagamongo
 
 import (
@@ -22,6 +25,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver"
 
 	"github.com/sillar-go/sillar/saga"
 )
@@ -50,6 +54,9 @@ func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {
 	safe := options.Collection().SetWriteConcern(writeconcern.Majority()).SetReadPreference(readpref.Primary())
 	s := &Store{db: db, sagas: db.Collection(prefix+"sagas", safe), nodes: db.Collection(prefix+"orchestrators", safe)}
 	_, err := s.sagas.Indexes().CreateMany(ctx, indexes())
+	if err == nil { // by which Leave finds leases that ended long ago
+		_, err = s.nodes.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "expires_at", Value: 1}}})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sagamongo: create the indexes: %w", err)
 	}
@@ -174,7 +181,7 @@ func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, e
 		return stored, false, err
 	}
 	if err != nil {
-		return r, false, fmt.Errorf("sagamongo: insert %s: %w", r.ID, err)
+		return r, false, fmt.Errorf("sagamongo: insert %s: %w", r.ID, unstorable(err))
 	}
 	return r, true, nil
 }
@@ -236,11 +243,8 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 			{Key: "$inc", Value: bson.D{{Key: "revision", Value: 1}}},
 		},
 	)
-	if tooLarge(err) {
-		return fmt.Errorf("%w: sagamongo: save %s: %w", saga.ErrUnstorable, r.ID, err)
-	}
 	if err != nil {
-		return fmt.Errorf("sagamongo: save %s: %w", r.ID, err)
+		return fmt.Errorf("sagamongo: save %s: %w", r.ID, unstorable(err))
 	}
 	if res.MatchedCount == 1 {
 		return nil
@@ -255,10 +259,17 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	return saga.ErrSignalled
 }
 
-// tooLarge reports whether the server refused a document of more than 16 MiB.
-func tooLarge(err error) bool {
+// unstorable marks an error by which the server, or the driver, refuses a document of more than 16 MiB.
+func unstorable(err error) error {
 	var e mongo.ServerError
-	return errors.As(err, &e) && (e.HasErrorCode(10334) || e.HasErrorCode(17419))
+	large := errors.Is(err, driver.ErrDocumentTooLarge)
+	if errors.As(err, &e) { // FerretDB has no code of its own for it
+		large = large || e.HasErrorCode(10334) || e.HasErrorCode(17419) || e.HasErrorMessage("MaxDocumentSize")
+	}
+	if large {
+		return fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+	}
+	return err
 }
 
 // Signal implements saga.Store. It looks again as long as others change the saga between its look and its write.
@@ -302,7 +313,7 @@ func (s *Store) Signal(
 			},
 		)
 		if err != nil {
-			return false, fmt.Errorf("sagamongo: signal %s of %s: %w", name, id, err)
+			return false, fmt.Errorf("sagamongo: signal %s of %s: %w", name, id, unstorable(err))
 		}
 		if res.MatchedCount == 1 {
 			return true, nil
@@ -335,8 +346,11 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 func (s *Store) Leave(ctx context.Context, node string) error {
 	ctx = alone(ctx)
 	dayAgo := time.Now().Add(-24 * time.Hour).UnixMicro()
-	_, err := s.nodes.DeleteMany(ctx, bson.D{{Key: "$or", Value: bson.A{bson.D{{Key: "_id", Value: node}},
-		bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}}}})
+	_, err := s.nodes.DeleteOne(ctx, bson.D{{Key: "_id", Value: node}})
+	if err == nil {
+		old := bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}
+		_, err = s.nodes.DeleteMany(ctx, old)
+	}
 	if err != nil {
 		return fmt.Errorf("sagamongo: leave: %w", err)
 	}

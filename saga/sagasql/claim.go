@@ -76,7 +76,7 @@ func (s *Store) claim(ctx context.Context, node string, kinds []saga.Kind, limit
 			"UPDATE sillar_sagas SET owner = $1, fence = fence + 1, revision = revision + 1 WHERE id IN ("+
 				strings.Join(marks(1, len(claimed)), ", ")+")",
 		)
-		if _, err = s.db.Querier(ctx).Exec(ctx, s.sql(update), ids...); err != nil {
+		if _, err = s.querier(ctx).Exec(ctx, s.sql(update), ids...); err != nil {
 			return err
 		}
 		return s.writeHistory(ctx, ids[2:]...)
@@ -91,7 +91,7 @@ func (s *Store) claim(ctx context.Context, node string, kinds []saga.Kind, limit
 func (s *Store) deadOwners(ctx context.Context) (dead []any, err error) {
 	next := "(SELECT owner FROM sillar_sagas WHERE owner <> '' AND " + unfinished +
 		" AND owner > %s ORDER BY owner LIMIT 1)"
-	rows, err := s.db.Querier(ctx).
+	rows, err := s.querier(ctx).
 		Query(ctx, s.sql("WITH RECURSIVE owners (owner) AS (SELECT * FROM "+fmt.Sprintf(next, "''")+" AS f"+
 			" UNION ALL SELECT "+fmt.Sprintf(next, "o.owner")+" FROM owners o WHERE o.owner IS NOT NULL)"+
 			" SELECT owner FROM owners WHERE owner IS NOT NULL AND NOT EXISTS"+
@@ -116,7 +116,7 @@ func (s *Store) deadOwners(ctx context.Context) (dead []any, err error) {
 func (s *Store) alive(ctx context.Context, node string) (bool, error) {
 	n := 0
 	query := s.sql("SELECT count(*) FROM sillar_orchestrators WHERE node = $1 AND expires_at > (SELECT @now)")
-	err := s.db.Querier(ctx).QueryRow(ctx, query, node).Scan(&n)
+	err := s.querier(ctx).QueryRow(ctx, query, node).Scan(&n)
 	return n > 0, err
 }
 
@@ -151,7 +151,7 @@ func (s *Store) dueSQL(kinds []saga.Kind, dead []any, limit int) (query string, 
 // setAside makes a saga that does not decode stuck, so that it stops nothing else. What is stored of its steps and its
 // state stays as it is.
 func (s *Store) setAside(ctx context.Context, row row) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql("UPDATE sillar_sagas SET status = 'STUCK', owner = '', cause = $1,"+
+	_, err := s.querier(ctx).Exec(ctx, s.sql("UPDATE sillar_sagas SET status = 'STUCK', owner = '', cause = $1,"+
 		" fence = fence + 1, revision = revision + 1, updated_at = @now WHERE id = $2"), undecodable(row.err), row.record.ID)
 	return err
 }

@@ -55,14 +55,17 @@ func (s *Store) writeHistory(ctx context.Context, ids ...any) error {
 	if !s.history || s.db.Dialect() == sqldb.PostgreSQL {
 		return nil
 	}
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql("INSERT INTO sillar_saga_history ("+historyColumns+") SELECT "+historyOf+
+	_, err := s.querier(ctx).Exec(ctx, s.sql("INSERT INTO sillar_saga_history ("+historyColumns+") SELECT "+historyOf+
 		" FROM sillar_sagas WHERE id IN ("+strings.Join(marks(0, len(ids)), ", ")+")"), ids...)
 	return err
 }
 
 // History returns the states that a saga has been in while Config.History was set, the first one first.
 func (s *Store) History(ctx context.Context, id string) (list []Change, err error) {
-	rows, err := s.db.Querier(ctx).
+	if !s.storable(id) {
+		return nil, nil
+	}
+	rows, err := s.querier(ctx).
 		Query(ctx, s.sql(`SELECT revision, fence, owner, status, position, steps, failed_step, cause, at
 		FROM sillar_saga_history WHERE saga_id = $1 ORDER BY revision`), id)
 	if err != nil {

@@ -15,6 +15,10 @@ var statuses = []saga.Status{saga.Running, saga.Compensating, saga.Completed, sa
 
 // List implements saga.Store. A saga that does not decode is listed with the reason as its Cause and without its steps.
 func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) {
+	f, ok := s.possible(f)
+	if !ok {
+		return nil, nil
+	}
 	f.Limit = limit(f, 100)
 	query, args := s.selectSQL(f, "@qualified")
 	rows, err := s.read(ctx, query, args...)
@@ -34,9 +38,13 @@ func (s *Store) List(ctx context.Context, f saga.Filter) ([]saga.Record, error) 
 
 // Count implements saga.Store.
 func (s *Store) Count(ctx context.Context, f saga.Filter) (n int, err error) {
+	f, ok := s.possible(f)
+	if !ok {
+		return 0, nil
+	}
 	f.Limit = limit(f, 10_000)
 	query, args := s.selectSQL(f, "s.created_at, s.id")
-	err = s.db.Querier(ctx).QueryRow(ctx, "SELECT count(*) FROM ("+query+") counted", args...).Scan(&n)
+	err = s.querier(ctx).QueryRow(ctx, "SELECT count(*) FROM ("+query+") counted", args...).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("sagasql: count: %w", err)
 	}
@@ -118,9 +126,12 @@ func (s *Store) selectSQL(f saga.Filter, columns string) (query string, args []a
 
 // Shapes implements saga.Store. It reads one saga for each shape.
 func (s *Store) Shapes(ctx context.Context, k saga.Kind) (shapes []string, err error) {
+	if !s.storable(k.Name) {
+		return nil, nil
+	}
 	next := "(SELECT shape FROM sillar_sagas WHERE shape <> '' AND " + unfinished +
 		" AND name = $1 AND version = $2%s ORDER BY shape LIMIT 1)"
-	rows, err := s.db.Querier(ctx).
+	rows, err := s.querier(ctx).
 		Query(ctx, s.sql("WITH RECURSIVE shapes (shape) AS (SELECT * FROM "+fmt.Sprintf(next, "")+" AS f"+
 			" UNION ALL SELECT "+fmt.Sprintf(next, " AND shape > o.shape")+" FROM shapes o WHERE o.shape IS NOT NULL)"+
 			" SELECT shape FROM shapes WHERE shape IS NOT NULL"), sqldb.Replan, k.Name, k.Version)

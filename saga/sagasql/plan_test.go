@@ -118,7 +118,7 @@ func TestStatementsUseIndexesOnSQLite(t *testing.T) {
 		t.Fatal(err)
 	}
 	query, args := s.dueSQL([]saga.Kind{{Name: "x", Version: 1}, {Name: "y", Version: 1}}, []any{"dead"}, 64)
-	rows, err := db.Querier(ctx).Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
+	rows, err := s.querier(ctx).Query(ctx, "EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,11 @@ import (
 
 // Delete implements saga.Store.
 func (s *Store) Delete(ctx context.Context, id string) error {
+	if !s.storable(id) {
+		return saga.ErrNotFound
+	}
 	return s.db.InTx(ctx, func(ctx context.Context) error {
-		n, err := s.db.Querier(ctx).
+		n, err := s.querier(ctx).
 			Exec(ctx, s.sql("DELETE FROM sillar_sagas WHERE id = $1 AND status NOT IN ('RUNNING', 'COMPENSATING')"), id)
 		if err != nil {
 			return fmt.Errorf("sagasql: delete %s: %w", id, err)
@@ -33,7 +36,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (pruned int, err error) {
 	err = s.db.InTx(ctx, func(ctx context.Context) error {
 		pruned = 0
-		rows, err := s.db.Querier(ctx).
+		rows, err := s.querier(ctx).
 			Query(ctx, s.sql(`SELECT id FROM sillar_sagas WHERE status IN ('COMPLETED', 'COMPENSATED')
 				AND wake_at < $1 ORDER BY wake_at, id LIMIT $2`), sqldb.Replan, before.UnixMicro(), limit)
 		if err != nil {
@@ -51,7 +54,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) (pruned 
 			return err
 		}
 		pruned = len(ids) - 1
-		if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("DELETE FROM sillar_sagas WHERE id"+in(ids)), ids...); err != nil {
+		if _, err := s.querier(ctx).Exec(ctx, s.sql("DELETE FROM sillar_sagas WHERE id"+in(ids)), ids...); err != nil {
 			return err
 		}
 		return s.deleteDetails(ctx, ids)
@@ -68,7 +71,7 @@ func in(ids []any) string { return " IN (" + strings.Join(marks(0, len(ids)-1), 
 // deleteDetails deletes the history and the attributes of deleted sagas.
 func (s *Store) deleteDetails(ctx context.Context, ids []any) error {
 	for _, table := range []string{"sillar_saga_history", "sillar_saga_attributes"} {
-		if _, err := s.db.Querier(ctx).Exec(ctx, s.sql("DELETE FROM "+table+" WHERE saga_id"+in(ids)), ids...); err != nil {
+		if _, err := s.querier(ctx).Exec(ctx, s.sql("DELETE FROM "+table+" WHERE saga_id"+in(ids)), ids...); err != nil {
 			return fmt.Errorf("sagasql: delete from %s: %w", table, err)
 		}
 	}

@@ -5,15 +5,20 @@
 //
 // A saga that is started inside a transaction of db begins when that commits. Its tables are made by EnsureSchema or
 // package migrate.
+//
+// On PostgreSQL a process whose callers wait for sagas that run in other processes listens to NOTIFY on a connection of
+// its own. The others notify, at most every 10 ms, only while a process listens. Behind a pooler in transaction mode,
+// over database/sql and on SQLite callers learn of ends by asking, every 250 ms.
 package sagasql
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,13 +47,16 @@ const gather = time.Millisecond
 
 // Store is a saga.Store. It is safe for concurrent use.
 type Store struct {
-	db      *sqldb.DB
-	prefix  string
-	history bool
+	db       *sqldb.DB
+	prefix   string
+	replacer *strings.Replacer
+	history  bool
 
 	inserts groupcommit.Group[saga.Record]
 	saves   groupcommit.Group[saga.Record]
 	plan    groupcommit.Plan // of several saves
+
+	notifier notifier
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -62,7 +70,12 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, prefix: prefix, history: cfg.History}
+	now := "@now"
+	if db.Dialect() == sqldb.PostgreSQL {
+		now = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+	}
+	s := &Store{db: db, prefix: prefix, history: cfg.History,
+		replacer: strings.NewReplacer("sillar_", prefix, "@now", now, "@columns", columns, "@qualified", qualified)}
 	s.inserts = groupcommit.Group[saga.Record]{Flush: s.insertAll, Gather: gather}
 	s.saves = groupcommit.Group[saga.Record]{Flush: s.saveAll, Gather: gather}
 	return s, nil
@@ -81,15 +94,39 @@ func (s *Store) EnsureSchema(ctx context.Context) error {
 	return s.db.EnsureSchema(ctx, Migrations, s.prefix)
 }
 
-// sql puts the prefix and the database's clock, in microseconds, into a statement. All processes on a SQLite file share
-// the machine's clock; SQLite's own view of it is cut to milliseconds, by which what is due now would not be due yet.
-func (s *Store) sql(query string) string {
-	now := "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+// sql puts the prefix, the columns and, on PostgreSQL, the database's clock in microseconds into a statement. On SQLite
+// @now stays a parameter: see clocked.
+func (s *Store) sql(query string) string { return s.replacer.Replace(query) }
+
+func (s *Store) querier(ctx context.Context) sqldb.Querier {
 	if s.db.Dialect() == sqldb.SQLite {
-		now = strconv.FormatInt(time.Now().UnixMicro(), 10)
+		return clocked{s.db.Querier(ctx)}
 	}
-	return strings.NewReplacer("sillar_", s.prefix, "@now", now, "@columns", columns, "@qualified",
-		qualified).Replace(query)
+	return s.db.Querier(ctx)
+}
+
+// clocked binds @now to this machine's clock, which all processes on a SQLite file share. SQLite's own view of it is cut
+// to milliseconds, by which what is due now would not be due yet. As a parameter it leaves the statement as it is, so
+// that it is kept prepared.
+type clocked struct{ sqldb.Querier }
+
+func (c clocked) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	return c.Querier.Exec(ctx, query, withNow(query, args)...)
+}
+
+func (c clocked) Query(ctx context.Context, query string, args ...any) (sqldb.Rows, error) {
+	return c.Querier.Query(ctx, query, withNow(query, args)...)
+}
+
+func (c clocked) QueryRow(ctx context.Context, query string, args ...any) sqldb.Row {
+	return c.Querier.QueryRow(ctx, query, withNow(query, args)...)
+}
+
+func withNow(query string, args []any) []any {
+	if !strings.Contains(query, "@now") {
+		return args
+	}
+	return append(slices.Clip(args), sql.Named("now", time.Now().UnixMicro()))
 }
 
 const columns = `id, name, version, shape, status, position, state, steps, failed_step, cause, headers, audit,
@@ -134,6 +171,9 @@ func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 }
 
 func (s *Store) get(ctx context.Context, query, id string) (saga.Record, error) {
+	if !s.storable(id) {
+		return saga.Record{}, saga.ErrNotFound
+	}
 	rows, err := s.read(ctx, query, id)
 	if err == nil && len(rows) > 0 {
 		err = rows[0].err
@@ -156,6 +196,9 @@ func (s *Store) Save(ctx context.Context, r saga.Record) error {
 		err = s.saves.Do(ctx, r)
 	}
 	if err == nil {
+		if r.Status.Ended() {
+			s.notifyEnded(ctx, r.ID)
+		}
 		return nil
 	}
 	if !errors.Is(err, errMissed) {
@@ -181,6 +224,9 @@ func (s *Store) Signal(
 	if s.db.Dialect() == sqldb.PostgreSQL {
 		lock = " FOR UPDATE"
 	}
+	if err := checkSignal(name); err != nil {
+		return false, err
+	}
 	err = s.db.InTx(ctx, func(ctx context.Context) error {
 		first = false
 		r, err := s.get(ctx, s.sql("SELECT @columns FROM sillar_sagas WHERE id = $1"+lock), id)
@@ -205,7 +251,7 @@ func (s *Store) Signal(
 		if err != nil {
 			return err
 		}
-		if _, err := s.db.Querier(ctx).Exec(ctx,
+		if _, err := s.querier(ctx).Exec(ctx,
 			s.sql("UPDATE sillar_sagas SET signals = $1, signal_seq = signal_seq + 1, wake_at = @now WHERE id = $2"),
 			e.signals, id); err != nil {
 			return fmt.Errorf("sagasql: signal %s of %s: %w", name, id, err)
@@ -216,10 +262,20 @@ func (s *Store) Signal(
 	return first, err
 }
 
-// Heartbeat implements saga.Store.
-func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration) error {
-	_, err := s.db.Querier(ctx).Exec(ctx, s.sql(`INSERT INTO sillar_orchestrators (node, expires_at) VALUES ($1, @now + $2)
-		ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at`), node, lease.Microseconds())
+// Heartbeat implements saga.Store. It finds out whether any process listens, too.
+func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration) (err error) {
+	query := `INSERT INTO sillar_orchestrators (node, expires_at) VALUES ($1, @now + $2)
+		ON CONFLICT (node) DO UPDATE SET expires_at = excluded.expires_at`
+	if s.db.Pool() == nil {
+		_, err = s.querier(ctx).Exec(ctx, s.sql(query), node, lease.Microseconds())
+	} else {
+		query += ` RETURNING EXISTS (SELECT 1 FROM sillar_orchestrators l WHERE l.node = $3 AND l.expires_at > @now)`
+		var wanted bool
+		err = s.querier(ctx).QueryRow(ctx, s.sql(query), node, lease.Microseconds(), listeners).Scan(&wanted)
+		if err == nil {
+			s.notifier.wanted.Store(wanted)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("sagasql: heartbeat: %w", err)
 	}
@@ -229,7 +285,7 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
 	day := (24 * time.Hour).Microseconds()
-	_, err := s.db.Querier(ctx).
+	_, err := s.querier(ctx).
 		Exec(ctx, s.sql("DELETE FROM sillar_orchestrators WHERE node = $1 OR expires_at < @now - $2"), node, day)
 	if err != nil {
 		return fmt.Errorf("sagasql: leave: %w", err)
@@ -269,7 +325,7 @@ type row struct {
 func undecodable(err error) string { return "the stored saga does not decode: " + err.Error() }
 
 func (s *Store) read(ctx context.Context, query string, args ...any) (list []row, err error) {
-	rows, err := s.db.Querier(ctx).Query(ctx, query, args...)
+	rows, err := s.querier(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

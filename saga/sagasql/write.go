@@ -35,7 +35,7 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 				if errs[i] != nil {
 					break // the id is taken
 				}
-				if _, err := s.db.Querier(ctx).Exec(ctx,
+				if _, err := s.querier(ctx).Exec(ctx,
 					s.sql("INSERT INTO sillar_saga_attributes (name, value, created_at, saga_id)"+
 						" SELECT $1, $2, created_at, id FROM sillar_sagas WHERE id = $3"), name, value, r.ID); err != nil {
 					return err
@@ -48,6 +48,9 @@ func (s *Store) insertAll(ctx context.Context, list []saga.Record) []error {
 	case err == nil:
 		return errs
 	case len(list) == 1 || s.InTx(ctx) || !refused(err):
+		if refused(err) && !errors.Is(err, saga.ErrUnstorable) {
+			err = fmt.Errorf("%w: %w", saga.ErrUnstorable, err)
+		}
 		return groupcommit.Same(err, len(list))
 	}
 	errs = nil
@@ -254,7 +257,7 @@ func (s *Store) each(
 	}
 	run := func(ctx context.Context, rows [][]any) error {
 		query, args := statement(rows)
-		found, err := s.db.Querier(ctx).Query(ctx, s.sql(query), args...)
+		found, err := s.querier(ctx).Query(ctx, s.sql(query), args...)
 		if err != nil {
 			return err
 		}

@@ -50,6 +50,10 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		{"Delete", deleteEnded},
 		{"Prune", prune},
 		{"Shapes", shapes},
+		{"InsertRefusedAlone", insertRefusedAlone},
+		{"SaveRefusedAlone", saveRefusedAlone},
+		{"SignalRefused", signalRefused},
+		{"LookedUpInVain", lookedUpInVain},
 		{"Transaction", transaction},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })

@@ -15,7 +15,7 @@ var databases = map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "p
 // stocked waits until a product's stock is there.
 func stocked(t *testing.T, url, token string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if (shoptest.Call{Method: "GET", URL: url, Token: token}).Do(t).Code == 200 {
 			return
 		}

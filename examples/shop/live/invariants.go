@@ -185,7 +185,8 @@ func (a audit) tiles() []tile {
 	case a.open > 0:
 		sagas.State, sagas.Value = "moving", fmt.Sprintf("%d under way", a.open)
 	}
-	lag := tile{"Oldest unpublished event", fmt.Sprintf("%.1f s", a.lag), plural(int64(a.pending), "event") + " in outboxes",
+	lag := tile{"Oldest unpublished event", fmt.Sprintf("%.1f s", a.lag), plural(int64(a.pending), "event") +
+		" in outboxes",
 		"ok"}
 	if a.pending > 0 && a.lag > 1 {
 		lag.State = "moving"

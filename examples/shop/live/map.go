@@ -109,10 +109,10 @@ func (f *figures) cards(nodes []node) []card {
 	for _, n := range append([]node{{Name: "gateway"}}, nodes...) {
 		s := f.series[n.Name]
 		c := card{node: n, Health: f.health[n.Name], StoreHealth: f.checks[n.Name]["database"], CenterX: n.X + cardWidth/2}
-		c.Rate, c.RateLine = number(lately(s.rate), "/s"), spark(s.rate)
-		c.Errors, c.ErrorLine = number(lately(s.errors), "/s"), spark(s.errors)
+		c.Rate, c.RateLine = number(recentMean(s.rate), "/s"), spark(s.rate)
+		c.Errors, c.ErrorLine = number(recentMean(s.errors), "/s"), spark(s.errors)
 		c.P95, c.P95Line = duration(lastKnown(s.p95)), spark(s.p95)
-		c.Failing = lately(s.errors) > 0
+		c.Failing = recentMean(s.errors) > 0
 		for e, state := range open {
 			if e.To == n.Name && !strings.HasPrefix(c.Badge, "breaker open") {
 				c.Badge = "breaker " + state
@@ -147,8 +147,8 @@ func faultOf(health string, checks map[string]string) string {
 	return fmt.Sprintf("no %s +%d", bad[0], len(bad)-1)
 }
 
-// lately is the mean of the newest points: one alone is a matter of chance.
-func lately(points []float64) float64 {
+// recentMean is the mean of the newest points: one alone is a matter of chance.
+func recentMean(points []float64) float64 {
 	newest := points[max(0, len(points)-5):]
 	sum := 0.0
 	for _, v := range newest {

@@ -76,7 +76,8 @@ func (v *view) render() {
 	v.seq++
 	v.put("strip", execute("strip", v.audit.tiles()))
 	v.put("notes", execute("notes", v.notes))
-	v.put("n-broker", execute("broker", map[string]any{"Mode": v.state["broker"], "Pending": plural(int64(v.facts.pending), "event")}))
+	v.put("n-broker", execute("broker", map[string]any{"Mode": v.state["broker"], "Pending": plural(int64(v.facts.pending),
+		"event")}))
 	v.put("faults", execute("faults", v.faults()))
 }
 

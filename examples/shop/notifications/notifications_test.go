@@ -108,7 +108,7 @@ func (s *mailServer) taken() []string {
 func tell(t *testing.T, shop *shoptest.Shop, topic, id string, payload map[string]any) {
 	t.Helper()
 	ctx := observability.WithCorrelationID(t.Context(), "c-7")
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err := shop.Broker.Publish(ctx, topic, payload, messaging.WithID(id))
 		if err == nil {
 			return
@@ -183,7 +183,7 @@ func TestEventOfNobody(t *testing.T) {
 		tell(t, shop, "users.created", fmt.Sprint("m", i), payload)
 	}
 	var dead []messaging.DeadLetter
-	for end := time.Now().Add(10 * time.Second); len(dead) < 3; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); len(dead) < 3; time.Sleep(5 * time.Millisecond) {
 		if dead, err = shop.Broker.DeadLetters(t.Context(), "notifications", 10); err != nil || time.Now().After(end) {
 			t.Fatalf("%d dead letters, want 3: %v", len(dead), err)
 		}
@@ -209,7 +209,7 @@ func TestUsersInAnyOrder(t *testing.T) {
 		t.Helper()
 		handled++
 		tell(t, shop, topic, fmt.Sprint("m", handled), payload)
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 			if _, n := list(t, s, admin); n == handled {
 				return
 			}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/eventstore"
@@ -149,7 +148,7 @@ func (h *steps) commit(ctx context.Context, c *saga.Call, p *Placing) error {
 }
 
 // verdict maps the answer of a peer to an outcome of the step. A rejection has had no effect; its text is written for
-// customers and becomes the reason of the cancellation. A call that a breaker rejected was not attempted. All else is in
+// customers and becomes the reason of the cancellation. What an open breaker refused was not attempted. All else is in
 // doubt; its text may name addresses and is logged only.
 func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) error {
 	if err == nil {
@@ -167,14 +166,15 @@ func (h *steps) verdict(ctx context.Context, peer *platform.Peer, err error) err
 			return saga.Reject(errors.New(reason))
 		}
 	}
-	silent := fmt.Errorf("the %s service did not answer", peer.Name())
-	if breaker.IsRejection(err) { // nothing was sent: the order waits until the breaker lets a call through
-		var open *breaker.OpenError
-		if errors.As(err, &open) {
-			return saga.NotAttempted(silent, open.RetryAfter)
+	failed := fmt.Errorf("the %s service did not answer", peer.Name())
+	var open interface {
+		NotAttempted() (retryAfter time.Duration, ok bool)
+	}
+	if errors.As(err, &open) { // its breaker is open: the step waits, and uses no attempt
+		if retryAfter, ok := open.NotAttempted(); ok {
+			return saga.NotAttempted(failed, retryAfter)
 		}
-		return saga.NotAttempted(silent, 0)
 	}
 	h.log.WarnContext(ctx, "a peer did not answer", "peer", peer.Name(), "error", err)
-	return silent
+	return failed
 }

@@ -97,7 +97,7 @@ func TestProducts(t *testing.T) {
 			}
 			check := func(items string) string { return `{"items":[` + items + `]}` }
 			// What was told reaches inventory sooner or later.
-			for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana,
 					Body: check(`{"product_id":"prod-rug","quantity":15},{"product_id":"` + id + `","quantity":3}`)}.Do(t)
 				if a.Body["available"] == true {

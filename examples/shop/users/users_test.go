@@ -116,7 +116,7 @@ func next(t *testing.T, told <-chan string) string {
 	select {
 	case topic := <-told:
 		return topic
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no event was published")
 		return ""
 	}

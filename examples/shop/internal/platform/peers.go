@@ -62,7 +62,12 @@ func (s *Service) Peer(name, baseURL string) (*Peer, error) {
 		return nil
 	}, health.Degraded())
 	s.OnClose(name, func(context.Context) error { base.CloseIdleConnections(); return nil })
-	return &Peer{name, client, s.Guard}, nil
+	return NewPeer(name, client, s.Guard), nil
+}
+
+// NewPeer returns a peer over a client of the caller's, such as one without a network.
+func NewPeer(name string, client *breakerhttp.Client, guard *Guard) *Peer {
+	return &Peer{name, client, guard}
 }
 
 // Name is the peer's.
