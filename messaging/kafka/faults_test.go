@@ -245,7 +245,7 @@ func TestClientIsCutOff(t *testing.T) {
 	tr.finish()
 }
 
-var storm = flag.Duration("storm", 4*time.Second, "for how long TestRebalanceStorm lets consumers join and leave")
+var storm = flag.Duration("storm", 2*time.Second, "for how long TestRebalanceStorm lets consumers join and leave")
 
 // Consumers join and leave under load: no message is lost, none that was settled is handled again, and those of a key
 // come in order.

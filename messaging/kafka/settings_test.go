@@ -130,9 +130,9 @@ func TestWrongPassword(t *testing.T) {
 // refusals returns what a broker that cannot connect says.
 func refusals(t *testing.T, b *kafka.Broker) map[string]error {
 	t.Helper()
-	_, err := b.Subscribe(within(t, 500*time.Millisecond), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
-	return map[string]error{"Publish": b.Publish(within(t, 500*time.Millisecond), "t", 1), "Subscribe": err,
-		"Health": b.Health(within(t, 500*time.Millisecond))}
+	_, err := b.Subscribe(within(t, 2*time.Second), messaging.Subscription{Group: "g", Patterns: []string{"t"}})
+	return map[string]error{"Publish": b.Publish(within(t, 2*time.Second), "t", 1), "Subscribe": err,
+		"Health": b.Health(within(t, 2*time.Second))}
 }
 
 // A user without permissions gets an ErrPermission at once.
