@@ -14,8 +14,8 @@
 //	microservices.<group>.dead     its dead letters; one partition, without limit in time
 //	microservices.sillar.bindings  the patterns of all groups; one partition, compacted
 //
-// and the consumer group microservices.<group>. Names of groups with other characters than letters, digits and ._- get a
-// hash. Topics are made when they are missing; with Config.Passive an operator makes them. Events are CloudEvents in
+// and the consumer group microservices.<group>. Names of groups with other characters than letters, digits and ._- get
+// a hash. Topics are made when they are missing; with Config.Passive an operator makes them. Events are CloudEvents in
 // binary mode (headers ce_id, ce_type, ...), and the key's partition is the one that Java's clients choose (murmur2).
 //
 // # Guarantees
@@ -26,7 +26,7 @@
 //   - Order by key holds across processes (messaging.Features.OrderByKey): one process at a time has a partition, and
 //     messaging.GroupConfig.Ordered handles one message of a key at a time in it.
 //   - Records are settled one by one. The offset of a partition is committed up to the first record that is not
-//     settled, with the ranges behind it that are, so that neither a slow nor a failing message holds up the others, and
+//     settled, with the ranges behind it that are: neither a slow nor a failing message holds up the others, and
 //     a process that takes the partition over passes over what was settled.
 //   - A partition that moves to another process waits for the handlers of its messages, for at most Config.RevokeWait,
 //     and what they settled is committed. Assignment is cooperative and sticky: the other partitions are consumed

@@ -174,7 +174,13 @@ func (tr *traffic) finish() (twice int) {
 	}
 	for key, ids := range tr.order {
 		seen := map[string]bool{}
-		first := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { defer func() { seen[id] = true }(); return seen[id] })
+		var first []string
+		for _, id := range ids {
+			if !seen[id] {
+				seen[id] = true
+				first = append(first, id)
+			}
+		}
 		if !slices.IsSorted(first) {
 			tr.Errorf("key %s: first attempts out of order", key)
 		}

@@ -37,8 +37,8 @@ func listed(all kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 
 // assigned is called with the partitions that the stream has got and the offsets that are committed for them. It reads
 // what else was settled before, and returns where to begin.
-func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
-	error) {
+func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (
+	map[string]map[int32]kgo.Offset, error) {
 	topics := make([]string, 0, len(offsets))
 	for topic := range offsets {
 		topics = append(topics, topic)

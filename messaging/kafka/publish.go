@@ -19,7 +19,8 @@ import (
 // partition, and partitions chosen as Java's clients choose them: by murmur2 of the key.
 func (b *Broker) producerOptions() []kgo.Opt {
 	return []kgo.Opt{
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)), kgo.ProducerLinger(0),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
+		kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)),
 		kgo.ProducerBatchMaxBytes(maxMessage),
 	}
 }
@@ -87,8 +88,8 @@ func size(r *kgo.Record) int {
 	return n
 }
 
-// produce publishes records, in order, and waits for the confirms. Each is made by prepare, where that is given, when it
-// is its turn, while those before it are under way.
+// produce publishes records, in order, and waits for the confirms. They are made by prepare, where that is given, block
+// by block, while those before them are under way.
 func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []error,
 	prepare func(i int) (*kgo.Record, error)) {
 	if b.cfg.PublishTimeout > 0 {

@@ -32,7 +32,8 @@ const maxReason = 4 << 10
 
 // encode makes the record of an event. Its key decides the partition. The values of its headers lie side by side.
 func encode(topic string, e messaging.Envelope, more ...kgo.RecordHeader) *kgo.Record {
-	room := len("1.0") + len(e.ID) + len(e.Type) + len(e.Source) + 2*len(e.Key) + len(e.ContentType) + len(time.RFC3339Nano)
+	room := len("1.0") + len(e.ID) + len(e.Type) + len(e.Source) + 2*len(e.Key) + len(e.ContentType) +
+		len(time.RFC3339Nano)
 	for _, value := range e.Headers {
 		room += len(value)
 	}
@@ -58,7 +59,8 @@ func encode(topic string, e messaging.Envelope, more ...kgo.RecordHeader) *kgo.R
 		h.values = append(h.values, e.Key...)
 		r.Key = h.values[len(h.values)-len(e.Key):]
 	}
-	r.Headers = append(h.all, more...)
+	h.all = append(h.all, more...)
+	r.Headers = h.all
 	if r.Value == nil {
 		r.Value = []byte{} // nil deletes a key in compacted topics
 	}

@@ -125,7 +125,8 @@ func sound(t *testing.T) messaging.Broker {
 		if !srv.ReadyForConnections(30 * time.Second) {
 			t.Fatal("the server is not ready")
 		}
-		return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour, Logger: quiet}))
+		return jetstream.Must(jetstream.New(srv.ClientURL(), jetstream.Config{Source: "test", Keep: time.Hour,
+			Logger: quiet}))
 	case "kafka":
 		c, err := kfake.NewCluster(kfake.NumBrokers(1))
 		if err != nil {
