@@ -59,7 +59,8 @@ var kafkaIDs atomic.Int64
 func (p kafkaPlace) full(body []byte) *kgo.Record {
 	h := func(name, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: name, Value: []byte(value)} }
 	return &kgo.Record{Topic: p.topic, Value: body, Headers: []kgo.RecordHeader{h("ce_specversion", "1.0"),
-		h("ce_id", fmt.Sprintf("01980000-0000-7000-8000-%012d", kafkaIDs.Add(1))), h("ce_type", topic), h("ce_source", "bench"),
+		h("ce_id", fmt.Sprintf("01980000-0000-7000-8000-%012d", kafkaIDs.Add(1))), h("ce_type", topic),
+		h("ce_source", "bench"),
 		h("content-type", "application/json"), h("ce_time", time.Now().UTC().Format(time.RFC3339Nano))}}
 }
 

@@ -20,7 +20,8 @@ func TestMetrics(t *testing.T) {
 	b := open(t, url, kafka.Config{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader)),
 		Reconnect: messaging.Constant(10 * time.Millisecond), CommitInterval: 2 * time.Millisecond})
 	s := subscribe(t, b, "g", 3, "t")
-	events := []messaging.Envelope{{Type: "t", Key: "k"}, {Type: "bad topic"}, {Type: "t", Key: "k"}, {Type: "t", Key: "k"}}
+	events := []messaging.Envelope{{Type: "t", Key: "k"}, {Type: "bad topic"}, {Type: "t", Key: "k"},
+		{Type: "t", Key: "k"}}
 	if err := b.PublishBatch(t.Context(), events); !errors.Is(err, messaging.ErrInvalid) {
 		t.Fatal(err)
 	}

@@ -41,14 +41,16 @@ func within(t *testing.T, d time.Duration) context.Context {
 // A URL that does not parse is refused, and neither it nor its password is quoted.
 func TestURLs(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "host:9092", "amqp://host", "kafka://", "kafka://secret@", "kafka://user:secret@host:port",
+	for _, bad := range []string{"", "host:9092", "amqp://host", "kafka://", "kafka://secret@",
+		"kafka://user:secret@host:port",
 		"kafka://host/topic", "kafka://us%zzer:secret@host", "kafka://user:secret@a,other@b"} {
 		_, err := kafka.New(bad, kafka.Config{})
 		if !errors.Is(err, kafka.ErrURL) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: got %v", bad, err)
 		}
 	}
-	for _, good := range []string{"kafka://host", "kafka://host:9092,other:9093", "kafkas://user:p%40ss@host/", "kafka://[::1]:9092"} {
+	for _, good := range []string{"kafka://host", "kafka://host:9092,other:9093", "kafkas://user:p%40ss@host/",
+		"kafka://[::1]:9092"} {
 		b, err := kafka.New(good, kafka.Config{})
 		if err != nil {
 			t.Errorf("%q: %v", good, err)
@@ -95,7 +97,8 @@ func TestTLSAndCredentials(t *testing.T) {
 	t.Cleanup(c.Close)
 	hosts := strings.Join(c.ListenAddrs(), ",")
 	for mechanism, user := range map[string]string{kafka.Plain: "plain", kafka.ScramSHA256: "s256", "": "s512"} {
-		works(t, open(t, "kafkas://"+user+":pass@"+hosts, kafka.Config{Mechanism: mechanism, TLS: &tls.Config{RootCAs: roots}}))
+		works(t, open(t, "kafkas://"+user+":pass@"+hosts, kafka.Config{Mechanism: mechanism,
+			TLS: &tls.Config{RootCAs: roots}}))
 		works(t, open(t, "kafka://"+hosts, kafka.Config{Mechanism: mechanism, User: user, Password: "pass",
 			TLS: &tls.Config{RootCAs: roots}}))
 	}

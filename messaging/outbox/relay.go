@@ -186,7 +186,7 @@ func (r *Relay) loop(ctx, live context.Context, claim claim, wake, freed <-chan 
 
 func (r *Relay) gauges() (unregister func(), err error) {
 	pending, err1 := r.meter.Int64ObservableGauge("sillar.outbox.pending", metric.WithUnit("{message}"),
-		metric.WithDescription("Events that wait in the outbox."))
+		metric.WithDescription("Events that wait in the outbox, up to 100,000 in SQL."))
 	lag, err2 := r.meter.Float64ObservableGauge("sillar.outbox.lag", metric.WithUnit("s"),
 		metric.WithDescription("Age of the oldest event that waits."))
 	if err := errors.Join(err1, err2); err != nil {

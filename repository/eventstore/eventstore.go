@@ -129,7 +129,7 @@ type Store interface {
 	// Wait returns when there may be events that were not there when Wait was called, or when ctx ends. It may return
 	// early, and returns after a second at the latest.
 	Wait(ctx context.Context)
-	// Lag returns how many events follow a cursor, as far as they can be read already.
+	// Lag returns how many events follow a cursor, as far as they can be read already, at least up to 100,000.
 	Lag(ctx context.Context, cursor string) (int64, error)
 
 	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots of

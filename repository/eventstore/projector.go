@@ -252,7 +252,7 @@ func (p *Projector) replace(ctx context.Context, old string, change func(ctx con
 	})
 }
 
-// Lag returns how many events the projection has yet to apply.
+// Lag returns how many events the projection has yet to apply. Stores in SQL count up to 100,000.
 func (p *Projector) Lag(ctx context.Context) (int64, error) {
 	from, err := p.store.Checkpoint(ctx, p.cfg.Name)
 	if err != nil {

@@ -41,6 +41,7 @@ type Store struct {
 	db           *mongo.Database
 	sagas, nodes *mongo.Collection
 	ahead        atomic.Int64 // how far the server's clock is ahead of this node's, in ns; now sets it
+	asked        atomic.Bool  // ahead is known
 }
 
 var _ saga.Store = (*Store)(nil)
@@ -146,23 +147,34 @@ func (s *Store) now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, errors.New("sagamongo: the server does not report its time")
 	}
 	s.ahead.Store(int64(time.Until(hello.LocalTime)))
+	s.asked.Store(true)
 	return hello.LocalTime, nil
 }
 
-// serverTime returns when a saga is due by the server's clock, as far as the last heartbeat or claim has shown it: a
-// difference of the two clocks delays nothing. For a saga that has ended it is the time of its end.
-func (s *Store) serverTime(r saga.Record) time.Time {
+// serverTime returns when a saga is due by the server's clock, as far as the last heartbeat or claim, or else a call
+// for this, has shown it: a difference of the two clocks delays nothing. For a saga that has ended it is the time of
+// its end.
+func (s *Store) serverTime(ctx context.Context, r saga.Record) (time.Time, error) {
 	at := r.WakeAt
 	if r.Status.Ended() {
 		at = time.Now()
 	}
-	return at.Add(time.Duration(s.ahead.Load()))
+	if !s.asked.Load() {
+		if _, err := s.now(ctx); err != nil {
+			return at, err
+		}
+	}
+	return at.Add(time.Duration(s.ahead.Load())), nil
 }
 
 // Insert implements saga.Store.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
 	ctx = alone(ctx)
-	r.Revision, r.WakeAt = 1, s.serverTime(r)
+	due, err := s.serverTime(ctx, r)
+	if err != nil {
+		return r, false, err
+	}
+	r.Revision, r.WakeAt = 1, due
 	d, err := encode(r)
 	if err != nil {
 		return r, false, err
@@ -212,7 +224,11 @@ func (s *Store) Get(ctx context.Context, id string) (saga.Record, error) {
 // Save implements saga.Store.
 func (s *Store) Save(ctx context.Context, r saga.Record) error {
 	ctx = alone(ctx)
-	r.WakeAt = s.serverTime(r)
+	due, err := s.serverTime(ctx, r)
+	if err != nil {
+		return err
+	}
+	r.WakeAt = due
 	d, err := encode(r)
 	if err != nil {
 		return err
@@ -345,7 +361,7 @@ func (s *Store) Heartbeat(ctx context.Context, node string, lease time.Duration)
 // Leave implements saga.Store. It clears away leases that ended long ago, too.
 func (s *Store) Leave(ctx context.Context, node string) error {
 	ctx = alone(ctx)
-	dayAgo := time.Now().Add(-24 * time.Hour).UnixMicro()
+	dayAgo := time.Now().Add(time.Duration(s.ahead.Load()) - 24*time.Hour).UnixMicro()
 	_, err := s.nodes.DeleteOne(ctx, bson.D{{Key: "_id", Value: node}})
 	if err == nil {
 		old := bson.D{{Key: "expires_at", Value: bson.D{{Key: "$lt", Value: dayAgo}}}}

@@ -19,7 +19,7 @@ func open(t testing.TB) *sagamongo.Store {
 }
 
 func TestConformance(t *testing.T) {
-	sagatest.Run(t, func(t testing.TB) saga.Store { return open(t) }, sagatest.Features{})
+	sagatest.Run(t, func(t testing.TB) saga.Store { return open(t) }, sagatest.Features{TooLarge: 17 << 20})
 }
 
 // Two orchestrators on one store: each saga runs once.

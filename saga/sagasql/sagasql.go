@@ -105,9 +105,9 @@ func (s *Store) querier(ctx context.Context) sqldb.Querier {
 	return s.db.Querier(ctx)
 }
 
-// clocked binds @now to this machine's clock, which all processes on a SQLite file share. SQLite's own view of it is cut
-// to milliseconds, by which what is due now would not be due yet. As a parameter it leaves the statement as it is, so
-// that it is kept prepared.
+// clocked binds @now to this machine's clock, which all processes on a SQLite file share. SQLite's own view of it is
+// cut to milliseconds, by which what is due now would not be due yet. As a parameter it leaves the statement as it is,
+// so that it is kept prepared.
 type clocked struct{ sqldb.Querier }
 
 func (c clocked) Exec(ctx context.Context, query string, args ...any) (int64, error) {

@@ -269,7 +269,7 @@ func (s *Store) each(
 			}
 			done[id] = true
 		}
-		return found.Close()
+		return errors.Join(found.Err(), found.Close())
 	}
 	var err error
 	if s.db.Dialect() == sqldb.PostgreSQL || len(rows) == 1 && !s.history {

@@ -14,13 +14,13 @@ import (
 
 // What a store cannot hold is ErrUnstorable or is held as it is; and it fails alone.
 
-// huge is more than a document of MongoDB holds.
-var huge = []byte(`"` + strings.Repeat("x", 17<<20) + `"`)
+// huge returns JSON that the store cannot hold, if there is any.
+func (f Features) huge() []byte { return []byte(`"` + strings.Repeat("x", f.TooLarge) + `"`) }
 
 // impossible are texts that some database refuses.
 var impossible = []string{"bad\xff", "bad\x00", "\x00", "\xff\xfe"}
 
-func insertRefusedAlone(t *testing.T, s saga.Store, _ Features) {
+func insertRefusedAlone(t *testing.T, s saga.Store, f Features) {
 	var wg sync.WaitGroup
 	try := func(r saga.Record, refusable bool) {
 		wg.Go(func() {
@@ -50,14 +50,14 @@ func insertRefusedAlone(t *testing.T, s saga.Store, _ Features) {
 			try(r, true)
 		case i == 10:
 			r := record("huge")
-			r.State = huge
+			r.State = f.huge()
 			try(r, true)
 		}
 	}
 	wg.Wait()
 }
 
-func saveRefusedAlone(t *testing.T, s saga.Store, _ Features) {
+func saveRefusedAlone(t *testing.T, s saga.Store, f Features) {
 	lease(t, s, "n", time.Minute)
 	for i := range 20 {
 		insert(t, s, record(fmt.Sprintf("s%02d", i)))
@@ -73,7 +73,7 @@ func saveRefusedAlone(t *testing.T, s saga.Store, _ Features) {
 			case 5:
 				r.State = []byte("\"\x00\"")
 			case 7:
-				r.State = huge
+				r.State = f.huge()
 			}
 			err := s.Save(t.Context(), r)
 			if (i == 3 || i == 5 || i == 7) && errors.Is(err, saga.ErrUnstorable) {
@@ -90,20 +90,23 @@ func saveRefusedAlone(t *testing.T, s saga.Store, _ Features) {
 	wg.Wait()
 }
 
-func signalRefused(t *testing.T, s saga.Store, _ Features) {
+func signalRefused(t *testing.T, s saga.Store, f Features) {
 	insert(t, s, record("x"))
+	later := record("y")
+	later.WakeAt = time.Now().Add(time.Hour)
+	insert(t, s, later)
 	for _, name := range append([]string{"huge"}, impossible...) {
-		raw := []byte(`1`)
+		id, raw := "x", []byte(`1`)
 		if name == "huge" {
-			raw = huge
+			id, raw = "y", f.huge()
 		}
-		first, err := s.Signal(t.Context(), "x", name, payload(string(raw)))
+		first, err := s.Signal(t.Context(), id, name, payload(string(raw)))
 		if errors.Is(err, saga.ErrUnstorable) {
 			continue
 		}
 		if err != nil || !first {
 			t.Errorf("Signal %q: %v, %.200v", name, first, err)
-		} else if got := get(t, s, "x"); !bytes.Equal(got.Signals[name], raw) {
+		} else if got := get(t, s, id); !bytes.Equal(got.Signals[name], raw) {
 			t.Errorf("Signal %q: %.50q is stored", name, got.Signals[name])
 		}
 	}
@@ -111,8 +114,10 @@ func signalRefused(t *testing.T, s saga.Store, _ Features) {
 		t.Errorf("Signal after those that were refused: %v", err)
 	}
 	lease(t, s, "n", time.Minute)
-	if c := claim(t, s, "n", 1); len(c) != 1 || string(c[0].Signals["go"]) != `1` {
-		t.Errorf("claimed %d sagas, want the one with the last signal", len(c))
+	for _, c := range claim(t, s, "n", 2) {
+		if c.ID == "x" && string(c.Signals["go"]) != `1` {
+			t.Errorf("claimed with the signals %.100q, want the last one, too", c.Signals)
+		}
 	}
 }
 

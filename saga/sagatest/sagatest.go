@@ -24,6 +24,8 @@ import (
 type Features struct {
 	// InTx runs a function in a transaction of the store's, which ctx carries. Nil: there are none.
 	InTx func(ctx context.Context, s saga.Store, fn func(ctx context.Context) error) error
+	// TooLarge is a size in bytes of a state, or a signal, that the store cannot hold. 0: it is not tested.
+	TooLarge int
 }
 
 // Run runs all checks, each on a store of its own.
@@ -54,6 +56,11 @@ func Run(t *testing.T, factory func(t testing.TB) saga.Store, f Features) {
 		{"SaveRefusedAlone", saveRefusedAlone},
 		{"SignalRefused", signalRefused},
 		{"LookedUpInVain", lookedUpInVain},
+		{"CompensationThatDiesEndsStuck", compensationThatDiesEndsStuck},
+		{"TakeoversUseNoAttempts", takeoversUseNoAttempts},
+		{"ResultThatCannotBeStored", resultThatCannotBeStored},
+		{"LosersOfRaces", losersOfRaces},
+		{"WaitSeesARetryElsewhere", waitSeesARetryElsewhere},
 		{"Transaction", transaction},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.check(t, factory(t), f) })

@@ -141,11 +141,15 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 	return nil
 }
 
-// Pending implements outbox.Store.
+// maxPending bounds what Pending counts, so that metrics do not read all of an outbox that has filled up.
+const maxPending = 100_000
+
+// Pending implements outbox.Store. It counts up to 100,000.
 func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var at int64
 	q := o.db.Querier(o.db.WithoutTx(ctx))
-	err = q.QueryRow(ctx, "SELECT count(*), coalesce(min(created_at), 0) FROM "+o.table).Scan(&count, &at)
+	err = q.QueryRow(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d) c),
+		coalesce((SELECT created_at FROM %s ORDER BY seq LIMIT 1), 0)`, o.table, maxPending, o.table)).Scan(&count, &at)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("sqloutbox: count: %w", err)
 	}

@@ -80,7 +80,10 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	return events, next, nil
 }
 
-// Lag implements eventstore.Store.
+// maxLag bounds what Lag counts, so that watching a projection that begins anew does not read all events each time.
+const maxLag = 100_000
+
+// Lag implements eventstore.Store. It counts up to 100,000.
 func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 	c, err := s.parse(from)
 	if err != nil {
@@ -90,7 +93,8 @@ func (s *Store) Lag(ctx context.Context, from string) (n int64, err error) {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}
 	where, args := s.after(c)
-	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql("SELECT count(*) FROM sillar_events WHERE "+where),
+	if err := s.db.Querier(ctx).QueryRow(ctx, s.sql(fmt.Sprintf(
+		"SELECT count(*) FROM (SELECT 1 FROM sillar_events WHERE %s LIMIT %d) lag", where, maxLag)),
 		args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("sqlevents: lag: %w", err)
 	}

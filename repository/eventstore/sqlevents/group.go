@@ -38,6 +38,14 @@ func (s *Store) autocommit(ctx context.Context, stream string, expected int64, o
 			return err
 		}
 	}
+	if expected == eventstore.AnyVersion && len(out) <= maxShared {
+		return s.appendAny(ctx, stream, out)
+	}
+	return s.appendAlone(ctx, stream, expected, out)
+}
+
+// appendAlone makes an append in a statement, or a transaction, of its own.
+func (s *Store) appendAlone(ctx context.Context, stream string, expected int64, out []eventstore.Recorded) (err error) {
 	for range 3 {
 		if err = s.insertPostgres(ctx, stream, expected, out); !errors.Is(err, ErrOvertaken) {
 			break

@@ -77,6 +77,7 @@ type Store struct {
 	many   moves
 	group  groupcommit.Group[*appending]
 	plan   groupcommit.Plan // of what the group runs
+	hot    hotStreams
 
 	verified atomic.Pointer[time.Time] // when verify found nothing wrong
 	seen     atomic.Uint64             // a transaction id below which the server has given all
