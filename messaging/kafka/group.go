@@ -39,6 +39,7 @@ func listed(all kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 // what else was settled before, and returns where to begin.
 func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (
 	map[string]map[int32]kgo.Offset, error) {
+	<-s.made
 	topics := make([]string, 0, len(offsets))
 	for topic := range offsets {
 		topics = append(topics, topic)
@@ -46,7 +47,7 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 	var have kadm.OffsetResponses
 	if len(topics) > 0 {
 		var err error
-		have, err = s.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...)
+		have, err = s.b.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...)
 		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 			return nil, err
 		}
@@ -82,6 +83,7 @@ func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.
 
 // revoked is called before partitions go to another member: it waits for what is being handled, and commits.
 func (s *stream) revoked(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	<-s.made
 	deadline := time.NewTimer(max(s.b.cfg.RevokeWait, 0))
 	defer deadline.Stop()
 	parts := s.withdraw(lost)
@@ -102,6 +104,7 @@ func (s *stream) revoked(_ context.Context, _ *kgo.Client, lost map[string][]int
 
 // lost is called when the group has given the partitions to another member already.
 func (s *stream) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	<-s.made
 	parts := s.withdraw(lost)
 	s.committing.Lock()
 	defer s.committing.Unlock()
