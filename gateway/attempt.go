@@ -26,13 +26,19 @@ type attempt struct {
 	client context.Context //nolint:containedctx // it ends what the attempt began
 	done   func(error)     // reports to the breaker
 
-	ctx    context.Context //nolint:containedctx // that of the attempt
-	cancel context.CancelCauseFunc
-	began  time.Time
-	silent *progress // ends the attempt when the answer does not begin
-	span   trace.Span
-	conns  atomic.Int32
-	once   sync.Once
+	ctx      context.Context //nolint:containedctx // that of the attempt
+	cancel   context.CancelCauseFunc
+	began    time.Time
+	silent   *progress // ends the attempt when the answer does not begin
+	answered responseBody
+	span     trace.Span
+	conns    atomic.Int32
+	once     sync.Once
+
+	// What silent and the request point to.
+	timer progress
+	trace httptrace.ClientTrace
+	url   url.URL
 }
 
 // begin makes the request to the instance, and starts what bounds it.
@@ -40,12 +46,14 @@ func (a *attempt) begin(out *http.Request, resend int) *http.Request {
 	a.ctx, a.cancel = context.WithCancelCause(a.client)
 	a.inst.busy.Add(1)
 	a.began = time.Now()
-	a.silent = newProgress(a.route.Timeout, func() {
+	a.silent = a.timer.start(a.route.Timeout, func() {
 		a.body.cutStalled()
 		a.cancel(errSilent)
 	})
-	req := out.WithContext(httptrace.WithClientTrace(a.ctx, &httptrace.ClientTrace{GotConn: a.gotConn}))
-	req.URL = a.inst.address(out.URL)
+	a.trace.GotConn = a.gotConn
+	req := out.WithContext(httptrace.WithClientTrace(a.ctx, &a.trace))
+	a.url = a.inst.address(out.URL)
+	req.URL = &a.url
 	if req.Host == "" {
 		req.Host = a.inst.host
 	}
@@ -60,13 +68,13 @@ func (a *attempt) begin(out *http.Request, resend int) *http.Request {
 }
 
 // address is u at the instance.
-func (i *instance) address(u *url.URL) *url.URL {
+func (i *instance) address(u *url.URL) url.URL {
 	to := *u
 	to.Scheme, to.Host = i.url.Scheme, i.url.Host
 	if i.url.Path != "" {
 		to.Path, to.RawPath = i.url.Path+to.Path, i.url.EscapedPath()+to.RawPath
 	}
-	return &to
+	return to
 }
 
 // gotConn counts connections: with the second one net/http itself sends the request again.
@@ -97,8 +105,12 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(a.client.Err(), context.DeadlineExceeded):
+		a.body.cutStalled() // before the verdict: what waits for the end of a.client runs beside this
 	case a.client.Err() == nil && errors.Is(context.Cause(a.ctx), errSilent):
 		err = errSilent
+	case a.conns.Load() == 0 && !errors.Is(err, errRequest):
+		err = fmt.Errorf("%w: %w", errUnsent, err)
 	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
 		err = fmt.Errorf("%w: %w", errLarge, err)
 	}
@@ -123,7 +135,7 @@ func (a *attempt) fail(err error) {
 	answered(a.span, 0, err)
 	a.release()
 	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() || errors.Is(err, errRequest) ||
-		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) {
+		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) || a.body.unfinished() && !errors.Is(err, errSilent) {
 		a.done(errNoVerdict)
 		return
 	}
@@ -144,7 +156,8 @@ func (a *attempt) answer(res *http.Response) *http.Response {
 	} else {
 		a.done(nil)
 	}
-	body := &responseBody{ReadCloser: res.Body, release: a.release}
+	body := &a.answered
+	body.ReadCloser, body.attempt = res.Body, a
 	if w, ok := res.Body.(io.Writer); ok && res.StatusCode == http.StatusSwitchingProtocols {
 		res.Body = struct {
 			*responseBody
@@ -153,7 +166,7 @@ func (a *attempt) answer(res *http.Response) *http.Response {
 		return res
 	}
 	if a.route.IdleTimeout > 0 {
-		body.idle = newProgress(a.route.IdleTimeout, func() { a.cancel(errIdle) })
+		body.idle = new(progress).start(a.route.IdleTimeout, func() { a.cancel(errIdle) })
 	}
 	res.Body = body
 	return res

@@ -37,6 +37,8 @@ type rotation struct {
 	all []weighted
 	// even: all have the same weight.
 	even bool
+	// priorities are those that instances have, in ascending order.
+	priorities []int
 
 	mu    sync.Mutex
 	turns []float64 // of a weighted round robin, by index into all
@@ -44,39 +46,32 @@ type rotation struct {
 
 func newRotation(all []weighted) *rotation {
 	even := !slices.ContainsFunc(all, func(w weighted) bool { return w.weight != all[0].weight })
-	return &rotation{all: all, even: even, turns: make([]float64, len(all))}
+	var priorities []int
+	for _, w := range all {
+		priorities = append(priorities, w.priority)
+	}
+	slices.Sort(priorities)
+	return &rotation{all: all, even: even, priorities: slices.Compact(priorities), turns: make([]float64, len(all))}
 }
 
-// pick chooses an instance whose breaker lets a call through. It prefers those that were not tried before, and among
-// these the healthy ones: when all are unhealthy, the health check may be wrong.
+// pick chooses an instance whose breaker lets a call through. It prefers those that were not tried before, among these
+// the healthy ones, and among these the lowest priority: when all are unhealthy, the health check may be wrong.
 func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(error), error) {
 	rot, err := r.inRotation(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	var space [16]int
 	for _, again := range []bool{false, true} {
 		for _, unhealthy := range []bool{false, true} {
-			fit := space[:0]
-			for n, i := range rot.all {
-				if i.unhealthy.Load() == unhealthy && slices.Contains(tried, i.instance) == again {
-					fit = append(fit, n)
+			for level, priority := range rot.priorities {
+				fits := func(i weighted) bool {
+					return i.priority == priority && i.unhealthy.Load() == unhealthy &&
+						slices.Contains(tried, i.instance) == again
 				}
-			}
-			for len(fit) > 0 {
-				n := r.choose(rot, fit)
-				i := rot.all[fit[n]].instance
-				done, err := i.breaker.Allow(ctx)
-				switch {
-				case err == nil:
-					return i, done, nil
-				case !breaker.IsRejection(err):
-					return nil, nil, err
-				case r.panicking(rot):
-					return i, unfollowed(i), nil
+				backups := level < len(rot.priorities)-1 // which are better than an open breaker
+				if i, done, err := r.admitted(ctx, rot, fits, backups); i != nil || err != nil {
+					return i, done, err
 				}
-				fit[n] = fit[len(fit)-1]
-				fit = fit[:len(fit)-1]
 			}
 		}
 	}
@@ -87,6 +82,39 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 		}
 	}
 	return nil, nil, &noInstance{after}
+}
+
+// admitted chooses one of the instances that fit, and returns nil if no breaker of theirs lets a call through. With
+// backups breakers are followed even when they are too many.
+func (r *route) admitted(
+	ctx context.Context,
+	rot *rotation,
+	fits func(weighted) bool,
+	backups bool,
+) (*instance, func(error), error) {
+	var space [16]int
+	fit := space[:0]
+	for n, i := range rot.all {
+		if fits(i) {
+			fit = append(fit, n)
+		}
+	}
+	for len(fit) > 0 {
+		n := r.choose(rot, fit)
+		i := rot.all[fit[n]].instance
+		done, err := i.breaker.Allow(ctx)
+		switch {
+		case err == nil:
+			return i, done, nil
+		case !breaker.IsRejection(err):
+			return nil, nil, err
+		case !backups && r.panicking(rot):
+			return i, unfollowed(i), nil
+		}
+		fit[n] = fit[len(fit)-1]
+		fit = fit[:len(fit)-1]
+	}
+	return nil, nil, nil
 }
 
 // panicking reports whether the breakers of more instances are not closed than may be ejected: then none is followed.

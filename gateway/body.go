@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// responseBody frees what an attempt holds when it has been read or closed.
+// responseBody frees what its attempt holds when it has been read or closed.
 type responseBody struct {
 	io.ReadCloser
-	release func()
+	attempt *attempt
 	idle    *progress
 }
 
@@ -21,7 +21,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	b.idle.touch()
 	if err != nil {
 		b.idle.stop()
-		b.release()
+		b.attempt.release()
 	}
 	return n, err
 }
@@ -29,7 +29,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 func (b *responseBody) Close() error {
 	b.idle.stop()
 	err := b.ReadCloser.Close()
-	b.release()
+	b.attempt.release()
 	return err
 }
 
@@ -41,11 +41,15 @@ type progress struct {
 	over  bool
 }
 
-func newProgress(after time.Duration, fn func()) *progress {
+// start makes p call fn after a time without a sign of life, and returns it, or nil when the time is 0.
+func (p *progress) start(after time.Duration, fn func()) *progress {
 	if after <= 0 {
 		return nil
 	}
-	return &progress{timer: time.AfterFunc(after, fn), after: after}
+	p.mu.Lock() // fn may want p at once
+	defer p.mu.Unlock()
+	p.timer, p.after = time.AfterFunc(after, fn), after
+	return p
 }
 
 func (p *progress) touch() {
@@ -73,7 +77,7 @@ func (p *progress) stop() bool {
 // requestBody is the client's body. It is never kept: an attempt that has read from it is the last one.
 type requestBody struct {
 	max       int64
-	cut       func()        // ends a Read that waits for the client
+	client    http.ResponseWriter
 	rc        io.ReadCloser // nil when there is none
 	trailer   http.Header   // the client's, complete at the end of rc
 	tooLarge  atomic.Bool
@@ -81,6 +85,7 @@ type requestBody struct {
 	malformed atomic.Bool // and it has sent all
 	reading   atomic.Bool // a transport waits for the client
 	stalled   atomic.Bool // the client was waited for too long
+	ended     atomic.Bool // all of it was read
 
 	mu      sync.Mutex
 	touched bool
@@ -91,12 +96,20 @@ type requestBody struct {
 // failed reports whether the client, not the service, is why there is no answer.
 func (b *requestBody) failed() bool { return b.tooLarge.Load() || b.broken.Load() || b.stalled.Load() }
 
+// unfinished reports whether a part of the body was sent to the instance, and a part was not. A service that refuses a
+// body may close the connection while it is sent, so an error then says nothing about the instance.
+func (b *requestBody) unfinished() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.touched && !b.ended.Load()
+}
+
 // cutStalled ends a wait for the client. It is the client's failure then, else slow clients could open the breaker; and
 // net/http's transport does not return before its read of the body does.
 func (b *requestBody) cutStalled() {
 	if b.reading.Load() {
 		b.stalled.Store(true)
-		b.cut()
+		_ = http.NewResponseController(b.client).SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -146,6 +159,7 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		b.broken.Store(true)
 	}
 	if err == io.EOF {
+		b.ended.Store(true)
 		for name := range a.trailer {
 			if v := b.trailer[name]; len(v) > 0 {
 				a.trailer[name] = v

@@ -181,7 +181,7 @@ func TestHeaderAliasesOfOwnedNames(t *testing.T) {
 		"X_Forwarded_For", "X-Forwarded-Ssl", "X-Forwarded-Anything",
 		"X-Original-Method", "X-Original-Host", "X~Original~URL", "X-Client-Ip", "True-Client-Ip", "True_Client~IP",
 		"CF-Connecting-IP", "X-Cluster-Client-Ip", "X-Real-IP", "X^Real^IP", "Forwarded",
-		"X-Http-Method-Override", "X~HTTP~Method~Override",
+		"X-Http-Method-Override", "X~HTTP~Method~Override", "Proxy", "pROXY",
 	} {
 		text := raw(t, url, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+name+": evil\r\n\r\n")
 		if strings.Contains(text, "evil") {

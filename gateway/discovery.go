@@ -33,6 +33,9 @@ type Instance struct {
 	Address string
 	// Weight is the share of the instance among those of its upstream. Default 1.
 	Weight int
+	// Priority makes the instance a backup of those with a lower one: it gets requests only while each of these is
+	// unhealthy, has an open breaker or has failed the same request. Default 0, the first to be asked.
+	Priority int
 }
 
 const (
@@ -229,8 +232,8 @@ func (i Instance) check() error {
 	if err != nil || host == "" || !validPort(port) || strings.ContainsAny(host, "/?#@ ") {
 		return fmt.Errorf("address %q: want host:port", i.Address)
 	}
-	if i.Weight < 0 {
-		return fmt.Errorf("address %q: weight %d is negative", i.Address, i.Weight)
+	if i.Weight < 0 || i.Priority < 0 {
+		return fmt.Errorf("address %q: weight %d or priority %d is negative", i.Address, i.Weight, i.Priority)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/gateway"
 )
 
@@ -276,4 +277,50 @@ func TestRegistryThatFails(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Instances of a higher priority get requests only while those of a lower one cannot answer.
+func TestBackupsGetRequestsOnlyWhenOthersCannotAnswer(t *testing.T) {
+	var broken, primaries, backups atomic.Int32
+	primary := func(w http.ResponseWriter, _ *http.Request) {
+		primaries.Add(1)
+		w.WriteHeader(int(broken.Load()))
+	}
+	broken.Store(http.StatusOK)
+	first, second := upstream(t, primary), upstream(t, primary)
+	backup := upstream(t, func(http.ResponseWriter, *http.Request) { backups.Add(1) })
+	registry := newFakeRegistry()
+	gw, url := start(t, gateway.Config{
+		Registries: map[string]gateway.Registry{"test": registry}, HealthInterval: -1,
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{"test+http://a"},
+			Breaker: breaker.Config{Failures: 2, OpenFor: time.Hour}}},
+	})
+	run(t, gw)
+	instance := func(url string, priority int) gateway.Instance {
+		return gateway.Instance{Address: strings.TrimPrefix(url, "http://"), Priority: priority}
+	}
+	registry.updates <- []gateway.Instance{instance(backup, 2), instance(first, 1), instance(second, 1)}
+	<-registry.updates
+	ask := func(times int) {
+		t.Helper()
+		for range times {
+			if a := do(t, "GET", url+"/a", ""); a.StatusCode != http.StatusOK {
+				t.Errorf("got %s", a.Status)
+			}
+		}
+	}
+	ask(20)
+	if n := backups.Load(); n != 0 {
+		t.Errorf("the backup got %d requests while the others answered, want 0", n)
+	}
+	broken.Store(http.StatusServiceUnavailable)
+	for range 10 { // until both breakers are open
+		do(t, "GET", url+"/a", "")
+	}
+	primaries.Store(0)
+	backups.Store(0)
+	ask(20)
+	if p, b := primaries.Load(), backups.Load(); p != 0 || b != 20 {
+		t.Errorf("with both breakers open %d requests went to them and %d to the backup, want 0 and 20", p, b)
+	}
 }

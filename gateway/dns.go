@@ -23,8 +23,8 @@ import (
 // The names of Kubernetes' headless services have an address for each ready pod.
 type DNS struct {
 	// SRV asks for SRV records, which have ports and weights: the upstream's host is the whole name of the record, such as
-	// _http._tcp.users.default.svc.cluster.local. Only targets of the lowest priority are used. Default: the addresses of
-	// the host, with the upstream's port.
+	// _http._tcp.users.default.svc.cluster.local. Targets of a higher priority are backups of those of a lower one.
+	// Default: the addresses of the host, with the upstream's port.
 	SRV bool
 	// Interval is the time between two looks. Default 5 s. A refused connection makes the next look follow at once. A
 	// shorter one asks the name servers more and follows changes sooner.
@@ -79,14 +79,16 @@ func (d DNS) look(ctx context.Context, upstream *url.URL) ([]Instance, error) {
 	return found, nil
 }
 
-// targets are the records of the lowest priority.
+// targets are the instances that records name. One that several name has the lowest of their priorities.
 func targets(records []*net.SRV) []Instance {
 	var found []Instance
-	for _, r := range records {
-		if host := strings.TrimSuffix(r.Target, "."); r.Priority == records[0].Priority && host != "" {
-			address := net.JoinHostPort(host, strconv.Itoa(int(r.Port)))
-			found = append(found, Instance{Address: address, Weight: max(1, int(r.Weight))})
+	for _, r := range records { // by priority
+		host := strings.TrimSuffix(r.Target, ".")
+		address := net.JoinHostPort(host, strconv.Itoa(int(r.Port)))
+		if host == "" || slices.ContainsFunc(found, func(i Instance) bool { return i.Address == address }) {
+			continue
 		}
+		found = append(found, Instance{Address: address, Weight: max(1, int(r.Weight)), Priority: int(r.Priority)})
 	}
 	slices.SortFunc(found, func(a, b Instance) int { return strings.Compare(a.Address, b.Address) })
 	return found

@@ -189,7 +189,10 @@ func TestDNSServices(t *testing.T) {
 		got = found
 		cancel()
 	})
-	want := []gateway.Instance{{Address: "a.test:8000", Weight: 1}, {Address: "b.test:8001", Weight: 3}}
+	want := []gateway.Instance{
+		{Address: "a.test:8000", Weight: 1, Priority: 10}, {Address: "b.test:8001", Weight: 3, Priority: 10},
+		{Address: "backup.test:80", Weight: 1, Priority: 20},
+	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v %v, want %v", got, err, want)
 	}

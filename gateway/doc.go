@@ -49,8 +49,8 @@
 //
 // It makes no tokens and compresses nothing. It has no cache, aggregates no answers, translates no gRPC-Web, loads no
 // plugins at run time and has no admin API: Route.Middleware is Go, and Reload and gatewayyaml.Watch change routes.
-// Routes have no regular expressions, and SRV targets of higher priorities are not used. It changes no Location and no
-// cookie's path: services learn their prefix from X-Forwarded-Prefix. Behind an http.Server without Guard, a request
-// with both Content-Length and Transfer-Encoding is not refused: net/http drops the length and reads the body as
-// chunked, and so it is passed on.
+// Routes have no regular expressions. Go's resolver hides the TTL of DNS records, so names are asked again each
+// DNS.Interval. It changes no Location and no cookie's path: services learn their prefix from X-Forwarded-Prefix.
+// Behind an http.Server without Guard, a request with both Content-Length and Transfer-Encoding is not refused:
+// net/http drops the length and reads the body as chunked, and so it is passed on.
 package gateway

@@ -82,8 +82,10 @@ func (g *Gateway) own(name string) {
 // minOwned is the length of the shortest name that can be owned.
 const minOwned = 7
 
-// removeOwned removes the headers that the gateway owns.
+// removeOwned removes the headers that the gateway owns, and Proxy, of which CGI makes the variable HTTP_PROXY, that of
+// the proxy of a program's own requests.
 func (g *Gateway) removeOwned(h http.Header) {
+	delete(h, "Proxy")
 	for name := range h {
 		if g.owns(name) {
 			delete(h, name)
@@ -97,7 +99,8 @@ var neverTrailers = map[string]bool{
 	"Content-Length": true,
 	"Content-Range":  true, "Content-Type": true, "Expect": true, "Host": true, "Idempotency-Key": true,
 	"Keep-Alive":   true,
-	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy-Connection": true, "Range": true, "Te": true,
+	"Max-Forwards": true, "Pragma": true, "Proxy-Authorization": true, "Proxy": true, "Proxy-Connection": true,
+	"Range": true, "Te": true,
 	"Trailer":           true,
 	"Transfer-Encoding": true, "Upgrade": true, "Traceparent": true, "Tracestate": true, "Baggage": true,
 }
@@ -256,16 +259,16 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 			prefix = ""
 		}
 	}
-	values := [...]string{chain, name, proto}
-	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
-	if port != "" {
-		out["X-Forwarded-Port"] = []string{port}
-	}
 	if !rt.KeepPrefix && rt.Prefix != "/" {
 		prefix += rt.Prefix
 	}
+	values := [...]string{chain, name, proto, prefix}
+	out["X-Forwarded-For"], out["X-Forwarded-Host"], out["X-Forwarded-Proto"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	if prefix != "" {
-		out["X-Forwarded-Prefix"] = []string{prefix}
+		out["X-Forwarded-Prefix"] = values[3:4:4]
+	}
+	if port != "" {
+		out["X-Forwarded-Port"] = []string{port}
 	}
 }
 

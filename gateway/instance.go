@@ -39,6 +39,7 @@ type weighted struct {
 	*instance
 	upstream int     // index into Route.Upstreams
 	weight   float64 // among the instances of the upstream
+	priority int     // the lowest is asked first
 }
 
 // breakerOf is the configuration of an instance's breaker, as far as it is data.

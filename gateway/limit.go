@@ -37,7 +37,7 @@ type Quota struct {
 // within counts a request, and answers it when it is one too many.
 func (g *Gateway) within(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	rt := x.route
-	quota, err := g.cfg.Limiter.Allow(ctx, rt.Name+g.limitKey(r, x), rt.RateLimit.Rate, rt.RateLimit.burst())
+	quota, err := g.cfg.Limiter.Allow(ctx, g.limitKey(r, x), rt.RateLimit.Rate, rt.RateLimit.burst())
 	if ctx.Err() != nil {
 		w.disconnected()
 		return false
@@ -64,17 +64,17 @@ func (g *Gateway) limitKey(r *http.Request, x *exchange) string {
 	limit := x.route.RateLimit
 	switch {
 	case limit.BySubject && x.who != nil:
-		return "|subject:" + x.who.subject
+		return x.route.Name + "|subject:" + x.who.subject
 	case limit.ByHeader != "":
 		if v := r.Header.Get(limit.ByHeader); v != "" {
-			return "|header:" + bounded(v)
+			return x.route.Name + "|header:" + bounded(v)
 		}
 	case limit.Key != "":
 		if v := g.cfg.LimitKeys[limit.Key](r); v != "" {
-			return "|" + limit.Key + ":" + bounded(v)
+			return x.route.Name + "|" + limit.Key + ":" + bounded(v)
 		}
 	}
-	return "|client:" + g.network(r)
+	return x.route.Name + "|client:" + g.network(r)
 }
 
 // bounded keeps keys short that clients choose.

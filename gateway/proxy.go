@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ var (
 	errRevoked   = errors.New("gateway: another attempt has the body")
 	errRequest   = errors.New("gateway: the request cannot be sent") // because of what the client sent
 	errLarge     = errors.New("gateway: no answer to a large header")
+	errUnsent    = errors.New("gateway: there was no connection") // so that nothing has been sent
+	errSwitched  = errors.New("gateway: the service switched to a protocol that was not asked for")
 	errOwnLimit  = errors.New("gateway: the header of the answer is too large")
 )
 
@@ -73,16 +76,18 @@ func (r *route) awaits(inst *instance, err error) bool {
 	return now.Sub(inst.refused(now)) < r.DialWait
 }
 
-// dialFailed reports whether there was no connection, so that nothing has been sent.
+// dialFailed reports whether there was no connection, or none whose handshake succeeded, so that nothing has been sent.
 func dialFailed(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	return errors.Is(err, errUnsent) || errors.As(err, &op) && op.Op == "dial"
 }
 
-// refused reports whether a connection was refused at once, as by a service that restarts.
+// refused reports whether a connection was refused at once, as by a service that restarts. A certificate that is not
+// accepted does not change by itself.
 func refused(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" && !op.Timeout()
+	var network net.Error
+	var certificate *tls.CertificateVerificationError
+	return dialFailed(err) && !errors.As(err, &certificate) && !(errors.As(err, &network) && network.Timeout())
 }
 
 // drain reads the rest of an answer that is not passed on, so that its connection can be used again, but no more and
@@ -135,7 +140,7 @@ func (r *route) send(
 	done func(error),
 	resend int,
 ) (*http.Response, error) {
-	a := &attempt{route: r, inst: inst, body: x.body, client: out.Context(), done: done}
+	a := &attempt{route: r, inst: inst, body: &x.body, client: out.Context(), done: done}
 	req := a.begin(out, resend)
 	res, err := a.exchange(req)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 type reply struct {
 	http.ResponseWriter
 	id     string
+	ids    [2]string // values of the header of the request to the service, and of the answer
 	cors   *CORS
 	origin string // allowed
 	major  int    // version of HTTP towards the client
@@ -56,30 +57,26 @@ func (w *reply) progress() {
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(w.deadline)
 }
 
-// endWrites ends a write that waits for the client when ctx ends. The function that it returns lifts the deadline
-// again, for the next request of the connection.
-func (w *reply) endWrites(ctx context.Context) func() {
+// endWrites ends a write that waits for the client when ctx ends, until the function that it returns is called: nil for
+// a ctx without a deadline.
+func (w *reply) endWrites(ctx context.Context) (stop func() bool) {
 	if _, ok := ctx.Deadline(); !ok {
-		return func() { w.liftDeadline() }
+		return nil
 	}
-	stop := context.AfterFunc(ctx, func() {
+	return context.AfterFunc(ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			w.ended.Store(true)
 			_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(endGrace))
 		}
 	})
-	return func() {
-		if stop() {
-			w.liftDeadline()
-		}
-	}
 }
 
 // endGrace is left for the answer that says that time has run out.
 const endGrace = time.Second
 
-func (w *reply) liftDeadline() {
-	if !w.deadline.IsZero() {
+// liftDeadline ends the deadline of writing, for the next request of the connection. One that endWrites has set stays.
+func (w *reply) liftDeadline(stop func() bool) {
+	if (stop == nil || stop()) && !w.deadline.IsZero() {
 		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Time{})
 	}
 }
@@ -153,7 +150,8 @@ func (w *reply) removeOwn(h http.Header) {
 
 func (w *reply) setOwn(h http.Header) {
 	w.removeOwn(h)
-	h[correlationKey] = []string{w.id}
+	w.ids[1] = w.id
+	h[correlationKey] = w.ids[1:2:2]
 	if w.policy != "" {
 		w.setQuota(h)
 	}

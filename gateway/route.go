@@ -128,7 +128,7 @@ func (r *route) fill(known map[string]*instance) error {
 			if err != nil {
 				return err
 			}
-			all = append(all, weighted{i, n, float64(f.Weight)})
+			all = append(all, weighted{i, n, float64(f.Weight), f.Priority})
 		}
 	}
 	r.rotation.Store(newRotation(all))
@@ -170,15 +170,20 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 		delete(out.Header, name)
 	}
 	r.g.telemetry.inject(ctx, out.Header)
-	out.Header[correlationKey] = []string{correlation.From(ctx)}
+	x.reply.ids[0] = correlation.From(ctx)
+	out.Header[correlationKey] = x.reply.ids[0:1:1]
 	if out.Body != nil {
 		x.body.rc, x.body.trailer = out.Body, pr.In.Trailer
 	}
 }
 
-// modify completes an upgrade, whose header does not pass through reply.
+// modify completes an upgrade, whose header does not pass through reply. One that was not asked for has to be an error
+// here: the proxy would leave its connection open.
 func (r *route) modify(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
+		if !isWebSocket(res.Request.Header) || !isWebSocket(res.Header) || !upgrades(res.Header) {
+			return errSwitched
+		}
 		res.Header.Set(correlation.Header, correlation.From(res.Request.Context()))
 	}
 	return nil

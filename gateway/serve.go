@@ -22,7 +22,7 @@ type exchange struct {
 	route *route
 	path  string // escaped, as the service sees it
 	who   *identity
-	body  *requestBody
+	body  requestBody
 	reply *reply
 }
 
@@ -133,10 +133,7 @@ func (g *Gateway) serveFallback(ctx context.Context, w *reply, r *http.Request) 
 // forward sends an admitted request to the service, within the bounds of its route.
 func (g *Gateway) forward(ctx context.Context, w *reply, r *http.Request, x *exchange) {
 	rt := x.route
-	x.body = &requestBody{
-		max: rt.MaxBody,
-		cut: func() { _ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) },
-	}
+	x.body.max, x.body.client = rt.MaxBody, w
 	if rt.TotalTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, rt.TotalTimeout)
@@ -150,7 +147,7 @@ func (g *Gateway) forward(ctx context.Context, w *reply, r *http.Request, x *exc
 		r.Body = w.body
 	}
 	w.limitWrites(rt.WriteTimeout)
-	defer w.endWrites(ctx)()
+	defer w.liftDeadline(w.endWrites(ctx))
 	rt.handler.ServeHTTP(w, r)
 }
 

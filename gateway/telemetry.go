@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,8 +37,12 @@ type telemetry struct {
 	standard   bool // the propagator is the default one
 
 	// marks are attributes that were made before. There are few: routes, methods that are known and statuses.
-	marks sync.Map // mark -> metric.MeasurementOption
+	mu    sync.RWMutex
+	marks map[mark][]metric.RecordOption
 }
+
+// serverSpan are the options of the span of a request.
+var serverSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 
 // mark is what durations are counted by.
 type mark struct {
@@ -45,16 +50,21 @@ type mark struct {
 	status        int
 }
 
-func (t *telemetry) attributes(m mark) metric.MeasurementOption {
-	if o, ok := t.marks.Load(m); ok {
-		return o.(metric.MeasurementOption)
+func (t *telemetry) attributes(m mark) []metric.RecordOption {
+	t.mu.RLock()
+	known := t.marks[m]
+	t.mu.RUnlock()
+	if known != nil {
+		return known
 	}
-	o := metric.WithAttributeSet(
+	known = []metric.RecordOption{metric.WithAttributeSet(
 		attribute.NewSet(attribute.String("http.route", m.route), attribute.String("http.request.method", m.method),
 			attribute.Int("http.response.status_code", m.status)),
-	)
-	t.marks.Store(m, o)
-	return o
+	)}
+	t.mu.Lock()
+	t.marks[m] = known
+	t.mu.Unlock()
+	return known
 }
 
 func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
@@ -73,6 +83,7 @@ func newTelemetry(cfg Config, standard bool) (*telemetry, error) {
 		publicEdge: cfg.PublicEdge,
 		quiet:      cfg.NoAccessLog,
 		standard:   standard,
+		marks:      map[mark][]metric.RecordOption{},
 		ids:        adds == nil || !adds.AddsCorrelationID(),
 	}, nil
 }
@@ -111,11 +122,11 @@ func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span)
 	if spanned {
 		return ctx, id, nil
 	}
-	opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+	opts := serverSpan
 	if t.publicEdge {
 		if stranger := trace.SpanContextFromContext(ctx); stranger.IsValid() {
 			ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
-			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: stranger}))
+			opts = append(slices.Clip(opts), trace.WithLinks(trace.Link{SpanContext: stranger}))
 		}
 	}
 	ctx, span := t.tracer.Start(ctx, method(r.Method), opts...)
@@ -207,13 +218,13 @@ func answered(span trace.Span, status int, err error) {
 	}
 }
 
-// clip bounds what a client can make attributes of.
+// clip bounds what a client can make attributes of. What is no UTF-8 would make exporters lose a batch of spans.
 func clip(path string) string {
 	const most = 512
 	if len(path) > most {
-		return path[:most]
+		path = path[:most]
 	}
-	return path
+	return strings.ToValidUTF8(path, "\uFFFD")
 }
 
 // end records a request that is over, or about to panic because its answer was cut.
@@ -242,7 +253,7 @@ func (t *telemetry) end(ctx context.Context, span trace.Span, w *reply, r *http.
 	if span != nil {
 		span.End()
 	}
-	t.duration.Record(ctx, took.Seconds(), t.attributes(mark{r.Pattern, method(r.Method), status}))
+	t.duration.Record(ctx, took.Seconds(), t.attributes(mark{r.Pattern, method(r.Method), status})...)
 	if !t.quiet && t.logger.Enabled(ctx, slog.LevelInfo) {
 		t.log(
 			ctx,

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -267,6 +268,19 @@ func TestNoAccessLogLeavesOutTheLineOfEachRequest(t *testing.T) {
 		gw.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/none", nil))
 		if got := strings.Contains(out.String(), "gateway: request"); got == off {
 			t.Errorf("NoAccessLog %v: a line is written: %v", off, got)
+		}
+	}
+}
+
+// Exporters lose a batch of spans for one that is no UTF-8.
+func TestPathsInSpansAreUTF8(t *testing.T) {
+	rec, tp := recorder(t)
+	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{
+		{Prefix: "/a", Upstreams: []string{echoing(t)}}}})
+	raw(t, url, "GET /a/%ff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	for _, s := range ended(t, rec, 2) {
+		if path := attr(s, "url.path").AsString(); !utf8.ValidString(path) || !strings.Contains(path, "\uFFFD") {
+			t.Errorf("%s has the path %q, want one with U+FFFD", s.Name(), path)
 		}
 	}
 }

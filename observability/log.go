@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -34,6 +33,7 @@ type LogConfig struct {
 // add follows, and cannot take their names.
 type logHandler struct {
 	out     *output
+	clock   *clock
 	level   slog.Leveler
 	service []byte   // `,"service":"..."`, or empty
 	pre     []byte   // attributes of With, encoded, and the groups opened for them
@@ -62,7 +62,7 @@ func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
 	if cfg.Text || cfg.ReplaceAttr != nil {
 		return newAttrHandler(w, cfg)
 	}
-	h := &logHandler{out: &output{w: w}, level: cfg.Level}
+	h := &logHandler{out: &output{w: w}, clock: &clock{}, level: cfg.Level}
 	if h.level == nil {
 		h.level = slog.LevelInfo
 	}
@@ -145,7 +145,7 @@ func (h *logHandler) head(ctx context.Context, b []byte, r slog.Record) []byte {
 	b = append(b, '{')
 	if !r.Time.IsZero() {
 		b = append(b, `"timestamp":"`...)
-		b = r.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+		b = h.clock.append(b, r.Time)
 		b = append(b, `",`...)
 	}
 	b = append(b, `"level":"`...)

@@ -59,8 +59,11 @@ func requestFrom(ctx context.Context) *request {
 // statusAborted is counted for a request whose handler gave the connection up before it answered.
 const statusAborted = 499
 
-// maxPath bounds the path in the access log.
+// maxPath bounds the path in the access log and in spans, and the host in spans.
 const maxPath = 512
+
+// clip bounds what a client sends.
+func clip(s string) string { return s[:min(len(s), maxPath)] }
 
 // Middleware gives each request its correlation id, span, metrics and access log, and turns a panic into a 500. The
 // context of the request carries t. Inside another Middleware of the same Telemetry it only calls next, so that a
@@ -301,11 +304,7 @@ func (t *Telemetry) log(
 		return
 	}
 	rec := slog.NewRecord(now, level, "request", 0)
-	path := r.URL.Path
-	if len(path) > maxPath {
-		path = path[:maxPath]
-	}
-	rec.AddAttrs(slog.String("method", q.method), slog.String("path", path), slog.String("endpoint", endpoint),
+	rec.AddAttrs(slog.String("method", q.method), slog.String("path", clip(r.URL.Path)), slog.String("endpoint", endpoint),
 		slog.Int("status", status), slog.Float64("duration_ms", float64(now.Sub(q.start).Microseconds())/1000),
 		slog.Int64("bytes", q.w.bytes))
 	if t.cfg.TrustedProxies != nil {
@@ -343,14 +342,10 @@ func (t *Telemetry) endSpan(q *request, r *http.Request, endpoint string, status
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	path := r.URL.Path
-	if len(path) > maxPath {
-		path = path[:maxPath]
-	}
 	q.span.SetAttributes(
-		attribute.String("http.request.method", method), attribute.String("url.path", path),
+		attribute.String("http.request.method", method), attribute.String("url.path", clip(r.URL.Path)),
 		attribute.String("url.scheme", scheme), attribute.Int("http.response.status_code", status),
-		attribute.String("server.address", hostOf(r.Host)), attribute.String("client.address", t.clientAddress(r)),
+		attribute.String("server.address", clip(hostOf(r.Host))), attribute.String("client.address", t.clientAddress(r)),
 	)
 	if status >= 500 {
 		q.span.SetStatus(codes.Error, "")

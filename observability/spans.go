@@ -37,6 +37,7 @@ type spanQueue struct {
 	max                    int64
 	waiting                atomic.Int64 // spans that are queued or being exported
 	lost                   atomic.Int64 // spans that failed or were dropped
+	closed                 atomic.Bool  // no more are taken
 	logged                 int64        // how many of them the log has; under next
 	next                   atomic.Int64 // when the log may have more, Unix nanoseconds
 	counts                 spanCounts
@@ -58,18 +59,24 @@ func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
 	}
-	if q.waiting.Add(1) > q.max {
-		q.waiting.Add(-1)
-		q.counts.dropped.Inc()
-		q.lose(1, "the queue is full", nil)
+	waiting, closed := q.waiting.Add(1), q.closed.Load() // in this order, so that Shutdown counts those it finds
+	if waiting <= q.max && !closed {
+		q.SpanProcessor.OnEnd(s)
 		return
 	}
-	q.SpanProcessor.OnEnd(s)
+	q.waiting.Add(-1)
+	q.counts.dropped.Inc()
+	why := "the queue is full"
+	if closed {
+		why = "they ended after Shutdown"
+	}
+	q.lose(1, why, nil)
 }
 
 // Shutdown implements sdktrace.SpanProcessor. Its error says how many spans were lost by it.
 func (q *spanQueue) Shutdown(ctx context.Context) error {
 	before := q.lost.Load()
+	q.closed.Store(true)
 	err := q.SpanProcessor.Shutdown(ctx)
 	if left := q.waiting.Swap(0); left > 0 { // the exporter did not end in time
 		q.counts.failed.Add(float64(left))
@@ -109,7 +116,11 @@ type countingExporter struct {
 // ExportSpans implements sdktrace.SpanExporter. It returns no error: OpenTelemetry's global handler need not say it
 // again.
 func (e *countingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	err := e.SpanExporter.ExportSpans(ctx, spans)
+	valid := make([]sdktrace.ReadOnlySpan, len(spans)) // the SDK uses spans again
+	for i, s := range spans {
+		valid[i] = withValidText(s)
+	}
+	err := e.SpanExporter.ExportSpans(ctx, valid)
 	if e.q.waiting.Add(-int64(len(spans))) < 0 { // after Shutdown, which has counted them
 		e.q.waiting.Store(0)
 		return nil

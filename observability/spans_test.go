@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
@@ -92,6 +93,42 @@ func TestEverySpanIsAccountedFor(t *testing.T) {
 				t.Error("Shutdown says nothing of the spans it lost")
 			}
 		})
+	}
+}
+
+// closing says when it is shut down.
+type closing struct {
+	*tracetest.InMemoryExporter
+	closed chan struct{}
+}
+
+func (c closing) Shutdown(ctx context.Context) error {
+	close(c.closed)
+	return c.InMemoryExporter.Shutdown(ctx)
+}
+
+// A span that ends while Shutdown still waits for another exporter is accounted for by both.
+func TestSpansThatEndDuringShutdownAreAccountedFor(t *testing.T) {
+	first, release := closing{tracetest.NewInMemoryExporter(), make(chan struct{})}, make(chan struct{})
+	defer close(release)
+	tel, _ := newTel(t, func(c *observability.Config) {
+		c.SpanExporters, c.ShutdownTimeout = []sdktrace.SpanExporter{first, frozen{release}}, 200*time.Millisecond
+	})
+	start := func() trace.Span {
+		_, span := tel.TracerProvider.Tracer("x").Start(t.Context(), "x")
+		return span
+	}
+	start().End() // the second exporter freezes with it
+	late := start()
+	ended := make(chan error, 1)
+	go func() { ended <- tel.Shutdown(t.Context()) }()
+	<-first.closed
+	late.End()
+	if err := <-ended; err == nil {
+		t.Error("Shutdown says nothing of the spans it lost")
+	}
+	if sum := spanTotals(t, tel); sum["sent"] != 1 || sum["sent"]+sum["failed"]+sum["dropped"] != 4 {
+		t.Errorf("got %v, want two spans for each of two exporters, one of them sent", sum)
 	}
 }
 

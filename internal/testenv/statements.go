@@ -310,8 +310,11 @@ var scanOf = regexp.MustCompile(`^SCAN (\S+)`)
 // endsAtLimit is a statement that reads in the order of an index, if by any from its beginning, up to a limit.
 var endsAtLimit = regexp.MustCompile(`\bLIMIT \S+\s*$`)
 
-// parameter is one of a statement.
-var parameter = regexp.MustCompile(`\$[0-9]+|\?`)
+// parameter is one of a statement by its place, named one by its name.
+var (
+	parameter = regexp.MustCompile(`\$[0-9]+|\?`)
+	named     = regexp.MustCompile(`@([a-z]+)`)
+)
 
 // ScansOnSQLite explains what was collected on another database, and returns the statements that read one of its tables
 // from the beginning, with their plans. all is how many there were.
@@ -326,6 +329,9 @@ func (s *Statements) ScansOnSQLite(t testing.TB, db *sql.DB) (list []string, all
 			names[name] = true
 		}
 		args := make([]any, len(names)) // on which the plan does not depend
+		if m := named.FindStringSubmatch(query); m != nil {
+			args = append(args, sql.Named(m[1], nil))
+		}
 		plan := lastColumn(t, db, "EXPLAIN QUERY PLAN "+query, args)
 		if slices.ContainsFunc(plan, func(detail string) bool { return scansTable(detail, query, tables) }) {
 			list = append(list, query+"\n"+strings.Join(plan, "\n"))

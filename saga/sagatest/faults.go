@@ -26,15 +26,16 @@ type faultState struct {
 	Raw   json.RawMessage `json:"raw,omitempty"`
 }
 
-// launch runs two orchestrators until the test ends.
-func launch(t *testing.T, s saga.Store, def saga.Definition) *pair {
+// launch runs two orchestrators until the test ends, which take a step over so often.
+func launch(t *testing.T, s saga.Store, def saga.Definition, takeovers int) *pair {
 	t.Helper()
 	p := &pair{t: t, store: s, ended: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for i := range p.nodes {
-		p.nodes[i] = saga.Must(saga.New(s, saga.Config{Lease: time.Minute, Poll: 20 * time.Millisecond, MaxTakeovers: 2,
-			Logger: slog.New(slog.DiscardHandler), ObserveInterval: -1}, def))
+		p.nodes[i] = saga.Must(saga.New(s, saga.Config{Lease: time.Minute, Poll: 20 * time.Millisecond,
+			MaxTakeovers: takeovers,
+			Logger:       slog.New(slog.DiscardHandler), ObserveInterval: -1}, def))
 		running.Go(func() {
 			if err := p.nodes[i].Run(ctx); err != nil {
 				t.Errorf("Run: %v", err)
@@ -79,7 +80,7 @@ func compensationThatDiesEndsStuck(t *testing.T, s saga.Store, _ Features) {
 		saga.Step("a", count).CompensateTimeout(time.Hour).
 			Compensate(func(ctx context.Context, _ *saga.Call, _ *faultState) error { runs.Add(1); return p.die(ctx, "x") }),
 		saga.Step("b", reject))
-	p = launch(t, s, def)
+	p = launch(t, s, def, 2)
 	_, err := p.wait(saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{})))
 	if n := runs.Load(); !errors.Is(err, saga.ErrStuck) || n != 3 {
 		t.Errorf("ended with %v after %d runs, want stuck after 3", err, n)
@@ -97,7 +98,9 @@ func takeoversUseNoAttempts(t *testing.T, s saga.Store, _ Features) {
 		state.Steps++
 		return nil
 	}).Retry(1, saga.Constant(0)).Timeout(time.Hour))
-	p = launch(t, s, def)
+	// A node whose lease was taken away has none until its next heartbeat, so that the other may take its attempt over:
+	// the number of takeovers is not what is checked.
+	p = launch(t, s, def, 100)
 	state, err := p.wait(saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{})))
 	if err != nil || state.Steps != 1 {
 		t.Errorf("ended with %+v, %v, want completed", state, err)
@@ -114,7 +117,7 @@ func resultThatCannotBeStored(t *testing.T, s saga.Store, f Features) {
 		state.Raw = raw
 		return nil
 	}))
-	p := launch(t, s, def)
+	p := launch(t, s, def, 2)
 	_, err := p.wait(saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{})))
 	var failed *saga.FailedError
 	if !errors.Is(err, saga.ErrStuck) || !errors.As(err, &failed) || failed.Cause == "" {
@@ -131,7 +134,7 @@ func losersOfRaces(t *testing.T, s saga.Store, _ Features) {
 		saga.Step("last", func(ctx context.Context, c *saga.Call, _ *faultState) error {
 			return p.nodes[1].Cancel(ctx, c.SagaID())
 		}))
-	p = launch(t, s, def)
+	p = launch(t, s, def, 2)
 	cancelled := saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{}))
 	if err := def.Signal(t.Context(), p.nodes[1], "x", "go", 1); err != nil {
 		t.Errorf("Signal: %v", err)
@@ -143,7 +146,7 @@ func losersOfRaces(t *testing.T, s saga.Store, _ Features) {
 		saga.Await("go", func(context.Context, *saga.Call, *faultState, int) error { return nil }).
 			Timeout(time.Millisecond),
 		saga.Step("last", count))
-	late := launch(t, s, timed)
+	late := launch(t, s, timed, 2)
 	if _, err := late.wait(saga.Must(timed.Start(t.Context(), late.nodes[0], "y", faultState{}))); !errors.Is(err,
 		saga.ErrAwaitTimeout) {
 		t.Errorf("ended with %v, want the timeout", err)
@@ -168,7 +171,7 @@ func waitSeesARetryElsewhere(t *testing.T, s saga.Store, _ Features) {
 		state.Steps++
 		return nil
 	}).Retry(1, saga.Constant(0)))
-	p := launch(t, s, def)
+	p := launch(t, s, def, 2)
 	h := saga.Must(def.Start(t.Context(), p.nodes[0], "x", faultState{}))
 	if _, err := p.wait(h); !errors.Is(err, saga.ErrStuck) {
 		t.Fatalf("ended with %v, want stuck", err)

@@ -3,8 +3,10 @@ package deploy
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -111,7 +113,7 @@ func TestComposeBounds(t *testing.T) {
 	if total > 1536 {
 		t.Errorf("what runs by default may take %d MiB, more than 1.5 GB", total)
 	}
-	for _, profile := range []string{"nats", "kafka", "vault", "mail", "observe"} {
+	for _, profile := range []string{"nats", "kafka", "scale", "vault", "mail", "observe"} {
 		found := false
 		for name := range c.object("services") {
 			found = found || slices.Contains(c.object("services", name).list("profiles"), any(profile))
@@ -181,6 +183,34 @@ func TestComposeFiles(t *testing.T) {
 		}
 		if got := c.list("services", name, "secrets"); !slices.Equal(got, want) {
 			t.Errorf("%s has the secrets %v, and needs %v", name, got, want)
+		}
+	}
+}
+
+// Both gateways of the profile scale are the same but for their port, and count limits in its Redis.
+func TestComposeGatewaysShareLimits(t *testing.T) {
+	c := compose(t)
+	first, second := c.object("services", "gateway"), c.object("services", "gateway-2")
+	for name := range first {
+		if name != "ports" && !reflect.DeepEqual(first[name], second[name]) {
+			t.Errorf("%s of gateway-2 is %v, want %v", name, second[name], first[name])
+		}
+	}
+	if at := second.text("environment", "SHOP_DB"); at != "${LIMITS:-}" {
+		t.Errorf("limits are counted at %s", at)
+	}
+	_, limits, _ := strings.Cut(string(read(t, "compose/scale.env")), "LIMITS=")
+	u, err := url.Parse(strings.TrimSpace(limits))
+	if err != nil || u.Scheme != "redis" {
+		t.Fatalf("scale.env counts limits at %q (%v), want a Redis", limits, err)
+	}
+	redis := c.object("services", u.Hostname())
+	if redis == nil || !slices.Contains(redis.list("profiles"), any("scale")) || redis.at("healthcheck") == nil {
+		t.Errorf("%s is no service of the profile scale with a health check", u.Hostname())
+	}
+	for _, network := range redis.list("networks") {
+		if !slices.Contains(second.list("networks"), network) {
+			t.Errorf("the gateways are not in the network %v of Redis", network)
 		}
 	}
 }
