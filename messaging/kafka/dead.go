@@ -60,7 +60,7 @@ func (b *Broker) redriveSome(ctx context.Context, group string, limit int) (move
 		e, _ := b.decode(r)
 		copies[i] = encode(b.retryTopic(group), e)
 	}
-	b.produce(ctx, copies, errs)
+	b.produce(ctx, copies, errs, nil)
 	for moved < len(letters) && errs[moved] == nil {
 		moved++
 	}

@@ -118,11 +118,13 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 	}
 	r := encode(d.s.retry, d.e, more...)
 	if size(r) > maxMessage { // of another program
-		return d.DeadLetter(ctx, errors.Join(errors.New("kafka: there is no room for the headers of another attempt"),
-			reason))
+		return d.DeadLetter(ctx, errors.Join(errNoRoom, reason))
 	}
 	return d.move(ctx, r)
 }
+
+// errNoRoom is the reason of a dead letter that is too large for another attempt.
+var errNoRoom = errors.New("kafka: there is no room for the headers of another attempt")
 
 // DeadLetter implements messaging.Delivery.
 func (d *delivery) DeadLetter(ctx context.Context, reason error) error {

@@ -26,8 +26,8 @@
 //   - Order by key holds across processes (messaging.Features.OrderByKey): one process at a time has a partition, and
 //     messaging.GroupConfig.Ordered handles one message of a key at a time in it.
 //   - Records are settled one by one. The offset of a partition is committed up to the first record that is not
-//     settled, with the ranges behind it that are, so that neither a slow nor a failing message holds up the others,
-//     and a process that takes the partition over passes over what was settled.
+//     settled, with the ranges behind it that are: neither a slow nor a failing message holds up the others, and
+//     a process that takes the partition over passes over what was settled.
 //   - A partition that moves to another process waits for the handlers of its messages, for at most Config.RevokeWait,
 //     and what they settled is committed. Assignment is cooperative and sticky: the other partitions are consumed
 //     meanwhile, save while handlers are waited for.

@@ -37,9 +37,9 @@ func listed(all kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 
 // assigned is called with the partitions that the stream has got and the offsets that are committed for them. It reads
 // what else was settled before, and returns where to begin.
-func (s *stream) assigned(ctx context.Context,
-	offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset,
-	error) {
+func (s *stream) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (
+	map[string]map[int32]kgo.Offset, error) {
+	<-s.made
 	topics := make([]string, 0, len(offsets))
 	for topic := range offsets {
 		topics = append(topics, topic)
@@ -47,7 +47,7 @@ func (s *stream) assigned(ctx context.Context,
 	var have kadm.OffsetResponses
 	if len(topics) > 0 {
 		var err error
-		have, err = s.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...)
+		have, err = s.b.adm.FetchOffsetsForTopics(ctx, s.b.groupID(s.sub.Group), topics...)
 		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 			return nil, err
 		}
@@ -83,6 +83,7 @@ func (s *stream) assigned(ctx context.Context,
 
 // revoked is called before partitions go to another member: it waits for what is being handled, and commits.
 func (s *stream) revoked(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	<-s.made
 	deadline := time.NewTimer(max(s.b.cfg.RevokeWait, 0))
 	defer deadline.Stop()
 	parts := s.withdraw(lost)
@@ -103,6 +104,7 @@ func (s *stream) revoked(_ context.Context, _ *kgo.Client, lost map[string][]int
 
 // lost is called when the group has given the partitions to another member already.
 func (s *stream) lost(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	<-s.made
 	parts := s.withdraw(lost)
 	s.committing.Lock()
 	defer s.committing.Unlock()

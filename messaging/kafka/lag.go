@@ -56,7 +56,7 @@ func (s *stream) updateLag() {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, lagTimeout)
 	defer cancel()
-	ends, err := listed(s.adm.ListEndOffsets(ctx, topics...))
+	ends, err := listed(s.b.adm.ListEndOffsets(ctx, topics...))
 	if err != nil {
 		return
 	}

@@ -19,21 +19,23 @@ import (
 // partition, and partitions chosen as Java's clients choose them: by murmur2 of the key.
 func (b *Broker) producerOptions() []kgo.Opt {
 	return []kgo.Opt{
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(0),
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
+		kgo.RecordPartitioner(kgo.UniformBytesPartitioner(64<<10, true, true, nil)),
 		kgo.ProducerBatchMaxBytes(maxMessage),
 	}
 }
 
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
-	e, span, err := b.producer.New(ctx, topic, payload, opts...)
-	errs := []error{err}
-	if err == nil {
-		var r *kgo.Record
-		if r, errs[0] = b.record(e); errs[0] == nil {
-			b.produce(ctx, []*kgo.Record{r}, errs)
+	var span trace.Span
+	errs := make([]error, 1)
+	b.produce(ctx, make([]*kgo.Record, 1), errs, func(int) (*kgo.Record, error) {
+		e, s, err := b.producer.New(ctx, topic, payload, opts...)
+		if span = s; err != nil {
+			return nil, err
 		}
-	}
+		return b.record(e)
+	})
 	b.meters.Published(ctx, errs)
 	b.producer.End(span, errs[0])
 	return errs[0]
@@ -41,15 +43,14 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
-	spans := make([]trace.Span, len(events))
-	records, errs := make([]*kgo.Record, len(events)), make([]error, len(events))
-	for i := range events {
-		var e messaging.Envelope
-		if e, spans[i], errs[i] = b.producer.Fill(ctx, events[i]); errs[i] == nil {
-			records[i], errs[i] = b.record(e)
+	spans, errs := make([]trace.Span, len(events)), make([]error, len(events))
+	b.produce(ctx, make([]*kgo.Record, len(events)), errs, func(i int) (*kgo.Record, error) {
+		e, span, err := b.producer.Fill(ctx, events[i])
+		if spans[i] = span; err != nil {
+			return nil, err
 		}
-	}
-	b.produce(ctx, records, errs)
+		return b.record(e)
+	})
 	b.meters.Published(ctx, errs)
 	for i, span := range spans {
 		b.producer.End(span, errs[i])
@@ -57,6 +58,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 	return driver.Batch(errs)
 }
 
+// record makes the record of an event.
 func (b *Broker) record(e messaging.Envelope) (*kgo.Record, error) {
 	topic, err := b.eventTopic(e.Type)
 	if err != nil {
@@ -86,34 +88,51 @@ func size(r *kgo.Record) int {
 	return n
 }
 
-// produce publishes the records that are not nil, in order, and waits for the confirms.
-func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []error) {
+// produce publishes records, in order, and waits for the confirms. They are made by prepare, where that is given, block
+// by block, while those before them are under way.
+func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []error,
+	prepare func(i int) (*kgo.Record, error)) {
 	if b.cfg.PublishTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
 		defer cancel()
 	}
-	for again := true; again; {
-		again = b.try(ctx, records, errs)
+	for again := true; again; prepare = nil {
+		again = b.try(ctx, records, errs, prepare)
 	}
 }
 
+// block is how many records of a batch are made at a time: the client sends what it has, and few large requests are
+// faster than many small ones.
+const block = 250
+
 // try publishes the records that are not nil, and reports whether some of them are to be published again: their topic
 // has been deleted, so that nothing was stored.
-func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error) (again bool) {
-	last, err := "", error(nil)
-	for i, r := range records {
+func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error,
+	prepare func(i int) (*kgo.Record, error)) (again bool) {
+	s := &sending{done: make(chan struct{}), errs: make([]error, len(records)), left: 1}
+	last, refused := "", error(nil)
+	for i := range records {
+		if prepare != nil && i%block == 0 {
+			for j := i; j < min(i+block, len(records)); j++ {
+				records[j], errs[j] = prepare(j)
+			}
+		}
+		r := records[i]
 		if r == nil {
 			continue
 		}
 		if r.Topic != last {
-			last, err = r.Topic, b.publishable(ctx, r.Topic)
+			last, refused = r.Topic, b.publishable(ctx, r.Topic)
 		}
-		if err != nil {
-			errs[i], records[i] = err, nil
+		if refused != nil {
+			records[i], errs[i] = nil, refused
+			continue
 		}
+		s.begin(i)
+		b.cl.Produce(ctx, r, s.promise(i))
 	}
-	b.send(ctx, records, errs)
+	b.wait(ctx, s, records, errs)
 	for i, r := range records {
 		switch {
 		case r == nil:
@@ -147,20 +166,30 @@ func (b *Broker) publishable(ctx context.Context, topic string) error {
 type sending struct {
 	mu   sync.Mutex
 	errs []error // nil when the call has returned
-	left int
+	left int     // and 1 until all have begun
 	done chan struct{}
 }
 
+func (s *sending) begin(i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left++
+	s.errs[i] = errUnderWay
+}
+
 func (s *sending) promise(i int) func(*kgo.Record, error) {
-	return func(_ *kgo.Record, err error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.errs != nil {
-			s.errs[i] = err
-		}
-		if s.left--; s.left == 0 {
-			close(s.done)
-		}
+	return func(_ *kgo.Record, err error) { s.end(i, err) }
+}
+
+// end notes the outcome of a record, or with -1 that all have begun.
+func (s *sending) end(i int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i >= 0 && s.errs != nil {
+		s.errs[i] = err
+	}
+	if s.left--; s.left == 0 {
+		close(s.done)
 	}
 }
 
@@ -170,23 +199,9 @@ const grace = 200 * time.Millisecond
 // errUnderWay is the outcome of a record that was sent and not answered when the call ended.
 var errUnderWay = errors.New("kafka: no answer in time")
 
-// send publishes records and waits until each has an outcome or, a little later than ctx, none can be waited for.
-func (b *Broker) send(ctx context.Context, records []*kgo.Record, errs []error) {
-	s := &sending{done: make(chan struct{}), errs: make([]error, len(records))}
-	for i, r := range records {
-		if r != nil {
-			s.left++
-			s.errs[i] = errUnderWay
-		}
-	}
-	if s.left == 0 {
-		return
-	}
-	for i, r := range records {
-		if r != nil {
-			b.cl.Produce(ctx, r, s.promise(i))
-		}
-	}
+// wait waits until each record has an outcome or, a little later than ctx, none can be waited for.
+func (b *Broker) wait(ctx context.Context, s *sending, records []*kgo.Record, errs []error) {
+	s.end(-1, nil)
 	select {
 	case <-s.done:
 	case <-ctx.Done():
@@ -237,6 +252,6 @@ func outcome(err error) error {
 // move publishes one record to a topic of this package.
 func (b *Broker) move(ctx context.Context, r *kgo.Record) error {
 	errs := []error{nil}
-	b.produce(ctx, []*kgo.Record{r}, errs)
+	b.produce(ctx, []*kgo.Record{r}, errs, nil)
 	return errs[0]
 }

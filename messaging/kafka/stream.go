@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -47,7 +46,7 @@ type stream struct {
 	sub   messaging.Subscription
 	retry string // the group's retry topic
 	cl    *kgo.Client
-	adm   *kadm.Client
+	made  chan struct{} // closed when cl is there: the client joins the group while it is made
 
 	ctx     context.Context // ends with Stop
 	cancel  context.CancelFunc
@@ -93,7 +92,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		return nil, err
 	}
 	sub.Prefetch = max(sub.Prefetch, 1)
-	s := &stream{b: b, sub: sub, retry: b.retryTopic(sub.Group), over: make(chan struct{}),
+	s := &stream{b: b, sub: sub, retry: b.retryTopic(sub.Group), over: make(chan struct{}), made: make(chan struct{}),
 		arrived: make(chan struct{}, 1), room: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		free: make(chan struct{}, 1), look: make(chan struct{}, 1), parts: map[place]*partition{}}
 	if err := b.ensure(ctx, append([]string{s.retry, b.deadTopic(sub.Group)}, sel.topics...)...); err != nil {
@@ -107,23 +106,30 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	if s.topics, err = b.topicsOf(ctx, s.patterns); err != nil {
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
-	if s.cl, err = kgo.NewClient(append(s.options(), b.opts...)...); err != nil {
-		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
-	}
-	s.adm = kadm.NewClient(s.cl)
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	s.leave = sync.OnceFunc(s.leaveGroup)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.leaving() {
+	s.cl, err = kgo.NewClient(append(s.options(), b.opts...)...)
+	close(s.made)
+	if err != nil {
 		s.cancel()
-		s.cl.Close()
+		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
+	}
+	b.mu.Lock()
+	closing := b.leaving()
+	if !closing {
+		b.streams[s] = struct{}{}
+		s.polling.Add(1)
+		b.wg.Add(1)
+	}
+	b.mu.Unlock()
+	if closing {
+		s.cancel()
+		s.leave()
 		return nil, messaging.ErrClosed
 	}
-	b.streams[s] = struct{}{}
-	s.polling.Go(s.poll)
-	b.wg.Go(s.tend)
-	b.wg.Go(func() { s.bind(b.registry.patterns(sub.Group)) }) // what was added since they were read
+	go func() { defer s.polling.Done(); s.poll() }()
+	go func() { defer b.wg.Done(); s.tend() }()
+	s.bind(b.registry.patterns(sub.Group)) // what was added since they were read
 	return s, nil
 }
 
@@ -142,10 +148,14 @@ func (s *stream) options() []kgo.Opt {
 	}
 }
 
-// bind replaces the patterns.
+// bind adds patterns; none is ever removed.
 func (s *stream) bind(patterns []string) {
 	s.mu.Lock()
-	s.patterns = patterns
+	for _, p := range patterns {
+		if !slices.Contains(s.patterns, p) {
+			s.patterns = append(slices.Clip(s.patterns), p) // discover reads the slice that was
+		}
+	}
 	s.mu.Unlock()
 	signal(s.look)
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,23 +24,26 @@ const callTimeout = 10 * time.Second
 // maxTopic is Kafka's limit for the name of a topic.
 const maxTopic = 249
 
-var plainName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+// allowed reports whether Kafka allows a character in the name of a topic.
+func allowed(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-'
+}
 
 // token makes a part of a topic's name of a group's name. Different groups have different ones.
 func token(group string) string {
 	const most = 120
-	if plainName.MatchString(group) && len(group) <= most {
+	odd := func(c rune) bool { return !allowed(c) }
+	if group != "" && len(group) <= most && !strings.ContainsFunc(group, odd) {
 		return group
 	}
 	sum := sha256.Sum256([]byte(group))
-	b := []byte(group[:min(len(group), most-33)])
-	for i, c := range b {
-		if !plainName.Match(b[i : i+1]) {
-			b[i] = '_'
+	short := strings.Map(func(c rune) rune {
+		if odd(c) {
+			return '_'
 		}
-		_ = c
-	}
-	return string(b) + "-" + hex.EncodeToString(sum[:16])
+		return c
+	}, group[:min(len(group), most-33)])
+	return short + "-" + hex.EncodeToString(sum[:16])
 }
 
 // Names of Kafka. An event's topic has one word behind the prefix, those of a group have more.
@@ -54,7 +56,7 @@ func (b *Broker) deadTopic(group string) string  { return b.cfg.Prefix + "." + t
 func (b *Broker) eventTopic(topic string) (string, error) {
 	word, _, _ := strings.Cut(topic, ".")
 	name := b.cfg.Prefix + "." + word
-	if !plainName.MatchString(word) || len(name) > maxTopic {
+	if word == "" || strings.ContainsFunc(word, func(c rune) bool { return !allowed(c) }) || len(name) > maxTopic {
 		return "", fmt.Errorf("%w: topic %q: its first word is the name of a Kafka topic: want letters, digits, - and _",
 			messaging.ErrInvalid, topic)
 	}

@@ -30,36 +30,65 @@ const (
 // maxReason bounds a reason.
 const maxReason = 4 << 10
 
-// encode makes the record of an event. Its key decides the partition.
+// encode makes the record of an event. Its key decides the partition. The values of its headers lie side by side.
 func encode(topic string, e messaging.Envelope, more ...kgo.RecordHeader) *kgo.Record {
-	h := make([]kgo.RecordHeader, 0, len(e.Headers)+7+len(more))
-	set := func(name, value string) {
-		if value != "" {
-			h = append(h, kgo.RecordHeader{Key: name, Value: []byte(value)})
-		}
+	room := len("1.0") + len(e.ID) + len(e.Type) + len(e.Source) + 2*len(e.Key) + len(e.ContentType) +
+		len(time.RFC3339Nano)
+	for _, value := range e.Headers {
+		room += len(value)
 	}
-	set(cloudEvents+"specversion", "1.0")
-	set(cloudEvents+"id", e.ID)
-	set(cloudEvents+"type", e.Type)
-	set(cloudEvents+"source", e.Source)
-	set(cloudEvents+"subject", e.Key)
-	set(headerType, e.ContentType)
+	h := headers{make([]kgo.RecordHeader, 0, len(e.Headers)+7+len(more)), make([]byte, 0, room)}
+	h.attribute("ce_specversion", "1.0")
+	h.attribute("ce_id", e.ID)
+	h.attribute("ce_type", e.Type)
+	h.attribute("ce_source", e.Source)
+	h.attribute("ce_subject", e.Key)
+	h.attribute(headerType, e.ContentType)
 	if !e.Time.IsZero() {
-		set(cloudEvents+"time", e.Time.UTC().Format(time.RFC3339Nano))
+		n := len(h.values)
+		h.values = e.Time.UTC().AppendFormat(h.values, time.RFC3339Nano)
+		h.end("ce_time", n)
 	}
 	for name, value := range e.Headers {
 		if lower := strings.ToLower(name); !reserved(lower) { // no header replaces an attribute or a count
-			h = append(h, kgo.RecordHeader{Key: lower, Value: []byte(value)})
+			h.set(lower, value)
 		}
 	}
-	r := &kgo.Record{Topic: topic, Headers: append(h, more...), Value: e.Body}
+	r := &kgo.Record{Topic: topic, Value: e.Body}
 	if e.Key != "" {
-		r.Key = []byte(e.Key)
+		h.values = append(h.values, e.Key...)
+		r.Key = h.values[len(h.values)-len(e.Key):]
 	}
+	h.all = append(h.all, more...)
+	r.Headers = h.all
 	if r.Value == nil {
 		r.Value = []byte{} // nil deletes a key in compacted topics
 	}
 	return r
+}
+
+// headers are those of a record that is made.
+type headers struct {
+	all    []kgo.RecordHeader
+	values []byte
+}
+
+// attribute writes a header unless its value is empty.
+func (h *headers) attribute(name, value string) {
+	if value != "" {
+		h.set(name, value)
+	}
+}
+
+func (h *headers) set(name, value string) {
+	n := len(h.values)
+	h.values = append(h.values, value...)
+	h.end(name, n)
+}
+
+// end makes a header of the values from n on.
+func (h *headers) end(name string, n int) {
+	h.all = append(h.all, kgo.RecordHeader{Key: name, Value: h.values[n:len(h.values):len(h.values)]})
 }
 
 // reserved reports whether a header belongs to this package or to the event's attributes.
