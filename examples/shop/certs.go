@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sillar-go/sillar/authn/tlsconfig"
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 )
 
 // certsFor is how long certificates of the development authority are valid.
@@ -19,6 +20,7 @@ const certsFor = 90 * 24 * time.Hour
 // certs returns the command that writes certificates for development.
 func certs(o *options) *cobra.Command {
 	var hosts []string
+	var between bool
 	cmd := &cobra.Command{
 		Use: "certs [FOLDER]",
 		Short: "Write the certificates of a development authority: for the gateway, and for a client (default: to tls in " +
@@ -31,6 +33,13 @@ func certs(o *options) *cobra.Command {
 				dir = args[0]
 			case o.data == "":
 				dir = filepath.Join("data", "tls")
+			}
+			if between {
+				if err := writeServiceCerts(dir); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s holds a folder for each service, for --service-tls.\n", dir)
+				return err
 			}
 			if err := writeCerts(dir, hosts); err != nil {
 				return err
@@ -47,6 +56,8 @@ The authority's own key is not kept: when these expire, in %[3]d days, write new
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&between, "services", false,
+		"write a folder for each service instead, with tls.crt, tls.key and ca.crt: for --service-tls")
 	cmd.Flags().StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"},
 		"names and addresses of the gateway")
 	return cmd
@@ -64,6 +75,36 @@ func writeCerts(dir string, hosts []string) error {
 		return err
 	}
 	return ca.WriteFiles(dir, "client", certsFor, "shop-client")
+}
+
+// writeServiceCerts writes a folder for each service, all of one authority: for its name in compose and Kubernetes, and
+// for this machine.
+func writeServiceCerts(dir string) error {
+	ca, err := tlsconfig.NewDevCA("Sillar shop, services, development only")
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		if err := writeServiceCert(ca, filepath.Join(dir, s.name), s.name); err != nil {
+			return fmt.Errorf("certs: %w", err)
+		}
+	}
+	return nil
+}
+
+func writeServiceCert(ca *tlsconfig.DevCA, dir, name string) error {
+	cert, key, err := ca.Issue(certsFor, name, "shop-"+name, "localhost", "127.0.0.1", "::1")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, platform.CAFile), ca.CertPEM(), 0o644), //nolint:gosec // certificates are public
+		os.WriteFile(filepath.Join(dir, platform.CertFile), cert, 0o644),       //nolint:gosec // certificates are public
+		os.WriteFile(filepath.Join(dir, platform.KeyFile), key, 0o600),
+	)
 }
 
 // openTLS loads the certificate of the gateway and reloads it when the file changes.

@@ -50,6 +50,7 @@ type options struct {
 
 	tlsCert, tlsKey, tlsClientCA string
 	tlsDev                       bool
+	serviceTLS                   string // a folder
 
 	peers platform.Peers
 }
@@ -88,6 +89,9 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.tlsClientCA, "tls-client-ca", "", "admit on 8443 only clients with a certificate of these authorities")
 	f.BoolVar(&o.tlsDev, "tls-dev", false,
 		"the same with a certificate of a new development authority, in the folder tls of --data")
+	f.StringVar(&o.serviceTLS, "service-tls", "",
+		"mutual TLS between the services, with tls.crt, tls.key and ca.crt of this folder, the layout of cert-manager; "+
+			"newer files are loaded without a restart; http:// addresses of services become https://")
 	for _, p := range []struct {
 		to         *string
 		name, port string
@@ -149,6 +153,9 @@ func (o *options) fillPeers() {
 	def := func(to *string, name, scheme string) {
 		if *to == "" {
 			*to = scheme + net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[name]+max(o.portOffset, 0)))
+		}
+		if rest, plain := strings.CutPrefix(*to, "http://"); plain && o.serviceTLS != "" {
+			*to = "https://" + rest
 		}
 	}
 	p := &o.peers
@@ -247,6 +254,13 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 		return p,
 			errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), 32 " +
 				"bytes or more")
+	}
+	if o.serviceTLS != "" {
+		logger := slog.New(slog.NewJSONHandler(p.config.LogWriter, &slog.HandlerOptions{Level: level}))
+		if p.config.ServiceTLS, err = platform.OpenServiceTLS(o.serviceTLS, logger); err != nil {
+			return p, fmt.Errorf("--service-tls: %w", err)
+		}
+		p.close = append(p.close, p.config.ServiceTLS.Close)
 	}
 	broker, err := resolve("broker", o.broker)
 	if err != nil {

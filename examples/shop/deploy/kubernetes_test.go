@@ -66,7 +66,8 @@ func (c cluster) config(name string) object {
 }
 
 func TestKubernetes(t *testing.T) {
-	for _, overlay := range []string{"base", "overlays/dev", "overlays/prod", "overlays/gateway-api"} {
+	for _, overlay := range []string{"base", "overlays/dev", "overlays/prod", "overlays/prod-tls",
+		"overlays/gateway-api"} {
 		t.Run(filepath.Base(overlay), func(t *testing.T) {
 			c := load(t, overlay)
 			dev := filepath.Base(overlay) == "dev"
@@ -177,7 +178,7 @@ func checkDeployment(t *testing.T, c cluster, name string, port int, dev bool) {
 		common.text("data", "SHOP_FAULTS") != strconv.FormatBool(dev) {
 		bad("users with known passwords, and faults, are for trying out alone")
 	}
-	if common.text("data", "SHOP_INSECURE") != "true" {
+	if common.text("data", "SHOP_INSECURE") != "true" && common.text("data", "SHOP_SERVICE_TLS") == "" {
 		bad("it refuses to read keys by http from another machine, without SHOP_INSECURE")
 	}
 	if shared := name == "users" && !dev; shared != (env["SHOP_KEYS_SECRET"] == "file:/run/secrets/shop/keys-secret") ||

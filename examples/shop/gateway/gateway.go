@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	_ "embed"
 	"errors"
 	"html/template"
@@ -54,6 +55,13 @@ const watchEvery = time.Second
 
 func build(_ context.Context, s *platform.Service) error {
 	routes := Routes(s.Peers)
+	var upstreams *tls.Config
+	if s.ServiceTLS != nil {
+		upstreams = s.ServiceTLS.Client()
+		for i := range routes { // a changed authority is read by Reload
+			routes[i].Transport = &gateway.Transport{TLS: &gateway.TransportTLS{CAFile: s.ServiceTLS.CA()}}
+		}
+	}
 	if s.Routes != "" {
 		var err error
 		if routes, err = gatewayyaml.Load(s.Routes); err != nil {
@@ -69,7 +77,7 @@ func build(_ context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, Auth: s.Guard.Users(), Title: "Shop",
+	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, UpstreamTLS: upstreams, Auth: s.Guard.Users(), Title: "Shop",
 		Fallback: landing(), PublicEdge: true, PublicDocuments: true,
 		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider,
 		Propagator: s.Tel.Propagator})
@@ -78,6 +86,13 @@ func build(_ context.Context, s *platform.Service) error {
 	}
 	s.Fallback = operatorsOnly(s.Guard.Users(), gw)
 	s.Go("health", gw.Run)
+	if s.ServiceTLS != nil && s.Routes == "" {
+		s.ServiceTLS.OnChange(func() {
+			if err := gw.Reload(routes); err != nil {
+				s.Log.Error("a changed authority cannot be used, the old one stays", "error", err)
+			}
+		})
+	}
 	if s.Routes != "" {
 		s.Go("routes", func(ctx context.Context) error { return gatewayyaml.Watch(ctx, s.Routes, watchEvery, gw, s.Log) })
 	}

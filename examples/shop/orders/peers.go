@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/sillar-go/sillar/authn/authngrpc"
@@ -37,8 +36,12 @@ func newPeers(s *platform.Service) (*peers, error) {
 	if err != nil {
 		return nil, err
 	}
+	security, err := s.ServiceTLS.GRPCClient(s.Peers.UsersGRPC)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(slices.Concat(guard.DialOptions(), grpcotel.Client(s.Tel)),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(security),
 		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)))...)
 	if err != nil {
 		return nil, err

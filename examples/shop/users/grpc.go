@@ -46,6 +46,7 @@ func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
 		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	need := authngrpc.Need(authn.AnyRole(platform.RoleService))
 	server := grpc.NewServer(append(grpcotel.Server(s.Tel),
+		grpc.Creds(s.ServiceTLS.GRPCServer()),
 		grpc.ChainUnaryInterceptor(authngrpc.Unary(s.Guard.Services(), open, need)),
 		grpc.ChainStreamInterceptor(authngrpc.Stream(s.Guard.Services(), openStreams, need)),
 		grpc.MaxRecvMsgSize(1<<20),

@@ -39,6 +39,9 @@ func (s *Service) Peer(name, baseURL string) (*Peer, error) {
 		return nil, err
 	}
 	base := http.DefaultTransport.(*http.Transport).Clone()
+	if s.ServiceTLS != nil {
+		base = s.ServiceTLS.Transport()
+	}
 	base.MaxIdleConnsPerHost = 64
 	traced := otelhttp.NewTransport(base, otelhttp.WithTracerProvider(s.Tel.TracerProvider),
 		otelhttp.WithPropagators(s.Tel.Propagator),

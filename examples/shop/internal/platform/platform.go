@@ -43,6 +43,9 @@ type Config struct {
 	// TLSAddr is where HTTPS listens too, with the certificate of TLS. Empty: nowhere.
 	TLSAddr string
 	TLS     *tls.Config
+	// ServiceTLS is mutual TLS between the services: at Addr, save that of the gateway, at GRPCAddr, and towards Peers.
+	// The caller closes it. Default none: http.
+	ServiceTLS *ServiceTLS
 	// DB is the DSN of the service's own database.
 	DB string
 	// Data is a folder for what is kept in files. Empty: nothing is.
@@ -131,6 +134,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.ServiceTLS != nil {
+		cfg.Tokens.transport = cfg.ServiceTLS.Transport()
+	}
 	guard, err := NewGuard(cfg.Name, cfg.Tokens, tel.Logger, tel.MeterProvider)
 	if err != nil {
 		return nil, err
@@ -177,7 +183,15 @@ func Make(ctx context.Context, cfg Config, build func(ctx context.Context, s *Se
 }
 
 // URL is the address of the service's own listener, as this machine reaches it.
-func (s *Service) URL() string { return "http://" + reachable(s.listener.Addr()) }
+func (s *Service) URL() string {
+	if s.inner() {
+		return "https://" + reachable(s.listener.Addr())
+	}
+	return "http://" + reachable(s.listener.Addr())
+}
+
+// inner reports whether Addr is for other services alone, with TLS. The gateway's is for clients.
+func (s *Service) inner() bool { return s.ServiceTLS != nil && !s.PublicEdge }
 
 // TLSURL is the address with TLS, "" without.
 func (s *Service) TLSURL() string {
@@ -232,7 +246,11 @@ func (s *Service) Run(ctx context.Context) error {
 	for _, l := range s.runners {
 		r.Go(l.name, l.fn)
 	}
-	s.serve(r, s.listener, nil)
+	if s.inner() {
+		s.serve(r, s.listener, s.ServiceTLS.probed.Server())
+	} else {
+		s.serve(r, s.listener, nil)
+	}
 	if s.tlsListener != nil {
 		s.serve(r, s.tlsListener, s.TLS)
 	}
@@ -242,7 +260,11 @@ func (s *Service) Run(ctx context.Context) error {
 
 // serve serves the API on a listener.
 func (s *Service) serve(r *service.Service, l net.Listener, with *tls.Config) {
-	server := gateway.NewServer("", s.Health.CloseConnections(s.Tel.Middleware(s.handler())))
+	handler := s.handler()
+	if s.inner() {
+		handler = certified(handler)
+	}
+	server := gateway.NewServer("", s.Health.CloseConnections(s.Tel.Middleware(handler)))
 	server.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)
 	for _, fn := range s.shutdowns {
 		server.RegisterOnShutdown(fn)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type Tokens struct {
 	Insecure bool
 	// Secret is what the services sign their own tokens with, at least 32 bytes.
 	Secret []byte
+
+	transport *http.Transport // for JWKS; nil: the default one
 }
 
 // Guard verifies tokens, and makes the service's own.
@@ -43,6 +46,8 @@ type Guard struct {
 	all      *authn.Verifier // of users and services
 	issuer   *authn.Issuer
 	set      *jwks.Set
+
+	transport *http.Transport // of set; nil: its own
 
 	mu     sync.Mutex
 	tokens map[string]ownToken // by role
@@ -55,11 +60,14 @@ type ownToken struct {
 
 // NewGuard returns the guard of a service. meters counts what it refuses; nil means the global provider.
 func NewGuard(name string, cfg Tokens, log *slog.Logger, meters metric.MeterProvider) (*Guard, error) {
-	g := &Guard{name: name, tokens: map[string]ownToken{}}
+	g := &Guard{name: name, tokens: map[string]ownToken{}, transport: cfg.transport}
 	keys := cfg.Keys
 	if keys == nil {
-		set, err := jwks.New(cfg.JWKS, jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second,
-			Insecure: cfg.Insecure})
+		from := jwks.Config{Logger: log, Refresh: time.Minute, MinInterval: time.Second, Insecure: cfg.Insecure}
+		if cfg.transport != nil {
+			from.Client = &http.Client{Transport: cfg.transport, Timeout: 10 * time.Second}
+		}
+		set, err := jwks.New(cfg.JWKS, from)
 		if err != nil {
 			return nil, err
 		}
@@ -120,8 +128,12 @@ func (g *Guard) own(ctx context.Context, role string) (string, error) {
 
 // Close ends the reading of keys.
 func (g *Guard) Close() error {
+	var err error
 	if g.set != nil {
-		return g.set.Close()
+		err = g.set.Close()
 	}
-	return nil
+	if g.transport != nil {
+		g.transport.CloseIdleConnections()
+	}
+	return err
 }
