@@ -330,7 +330,10 @@ func (s *Statements) ScansOnSQLite(t testing.TB, db *sql.DB) (list []string, all
 		for _, name := range parameter.FindAllString(query, -1) {
 			names[name] = true
 		}
-		args := make([]any, len(names)) // on which the plan does not depend
+		var args []any // on which the plan does not depend
+		for range names {
+			args = append(args, nil)
+		}
 		if m := named.FindStringSubmatch(query); m != nil {
 			args = append(args, sql.Named(m[1], nil))
 		}
