@@ -322,8 +322,8 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
-// A process of an older version gets messages of a pattern that only a newer one has subscribed to, and so can give them
-// back to the group.
+// A process of an older version gets messages of a pattern that only a newer one has subscribed to, and so can give
+// them back to the group.
 func TestPatternsAreTheGroups(t *testing.T) {
 	t.Parallel()
 	prefix := unique()
