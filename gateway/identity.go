@@ -129,12 +129,15 @@ func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	if who == nil {
 		return
 	}
-	h.Set("X-User-ID", headerValue(who.subject))
-	roles := make([]string, len(who.roles))
+	roles := ""
 	for i, r := range who.roles {
-		roles[i] = headerValue(r)
+		if i > 0 {
+			roles += ","
+		}
+		roles += headerValue(r)
 	}
-	h.Set("X-User-Roles", strings.Join(roles, ","))
+	values := [...]string{headerValue(who.subject), roles} // under canonical names, which Set would have to make
+	h["X-User-Id"], h["X-User-Roles"] = values[0:1:1], values[1:2:2]
 	for claim, header := range g.cfg.Claims {
 		if v, ok := who.claims[claim]; ok && v != nil {
 			h.Set(header, headerValue(claimText(v)))

@@ -141,8 +141,8 @@ func TestServicesRefuseStrangers(t *testing.T) {
 	}
 }
 
-// The certificates, and then the authority too, are replaced while the shop runs: new connections have the new ones, and
-// orders go on.
+// The certificates, and then the authority too, are replaced while the shop runs: new connections have the new ones,
+// and the gateway and the services still reach each other.
 func TestCertificatesOfServicesRotate(t *testing.T) {
 	dir, ca := serviceCerts(t)
 	h := openShopWith(t, "--service-tls", dir)

@@ -77,7 +77,8 @@ func build(_ context.Context, s *platform.Service) error {
 	if err != nil {
 		return err
 	}
-	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, UpstreamTLS: upstreams, Auth: s.Guard.Users(), Title: "Shop",
+	gw, err := gateway.New(gateway.Config{Routes: routes, Limiter: limiter, UpstreamTLS: upstreams,
+		Auth: s.Guard.Users(), Title: "Shop",
 		Fallback: landing(), PublicEdge: true, PublicDocuments: true,
 		Logger: s.Log, NoAccessLog: true, TracerProvider: s.Tel.TracerProvider, MeterProvider: s.Tel.MeterProvider,
 		Propagator: s.Tel.Propagator})
