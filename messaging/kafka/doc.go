@@ -57,7 +57,7 @@
 //   - Two processes that add a pattern to one group are told of it by the registry: Subscribe waits half a second for
 //     the others to learn a pattern that is new to a group.
 //   - An event has at most 1 MiB less 8 KiB, headers included, whatever max.message.bytes is.
-//     A larger record of another program that has no handler, or whose handler fails, cannot be copied: it is tried again
-//     each second, and logged.
+//     A larger record of another program that has no handler, or whose handler fails, cannot be copied: it is tried
+//     again each second, and logged.
 //   - It takes part in no transactions of Kafka, and has no schema registry.
 package kafka
