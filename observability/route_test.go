@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,13 +75,15 @@ func TestRoutesNamesAServeMuxBehindATimeoutHandler(t *testing.T) {
 }
 
 func TestMuxBehindATimeoutHandlerNamesTheRoute(t *testing.T) {
-	tel, _ := newTel(t, nil)
-	mux := tel.Mux()
-	mux.HandleFunc("GET /slow/{id}", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	get(tel.Middleware(http.TimeoutHandler(mux, time.Millisecond, "slow")), "/slow/1")
-	if got := metric(t, tel, `http_requests_total{endpoint="/slow/{id}",method="GET",status="503"}`); got != "1" {
-		t.Errorf("the route counts %q requests, want 1", got)
-	}
+	synctest.Test(t, func(t *testing.T) { // the time passes once the handler waits
+		tel, _ := newTel(t, nil)
+		mux := tel.Mux()
+		mux.HandleFunc("GET /slow/{id}", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		get(tel.Middleware(http.TimeoutHandler(mux, time.Millisecond, "slow")), "/slow/1")
+		if got := metric(t, tel, `http_requests_total{endpoint="/slow/{id}",method="GET",status="503"}`); got != "1" {
+			t.Errorf("the route counts %q requests, want 1", got)
+		}
+	})
 }
 
 func TestMiddlewareInstalledTwiceCountsOnce(t *testing.T) {
