@@ -11,7 +11,7 @@ import (
 // A node answers when it was started, and only then, however it ended.
 func TestRabbitMQNode(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a node takes some seconds: run without -short")
+		testenv.Missing(t, "a node takes some seconds: run without -short")
 	}
 	t.Parallel()
 	n := testenv.RabbitMQNode(t)

@@ -18,7 +18,7 @@ import (
 // and consuming go on by the nodes that are left while one is dead or frozen.
 func TestCluster(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a cluster is started: run without -short")
+		testenv.Missing(t, "a cluster is started: run without -short")
 	}
 	t.Parallel()
 	nodes := testenv.RabbitMQCluster(t, 3)

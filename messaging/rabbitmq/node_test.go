@@ -15,7 +15,7 @@ import (
 // published and handled.
 func TestServerRestartsAndBlocks(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a server is started three times: run without -short")
+		testenv.Missing(t, "a server is started three times: run without -short")
 	}
 	t.Parallel()
 	node := testenv.RabbitMQNode(t)

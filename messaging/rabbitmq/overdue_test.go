@@ -18,7 +18,7 @@ import (
 // channel that is lost to it is an attempt, and the reason is logged. What was only prefetched behind it is handled.
 func TestConsumerTimeoutCountsAsAttempt(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a server is started: run without -short")
+		testenv.Missing(t, "a server is started: run without -short")
 	}
 	t.Parallel()
 	node := testenv.RabbitMQNode(t)

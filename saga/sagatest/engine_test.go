@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 // edit replaces a piece of a file of package saga.
@@ -17,7 +19,7 @@ type edit struct{ file, old, with string }
 // Bugs that are planted in the engine are found: Explore is run once more, by a compiler that is shown another engine.
 func TestFindsBugsInTheEngine(t *testing.T) {
 	if testing.Short() {
-		t.Skip("compiles the engine several times: run without -short")
+		testenv.Missing(t, "compiles the engine several times: run without -short")
 	}
 	for name, bug := range map[string]struct {
 		explore string

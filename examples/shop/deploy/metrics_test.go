@@ -179,7 +179,7 @@ var given = []string{"job", "service", "instance"}
 // A shop is started, sells a lamp, and is scraped: rules and dashboards speak of nothing that it does not tell.
 func TestMetricsExist(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and starts the shop: run without -short")
+		testenv.Missing(t, "builds and starts the shop: run without -short")
 	}
 	offset := startShop(t)
 	at := func(name string) string { return "http://127.0.0.1:" + strconv.Itoa(ports[name]+offset) }
