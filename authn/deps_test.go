@@ -7,8 +7,8 @@ import (
 	"github.com/sillar-go/sillar/internal/depstest"
 )
 
-// TestDependencies holds what importers of these packages pay.
-func TestDependencies(t *testing.T) {
+// TestPackagesLinkOnlyTheirDependencies holds what importers of these packages pay.
+func TestPackagesLinkOnlyTheirDependencies(t *testing.T) {
 	const module = "github.com/sillar-go/sillar/"
 	core := []string{
 		module + "internal", module + "authn$", "github.com/golang-jwt/jwt/v5", "github.com/google/uuid",

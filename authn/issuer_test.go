@@ -45,7 +45,7 @@ func TestIssueVerifyRequire(t *testing.T) {
 	}
 }
 
-func TestRequire(t *testing.T) {
+func TestRequirePassesTheIdentityAndRemovesForgedHeaders(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	user, admin := w.issue(t, "user").AccessToken, w.issue(t, "user", "admin").AccessToken
 	var seen *authn.User
@@ -154,7 +154,7 @@ func TestExpiryAndRevocation(t *testing.T) {
 	})
 }
 
-func TestRefresh(t *testing.T) {
+func TestRefreshRotatesAndReuseRevokesTheFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []authn.Revocation
 		roles := []string{"user"}

@@ -16,7 +16,7 @@ import (
 // cheap keeps the tests fast.
 var cheap = authn.PasswordConfig{MemoryKiB: 64, Passes: 1}
 
-func TestPasswords(t *testing.T) {
+func TestPasswordHashesVerifyAndUpgrade(t *testing.T) {
 	p := authn.Must(authn.NewPasswords(cheap))
 	ctx := t.Context()
 	hash, err := p.Hash(ctx, "correct horse")

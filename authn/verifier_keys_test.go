@@ -163,7 +163,7 @@ func TestRequireRemovesIdentity(t *testing.T) {
 	}
 }
 
-func TestAuthenticate(t *testing.T) {
+func TestAuthenticateSelectsTheCredential(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	id, roles, claims, err := w.v.Authenticate(t.Context(), w.issue(t, "admin").AccessToken)
 	if err != nil || id != "u1" || fmt.Sprint(roles) != "[admin]" || claims["iss"] != issuerName {

@@ -54,8 +54,8 @@ type vectorGroup struct {
 	} `json:"tests"`
 }
 
-// TestWycheproof verifies the public vectors of the Wycheproof project with VerifyJWS and ParseJWKS.
-func TestWycheproof(t *testing.T) {
+// TestVerifyPassesWycheproofVectors verifies the public vectors of the Wycheproof project with VerifyJWS and ParseJWKS.
+func TestVerifyPassesWycheproofVectors(t *testing.T) {
 	count, used := map[string]int{}, map[string]bool{}
 	for _, file := range []string{"json_web_signature_test.json", "json_web_key_test.json"} {
 		data, err := fs.ReadFile(wycheproof.TestVectors, file)

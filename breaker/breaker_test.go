@@ -84,7 +84,7 @@ func TestRateCountsCallsLongerThanTheWindow(t *testing.T) {
 	})
 }
 
-func TestRates(t *testing.T) {
+func TestFailureAndSlowRatesOpen(t *testing.T) {
 	slow := func(context.Context) error { time.Sleep(6 * time.Second); return nil }
 	for name, c := range map[string]struct {
 		cfg   breaker.Config

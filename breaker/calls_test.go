@@ -16,7 +16,7 @@ import (
 	"github.com/sillar-go/sillar/breaker"
 )
 
-func TestOutcomes(t *testing.T) {
+func TestOutcomesAreClassified(t *testing.T) {
 	wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	for name, c := range map[string]struct {
 		ctx     func(context.Context) (context.Context, context.CancelFunc)
@@ -90,7 +90,7 @@ func TestRejectionsCountAsNothing(t *testing.T) {
 	})
 }
 
-func TestRetry(t *testing.T) {
+func TestRetryMakesTheGivenAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 3}}))
 		n := 0
@@ -190,7 +190,7 @@ func TestPausesStayInBounds(t *testing.T) {
 	})
 }
 
-func TestFallback(t *testing.T) {
+func TestFallbackAnswersRejectedCalls(t *testing.T) {
 	b := breaker.Must(breaker.New(breaker.Config{}))
 	v, err := breaker.DoOr(t.Context(), b, func(context.Context) (string, error) { return "", errDown },
 		func(_ context.Context, err error) (string, error) {
@@ -204,7 +204,7 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-func TestHooks(t *testing.T) {
+func TestHooksSeeEachChangeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var told []string

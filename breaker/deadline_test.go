@@ -127,7 +127,7 @@ func TestCancellationWithACause(t *testing.T) {
 	})
 }
 
-func TestRejected(t *testing.T) {
+func TestIsRejectionHoldsForCallsNotTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := breaker.Must(breaker.New(breaker.Config{Name: "inner", Failures: 1, Timeout: time.Second,
 			Retry: breaker.Retry{Attempts: 2}}))

@@ -196,9 +196,9 @@ func (f *flight) end(order string) string {
 	return ""
 }
 
-// TestModel makes random calls that overlap, end late, in every way, or not at all, and compares every answer, count
+// TestBreakerAgreesWithModel makes random calls that overlap, end late, in every way, or not at all, and compares every answer, count
 // and change of state with the model's.
-func TestModel(t *testing.T) {
+func TestBreakerAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(2, 12).Draw(rt, "limit")
 		cfg := breaker.Config{

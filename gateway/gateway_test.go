@@ -148,7 +148,7 @@ func raw(t *testing.T, url, request string) string {
 	return string(text)
 }
 
-func TestPaths(t *testing.T) {
+func TestPathsArriveAsReceived(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
 		{Prefix: "/users", Upstreams: []string{up}},
@@ -309,7 +309,7 @@ func TestIdentityHeadersAreTheGateways(t *testing.T) {
 	}
 }
 
-func TestCorrelation(t *testing.T) {
+func TestCorrelationIDIsKeptOrMade(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
 	a := do(t, "GET", url+"/a", "", "X-Correlation-Id", "mine-1")
@@ -323,7 +323,7 @@ func TestCorrelation(t *testing.T) {
 	}
 }
 
-func TestOddRequests(t *testing.T) {
+func TestOddRequestsAreRefusedOrPassed(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}},
 		{Prefix: "/ws", Upstreams: []string{up}, Upgrade: true}}})

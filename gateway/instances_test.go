@@ -39,7 +39,7 @@ func TestOneBrokenInstanceOfThree(t *testing.T) {
 	}
 }
 
-func TestAllOpen(t *testing.T) {
+func TestAllInstancesAreUsedWhenAllAreOpen(t *testing.T) {
 	var status atomic.Int32
 	status.Store(404)
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
@@ -65,7 +65,7 @@ func TestAllOpen(t *testing.T) {
 	}
 }
 
-func TestRetries(t *testing.T) {
+func TestRetriesFollowIdempotenceAndBudget(t *testing.T) {
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	var n, m atomic.Int32
@@ -225,7 +225,7 @@ func TestSickInstancesGetNothing(t *testing.T) {
 	}
 }
 
-func TestFallback(t *testing.T) {
+func TestFallbackAnswersWithoutInstances(t *testing.T) {
 	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}},
 		Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%s %q", r.URL.Path, r.Header.Get("X-User-ID"))

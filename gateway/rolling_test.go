@@ -136,7 +136,7 @@ func (f *fleet) load(url string, clients int) (sent func() int64, stop func() (f
 
 // Instances are killed and restarted one after the other, at their address and at new ones that the name server then
 // has. No idempotent request fails, and of POSTs only those that an instance had when it was killed.
-func TestRollingRestarts(t *testing.T) {
+func TestRollingRestartsFailNoIdempotentRequest(t *testing.T) {
 	for _, instances := range []int{1, 2, 5} {
 		for _, moving := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d instances, moving %v", instances, moving), func(t *testing.T) {

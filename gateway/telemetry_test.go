@@ -55,7 +55,7 @@ func attr(s sdktrace.ReadOnlySpan, key attribute.Key) attribute.Value {
 	return attribute.Value{}
 }
 
-func TestSpans(t *testing.T) {
+func TestSpansJoinTheTraceOfTheClient(t *testing.T) {
 	flaky := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
 	rec, tp := recorder(t)
 	_, url := start(t, gateway.Config{TracerProvider: tp, Routes: []gateway.Route{
@@ -122,7 +122,7 @@ func TestAttemptThatFailsHasASpan(t *testing.T) {
 }
 
 // A stranger decides nothing.
-func TestPublicEdge(t *testing.T) {
+func TestPublicEdgeStartsTracesAnew(t *testing.T) {
 	rec, tp := recorder(t)
 	routes := []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}
 	_, url := start(t, gateway.Config{TracerProvider: tp, PublicEdge: true, Routes: routes})

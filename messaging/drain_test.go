@@ -13,7 +13,7 @@ import (
 )
 
 // Draining: a running handler finishes with a live context and is acknowledged; what waits goes back uncounted.
-func TestDrain(t *testing.T) {
+func TestDrainFinishesRunningAndRequeuesWaiting(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		var handled []string

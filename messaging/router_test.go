@@ -199,7 +199,7 @@ func TestAttemptsWithoutLimit(t *testing.T) {
 
 // What no attempt can mend becomes a dead letter at the first: a body that does not decode, and, with one attempt, a
 // topic without a handler.
-func TestPoison(t *testing.T) {
+func TestPoisonMessagesBecomeDeadLetters(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		s, err := w.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"stale.binding"},
@@ -225,7 +225,7 @@ func TestPoison(t *testing.T) {
 }
 
 // Ordered groups handle the messages of a key one at a time and in order, and those of other keys meanwhile.
-func TestOrdered(t *testing.T) {
+func TestOrderedGroupsKeepTheOrderOfKeys(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		var mu sync.Mutex
@@ -268,7 +268,7 @@ func TestOrdered(t *testing.T) {
 	})
 }
 
-func TestConcurrency(t *testing.T) {
+func TestConcurrencyBoundsHandlers(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		var busy, most, n atomic.Int32
@@ -308,7 +308,7 @@ func (s *seen) Once(ctx context.Context, consumer, id string, fn func(context.Co
 	return false, err
 }
 
-func TestDedup(t *testing.T) {
+func TestDeduplicatorSkipsRepeatedEvents(t *testing.T) {
 	in(t, messaging.RouterConfig{}, func(w *world) {
 		t := w.t
 		n := 0
@@ -363,7 +363,7 @@ func TestMiddlewareOrder(t *testing.T) {
 	}
 }
 
-func TestMistakesPanic(t *testing.T) {
+func TestMistakesInSetupPanic(t *testing.T) {
 	r := messaging.Must(messaging.NewRouter(memory.Must(memory.New(memory.Config{})), messaging.RouterConfig{}))
 	g := r.Group("g", messaging.GroupConfig{})
 	h := func(context.Context, messaging.Message[[]byte]) error { return nil }

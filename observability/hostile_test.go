@@ -153,9 +153,9 @@ func TestErrorsOfTheSDKAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestPushgateway holds Push to the API that Pushgateway documents: PUT /metrics/job/NAME replaces the metrics of the
+// TestPushKeepsToTheAPIOfPushgateway holds Push to the API that Pushgateway documents: PUT /metrics/job/NAME replaces the metrics of the
 // job, the name may be base64, and metrics have no job or instance of their own.
-func TestPushgateway(t *testing.T) {
+func TestPushKeepsToTheAPIOfPushgateway(t *testing.T) {
 	var families map[string]*dto.MetricFamily
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPut || r.URL.Path != "/metrics/job@base64/bmlnaHRseS9qb2I" &&

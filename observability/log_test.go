@@ -20,7 +20,7 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-func TestSlogtest(t *testing.T) {
+func TestHandlerPassesSlogtest(t *testing.T) {
 	var buf bytes.Buffer
 	slogtest.Run(t, func(*testing.T) slog.Handler {
 		buf.Reset()

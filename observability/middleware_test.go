@@ -400,7 +400,7 @@ func TestTwoServicesShareNothing(t *testing.T) {
 	}
 }
 
-func TestPublicEdge(t *testing.T) {
+func TestPublicEdgeStartsTracesAnew(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tel, _ := newTel(t, func(c *observability.Config) {
 		c.SpanExporters, c.PublicEdge = []sdktrace.SpanExporter{keep{spans}}, true

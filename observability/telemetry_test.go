@@ -83,7 +83,7 @@ func TestExemplarsLinkToTraces(t *testing.T) {
 	}
 }
 
-func TestPush(t *testing.T) {
+func TestPushSendsMetrics(t *testing.T) {
 	var path string
 	var size int
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

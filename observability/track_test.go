@@ -16,7 +16,7 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-func TestTrack(t *testing.T) {
+func TestTrackRecordsDurationAndOutcome(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tel, _ := newTel(t, func(c *observability.Config) { c.SpanExporters = []sdktrace.SpanExporter{keep{spans}} })
 	ctx := tel.With(t.Context())
@@ -71,7 +71,7 @@ func (d *dead) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error {
 }
 func (*dead) Shutdown(context.Context) error { return nil }
 
-func TestDeadCollector(t *testing.T) {
+func TestDeadCollectorIsReported(t *testing.T) {
 	tel, log := newTel(t, func(c *observability.Config) { c.SpanExporters = []sdktrace.SpanExporter{&dead{}} })
 	start := time.Now()
 	for range 5000 {

@@ -50,7 +50,7 @@ func (f *flaky) Claim(ctx context.Context, node string, kinds []saga.Kind, limit
 
 // A node is cut off in the middle of a step. Another takes over after the lease, in doubt and under a higher fence; the
 // zombie's step sees its context end, and what it does afterwards is refused.
-func TestTakeover(t *testing.T) {
+func TestTakeoverFencesTheLostOrchestrator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		var zombie *flaky
@@ -95,7 +95,7 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
-func TestLostAcknowledgement(t *testing.T) {
+func TestLostAcknowledgementRepeatsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")), saga.Step("car", w.do("car")),
@@ -118,7 +118,7 @@ func TestLostAcknowledgement(t *testing.T) {
 	})
 }
 
-func TestDrain(t *testing.T) {
+func TestDrainGivesSagasBack(t *testing.T) {
 	for name, slow := range map[string]time.Duration{"a running step ends": 5 * time.Second,
 		"a step that takes too long is cut off": time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestRetryOutlivesTheProcess(t *testing.T) {
 
 type approval struct{ By string }
 
-func TestAwait(t *testing.T) {
+func TestAwaitEndsBySignalOrTimeout(t *testing.T) {
 	build := func(w *world) *saga.Def[trip] {
 		return saga.Define[trip]("trip", 1,
 			saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
@@ -276,7 +276,7 @@ func TestAwait(t *testing.T) {
 	})
 }
 
-func TestCancel(t *testing.T) {
+func TestCancelEndsAtThePivot(t *testing.T) {
 	t.Run("while a step runs", func(t *testing.T) {
 		w := &world{}
 		slow := func(_ context.Context, _ *saga.Call, _ *trip) error {
@@ -326,7 +326,7 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-func TestShapes(t *testing.T) {
+func TestSagasOfAnotherShapeAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		mem := sagamem.New()
@@ -356,7 +356,7 @@ func TestShapes(t *testing.T) {
 	})
 }
 
-func TestResumesFrom(t *testing.T) {
+func TestSagaResumesFromItsStep(t *testing.T) {
 	for name, c := range map[string]struct {
 		v2    func(w *world) *saga.Def[trip]
 		saw   []string

@@ -320,7 +320,7 @@ func TestBranchesAfterThePivotAreRetriedAndSkipped(t *testing.T) {
 	})
 }
 
-func TestLimits(t *testing.T) {
+func TestLimitsBoundSagasAndBranches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var atOnce, most, inSaga, mostInSaga atomic.Int32
 		slow := func(now, max *atomic.Int32) saga.Handler[struct{}] {

@@ -44,7 +44,7 @@ func (d *deaf) Save(ctx context.Context, r saga.Record) error {
 
 // A saga that an orchestrator owns and does not know of is run soon, by it or another, also while it lives on: the
 // answer to its first write, to the claim, or to what gives it back was lost.
-func TestOrphans(t *testing.T) {
+func TestOrphansAreRunAgain(t *testing.T) {
 	for name, c := range map[string]func(t *testing.T, store *deaf, def *saga.Def[trip], o *saga.Orchestrator){
 		"the start's answer is lost": func(t *testing.T, store *deaf, def *saga.Def[trip], o *saga.Orchestrator) {
 			start(t, o)

@@ -13,7 +13,7 @@ import (
 
 type seats struct{ List []int }
 
-func TestParallel(t *testing.T) {
+func TestParallelBranchesMergeOrAreCompensated(t *testing.T) {
 	t.Run("merges", func(t *testing.T) {
 		def := saga.Define[trip]("trip", 1, saga.Parallel("all",
 			saga.Step("hotel", func(_ context.Context, _ *saga.Call, s *trip) error {

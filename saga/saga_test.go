@@ -125,7 +125,7 @@ func status(t *testing.T, o *saga.Orchestrator, id string) saga.Record {
 	return r
 }
 
-func TestCompletes(t *testing.T) {
+func TestSagaCompletesWithOneWritePerStep(t *testing.T) {
 	w := &world{}
 	def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
 		saga.Pivot("pay", w.do("pay")), saga.Retriable("mail", w.do("mail")))
@@ -264,7 +264,7 @@ func TestKeyIsStable(t *testing.T) {
 	})
 }
 
-func TestPivot(t *testing.T) {
+func TestStepsAfterThePivotAreNeverCompensated(t *testing.T) {
 	t.Run("rejected compensates", func(t *testing.T) {
 		w := &world{}
 		def := saga.Define[trip]("trip", 1, saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),
@@ -335,7 +335,7 @@ func TestPivot(t *testing.T) {
 	})
 }
 
-func TestFailingCompensation(t *testing.T) {
+func TestFailingCompensationBecomesStuck(t *testing.T) {
 	build := func(w *world, broken *bool) *saga.Def[trip] {
 		undoCar := func(ctx context.Context, c *saga.Call, s *trip) error {
 			if *broken {
@@ -431,7 +431,7 @@ func TestDefinitionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestDraw(t *testing.T) {
+func TestDrawShowsStepsAndStates(t *testing.T) {
 	w := &world{}
 	def := saga.Define[trip]("trip", 1,
 		saga.Step("hotel", w.do("hotel")).Compensate(w.undo("hotel")),

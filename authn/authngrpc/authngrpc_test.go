@@ -71,7 +71,7 @@ func serve(t *testing.T, v *authn.Verifier, opts ...authngrpc.Option) (healthpb.
 
 type tokenKey struct{}
 
-func TestInterceptors(t *testing.T) {
+func TestInterceptorsVerifyUnaryCallsAndStreams(t *testing.T) {
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	i := authn.Must(authn.NewIssuer(keys, authn.NewMemoryTokens(), authn.IssuerConfig{Issuer: "x"}))
 	v := authn.Must(authn.NewVerifier(keys, authn.VerifierConfig{Issuer: "x", Logger: quiet}))

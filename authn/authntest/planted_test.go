@@ -225,8 +225,8 @@ var planted = map[string]struct {
 
 const variable = "AUTHNTEST_PLANTED"
 
-// TestPlanted runs the suite on wrong stores, each in a process of its own, and expects it to notice.
-func TestPlanted(t *testing.T) {
+// TestSuiteFindsPlantedBugs runs the suite on wrong stores, each in a process of its own, and expects it to notice.
+func TestSuiteFindsPlantedBugs(t *testing.T) {
 	if name := os.Getenv(variable); name != "" {
 		planted[name].run(t)
 		return
@@ -234,13 +234,13 @@ func TestPlanted(t *testing.T) {
 	for name, p := range planted {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestPlanted$")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestSuiteFindsPlantedBugs$")
 			cmd.Env = append(os.Environ(), variable+"="+name)
 			out, err := cmd.CombinedOutput()
 			if err == nil {
 				t.Fatal("the suite passes")
 			}
-			if !strings.Contains(string(out), "--- FAIL: TestPlanted/"+p.fails) {
+			if !strings.Contains(string(out), "--- FAIL: TestSuiteFindsPlantedBugs/"+p.fails) {
 				t.Errorf("%s did not notice:\n%s", p.fails, out)
 			}
 		})

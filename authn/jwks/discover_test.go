@@ -16,7 +16,7 @@ import (
 )
 
 // An issuer is discovered by its URL, in the ways of OpenID Connect and of RFC 8414, and by what authn publishes.
-func TestDiscover(t *testing.T) {
+func TestDiscoverFindsKeysByIssuer(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
 	for name, c := range map[string]struct {

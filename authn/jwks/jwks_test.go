@@ -78,7 +78,7 @@ func open(t *testing.T, e *endpoint, cfg jwks.Config) *jwks.Set {
 	return jwks.Must(jwks.New("https://users.test/jwks.json", cfg))
 }
 
-func TestStorm(t *testing.T) {
+func TestUnknownKeysCauseFewRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		doc, kid := document(t)
 		e := &endpoint{}
@@ -124,8 +124,8 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// TestRotation verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
-func TestRotation(t *testing.T) {
+// TestVerificationContinuesWhileKeysRotate verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
+func TestVerificationContinuesWhileKeysRotate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour,
 			PublishAhead: 15 * time.Minute, VerifyFor: time.Hour, Logger: quiet}))
@@ -168,7 +168,7 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-func TestStaleServes(t *testing.T) {
+func TestStaleKeysServeDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		doc, kid := document(t)
 		next, nextID := document(t)

@@ -30,7 +30,7 @@ func open(t *testing.T) (*mongo.Database, *mongotokens.Store) {
 	return db, s
 }
 
-func TestStore(t *testing.T) {
+func TestTokenStoreConformance(t *testing.T) {
 	authntest.RunTokens(t, func(t *testing.T) authn.TokenStore {
 		_, s := open(t)
 		return s

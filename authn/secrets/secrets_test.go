@@ -16,7 +16,7 @@ type fixed struct{}
 
 func (fixed) Get(_ context.Context, ref string) (secrets.Secret, error) { return secrets.New(ref), nil }
 
-func TestResolver(t *testing.T) {
+func TestResolverReadsEachSource(t *testing.T) {
 	t.Setenv("SECRETS_TEST", "hush")
 	t.Setenv("SECRETS_EMPTY", "")
 	path := filepath.Join(t.TempDir(), "s")

@@ -54,7 +54,7 @@ func TestPostgreSQL(t *testing.T) {
 	authntest.RunTokens(t, func(t *testing.T) authn.TokenStore { return open(t, testenv.Postgres(t)) })
 }
 
-func TestMigrations(t *testing.T) {
+func TestMigrationsMatchSchema(t *testing.T) {
 	db, err := sqldb.Open(t.Context(), testenv.SQLite(t), sqldb.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -104,7 +104,7 @@ func TestRenewsEarlyInTheBackground(t *testing.T) {
 	})
 }
 
-func TestFailures(t *testing.T) {
+func TestFailuresAreCachedAndTyped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{life: 100}
 		s := open(e)

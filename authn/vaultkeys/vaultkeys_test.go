@@ -53,7 +53,7 @@ func (k *kv) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestStore(t *testing.T) {
+func TestKeyStoreConformance(t *testing.T) {
 	authntest.RunKeys(t, func(t *testing.T) (authn.KeyStore, func() authn.KeyStore) {
 		srv := httptest.NewServer(&kv{})
 		t.Cleanup(srv.Close)

@@ -98,7 +98,7 @@ func check(ctx context.Context, c grpc_health_v1.HealthClient) error {
 	return err
 }
 
-func TestClassification(t *testing.T) {
+func TestStatusCodesAreClassified(t *testing.T) {
 	failures := map[codes.Code]bool{codes.DeadlineExceeded: true, codes.Internal: true, codes.Unavailable: true,
 		codes.DataLoss: true, codes.ResourceExhausted: true}
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Failures: -1}})
@@ -117,7 +117,7 @@ func TestClassification(t *testing.T) {
 	}
 }
 
-func TestOpens(t *testing.T) {
+func TestFailuresOpenTheBreaker(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Failures: 2}})
 	down := status.Error(codes.Unavailable, "down")
 	s.next = []error{down, down}
@@ -169,7 +169,7 @@ func TestRetriesIdempotentMethodsOnly(t *testing.T) {
 	}
 }
 
-func TestStreams(t *testing.T) {
+func TestStreamsCountOnceAndOutliveTheAttemptTimeout(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Failures: 2, Timeout: 20 * time.Millisecond}})
 	ctx, cancel := context.WithCancel(correlation.With(t.Context(), "c-1"))
 	w, err := c.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})

@@ -23,7 +23,7 @@ var (
 	down = status.Error(codes.Unavailable, "down")
 )
 
-func TestDeadlines(t *testing.T) {
+func TestDeadlinesOfTheCallerAreNoFailures(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Deadline: 50 * time.Millisecond}})
 	s.next = []error{hang, hang}
 	if err := check(t.Context(), c); status.Code(err) != codes.DeadlineExceeded || errors.Is(err, breaker.ErrTimeout) ||

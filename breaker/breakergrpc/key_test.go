@@ -29,7 +29,7 @@ func ExampleMethodKey() {
 }
 
 // Failures of one key open its breaker, of unary calls and streams, and not that of another.
-func TestKeys(t *testing.T) {
+func TestKeysHaveBreakersOfTheirOwn(t *testing.T) {
 	tenant := func(ctx context.Context, name string) context.Context {
 		return metadata.AppendToOutgoingContext(ctx, "x-tenant-id", name)
 	}

@@ -28,7 +28,7 @@ func client(t *testing.T, cfg breakerhttp.Config, h http.HandlerFunc) *breakerht
 	return breakerhttp.Must(breakerhttp.NewClientOver(tr, url+"/base/"))
 }
 
-func TestClient(t *testing.T) {
+func TestClientDecodesAnswers(t *testing.T) {
 	c := client(t, breakerhttp.Config{}, func(w http.ResponseWriter, r *http.Request) {
 		var in user
 		_ = json.NewDecoder(r.Body).Decode(&in)

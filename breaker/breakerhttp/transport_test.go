@@ -262,7 +262,7 @@ func TestConnectionErrorsOpenOneHostOnly(t *testing.T) {
 	res.Body.Close()
 }
 
-func TestPropagation(t *testing.T) {
+func TestTransportPropagatesTheCorrelationID(t *testing.T) {
 	var got http.Header
 	tr, url := serve(t, breakerhttp.Config{}, func(_ http.ResponseWriter, r *http.Request) { got = r.Header })
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})

@@ -16,7 +16,7 @@ import (
 	"github.com/sillar-go/sillar/breaker/breakerotel"
 )
 
-func TestInstrument(t *testing.T) {
+func TestInstrumentRecordsAndKeepsHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdk.NewManualReader()
 		provider := sdk.NewMeterProvider(sdk.WithReader(reader))

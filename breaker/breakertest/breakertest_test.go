@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/breaker/breakertest"
 )
 
-func TestLossy(t *testing.T) {
+func TestLossyTransportFailsAtItsRate(t *testing.T) {
 	var served atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) }))
 	defer srv.Close()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestGateway(t *testing.T) {
+func TestGatewayExampleServesAndEnds(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestOutbox(t *testing.T) {
+func TestOutboxExampleOutput(t *testing.T) {
 	var out strings.Builder
 	if err := run(t.Context(), &out); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestQuickstart(t *testing.T) {
+func TestQuickstartServesAndEnds(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

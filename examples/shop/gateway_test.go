@@ -41,7 +41,7 @@ func TestRoutesOfTheShop(t *testing.T) {
 }
 
 // The gateway alone, in a process of its own: no broker, no secret, routes from a file that changes under it.
-func TestGatewayAlone(t *testing.T) {
+func TestGatewayRunsAlone(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "from the service: ", r.URL.Path)
 	}))

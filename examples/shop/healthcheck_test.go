@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestHealthcheck(t *testing.T) {
+func TestHealthcheckExitCodes(t *testing.T) {
 	hang := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

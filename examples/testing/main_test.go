@@ -42,7 +42,7 @@ func stock(t *testing.T, s *Shop, id string) int64 {
 	return p.Stock
 }
 
-func TestProgram(t *testing.T) {
+func TestProgramOutput(t *testing.T) {
 	var out strings.Builder
 	if err := run(t.Context(), &out); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"github.com/sillar-go/sillar/gateway/gatewayyaml"
 )
 
-func TestParse(t *testing.T) {
+func TestParseReadsRoutesAndNamesMistakes(t *testing.T) {
 	got, err := gatewayyaml.Parse([]byte(`
 routes:
   - prefix: /users
@@ -174,7 +174,7 @@ func FuzzParse(f *testing.F) {
 }
 
 // Watch sees a file that is written, one that is moved to its place, and a link that is changed; not what is wrong.
-func TestWatch(t *testing.T) {
+func TestWatchSeesEachKindOfReplacement(t *testing.T) {
 	dir := t.TempDir()
 	one := func(prefix string) string {
 		return "routes: [{prefix: " + prefix + ", upstreams: ['http://127.0.0.1:1'], dial_wait: -1}]"

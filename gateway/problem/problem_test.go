@@ -28,7 +28,7 @@ type stale struct{}
 func (stale) Error() string  { return "conflict on ana@example.com" }
 func (stale) Conflict() bool { return true }
 
-func TestMapper(t *testing.T) {
+func TestMapperMapsErrorsToProblems(t *testing.T) {
 	var logged bytes.Buffer
 	m := problem.NewMapper(
 		problem.Rule{Err: errNotFound, Status: 404, Slug: "not-found", Detail: "there is no such thing"},
@@ -69,7 +69,7 @@ func TestMapper(t *testing.T) {
 	}
 }
 
-func TestDecode(t *testing.T) {
+func TestDecodeRefusesByFieldAndSize(t *testing.T) {
 	type item struct {
 		Quantity int `json:"quantity"`
 	}

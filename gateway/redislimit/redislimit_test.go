@@ -21,7 +21,7 @@ import (
 	"github.com/sillar-go/sillar/internal/testenv"
 )
 
-func TestLimiter(t *testing.T) {
+func TestLimiterAllowsTheBurstAcrossGateways(t *testing.T) {
 	dsn, prefix := testenv.Redis(t)
 	opt, err := redis.ParseURL(dsn)
 	if err != nil {

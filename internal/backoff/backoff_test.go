@@ -45,7 +45,7 @@ func TestZeroBackoffPauses(t *testing.T) {
 	}
 }
 
-func TestSleep(t *testing.T) {
+func TestSleepEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		if err := backoff.Sleep(t.Context(), time.Minute); err != nil || time.Since(start) != time.Minute {

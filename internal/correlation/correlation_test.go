@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/internal/correlation"
 )
 
-func TestValid(t *testing.T) {
+func TestValidRefusesHostileIDs(t *testing.T) {
 	for s, want := range map[string]bool{
 		"":                            false,
 		"a":                           true,
@@ -34,7 +34,7 @@ func TestValid(t *testing.T) {
 	}
 }
 
-func TestPropagation(t *testing.T) {
+func TestPropagatorRoundTrip(t *testing.T) {
 	ctx, id := correlation.Ensure(context.Background())
 	if _, again := correlation.Ensure(ctx); again != id {
 		t.Fatalf("Ensure made a second id %q beside %q", again, id)

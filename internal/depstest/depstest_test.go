@@ -72,8 +72,8 @@ var prometheus = []string{
 
 var breaker = []string{"github.com/sony/gobreaker/v2", "github.com/cenkalti/backoff/v4", module + "internal/backoff"}
 
-// TestPackages is the table of what each package may link.
-func TestPackages(t *testing.T) {
+// TestPackagesLinkOnlyWhatTheTableAllows is the table of what each package may link.
+func TestPackagesLinkOnlyWhatTheTableAllows(t *testing.T) {
 	for pkg, allow := range map[string][]string{
 		"breaker":             breaker,
 		"breaker/breakergrpc": slices.Concat(breaker, under("breaker"), otel, shared, grpc),
@@ -153,8 +153,8 @@ func under(paths ...string) (out []string) {
 	return out
 }
 
-// TestFinds shows that the check can fail.
-func TestFinds(t *testing.T) {
+// TestCheckFindsAForbiddenDependency shows that the check can fail.
+func TestCheckFindsAForbiddenDependency(t *testing.T) {
 	got := depstest.Outside(t, module+"breaker", "github.com/cenkalti/backoff/v4", module+"internal/backoff")
 	if !slices.Equal(got, []string{"github.com/sony/gobreaker/v2"}) {
 		t.Fatalf("outside: %v, want gobreaker alone", got)

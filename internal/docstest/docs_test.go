@@ -24,8 +24,8 @@ var (
 	sample = regexp.MustCompile("(?ms)^<!-- ([^\n]*) -->\n```go\n(.*?)^```")
 )
 
-// TestLinks follows every relative link of every page, and the anchors of those that lead to pages.
-func TestLinks(t *testing.T) {
+// TestRelativeLinksResolve follows every relative link of every page, and the anchors of those that lead to pages.
+func TestRelativeLinksResolve(t *testing.T) {
 	n := 0
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -77,8 +77,8 @@ func TestFindsDeadLinks(t *testing.T) {
 	}
 }
 
-// TestSamples finds each sample of these pages, line for line, in the tested file that the comment above it names.
-func TestSamples(t *testing.T) {
+// TestSamplesMatchTheirSources finds each sample of these pages, line for line, in the tested file that the comment above it names.
+func TestSamplesMatchTheirSources(t *testing.T) {
 	pages := []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md",
 		"docs/coming-from-gorm.md",
 		"docs/coming-from-watermill.md", "docs/testing-your-service.md", "docs/coming-from-otelhttp.md"}

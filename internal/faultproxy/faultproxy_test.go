@@ -56,7 +56,7 @@ func ping(c net.Conn, within time.Duration) error {
 	return err
 }
 
-func TestFaults(t *testing.T) {
+func TestProxyInjectsEachFault(t *testing.T) {
 	p := faultproxy.New(t, echo(t))
 	c := dial(t, p)
 	if err := ping(c, 5*time.Second); err != nil {
@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 }
 
 // A filter cuts where it says, in the direction that it watches.
-func TestFilter(t *testing.T) {
+func TestFilterCutsWhereItSays(t *testing.T) {
 	for _, fromTarget := range []bool{false, true} {
 		p := faultproxy.New(t, echo(t))
 		p.Filter(func(from bool) faultproxy.Filter {

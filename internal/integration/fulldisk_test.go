@@ -18,7 +18,7 @@ import (
 // A disk fills up while transactions store entities, events and sagas. What was refused has left nothing, and what was
 // committed is told and runs to its end as soon as there is room again, without a restart. The limit of pages is
 // SQLite's own; it answers as a full disk does.
-func TestFullDisk(t *testing.T) {
+func TestFullDiskLosesNothing(t *testing.T) {
 	p := open(t, "sqlite:"+filepath.Join(t.TempDir(), "full.db")+"?_pragma=max_page_count(80)")
 	place := func(id string) error {
 		return p.db.InTx(t.Context(), func(ctx context.Context) error {

@@ -118,7 +118,7 @@ func (p *parts) traces(t *testing.T) (n int64) {
 
 // One commit covers the repository, the event store, a saga's start, the outbox, the inbox and the barrier; and when it
 // does not come, whatever the reason, none of them has left a trace.
-func TestOneCommit(t *testing.T) {
+func TestOrderAndEventShareOneCommit(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			p := open(t, dsn(t))

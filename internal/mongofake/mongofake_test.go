@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The driver takes it for a replica set: writes go to the primary, reads where they are asked for, and answers are the
 // test's.
-func TestStart(t *testing.T) {
+func TestDriverTakesItForAReplicaSet(t *testing.T) {
 	db, commands := mongofake.Start(t, func(c mongofake.Command) bson.D {
 		switch {
 		case c.Name == "find" && c.Secondary:

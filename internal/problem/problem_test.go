@@ -14,7 +14,7 @@ import (
 	"github.com/sillar-go/sillar/internal/problem"
 )
 
-func TestWrite(t *testing.T) {
+func TestWriteSendsProblemJSON(t *testing.T) {
 	p := problem.New(http.StatusUnprocessableEntity, "validation", "the order is not valid").With("items[0].quantity",
 		"must be at least 1")
 	rec := httptest.NewRecorder()

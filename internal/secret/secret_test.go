@@ -17,7 +17,7 @@ type config struct {
 	inner    secret.Value[[]byte]
 }
 
-func TestNeverPrints(t *testing.T) {
+func TestSecretIsNeverPrinted(t *testing.T) {
 	const password = "hunter2"
 	c := config{User: "ana", Password: secret.New(password), inner: secret.New([]byte(password))}
 	if c.Password.Reveal() != password || string(c.inner.Reveal()) != password {
@@ -43,7 +43,7 @@ func TestNeverPrints(t *testing.T) {
 	}
 }
 
-func TestZero(t *testing.T) {
+func TestZeroValueIsNotAnEmptySecret(t *testing.T) {
 	var v secret.Value[string]
 	if !v.IsZero() || v.Reveal() != "" || secret.New("").IsZero() {
 		t.Fatal("a zero Value is not told from one that holds an empty secret")

@@ -6,7 +6,7 @@ import (
 )
 
 // A server that knows users knows them where it did, whatever database the test has.
-func TestOwnMongo(t *testing.T) {
+func TestOwnMongoStartsAndEnds(t *testing.T) {
 	for from, want := range map[string]string{
 		"mongodb://127.0.0.1:27017/":                      "mongodb://127.0.0.1:27017/own",
 		"mongodb://u:p@host/":                             "mongodb://u:p@host/own?authSource=admin",

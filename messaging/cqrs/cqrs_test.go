@@ -85,7 +85,7 @@ func TestRetryOnConflict(t *testing.T) {
 	})
 }
 
-func TestValidated(t *testing.T) {
+func TestValidatedRefusesBeforeTheHandler(t *testing.T) {
 	bad := errors.New("quantity must be positive")
 	reached := false
 	h := cqrs.Chain(cqrs.HandlerFunc[place, int](func(context.Context, place) (int, error) {
@@ -107,7 +107,7 @@ func TestValidated(t *testing.T) {
 }
 
 // Log lines, spans and metrics say who and how, and nothing of the contents.
-func TestDecorate(t *testing.T) {
+func TestDecorateRecordsWithoutContents(t *testing.T) {
 	var log bytes.Buffer
 	reader, spans := metric.NewManualReader(), tracetest.NewSpanRecorder()
 	cfg := cqrs.Config{Logger: slog.New(slog.NewTextHandler(&log, nil)),

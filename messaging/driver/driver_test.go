@@ -15,7 +15,7 @@ import (
 
 type order struct{ ID string }
 
-func TestEnvelope(t *testing.T) {
+func TestNewEnvelopeFillsAndChecks(t *testing.T) {
 	publish := func(source, topic string, payload any, opts ...messaging.Option) (messaging.Envelope, error) {
 		e, err := messaging.NewEnvelope(topic, payload, opts...)
 		if err != nil {
@@ -65,7 +65,7 @@ func TestBatchError(t *testing.T) {
 }
 
 // Match agrees with a translation to regular expressions.
-func TestMatch(t *testing.T) {
+func TestMatchAgreesWithRegularExpressions(t *testing.T) {
 	word := rapid.SampledFrom([]string{"a", "b", "ab"})
 	part := rapid.SampledFrom([]string{"a", "b", "ab", "*", "#"})
 	rapid.Check(t, func(t *rapid.T) {

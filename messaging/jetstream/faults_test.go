@@ -231,7 +231,7 @@ func TestClientIsCutOff(t *testing.T) {
 
 // In a cluster of three with three replicas leaders are moved under load, and then the stream's leader is killed and
 // started again: all confirmed messages arrive.
-func TestCluster(t *testing.T) {
+func TestClusterLosesNothingWhileLeadersMove(t *testing.T) {
 	t.Parallel()
 	nodes, url := cluster(t)
 	cfg := jetstream.Config{Replicas: 3, Stream: unique()}

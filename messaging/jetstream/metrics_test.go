@@ -14,7 +14,7 @@ import (
 )
 
 // What is published is counted by outcome, and so are lost connections.
-func TestMetrics(t *testing.T) {
+func TestMetricsCountPublishesAndLostConnections(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
 	p := faultproxy.New(t, shared.Addr().String())

@@ -42,7 +42,7 @@ func (l *logs) String() string {
 }
 
 // A wrong password and a missing permission are an ErrPermission; no password is in errors or logs.
-func TestPermissions(t *testing.T) {
+func TestMissingPermissionsAreTyped(t *testing.T) {
 	t.Parallel()
 	srv := own(t, &server.Options{Users: []*server.User{
 		{Username: "all", Password: "s3cret"},

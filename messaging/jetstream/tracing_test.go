@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/jetstream"
 )
 
-func TestTracing(t *testing.T) {
+func TestTraceContextTravels(t *testing.T) {
 	t.Parallel()
 	brokertest.Tracing(t, "nats", "not..allowed", messaging.ErrInvalid, func(tp trace.TracerProvider) messaging.Broker {
 		return open(t, shared.ClientURL(), jetstream.Config{TracerProvider: tp})

@@ -13,7 +13,7 @@ import (
 )
 
 // The filters of a group contain none of each other, whatever it had already.
-func TestFilters(t *testing.T) {
+func TestFiltersOfAGroupDoNotOverlap(t *testing.T) {
 	b := &Broker{cfg: Config{Stream: "s"}}
 	for _, c := range []struct {
 		have, patterns, want []string

@@ -202,7 +202,7 @@ func cluster(t *testing.T, n int) (c *kfake.Cluster, url string) {
 
 // In a cluster of three, leaders of partitions and coordinators move under load, and a broker is taken away: all
 // confirmed messages arrive.
-func TestCluster(t *testing.T) {
+func TestClusterLosesNothingWhileLeadersMove(t *testing.T) {
 	t.Parallel()
 	c, url := cluster(t, 3)
 	tr := flow(t, url, kafka.Config{})

@@ -13,7 +13,7 @@ import (
 )
 
 // What is published is counted by outcome, and so are lost connections; the lag of a group is what it has not settled.
-func TestMetrics(t *testing.T) {
+func TestMetricsCountPublishesAndLag(t *testing.T) {
 	t.Parallel()
 	reader := metric.NewManualReader()
 	url, p := proxied(t)

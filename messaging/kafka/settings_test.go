@@ -141,7 +141,7 @@ func refusals(t *testing.T, b *kafka.Broker) map[string]error {
 }
 
 // A user without permissions gets an ErrPermission at once.
-func TestPermissions(t *testing.T) {
+func TestMissingPermissionsAreTyped(t *testing.T) {
 	t.Parallel()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser(kafka.Plain, "admin", "pass"), kfake.User(kafka.Plain, "guest", "pass"))
@@ -201,7 +201,7 @@ func TestDownAtStart(t *testing.T) {
 }
 
 // With Passive the broker makes no topics, and takes those of an operator.
-func TestPassive(t *testing.T) {
+func TestPassiveMakesNoTopics(t *testing.T) {
 	t.Parallel()
 	cl := dial(t)
 	prefix := unique()
@@ -425,7 +425,7 @@ func TestNamesOfGroups(t *testing.T) {
 }
 
 // What a broker does not do is an ErrUnsupported.
-func TestUnsupported(t *testing.T) {
+func TestUnsupportedFeaturesAreTyped(t *testing.T) {
 	t.Parallel()
 	b := open(t, url, kafka.Config{})
 	for _, sub := range []messaging.Subscription{{Group: "g", Ephemeral: true}, {Group: "g", SingleActive: true}} {

@@ -10,7 +10,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/kafka"
 )
 
-func TestTracing(t *testing.T) {
+func TestTraceContextTravels(t *testing.T) {
 	t.Parallel()
 	brokertest.Tracing(t, "kafka", ".not-allowed", messaging.ErrInvalid, func(tp trace.TracerProvider) messaging.Broker {
 		return open(t, url, kafka.Config{TracerProvider: tp})

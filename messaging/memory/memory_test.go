@@ -45,7 +45,7 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	}
 }
 
-func TestTracing(t *testing.T) {
+func TestTraceContextTravels(t *testing.T) {
 	brokertest.Tracing(t, "memory", "nobody", messaging.ErrUnroutable, func(tp trace.TracerProvider) messaging.Broker {
 		return memory.Must(memory.New(memory.Config{Source: "test", TracerProvider: tp}))
 	})

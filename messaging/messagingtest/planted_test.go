@@ -153,9 +153,9 @@ func undeclared() []string {
 
 const room = 3000
 
-// TestSuite passes for a broker that only wraps another. TestPlantedBugs runs it again, in processes of their own, with
+// TestSuitePassesForAWrappedBroker passes for a broker that only wraps another. TestPlantedBugs runs it again, in processes of their own, with
 // a broken one.
-func TestSuite(t *testing.T) {
+func TestSuitePassesForAWrappedBroker(t *testing.T) {
 	name := os.Getenv(variable)
 	f := messagingtest.Features{MaxQueue: room}
 	if os.Getenv(adapter) != "" {
@@ -180,7 +180,7 @@ func TestPlantedBugs(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(t *testing.T, name, check string) string {
-		cmd := exec.CommandContext(t.Context(), exe, "-test.run", "^TestSuite$/^"+check+"$", "-test.v", "-test.timeout",
+		cmd := exec.CommandContext(t.Context(), exe, "-test.run", "^TestSuitePassesForAWrappedBroker$/^"+check+"$", "-test.v", "-test.timeout",
 			"30s")
 		cmd.Env = append(os.Environ(), variable+"="+name)
 		out, _ := cmd.CombinedOutput() // how it ended is in it
@@ -189,7 +189,7 @@ func TestPlantedBugs(t *testing.T) {
 	all := run(t, "nothing", ".*")
 	checks := 0
 	for line := range strings.Lines(all) {
-		if _, name, ok := strings.Cut(line, "--- PASS: TestSuite/"); ok {
+		if _, name, ok := strings.Cut(line, "--- PASS: TestSuitePassesForAWrappedBroker/"); ok {
 			checks++
 			name, _, _ = strings.Cut(name, " ")
 			if planted[name] == nil {
@@ -206,7 +206,7 @@ func TestPlantedBugs(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if out := run(t, name, name); !strings.Contains(out, "--- FAIL: TestSuite/"+name) {
+			if out := run(t, name, name); !strings.Contains(out, "--- FAIL: TestSuitePassesForAWrappedBroker/"+name) {
 				t.Errorf("the check did not notice:\n%s", out)
 			}
 		})

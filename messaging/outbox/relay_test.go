@@ -131,7 +131,7 @@ func run(t *testing.T, s *store, p publisher, cfg outbox.RelayConfig, test func(
 }
 
 // Of a batch the first of each key goes first, and a failure keeps back what is behind it.
-func TestRounds(t *testing.T) {
+func TestRelayPublishesKeysInOrder(t *testing.T) {
 	s := &store{entries: []outbox.Entry{entry("a1", "a"), entry("a2", "a"), entry("b1", "b"), entry("x", ""),
 		entry("y", ""), entry("a3", "a"), entry("b2", "b")}}
 	var rounds [][]string
@@ -195,7 +195,7 @@ func TestSlowBroker(t *testing.T) {
 
 // What a broker does not confirm is held back, and what it confirms beside it goes on; a broker that takes nothing, or
 // is left, has said nothing about any of them.
-func TestUnconfirmed(t *testing.T) {
+func TestUnconfirmedEventsAreHeldBack(t *testing.T) {
 	for _, c := range []struct {
 		why error
 	}{{nil}, {messaging.ErrBlocked}, {context.Canceled}} {
@@ -241,7 +241,7 @@ func TestSurvivesTheDatabase(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
+func TestMetricsCountEvents(t *testing.T) {
 	reader := metric.NewManualReader()
 	s := &store{entries: []outbox.Entry{entry("a", ""), entry("b", "")}}
 	p := func(_ context.Context, events []messaging.Envelope) error {

@@ -25,7 +25,7 @@ func block(c *conn, on bool) {
 }
 
 // While publishers are blocked Publish ends with its context, consumers go on, and what waited is sent afterwards.
-func TestBlocked(t *testing.T) {
+func TestBlockedPublishersDoNotStopConsumers(t *testing.T) {
 	b := Must(New(testenv.RabbitMQ(t), Config{Source: "test"}))
 	defer b.Close()
 	s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "g", Patterns: []string{"t"}, Prefetch: 1})
@@ -72,7 +72,7 @@ func TestBlocked(t *testing.T) {
 }
 
 // What the server says on the wire about blocking is understood, and drained to the end.
-func TestWatch(t *testing.T) {
+func TestBlockedFramesAreReadFromTheWire(t *testing.T) {
 	c := &conn{gone: make(chan struct{}), changed: make(chan struct{})}
 	closed, blocked := make(chan *amqp.Error, 1), make(chan amqp.Blocking)
 	ended := make(chan struct{})

@@ -16,7 +16,7 @@ import (
 // In a cluster of three the node that holds the queue's leader and the connections is killed, then the next one, then
 // it is frozen and stays so, and at last the majority is frozen for a while: what was confirmed arrives, and publishing
 // and consuming go on by the nodes that are left while one is dead or frozen.
-func TestCluster(t *testing.T) {
+func TestClusterLosesNothingWhileNodesDie(t *testing.T) {
 	if testing.Short() {
 		testenv.Missing(t, "a cluster is started: run without -short")
 	}

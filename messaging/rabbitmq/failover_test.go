@@ -16,7 +16,7 @@ import (
 )
 
 // Of two nodes one is frozen, then refuses: publishing and consuming go on by the other one, and stay there.
-func TestFailover(t *testing.T) {
+func TestFailoverLeavesAFrozenNode(t *testing.T) {
 	t.Parallel()
 	direct := testenv.RabbitMQ(t)
 	u, err := url.Parse(direct)

@@ -91,7 +91,7 @@ func receive(t *testing.T, s messaging.Stream) messaging.Delivery {
 }
 
 // The acknowledgement of a delivery of an earlier channel fails, and settles nothing of the new one.
-func TestStaleAck(t *testing.T) {
+func TestStaleAckIsErrClosed(t *testing.T) {
 	via, _, p := through(t)
 	b := open(t, via, rabbitmq.Config{})
 	s := subscribe(t, b, "g", 1, "t")
@@ -165,7 +165,7 @@ func TestUnknownOutcome(t *testing.T) {
 }
 
 // A connection on which nothing comes any more is given up after three heartbeats, and what waited on it is sent again.
-func TestBlackHole(t *testing.T) {
+func TestBlackHoleEndsPublish(t *testing.T) {
 	t.Parallel()
 	via, _, p := through(t)
 	b := open(t, via, rabbitmq.Config{Heartbeat: time.Second})

@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-func TestTracing(t *testing.T) {
+func TestTraceContextTravels(t *testing.T) {
 	brokertest.Tracing(t, "rabbitmq", "nobody", messaging.ErrUnroutable, func(tp trace.TracerProvider) messaging.Broker {
 		return open(t, testenv.RabbitMQ(t), rabbitmq.Config{TracerProvider: tp})
 	})

@@ -12,7 +12,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 )
 
-func TestSteps(t *testing.T) {
+func TestDelaysRoundUpToSteps(t *testing.T) {
 	for _, c := range []struct {
 		d    time.Duration
 		want string

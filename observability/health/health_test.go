@@ -34,7 +34,7 @@ func ask(t *testing.T, h http.Handler, url string) (int, Report) {
 	return rec.Code, rep
 }
 
-func TestStates(t *testing.T) {
+func TestStatesAnswerTheProbes(t *testing.T) {
 	var db, cache error
 	h := Must(New(Config{Service: "orders", CacheFor: -1, Details: true}))
 	h.Add("db", func(context.Context) error { return db })
@@ -147,7 +147,7 @@ func TestTimeoutOfACheck(t *testing.T) {
 	})
 }
 
-func TestRun(t *testing.T) {
+func TestRunDrainsInPhases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := Must(New(Config{}))
 		signals := make(chan os.Signal, 2)

@@ -13,14 +13,14 @@ func clearEnv(t *testing.T) {
 	}
 }
 
-func TestNothingSet(t *testing.T) {
+func TestNothingIsSentWithoutAnEndpoint(t *testing.T) {
 	clearEnv(t)
 	if e, err := otlp.FromEnv(t.Context()); e != nil || err != nil {
 		t.Errorf("%v, %v", e, err)
 	}
 }
 
-func TestUnknownProtocol(t *testing.T) {
+func TestUnknownProtocolIsRefused(t *testing.T) {
 	clearEnv(t)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke")

@@ -71,7 +71,7 @@ func deposit(cents int64) func(context.Context, account) ([]happened, error) {
 	return func(context.Context, account) ([]happened, error) { return []happened{deposited{cents}}, nil }
 }
 
-func TestHandle(t *testing.T) {
+func TestHandleAppendsWhatTheAggregateDecides(t *testing.T) {
 	a := accounts(t, memevents.New(memevents.Config{}), eventstore.AggregateConfig{})
 	if _, _, err := a.Load(t.Context(), "1"); !errors.Is(err, repository.ErrNotFound) {
 		t.Errorf("Load of none: %v", err)

@@ -24,7 +24,7 @@ import (
 )
 
 // A projection fails half-way: neither its read model nor its checkpoint has moved, and the next run applies all.
-func TestProjector(t *testing.T) {
+func TestFailedProjectionMovesNothing(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "p.db"),
 		sqldb.Config{Synchronous: "NORMAL"}))
 	defer db.Close()

@@ -14,7 +14,7 @@ func TestConformance(t *testing.T) {
 	}, repositorytest.Features{})
 }
 
-func TestMapping(t *testing.T) {
+func TestMappingConformance(t *testing.T) {
 	repositorytest.RunMapping(t, func(testing.TB) repository.Repository[repositorytest.Mapped] {
 		return memrepo.Must(memrepo.New[repositorytest.Mapped](memrepo.Config{}))
 	}, repositorytest.Features{})

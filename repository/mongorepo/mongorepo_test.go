@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 	}, repositorytest.Features{Precision: time.Millisecond})
 }
 
-func TestMapping(t *testing.T) {
+func TestMappingConformance(t *testing.T) {
 	repositorytest.RunMapping(t, func(t testing.TB) repository.Repository[repositorytest.Mapped] {
 		db, _ := open(t)
 		r, err := mongorepo.New[repositorytest.Mapped](t.Context(), db, mongorepo.Config{Collection: "mapped"})
@@ -50,7 +50,7 @@ func TestMapping(t *testing.T) {
 }
 
 // What a write's function collects is in the document, in order, and a delete keeps it in a tombstone.
-func TestEffects(t *testing.T) {
+func TestEffectsAreStoredWithTheirDocument(t *testing.T) {
 	db, r := open(t)
 	tell := func(topic string) repository.WriteHook[widget] {
 		return func(ctx context.Context, w *widget) error {
@@ -128,7 +128,7 @@ func TestSeveralProcesses(t *testing.T) {
 
 // A function that changes another document waits for no turn: two of them crosswise, each of whom has one, do not wait
 // for each other.
-func TestCrosswise(t *testing.T) {
+func TestCrossedUpdatesDoNotDeadlock(t *testing.T) {
 	db, r := open(t)
 	other := mongorepo.Must(mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets"}))
 	a, err1 := r.Create(t.Context(), widget{SKU: "a"})
@@ -180,7 +180,7 @@ func TestViolatedIndex(t *testing.T) {
 }
 
 // A prefix may hold what ends a pattern, and what means something in one.
-func TestPrefixes(t *testing.T) {
+func TestPrefixesAreEscaped(t *testing.T) {
 	_, r := open(t)
 	for _, name := range []string{"a\x00b", "a\x00c", "a.b", "ab"} {
 		if _, err := r.Create(t.Context(), widget{SKU: name, Name: name}); err != nil {

@@ -13,7 +13,7 @@ import (
 
 // Where transactions are kept, InTx commits and rolls back; where they only look so, as on FerretDB, NewTransactor says
 // it, and leaves nothing behind.
-func TestTransactor(t *testing.T) {
+func TestTransactorRefusesFakeTransactions(t *testing.T) {
 	db, r := open(t)
 	tx, err := mongorepo.NewTransactor(t.Context(), db)
 	n, cerr := db.Collection("sillar_probe").CountDocuments(t.Context(), bson.D{})

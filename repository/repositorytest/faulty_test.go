@@ -9,7 +9,7 @@ import (
 	"github.com/sillar-go/sillar/repository/repositorytest"
 )
 
-func TestFaulty(t *testing.T) {
+func TestFaultyFailsAtItsRate(t *testing.T) {
 	inner := memrepo.Must(memrepo.New[widget](memrepo.Config{}))
 	r := repositorytest.Faulty(inner, 7, 0.4)
 	w, err := inner.Create(t.Context(), widget{})

@@ -428,11 +428,11 @@ var planted = map[string]struct {
 
 const variable = "REPOSITORYTEST_PLANTED"
 
-var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestPlanted/(\w+)`)
+var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestSuiteFindsPlantedBugs/(\w+)`)
 
-// TestPlanted runs the suite on wrong repositories, each in a process of its own, and expects the check to fail that is
+// TestSuiteFindsPlantedBugs runs the suite on wrong repositories, each in a process of its own, and expects the check to fail that is
 // there for it; and that there is a wrong repository for every check.
-func TestPlanted(t *testing.T) {
+func TestSuiteFindsPlantedBugs(t *testing.T) {
 	if name := os.Getenv(variable); name != "" {
 		repositorytest.Run(t, func(testing.TB) repository.Repository[widget] {
 			w := &wrong{Repository: memrepo.Must(memrepo.New[widget](memrepo.Config{Unique: repositorytest.Unique}))}
@@ -446,7 +446,7 @@ func TestPlanted(t *testing.T) {
 		looked[p.check] = true
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v",
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuiteFindsPlantedBugs$/^"+p.check+"$", "-test.v",
 				fmt.Sprintf("-test.short=%v", p.check == "PagingUnderWrites"))
 			cmd.Env = append(os.Environ(), variable+"="+name)
 			cmd.Dir = t.TempDir() // for what rapid writes

@@ -118,7 +118,7 @@ func TestSavepointOfAPanicDoomsTheTransaction(t *testing.T) {
 	})
 }
 
-func TestSavepoint(t *testing.T) {
+func TestSavepointRollsBackAlone(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sqldb.DB) {
 		var ran []string
 		boom := errors.New("boom")

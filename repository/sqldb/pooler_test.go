@@ -16,7 +16,7 @@ import (
 
 // Through a pooler in transaction mode everything works that works without; a pool of the caller's that keeps
 // statements prepared is told what to set.
-func TestPooler(t *testing.T) {
+func TestEverythingWorksBehindAPooler(t *testing.T) {
 	direct := testenv.Postgres(t)
 	dsn := testenv.PgBouncer(t, direct)
 	db := sqldb.Must(sqldb.Open(t.Context(), dsn, sqldb.Config{MaxConns: 20}))

@@ -14,7 +14,7 @@ import (
 
 // Replan is no parameter of a statement, on any database and inside and outside of a transaction, and leaves nothing
 // prepared on PostgreSQL.
-func TestReplan(t *testing.T) {
+func TestReplanLeavesNothingPrepared(t *testing.T) {
 	run := func(t *testing.T, db *sqldb.DB) {
 		t.Helper()
 		once := func(ctx context.Context) error {

@@ -11,7 +11,7 @@ import (
 
 // Statements are kept prepared on SQLite: that shows in nothing but time, however many there are, inside and outside of
 // transactions, and when the schema changes under them.
-func TestKeptStatements(t *testing.T) {
+func TestPreparedStatementsAreKept(t *testing.T) {
 	each(t, func(t *testing.T, open func(sqldb.Config) *sqldb.DB) {
 		db := open(sqldb.Config{Synchronous: "NORMAL"})
 		table(t, db)

@@ -57,7 +57,7 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func TestMapping(t *testing.T) {
+func TestMappingConformance(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -212,7 +212,7 @@ func TestNothingIsSent(t *testing.T) {
 }
 
 // GetMany does not read all of a table that has grown since it ran first.
-func TestPlans(t *testing.T) {
+func TestGetManyReadsNoMoreThanItReturns(t *testing.T) {
 	pool, plans := testenv.PostgresPlans(t)
 	db := sqldb.Must(sqldb.FromPool(pool, sqldb.Config{}))
 	schema, err := sqlrepo.Schema[widget](db.Dialect(), "widgets")

@@ -32,7 +32,7 @@ func each(t *testing.T, test func(t *testing.T, db *sqldb.DB, b *barrier.Barrier
 	}
 }
 
-func TestDo(t *testing.T) {
+func TestDoRunsOncePerStep(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, b *barrier.Barrier) {
 		ran := map[string]int{}
 		do := func(key string, result error) error {
@@ -75,7 +75,7 @@ func TestDo(t *testing.T) {
 	})
 }
 
-func TestAtOnce(t *testing.T) {
+func TestConcurrentAttemptsRunOnce(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, b *barrier.Barrier) {
 		for range 20 {
 			var did, undid, late atomic.Int32

@@ -12,7 +12,7 @@ import (
 )
 
 // What is old is forgotten, but no mark of a step that has a newer one: else its action would be new again.
-func TestPrune(t *testing.T) {
+func TestPruneKeepsMarksOfUnfinishedSagas(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, b *barrier.Barrier) {
 		do := func(key string) (ran bool, err error) {
 			err = db.InTx(t.Context(), func(ctx context.Context) error {

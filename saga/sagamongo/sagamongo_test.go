@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 }
 
 // Two orchestrators on one store: each saga runs once.
-func TestTwoOrchestrators(t *testing.T) {
+func TestTwoOrchestratorsShareSagas(t *testing.T) {
 	store := open(t)
 	step := func(_ context.Context, _ *saga.Call, n *int) error { *n++; return nil }
 	def := saga.Define[int]("count", 1, saga.Step("a", step), saga.Step("b", step), saga.Pivot("c", step))

@@ -69,7 +69,7 @@ func init() {
 
 // Four orchestrators, killed at random and started again, over 500 sagas: all end, and every effect is there once or
 // not at all.
-func TestCrashes(t *testing.T) {
+func TestKilledOrchestratorsRepeatNoEffect(t *testing.T) {
 	sagas := 500
 	if testing.Short() {
 		sagas = 100

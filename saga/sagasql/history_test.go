@@ -31,7 +31,7 @@ var tripDef = saga.Define[trip]("trip", 1,
 
 // Forty sagas at once, every other one of them refused: each has all its states in its history, none twice, and the
 // states of one that nobody saw are not there.
-func TestHistory(t *testing.T) {
+func TestHistoryHasEachStateOnce(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -98,7 +98,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-func TestPrune(t *testing.T) {
+func TestPruneRemovesSagasWithTheirHistory(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

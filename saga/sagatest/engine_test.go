@@ -78,7 +78,7 @@ func TestFindsBugsInTheEngine(t *testing.T) {
 				t.Fatal(err)
 			}
 			out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", file, "-count=1", "-run",
-				"^TestExplore$/^"+bug.explore+"$", ".").CombinedOutput()
+				"^TestExploreFindsNoViolation$/^"+bug.explore+"$", ".").CombinedOutput()
 			_, what, found := strings.Cut(string(out), "explore_test.go:")
 			if err == nil || !found || !strings.Contains(what, "replay: sagatest.ExploreConfig{Replay:") {
 				t.Fatalf("not found: %v\n%.3000s", err, out)

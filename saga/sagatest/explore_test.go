@@ -62,7 +62,7 @@ func taken(context.Context, *saga.Call, *state, any) error { return nil }
 // depth is how many faults a schedule has; the race detector, which makes each some ten times slower, lowers it.
 var depth = 2
 
-func TestExplore(t *testing.T) {
+func TestExploreFindsNoViolation(t *testing.T) {
 	for _, def := range []saga.Definition{order, four, parallel, retriable, await, waits, collect, after} {
 		t.Run(def.Name(), func(t *testing.T) {
 			t.Parallel()

@@ -40,7 +40,7 @@ func TestFindsTheHangingAction(t *testing.T) {
 }
 
 // What was found is seen when its schedule is played again, save what took a rare order of things at one instant.
-func TestReplay(t *testing.T) {
+func TestReplayFindsTheViolationAgain(t *testing.T) {
 	r := sagatest.Search(t, small, sagatest.ExploreConfig{NoBarrier: true})
 	if len(r.Violations) == 0 {
 		t.Fatal("nothing to replay")

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTables(t *testing.T) {
+func TestTablesAreWrittenFromResults(t *testing.T) {
 	var got bytes.Buffer
 	tables(&got, `goos: linux
 pkg: github.com/sillar-go/sillar/authn

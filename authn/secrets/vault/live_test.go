@@ -3,7 +3,7 @@
 // With a real Vault or OpenBao, which no package of Debian has:
 //
 //	vault server -dev -dev-root-token-id=root # or: bao server, with the same flags
-//	VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=root go test -tags live -run TestLive ./authn/secrets/vault
+//	VAULT_ADDR=http://127.0.0.1:8200 VAULT_TOKEN=root go test -tags live -run TestClientWorksWithRealVault ./authn/secrets/vault
 
 package vault_test
 
@@ -60,9 +60,9 @@ func live(t *testing.T) (call func(method, path string, body any) map[string]any
 	}
 }
 
-// TestLive does with a real server what the others do with one of their own: a KV v2 mount, an AppRole whose tokens
+// TestClientWorksWithRealVault does with a real server what the others do with one of their own: a KV v2 mount, an AppRole whose tokens
 // live for two seconds, versions, conflicts, denials, renewal.
-func TestLive(t *testing.T) {
+func TestClientWorksWithRealVault(t *testing.T) {
 	call := live(t)
 	name := "sillar-" + id.New()
 	call("POST", "sys/mounts/"+name, map[string]any{"type": "kv", "options": map[string]string{"version": "2"}})

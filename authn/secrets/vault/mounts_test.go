@@ -99,7 +99,7 @@ func TestLoginsAtOtherMounts(t *testing.T) {
 }
 
 // The variables of Vault's own client are followed, or refused.
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentIsFollowedOrRefused(t *testing.T) {
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ns := r.Header.Get("X-Vault-Namespace"); ns != "teams/orders" {
 			t.Errorf("namespace: got %q", ns)

@@ -158,7 +158,7 @@ func open(t *testing.T, s *server, cfg vault.Config) *vault.Client {
 	return c
 }
 
-func TestKV(t *testing.T) {
+func TestKVReadsAndWritesVersions(t *testing.T) {
 	s := newServer()
 	c := open(t, s, vault.Config{Auth: vault.Token("root-hush")})
 	defer c.Close()
@@ -277,7 +277,7 @@ func TestLoginsAndRenewal(t *testing.T) {
 	}
 }
 
-func TestRetry(t *testing.T) {
+func TestReadRetriesWhileVaultIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.kv["secret/data/a"] = []map[string]any{{"k": "v"}}
@@ -308,7 +308,7 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-func TestWatch(t *testing.T) {
+func TestWatchReportsNewVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.kv["secret/data/a"] = []map[string]any{{"k": "1"}}

@@ -224,7 +224,7 @@ func TestPortsAreTheShops(t *testing.T) {
 	}
 }
 
-func TestDockerfile(t *testing.T) {
+func TestDockerfileBuildsWhatTheShopNeeds(t *testing.T) {
 	text := string(read(t, "Dockerfile"))
 	for _, want := range []string{"CGO_ENABLED=0", "-trimpath", "FROM gcr.io/distroless/static-debian12:nonroot",
 		"USER 65532:65532", `HEALTHCHECK`, `"/shop", "healthcheck"`} {

@@ -65,7 +65,7 @@ func (c cluster) config(name string) object {
 	return nil
 }
 
-func TestKubernetes(t *testing.T) {
+func TestManifestsMatchTheirSchemas(t *testing.T) {
 	for _, overlay := range []string{"base", "overlays/dev", "overlays/prod", "overlays/prod-tls",
 		"overlays/gateway-api"} {
 		t.Run(filepath.Base(overlay), func(t *testing.T) {

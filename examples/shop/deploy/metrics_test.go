@@ -45,7 +45,7 @@ func glob(t *testing.T, pattern string) []string {
 	return names
 }
 
-func TestRules(t *testing.T) {
+func TestAlertRulesFire(t *testing.T) {
 	promtool(t, append([]string{"test", "rules"}, glob(t, "observe/tests/*.yml")...)...)
 }
 
@@ -162,7 +162,7 @@ func names(expr string) (metrics map[string][]string, grouped []string) {
 	return metrics, grouped
 }
 
-func TestNames(t *testing.T) {
+func TestMetricNamesOfAnExpressionAreFound(t *testing.T) {
 	m, by := names(`topk(8, histogram_quantile(0.95, sum by (le, a) (rate(x_bucket{job="shop", le=~"1|1[.]0"}[$__rate_interval])))) / y > 14.4 * 0.001 and (z:z offset 5m) or vector(0)`)
 	if fmt.Sprint(m) != "map[x_bucket:[job le] y:[] z:z:[]]" || fmt.Sprint(by) != "[le a]" {
 		t.Errorf("read %v, by %v", m, by)

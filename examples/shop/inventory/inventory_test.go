@@ -23,7 +23,7 @@ func stocked(t *testing.T, url, token string) {
 	t.Fatalf("no stock at %s", url)
 }
 
-func TestInventory(t *testing.T) {
+func TestInventoryFollowsOrders(t *testing.T) {
 	for name, dsn := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

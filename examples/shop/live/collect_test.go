@@ -11,7 +11,7 @@ import (
 )
 
 // The journal keeps the newest lines, filters them, and says from where to go on.
-func TestJournal(t *testing.T) {
+func TestJournalKeepsNewestLinesAndPages(t *testing.T) {
 	var j journal
 	for i := range keptLines + 10 {
 		fmt.Fprintf(&j, `{"message":"m%d","correlation_id":"c%d"}`, i, i%7)
@@ -118,7 +118,7 @@ func TestOrderBook(t *testing.T) {
 	}
 }
 
-func TestQuantile(t *testing.T) {
+func TestQuantileOfHistogramBuckets(t *testing.T) {
 	inf := math.Inf(1)
 	before := map[float64]float64{0.1: 10, 0.2: 10, inf: 10}
 	for want, now := range map[float64]map[float64]float64{
@@ -135,7 +135,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestSpark(t *testing.T) {
+func TestSparklineHasBoundedPoints(t *testing.T) {
 	if got := spark([]float64{0, 2, math.NaN(), 1}); got != "M87.0 19.0h.1L88.0 2.0M90.0 10.5h.1" {
 		t.Error(got)
 	}
@@ -149,7 +149,7 @@ func TestSpark(t *testing.T) {
 }
 
 // A difference is on its way while sagas are; nothing else explains it for long.
-func TestTiles(t *testing.T) {
+func TestTilesExplainADifference(t *testing.T) {
 	state := func(a audit) (out string) {
 		a.at = a.at.Add(1)
 		for _, tile := range a.tiles() {

@@ -11,7 +11,7 @@ import (
 )
 
 // Only who sits at this machine, and no other page in the browser.
-func TestGuard(t *testing.T) {
+func TestGuardAdmitsOnlyTheLocalPage(t *testing.T) {
 	served := guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	here := func(method string) *http.Request {
 		r := httptest.NewRequest(method, "http://127.0.0.1:8080/live/place", nil)
@@ -63,7 +63,7 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func TestLoopback(t *testing.T) {
+func TestLoopbackAddressesAreRecognised(t *testing.T) {
 	for host, want := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "[::1]": true,
 		"localhost": true,
 		"":          false, "0.0.0.0": false, "::": false, "192.168.1.2": false, "shop.example": false,
@@ -75,7 +75,7 @@ func TestLoopback(t *testing.T) {
 }
 
 // All that the page loads, as it would be sent, is small; and nothing in it needs more than the policy allows.
-func TestAssets(t *testing.T) {
+func TestAssetsAreSmallAndAllowedByThePolicy(t *testing.T) {
 	const most = 75 << 10
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)

@@ -138,7 +138,7 @@ func list(t *testing.T, s *platform.Service, admin string) (status map[string]st
 }
 
 // Two processes send each e-mail once; one that is refused, now or for good, keeps no other waiting.
-func TestSenders(t *testing.T) {
+func TestTwoSendersSendEachEmailOnce(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,7 +239,7 @@ func TestUsersInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestNotifications(t *testing.T) {
+func TestNotificationsFollowOrderEvents(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,7 @@ func from(s Status) Order {
 	return o
 }
 
-func TestDecisions(t *testing.T) {
+func TestOrderDecidesByItsState(t *testing.T) {
 	decisions := map[string]func(Order) ([]Event, error){
 		"pay":           func(o Order) ([]Event, error) { return o.pay("pay-o") },
 		"pay otherwise": func(o Order) ([]Event, error) { return o.pay("another") },

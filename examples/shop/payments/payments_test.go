@@ -15,7 +15,7 @@ func body(order, method string, cents int) string {
 	return fmt.Sprintf(`{"order_id":%q,"user_id":"u-ana","amount_cents":%d,"payment_method":%q}`, order, cents, method)
 }
 
-func TestPayments(t *testing.T) {
+func TestPaymentsChargeAndRefundOnce(t *testing.T) {
 	for name, dsn := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

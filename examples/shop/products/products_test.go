@@ -52,7 +52,7 @@ func next(told <-chan messaging.Message[[]byte], wait time.Duration) (topic stri
 	}
 }
 
-func TestProducts(t *testing.T) {
+func TestProductsAPIAndEvents(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -197,7 +197,7 @@ func TestProducts(t *testing.T) {
 }
 
 // What is no text is the client's mistake on every database, wherever it stands.
-func TestNoText(t *testing.T) {
+func TestListNeedsNoText(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{"sqlite": shoptest.SQLite, "postgresql": testenv.Postgres} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,7 +226,7 @@ func TestNoText(t *testing.T) {
 	}
 }
 
-func TestList(t *testing.T) {
+func TestListFiltersSortsAndPages(t *testing.T) {
 	s, _ := start(t, shoptest.New(t), shoptest.SQLite(t))
 	list := func(query string) (ids []string, next string) {
 		a := shoptest.Call{Method: "GET", URL: s.URL() + "/api/v1/products?" + query}.Do(t)

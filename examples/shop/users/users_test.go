@@ -122,7 +122,7 @@ func next(t *testing.T, told <-chan string) string {
 	}
 }
 
-func TestUsers(t *testing.T) {
+func TestUsersAPIAndEvents(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{
 		"sqlite":     func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "users.db") },
 		"postgresql": testenv.Postgres,
@@ -243,7 +243,7 @@ func refreshAndWrongPassword(t *testing.T, dsn string) {
 }
 
 // What a service that does not come up has taken is given back: the addresses, too.
-func TestAbandoned(t *testing.T) {
+func TestFailedStartFreesItsAddresses(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

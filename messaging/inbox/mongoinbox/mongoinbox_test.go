@@ -58,7 +58,7 @@ func take(r *mongorepo.Repo[stock], i *mongoinbox.Inbox, inside, after error) fu
 	}
 }
 
-func TestOnce(t *testing.T) {
+func TestApplyRunsOncePerMessage(t *testing.T) {
 	_, r, i := open(t, 0)
 	for step, c := range []struct {
 		consumer      string
@@ -85,7 +85,7 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-func TestConcurrent(t *testing.T) {
+func TestConcurrentDeliveriesApplyOnce(t *testing.T) {
 	_, r, i := open(t, 0)
 	var wg sync.WaitGroup
 	for n := range 24 {
@@ -101,7 +101,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-func TestPurge(t *testing.T) {
+func TestPurgeRemovesOldTombstones(t *testing.T) {
 	db, r, i := open(t, time.Nanosecond)
 	nothing := func(context.Context) error { return nil }
 	if _, err := i.Once(t.Context(), "c", "first", nothing); err != nil { // the purge of this process is behind us

@@ -13,7 +13,7 @@ import (
 
 // No statement reads all notes: neither for a message that is new, nor for a duplicate, nor to remove old ones, also
 // when it was planned while the table was empty.
-func TestPlans(t *testing.T) {
+func TestPlansReadNoMoreThanTheyReturn(t *testing.T) {
 	pool, plans := testenv.PostgresPlans(t)
 	i := sqlinbox.Must(sqlinbox.New(sqldb.Must(sqldb.FromPool(pool, sqldb.Config{})), sqlinbox.Config{Keep: time.Hour}))
 	ctx := t.Context()

@@ -67,7 +67,7 @@ func effect(db *sqldb.DB, id string, then error) func(context.Context) error {
 	}
 }
 
-func TestOnce(t *testing.T) {
+func TestOnceRunsOncePerMessage(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
 		i := inbox(t, db, sqlinbox.Config{})
 		for step, c := range []struct {
@@ -98,7 +98,7 @@ func TestOnce(t *testing.T) {
 }
 
 // Many deliveries of few messages at once, the first run of each failing: one effect each.
-func TestConcurrent(t *testing.T) {
+func TestConcurrentDeliveriesApplyOnce(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
 		i := inbox(t, db, sqlinbox.Config{})
 		var wg sync.WaitGroup
@@ -129,7 +129,7 @@ func TestConcurrent(t *testing.T) {
 	})
 }
 
-func TestPurge(t *testing.T) {
+func TestPurgeRemovesOldNotes(t *testing.T) {
 	nothing := func(context.Context) error { return nil }
 	// Once purges, too; inside a transaction after that, for which it does not wait.
 	for name, once := range map[string]func(ctx context.Context, db *sqldb.DB, i *sqlinbox.Inbox) (bool, error){
@@ -207,7 +207,7 @@ func TestPurgeKeepsUp(t *testing.T) {
 }
 
 // Together with a router: a message that comes twice has one effect.
-func TestWithRouter(t *testing.T) {
+func TestInboxWithRouterAppliesOnce(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, effects func() int) {
 		b := memory.Must(memory.New(memory.Config{Source: "test"}))
 		defer b.Close()

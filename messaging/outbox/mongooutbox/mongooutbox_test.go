@@ -140,7 +140,7 @@ func TestPublishOutsideAWrite(t *testing.T) {
 
 // A tombstone goes when its events are told, and a document that is no tombstone stays; effects of other kinds are
 // left.
-func TestTombstones(t *testing.T) {
+func TestTombstonesGoWithTheirEvents(t *testing.T) {
 	db, r, o := open(t)
 	ctx := t.Context()
 	tell := func(ctx context.Context, x *thing) error { return o.Publish(ctx, "t", x.ID) }
@@ -181,7 +181,7 @@ func TestTombstones(t *testing.T) {
 }
 
 // A server either tells of changes or is said to have no change streams; either way relays find what was committed.
-func TestWake(t *testing.T) {
+func TestRelayFindsCommitsWithAndWithoutChangeStreams(t *testing.T) {
 	db, r, _ := open(t)
 	told := make(chan string, 1)
 	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"things"},

@@ -16,7 +16,7 @@ import (
 
 // A relay does not read all of an outbox that has filled up since its statements came first, or since it was analysed,
 // nor, for each event, all of its key.
-func TestPlans(t *testing.T) {
+func TestPlansReadNoMoreThanTheyReturn(t *testing.T) {
 	for _, analysed := range []bool{false, true} {
 		for _, keys := range []int{1, 1000} {
 			t.Run(fmt.Sprintf("analysed %v, keys %d", analysed, keys), func(t *testing.T) { plansOf(t, analysed, keys) })

@@ -58,7 +58,7 @@ func TestConformance(t *testing.T) {
 }
 
 // Outside a transaction nothing is stored, and what an event carries is of the transaction's context.
-func TestPublish(t *testing.T) {
+func TestPublishStoresWithinTheTransaction(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			db, o := open(t, dsn(t))
@@ -87,7 +87,7 @@ func TestPublish(t *testing.T) {
 }
 
 // A commit in one process wakes the relay of another.
-func TestNotify(t *testing.T) {
+func TestCommitWakesAnotherProcess(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	db, here := open(t, dsn)
 	_, there := open(t, dsn)

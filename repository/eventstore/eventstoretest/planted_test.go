@@ -290,11 +290,11 @@ var planted = map[string]struct {
 
 const variable = "EVENTSTORETEST_PLANTED"
 
-var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestPlanted/(\w+)`)
+var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestSuiteFindsPlantedBugs/(\w+)`)
 
-// TestPlanted runs the suite on wrong stores, each in a process of its own, and expects the check to fail that is there
+// TestSuiteFindsPlantedBugs runs the suite on wrong stores, each in a process of its own, and expects the check to fail that is there
 // for it; and that there is a wrong store for every check.
-func TestPlanted(t *testing.T) {
+func TestSuiteFindsPlantedBugs(t *testing.T) {
 	if name := os.Getenv(variable); name != "" {
 		p := planted[name]
 		eventstoretest.Run(t, func(testing.TB) eventstore.Store {
@@ -307,7 +307,7 @@ func TestPlanted(t *testing.T) {
 	for name, p := range planted {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPlanted$/^"+p.check+"$", "-test.v")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuiteFindsPlantedBugs$/^"+p.check+"$", "-test.v")
 			cmd.Env = append(os.Environ(), variable+"="+name)
 			out, err := cmd.CombinedOutput()
 			if m := failed.FindStringSubmatch(string(out)); err == nil || m == nil || m[1] != p.check {

@@ -126,7 +126,7 @@ func TestCursorInsideAnAppend(t *testing.T) {
 }
 
 // What somebody has removed is reported, not passed over.
-func TestGap(t *testing.T) {
+func TestRemovedEventsAreReported(t *testing.T) {
 	db := database(t)
 	s := open(t, db, mongoevents.Config{})
 	for range 3 {
@@ -182,7 +182,7 @@ func TestOnAppend(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
+func TestAppendRefusesWhatItCannotHold(t *testing.T) {
 	db := database(t)
 	if _, err := mongoevents.New(t.Context(), db, mongoevents.Config{Prefix: "$x"}); err == nil {
 		t.Error("a hostile prefix was accepted")

@@ -21,7 +21,7 @@ func event(id string) eventstore.Event {
 
 // A group appends what it can in one statement. A stream that somebody holds, that is at another version or that comes
 // twice is left to its caller, and nobody waits for it; an event that the database refuses costs the others nothing.
-func TestGroup(t *testing.T) {
+func TestGroupedAppendsFailOneByOne(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{}))
 	defer db.Close()
 	s := Must(New(db, Config{}))

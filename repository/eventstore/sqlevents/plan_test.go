@@ -13,7 +13,7 @@ import (
 
 // Appends that share a statement do not read all streams, whatever was planned when there were few: not analysed, and
 // analysed, when PostgreSQL knows that reading all of them is best.
-func TestPlans(t *testing.T) {
+func TestGroupedAppendsDoNotReadAllStreams(t *testing.T) {
 	for _, analysed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("analysed %v", analysed), func(t *testing.T) {
 			pool, plans := testenv.PostgresPlans(t)

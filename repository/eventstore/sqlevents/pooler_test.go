@@ -16,7 +16,7 @@ import (
 )
 
 // Behind a pooler in transaction mode the store keeps its promises; Listen says once that it cannot listen.
-func TestPooler(t *testing.T) {
+func TestStoreWorksBehindAPooler(t *testing.T) {
 	dbs := map[eventstore.Store]*sqldb.DB{}
 	eventstoretest.Run(t, func(t testing.TB) eventstore.Store {
 		db, s := open(t, testenv.PgBouncer(t, testenv.Postgres(t)), sqlevents.Config{})

@@ -89,7 +89,7 @@ func TestOnAppend(t *testing.T) {
 
 // An older transaction appends to a stream after a younger one has committed: the order of versions must stay the order
 // of reading, so the older one begins anew.
-func TestOvertaken(t *testing.T) {
+func TestOvertakenTransactionBeginsAnew(t *testing.T) {
 	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
 	e := eventstore.Event{Type: "x"}
 	runs := 0
@@ -155,7 +155,7 @@ func TestOrderIsNumeric(t *testing.T) {
 
 // What another process appends ends the wait of one that listens, long before it would have looked; and it still does
 // after the connection that listened was lost.
-func TestListen(t *testing.T) {
+func TestListenWakesOnAppendsElsewhere(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	_, appends := open(t, dsn, sqlevents.Config{})
 	db, follows := open(t, dsn, sqlevents.Config{Poll: time.Hour, Logger: slog.New(slog.DiscardHandler)})

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestMerge(t *testing.T) {
+func TestMergeKeepsUnknownFields(t *testing.T) {
 	for _, c := range []struct{ name, stored, before, after, want string }{
 		{"a field of a newer version stays", `{"a":1,"new":{"x":[1]}}`, `{"a":1}`, `{"a":2}`, `{"a":2,"new":{"x":[1]}}`},
 		{"a field that is removed goes", `{"a":1,"b":2,"new":3}`, `{"a":1,"b":2}`, `{"a":1}`, `{"a":1,"new":3}`},

@@ -9,7 +9,7 @@ import (
 )
 
 // The messages of MongoDB and of FerretDB, and values that try to pass for an index.
-func TestIndex(t *testing.T) {
+func TestIndexIsReadFromErrorMessages(t *testing.T) {
 	for message, want := range map[string]string{
 		`E11000 duplicate key error collection: shop.users index: email_key dup key: { email: "a@b" }`:                                    "email_key",
 		`E11000 duplicate key error collection: shop.users index: sku_key dup key: { sku: " index: org_sku_key dup key: Index 'b_key'" }`: "sku_key",

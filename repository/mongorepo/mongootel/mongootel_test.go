@@ -70,7 +70,7 @@ func TestSpansOfAServer(t *testing.T) {
 }
 
 // What the driver tells of commands that nobody began a span for, or twice, does no harm; and nothing is kept.
-func TestEvents(t *testing.T) {
+func TestUnknownCommandsLeaveNothingBehind(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
 	m := mongootel.Monitor(tp)

@@ -63,7 +63,7 @@ func TestUpAndDown(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
+func TestMigrateRefusesBadSets(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), "sqlite::memory:", sqldb.Config{}))
 	defer db.Close()
 	for what, s := range map[string]migrate.Set{
@@ -131,7 +131,7 @@ func TestSeveralAtOnce(t *testing.T) {
 
 // Behind a pooler in transaction mode, where there are no sessions, processes that start together wait for each other
 // too.
-func TestPooler(t *testing.T) {
+func TestMigrateWorksBehindAPooler(t *testing.T) {
 	dsn := testenv.PgBouncer(t, testenv.Postgres(t))
 	set := migrate.Set{Name: "events", FS: sqlevents.Migrations}
 	var wg sync.WaitGroup

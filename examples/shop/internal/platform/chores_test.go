@@ -10,7 +10,7 @@ import (
 )
 
 // A chore is done each hour, also after it has failed, and ends with the service.
-func TestHourly(t *testing.T) {
+func TestHourlyRunsEachHourUntilTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		times := 0
