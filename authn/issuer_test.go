@@ -156,10 +156,10 @@ func TestExpiryAndRevocation(t *testing.T) {
 
 func TestRefreshRotatesAndReuseRevokesTheFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told []authn.Revocation
+		var reported []authn.Revocation
 		roles := []string{"user"}
 		w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{
-			OnRevoke:  func(_ context.Context, r authn.Revocation) error { told = append(told, r); return nil },
+			OnRevoke:  func(_ context.Context, r authn.Revocation) error { reported = append(reported, r); return nil },
 			OnRefresh: func(_ context.Context, s authn.Subject) (authn.Subject, error) { s.Roles = roles; return s, nil },
 		})
 		first := w.issue(t, "user")
@@ -185,8 +185,8 @@ func TestRefreshRotatesAndReuseRevokesTheFamily(t *testing.T) {
 				t.Errorf("%s token of a revoked family: %v", name, err)
 			}
 		}
-		if len(told) != 1 || told[0].Family == "" || told[0].Subject != "u1" {
-			t.Errorf("got the revocations %+v", told)
+		if len(reported) != 1 || reported[0].Family == "" || reported[0].Subject != "u1" {
+			t.Errorf("got the revocations %+v", reported)
 		}
 
 		pair := w.issue(t)

@@ -43,8 +43,8 @@ type jwkSet struct {
 
 // ParseJWKS reads a JWK Set document (RFC 7517). A key that cannot be used is skipped, as the RFC asks: of an unknown
 // type, for encryption, too short, damaged, or symmetric; symmetric keys are never taken from a document. The error
-// says why when no key is left, and then the keys are empty. Of usable keys with one kid the first one counts. At most
-// 1,000 keys are kept.
+// says why when no key is left, and then the keys are empty. Where usable keys share a kid, the first one counts. At
+// most 1,000 keys are kept.
 //
 // An RSA key that names no algorithm verifies rsa, which is one of RS256, RS384, RS512, PS256, PS384 and PS512; empty
 // means RS256. The curve of an EC or OKP key decides its algorithm.

@@ -233,7 +233,7 @@ func TestTokenEndpointLimitDuringAnOutage(t *testing.T) {
 	}
 }
 
-// Whoever has an IPv6 address has a whole network of them.
+// A client with an IPv6 address usually has a whole network of them.
 func TestTokenEndpointLimitOfANetwork(t *testing.T) {
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{})
 	h := endpoint(w, authn.TokenEndpointConfig{Attempts: 1, Every: time.Hour})

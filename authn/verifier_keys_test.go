@@ -196,9 +196,9 @@ func TestTypesAndRolesClaim(t *testing.T) {
 }
 
 func TestRevokeSubjectAndLogs(t *testing.T) {
-	var told []authn.Revocation
+	var reported []authn.Revocation
 	w := newWorld(t, authn.KeyConfig{}, authn.IssuerConfig{OnRevoke: func(_ context.Context, r authn.Revocation) error {
-		told = append(told, r)
+		reported = append(reported, r)
 		return nil
 	}})
 	a, b := w.issue(t), w.issue(t)
@@ -208,8 +208,8 @@ func TestRevokeSubjectAndLogs(t *testing.T) {
 			t.Errorf("after RevokeSubject: %v", err)
 		}
 	}
-	if len(told) != 1 || told[0].Subject != "u1" {
-		t.Errorf("got the revocations %+v", told)
+	if len(reported) != 1 || reported[0].Subject != "u1" {
+		t.Errorf("got the revocations %+v", reported)
 	}
 	var out strings.Builder
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "pair", a)

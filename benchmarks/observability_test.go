@@ -23,19 +23,19 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-// nobody is a client who takes every answer.
-type nobody struct{ h http.Header }
+// discard is a ResponseWriter that keeps nothing but headers.
+type discard struct{ h http.Header }
 
-func (n *nobody) Header() http.Header       { return n.h }
-func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
-func (*nobody) WriteHeader(int)             {}
-func (*nobody) Flush()                      {}
+func (n *discard) Header() http.Header       { return n.h }
+func (*discard) Write(b []byte) (int, error) { return len(b), nil }
+func (*discard) WriteHeader(int)             {}
+func (*discard) Flush()                      {}
 
 func serves(b *testing.B, name string, h http.Handler) {
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(p *testing.PB) {
-			r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
+			r, w := httptest.NewRequest("GET", "/users/7", nil), &discard{h: http.Header{}}
 			for p.Next() {
 				w.h = http.Header{} // as a server gives each request
 				h.ServeHTTP(w, r)

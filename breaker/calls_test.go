@@ -207,14 +207,14 @@ func TestFallbackAnswersRejectedCalls(t *testing.T) {
 func TestHooksSeeEachChangeInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		var told []string
+		var reported []string
 		var changes []breaker.StateChange
 		var b *breaker.Breaker
 		b = breaker.Must(breaker.New(breaker.Config{Failures: 3, OpenFor: 24 * time.Hour,
 			OnCall: func(c breaker.Call) {
 				mu.Lock()
-				told = append(told, c.Outcome.String()+c.Rejected)
-				n := len(told)
+				reported = append(reported, c.Outcome.String()+c.Rejected)
+				n := len(reported)
 				mu.Unlock()
 				switch n {
 				case 1:
@@ -222,7 +222,7 @@ func TestHooksSeeEachChangeInOrder(t *testing.T) {
 				case 2:
 					runtime.Goexit()
 				case 3:
-					time.Sleep(time.Hour) // delays nobody
+					time.Sleep(time.Hour) // delays no caller
 				}
 			},
 			OnStateChange: func(c breaker.StateChange) {
@@ -230,7 +230,7 @@ func TestHooksSeeEachChangeInOrder(t *testing.T) {
 					t.Error("the hook sees another state")
 				}
 				mu.Lock()
-				told, changes = append(told, c.To.String()), append(changes, c)
+				reported, changes = append(reported, c.To.String()), append(changes, c)
 				mu.Unlock()
 			},
 		}))
@@ -243,8 +243,8 @@ func TestHooksSeeEachChangeInOrder(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if w := []string{"success", "failure", "failure", "failure", "open", "ignoreopen"}; !slices.Equal(told, w) {
-			t.Fatalf("told %q, want %q", told, w)
+		if w := []string{"success", "failure", "failure", "failure", "open", "ignoreopen"}; !slices.Equal(reported, w) {
+			t.Fatalf("reported %q, want %q", reported, w)
 		}
 		c := changes[0]
 		if c.From != breaker.Closed || c.Err != errDown ||

@@ -38,19 +38,19 @@ type Config struct {
 	// MinCalls is how many calls Window must hold before a rate counts. Default 20.
 	MinCalls int
 	// OpenFor is how long the breaker rejects before it probes. Default 30 s. The time doubles each time that a probe
-	// fails, up to MaxOpenFor, with a tenth of it at random, so that the instances of a fleet do not probe in step. It is
-	// OpenFor again once the breaker has closed.
+	// fails, up to MaxOpenFor, with a tenth of it at random, so that the instances of a fleet do not probe in step. It
+	// is OpenFor again once the breaker has closed.
 	OpenFor time.Duration
-	// MaxOpenFor bounds the growth of OpenFor. Default four times OpenFor: longer spares a service that is down, shorter
-	// finds out sooner that it is back. OpenFor means no growth.
+	// MaxOpenFor bounds the growth of OpenFor. Default four times OpenFor: longer spares a service that is down,
+	// shorter finds out sooner that it is back. OpenFor means no growth.
 	MaxOpenFor time.Duration
 	// Probes is how many calls half-open admits, and how many of them in a row close the breaker. Default 1.
 	Probes int
 	// ProbeTimeout is after how long a probe that has not ended gives its place back. Default twice Timeout, at least
 	// 30 s.
 	ProbeTimeout time.Duration
-	// ObserveOnly counts, changes state and calls the hooks, but never rejects and lets no call wait for a place: to try
-	// limits on live traffic. OnCall gets the rejection that would have been, and then the attempt.
+	// ObserveOnly counts, changes state and calls the hooks, but never rejects and lets no call wait for a place: to
+	// try limits on live traffic. OnCall gets the rejection that would have been, and then the attempt.
 	ObserveOnly bool
 
 	// Bulkhead bounds the calls at work at once. Default off.
@@ -68,14 +68,14 @@ type Config struct {
 	// Retry says whether and how failed attempts are repeated. The zero value: not.
 	Retry Retry
 
-	// ShortDeadline is the least time that a caller must have given a call for the passing of the caller's own deadline to
-	// count as a failure. Below it the call is ignored: else a few callers with 2 ms would open the breaker of a healthy
-	// service for all. Default 1 s, or Timeout when that is less. When all callers give less, and the service hangs, only
-	// a smaller value lets the breaker open. Negative: every deadline that passes counts.
+	// ShortDeadline is the least time that a caller must have given a call for the passing of the caller's own deadline
+	// to count as a failure. Below it the call is ignored: else a few callers with 2 ms would open the breaker of a
+	// healthy service for all. Default 1 s, or Timeout when that is less. When all callers give less, and the service
+	// hangs, only a smaller value lets the breaker open. Negative: every deadline that passes counts.
 	ShortDeadline time.Duration
 
-	// Classify returns what a finished call means; ctx is the caller's. A value that is no Outcome counts as Ignore.
-	// Default DefaultClassify.
+	// Classify returns what a finished call means; ctx is that of the caller. A value that is no Outcome counts as
+	// Ignore. Default DefaultClassify.
 	Classify func(ctx context.Context, err error) Outcome
 
 	// OnStateChange is called after every change of state.
@@ -83,8 +83,8 @@ type Config struct {
 	// OnCall is called after every attempt and every rejection. At most 65,536 calls wait for a slow hook; further ones
 	// are dropped, so that a stuck hook fills no memory. Changes of state are never dropped.
 	OnCall func(Call)
-	// OnLimitChange is called after every change of the limit of Adaptive, and when the breaker is made. It is dropped as
-	// OnCall is.
+	// OnLimitChange is called after every change of the limit of Adaptive, and when the breaker is made. It is dropped
+	// as OnCall is.
 	OnLimitChange func(LimitChange)
 	// Logger logs hooks that panic, and a Classify that returns no Outcome. Default slog.Default().
 	Logger *slog.Logger

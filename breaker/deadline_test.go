@@ -79,13 +79,13 @@ func TestTheCallersEarlierDeadlineNeedsNoTimeout(t *testing.T) {
 	})
 }
 
-// A peer that knows the deadline may tell of its end before our own timer does.
+// A peer that knows the deadline may report its end before our own timer fires.
 func TestATimeoutToldByThePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := breaker.Must(breaker.New(breaker.Config{Timeout: time.Second, Failures: -1}))
 		for range 100 { // which of the two timers is first is chance
-			told := time.After(time.Second)
-			err := b.Run(t.Context(), func(context.Context) error { <-told; return errDown })
+			reported := time.After(time.Second)
+			err := b.Run(t.Context(), func(context.Context) error { <-reported; return errDown })
 			if !errors.Is(err, breaker.ErrTimeout) || !errors.Is(err, errDown) {
 				t.Fatalf("at the timeout: %v", err)
 			}

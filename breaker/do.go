@@ -45,7 +45,7 @@ func (b *Breaker) Run(ctx context.Context, fn func(context.Context) error) error
 }
 
 // Allow is the breaker in two steps, for calls that are no function, such as streams: when it returns no error, done
-// must be called with the call's result; further calls of it do nothing. Retry and timeouts are the caller's.
+// must be called with the call's result; further calls of it do nothing. The caller retries and sets timeouts.
 func (b *Breaker) Allow(ctx context.Context) (done func(error), err error) {
 	t, err := b.admit(ctx, time.Time{})
 	if err != nil {
@@ -137,8 +137,8 @@ func timed[T any](ctx context.Context, until time.Time, own bool, fn func(contex
 	bounded, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	v, err := fn(bounded)
-	// By the clock, not by the context, whose timer may be late: the called service may know the deadline, and report its
-	// end first.
+	// By the clock, not by the context, whose timer may be late: the called service may know the deadline, and report
+	// its end first.
 	if err != nil && own && ctx.Err() == nil && time.Until(until) <= 0 && !errors.Is(err, ErrTimeout) {
 		err = &timeoutError{err}
 	}

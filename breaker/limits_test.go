@@ -37,13 +37,13 @@ func TestAllowWhoseClassifyPanics(t *testing.T) {
 	}
 }
 
-// Who only observes is told what would have been rejected, and no call waits for a place.
+// An observing breaker reports what it would have rejected, and no call waits for a place.
 func TestObservingTellsOfRejections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := map[string]int{}
+		reported := map[string]int{}
 		b := breaker.Must(breaker.New(breaker.Config{Failures: 1, ObserveOnly: true, Bulkhead: 1, BulkheadWait: time.Hour,
 			Rate: 1, Burst: 2,
-			OnCall: func(c breaker.Call) { told[c.Outcome.String()+c.Rejected]++ }}))
+			OnCall: func(c breaker.Call) { reported[c.Outcome.String()+c.Rejected]++ }}))
 		began := time.Now()
 		first, err := b.Allow(t.Context())
 		second, err2 := b.Allow(t.Context()) // would find the bulkhead full
@@ -58,9 +58,9 @@ func TestObservingTellsOfRejections(t *testing.T) {
 		runs(b, 1, fail)
 		runs(b, 1, succeed) // would find it open
 		synctest.Wait()
-		if told["ignorefull"] != 1 || told["ignorelimited"] != 1 || told["ignoreopen"] != 1 || told["success"] != 4 ||
-			told["failure"] != 1 {
-			t.Error(told)
+		if reported["ignorefull"] != 1 || reported["ignorelimited"] != 1 || reported["ignoreopen"] != 1 || reported["success"] != 4 ||
+			reported["failure"] != 1 {
+			t.Error(reported)
 		}
 	})
 }

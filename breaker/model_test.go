@@ -118,7 +118,7 @@ func (m *model) finish(f *flight, out breaker.Outcome) {
 	}
 }
 
-// flight is a call on a goroutine of its own, which ends as it is told.
+// flight is a call on a goroutine of its own, which ends when the test says so.
 type flight struct {
 	era, probe int
 
@@ -196,8 +196,8 @@ func (f *flight) end(order string) string {
 	return ""
 }
 
-// TestBreakerAgreesWithModel makes random calls that overlap, end late, in every way, or not at all, and compares every answer, count
-// and change of state with the model's.
+// TestBreakerAgreesWithModel makes random calls that overlap, end late, in every way, or not at all, and compares every
+// answer, count and change of state with the model's.
 func TestBreakerAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(2, 12).Draw(rt, "limit")
@@ -313,7 +313,7 @@ func follow(cfg breaker.Config, steps []int) string {
 	}
 	synctest.Wait()
 	if !slices.Equal(changes, m.changes) {
-		return fmt.Sprintf("told %v, the model %v", changes, m.changes)
+		return fmt.Sprintf("reported %v, the model %v", changes, m.changes)
 	}
 	return ""
 }

@@ -71,7 +71,7 @@ func TestOpenedByHandWhenObserving(t *testing.T) {
 	})
 }
 
-// Calls that nobody listens to do not fill the memory, and changes of state are told all the same.
+// Without an OnCall hook calls do not fill the memory, and changes of state are still reported.
 func TestHooksThatAreStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -85,7 +85,7 @@ func TestHooksThatAreStuck(t *testing.T) {
 		close(release)
 		synctest.Wait()
 		if calls < 32_768 || calls > 65_537 || changes != 2 {
-			t.Fatalf("told of %d calls and %d changes", calls, changes)
+			t.Fatalf("reported %d calls and %d changes", calls, changes)
 		}
 	})
 }

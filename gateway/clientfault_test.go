@@ -109,7 +109,8 @@ func rawHalf(t *testing.T, url, request string) string {
 	return string(text)
 }
 
-// Two instances restart one after the other, and one fails at an endpoint: nobody is refused while an instance works.
+// Two instances restart one after the other, and one fails at an endpoint: no client is refused while an instance
+// works.
 func TestOpenBreakersOfMostAreNotFollowed(t *testing.T) {
 	for _, instances := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(instances), func(t *testing.T) {

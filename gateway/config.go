@@ -36,36 +36,36 @@ type Config struct {
 	// Anonymous makes every route public. It excludes Auth.
 	Anonymous bool
 	// Claims are passed to the services: claim name to header name, such as {"email": "X-User-Email"}. The gateway owns
-	// these headers: what a client sends in them is removed. A text is passed as it is, everything else as JSON, a claim
-	// that is null not at all.
+	// these headers: what a client sends in them is removed. A text is passed as it is, everything else as JSON, a
+	// claim that is null not at all.
 	Claims map[string]string
 	// CORS answers browsers of other origins. Default: none is allowed, and headers of services pass as they are.
 	CORS *CORS
-	// RemoveHeaders are further headers that a client's request must not have, beside those that the gateway sets itself
-	// and their relatives: X-User-ID, X-User-Roles, the headers of Claims, Forwarded, X-Forwarded-*, X-Original-*,
-	// X-Real-IP, X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are removed under
-	// every spelling that some server takes for the same name, from trailers too.
+	// RemoveHeaders are further headers that a client's request must not have, beside those that the gateway sets
+	// itself and their relatives: X-User-ID, X-User-Roles, the headers of Claims, Forwarded, X-Forwarded-*,
+	// X-Original-*, X-Real-IP, X-Client-IP, True-Client-IP and the like. X-HTTP-Method-Override is a candidate. All are
+	// removed under every spelling that some server takes for the same name, from trailers too.
 	RemoveHeaders []string
 	// TrustedProxies are the networks whose X-Forwarded headers (-For, -Host, -Proto, -Port, -Prefix) are believed and
 	// continued. The access log names the client that they name. Default: none.
 	TrustedProxies []netip.Prefix
 	// Limiter counts for the routes' RateLimit. Default: in memory, for this process alone.
 	Limiter Limiter
-	// LimitKeys are functions that RateLimit.Key names: what a request is counted by, such as the tenant of its host. "":
-	// the client's address.
+	// LimitKeys are functions that RateLimit.Key names: what a request is counted by, such as the tenant of its host.
+	// "": the client's address.
 	LimitKeys map[string]func(*http.Request) string
 	// Middleware are handlers that Route.Middleware names. They run around the proxy, after the caller was admitted:
-	// Caller returns who it is. The path that the service gets is not that of the request that they pass on, and headers
-	// that the gateway owns are removed from it.
+	// Caller returns who it is. The path that the service gets is not that of the request that they pass on, and
+	// headers that the gateway owns are removed from it.
 	Middleware map[string]func(http.Handler) http.Handler
-	// Registries find the instances of upstreams such as "dns+http://users:8000", by the word before the +. Default: "dns"
-	// for DNS{} and "dnssrv" for DNS{SRV: true}; entries of these names replace them. Run must run.
+	// Registries find the instances of upstreams such as "dns+http://users:8000", by the word before the +. Default:
+	// "dns" for DNS{} and "dnssrv" for DNS{SRV: true}; entries of these names replace them. Run must run.
 	Registries map[string]Registry
 	// FoldCase matches prefixes, hosts apart, and public paths in any case, for services that do so: without it
 	// /users/ADMIN does not match a route /users/admin, and goes to /users. Paths are passed on as they were received.
 	FoldCase bool
-	// PublicDocuments lets all callers read /health/services and /openapi.json, which name all services and their paths.
-	// Default: only callers that at least one route admits, by Roles. /health is always public.
+	// PublicDocuments lets all callers read /health/services and /openapi.json, which name all services and their
+	// paths. Default: only callers that at least one route admits, by Roles. /health is always public.
 	PublicDocuments bool
 	// DocumentRoles are those of which a caller needs one to read /health/services and /openapi.json. Default: those of
 	// the routes; none, if a route needs none.
@@ -97,24 +97,24 @@ type Config struct {
 }
 
 // Route sends the paths below a prefix to a service. It is data, and has the names of its fields in lower case as JSON
-// and in YAML. Of several routes that match a request the one with the most specific host is taken, then that with the
-// longest prefix, then one with Methods, then that with the most Headers, then the first.
+// and in YAML. When several routes match a request, the most specific host wins, then the longest prefix, then a route
+// with Methods, then the one with the most Headers, then the first.
 type Route struct {
 	// Name is the service's, for logs, metrics and /health/services. Default: Prefix without its slashes.
 	Name string `json:"name,omitempty"`
 	// Prefix is whole segments of the path: "/users" matches /users and /users/7, not /usersX.
 	Prefix string `json:"prefix"`
-	// Hosts are the values of Host that match, without a port: "shop.example", or "*.shop.example" for all names below it.
-	// Default: all.
+	// Hosts are the values of Host that match, without a port: "shop.example", or "*.shop.example" for all names below
+	// it. Default: all.
 	Hosts []string `json:"hosts,omitempty"`
 	// Methods are those that match; GET includes HEAD. Default: all.
 	Methods []string `json:"methods,omitempty"`
-	// Headers are those that a request must have, with the value, or "*" for any. Clients choose headers: this routes, and
-	// protects nothing.
+	// Headers are those that a request must have, with the value, or "*" for any. Clients choose headers: this routes,
+	// and protects nothing.
 	Headers map[string]string `json:"headers,omitempty"`
-	// Upstreams are the addresses of the instances: http://, https://, or h2c:// for gRPC and HTTP/2 without TLS. With the
-	// name of a registry before it, such as "dns+http://users:8000" and "dnssrv+http://_http._tcp.users.example", an
-	// upstream stands for all instances that Config.Registries finds, while Run runs.
+	// Upstreams are the addresses of the instances: http://, https://, or h2c:// for gRPC and HTTP/2 without TLS. With
+	// the name of a registry before it, such as "dns+http://users:8000" and "dnssrv+http://_http._tcp.users.example",
+	// an upstream stands for all instances that Config.Registries finds, while Run runs.
 	Upstreams []string `json:"upstreams"`
 	// Weights are the shares of requests that each of Upstreams gets, as for a canary: [95, 5]. 0 sends nothing to it.
 	// Default: all instances get the same.
@@ -139,8 +139,8 @@ type Route struct {
 	// nothing by them. Set the cookie HttpOnly, Secure and SameSite=Lax or Strict. Default: none.
 	TokenCookie string `json:"token_cookie,omitempty"`
 	// TokenProtocol begins the WebSocket subprotocol that may have the token, since browsers send no Authorization with
-	// WebSockets: with "bearer." new WebSocket(url, ["app", "bearer."+token]). It is removed before the service sees it;
-	// browsers want the service to choose another one, here "app". Default: none.
+	// WebSockets: with "bearer." new WebSocket(url, ["app", "bearer."+token]). It is removed before the service sees
+	// it; browsers want the service to choose another one, here "app". Default: none.
 	TokenProtocol string `json:"token_protocol,omitempty"`
 	// RateLimit bounds the requests of one client. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
@@ -148,8 +148,8 @@ type Route struct {
 	CORS *CORS `json:"cors,omitempty"`
 	// Middleware are names in Config.Middleware, the outermost first.
 	Middleware []string `json:"middleware,omitempty"`
-	// Upgrade lets WebSocket through. Default: 400. Requests for other protocols, such as h2c, are answered as if they had
-	// asked for none (RFC 9110, 7.8).
+	// Upgrade lets WebSocket through. Default: 400. Requests for other protocols, such as h2c, are answered as if they
+	// had asked for none (RFC 9110, 7.8).
 	Upgrade bool `json:"upgrade,omitempty"`
 	// MaxBody bounds a request's body in bytes. Default 10 MiB. Routes for gRPC streams want -1.
 	MaxBody int64 `json:"max_body,omitempty"`
@@ -159,8 +159,8 @@ type Route struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// IdleTimeout bounds the pause between two parts of an answer's body. Default: off, for event streams are quiet.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
-	// WriteTimeout bounds how long a client may not read an answer that is there: then its connection ends. Default 1 min.
-	// Negative disables it.
+	// WriteTimeout bounds how long a client may not read an answer that is there: then its connection ends. Default 1
+	// min. Negative disables it.
 	WriteTimeout time.Duration `json:"write_timeout,omitempty"`
 	// TotalTimeout bounds the whole exchange, the client's reading of the answer included. Default: off.
 	TotalTimeout time.Duration `json:"total_timeout,omitempty"`
@@ -170,9 +170,9 @@ type Route struct {
 	// RetryBudget is the part of requests that may be retries. Default 0.1; negative: no bound.
 	RetryBudget float64 `json:"retry_budget,omitempty"`
 	// DialWait is how long after an instance began to refuse connections a request still waits for it, or for another
-	// one, as while an only instance restarts. Nothing has been sent then, so requests of all methods wait, and Attempts
-	// does not bound it. A request that finds no other instance and waits takes one retry out of RetryBudget, however
-	// often it dials; without one, and later, requests get 502 at once. Default 2 s. Negative disables it.
+	// one, as while an only instance restarts. Nothing has been sent then, so requests of all methods wait, and
+	// Attempts does not bound it. A request that finds no other instance and waits takes one retry out of RetryBudget,
+	// however often it dials; without one, and later, requests get 502 at once. Default 2 s. Negative disables it.
 	DialWait time.Duration `json:"dial_wait,omitempty"`
 	// Balance is "power_of_two", "least_requests" or "round_robin". Default PowerOfTwo.
 	Balance Balance `json:"balance,omitempty"`
@@ -180,8 +180,8 @@ type Route struct {
 	SlowStart time.Duration `json:"slow_start,omitempty"`
 	// Transport is how the instances are reached. Default: see Transport.
 	Transport *Transport `json:"transport,omitempty"`
-	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, MaxOpenFor, Probes, ObserveOnly and
-	// hooks are used. Default: opens after 5 failures in a row for 30 s.
+	// Breaker is the circuit breaker of each instance; only its trip rules, OpenFor, MaxOpenFor, Probes, ObserveOnly
+	// and hooks are used. Default: opens after 5 failures in a row for 30 s.
 	Breaker breaker.Config `json:"-"`
 	// MaxEjection is the part of the instances that open breakers may take out of rotation. Default 0.5. When more are
 	// open, the breakers are not followed and requests go to all instances, since refusing everything is worse than
@@ -213,8 +213,8 @@ type RateLimit struct {
 	ByHeader string `json:"by_header,omitempty"`
 	// Key counts by what the function of this name in Config.LimitKeys returns.
 	Key string `json:"key,omitempty"`
-	// Headers adds RateLimit and RateLimit-Policy to answers, as in draft-ietf-httpapi-ratelimit-headers-10. Default: off;
-	// 429 has Retry-After in any case.
+	// Headers adds RateLimit and RateLimit-Policy to answers, as in draft-ietf-httpapi-ratelimit-headers-10. Default:
+	// off; 429 has Retry-After in any case.
 	Headers bool `json:"headers,omitempty"`
 }
 

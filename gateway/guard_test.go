@@ -65,7 +65,7 @@ func TestAmbiguousRequestsAreRefused(t *testing.T) {
 		// An upgrade that is refused is no way past.
 		"GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + ambiguous + asked: "400 400",
 		"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n" + ambiguous + asked:                                     "405 400",
-		// A client that waits to be told to go on.
+		// A client that waits for 100 Continue.
 		"POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx" + ambiguous: "100 200 400",
 		// What follows a malformed body is no request, whether the service has read it or not.
 		"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nno\r\n\r\n" + asked: "400",

@@ -39,7 +39,7 @@ type ServiceHealth struct {
 	Up        int `json:"up"`
 }
 
-// serveOwn answers what is the gateway's own, and reports whether it was.
+// serveOwn answers requests for the gateway itself, and reports whether the request was one.
 func (g *Gateway) serveOwn(ctx context.Context, w *reply, r *http.Request) bool {
 	switch r.URL.Path {
 	case pathHealth, pathServices, pathOpenAPI:

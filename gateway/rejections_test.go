@@ -13,16 +13,20 @@ import (
 	"time"
 )
 
-// told is a log that a test reads while the server writes.
-type told struct {
+// syncLog is a log that a test reads while the server writes.
+type syncLog struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *told) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.buf.Write(p) }
+func (l *syncLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
 
 // take returns what was logged, and forgets it.
-func (l *told) take() string {
+func (l *syncLog) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.buf.Reset()
@@ -47,10 +51,10 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// Requests that no handler sees are told of, with nothing that a stranger has written, and not for each of them.
+// Requests that no handler sees are logged, without text of the client, and not one by one.
 func TestRefusalsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := &told{}
+		out := &syncLog{}
 		srv := NewServer("", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Connection", "close")
 			http.Error(w, "the handler's own", http.StatusBadRequest)

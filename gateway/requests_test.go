@@ -55,7 +55,7 @@ func TestAuthenticatorThatCannotTell(t *testing.T) {
 	}
 }
 
-// An instance that does not end its 503 keeps nobody from the next one.
+// An instance that does not end its 503 keeps no request from the next one.
 func TestRetryPastABodyThatHangs(t *testing.T) {
 	release := make(chan struct{})
 	hanging := upstream(t, func(w http.ResponseWriter, r *http.Request) {
@@ -224,7 +224,7 @@ func TestClaimsOfEveryType(t *testing.T) {
 	}
 }
 
-// Whoever spells a path otherwise gets no other route's rules: the service would take it for the plain one.
+// Another spelling of a path does not select the rules of another route: the service would take it for the plain path.
 func TestOtherSpellingsChooseNoOtherRoute(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{

@@ -105,7 +105,7 @@ func TestSpansJoinTheTraceOfTheClient(t *testing.T) {
 	}
 	if got := e.Header.Get("Traceparent"); got != "00-"+stranger[3:35]+"-"+spans[last].SpanContext().SpanID().String()+
 		"-01" {
-		t.Errorf("the service was told %s", got)
+		t.Errorf("the service received %s", got)
 	}
 }
 
@@ -133,19 +133,19 @@ func TestPublicEdgeStartsTracesAnew(t *testing.T) {
 	}
 	if e.Header.Get("Baggage") != "" || e.Header.Get("Tracestate") != "" || strings.Contains(e.Header.Get("Traceparent"),
 		stranger[3:35]) {
-		t.Errorf("the service was told %v", e.Header)
+		t.Errorf("the service received %v", e.Header)
 	}
 	both := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	for public, want := range map[bool]string{true: "", false: "admin=1"} { // with a propagator that would carry it
 		_, url = start(t, gateway.Config{PublicEdge: public, Propagator: both, Routes: routes})
 		if e := do(t, "GET", url+"/a", "", "Baggage", "admin=1").echo(t); e.Header.Get("Baggage") != want {
-			t.Errorf("public %v: the service was told %v", public, e.Header)
+			t.Errorf("public %v: the service received %v", public, e.Header)
 		}
 	}
 	_, url = start(t, gateway.Config{PublicEdge: true, Routes: routes}) // and without tracing
 	if e := do(t, "GET", url+"/a", "", "Traceparent", stranger, "Baggage",
 		"admin=1").echo(t); e.Header.Get("Traceparent") != "" || e.Header.Get("Baggage") != "" {
-		t.Errorf("the service was told %v", e.Header)
+		t.Errorf("the service received %v", e.Header)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestSpanOfMiddleware(t *testing.T) {
 	}
 	if e.Header.Get("X-Correlation-Id") != "mine" || strings.Contains(e.Header.Get("Traceparent"), stranger[3:35]) ||
 		e.Header.Get("Traceparent") == "" {
-		t.Errorf("the service was told %v", e.Header)
+		t.Errorf("the service received %v", e.Header)
 	}
 }
 
@@ -186,7 +186,7 @@ func (k *keeping) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) 
 
 func (k *keeping) Shutdown(context.Context) error { return nil }
 
-// A line has its correlation id once, whoever writes it.
+// A line has its correlation id once, whichever part writes it.
 func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 	var plain, ours logs
 	for _, c := range []struct {
@@ -214,7 +214,7 @@ func TestCorrelationIDIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// What is declared may come after the body, but nobody's identity.
+// Declared trailers may come after the body, but no identity header.
 func TestRequestTrailers(t *testing.T) {
 	for name, up := range map[string]string{"http": echoing(t), "h2c": echoingH2C(t)} {
 		_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})

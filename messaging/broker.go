@@ -27,8 +27,8 @@ type Broker interface {
 	Subscriber
 	// DeadLetters returns up to limit of a group's dead letters, oldest first, and leaves them where they are.
 	DeadLetters(ctx context.Context, group string, limit int) ([]DeadLetter, error)
-	// Redrive moves up to limit dead letters of a group back to its queue, with attempts counted anew, and returns
-	// their number.
+	// Redrive moves up to limit dead letters of a group back to its queue, resets their attempts, and returns their
+	// number.
 	Redrive(ctx context.Context, group string, limit int) (int, error)
 	// Health returns nil when the broker can be reached and takes messages.
 	Health(ctx context.Context) error
@@ -46,8 +46,9 @@ type Subscription struct {
 	Patterns []string
 	// Prefetch is how many deliveries may be out without being settled.
 	Prefetch int
-	// Ephemeral gives this stream a queue of its own, which gets every event from now on, and is removed with the stream
-	// or, when its process dies, some minutes later. It has no dead letters: what is given up is logged and dropped.
+	// Ephemeral gives this stream a queue of its own, which gets every event from now on, and is removed with the
+	// stream or, when its process dies, some minutes later. It has no dead letters: what is given up is logged and
+	// dropped.
 	Ephemeral bool
 	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
 	// what is given back by then in its old place. All streams of a group agree on it.
@@ -78,8 +79,8 @@ type Delivery interface {
 	Unhandled() int
 	// Ack says that it is done with.
 	Ack(ctx context.Context) error
-	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts; with
-	// a reason that matches ErrNoHandler it counts as unhandled instead.
+	// Retry delivers it again to this group, and to no other, after the delay or a little later. The attempt counts;
+	// with a reason that matches ErrNoHandler it counts as unhandled instead.
 	Retry(ctx context.Context, delay time.Duration, reason error) error
 	// DeadLetter puts it to the group's dead letters.
 	DeadLetter(ctx context.Context, reason error) error

@@ -118,7 +118,7 @@ func TestHandleDecodesAndAcks(t *testing.T) {
 			t.Fatalf("handled %q, want %q", got, want)
 		}
 		if err := w.Publish(w.t.Context(), "nobody", 1); !errors.Is(err, messaging.ErrUnroutable) {
-			t.Fatalf("publishing to nobody: %v", err)
+			t.Fatalf("publishing without a queue: %v", err)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func TestRetryPausesThenDeadLetter(t *testing.T) {
 		messaging.HandleRaw(g, "a", func(_ context.Context, m messaging.Message[[]byte]) error {
 			at = append(at, time.Since(begin))
 			if m.Attempt != len(at) {
-				t.Errorf("attempt %d is told as %d", len(at), m.Attempt)
+				t.Errorf("attempt %d is reported as %d", len(at), m.Attempt)
 			}
 			return errBoom
 		})

@@ -15,12 +15,12 @@ import (
 	"github.com/sillar-go/sillar/observability"
 )
 
-type nobody struct{ h http.Header }
+type discard struct{ h http.Header }
 
-func (n *nobody) Header() http.Header       { return n.h }
-func (*nobody) Write(b []byte) (int, error) { return len(b), nil }
-func (*nobody) WriteHeader(int)             {}
-func (*nobody) Flush()                      {}
+func (n *discard) Header() http.Header       { return n.h }
+func (*discard) Write(b []byte) (int, error) { return len(b), nil }
+func (*discard) WriteHeader(int)             {}
+func (*discard) Flush()                      {}
 
 // contestants are the middleware, with metrics, correlation id and access log, and otelhttp with no-op providers around
 // promhttp's instruments, which log nothing.
@@ -45,7 +45,7 @@ func contestants(t testing.TB) (ours, theirs http.Handler) {
 // TestMiddlewareAllocs holds the middleware to a third of its peers' allocations.
 func TestMiddlewareAllocs(t *testing.T) {
 	count := func(h http.Handler) float64 {
-		r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
+		r, w := httptest.NewRequest("GET", "/users/7", nil), &discard{h: http.Header{}}
 		return testing.AllocsPerRun(500, func() {
 			w.h = http.Header{} // as a server gives each request
 			h.ServeHTTP(w, r)
@@ -61,7 +61,7 @@ func TestMiddlewareAllocs(t *testing.T) {
 func BenchmarkMiddleware(b *testing.B) {
 	run := func(b *testing.B, h http.Handler) {
 		b.ReportAllocs()
-		r, w := httptest.NewRequest("GET", "/users/7", nil), &nobody{h: http.Header{}}
+		r, w := httptest.NewRequest("GET", "/users/7", nil), &discard{h: http.Header{}}
 		for b.Loop() {
 			w.h = http.Header{}
 			h.ServeHTTP(w, r)

@@ -39,7 +39,7 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	send := func(method, host, path string) {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
 		r.Method, r.Host, r.URL.Path, r.RequestURI = method, host, path, path
-		h.ServeHTTP(&nobody{h: http.Header{}}, r)
+		h.ServeHTTP(&discard{h: http.Header{}}, r)
 	}
 	for i := range 10000 {
 		send("GET", "a.test", fmt.Sprintf("/api/users/7/items/i%d", i)) // matched, three muxes deep

@@ -114,7 +114,7 @@ func pid(t *testing.T, p *killtest.Process) int {
 	return n
 }
 
-// A service is told to end while clients ask it: it is unready at once and serves on, no request fails, handlers
+// A service gets SIGTERM while clients send requests: it is unready at once and serves on, no request fails, handlers
 // finish, and the spans of all that come out last.
 func TestDrainUnderLoad(t *testing.T) {
 	p := killtest.Start(t, "service")

@@ -153,8 +153,8 @@ func TestErrorsOfTheSDKAreLoggedOnce(t *testing.T) {
 	}
 }
 
-// TestPushKeepsToTheAPIOfPushgateway holds Push to the API that Pushgateway documents: PUT /metrics/job/NAME replaces the metrics of the
-// job, the name may be base64, and metrics have no job or instance of their own.
+// TestPushKeepsToTheAPIOfPushgateway checks Push against the API that Pushgateway documents: PUT /metrics/job/NAME
+// replaces the metrics of the job, the name may be base64, and metrics have no job or instance of their own.
 func TestPushKeepsToTheAPIOfPushgateway(t *testing.T) {
 	var families map[string]*dto.MetricFamily
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

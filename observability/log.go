@@ -57,7 +57,7 @@ func (o *output) write(line []byte) error {
 
 // NewLogHandler returns a slog.Handler that writes JSON lines with the fields timestamp, level, message, service,
 // correlation_id, trace_id, span_id, source, and then the rest. An attribute at the root with one of these names gets
-// a _ behind it. Of attributes of one object with the same name, the last is kept.
+// a _ behind it. When attributes of one object have the same name, the last is kept.
 func NewLogHandler(w io.Writer, cfg LogConfig) slog.Handler {
 	if cfg.Text || cfg.ReplaceAttr != nil {
 		return newAttrHandler(w, cfg)

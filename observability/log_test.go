@@ -125,10 +125,10 @@ func TestLogSurvivesItsWriter(t *testing.T) {
 		defer func() { _ = recover() }()
 		log.Info("first")
 	}()
-	told := make(chan struct{})
-	go func() { defer close(told); log.Info("second") }()
+	reported := make(chan struct{})
+	go func() { defer close(reported); log.Info("second") }()
 	select {
-	case <-told:
+	case <-reported:
 	case <-time.After(30 * time.Second):
 		t.Fatal("the second line waits for the first")
 	}

@@ -44,8 +44,8 @@ func appendKey(b []byte, name string) []byte {
 	return append(appendString(b, name), ':')
 }
 
-// An object is what has been written of a JSON object. Of attributes with one name, it keeps the last: parsers disagree
-// about a name that comes twice (RFC 8259, section 4).
+// An object is what has been written of a JSON object. When attributes share a name, it keeps the last: parsers
+// disagree about repeated names (RFC 8259, section 4).
 type object struct {
 	root   bool // the line itself, whose fixed names are taken
 	wrote  bool

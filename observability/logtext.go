@@ -152,7 +152,7 @@ func (h *attrHandler) replace(groups []string, attrs []slog.Attr) []slog.Attr {
 	return out
 }
 
-// appendText writes key=value pairs and a line end. The keys of groups are joined by dots. Of pairs with one key, the
+// appendText writes key=value pairs and a line end. The keys of groups are joined by dots. When pairs share a key, the
 // last is kept.
 func appendText(b []byte, attrs []slog.Attr) []byte {
 	type pair struct{ key, value string }

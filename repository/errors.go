@@ -18,9 +18,9 @@ var (
 	ErrUnique = errors.New("repository: unique constraint violated")
 	// ErrCursor says that a cursor was changed, or belongs to another query.
 	ErrCursor = driver.ErrCursor
-	// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that is
-	// stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8. A query for such text
-	// finds nothing there, without an error.
+	// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that
+	// is stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8. A query for such
+	// text finds nothing there, without an error.
 	ErrValue = driver.ErrValue
 	// ErrQuery is matched by every *FieldError and *QueryError.
 	ErrQuery = errors.New("repository: unusable query")
@@ -32,7 +32,7 @@ var (
 
 // ConflictError says that an entity was changed since it was read. It matches ErrConflict.
 type ConflictError struct {
-	// ID is the entity's.
+	// ID is the id of the entity.
 	ID string
 	// Expected is the version the writer had read.
 	Expected int64

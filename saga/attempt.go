@@ -29,7 +29,7 @@ type result struct {
 	done  bool // of a signal of an AwaitEach: it was the last one
 }
 
-// attemptOf is what attempts are made of.
+// attemptOf describes the work whose attempts are made.
 type attemptOf struct {
 	do      func(ctx context.Context, c *Call, state []byte) ([]byte, error)
 	payload []byte // of a signal
@@ -79,7 +79,7 @@ func (r *runner) attempts(ctx context.Context, stop stopSignal, n *node, st *Ste
 		st.InDoubt, st.Error = true, cut(err.Error())
 		if ctx.Err() != nil {
 			if errors.Is(context.Cause(ctx), ErrDraining) {
-				st.Attempts-- // it is not the step's fault
+				st.Attempts-- // the step is not the cause
 				return result{end: endPark, delay: 0}
 			}
 			return result{end: endLost, err: context.Cause(ctx)}
@@ -161,8 +161,8 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// cut makes a foreign text, such as that of an error, one that every store takes: at most 1,000 bytes of UTF-8 without
-// NUL.
+// cut turns foreign text, such as that of an error, into text that every store takes: at most 1,000 bytes of UTF-8
+// without NUL.
 func cut(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s[:min(len(s), 1000)], "\x00", "\uFFFD"), "\uFFFD")
 }

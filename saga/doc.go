@@ -22,8 +22,8 @@
 //     known to have had no effect; as not attempted (NotAttempted); or, for any other error, timeout, panic, crash or
 //     lost lease, in doubt. A step in doubt is compensated too, and Call.Certain reports that to the compensation.
 //   - Steps, then at most one pivot, then retriable steps. Waits (Await, AwaitEach, Sleep) and a Parallel may stand
-//     before or after the pivot. A saga that waits is a row in the store and takes no slot. Of a signal and a timeout
-//     exactly one counts; the sender of a signal that comes too late gets ErrTooLate.
+//     before or after the pivot. A saga that waits is a row in the store and takes no slot. Either the signal or the
+//     timeout counts, never both; the sender of a signal that comes too late gets ErrTooLate.
 //   - After the pivot nothing is compensated: a step is retried, then the saga is stuck. A pivot in doubt is retried
 //     with the same key; while it is in doubt nothing is compensated.
 //   - Compensations run in reverse, each with a retry budget and a timeout of its own. One that keeps failing leaves

@@ -85,7 +85,7 @@ func isRejected(err error) bool {
 // FailedError says how a saga ended that did not complete. It matches ErrCompensated or ErrStuck, and ErrCancelled,
 // ErrAwaitTimeout or ErrDeadline where that was the cause.
 type FailedError struct {
-	// ID and Name are the saga's.
+	// ID and Name identify the saga and its definition.
 	ID, Name string
 	// Status is Compensated or Stuck.
 	Status Status

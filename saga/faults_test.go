@@ -251,7 +251,7 @@ func TestAwaitEndsBySignalOrTimeout(t *testing.T) {
 				t.Errorf("a signal after the end: %v", err)
 			}
 			if err := def.Signal(t.Context(), o, "t1", "pay", 1); err == nil {
-				t.Error("a signal that nobody awaits")
+				t.Error("a signal without an await")
 			}
 		})
 	})
@@ -335,7 +335,7 @@ func TestSagasOfAnotherShapeAreLeftAlone(t *testing.T) {
 		other := saga.Define[trip]("trip", 1, saga.Step("inn", w.do("inn")), wait)
 		v2 := saga.Define[trip]("trip", 2, saga.Step("inn", w.do("inn")), wait)
 		a := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, v1))
-		if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil { // nobody runs yet
+		if _, err := v1.Start(t.Context(), a, "t1", trip{}); err != nil { // no orchestrator runs yet
 			t.Fatal(err)
 		}
 		if err := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, other)).Run(t.Context()); !errors.Is(err,

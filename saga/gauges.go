@@ -15,7 +15,7 @@ import (
 // maxCounted bounds what a gauge counts, so that it costs the same however many sagas there are.
 const maxCounted = 10_000
 
-// observed is how many unfinished sagas there are of a definition in a status, and when the oldest one was started.
+// observed counts the unfinished sagas of a definition in a status, and says when the oldest one was started.
 type observed struct {
 	saga   string
 	status Status
@@ -23,7 +23,7 @@ type observed struct {
 	oldest time.Time // zero where there is none
 }
 
-// gauges keep the figures of the store that are exported, which are read from time to time.
+// gauges holds the exported figures of the store, which are read periodically.
 type gauges struct {
 	mu   sync.Mutex
 	last []observed

@@ -161,9 +161,9 @@ func (d *Def[S]) start(
 func (d *Def[S]) Handle(o *Orchestrator, id string) *Handle[S] { return &Handle[S]{o, id} }
 
 // Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or
-// ctx's. A stuck saga counts as ended. Of a saga that runs in another process it learns by one statement for all
-// callers that wait in this process, which is made every 250 ms. Where the store notifies (a Listener, such as sagasql
-// on PostgreSQL), it learns some 10 ms after the end; a notification that is lost delays it by up to a second.
+// ctx's. A stuck saga counts as ended. The end of a saga in another process is found by polling: one statement every
+// 250 ms for all callers of this process. Where the store notifies (a Listener, such as sagasql on PostgreSQL), Wait
+// returns about 10 ms after the end; a lost notification delays it by up to a second.
 func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	changed, ended, here, cancel := h.o.subscribe(h.id)
 	defer cancel()

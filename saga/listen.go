@@ -11,10 +11,10 @@ import (
 
 // Listener is a Store that learns at once which sagas other processes end, where its database notifies.
 type Listener interface {
-	// Listen calls ended with ids of sagas that have ended, in this process or another, until ctx ends or its connection
-	// breaks; ended may be called by several goroutines at once. It returns nil when ctx has ended or the database does
-	// not notify, and errors.ErrUnsupported when the database does and something between prevents it. Notifications are
-	// hints: some may be missing.
+	// Listen calls ended with ids of sagas that have ended, in this process or another, until ctx ends or its
+	// connection breaks; ended may be called by several goroutines at once. It returns nil when ctx has ended or the
+	// database does not notify, and errors.ErrUnsupported when the database does and something between prevents it.
+	// Notifications are hints: some may be missing.
 	Listen(ctx context.Context, ended func(ids []string)) error
 }
 
@@ -25,10 +25,10 @@ type listening struct {
 	works   atomic.Bool // one has come, and the connection is there
 }
 
-// pollEvery is how often it is looked for what other processes do.
+// pollEvery is the interval at which the ends of sagas in other processes are polled.
 func (l *listening) pollEvery() time.Duration {
 	if l.works.Load() {
-		return waitPollBesides
+		return waitPollNotified
 	}
 	return waitPoll
 }
@@ -39,7 +39,7 @@ func (o *Orchestrator) listen(ctx context.Context) {
 	for failed := 1; ctx.Err() == nil; failed++ {
 		err := o.listening.from.Listen(ctx, func(ids []string) {
 			o.listening.works.Store(true)
-			_ = o.look(ctx, o.awaited(ids)) // poll looks besides
+			_ = o.look(ctx, o.awaited(ids)) // poll in addition
 		})
 		if o.listening.works.Swap(false) {
 			failed = 0

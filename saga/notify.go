@@ -12,10 +12,10 @@ import (
 // Callers that wait for a saga are notified of changes that this process stores, and need not ask the store.
 
 const (
-	// waitPoll is how often it is looked for what other processes do.
+	// waitPoll is the interval at which the ends of sagas in other processes are polled.
 	waitPoll = 250 * time.Millisecond
-	// waitPollBesides is how often that is done while the store notifies of it.
-	waitPollBesides = time.Second
+	// waitPollNotified is that interval while the store notifies.
+	waitPollNotified = time.Second
 	// waitCheck is how often a single saga is read without a notification.
 	waitCheck = 30 * time.Second
 )
@@ -67,7 +67,7 @@ func (o *Orchestrator) poll(ctx context.Context) {
 	}
 }
 
-// look gives the records of those of the sagas that have ended to the callers that wait for them.
+// look sends the records of sagas that have ended to the callers that wait for them.
 func (o *Orchestrator) look(ctx context.Context, ids []string) error {
 	for ids := range slices.Chunk(ids, MaxFilterIDs) {
 		ended, err := o.store.List(ctx, Filter{
@@ -97,7 +97,7 @@ func (o *Orchestrator) awaitedElsewhere() (ids []string) {
 	return ids
 }
 
-// awaited returns those of the sagas that callers wait for and that do not run here.
+// awaited returns the given sagas that callers wait for and that do not run here.
 func (o *Orchestrator) awaited(ids []string) (list []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -166,7 +166,7 @@ func (o *Orchestrator) notifyOnChange(ctx context.Context, r Record) {
 // maxRecentState bounds the memory of recent: its 1,024 records hold at most 16 MiB of states.
 const maxRecentState = 16 << 10
 
-// recent holds the sagas that ended last, in bounded memory.
+// recent holds the most recently ended sagas, in bounded memory.
 type recent struct {
 	byID map[string]*Record
 	ring []string

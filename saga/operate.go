@@ -87,7 +87,7 @@ func (r *Record) forwardStuck(d *definition) bool {
 	return len(r.failures()) == 0 && r.Cursor >= d.pivot && r.Cursor < len(r.Steps)
 }
 
-// highest is the last step that was begun.
+// highest returns the last step that was started.
 func (r *Record) highest() int {
 	for i := len(r.Steps) - 1; i > 0; i-- {
 		if r.Steps[i].Status != StepNotStarted {
@@ -98,7 +98,7 @@ func (r *Record) highest() int {
 }
 
 // Skip lets a stuck saga go on as if the step, or its failed compensation, had succeeded: for an operator who has done
-// by hand what was to be done. Who and why are kept in the record.
+// its work manually. The record keeps the operator and the reason.
 func (o *Orchestrator) Skip(ctx context.Context, id, step, actor, reason string) error {
 	if reason == "" {
 		return errors.New("saga: skip needs a reason")
@@ -210,7 +210,7 @@ func (o *Orchestrator) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// pruneAtOnce is how many sagas Prune deletes in a transaction: few enough not to hold others up.
+// pruneAtOnce is how many sagas Prune deletes in a transaction: few enough not to block other transactions for long.
 const pruneAtOnce = 500
 
 // Prune deletes sagas that were completed or compensated before a time, with their history, and returns how many. It

@@ -12,7 +12,7 @@ import (
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
 
-// deaf is a store that does what it is told, and whose answers are lost.
+// deaf is a store that executes calls and loses their answers.
 type deaf struct {
 	saga.Store
 	inserts, claims, saves atomic.Bool

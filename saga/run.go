@@ -116,7 +116,7 @@ func (r *runner) save(ctx context.Context) error {
 	return r.saveUnless(ctx, func() bool { return false })
 }
 
-// saveUnless is save that returns ErrSignalled when a signal came after which the write must not be made.
+// saveUnless saves, and returns ErrSignalled when a signal arrived that forbids the write.
 func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 	if errors.Is(context.Cause(ctx), ErrDraining) { // the result is still stored, within bounds
 		var cancel context.CancelFunc

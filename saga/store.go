@@ -86,7 +86,7 @@ type Record struct {
 	Status Status
 	// Cursor is the step that runs, or that compensation has come to.
 	Cursor int
-	// State is the saga's state as JSON.
+	// State is the state of the saga as JSON.
 	State []byte
 	Steps []StepState
 	// FailedStep and Cause say why the saga compensates or is stuck.
@@ -184,8 +184,8 @@ const MaxFilterIDs = 1000
 // Store keeps sagas. Package sagatest checks that an adapter keeps the promises. Times are judged by the store's
 // clock, which all orchestrators share.
 type Store interface {
-	// Insert stores a new saga, with its Signals and attributes, or returns the stored one and false when its id is taken.
-	// It joins the transaction that ctx carries.
+	// Insert stores a new saga, with its Signals and attributes, or returns the stored one and false when its id is
+	// taken. It joins the transaction that ctx carries.
 	Insert(ctx context.Context, r Record) (stored Record, inserted bool, err error)
 	// InTx reports whether ctx carries a transaction of the store's, and AfterCommit runs fn once it is committed, or
 	// at once where there is none.
@@ -196,9 +196,9 @@ type Store interface {
 	// Claim gives the node up to limit sagas of the kinds, oldest wake first, that are Running or Compensating, whose
 	// time has come, and that have no owner, or one without a lease. It raises Fence and Revision.
 	Claim(ctx context.Context, node string, kinds []Kind, limit int) ([]Claimed, error)
-	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq (else
-	// ErrSignalled). The stored Revision is then r.Revision + 1. A saga that was deleted is ErrNotFound, or ErrFenced. A
-	// record that the store can never hold is ErrUnstorable.
+	// Save stores all but Signals if the stored saga has r's Fence and Revision (else ErrFenced) and r's SignalSeq
+	// (else ErrSignalled). The stored Revision is then r.Revision + 1. A saga that was deleted is ErrNotFound, or
+	// ErrFenced. A record that the store can never hold is ErrUnstorable.
 	Save(ctx context.Context, r Record) error
 	// Signal keeps a payload under a name, once: the first one stays. It returns whether this was the first, sets
 	// WakeAt to now, and ErrNotFound or ErrFinished. payload sees the saga first, in the same transaction, and can

@@ -24,7 +24,7 @@ func (s strict) Save(ctx context.Context, r saga.Record) error {
 	return s.Store.Save(ctx, r)
 }
 
-// What a service says when it refuses is somebody else's text: whatever it is, the saga ends, and is not too large to
+// The text of a refusal comes from another service: whatever it is, the saga ends, and is not too large to
 // store.
 func TestErrorsOfAnyText(t *testing.T) {
 	for name, text := range map[string]string{
@@ -99,7 +99,7 @@ func TestStoreThatComesLate(t *testing.T) {
 	})
 }
 
-// forgetful has lost the saga "gone", as when somebody has deleted its row.
+// forgetful has lost the saga "gone", as after a manual delete of its row.
 type forgetful struct{ saga.Store }
 
 func (f forgetful) Save(ctx context.Context, r saga.Record) error {
@@ -172,13 +172,13 @@ func TestSignalOfAnotherType(t *testing.T) {
 	}, def)
 }
 
-// A hook that panics, or does what it likes with what it is told, is no part of the saga.
+// A hook that panics, or changes the record that it is given, does not affect the saga.
 func TestOnChangeIsNoPartOfTheSaga(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		def := saga.Define("trip", 1, saga.Step("car", (&world{}).do("car")), saga.Step("hotel", (&world{}).do("hotel")))
-		var told atomic.Int32
+		var reported atomic.Int32
 		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: quiet, OnChange: func(_ context.Context, r saga.Record) {
-			told.Add(1)
+			reported.Add(1)
 			for i := range r.Steps {
 				r.Steps[i] = saga.StepState{}
 			}
@@ -191,8 +191,8 @@ func TestOnChangeIsNoPartOfTheSaga(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := h.Wait(ctx); err != nil || told.Load() < 2 {
-			t.Errorf("Wait: %v, after %d changes", err, told.Load())
+		if _, err := h.Wait(ctx); err != nil || reported.Load() < 2 {
+			t.Errorf("Wait: %v, after %d changes", err, reported.Load())
 		}
 		r, err := o.Get(t.Context(), "1")
 		if err != nil || r.Steps[0].Status != saga.StepCompleted || r.Steps[1].Status != saga.StepCompleted {

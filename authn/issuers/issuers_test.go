@@ -128,8 +128,9 @@ func with(c claims, changes claims) claims {
 	return out
 }
 
-// TestPresetsAcceptDocumentedTokensAndRefuseOthers accepts tokens of the shape that each issuer documents, with its preset, and refuses the same token for
-// another audience, of another issuer, of another tenant, and as another kind of token.
+// TestPresetsAcceptDocumentedTokensAndRefuseOthers accepts tokens of the shape that each issuer documents, with its
+// preset, and refuses the same token for another audience, of another issuer, of another tenant, and as another kind of
+// token.
 func TestPresetsAcceptDocumentedTokensAndRefuseOthers(t *testing.T) {
 	now := time.Now().Unix()
 	const tenant = "11111111-2222-4333-8444-555555555555"

@@ -13,7 +13,8 @@ import (
 	"github.com/sillar-go/sillar/authn"
 )
 
-// table is the table of docs/issuers.md: what TestPresetsAcceptDocumentedTokensAndRefuseOthers accepts, one row a token.
+// table is the table of docs/issuers.md: what TestPresetsAcceptDocumentedTokensAndRefuseOthers accepts, one row per
+// token.
 type table []string
 
 const tableHead = "| issuer | `alg` | `typ` | audience | roles | scopes | client |\n|---|---|---|---|---|---|---|\n"

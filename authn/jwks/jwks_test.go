@@ -124,7 +124,8 @@ func TestUnknownKeysCauseFewRequests(t *testing.T) {
 	})
 }
 
-// TestVerificationContinuesWhileKeysRotate verifies without a pause by a set that is read over HTTP, while the issuer's keys rotate every hour.
+// TestVerificationContinuesWhileKeysRotate verifies without a pause by a set that is read over HTTP, while the keys of
+// the issuer rotate every hour.
 func TestVerificationContinuesWhileKeysRotate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{RotateEvery: time.Hour,

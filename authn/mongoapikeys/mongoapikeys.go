@@ -8,7 +8,7 @@
 // # Guarantees
 //
 //   - Keys are stored as hashes: a copy of the database contains no usable key.
-//   - A rotation is one atomic write. Of two rotations of one key at the same time one succeeds.
+//   - A rotation is one atomic write. When one key is rotated twice at the same time, one rotation succeeds.
 //   - Writes are acknowledged by the majority where there is a replica set, and reads are from the primary: a key that
 //     was revoked is refused after a failover too.
 //

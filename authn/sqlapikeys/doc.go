@@ -7,7 +7,7 @@
 // # Guarantees
 //
 //   - Keys are stored as hashes: a copy of the database contains no usable key.
-//   - A rotation is one statement. Of two rotations of one key at the same time one succeeds.
+//   - A rotation is one statement. When one key is rotated twice at the same time, one rotation succeeds.
 //   - Calls join a transaction that the context carries for this database, so that a key is created with the user that
 //     it belongs to, and deleted with it.
 //

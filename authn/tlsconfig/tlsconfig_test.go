@@ -141,12 +141,12 @@ func TestOptionalAndLoop(t *testing.T) {
 	at := func(n string) string { return filepath.Join(dir, n) }
 	authority := ca(t, "dev")
 	must(t, authority.WriteFiles(dir, "server", 0, "127.0.0.1"))
-	told := make(chan error, 1)
+	reported := make(chan error, 1)
 	files := tlsconfig.Must(tlsconfig.New(tlsconfig.Config{CertFile: at("server.crt"), KeyFile: at("server.key"),
 		ClientCAFile: at("ca.crt"), ClientOptional: true,
 		ReloadEvery: 10 * time.Millisecond, Logger: quiet, OnReload: func(err error) {
 			select {
-			case told <- err:
+			case reported <- err:
 			default:
 			}
 		}}))
@@ -159,7 +159,7 @@ func TestOptionalAndLoop(t *testing.T) {
 	}
 	must(t, os.WriteFile(at("server.key"), []byte("x"), 0o600))
 	select {
-	case err := <-told:
+	case err := <-reported:
 		if err == nil {
 			t.Error("a damaged key was taken")
 		}

@@ -22,15 +22,15 @@ import (
 
 // Config says how calls are guarded. The zero Config is useful.
 type Config struct {
-	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its Classify
-	// defaults to this package's Classify. Of a stream, Adaptive measures the time until the first message.
+	// Breaker is the configuration of the breaker of each target; its Name is their prefix, default "grpc". Its
+	// Classify defaults to this package's Classify. For a stream, Adaptive measures the time until the first message.
 	Breaker breaker.Config
 	// Key divides the calls to a target among several breakers, at most 1,024 in all. Default: one for each target.
 	Key KeyFunc
 	// Idempotent says whether a method, "/package.Service/Method", may be sent twice. Default: none may.
 	Idempotent func(method string) bool
-	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID. For
-	// the services of others, propagation.NewCompositeTextMapPropagator() writes nothing.
+	// Propagator writes trace and correlation id into the metadata. Default: W3C trace context and X-Correlation-ID.
+	// For the services of others, propagation.NewCompositeTextMapPropagator() writes nothing.
 	Propagator propagation.TextMapPropagator
 }
 

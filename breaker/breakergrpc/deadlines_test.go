@@ -46,7 +46,7 @@ func TestDeadlinesOfTheCallerAreNoFailures(t *testing.T) {
 	}
 }
 
-// A stream without a message until the caller's deadline is a failure, whoever notices first.
+// A stream without a message until the caller's deadline is a failure, whichever side notices first.
 func TestDeadlineOfAStream(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{ShortDeadline: -1, Failures: -1}})
 	s.every(hang)
@@ -85,24 +85,24 @@ func TestARetryThatGivesUpKeepsTheStatus(t *testing.T) {
 		t.Fatalf("a stream: %v", err)
 	}
 	span.End()
-	var told []string
+	var reported []string
 	for _, e := range rec.Ended()[0].Events() {
-		told = append(told, e.Name)
+		reported = append(reported, e.Name)
 		for _, a := range e.Attributes {
 			if a.Key != "breaker.name" {
-				told[len(told)-1] += fmt.Sprint(" ", a.Value.String())
+				reported[len(reported)-1] += fmt.Sprint(" ", a.Value.String())
 			} else if a.Value.AsString() != b.Name() {
 				t.Errorf("name %s", a.Value.AsString())
 			}
 		}
 	}
 	if want := []string{"breaker.retry 2 Unavailable", "breaker.gave_up 2 open",
-		"breaker.rejected open"}; !slices.Equal(told, want) {
-		t.Fatalf("told %q", told)
+		"breaker.rejected open"}; !slices.Equal(reported, want) {
+		t.Fatalf("reported %q", reported)
 	}
 }
 
-// A stream that nobody reads must not hold the place of a probe when its context ends.
+// A stream that is not read must not hold the place of a probe when its context ends.
 func TestAStreamAsProbe(t *testing.T) {
 	s, c, b := dial(t, breakergrpc.Config{Breaker: breaker.Config{Failures: 1, OpenFor: time.Millisecond}})
 	s.next = []error{down}

@@ -118,7 +118,7 @@ func Delete[T any](ctx context.Context, c *Client, path string, opts ...Option) 
 }
 
 // Do sends body, nil for none, as JSON and returns the answer whatever its status. The caller closes its body, of which
-// no more than Config.MaxBody can be read. How long that takes is the caller's affair.
+// no more than Config.MaxBody can be read. The caller bounds how long that takes.
 func (c *Client) Do(ctx context.Context, method, path string, body any, opts ...Option) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, body, opts)
 	if err != nil {

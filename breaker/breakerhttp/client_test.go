@@ -134,7 +134,7 @@ func TestClientBodies(t *testing.T) {
 		t.Errorf("nothing: %v %v", v, err)
 	}
 	if _, err := breakerhttp.Delete[struct{}](t.Context(), c, "half"); err != nil {
-		t.Errorf("nobody wants the answer: %v", err)
+		t.Errorf("the answer is not decoded: %v", err)
 	}
 	if _, err := breakerhttp.Get[user](t.Context(), c, "half"); err == nil {
 		t.Error("half a document: no error")

@@ -26,9 +26,9 @@ var (
 	ErrUnavailable = errors.New("breakerhttp: unavailable")
 	// ErrTooLarge says that a response's body is longer than Config.MaxBody.
 	ErrTooLarge = errors.New("breakerhttp: response too large")
-	// ErrLocal says that a request failed on this side: its method, address, headers or trailers cannot be sent, its body
-	// could not be read or has another length than announced, or a limit of ours ended the exchange. It is the caller's
-	// error, and counts as nothing for the breaker.
+	// ErrLocal says that a request failed on this side: its method, address, headers or trailers cannot be sent, its
+	// body could not be read or has another length than announced, or a limit of ours ended the exchange. The caller
+	// made the error, and the breaker does not count it.
 	ErrLocal = errors.New("breakerhttp: the request cannot be sent")
 	// ErrPath says that a path is not one that a request may have. No request was made.
 	ErrPath = errors.New("breakerhttp: bad path")

@@ -13,7 +13,7 @@ import (
 	"github.com/sillar-go/sillar/internal/problem"
 )
 
-// User is what the users service tells of a user.
+// User is the JSON form of a user.
 type User struct {
 	ID       string `json:"id"`
 	Username string `json:"username"`

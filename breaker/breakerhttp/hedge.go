@@ -28,13 +28,13 @@ import (
 // together count as one call, the hedge as Ignore with ErrHedge. Cancelling a request closes its connection with
 // HTTP/1, not with HTTP/2.
 type Hedge struct {
-	// Quantile of the recent latencies of the host, or of the key, is the delay after which the second request is sent; in
-	// (0, 1), such as 0.95. Default off. The first 32 requests are not hedged.
+	// Quantile of the recent latencies of the host, or of the key, is the delay after which the second request is sent;
+	// in (0, 1), such as 0.95. Default off. The first 32 requests are not hedged.
 	Quantile float64
 	// MinDelay is the least delay. Default 10 ms. Negative: none.
 	MinDelay time.Duration
-	// Budget is the share of requests that may be hedged, so that a service that is slow for all is not given more load.
-	// Default 0.1. Negative: no bound.
+	// Budget is the share of requests that may be hedged, so that a service that is slow for all is not given more
+	// load. Default 0.1. Negative: no bound.
 	Budget float64
 }
 
@@ -109,7 +109,7 @@ func (l *latencies) add(h Hedge, d time.Duration) {
 	}
 }
 
-// latenciesOf returns the latencies of a key. Where there are too many keys, another key begins anew.
+// latenciesOf returns the latencies of a key. When there are too many keys, a further key replaces them all.
 func (t *Transport) latenciesOf(key string) *latencies {
 	t.mu.Lock()
 	defer t.mu.Unlock()

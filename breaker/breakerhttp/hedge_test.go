@@ -104,8 +104,8 @@ func get(ctx context.Context, tr http.RoundTripper, method string, body io.Reade
 	return res.StatusCode, res.Body.Close()
 }
 
-// TestHedgeReturnsTheFirstAnswer gives the first request and the hedge each an answer, and checks which one the caller gets and when, what
-// the breaker counts, and that the other request ends and every body is closed.
+// TestHedgeReturnsTheFirstAnswer gives the first request and the hedge each an answer, and checks which one the caller
+// gets and when, what the breaker counts, and that the other request ends and every body is closed.
 func TestHedgeReturnsTheFirstAnswer(t *testing.T) {
 	const quick, slow = 20 * time.Millisecond, time.Second
 	for name, c := range map[string]struct {

@@ -123,7 +123,7 @@ func (s *stalling) Read(p []byte) (int, error) {
 }
 func (s *stalling) Close() error { return nil }
 
-// Whoever asks for a T, and sees no body, does not wait for ever for the end of one.
+// A caller that asks for a T and gets no body does not wait for the end of one forever.
 func TestBodyThatStalls(t *testing.T) {
 	for status, parts := range map[int][]string{200: {`{"name":`, `"a`, `n`}, 409: {`{"title":`, `"con`}} {
 		synctest.Test(t, func(t *testing.T) {

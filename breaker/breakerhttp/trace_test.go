@@ -38,20 +38,20 @@ func TestSpanEvents(t *testing.T) {
 			}
 		}
 		span.End()
-		var told []string
+		var reported []string
 		for _, e := range rec.Ended()[0].Events() {
 			s := e.Name
 			for _, a := range e.Attributes {
 				s += fmt.Sprintf(" %s=%v", a.Key, a.Value.String())
 			}
-			told = append(told, s)
+			reported = append(reported, s)
 		}
 		if d := cmp.Diff([]string{
 			"breaker.retry breaker.name=http/h breaker.attempt=2 error.type=503",
 			"breaker.retry breaker.name=http/h breaker.attempt=3 error.type=timeout",
 			"breaker.gave_up breaker.name=http/h breaker.attempt=3 breaker.reason=exhausted",
 			"breaker.rejected breaker.name=http/h breaker.reason=open",
-		}, told); d != "" {
+		}, reported); d != "" {
 			t.Fatal(d)
 		}
 	})

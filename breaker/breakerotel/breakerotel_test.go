@@ -20,9 +20,9 @@ func TestInstrumentRecordsAndKeepsHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdk.NewManualReader()
 		provider := sdk.NewMeterProvider(sdk.WithReader(reader))
-		var told atomic.Int32
-		cfg, err := breakerotel.Instrument(breaker.Config{Name: "b", Failures: 1, OnCall: func(breaker.Call) { told.Add(1) },
-			OnStateChange: func(breaker.StateChange) { told.Add(1) }}, breakerotel.Config{MeterProvider: provider})
+		var reported atomic.Int32
+		cfg, err := breakerotel.Instrument(breaker.Config{Name: "b", Failures: 1, OnCall: func(breaker.Call) { reported.Add(1) },
+			OnStateChange: func(breaker.StateChange) { reported.Add(1) }}, breakerotel.Config{MeterProvider: provider})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +38,8 @@ func TestInstrumentRecordsAndKeepsHooks(t *testing.T) {
 		if d := cmp.Diff(map[string]int64{"success": 1, "failure": 1, "open": 1, "state": 2}, collect(t, reader)); d != "" {
 			t.Fatal(d)
 		}
-		if told.Load() != 4 {
-			t.Fatalf("the Config's own hooks were called %d times, want 4", told.Load())
+		if reported.Load() != 4 {
+			t.Fatalf("the Config's own hooks were called %d times, want 4", reported.Load())
 		}
 	})
 }
@@ -49,9 +49,9 @@ func TestLimitAndBoundedNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdk.NewManualReader()
 		provider := sdk.NewMeterProvider(sdk.WithReader(reader), sdk.WithCardinalityLimit(0))
-		var told atomic.Int32
+		var reported atomic.Int32
 		cfg, err := breakerotel.Instrument(breaker.Config{
-			Name: "b", Adaptive: breaker.AdaptiveLimit{Max: 7}, OnLimitChange: func(breaker.LimitChange) { told.Add(1) },
+			Name: "b", Adaptive: breaker.AdaptiveLimit{Max: 7}, OnLimitChange: func(breaker.LimitChange) { reported.Add(1) },
 		}, breakerotel.Config{MeterProvider: provider})
 		if err != nil {
 			t.Fatal(err)
@@ -80,8 +80,8 @@ func TestLimitAndBoundedNames(t *testing.T) {
 				}
 			}
 		}
-		if series["sillar.breaker.limit"] != 4096 || series["sillar.breaker.calls"] != 4096 || told.Load() != 5001 {
-			t.Errorf("series %v, the Config's own hook was called %d times", series, told.Load())
+		if series["sillar.breaker.limit"] != 4096 || series["sillar.breaker.calls"] != 4096 || reported.Load() != 5001 {
+			t.Errorf("series %v, the Config's own hook was called %d times", series, reported.Load())
 		}
 	})
 }

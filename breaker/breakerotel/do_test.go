@@ -21,22 +21,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errDown = errors.New("down: password=s3cret")
 
-// events runs fn within a span and returns what the span was told.
+// events runs fn within a span and returns the events of the span.
 func events(t *testing.T, fn func(context.Context)) []string {
 	t.Helper()
 	rec := tracetest.NewSpanRecorder()
 	ctx, span := trace.NewTracerProvider(trace.WithSpanProcessor(rec)).Tracer("t").Start(t.Context(), "call")
 	fn(ctx)
 	span.End()
-	var told []string
+	var reported []string
 	for _, e := range rec.Ended()[0].Events() {
 		s := e.Name
 		for _, a := range e.Attributes {
 			s += fmt.Sprintf(" %s=%v", a.Key, a.Value.String())
 		}
-		told = append(told, s)
+		reported = append(reported, s)
 	}
-	return told
+	return reported
 }
 
 func TestDoTellsTheSpan(t *testing.T) {
@@ -69,13 +69,13 @@ func TestDoTellsTheSpan(t *testing.T) {
 		}
 		b := breaker.Must(breaker.New(breaker.Config{Name: "b"}))
 		b.Open()
-		told := events(t, func(ctx context.Context) {
+		reported := events(t, func(ctx context.Context) {
 			v, err := breakerotel.DoOr(ctx, b, fail, func(context.Context, error) (int, error) { return 7, nil })
 			if v != 7 || err != nil {
 				t.Errorf("%d, %v", v, err)
 			}
 		})
-		if d := cmp.Diff([]string{"breaker.rejected breaker.name=b breaker.reason=open"}, told); d != "" {
+		if d := cmp.Diff([]string{"breaker.rejected breaker.name=b breaker.reason=open"}, reported); d != "" {
 			t.Error(d)
 		}
 	})

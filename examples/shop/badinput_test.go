@@ -118,7 +118,7 @@ func badCall(t *testing.T, who, token, method, url, body string) {
 	for _, leak := range []string{"goroutine", ".go:", "sqlite", "SQLSTATE", "pq:", "sqldb", "sqlrepo", "panic",
 		"127.0.0.1"} {
 		if strings.Contains(string(raw), leak) {
-			t.Errorf("tells of %q: %s", leak, what)
+			t.Errorf("leaks %q: %s", leak, what)
 		}
 	}
 }

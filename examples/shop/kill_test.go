@@ -16,8 +16,8 @@ import (
 )
 
 // Orders go on while services are killed with SIGKILL, one after the other, anywhere in their work. A client that asks
-// again with the same Idempotency-Key gets one order; in the end money, stock and sagas agree, and every order has told
-// its customer each thing once.
+// again with the same Idempotency-Key gets one order; in the end money, stock and sagas agree, and every order has
+// notified its customer each thing once.
 func TestKilledOverAndOver(t *testing.T) {
 	const orders, clients, kills = 120, 6, 20
 	broker, mongo := brokerURL(t), testenv.Mongo(t)
@@ -86,12 +86,12 @@ func TestKilledOverAndOver(t *testing.T) {
 		Out: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
-	var told map[string]int
+	var reported map[string]int
 	for end := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		told = notified(t, ctx, token, gateway)
+		reported = notified(t, ctx, token, gateway)
 		missing := 0
 		for id := range ids {
-			if told[id+" orders.created"] == 0 || told[id+" orders.paid"]+told[id+" orders.cancelled"] == 0 {
+			if reported[id+" orders.created"] == 0 || reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
 				missing++
 			}
 		}
@@ -102,7 +102,7 @@ func TestKilledOverAndOver(t *testing.T) {
 			t.Fatalf("%d orders lack notifications", missing)
 		}
 	}
-	for what, n := range told {
+	for what, n := range reported {
 		if n != 1 {
 			t.Errorf("%s: %d notifications", what, n)
 		}
@@ -139,7 +139,7 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 // notified counts the notifications about each order.
 func notified(t *testing.T, ctx context.Context, token, gateway string) map[string]int {
 	t.Helper()
-	told := map[string]int{}
+	reported := map[string]int{}
 	for after := ""; ; {
 		code, page, err := send(ctx, token, "GET", gateway+"/notifications/api/v1/notifications?limit=100&after="+
 			url.QueryEscape(after), "")
@@ -150,11 +150,11 @@ func notified(t *testing.T, ctx context.Context, token, gateway string) map[stri
 		for _, i := range items {
 			n, _ := i.(map[string]any)
 			if id, _ := n["order_id"].(string); id != "" {
-				told[id+" "+strings.TrimSpace(fmt.Sprint(n["event"]))]++
+				reported[id+" "+strings.TrimSpace(fmt.Sprint(n["event"]))]++
 			}
 		}
 		if after, _ = page["next"].(string); after == "" {
-			return told
+			return reported
 		}
 	}
 }

@@ -273,7 +273,7 @@ func TestDemoProcesses(t *testing.T) {
 	}
 	for i := len(all) - 1; i >= 0; i-- {
 		if err := all[i].stop(syscall.SIGTERM); err != nil {
-			t.Errorf("%s, told to end: %v", all[i].name, err)
+			t.Errorf("%s, after SIGTERM: %v", all[i].name, err)
 		}
 	}
 	paid := c.traces("notifications: consumer process orders.paid")
@@ -324,7 +324,7 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 		}
 	}
 	if err := p.stop(syscall.SIGTERM); err != nil {
-		t.Errorf("told to end: %v", err)
+		t.Errorf("after SIGTERM: %v", err)
 	}
 }
 

@@ -15,10 +15,10 @@ import (
 const settle = 50 * time.Millisecond
 
 // Watch reloads gw whenever the content of the file at path has changed, which it looks for at every interval, 0 for 5
-// s, until ctx ends; the first look is at once, for the file may have changed since gw was made. It reads the file
-// anew, so writing it, moving another one to its place and changing a symbolic link on the way to it, as Kubernetes
-// does with a ConfigMap, are all seen. A file that is not valid is logged, with the line, and what was there goes on
-// serving; so it is with one that is missing.
+// s, until ctx ends; the first look is at once, for the file may have changed since gw was made. It reads the whole
+// file again, so writing it, moving another one to its place and changing a symbolic link on the way to it, as
+// Kubernetes does with a ConfigMap, are all seen. A file that is not valid is logged, with the line, and what was there
+// goes on serving; so it is with one that is missing.
 func Watch(ctx context.Context, path string, interval time.Duration, gw *gateway.Gateway, logger *slog.Logger) error {
 	if interval <= 0 {
 		interval = 5 * time.Second

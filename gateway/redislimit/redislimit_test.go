@@ -57,7 +57,7 @@ func TestLimiterAllowsTheBurstAcrossGateways(t *testing.T) {
 	}
 	for n := range int64(7) {
 		if _, ok := left.Load(n); !ok {
-			t.Errorf("no request was told that %d remain", n)
+			t.Errorf("no response said that %d remain", n)
 		}
 	}
 	if q, err := gateways[0].Allow(t.Context(), "another", 0.1, 1); !q.OK || err != nil {

@@ -1,4 +1,4 @@
-// Package docstest checks the pages that are not Go: links that lead nowhere, code that is compiled by nobody.
+// Package docstest checks the pages that are not Go: links without a target, and code that no test compiles.
 package docstest
 
 import (
@@ -77,7 +77,8 @@ func TestFindsDeadLinks(t *testing.T) {
 	}
 }
 
-// TestSamplesMatchTheirSources finds each sample of these pages, line for line, in the tested file that the comment above it names.
+// TestSamplesMatchTheirSources finds each sample of these pages, line for line, in the tested file that the comment
+// above it names.
 func TestSamplesMatchTheirSources(t *testing.T) {
 	pages := []string{"README.md", "docs/coming-from-gobreaker.md", "docs/coming-from-golang-jwt.md",
 		"docs/coming-from-gorm.md",

@@ -34,8 +34,8 @@ func Record(span trace.Span, err error) {
 	span.SetStatus(codes.Error, class)
 }
 
-// cause returns the innermost error that others wrap. Of several that one wraps, the last counts: after the sentinel of
-// the package that wraps, it is what happened.
+// cause returns the innermost error that others wrap. When an error wraps several, the last one counts: packages put
+// their sentinel first and the cause last.
 func cause(err error) error {
 	for {
 		switch w := err.(type) { //nolint:errorlint // this walks the tree itself

@@ -16,7 +16,7 @@ import (
 )
 
 // A disk fills up while transactions store entities, events and sagas. What was refused has left nothing, and what was
-// committed is told and runs to its end as soon as there is room again, without a restart. The limit of pages is
+// committed is published and runs to its end as soon as there is room again, without a restart. The limit of pages is
 // SQLite's own; it answers as a full disk does.
 func TestFullDiskLosesNothing(t *testing.T) {
 	p := open(t, "sqlite:"+filepath.Join(t.TempDir(), "full.db")+"?_pragma=max_page_count(80)")
@@ -65,7 +65,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 	go func() { done <- relay.Run(ctx) }()
 	go func() { done <- p.sagas.Run(ctx) }()
 
-	told := func(want []string) {
+	reported := func(want []string) {
 		t.Helper()
 		within, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -73,7 +73,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 		for len(got) < len(want) {
 			d, err := s.Receive(within)
 			if err != nil {
-				t.Fatalf("told %v, then %v", got, err)
+				t.Fatalf("reported %v, then %v", got, err)
 			}
 			if err := d.Ack(within); err != nil {
 				t.Fatal(err)
@@ -83,7 +83,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("told %v, want %v", got, want)
+			t.Errorf("reported %v, want %v", got, want)
 		}
 		for _, id := range want {
 			for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -101,11 +101,11 @@ func TestFullDiskLosesNothing(t *testing.T) {
 	if err := p.db.Exec(t.Context(), "PRAGMA max_page_count = 100000"); err != nil {
 		t.Fatal(err)
 	}
-	told(placed)
+	reported(placed)
 	if err := place("refused"); err != nil {
 		t.Fatalf("there is room again: %v", err)
 	}
-	told([]string{"refused"})
+	reported([]string{"refused"})
 	stop()
 	for range 2 {
 		if err := <-done; err != nil {

@@ -45,7 +45,7 @@ func watched(t *testing.T, service string, log io.Writer) *observability.Telemet
 }
 
 // A service behind the gateway, each under its own telemetry as in the shop: whatever net/http can do goes through all
-// of it, over HTTP/1.1 and HTTP/2, and both tell of each request under one id.
+// of it, over HTTP/1.1 and HTTP/2, and both log each request under one id.
 func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 	log := &written{}
 	file := filepath.Join(t.TempDir(), "file")
@@ -214,7 +214,7 @@ func TestWhatGoesThroughTheWholeStack(t *testing.T) {
 			"talk": " service200 gateway200", "file": " service200 gateway200"} {
 			if got := seen["id-"+version+"-"+path]; got != want && got != " gateway"+want[len(want)-3:]+" service"+
 				want[len(want)-3:] {
-				t.Errorf("%s %s is told as%s", version, path, got)
+				t.Errorf("%s %s is logged as%s", version, path, got)
 			}
 		}
 	}

@@ -46,6 +46,6 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 func TestZeroValueIsNotAnEmptySecret(t *testing.T) {
 	var v secret.Value[string]
 	if !v.IsZero() || v.Reveal() != "" || secret.New("").IsZero() {
-		t.Fatal("a zero Value is not told from one that holds an empty secret")
+		t.Fatal("a zero Value is not distinguished from one that holds an empty secret")
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// pingEvery is how often a connection is checked; one that does not answer twice is made anew.
+	// pingEvery is how often a connection is checked; one that misses two answers is replaced.
 	pingEvery = 10 * time.Second
 	// reconnectBuffer holds acknowledgements while there is no connection. Publishing waits instead.
 	reconnectBuffer = 1 << 20
@@ -60,7 +60,7 @@ func parse(text string) ([]string, error) {
 	return out, nil
 }
 
-// link is the connection, which the client of NATS makes anew whenever it breaks.
+// link is the connection, which the NATS client replaces whenever it breaks.
 type link struct {
 	b    *Broker
 	made chan struct{} // closed when nc and js are there
@@ -203,7 +203,7 @@ func (l *link) connected() bool {
 	return l.up
 }
 
-// get waits for a live connection, unless the server has refused it for good.
+// get waits for a live connection, unless the server refuses it permanently.
 func (l *link) get(ctx context.Context) (jetstream.JetStream, error) {
 	if l.b.closed() {
 		return nil, messaging.ErrClosed

@@ -257,7 +257,7 @@ func (s *stream) disconnected() {
 	s.requests = nil
 }
 
-// resume asks anew after a reconnection.
+// resume asks for messages again after a reconnection.
 func (s *stream) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -292,7 +292,7 @@ func proxied(t *testing.T) (url string, p *faultproxy.Proxy) {
 	return urlOf(c), p
 }
 
-// advertised is a listener of whose address clients are told another one.
+// advertised is a listener whose clients are given another address.
 type advertised struct {
 	net.Listener
 	addr string

@@ -153,8 +153,8 @@ func undeclared() []string {
 
 const room = 3000
 
-// TestSuitePassesForAWrappedBroker passes for a broker that only wraps another. TestPlantedBugs runs it again, in processes of their own, with
-// a broken one.
+// TestSuitePassesForAWrappedBroker passes for a broker that only wraps another. TestPlantedBugs runs it again, in
+// processes of their own, with a broken one.
 func TestSuitePassesForAWrappedBroker(t *testing.T) {
 	name := os.Getenv(variable)
 	f := messagingtest.Features{MaxQueue: room}
@@ -236,7 +236,7 @@ type broken struct {
 	reason                    error
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
-	swap, swallow             bool // Receive swaps; it takes what nobody waits for any more
+	swap, swallow             bool // Receive swaps; it takes messages after its caller has left
 	anywhere                  bool // Subscribe ignores the start position
 
 	mu  sync.Mutex

@@ -276,8 +276,8 @@ func TestMetricsCountEvents(t *testing.T) {
 		})
 }
 
-// An event is sent in the trace it was made in, and its consumers are children of the sending; one whose trace nobody
-// records is sent as it is.
+// An event is sent in the trace it was made in, and its consumers are children of the sending; one whose trace no
+// process records is sent as it is.
 func TestProducerSpans(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	headers := func(traceparent string) map[string]string {

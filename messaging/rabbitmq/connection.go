@@ -67,10 +67,10 @@ func (l *link) state() (*conn, error, <-chan struct{}) { //nolint:staticcheck //
 	return l.cur, l.err, l.changed
 }
 
-// get waits for a live connection, unless the server has refused it for good.
+// get waits for a live connection, unless the server refuses it permanently.
 func (l *link) get(ctx context.Context) (*conn, error) { return l.wait(ctx, permanent) }
 
-// await waits for a live connection even where it was refused for good: an operator may have mended that.
+// await waits for a live connection even after a permanent refusal: an operator may have corrected the cause.
 func (l *link) await(ctx context.Context) (*conn, error) {
 	return l.wait(ctx, func(error) bool { return false })
 }

@@ -127,7 +127,7 @@ func TestCutInEveryWindow(t *testing.T) {
 	p.Filter(c.filter)
 	tr := flow(t, via, noLimit)
 	c.each(tr, p)
-	p.Refuse(true) // and where nobody answers
+	p.Refuse(true) // and where no server answers
 	p.Cut()
 	time.Sleep(200 * time.Millisecond)
 	p.Refuse(false)
@@ -136,7 +136,7 @@ func TestCutInEveryWindow(t *testing.T) {
 }
 
 // In every window of recovery an operator closes all connections twenty times over, by the management API, while
-// messages flow. Such an end is told by the server, not seen on the wire.
+// messages flow. The server reports such an end; the connection stays open.
 func TestClosedInEveryWindow(t *testing.T) {
 	t.Parallel()
 	via, direct, p := through(t)

@@ -130,7 +130,7 @@ func TestStaleAckIsErrClosed(t *testing.T) {
 	}
 }
 
-// With ReportUnknown a lost confirm is told as such: never as nil, never as refused.
+// With ReportUnknown a lost confirm is ErrUnknownOutcome, never nil and never ErrNacked.
 func TestUnknownOutcome(t *testing.T) {
 	via, _, p := through(t)
 	b := open(t, via, rabbitmq.Config{ReportUnknown: true})
@@ -253,7 +253,7 @@ func (l *log) String() string {
 	return l.b.String()
 }
 
-// A Subscribe that is given up leaves no consumer behind, which would hold messages that nobody handles.
+// A Subscribe whose context ends leaves no consumer behind, which would hold messages without handling them.
 func TestSubscribeGivenUp(t *testing.T) {
 	t.Parallel()
 	via, direct, p := through(t)
@@ -287,7 +287,7 @@ func TestSubscribeGivenUp(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d consumers are left, and nobody receives", q.Consumers)
+			t.Fatalf("%d consumers are left without a receiver", q.Consumers)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// publishRaw publishes as somebody who does not know this package.
+// publishRaw publishes like a program that does not use this package.
 func publishRaw(t *testing.T, url, topic string, headers ...amqp.Table) {
 	t.Helper()
 	ch := raw(t, url)
@@ -82,7 +82,7 @@ func TestHeadersFillTheFrame(t *testing.T) {
 	}
 	lost, dropped := strings.Count(said.String(), "connection was lost"), strings.Count(said.String(), "loses headers")
 	if whole < 4 || whole+dropped != len(headers) || shortened == 0 || shortened == len(headers) || lost != 0 {
-		t.Errorf("%d of %d are whole, %d were told to lose headers, %d have a shorter reason or another, %d connections "+
+		t.Errorf("%d of %d are whole, %d report lost headers, %d have a shorter reason or another, %d connections "+
 			"were lost", whole, len(headers), dropped, shortened, lost)
 	}
 	if n, err := b.Redrive(within(t, 10*time.Second), "full", 100); n != len(headers) || err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// What only an operator can mend is told at once, and says what to do; it is noticed when it was mended.
+// An error that only an operator can correct is returned at once and says what to do; the broker notices the
+// correction.
 func TestPermanentErrorsAreReturnedAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -146,7 +147,7 @@ func TestPassiveTopology(t *testing.T) {
 	}
 }
 
-// A consumer whose permission is withdrawn under way is told by Health, and goes on when it has it again.
+// Health reports a consumer whose permission is withdrawn while it runs, and the consumer resumes when it has it again.
 func TestConsumingThatIsRefusedShowsInHealth(t *testing.T) {
 	t.Parallel()
 	own := testenv.RabbitMQ(t)

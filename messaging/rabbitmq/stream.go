@@ -17,7 +17,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/driver"
 )
 
-// refresh is how often a consumer declares its topology anew: the server does not report deleted bindings.
+// refresh is how often a consumer declares its topology again: the server does not report deleted bindings.
 const refresh = 30 * time.Second
 
 // stream is a subscription. One goroutine opens a channel, waits for its end, and opens the next.
@@ -179,7 +179,7 @@ func (s *stream) failed(err error) {
 	s.set(nil, err)
 }
 
-// failure returns what ended the stream for good.
+// failure returns the error that ended the stream permanently.
 func (s *stream) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +256,7 @@ func (s *stream) watch(g *generation, declared bool) {
 	}
 }
 
-// refresh declares the topology anew, in a goroutine of its own. An answer may take minutes, where the leader of a
+// refresh declares the topology again, in a goroutine of its own. An answer may take minutes, where the leader of a
 // queue or a node of a cluster does not answer: one call waits for it, and no other is made meanwhile.
 func (s *stream) refresh(ctx context.Context, c *conn) {
 	if !s.refreshing.CompareAndSwap(false, true) {

@@ -179,7 +179,7 @@ func (b *Broker) declareRetry(ctx context.Context, group string, s time.Duration
 	return err
 }
 
-// rebind binds the groups of this process anew after the exchange was deleted.
+// rebind binds the groups of this process again after the exchange was deleted.
 func (b *Broker) rebind() {
 	ctx, cancel := context.WithTimeout(b.ctx, rpcTimeout)
 	defer cancel()

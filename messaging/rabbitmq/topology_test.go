@@ -60,9 +60,9 @@ func TestTopologyDeletedLive(t *testing.T) {
 	}
 }
 
-// Exchange and queue are deleted ten times each while messages are published and handled: what is in flight is told as
-// it ends, consumers go on, and nothing that was confirmed is missing. A queue takes along what it holds, so it is
-// deleted empty.
+// Exchange and queue are deleted ten times each while messages are published and handled: each publish in flight
+// reports how it ends, consumers go on, and nothing that was confirmed is missing. A queue takes along what it holds,
+// so it is deleted empty.
 func TestDeletedUnderLoad(t *testing.T) {
 	t.Parallel()
 	direct := testenv.RabbitMQ(t)

@@ -95,7 +95,7 @@ func TestNewRefusesBadURL(t *testing.T) {
 	}
 }
 
-// A second return under the same id is told once each.
+// Two returns under the same id are reported once each.
 func TestReturnsAreCounted(t *testing.T) {
 	g := &pubGen{returned: map[string]int{}}
 	o := outgoing{exchange: "x", key: "k", msg: encode(messaging.Envelope{ID: "1"})}

@@ -182,7 +182,7 @@ func TestDeadCollectorSlowsNothing(t *testing.T) {
 			t.Errorf("%s, %s: the end took %s", c.name, c.protocol, took)
 		}
 		if n := log.n.Load(); n > 2 {
-			t.Errorf("%s, %s: the log was told %d times", c.name, c.protocol, n)
+			t.Errorf("%s, %s: it was logged %d times", c.name, c.protocol, n)
 		}
 	}
 }

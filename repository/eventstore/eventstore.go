@@ -17,7 +17,7 @@
 // # Guarantees
 //
 //   - An append is whole or nothing, and only on the version that the writer has seen: else a
-//     *repository.ConflictError. Of several writers at one version, one wins.
+//     *repository.ConflictError. When several writers append at one version, one wins.
 //   - Events of a stream are ordered by version, never by time.
 //   - A reader that follows the store sees every event once, and each stream in order, also when a transaction that
 //     began earlier commits later.
@@ -115,10 +115,10 @@ type Snapshot struct {
 
 // Store is the port. Package eventstoretest checks that an adapter keeps the promises.
 type Store interface {
-	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as recorded.
-	// An append with IDs of the caller's own that is repeated, with the same expected version or AnyVersion, returns what
-	// it recorded the first time; else an ID that the store holds already is a *repository.UniqueError, and so is, inside
-	// a transaction, one that is repeated with AnyVersion. It joins the transaction that ctx carries.
+	// Append appends events if the stream has the expected version, AnyVersion or NoStream, and returns them as
+	// recorded. An append with IDs of the caller's own that is repeated, with the same expected version or AnyVersion,
+	// returns what it recorded the first time; else an ID that the store holds already is a *repository.UniqueError,
+	// and so is, inside a transaction, one that is repeated with AnyVersion. It joins the transaction that ctx carries.
 	Append(ctx context.Context, stream string, expected int64, events ...Event) ([]Recorded, error)
 	// LoadFrom returns the events of a stream after a version, in order; 0 begins with the first. It yields an error
 	// at most once, last. A stream that does not exist is empty.
@@ -132,10 +132,10 @@ type Store interface {
 	// Lag returns how many events follow a cursor, as far as they can be read already, at least up to 100,000.
 	Lag(ctx context.Context, cursor string) (int64, error)
 
-	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots of
-	// the stream are deleted. That they happened stays, with id, type, version and time, so that no reader is confused;
-	// what folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be undone. The
-	// outbox and read models keep what they have. It joins the transaction that ctx carries.
+	// Redact erases what the events of a stream say: their data becomes null, their metadata empty, and the snapshots
+	// of the stream are deleted. That they happened stays, with id, type, version and time, so that no reader is
+	// confused; what folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be
+	// undone. The outbox and read models keep what they have. It joins the transaction that ctx carries.
 	Redact(ctx context.Context, stream string) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.

@@ -257,17 +257,17 @@ func TestProjectorKilled(t *testing.T) {
 }
 
 // A read model is rebuilt under another name while events are appended and the old one serves; then readers are turned
-// to it. What they see never goes back, nothing is missing or counted twice, and nothing is told to others again.
+// to it. What they see never goes back, nothing is missing or counted twice, and no event is published again.
 func TestReplaceBesideAppends(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
-			told := 0
+			reported := 0
 			var mu sync.Mutex
 			db, s, err := open(t.Context(), dsn(t), sqlevents.Config{Poll: 5 * time.Millisecond,
 				OnAppend: func(_ context.Context, events []eventstore.Recorded) error {
 					mu.Lock()
 					defer mu.Unlock()
-					told += len(events)
+					reported += len(events)
 					return nil
 				}})
 			if err != nil {
@@ -344,8 +344,8 @@ func TestReplaceBesideAppends(t *testing.T) {
 			}
 			stop()
 			running.Wait()
-			if mu.Lock(); told != before+beside {
-				t.Errorf("told of %d events, want %d: a rebuild must not tell again", told, before+beside)
+			if mu.Lock(); reported != before+beside {
+				t.Errorf("reported %d events, want %d: a rebuild must not tell again", reported, before+beside)
 			}
 			mu.Unlock()
 		})
@@ -476,8 +476,8 @@ func ExampleProjector() {
 	// 0 <nil>
 }
 
-// A panic holds a projection up as an error does, and is told; it ends no program. When it is gone the projection goes
-// on.
+// A panic stops a projection as an error does, and is logged; it does not end the program. When it is gone the
+// projection goes on.
 func TestProjectionPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memevents.New(memevents.Config{})
@@ -486,7 +486,7 @@ func TestProjectionPanics(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var told bytes.Buffer
+		var reported bytes.Buffer
 		tries, applied := 0, 0
 		p, err := eventstore.NewProjector(s, plain{}, func(_ context.Context, r eventstore.Recorded) error {
 			if r.Version == 2 {
@@ -496,7 +496,7 @@ func TestProjectionPanics(t *testing.T) {
 			}
 			applied++
 			return nil
-		}, eventstore.ProjectorConfig{Name: "p", Batch: 1, Logger: slog.New(slog.NewTextHandler(&told, nil))})
+		}, eventstore.ProjectorConfig{Name: "p", Batch: 1, Logger: slog.New(slog.NewTextHandler(&reported, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -505,8 +505,8 @@ func TestProjectionPanics(t *testing.T) {
 		if err := p.Run(ctx); err != nil || applied != 3 || tries != 4 {
 			t.Errorf("%v; %d applied, %d tries", err, applied, tries)
 		}
-		if n := strings.Count(told.String(), "an old event"); n < 3 || !strings.Contains(told.String(), "held up") {
-			t.Errorf("told of it %d times:\n%s", n, told.String())
+		if n := strings.Count(reported.String(), "an old event"); n < 3 || !strings.Contains(reported.String(), "held up") {
+			t.Errorf("reported %d times:\n%s", n, reported.String())
 		}
 	})
 }

@@ -126,8 +126,8 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// A function that changes another document waits for no turn: two of them crosswise, each of whom has one, do not wait
-// for each other.
+// A function that changes another document takes no second turn: two functions that update each other's document do not
+// wait for each other.
 func TestCrossedUpdatesDoNotDeadlock(t *testing.T) {
 	db, r := open(t)
 	other := mongorepo.Must(mongorepo.New[widget](t.Context(), db, mongorepo.Config{Collection: "widgets"}))

@@ -430,8 +430,8 @@ const variable = "REPOSITORYTEST_PLANTED"
 
 var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestSuiteFindsPlantedBugs/(\w+)`)
 
-// TestSuiteFindsPlantedBugs runs the suite on wrong repositories, each in a process of its own, and expects the check to fail that is
-// there for it; and that there is a wrong repository for every check.
+// TestSuiteFindsPlantedBugs runs the suite on wrong repositories, each in a process of its own, and expects its check
+// to fail; and that every check has a wrong repository.
 func TestSuiteFindsPlantedBugs(t *testing.T) {
 	if name := os.Getenv(variable); name != "" {
 		repositorytest.Run(t, func(testing.TB) repository.Repository[widget] {

@@ -97,7 +97,7 @@ func TestSerializableTransactions(t *testing.T) {
 	})
 }
 
-// What a function that panicked has done cannot be told from the rest: nothing of it is committed.
+// The effects of a function that panicked cannot be separated from the rest: nothing is committed.
 func TestSavepointOfAPanicDoomsTheTransaction(t *testing.T) {
 	onEach(t, func(t *testing.T, db *sqldb.DB) {
 		err := db.InTx(t.Context(), func(ctx context.Context) error {

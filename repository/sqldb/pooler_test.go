@@ -15,7 +15,7 @@ import (
 )
 
 // Through a pooler in transaction mode everything works that works without; a pool of the caller's that keeps
-// statements prepared is told what to set.
+// statements prepared gets an error that says what to set.
 func TestEverythingWorksBehindAPooler(t *testing.T) {
 	direct := testenv.Postgres(t)
 	dsn := testenv.PgBouncer(t, direct)

@@ -30,7 +30,7 @@ func parameters(args []any) (rest []any, again bool) {
 	return args, again
 }
 
-// arguments are those that pgx takes: it plans anew what it keeps the description of, and not the statement.
+// arguments are those that pgx takes: with them it describes the statement once and plans it at each call.
 func (q pgxQuerier) arguments(args []any) []any {
 	rest, again := parameters(args)
 	if !again || !q.db.keeps {

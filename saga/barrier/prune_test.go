@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/saga/barrier"
 )
 
-// What is old is forgotten, but no mark of a step that has a newer one: else its action would be new again.
+// Prune removes old marks, but no mark of a step that has a newer one: else its action would run again.
 func TestPruneKeepsMarksOfUnfinishedSagas(t *testing.T) {
 	each(t, func(t *testing.T, db *sqldb.DB, b *barrier.Barrier) {
 		do := func(key string) (ran bool, err error) {
@@ -43,7 +43,7 @@ func TestPruneKeepsMarksOfUnfinishedSagas(t *testing.T) {
 		must("new/pay/do", false)
 		must("both/pay/do", false)
 		if _, err := do("shut2/pay/do"); !errors.Is(err, barrier.ErrTooLate) {
-			t.Errorf("a door that was shut lately: %v", err)
+			t.Errorf("a late action of a recent compensation: %v", err)
 		}
 		must("old1/pay/do", true) // which is what keeping marks is for
 		if n, err := b.Prune(t.Context(), before); n != 0 || err != nil {

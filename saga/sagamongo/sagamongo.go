@@ -135,7 +135,7 @@ func encode(r saga.Record) (document, error) {
 // alone returns a context that carries no session, and so no transaction.
 func alone(ctx context.Context) context.Context { return mongo.NewSessionContext(ctx, nil) }
 
-// now is the server's clock, by which leases are judged.
+// now is the clock of the server, which decides about leases.
 func (s *Store) now(ctx context.Context) (time.Time, error) {
 	var hello struct {
 		LocalTime time.Time `bson:"localTime"`

@@ -29,8 +29,7 @@ var tripDef = saga.Define[trip]("trip", 1,
 		return nil
 	}))
 
-// Forty sagas at once, every other one of them refused: each has all its states in its history, none twice, and the
-// states of one that nobody saw are not there.
+// Forty sagas at once, every other one of them refused: each has all its states in its history, none twice.
 func TestHistoryHasEachStateOnce(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {

@@ -239,8 +239,8 @@ func marks(from, n int) []string {
 	return out
 }
 
-// each makes the writes in one commit. statement makes those of rows, and returns the ids of those that were made. Of
-// several writes to one saga the first is made: the others expect what can no longer be.
+// each makes the writes in one commit. statement makes those of rows, and returns the ids of those that were made. When
+// a batch has several writes to one saga, the first is made: the others expect a revision that has passed.
 func (s *Store) each(
 	ctx context.Context,
 	list []saga.Record,

@@ -15,7 +15,7 @@ type Fault string
 
 // The faults.
 const (
-	// Crash ends the node for good: nothing that it was about to do happens.
+	// Crash ends the node: nothing that it was about to do happens.
 	Crash Fault = "crash"
 	// Stall holds the node until its lease has run out; then it goes on, as a zombie.
 	Stall Fault = "stall"

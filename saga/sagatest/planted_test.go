@@ -26,7 +26,7 @@ var hasty = saga.Define[state]("hasty", 1,
 	saga.Step("reserve", nothing).Compensate(nothing).Retry(1, saga.Exponential(1, 1)),
 	saga.Pivot("confirm", nothing))
 
-// Without a barrier a message that arrives after its compensation leaves its effect behind: nobody undoes it any more.
+// Without a barrier a message that arrives after its compensation leaves its effect behind: nothing undoes it.
 func TestFindsTheHangingAction(t *testing.T) {
 	r := sagatest.Search(t, small, sagatest.ExploreConfig{NoBarrier: true})
 	found := false
@@ -91,7 +91,7 @@ func TestFindsPlantedBugs(t *testing.T) {
 			}
 			return err
 		}},
-		"takeover not told": {claim: func(c *saga.Claimed) { c.TakenOver = false }},
+		"takeover not reported": {claim: func(c *saga.Claimed) { c.TakenOver = false }},
 		"progress forgotten": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
 			if r.Status == saga.Running && r.Cursor == 1 {
 				r = r.Clone()

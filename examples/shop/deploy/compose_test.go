@@ -81,7 +81,7 @@ func TestComposeServices(t *testing.T) {
 		}
 	}
 	if c.text("x-environment", "SHOP_INSECURE") != "true" {
-		t.Error("the services refuse to read keys by http from another machine, unless they are told")
+		t.Error("the services refuse to read keys by http from another machine, unless configured")
 	}
 	if at := c.text("x-environment", "SHOP_USERS_GRPC"); at != fmt.Sprintf("users:%d", grpcPort) {
 		t.Errorf("gRPC is looked for at %s", at)

@@ -148,7 +148,7 @@ func TestSparklineHasBoundedPoints(t *testing.T) {
 	}
 }
 
-// A difference is on its way while sagas are; nothing else explains it for long.
+// A difference is explained by running sagas only, and not for long.
 func TestTilesExplainADifference(t *testing.T) {
 	state := func(a audit) (out string) {
 		a.at = a.at.Add(1)

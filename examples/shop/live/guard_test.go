@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Only who sits at this machine, and no other page in the browser.
+// The guard admits requests from this machine, and none from other pages of the browser.
 func TestGuardAdmitsOnlyTheLocalPage(t *testing.T) {
 	served := guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	here := func(method string) *http.Request {

@@ -19,7 +19,7 @@ import (
 )
 
 // mailServer takes e-mail by SMTP (RFC 5321), as much of it as is needed. The first mails are refused, and so is always
-// what goes to nobody@ (for good) or busy@ (for now).
+// mail to nobody@ (permanently) or busy@ (temporarily).
 type mailServer struct {
 	addr string
 

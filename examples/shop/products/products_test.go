@@ -17,14 +17,14 @@ import (
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
-// start runs products and, before it, inventory. What products tells comes out of the channel.
-func start(t *testing.T, shop *shoptest.Shop, dsn string) (s *platform.Service, told <-chan messaging.Message[[]byte]) {
+// start runs products and, before it, inventory. The channel receives the events of products.
+func start(t *testing.T, shop *shoptest.Shop, dsn string) (*platform.Service, <-chan messaging.Message[[]byte]) {
 	t.Helper()
 	inv, err := inventory.New(t.Context(), shop.Config("inventory", shoptest.SQLite(t)))
 	shoptest.Run(t, inv, err)
 	cfg := shop.Config("products", dsn)
 	cfg.Peers.Inventory = inv.URL()
-	s, err = products.New(t.Context(), cfg)
+	s, err := products.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +41,10 @@ func start(t *testing.T, shop *shoptest.Shop, dsn string) (s *platform.Service, 
 	return shoptest.Run(t, s, nil), events
 }
 
-// next returns what was told next, "" if nothing was for a while.
-func next(told <-chan messaging.Message[[]byte], wait time.Duration) (topic string, data map[string]any) {
+// next returns the next event, or "" when none comes within wait.
+func next(reported <-chan messaging.Message[[]byte], wait time.Duration) (topic string, data map[string]any) {
 	select {
-	case m := <-told:
+	case m := <-reported:
 		_ = json.Unmarshal(m.Data, &data)
 		return m.Type, data
 	case <-time.After(wait):
@@ -57,28 +57,28 @@ func TestProductsAPIAndEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			shop := shoptest.New(t)
-			s, told := start(t, shop, dsn(t))
+			s, reported := start(t, shop, dsn(t))
 			base := s.URL() + "/api/v1/products"
 			admin, ana, service := shop.User(t, "u-admin", "admin"), shop.User(t, "u-ana", "customer"), shoptest.Service(t, s)
 
 			seeded := map[string]bool{}
 			for range products.Catalogue {
-				topic, data := next(told, time.Minute)
+				topic, data := next(reported, time.Minute)
 				id, _ := data["product_id"].(string)
 				if topic != "products.created" || seeded[id] {
-					t.Fatalf("told %s %v", topic, data)
+					t.Fatalf("reported %s %v", topic, data)
 				}
 				seeded[id] = true
 			}
 			tell := func(want, id string, fields map[string]any) {
 				t.Helper()
-				topic, data := next(told, time.Minute)
+				topic, data := next(reported, time.Minute)
 				if topic != want || data["product_id"] != id {
-					t.Errorf("told %s %v, want %s of %s", topic, data, want, id)
+					t.Errorf("reported %s %v, want %s of %s", topic, data, want, id)
 				}
 				for k, v := range fields {
 					if data[k] != v {
-						t.Errorf("told %s: %s is %v, want %v", topic, k, data[k], v)
+						t.Errorf("reported %s: %s is %v, want %v", topic, k, data[k], v)
 					}
 				}
 			}
@@ -96,7 +96,7 @@ func TestProductsAPIAndEvents(t *testing.T) {
 				return fmt.Sprintf(`{"order_id":"o1","items":[{"product_id":%q,"quantity":%d}]}`, id, n)
 			}
 			check := func(items string) string { return `{"items":[` + items + `]}` }
-			// What was told reaches inventory sooner or later.
+			// Published events reach inventory eventually.
 			for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 				a = shoptest.Call{Method: "POST", URL: base + "/check", Token: ana,
 					Body: check(`{"product_id":"prod-rug","quantity":15},{"product_id":"` + id + `","quantity":3}`)}.Do(t)
@@ -189,8 +189,8 @@ func TestProductsAPIAndEvents(t *testing.T) {
 			shoptest.Call{Method: "DELETE", URL: one, Token: admin}.Do(t).Want(t, "delete", 204)
 			tell("products.deleted", id, nil)
 			shoptest.Call{Method: "GET", URL: one}.Do(t).Want(t, "get what is gone", 404)
-			if topic, data := next(told, 50*time.Millisecond); topic != "" {
-				t.Errorf("told %s %v", topic, data)
+			if topic, data := next(reported, 50*time.Millisecond); topic != "" {
+				t.Errorf("reported %s %v", topic, data)
 			}
 		})
 	}
@@ -313,11 +313,11 @@ func TestSeedTogether(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = db.Close() }()
-			var made, told int
+			var made, reported int
 			err = db.Querier(t.Context()).QueryRow(t.Context(),
-				"SELECT (SELECT count(*) FROM products), (SELECT count(*) FROM sillar_outbox)").Scan(&made, &told)
-			if err != nil || made != len(products.Catalogue) || told != made {
-				t.Errorf("%d products, %d told, %v", made, told, err)
+				"SELECT (SELECT count(*) FROM products), (SELECT count(*) FROM sillar_outbox)").Scan(&made, &reported)
+			if err != nil || made != len(products.Catalogue) || reported != made {
+				t.Errorf("%d products, %d reported, %v", made, reported, err)
 			}
 		})
 	}

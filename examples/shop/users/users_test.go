@@ -30,7 +30,7 @@ import (
 )
 
 // start runs a users service and a consumer of what it tells.
-func start(t *testing.T, dsn string) (s *platform.Service, told <-chan string) {
+func start(t *testing.T, dsn string) (s *platform.Service, reported <-chan string) {
 	t.Helper()
 	broker := memory.Must(memory.New(memory.Config{Source: "test"}))
 	s, err := users.New(t.Context(), platform.Config{Name: "users", Version: "test", Addr: "127.0.0.1:0",
@@ -111,10 +111,10 @@ func call(t *testing.T, c *http.Client, method, url, body string) (int, map[stri
 	return res.StatusCode, out
 }
 
-func next(t *testing.T, told <-chan string) string {
+func next(t *testing.T, reported <-chan string) string {
 	t.Helper()
 	select {
-	case topic := <-told:
+	case topic := <-reported:
 		return topic
 	case <-time.After(30 * time.Second):
 		t.Fatal("no event was published")
@@ -130,9 +130,9 @@ func TestUsersAPIAndEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, told := start(t, dsn(t))
+			s, reported := start(t, dsn(t))
 			api := s.URL() + "/api/v1/users"
-			if got := next(t, told); got != "users.created" {
+			if got := next(t, reported); got != "users.created" {
 				t.Errorf("got the event %s of the first user", got)
 			}
 			code, ana := call(t, http.DefaultClient, "POST", api,
@@ -140,7 +140,7 @@ func TestUsersAPIAndEvents(t *testing.T) {
 			if code != 201 || ana["email"] != "ana@example.com" || ana["password"] != nil || ana["version"] != 1.0 {
 				t.Fatalf("sign up: %d %v", code, ana)
 			}
-			if got := next(t, told); got != "users.created" {
+			if got := next(t, reported); got != "users.created" {
 				t.Errorf("got the event %s", got)
 			}
 			id := ana["id"].(string)
@@ -185,13 +185,13 @@ func TestUsersAPIAndEvents(t *testing.T) {
 					t.Errorf("%s: field %s is not named: %v", c.what, c.field, body["errors"])
 				}
 			}
-			if got := next(t, told); got != "users.updated" {
+			if got := next(t, reported); got != "users.updated" {
 				t.Errorf("got the event %s", got)
 			}
 			if code, _ := call(t, asAna, "DELETE", s.URL()+"/api/v1/users/"+id, ""); code != 204 {
 				t.Errorf("delete: %d", code)
 			}
-			if got := next(t, told); got != "users.deleted" {
+			if got := next(t, reported); got != "users.deleted" {
 				t.Errorf("got the event %s", got)
 			}
 			if code, _ := call(t, asAna, "GET", s.URL()+"/users/me", ""); code != 404 {

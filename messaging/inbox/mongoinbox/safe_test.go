@@ -67,7 +67,7 @@ func TestNotesOfTheMajority(t *testing.T) {
 				t.Errorf("%q", lapses)
 			}
 			if !slices.ContainsFunc(list, func(m mongofake.Command) bool { return m.Name == "find" }) {
-				t.Error("nobody has looked")
+				t.Error("no relay has looked")
 			}
 		})
 	}

@@ -138,8 +138,8 @@ func TestPublishOutsideAWrite(t *testing.T) {
 	}
 }
 
-// A tombstone goes when its events are told, and a document that is no tombstone stays; effects of other kinds are
-// left.
+// A tombstone is removed when its events are published, and a document that is no tombstone stays; effects of other
+// kinds are left.
 func TestTombstonesGoWithTheirEvents(t *testing.T) {
 	db, r, o := open(t)
 	ctx := t.Context()
@@ -180,12 +180,12 @@ func TestTombstonesGoWithTheirEvents(t *testing.T) {
 	}
 }
 
-// A server either tells of changes or is said to have no change streams; either way relays find what was committed.
+// With and without change streams on the server, relays find what was committed.
 func TestRelayFindsCommitsWithAndWithoutChangeStreams(t *testing.T) {
 	db, r, _ := open(t)
-	told := make(chan string, 1)
+	reported := make(chan string, 1)
 	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Source: "test", Collections: []string{"things"},
-		Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
+		Logger: slog.New(slog.NewTextHandler(says(reported), nil))}))
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	wake := o.Wake(ctx)
@@ -198,14 +198,14 @@ func TestRelayFindsCommitsWithAndWithoutChangeStreams(t *testing.T) {
 		select {
 		case <-wake:
 			t.Log("woken by a change stream")
-		case line := <-told:
+		case line := <-reported:
 			if !strings.Contains(line, "the relay polls") {
 				t.Errorf("logged %q", line)
 			}
 		case <-time.After(200 * time.Millisecond):
 			continue
 		case <-ctx.Done():
-			t.Fatal("neither woken nor told")
+			t.Fatal("neither woken nor notified")
 		}
 		break
 	}

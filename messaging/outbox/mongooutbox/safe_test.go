@@ -81,21 +81,21 @@ func TestWakeAgain(t *testing.T) {
 				}
 				return nil
 			})
-			told := make(chan string, 8)
+			reported := make(chan string, 8)
 			o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"},
-				Logger: slog.New(slog.NewTextHandler(says(told), nil))}))
+				Logger: slog.New(slog.NewTextHandler(says(reported), nil))}))
 			wake := o.Wake(t.Context())
 			select {
 			case <-wake:
 				if c.polls {
 					t.Error("woken, after a refusal that stays")
 				}
-			case line := <-told:
+			case line := <-reported:
 				if !c.polls || !strings.Contains(line, "the relay polls") {
 					t.Errorf("logged %q", line)
 				}
 			case <-time.After(20 * time.Second):
-				t.Error("neither woken nor told")
+				t.Error("neither woken nor notified")
 			}
 		})
 	}

@@ -18,8 +18,8 @@ func (o *Outbox) lock(ctx context.Context) error {
 	if o.db.Dialect() != sqldb.PostgreSQL { // SQLite has one writer
 		return nil
 	}
-	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read all
-	// that waits: statistics of a time when all events were held say that next to none is new.
+	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read
+	// all that waits: statistics of a time when all events were held say that next to none is new.
 	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
 		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
 		set_config('enable_seqscan', 'off', true)`)
@@ -31,13 +31,14 @@ func (o *Outbox) lock(ctx context.Context) error {
 
 // Claim implements outbox.Store. Claims come one after the other, so that of two relays only one sees a key free.
 func (o *Outbox) Claim(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
-	// Indexes of what is held keep a claim from reading it. Only what stops a key, and is held or on lease, is looked for.
+	// Indexes of what is held keep a claim from reading it. Only what stops a key, and is held or on lease, is looked
+	// for.
 	return o.claim(ctx, "due_at = 0", "seq", `AND NOT EXISTS (SELECT 1 FROM `+o.table+
 		` p WHERE p.key = o.key AND p.due_at > 0 AND p.seq < o.seq)`,
 		owner, limit, lease)
 }
 
-// ClaimHeld implements outbox.Store. Of a key that events stop it takes the first.
+// ClaimHeld implements outbox.Store. From a key whose order is kept it takes the first event only.
 func (o *Outbox) ClaimHeld(ctx context.Context, owner string, limit int, lease time.Duration) ([]outbox.Entry, error) {
 	return o.claim(ctx, "due_at <> 0", "abs(due_at)",
 		`AND (o.due_at < 0 OR NOT EXISTS (SELECT 1 FROM `+o.table+

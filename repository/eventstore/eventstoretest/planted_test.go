@@ -292,8 +292,8 @@ const variable = "EVENTSTORETEST_PLANTED"
 
 var failed = regexp.MustCompile(`(?m)^\s+--- FAIL: TestSuiteFindsPlantedBugs/(\w+)`)
 
-// TestSuiteFindsPlantedBugs runs the suite on wrong stores, each in a process of its own, and expects the check to fail that is there
-// for it; and that there is a wrong store for every check.
+// TestSuiteFindsPlantedBugs runs the suite on wrong stores, each in a process of its own, and expects its check to
+// fail; and that every check has a wrong store.
 func TestSuiteFindsPlantedBugs(t *testing.T) {
 	if name := os.Getenv(variable); name != "" {
 		p := planted[name]

@@ -125,7 +125,7 @@ func TestCursorInsideAnAppend(t *testing.T) {
 	}
 }
 
-// What somebody has removed is reported, not passed over.
+// Events that were removed by hand are reported, not passed over.
 func TestRemovedEventsAreReported(t *testing.T) {
 	db := database(t)
 	s := open(t, db, mongoevents.Config{})
@@ -204,7 +204,7 @@ func TestAppendRefusesWhatItCannotHold(t *testing.T) {
 		mongoevents.ErrTransaction) {
 		t.Errorf("in a transaction: %v", err)
 	}
-	// Whoever waits for a turn does so no longer than its context lets it.
+	// A caller waits for its turn no longer than its context allows.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Append(ctx, "a", eventstore.NoStream, event); !errors.Is(err, context.Canceled) {

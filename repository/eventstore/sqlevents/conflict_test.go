@@ -13,8 +13,8 @@ import (
 
 type added struct{ N int }
 
-// A conflict has changed nothing, so whoever meets one inside a transaction may look again, and go on: Handle does, and
-// so may a caller who takes it for an answer.
+// A conflict has changed nothing, so a caller that meets one inside a transaction may read again and continue: Handle
+// does, and so may a caller who takes it for an answer.
 func TestConflictInsideTransaction(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {

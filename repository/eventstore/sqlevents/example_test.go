@@ -17,7 +17,7 @@ func Example() {
 	defer db.Close()
 	store := sqlevents.Must(sqlevents.New(db, sqlevents.Config{OnAppend: func(_ context.Context,
 		events []eventstore.Recorded) error {
-		fmt.Println("told of", len(events))
+		fmt.Println("received", len(events))
 		return nil
 	}}))
 	if err := store.EnsureSchema(ctx); err != nil {
@@ -33,7 +33,7 @@ func Example() {
 		fmt.Println(e.Version, e.Type, string(e.Data), err)
 	}
 	// Output:
-	// told of 2
+	// received 2
 	// <nil>
 	// sqlevents: append to order-1: repository: conflict on order-1: expected version 1, found 2
 	// 1 order_created null <nil>

@@ -80,7 +80,7 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	return events, next, nil
 }
 
-// maxLag bounds what Lag counts, so that watching a projection that begins anew does not read all events each time.
+// maxLag bounds what Lag counts, so that watching a projection that is rebuilt does not read all events each time.
 const maxLag = 100_000
 
 // Lag implements eventstore.Store. It counts up to 100,000.

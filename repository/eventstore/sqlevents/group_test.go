@@ -19,8 +19,8 @@ func event(id string) eventstore.Event {
 	return eventstore.Event{ID: id, Type: "t", Schema: 1, Data: json.RawMessage(`{"a":1}`)}
 }
 
-// A group appends what it can in one statement. A stream that somebody holds, that is at another version or that comes
-// twice is left to its caller, and nobody waits for it; an event that the database refuses costs the others nothing.
+// A group appends what it can in one statement. A stream that is locked, is at another version or comes twice is left
+// to its caller, and the others do not wait for it; an event that the database refuses does not affect the others.
 func TestGroupedAppendsFailOneByOne(t *testing.T) {
 	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{}))
 	defer db.Close()
@@ -87,7 +87,7 @@ func TestGroupedAppendsFailOneByOne(t *testing.T) {
 		t.Errorf("beside a duplicate id:%s", got)
 	}
 
-	// The same through Append, all at once: whoever can is served, and told what the matter was else.
+	// The same through Append, all at once: each caller succeeds or gets its own error.
 	for i, c := range []struct {
 		stream  string
 		version int64

@@ -72,7 +72,7 @@ func TestHotStreamsDoNotGiveUp(t *testing.T) {
 	}
 }
 
-// An append that waits for its stream has no transaction id yet, so that nobody who gets the stream before it is
+// An append that waits for its stream has no transaction id yet, so that no append that gets the stream before it is
 // younger.
 func TestAppendsWaitWithoutATransactionID(t *testing.T) {
 	db, plain := open(t, testenv.Postgres(t), sqlevents.Config{})
@@ -130,7 +130,8 @@ func TestAppendsWaitWithoutATransactionID(t *testing.T) {
 }
 
 // A transaction that was overtaken on several streams, one after the other, has them locked in its next run before it
-// has an id: nobody overtakes it there again. One that is overtaken on another stream each time ends in a typed error.
+// has an id: no other append overtakes it there again. One that is overtaken on another stream each time ends in a
+// typed error.
 func TestOvertakenOnSeveralStreams(t *testing.T) {
 	db, s := open(t, testenv.Postgres(t), sqlevents.Config{})
 	e := eventstore.Event{Type: "x"}

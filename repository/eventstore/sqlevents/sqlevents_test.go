@@ -63,17 +63,17 @@ func TestOnAppend(t *testing.T) {
 			boom := errors.New("boom")
 			var db *sqldb.DB
 			var fail error
-			told := 0
+			reported := 0
 			db, s := open(t, dsn(t), sqlevents.Config{OnAppend: func(ctx context.Context, events []eventstore.Recorded) error {
 				if _, err := db.Tx(ctx); err != nil {
 					t.Errorf("OnAppend outside a transaction: %v", err)
 				}
-				told += len(events)
+				reported += len(events)
 				return fail
 			}})
 			e := eventstore.Event{Type: "x"}
-			if _, err := s.Append(t.Context(), "a", 0, e, e); err != nil || told != 2 {
-				t.Fatalf("%v, told of %d events", err, told)
+			if _, err := s.Append(t.Context(), "a", 0, e, e); err != nil || reported != 2 {
+				t.Fatalf("%v, reported %d events", err, reported)
 			}
 			fail = boom
 			if _, err := s.Append(t.Context(), "a", 2, e); !errors.Is(err, boom) {
@@ -166,7 +166,7 @@ func TestListenWakesOnAppendsElsewhere(t *testing.T) {
 		t.Helper()
 		for end := time.Now().Add(20 * time.Second); pid == 0 || pid == other; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatal("nobody listens")
+				t.Fatal("no process listens")
 			}
 			err := db.Querier(t.Context()).QueryRow(t.Context(),
 				"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'").Scan(&pid)

@@ -69,7 +69,7 @@ func TestSpansOfAServer(t *testing.T) {
 	}
 }
 
-// What the driver tells of commands that nobody began a span for, or twice, does no harm; and nothing is kept.
+// Driver events of commands without a span, or repeated ones, are ignored; nothing is kept.
 func TestUnknownCommandsLeaveNothingBehind(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))

@@ -112,9 +112,9 @@ func (s Set) each(ctx context.Context, db *sqldb.DB, fn func(*goose.Provider) er
 	if db.Dialect() != sqldb.PostgreSQL { // on SQLite there is one writer anyway
 		return fn(p)
 	}
-	// A lock of a transaction, not of a session: behind a pooler there are no sessions. The migrations have transactions
-	// of their own. Who waits holds no transaction: those that wait could use up the pooler's connections, and the one
-	// that migrates needs a second one.
+	// A lock of a transaction, not of a session: behind a pooler there are no sessions. The migrations have
+	// transactions of their own. A waiting process holds no transaction: waiting processes could use up the pooler's
+	// connections, and the one that migrates needs a second one.
 	ctx = db.WithoutTx(ctx)
 	for deadline := time.Now().Add(maxWait); ; {
 		err := locked(ctx, db, func() error { return fn(p) })
