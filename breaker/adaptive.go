@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -36,7 +37,7 @@ type AdaptiveLimit struct {
 }
 
 func (c *AdaptiveLimit) setDefaults() {
-	def(&c.Min, 1)
+	c.Min = cmp.Or(c.Min, 1)
 	if c.Initial == 0 {
 		c.Initial = max(c.Min, min(20, c.Max))
 	}

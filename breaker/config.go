@@ -154,28 +154,28 @@ func DefaultClassify(ctx context.Context, err error) Outcome {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	def(&c.Name, "default")
+	c.Name = cmp.Or(c.Name, "default")
 	if err := c.check(); err != nil {
 		return c, err
 	}
-	def(&c.Timeout, 10*time.Second)
-	def(&c.Failures, 5)
-	def(&c.SlowCall, 5*time.Second)
-	def(&c.Window, time.Minute)
-	def(&c.MinCalls, 20)
-	def(&c.OpenFor, 30*time.Second)
-	def(&c.Probes, 1)
-	def(&c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.Failures = cmp.Or(c.Failures, 5)
+	c.SlowCall = cmp.Or(c.SlowCall, 5*time.Second)
+	c.Window = cmp.Or(c.Window, time.Minute)
+	c.MinCalls = cmp.Or(c.MinCalls, 20)
+	c.OpenFor = cmp.Or(c.OpenFor, 30*time.Second)
+	c.Probes = cmp.Or(c.Probes, 1)
+	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, max(30*time.Second, 2*c.Timeout))
 	c.Adaptive.setDefaults()
-	def(&c.Burst, int(max(1, min(c.Rate, 1<<30))))
-	def(&c.Retry.Backoff, Exponential(100*time.Millisecond, 10*time.Second))
-	def(&c.Retry.Budget, 0.1)
+	c.Burst = cmp.Or(c.Burst, int(max(1, min(c.Rate, 1<<30))))
+	c.Retry.Backoff = cmp.Or(c.Retry.Backoff, Exponential(100*time.Millisecond, 10*time.Second))
+	c.Retry.Budget = cmp.Or(c.Retry.Budget, 0.1)
 	shortDeadline := time.Second
 	if c.Timeout > 0 {
 		shortDeadline = min(shortDeadline, c.Timeout)
 	}
-	def(&c.ShortDeadline, shortDeadline)
-	def(&c.MaxOpenFor, 4*min(c.OpenFor, math.MaxInt64/4))
+	c.ShortDeadline = cmp.Or(c.ShortDeadline, shortDeadline)
+	c.MaxOpenFor = cmp.Or(c.MaxOpenFor, 4*min(c.OpenFor, math.MaxInt64/4))
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Classify == nil {
 		c.Classify = DefaultClassify
@@ -210,11 +210,4 @@ func (c Config) check() error {
 		}
 	}
 	return nil
-}
-
-func def[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

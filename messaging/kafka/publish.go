@@ -97,8 +97,8 @@ func (b *Broker) produce(ctx context.Context, records []*kgo.Record, errs []erro
 		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
 		defer cancel()
 	}
-	for again := true; again; prepare = nil {
-		again = b.try(ctx, records, errs, prepare)
+	for b.try(ctx, records, errs, prepare) {
+		prepare = nil // the records are made
 	}
 }
 

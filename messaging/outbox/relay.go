@@ -129,17 +129,12 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	defer unregister()
 
-	// live outlives ctx by DrainTimeout, for what has been claimed.
-	live, kill := context.WithCancel(context.WithoutCancel(ctx))
-	defer kill()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(max(r.cfg.DrainTimeout, 0), kill) })()
-
 	// Held events are retried beside the new ones, which never wait for them. A retry may have freed its key: it wakes
 	// the loop of the new ones.
 	freed := make(chan struct{}, 1)
 	var wg sync.WaitGroup
-	wg.Go(func() { r.loop(ctx, live, r.store.ClaimHeld, nil, nil, freed) })
-	r.loop(ctx, live, r.store.Claim, r.store.Wake(ctx), freed, nil)
+	wg.Go(func() { r.loop(ctx, r.store.ClaimHeld, nil, nil, freed) })
+	r.loop(ctx, r.store.Claim, r.store.Wake(ctx), freed, nil)
 	wg.Wait()
 	return nil
 }
@@ -149,9 +144,9 @@ type claim func(ctx context.Context, owner string, limit int, lease time.Duratio
 
 // loop publishes batches of what claim returns until ctx ends. It looks again after Poll, or when one of the two
 // channels wakes it, and wakes what reads from progress when it published something.
-func (r *Relay) loop(ctx, live context.Context, claim claim, wake, freed <-chan struct{}, progress chan<- struct{}) {
+func (r *Relay) loop(ctx context.Context, claim claim, wake, freed <-chan struct{}, progress chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; {
-		n, err := r.batch(ctx, live, claim)
+		n, err := r.batch(ctx, claim)
 		if n > 0 {
 			select {
 			case progress <- struct{}{}:
@@ -218,7 +213,7 @@ func (r *Relay) gauges() (unregister func(), err error) {
 const storeTimeout = 10 * time.Second
 
 // batch claims, publishes and deletes once.
-func (r *Relay) batch(ctx, live context.Context, claim claim) (int, error) {
+func (r *Relay) batch(ctx context.Context, claim claim) (int, error) {
 	begin := time.Now()
 	cctx, stop := context.WithTimeout(ctx, storeTimeout)
 	entries, err := claim(cctx, r.owner, r.cfg.Batch, r.cfg.Lease)
@@ -229,24 +224,26 @@ func (r *Relay) batch(ctx, live context.Context, claim claim) (int, error) {
 	if len(entries) == 0 {
 		return 0, nil
 	}
-	// What is not confirmed in half the lease is given back: the other half is for settling.
-	pctx, cancel := context.WithDeadline(live, begin.Add(r.cfg.Lease/2))
+	// What is not confirmed in half the lease, or in DrainTimeout after the end of ctx, is given back: the other half of
+	// the lease is for settling.
+	pctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), begin.Add(r.cfg.Lease/2))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(max(r.cfg.DrainTimeout, 0), cancel) })()
 	rest := entries
 	for len(rest) > 0 {
 		var round []Entry
 		round, rest = split(rest)
 		if pctx.Err() != nil {
-			return len(entries), errors.Join(context.Cause(pctx), r.release(live, append(round, rest...)))
+			return len(entries), errors.Join(context.Cause(pctx), r.release(pctx, append(round, rest...)))
 		}
-		stuck, err := r.publish(pctx, live, round)
+		stuck, err := r.publish(pctx, round)
 		if err != nil {
-			return len(entries), errors.Join(err, r.release(live, append(stuck, rest...)))
+			return len(entries), errors.Join(err, r.release(pctx, append(stuck, rest...)))
 		}
 		if len(stuck) > 0 {
 			var behind []Entry
 			behind, rest = follow(stuck, rest)
-			if err := r.release(live, behind); err != nil {
+			if err := r.release(pctx, behind); err != nil {
 				return len(entries), err
 			}
 		}
@@ -286,7 +283,7 @@ func follow(stuck, entries []Entry) (behind, rest []Entry) {
 
 // publish sends a round. It returns the entries that failed and are held back, or, with an error, those that are still
 // on lease because no broker was met.
-func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry, err error) {
+func (r *Relay) publish(ctx context.Context, round []Entry) (stuck []Entry, err error) {
 	events := make([]messaging.Envelope, len(round))
 	for i := range round {
 		events[i] = round[i].Envelope
@@ -355,11 +352,11 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 			r.cfg.Logger.WarnContext(ctx, "outbox: the broker takes no event; they are held and tried again", "outbox",
 				r.cfg.Name, "events", len(entries), "next_try_in", h.Pause)
 		}
-		err := r.settle(live, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, entries, h) })
+		err := r.settle(ctx, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, entries, h) })
 		why = errors.Join(why, err)
 	}
 	if len(done) > 0 {
-		if err := r.settle(live, func(ctx context.Context) error { return r.store.Done(ctx, r.owner, done) }); err != nil {
+		if err := r.settle(ctx, func(ctx context.Context) error { return r.store.Done(ctx, r.owner, done) }); err != nil {
 			// They stay on lease and are published once more when it ends.
 			return away, errors.Join(why, fmt.Errorf("outbox: delete what was published: %w", err))
 		}
@@ -370,16 +367,16 @@ func (r *Relay) publish(ctx, live context.Context, round []Entry) (stuck []Entry
 	return stuck, nil
 }
 
-func (r *Relay) release(live context.Context, entries []Entry) error {
+func (r *Relay) release(ctx context.Context, entries []Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	return r.settle(live, func(ctx context.Context) error { return r.store.Release(ctx, r.owner, entries) })
+	return r.settle(ctx, func(ctx context.Context) error { return r.store.Release(ctx, r.owner, entries) })
 }
 
 // settle runs a statement that must not be cut short by the drain.
-func (r *Relay) settle(live context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(live), storeTimeout)
+func (r *Relay) settle(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	return f(ctx)
 }
