@@ -320,7 +320,7 @@ func TestKilledInTheMiddleOfAnOrder(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("the order was not gone on with: %v", body)
+			t.Fatalf("the order did not continue: %v", body)
 		}
 	}
 	if err := p.stop(syscall.SIGTERM); err != nil {

@@ -51,7 +51,7 @@ func (l *link) set(c *conn, err error) {
 	l.changed = make(chan struct{})
 }
 
-// note sets why a connection that is up is of no use, or nil.
+// note sets why a connection that is up cannot be used, or nil.
 func (l *link) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,7 +141,7 @@ func (l *link) run() {
 			}
 		case <-l.b.ctx.Done():
 			l.set(nil, messaging.ErrClosed)
-			_ = c.CloseDeadline(time.Now().Add(connectionCloseTimeout)) // it is of no use to anybody that this failed
+			_ = c.CloseDeadline(time.Now().Add(connectionCloseTimeout)) // the connection is discarded either way
 			c.kill()
 			return
 		}

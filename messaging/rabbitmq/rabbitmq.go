@@ -190,7 +190,7 @@ func (b *Broker) Health(ctx context.Context) error {
 	if reason, _ := c.blockedBy(); reason != "" {
 		return fmt.Errorf("%w: %s", messaging.ErrBlocked, reason)
 	}
-	if _, why, _ := b.pub.link.state(); why != nil { // connected, and yet of no use
+	if _, why, _ := b.pub.link.state(); why != nil { // connected but unusable
 		return fmt.Errorf("%w: %w", messaging.ErrBlocked, why)
 	}
 	if err := b.pub.record.health(time.Now()); err != nil {

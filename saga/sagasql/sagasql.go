@@ -42,7 +42,7 @@ type Config struct {
 	History bool
 }
 
-// gather bounds the wait for company under load: it is shorter than what fewer commits save.
+// gather bounds how long a save waits for others to share its commit: less than a commit takes.
 const gather = time.Millisecond
 
 // Store is a saga.Store. It is safe for concurrent use.

@@ -67,8 +67,8 @@ var (
 	ErrApplied = errors.New("mongoinbox: the message has been applied")
 	// ErrNoIndex is returned by Once when a collection lacks the unique index that EnsureIndexes makes.
 	ErrNoIndex = errors.New("mongoinbox: a collection has no unique index of notes: call EnsureIndexes")
-	// ErrCollection is returned by Apply in a write to a collection that Config.Collections does not list, or to another
-	// one than that of the first attempt at the message. A retry does not help: the handler has to write to one
+	// ErrCollection is returned by Apply in a write to a collection that Config.Collections does not list, or to
+	// another one than that of the first attempt at the message. A retry does not help: the handler has to write to one
 	// collection.
 	ErrCollection = errors.New("mongoinbox: the message belongs to another collection")
 	// ErrNoMessage is returned by Apply outside Once.
@@ -77,7 +77,7 @@ var (
 
 // Config tunes an Inbox.
 type Config struct {
-	// Collections are those whose documents hold notes. Required.
+	// Collections lists the collections whose documents hold notes. Required.
 	Collections []string
 	// Keep is how long a message is remembered. Default 7 days; negative: forever.
 	Keep time.Duration

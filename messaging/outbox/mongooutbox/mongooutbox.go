@@ -50,7 +50,7 @@ const Kind = "message"
 
 // Fields of a document.
 const (
-	effects = "_effects" // mongorepo.EffectsField, which linking mongorepo for is not worth
+	effects = "_effects" // mongorepo.EffectsField, without linking mongorepo
 	deleted = "_deleted"
 	relay   = "_relay" // who publishes: owner, until, claimed (entries not settled), held, attempts
 )
@@ -66,7 +66,7 @@ const (
 type Config struct {
 	// Source names the service in events that do not name one. Required for publishing those.
 	Source string
-	// Collections are those whose documents are looked through. Required.
+	// Collections lists the collections whose documents hold events. Required.
 	Collections []string
 	// Propagator writes correlation id and trace of the write's context into the headers. Default both.
 	Propagator propagation.TextMapPropagator

@@ -272,9 +272,9 @@ func deadRelay(t *testing.T, e *env) {
 	if err != nil || len(held) != 1 {
 		t.Fatalf("claim: %v, %v", held, err)
 	}
-	e.commit(event("2", "a")) // waits behind the first, in another's hands
+	e.commit(event("2", "a")) // waits behind the first, which another relay has on lease
 	if more, err := e.Store.Claim(ctx, "other", 10, time.Minute); err != nil || len(more) != 0 {
-		t.Fatalf("a key in another's hands was claimed: %v, %v", more, err)
+		t.Fatalf("a key on another relay's lease was claimed: %v, %v", more, err)
 	}
 	time.Sleep(350 * time.Millisecond)
 	next, err := e.Store.Claim(ctx, "next", 10, time.Minute)

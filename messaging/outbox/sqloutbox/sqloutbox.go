@@ -106,7 +106,7 @@ func (o *Outbox) Publish(ctx context.Context, topic string, payload any, opts ..
 	return o.insert(ctx, e)
 }
 
-// PublishBatch stores several. After an error the transaction is of no use any more.
+// PublishBatch stores several. After an error the transaction must be rolled back.
 func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
 	for i, e := range events {
