@@ -77,11 +77,10 @@ func (g *Gateway) newInstance(
 		}
 	}
 	b := cfg.breakerOf(u.Host)
-	settings, roots, err := cfg.Transport.key()
-	if err != nil {
+	if err := cfg.Transport.checkFiles(); err != nil {
 		return nil, &RouteError{Prefix: cfg.Prefix, Field: "transport", Err: err}
 	}
-	rules, err := json.Marshal([]any{cfg.Name, u.String(), host, settings, fmt.Sprintf("%+v", b)})
+	rules, err := json.Marshal([]any{cfg.Name, u.String(), host, cfg.Transport, fmt.Sprintf("%+v", b)})
 	if err != nil {
 		return nil, &RouteError{Prefix: cfg.Prefix, Field: "transport", Err: err}
 	}
@@ -105,7 +104,7 @@ func (g *Gateway) newInstance(
 	if host != "" {
 		serverName = upstream.Hostname()
 	}
-	i.transport = newTransport(cfg.Transport, g.cfg.UpstreamTLS, roots, serverName, u.Scheme == schemeH2C)
+	i.transport = newTransport(cfg.Transport, g.cfg.UpstreamTLS, serverName, u.Scheme == schemeH2C)
 	if u.Scheme == schemeH2C {
 		u.Scheme = "http"
 	}

@@ -1,12 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
-	"crypto/sha256"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -43,11 +42,12 @@ type Transport struct {
 
 // TransportTLS is how https instances are verified and what certificate they are shown. It adds to Config.UpstreamTLS.
 type TransportTLS struct {
-	// CAFile has the CAs in PEM that instances are verified with. It is read by New and Reload. Default: those of
-	// Config.UpstreamTLS, or the system's.
+	// CAFile has the CAs in PEM that instances are verified with. Default: those of Config.UpstreamTLS, or the system's.
+	//
+	// All three files are read for each handshake, so that they may be replaced; while one cannot be read, what was read
+	// last is used.
 	CAFile string `json:"ca_file,omitempty"`
-	// CertFile and KeyFile are the client certificate and its key in PEM. They are read for each handshake, so that they
-	// may be replaced; while they cannot be read, the last pair is used. Default: none.
+	// CertFile and KeyFile are the client certificate and its key in PEM. Default: none.
 	CertFile string `json:"cert_file,omitempty"`
 	KeyFile  string `json:"key_file,omitempty"`
 	// ServerName is the name that certificates of instances must have. Default: the host of the upstream.
@@ -68,38 +68,32 @@ func (t *Transport) validate() error {
 	return nil
 }
 
-// key is what makes two settings the same, the content of the CA file included, and returns its CAs.
-func (t *Transport) key() (string, *x509.CertPool, error) {
-	if t == nil {
-		return "", nil, nil
-	}
-	text, err := json.Marshal(t)
-	if err != nil || t.TLS == nil {
-		return string(text), nil, err
+// checkFiles reads the files once: New and Reload refuse what cannot be used.
+func (t *Transport) checkFiles() error {
+	if t == nil || t.TLS == nil {
+		return nil
 	}
 	if t.TLS.CertFile != "" {
 		if _, err := tls.LoadX509KeyPair(t.TLS.CertFile, t.TLS.KeyFile); err != nil {
-			return "", nil, fmt.Errorf("tls: %w", err)
+			return fmt.Errorf("tls: %w", err)
 		}
 	}
 	if t.TLS.CAFile == "" {
-		return string(text), nil, nil
+		return nil
 	}
 	pem, err := os.ReadFile(t.TLS.CAFile)
 	if err != nil {
-		return "", nil, fmt.Errorf("tls: %w", err)
+		return fmt.Errorf("tls: %w", err)
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return "", nil, fmt.Errorf("tls: %s holds no certificate", t.TLS.CAFile)
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return fmt.Errorf("tls: %s holds no certificate", t.TLS.CAFile)
 	}
-	sum := sha256.Sum256(pem)
-	return string(text) + hex.EncodeToString(sum[:]), roots, nil
+	return nil
 }
 
 // newTransport makes the connections of one instance. serverName is the name of an instance that is known by its
 // address.
-func newTransport(t *Transport, base *tls.Config, roots *x509.CertPool, serverName string, h2c bool) *http.Transport {
+func newTransport(t *Transport, base *tls.Config, serverName string, h2c bool) *http.Transport {
 	if t == nil {
 		t = &Transport{}
 	}
@@ -112,7 +106,7 @@ func newTransport(t *Transport, base *tls.Config, roots *x509.CertPool, serverNa
 		MaxIdleConnsPerHost:    max(0, cmp.Or(t.MaxIdle, 256)),
 		MaxConnsPerHost:        t.MaxConns,
 		IdleConnTimeout:        max(0, cmp.Or(t.IdleTimeout, 90*time.Second)),
-		TLSClientConfig:        t.tlsConfig(base, roots, serverName),
+		TLSClientConfig:        t.tlsConfig(base, serverName),
 		TLSHandshakeTimeout:    cmp.Or(t.HandshakeTimeout, 5*time.Second),
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
@@ -123,6 +117,9 @@ func newTransport(t *Transport, base *tls.Config, roots *x509.CertPool, serverNa
 			PingTimeout:      cmp.Or(t.PingTimeout, 5*time.Second),
 			WriteByteTimeout: 10 * time.Second,
 		},
+	}
+	if t.TLS != nil && t.TLS.CAFile != "" {
+		out.DialTLSContext = t.dialTLS(dialer, out.TLSClientConfig)
 	}
 	switch {
 	case h2c:
@@ -135,7 +132,7 @@ func newTransport(t *Transport, base *tls.Config, roots *x509.CertPool, serverNa
 	return out
 }
 
-func (t *Transport) tlsConfig(base *tls.Config, roots *x509.CertPool, serverName string) *tls.Config {
+func (t *Transport) tlsConfig(base *tls.Config, serverName string) *tls.Config {
 	cfg := base.Clone()
 	if t.TLS == nil && serverName == "" {
 		return cfg
@@ -149,15 +146,78 @@ func (t *Transport) tlsConfig(base *tls.Config, roots *x509.CertPool, serverName
 	if t.TLS == nil {
 		return cfg
 	}
-	if roots != nil {
-		cfg.RootCAs = roots
-	}
 	cfg.ServerName = cmp.Or(t.TLS.ServerName, cfg.ServerName)
 	if t.TLS.CertFile != "" {
 		pair := &certificate{certFile: t.TLS.CertFile, keyFile: t.TLS.KeyFile}
 		cfg.Certificates, cfg.GetClientCertificate = nil, pair.get
 	}
 	return cfg
+}
+
+// dialTLS returns a function that connects, and verifies the instance with the CAs that CAFile has then.
+func (t *Transport) dialTLS(
+	dialer *net.Dialer,
+	base *tls.Config,
+) func(ctx context.Context, network, address string) (net.Conn, error) {
+	roots := &authorities{file: t.TLS.CAFile}
+	protocols := []string{"h2", "http/1.1"}
+	if t.HTTP1 {
+		protocols = protocols[1:]
+	}
+	timeout := cmp.Or(t.HandshakeTimeout, 5*time.Second)
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		raw, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		cfg := base.Clone()
+		cfg.NextProtos = protocols
+		if cfg.RootCAs, err = roots.get(); err == nil && cfg.ServerName == "" {
+			cfg.ServerName, _, err = net.SplitHostPort(address)
+		}
+		if err == nil {
+			conn := tls.Client(raw, cfg)
+			hctx, cancel := context.WithTimeoutCause(ctx, timeout, errHandshakeTimeout)
+			err = conn.HandshakeContext(hctx)
+			if err != nil && errors.Is(context.Cause(hctx), errHandshakeTimeout) {
+				err = errHandshakeTimeout
+			}
+			if cancel(); err == nil {
+				return conn, nil
+			}
+		}
+		_ = raw.Close()
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: raw.RemoteAddr(), Err: err}
+	}
+}
+
+// errHandshakeTimeout says that HandshakeTimeout has passed. It is a timeout to net/http, and not one of the request.
+var errHandshakeTimeout = fmt.Errorf("TLS handshake: %w", os.ErrDeadlineExceeded)
+
+// authorities is a file of CAs that may be replaced.
+type authorities struct {
+	file string
+
+	mu   sync.Mutex
+	pem  []byte
+	pool *x509.CertPool
+}
+
+func (a *authorities) get() (*x509.CertPool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pem, err := os.ReadFile(a.file)
+	if err == nil && !bytes.Equal(pem, a.pem) {
+		if pool := x509.NewCertPool(); pool.AppendCertsFromPEM(pem) {
+			a.pem, a.pool = pem, pool
+		} else {
+			err = fmt.Errorf("%s holds no certificate", a.file)
+		}
+	}
+	if a.pool == nil {
+		return nil, fmt.Errorf("gateway: authorities: %w", err)
+	}
+	return a.pool, nil
 }
 
 // certificate is a pair of files that may be replaced.

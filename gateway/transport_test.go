@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,11 +12,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +34,8 @@ func issue(t *testing.T, dir, name string) (certFile, keyFile string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -109,6 +113,74 @@ func TestTransportTLS(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "transport: tls: ") {
 			t.Errorf("%+v: %v", broken, err)
 		}
+	}
+}
+
+// The authority of the instances is replaced while the gateway runs: new connections are verified with the new one, over
+// HTTP/1.1 and HTTP/2, without a Reload. A file that cannot be read changes nothing, and a handshake has its bound.
+func TestAuthorityOfInstancesIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	var pair atomic.Pointer[tls.Certificate]
+	replace := func(name string) (certFile string) {
+		t.Helper()
+		certFile, keyFile := issue(t, dir, name)
+		loaded, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair.Store(&loaded)
+		return certFile
+	}
+	ca := replace("first")
+	first := pair.Load()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // GOAWAY over HTTP/2: each request needs a connection
+		fmt.Fprint(w, r.Proto)
+	}))
+	srv.EnableHTTP2 = true
+	srv.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{Certificates: []tls.Certificate{*pair.Load()}, NextProtos: []string{"h2", "http/1.1"}}, nil
+	}}
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.StartTLS()
+	defer srv.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and no handshake comes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{
+		{Prefix: "/h1", Upstreams: []string{srv.URL}, DialWait: -1,
+			Transport: &gateway.Transport{HTTP1: true, MaxIdle: -1, TLS: &gateway.TransportTLS{CAFile: ca}}},
+		{Prefix: "/h2", Upstreams: []string{srv.URL}, DialWait: -1,
+			Transport: &gateway.Transport{TLS: &gateway.TransportTLS{CAFile: ca}}},
+		{Prefix: "/silent", Upstreams: []string{"https://" + silent.Addr().String()}, DialWait: -1, Timeout: time.Minute,
+			Transport: &gateway.Transport{HandshakeTimeout: 50 * time.Millisecond,
+				TLS: &gateway.TransportTLS{CAFile: ca}}},
+	}})
+	expect := func(when string, want map[string]string) {
+		t.Helper()
+		for path, text := range want {
+			a := do(t, "GET", url+path, "")
+			if text != "" && a.text != text || text == "" && a.StatusCode != http.StatusBadGateway {
+				t.Errorf("%s, %s: got %s %q, want %q", when, path, a.Status, a.text, cmp.Or(text, "502"))
+			}
+		}
+	}
+	works := map[string]string{"/h1": "HTTP/1.1", "/h2": "HTTP/2.0"}
+	expect("the first authority", works)
+	replace("second")
+	expect("the second authority", works)
+	if err := os.WriteFile(ca, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("a broken file", works)
+	replace("third")
+	pair.Store(first)
+	expect("an authority that was removed", map[string]string{"/h1": "", "/h2": ""})
+	began := time.Now()
+	if a := do(t, "GET", url+"/silent", ""); a.StatusCode != http.StatusBadGateway || time.Since(began) > 20*time.Second {
+		t.Errorf("a silent handshake: got %s after %s, want 502 soon", a.Status, time.Since(began))
 	}
 }
 

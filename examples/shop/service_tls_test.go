@@ -142,7 +142,7 @@ func TestServicesRefuseStrangers(t *testing.T) {
 }
 
 // The certificates, and then the authority too, are replaced while the shop runs: new connections have the new ones,
-// and the gateway and the services still reach each other.
+// and the gateway and the services still reach each other, by connections of before and by new ones, over HTTP and gRPC.
 func TestCertificatesOfServicesRotate(t *testing.T) {
 	dir, ca := serviceCerts(t)
 	h := openShopWith(t, "--service-tls", dir)
@@ -160,6 +160,13 @@ func TestCertificatesOfServicesRotate(t *testing.T) {
 		}
 	}
 	order("before")
+	address := h.services[0].Peers.UsersGRPC
+	security, err := files.GRPCClient(address) // as the services made theirs when they started
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := files.Transport()
+	transport.DisableKeepAlives = true
 	for _, what := range []string{"another certificate", "another authority"} {
 		if what == "another authority" {
 			if ca, err = tlsconfig.NewDevCA("next"); err != nil {
@@ -175,6 +182,16 @@ func TestCertificatesOfServicesRotate(t *testing.T) {
 		}
 		first = now
 		order(what)
+		if got := getUser(t, address, security); got != codes.Unauthenticated {
+			t.Errorf("%s: gRPC: got %v, want Unauthenticated: a handshake, and no token", what, got)
+		}
+		res, err := (&http.Client{Transport: transport}).Get(h.services[0].URL() + "/openapi.json")
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if _ = res.Body.Close(); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: HTTP: got %s, want 200", what, res.Status)
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ func build(_ context.Context, s *platform.Service) error {
 	var upstreams *tls.Config
 	if s.ServiceTLS != nil {
 		upstreams = s.ServiceTLS.Client()
-		for i := range routes { // a changed authority is read by Reload
+		for i := range routes {
 			routes[i].Transport = &gateway.Transport{TLS: &gateway.TransportTLS{CAFile: s.ServiceTLS.CA()}}
 		}
 	}
@@ -87,13 +87,6 @@ func build(_ context.Context, s *platform.Service) error {
 	}
 	s.Fallback = operatorsOnly(s.Guard.Users(), gw)
 	s.Go("health", gw.Run)
-	if s.ServiceTLS != nil && s.Routes == "" {
-		s.ServiceTLS.OnChange(func() {
-			if err := gw.Reload(routes); err != nil {
-				s.Log.Error("a changed authority cannot be used, the old one stays", "error", err)
-			}
-		})
-	}
 	if s.Routes != "" {
 		s.Go("routes", func(ctx context.Context) error { return gatewayyaml.Watch(ctx, s.Routes, watchEvery, gw, s.Log) })
 	}

@@ -34,25 +34,24 @@ type ServiceTLS struct {
 	strict *tlsconfig.Files
 	probed *tlsconfig.Files
 
-	mu      sync.Mutex
-	named   []*tlsconfig.Files
-	changed []func()
+	mu    sync.Mutex
+	named []*tlsconfig.Files
 }
 
 // OpenServiceTLS reads the certificate of a service, its key, and the authority from dir.
 func OpenServiceTLS(dir string, log *slog.Logger) (*ServiceTLS, error) {
 	t := &ServiceTLS{dir: dir, log: log}
 	var err error
-	if t.strict, err = t.open("", false, t.notify); err != nil {
+	if t.strict, err = t.open("", false); err != nil {
 		return nil, err
 	}
-	if t.probed, err = t.open("", true, nil); err != nil {
+	if t.probed, err = t.open("", true); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
 
-func (t *ServiceTLS) open(server string, optional bool, changed func(error)) (*tlsconfig.Files, error) {
+func (t *ServiceTLS) open(server string, optional bool) (*tlsconfig.Files, error) {
 	return tlsconfig.New(tlsconfig.Config{
 		CertFile:       filepath.Join(t.dir, CertFile),
 		KeyFile:        filepath.Join(t.dir, KeyFile),
@@ -61,27 +60,8 @@ func (t *ServiceTLS) open(server string, optional bool, changed func(error)) (*t
 		ClientOptional: optional,
 		ServerName:     server,
 		ReloadEvery:    reloadEvery,
-		OnReload:       changed,
 		Logger:         t.log,
 	})
-}
-
-func (t *ServiceTLS) notify(err error) {
-	if err != nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, fn := range t.changed {
-		fn()
-	}
-}
-
-// OnChange calls fn after the files have changed, for what cannot follow them by itself.
-func (t *ServiceTLS) OnChange(fn func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.changed = append(t.changed, fn)
 }
 
 // CA is the file of the authority.
@@ -136,7 +116,7 @@ func (t *ServiceTLS) GRPCClient(address string) (credentials.TransportCredential
 	if err != nil {
 		return nil, err
 	}
-	f, err := t.open(host, false, nil)
+	f, err := t.open(host, false)
 	if err != nil {
 		return nil, err
 	}
