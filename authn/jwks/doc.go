@@ -11,7 +11,8 @@
 //   - While the endpoint is down, or answers with something else than a set of usable keys, the known keys remain in
 //     use. An unknown key then gives authn.ErrUnavailable: it may have been made in the meantime.
 //   - New does not wait for the endpoint: services start in any order. Until the first answer, verification gives
-//     authn.ErrUnavailable, which is a 503 and not a 401.
+//     authn.ErrUnavailable, which is a 503 and not a 401; requests are repeated after 100 ms and growing pauses, and
+//     Set.Ready is for the readiness of the service.
 //   - Answers are bounded in size; https is required, except for loopback addresses and with Config.Insecure, and
 //     redirects may not leave it.
 //

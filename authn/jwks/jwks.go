@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/authn"
+	"github.com/sillar-go/sillar/internal/backoff"
 )
 
 // maxDocument bounds the answer.
@@ -57,7 +58,7 @@ type Set struct {
 	readAt   time.Time     // when keys were read
 	triedAt  time.Time     // when the last request began
 	running  chan struct{} // closed when the request under way ends; nil when none is
-	failed   bool          // the last request that ended
+	failures int           // requests in a row that failed
 	loggedAt time.Time     // when a failure was last logged
 }
 
@@ -156,6 +157,17 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// Ready returns nil when the set has been read, and an error that matches authn.ErrUnavailable before. It is meant for
+// the readiness of a service, which cannot verify tokens until then. It stays nil while the endpoint is down later.
+func (s *Set) Ready(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys == nil {
+		return fmt.Errorf("%w: the key set has not been read", authn.ErrUnavailable)
+	}
+	return nil
+}
+
 // Keys implements authn.KeySource. For a key that is not known it waits for a request for the set, at most one in each
 // MinInterval.
 func (s *Set) Keys(ctx context.Context, id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
@@ -191,7 +203,7 @@ func (s *Set) find(id string, alg authn.Algorithm) ([]authn.VerifyKey, error) {
 	if found := authn.FindKeys(s.keys, id, alg); len(found) > 0 {
 		return found, nil
 	}
-	if s.failed { // the issuer may have published the key since
+	if s.failures > 0 { // the issuer may have published the key since
 		return nil, fmt.Errorf(
 			"%w: the key is not among the known ones, and the set cannot be read again",
 			authn.ErrUnavailable,
@@ -211,9 +223,9 @@ func (s *Set) start() {
 		keys, err := s.fetch()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.failed = err != nil; !s.failed {
-			s.keys, s.readAt = keys, time.Now()
-		} else if s.ctx.Err() == nil && (s.loggedAt.IsZero() || time.Since(s.loggedAt) >= time.Minute) {
+		if err == nil {
+			s.keys, s.readAt, s.failures = keys, time.Now(), 0
+		} else if s.failures++; s.ctx.Err() == nil && (s.loggedAt.IsZero() || time.Since(s.loggedAt) >= time.Minute) {
 			s.loggedAt = time.Now()
 			s.cfg.Logger.Error("jwks: the key set could not be read", "url", s.shown, "error", err, "keys", len(s.keys))
 		}
@@ -222,13 +234,20 @@ func (s *Set) start() {
 	})
 }
 
+// firstRetry is the pause until the next request while there are no keys at all, at most MinInterval: a service that
+// starts beside its issuer should verify tokens soon after the issuer is up.
+var firstRetry = backoff.Exponential(100*time.Millisecond, time.Minute)
+
 // loop reads the set again when it is due, and sooner while the last try failed.
 func (s *Set) loop() {
 	for {
 		s.mu.Lock()
 		wait := s.cfg.MinInterval
-		if s.readAt.After(s.triedAt) || s.readAt.Equal(s.triedAt) {
+		switch {
+		case !s.readAt.Before(s.triedAt):
 			wait = s.cfg.Refresh
+		case s.keys == nil:
+			wait = min(wait, firstRetry.Delay(max(s.failures, 1)))
 		}
 		due := time.Until(s.triedAt.Add(wait))
 		running := s.running

@@ -315,3 +315,41 @@ func TestUnknownKeyDuringAnOutage(t *testing.T) {
 		}
 	})
 }
+
+// A service that starts while its issuer does has the keys soon after the issuer is up, whatever MinInterval is, and is
+// not ready before. Later outages change neither.
+func TestFirstKeysComeSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		doc, kid := document(t)
+		e := &endpoint{}
+		s := open(t, e, jwks.Config{MinInterval: time.Minute})
+		defer s.Close()
+		time.Sleep(2 * time.Second)
+		if err := s.Ready(t.Context()); !errors.Is(err, authn.ErrUnavailable) {
+			t.Errorf("without keys: got %v, want ErrUnavailable", err)
+		}
+		if n := e.calls.Load(); n < 3 || n > 20 {
+			t.Errorf("%d requests in the first two seconds, want 3 to 20", n)
+		}
+		e.set(200, doc)
+		begin := time.Now()
+		for s.Ready(t.Context()) != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if d := time.Since(begin); d > 3*time.Second {
+			t.Errorf("the keys came %s after the issuer, want at most 3 s", d)
+		}
+		if _, err := s.Keys(t.Context(), kid, authn.EdDSA); err != nil {
+			t.Error(err)
+		}
+		e.set(0, "")
+		before := e.calls.Load()
+		time.Sleep(time.Hour)
+		if err := s.Ready(t.Context()); err != nil {
+			t.Errorf("in an outage: got %v, want nil", err)
+		}
+		if n := e.calls.Load() - before; n > 61 {
+			t.Errorf("%d requests in an hour of an outage, want one a minute", n)
+		}
+	})
+}

@@ -92,7 +92,7 @@ func newAllInOne(ctx context.Context, o *options) (h *allInOne, err error) {
 	if o.db != "" {
 		return nil, errors.New("--db is for a single service: together, each has a SQLite file of its own in --data")
 	}
-	p, err := o.open(ctx, true, filepath.Join(o.data, "shop.log"))
+	p, err := o.open(ctx, "shop", true, filepath.Join(o.data, "shop.log"))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -109,8 +108,7 @@ func writeServiceCert(ca *tlsconfig.DevCA, dir, name string) error {
 
 // openTLS loads the certificate of the gateway and reloads it when the file changes.
 func (o *options) openTLS(p *parts) error {
-	cfg := tlsconfig.Config{CertFile: o.tlsCert, KeyFile: o.tlsKey, ClientCAFile: o.tlsClientCA,
-		Logger: slog.New(slog.NewJSONHandler(p.config.LogWriter, &slog.HandlerOptions{Level: p.config.LogLevel}))}
+	cfg := tlsconfig.Config{CertFile: o.tlsCert, KeyFile: o.tlsKey, ClientCAFile: o.tlsClientCA, Logger: p.log}
 	switch {
 	case o.tlsDev && o.tlsCert != "":
 		return errors.New("--tls-dev makes a certificate of its own: leave out --tls-cert and --tls-key")

@@ -93,7 +93,7 @@ func one(o *options, b build) *cobra.Command {
 			return o.withData(func() error {
 				ctx := cmd.Context()
 				o.fillPeers()
-				p, err := o.open(ctx, b.name == "gateway", "stdout") // the gateway signs no tokens and consumes no events
+				p, err := o.open(ctx, b.name, b.name == "gateway", "stdout") // the gateway signs no tokens and consumes no events
 				if err != nil {
 					return err
 				}

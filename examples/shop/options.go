@@ -25,6 +25,7 @@ import (
 	"github.com/sillar-go/sillar/messaging/kafka"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
+	"github.com/sillar-go/sillar/observability"
 )
 
 // options holds the values of the flags.
@@ -184,12 +185,13 @@ func version() string {
 // parts holds what the services share, and what must be closed after them.
 type parts struct {
 	config platform.Config
+	log    *slog.Logger // of what belongs to no single service
 	close  []func() error
 }
 
-// open makes the common parts. own means that no
-// service outside this process shares the secret and the broker.
-func (o *options) open(ctx context.Context, own bool, logDefault string) (p *parts, err error) {
+// open makes the common parts for a service, or for all services in one process. own means that no service outside this
+// process shares the secret and the broker.
+func (o *options) open(ctx context.Context, service string, own bool, logDefault string) (p *parts, err error) {
 	p = &parts{config: platform.Config{Version: version(), Data: o.data, DrainDelay: o.drainDelay,
 		BreakerOpenFor: o.breaker, Faults: o.faults}}
 	defer func() {
@@ -205,6 +207,8 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 	if p.config.LogWriter, err = p.logWriter(o.log, logDefault); err != nil {
 		return p, err
 	}
+	p.log = slog.New(observability.NewLogHandler(p.config.LogWriter, observability.LogConfig{Service: service,
+		Level: level}))
 	resolver, err := newResolver()
 	if err != nil {
 		return p, err
@@ -256,8 +260,7 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 				"bytes or more")
 	}
 	if o.serviceTLS != "" {
-		logger := slog.New(slog.NewJSONHandler(p.config.LogWriter, &slog.HandlerOptions{Level: level}))
-		if p.config.ServiceTLS, err = platform.OpenServiceTLS(o.serviceTLS, logger); err != nil {
+		if p.config.ServiceTLS, err = platform.OpenServiceTLS(o.serviceTLS, p.log); err != nil {
 			return p, fmt.Errorf("--service-tls: %w", err)
 		}
 		p.close = append(p.close, p.config.ServiceTLS.Close)
@@ -266,7 +269,7 @@ func (o *options) open(ctx context.Context, own bool, logDefault string) (p *par
 	if err != nil {
 		return p, err
 	}
-	if p.config.Broker, err = openBroker(broker, own, level, p.config.LogWriter); err != nil {
+	if p.config.Broker, err = openBroker(broker, own, p.log); err != nil {
 		return p, err
 	}
 	p.close = append(p.close, p.config.Broker.Close)
@@ -294,8 +297,7 @@ func newResolver() (*secrets.Resolver, error) {
 // keepEvents is for how long JetStream and Kafka keep events, as long as the inboxes remember them.
 const keepEvents = 7 * 24 * time.Hour
 
-func openBroker(dsn string, own bool, level slog.Level, log io.Writer) (messaging.Broker, error) {
-	logger := slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: level}))
+func openBroker(dsn string, own bool, logger *slog.Logger) (messaging.Broker, error) {
 	switch {
 	case dsn == "memory:" && own:
 		return memory.New(memory.Config{Source: "shop", Logger: logger})

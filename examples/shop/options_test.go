@@ -11,7 +11,7 @@ func TestOptionalSecretsMayHaveNoFile(t *testing.T) {
 	dir := t.TempDir()
 	open := func(admin, smtp string) (*options, string, error) {
 		o := &options{data: dir, broker: "memory:", log: "none", logLevel: "info", admin: admin, smtp: smtp}
-		p, err := o.open(t.Context(), true, "none")
+		p, err := o.open(t.Context(), "shop", true, "none")
 		t.Cleanup(func() { _ = p.Close() })
 		return o, p.config.SMTP, err
 	}

@@ -21,8 +21,9 @@ import (
 	"github.com/sillar-go/sillar/internal/testenv"
 )
 
-// startPrometheus runs a Prometheus that scrapes the targets, and returns its address.
-func startPrometheus(t *testing.T, targets map[string]string) string {
+// startPrometheus runs a Prometheus that scrapes the targets, with the rules in a folder if that is not "", and returns
+// its address. The label job is the service's name, or what job says.
+func startPrometheus(t *testing.T, targets map[string]string, job, rules string) string {
 	t.Helper()
 	name := cmp.Or(os.Getenv("SILLAR_PROMETHEUS"), "prometheus")
 	binary, err := exec.LookPath(name)
@@ -32,10 +33,14 @@ func startPrometheus(t *testing.T, targets map[string]string) string {
 	}
 	dir := t.TempDir()
 	var config strings.Builder
-	config.WriteString("global: {scrape_interval: 250ms}\nscrape_configs:\n")
-	for job, address := range targets {
-		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q], labels: {service: %s}}]}\n", job, address,
-			job)
+	config.WriteString("global: {scrape_interval: 250ms, evaluation_interval: 250ms}\n")
+	if rules != "" {
+		fmt.Fprintf(&config, "rule_files: [%q]\n", filepath.Join(rules, "*.yml"))
+	}
+	config.WriteString("scrape_configs:\n")
+	for name, address := range targets {
+		fmt.Fprintf(&config, "- {job_name: %s, static_configs: [{targets: [%q], labels: {service: %s, job: %s}}]}\n", name,
+			address, name, cmp.Or(job, name))
 	}
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
@@ -116,7 +121,7 @@ func TestPrometheusAnswersThePage(t *testing.T) {
 	for _, s := range h.services {
 		targets[s.Name] = strings.TrimPrefix(s.URL(), "http://")
 	}
-	prometheus := startPrometheus(t, targets)
+	prometheus := startPrometheus(t, targets, "", "")
 
 	page, err := os.ReadFile("../../docs/telemetry.md")
 	if err != nil {

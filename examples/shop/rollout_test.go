@@ -118,7 +118,7 @@ func startTwoOfEach(t *testing.T) *twoOfEach {
 	s := &twoOfEach{t: t, pools: map[string]*readiness{}, balancers: map[string]*balancer{}}
 	for r := range 2 {
 		s.dirs[r], s.args[r], s.processes[r] = t.TempDir(), map[string][]string{}, map[string]*process{}
-		s.offsets[r] = freeOffset(t) + r*1000
+		s.offsets[r] = freeOffset(t)
 	}
 	for _, b := range services {
 		pool := &readiness{ready: make([]atomic.Bool, 2)}
@@ -181,7 +181,9 @@ func (s *twoOfEach) at(replica int, name string) string {
 	return "http://127.0.0.1:" + strconv.Itoa(ports[name]+s.offsets[replica])
 }
 
-func (s *twoOfEach) behind(name string) string { return "http://" + s.balancers[name].listener.Addr().String() }
+func (s *twoOfEach) behind(name string) string {
+	return "http://" + s.balancers[name].listener.Addr().String()
+}
 
 // replace ends a replica with SIGTERM and starts it again, as a roll-out of a version does.
 func (s *twoOfEach) replace(replica int, name string) {
@@ -197,6 +199,7 @@ func (s *twoOfEach) replace(replica int, name string) {
 // two replicas of each service. No request is lost, those that must not be repeated included, and no client repeats one
 // by itself: requests carry no Idempotency-Key.
 func TestRollOutsLoseNoRequest(t *testing.T) {
+	t.Parallel()
 	const clients = 6
 	s := startTwoOfEach(t)
 	gateway := s.behind("gateway")

@@ -181,11 +181,19 @@ func ready(t *testing.T, p *process, url string) {
 	}
 }
 
-// freeOffset finds an offset at which all ports of the shop are free.
+// offsets are those that freeOffset has returned: what it found free is not yet in use.
+var offsets struct {
+	sync.Mutex
+	last int
+}
+
+// freeOffset finds an offset at which all ports of the shop are free, another one each time.
 func freeOffset(t *testing.T) int {
 	t.Helper()
+	offsets.Lock()
+	defer offsets.Unlock()
 search:
-	for offset := 2000 + os.Getpid()%3000; offset < 14000; offset += 97 {
+	for offset := max(2000+os.Getpid()%3000, offsets.last+97); offset < 14000; offset += 97 {
 		for _, port := range ports {
 			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+offset))
 			if err != nil {
@@ -193,6 +201,7 @@ search:
 			}
 			_ = l.Close()
 		}
+		offsets.last = offset
 		return offset
 	}
 	t.Fatal("no free ports")

@@ -146,6 +146,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("%s: listen: %w (is another shop running? try --port-offset 1000)", cfg.Name, err)
 	}
 	h.Register(s.Mux)
+	if guard.set != nil {
+		h.Add("keys", guard.set.Ready)
+	}
 	s.Mux.Handle("GET /metrics", tel.MetricsHandler())
 	if cfg.Broker != nil {
 		h.Add("broker", cfg.Broker.Health, health.Degraded())
