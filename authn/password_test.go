@@ -137,14 +137,15 @@ func TestUnknownUserTakesTheTimeOfTheSlowestHash(t *testing.T) {
 			_, _ = p.Verify(t.Context(), c.hash, "y")
 		}
 		known, unknown := time.Hour, time.Hour
-		for range 4 {
+		differ := func() bool { return unknown < known*2/3 || known < unknown*2/3 } // without the wait: by a hundred
+		for n := 0; n < 4 || differ() && n < 50; n++ { // the least of each comes through on a busy machine, too
 			for h, least := range map[string]*time.Duration{"": &unknown, c.hash: &known} {
 				start := time.Now()
 				_, _ = p.Verify(t.Context(), h, "y")
 				*least = min(*least, time.Since(start))
 			}
 		}
-		if unknown < known*2/3 || known < unknown*2/3 { // without the wait it would be a hundredth
+		if differ() {
 			t.Errorf("%s: known %s, unknown %s", name, known, unknown)
 		}
 	}
