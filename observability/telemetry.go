@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,9 @@ type Config struct {
 	LogText bool
 	// LogReplaceAttr changes, renames or removes what is logged, as LogConfig.ReplaceAttr does. Default none.
 	LogReplaceAttr func(groups []string, a slog.Attr) slog.Attr
+	// LogHandlers take each record beside LogWriter, as package otlplog does for logs over OTLP. They decide about the
+	// level by themselves. Default none.
+	LogHandlers []slog.Handler
 	// AccessLog returns further fields of the line that a request writes when it has ended. A handler adds its own with
 	// AddLogAttrs. Default none.
 	AccessLog func(r *http.Request) []slog.Attr
@@ -181,6 +185,9 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		Text:        cfg.LogText,
 		ReplaceAttr: cfg.LogReplaceAttr,
 	})
+	if len(cfg.LogHandlers) > 0 {
+		t.handler = slog.NewMultiHandler(slices.Insert(slices.Clone(cfg.LogHandlers), 0, t.handler)...)
+	}
 	t.Logger = slog.New(t.handler)
 	t.promLog = &promLog{log: t.Logger}
 	var err error

@@ -28,6 +28,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/observability"
 	"github.com/sillar-go/sillar/observability/health"
+	"github.com/sillar-go/sillar/observability/otlplog"
 	"github.com/sillar-go/sillar/observability/service"
 	"github.com/sillar-go/sillar/saga"
 )
@@ -110,6 +111,7 @@ type Service struct {
 	// Fallback serves what has no pattern in Mux, when it is set, and names routes by itself.
 	Fallback http.Handler
 
+	logs        *otlplog.Logs
 	listener    net.Listener
 	tlsListener net.Listener // nil without TLS
 	runners     []runner
@@ -124,9 +126,13 @@ type runner struct {
 
 // New makes the frame and begins to listen, so that its address is known; nothing is served before Run.
 func New(ctx context.Context, cfg Config) (*Service, error) {
+	logs, err := otlplog.FromEnv(ctx, otlplog.Config{Service: cfg.Name, Version: cfg.Version, Level: cfg.LogLevel})
+	if err != nil {
+		return nil, err
+	}
 	tel, err := observability.New(ctx, observability.Config{Service: cfg.Name, Version: cfg.Version,
-		LogWriter: cfg.LogWriter,
-		LogLevel:  cfg.LogLevel, SpanExporters: cfg.SpanExporters, PublicEdge: cfg.PublicEdge})
+		LogWriter: cfg.LogWriter, LogLevel: cfg.LogLevel, LogHandlers: logs.Handlers(),
+		SpanExporters: cfg.SpanExporters, PublicEdge: cfg.PublicEdge})
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +147,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Config: cfg, Tel: tel, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard}
+	s := &Service{Config: cfg, Tel: tel, logs: logs, Log: tel.Logger, Health: h, Mux: tel.Mux(), Guard: guard}
 	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("%s: listen: %w (is another shop running? try --port-offset 1000)", cfg.Name, err)
 	}
@@ -244,7 +250,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Close("telemetry", s.Tel.Shutdown)
+	r.Close("telemetry", s.endTelemetry)
 	r.Close("resources", s.close)
 	for _, l := range s.runners {
 		r.Go(l.name, l.fn)
@@ -310,5 +316,10 @@ func (s *Service) Abandon(ctx context.Context) {
 		_ = s.tlsListener.Close()
 	}
 	_ = s.close(ctx)
-	_ = s.Tel.Shutdown(ctx)
+	_ = s.endTelemetry(ctx)
+}
+
+// endTelemetry sends the last spans and log records.
+func (s *Service) endTelemetry(ctx context.Context) error {
+	return errors.Join(s.Tel.Shutdown(ctx), s.logs.Shutdown(ctx))
 }
