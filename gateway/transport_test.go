@@ -116,7 +116,7 @@ func TestTransportTLS(t *testing.T) {
 	}
 }
 
-// The authority of the instances is replaced while the gateway runs: new connections are verified with the new one, over
+// The authority of the instances is replaced while the gateway runs: new connections are verified with the new one over
 // HTTP/1.1 and HTTP/2, without a Reload. A file that cannot be read changes nothing, and a handshake has its bound.
 func TestAuthorityOfInstancesIsReplaced(t *testing.T) {
 	dir := t.TempDir()

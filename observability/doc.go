@@ -34,7 +34,8 @@
 // # What it does not do
 //
 // It collects no logs: lines go to a writer, and an agent such as the OpenTelemetry Collector reads them there, so that
-// a crash loses none of them. Package otlplog sends them over OTLP besides. It has no dashboards; docs/telemetry.md lists all that the
-// library reports, with queries. With a plain http.ServeMux and without Routes, the endpoint is the innermost pattern
-// whose mux saw the middleware's own request: http.StripPrefix and middleware that copies the request hide it.
+// a crash loses none of them. Package otlplog sends them over OTLP besides. It has no dashboards; docs/telemetry.md
+// lists all that the library reports, with queries. With a plain http.ServeMux and without Routes, the endpoint is the
+// innermost pattern whose mux saw the middleware's own request: http.StripPrefix and middleware that copies the request
+// hide it.
 package observability

@@ -108,7 +108,7 @@ func firing(prometheus string) (map[string]bool, error) {
 	return names, nil
 }
 
-// A real Prometheus with the rules of the deployment, their windows two minutes to a second, watches a shop of processes.
+// A real Prometheus with the rules of the deployment, their windows shortened, watches a shop of processes.
 // The cause of each alert is provoked, and the alert fires; none fires before.
 func TestEveryAlertFiresByItsCause(t *testing.T) {
 	t.Parallel()

@@ -261,7 +261,8 @@ func TestRollOutsLoseNoRequest(t *testing.T) {
 
 // oneRequest sends a request of a random kind.
 func oneRequest(client *http.Client, token, gateway string) (what string, err error) {
-	method, path, body := "GET", "", ""
+	method, body := "GET", ""
+	var path string
 	switch rand.N(6) {
 	case 0:
 		what, method, path = "order", "POST", "/orders/api/v1/orders"

@@ -142,7 +142,7 @@ func TestServicesRefuseStrangers(t *testing.T) {
 }
 
 // The certificates, and then the authority too, are replaced while the shop runs: new connections have the new ones,
-// and the gateway and the services still reach each other, by connections of before and by new ones, over HTTP and gRPC.
+// and the gateway and the services still reach each other, over kept and new connections of HTTP and gRPC.
 func TestCertificatesOfServicesRotate(t *testing.T) {
 	dir, ca := serviceCerts(t)
 	h := openShopWith(t, "--service-tls", dir)

@@ -5,9 +5,9 @@
 //	defer logs.Shutdown(ctx)
 //	tel, err := observability.New(ctx, observability.Config{Service: "orders", LogHandlers: logs.Handlers()})
 //
-// Logs are sent where OTEL_LOGS_EXPORTER is "otlp". It has to be set: lines are written either way, and most deployments
-// collect those. The address and the rest follow OTEL_EXPORTER_OTLP_LOGS_* and OTEL_EXPORTER_OTLP_*, batches
-// OTEL_BLRP_*, as OpenTelemetry's exporters read them.
+// Logs are sent where OTEL_LOGS_EXPORTER is "otlp". It has to be set: lines are written either way, and most
+// deployments collect those. The address and the rest follow OTEL_EXPORTER_OTLP_LOGS_* and OTEL_EXPORTER_OTLP_*,
+// batches OTEL_BLRP_*, as OpenTelemetry's exporters read them.
 //
 // # Guarantees
 //

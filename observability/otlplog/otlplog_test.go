@@ -79,7 +79,7 @@ func TestRecordsArriveBesideTheLines(t *testing.T) {
 	for _, protocol := range []string{"http/protobuf", "grpc"} {
 		t.Run(protocol, func(t *testing.T) {
 			c := &collector{}
-			endpoint := ""
+			var endpoint string
 			if protocol == "grpc" {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
