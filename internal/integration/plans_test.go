@@ -309,6 +309,13 @@ func repositories() adapter {
 		if err != nil {
 			return err
 		}
+		for _, column := range []string{"small", "rank"} {
+			index, err := sqlrepo.Index[repositorytest.Widget](db.Dialect(), "widgets", column)
+			if err != nil {
+				return err
+			}
+			statement += index
+		}
 		return db.Exec(ctx, statement)
 	}
 	return adapter{name: "repository", schema: schema, run: func(t *testing.T, open func(t testing.TB) *sqldb.DB) {
@@ -318,6 +325,9 @@ func repositories() adapter {
 		var list []repositorytest.Widget
 		for i := range 10 {
 			list = append(list, repositorytest.Widget{SKU: fmt.Sprint("sku", i)})
+			if i > 0 { // in the midst of what fill makes, which all has the same sort keys
+				list[i].ID, list[i].Rank = fmt.Sprint("w5-", i), new(int64)
+			}
 		}
 		w, err := r.Create(ctx, list[0])
 		must(t, err)
@@ -333,12 +343,15 @@ func repositories() adapter {
 		must(t, err)
 		_, err = r.GetMany(ctx, []string{w.ID, made[0].ID})
 		must(t, err)
-		q := repository.Query[repositorytest.Widget]{Limit: 3}
-		page, err := r.Find(ctx, q)
-		must(t, err)
-		q.After = page.Next
-		_, err = r.Find(ctx, q)
-		must(t, err)
+		for _, sort := range [][]repository.Sort[repositorytest.Widget]{nil, {repositorytest.Small.Asc()},
+			{repositorytest.Small.Desc()}, {repositorytest.Rank.Asc()}} {
+			q := repository.Query[repositorytest.Widget]{Limit: 3, Sort: sort}
+			page, err := r.Find(ctx, q)
+			must(t, err)
+			q.After = page.Next
+			_, err = r.Find(ctx, q)
+			must(t, err)
+		}
 		_, err = repository.One(ctx, r, repositorytest.SKU.Eq("sku3"))
 		must(t, err)
 		_, err = r.UpdateWhere(ctx, repositorytest.SKU.Eq("sku3"), repositorytest.SKU.To("sku33"))
@@ -348,10 +361,10 @@ func repositories() adapter {
 		must(t, r.Delete(ctx, w.ID))
 	}, fill: []string{
 		`postgresql: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, tags, parts, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false, now(), '[]',
-			'{}', '' FROM series`,
+			made, rank, tags, parts, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false, now(),
+			0, '[]', '{}', '' FROM series`,
 		`sqlite: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, tags, parts, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, '[]', '{}', ''
-			FROM series`,
+			made, rank, tags, parts, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, 0, '[]',
+			'{}', '' FROM series`,
 	}, reads: map[string]string{"ORDER BY [id] LIMIT 4\nSCAN": "it reads the first page in the order of the index"}}
 }

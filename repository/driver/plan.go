@@ -31,15 +31,25 @@ type Plan struct {
 	Limit   int
 	Offset  int
 
+	// Filter is Where without what the cursor selects, and After are the values of Keys that the page begins behind, nil
+	// where it begins at the start: for databases that compare whole rows.
+	Filter Node
+	After  []any
+
 	mark string
 }
 
 // NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A
-// repeated key is left out, and the id is the last one. The error is ErrCursor.
+// repeated key is left out, and the id is the last one, in the direction of the key before it, so that an index on the
+// keys serves both directions. The error is ErrCursor.
 func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
-	p := &Plan{Mapping: m, Where: where}
+	p := &Plan{Mapping: m, Where: where, Filter: where}
+	last := Key{Column: m.ID}
+	if len(keys) > 0 {
+		last.Desc = keys[len(keys)-1].Desc
+	}
 	seen := map[int]bool{}
-	for _, k := range append(slices.Clip(keys), Key{Column: m.ID}) {
+	for _, k := range append(slices.Clip(keys), last) {
 		if !seen[k.Column] {
 			seen[k.Column] = true
 			p.Keys = append(p.Keys, k)
@@ -51,6 +61,7 @@ func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.After = values
 		p.Where = Node{Op: OpAnd, Kids: []Node{p.Where, p.beyond(values)}}
 	}
 	return p, nil

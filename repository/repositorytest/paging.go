@@ -29,6 +29,31 @@ var orders = []struct {
 		}
 		return -strings.Compare(a.ID, b.ID)
 	}},
+	{"by price downwards, and so by id", []repository.Sort[Widget]{Price.Desc()}, func(a, b Widget) int {
+		if a.Price != b.Price {
+			return int(b.Price - a.Price)
+		}
+		return -strings.Compare(a.ID, b.ID)
+	}},
+	{"by name, then rank with NULLs", []repository.Sort[Widget]{Name.Asc(), Rank.Asc()}, func(a, b Widget) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		if c := compareRank(a, b); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	}},
+	{"by rank with NULLs and name downwards", []repository.Sort[Widget]{Rank.Desc(), Name.Desc()},
+		func(a, b Widget) int {
+			if c := compareRank(a, b); c != 0 {
+				return -c
+			}
+			if c := strings.Compare(a.Name, b.Name); c != 0 {
+				return -c
+			}
+			return -strings.Compare(a.ID, b.ID)
+		}},
 	{"by rank with NULLs", []repository.Sort[Widget]{Rank.Asc()}, func(a, b Widget) int {
 		if c := compareRank(a, b); c != 0 {
 			return c

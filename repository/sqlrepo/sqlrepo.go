@@ -238,7 +238,7 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 		return repository.Page[E]{}, err
 	}
 	w := r.where(ctx)
-	query := r.sql.selects + " WHERE " + w.render(p.Where) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
+	query := r.sql.selects + " WHERE " + w.page(p) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
 	if w.err != nil {
 		return repository.Page[E]{}, w.err
 	}

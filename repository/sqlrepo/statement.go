@@ -235,6 +235,42 @@ func (w *where) join(kids []driver.Node, op, empty string) string {
 	return "(" + strings.Join(parts, op) + ")"
 }
 
+// page renders what a plan selects. Where the database can compare whole rows it does, (a, id) > ($1, $2), so that an
+// index on the keys begins where the page begins, also among rows that have a in common.
+func (w *where) page(p *driver.Plan) string {
+	if !w.comparesRows(p) {
+		return w.render(p.Where)
+	}
+	op := ") > ("
+	if p.Keys[0].Desc {
+		op = ") < ("
+	}
+	filter := w.render(p.Filter)
+	names, values := make([]string, len(p.Keys)), make([]string, len(p.Keys))
+	for i, k := range p.Keys {
+		names[i], values[i] = w.column(k.Column), w.arg(p.After[i])
+	}
+	return "(" + filter + ") AND (" + strings.Join(names, ", ") + op + strings.Join(values, ", ") + ")"
+}
+
+// comparesRows reports whether what follows a cursor is a comparison of rows: that is so with one direction and without
+// NULL. Upwards NULL comes first, so that no row with NULL follows one without, and the comparison selects none.
+func (w *where) comparesRows(p *driver.Plan) bool {
+	if len(p.After) < 2 {
+		return false
+	}
+	for i, k := range p.Keys {
+		text, isText := p.After[i].(string)
+		switch {
+		case k.Desc != p.Keys[0].Desc, k.Desc && w.m.Columns[k.Column].MayBeNull(), p.After[i] == nil:
+			return false
+		case isText && w.dialect == sqldb.PostgreSQL && !holds(text):
+			return false
+		}
+	}
+	return true
+}
+
 func (w *where) order(keys []driver.Key) string {
 	parts := make([]string, len(keys))
 	for i, k := range keys {
@@ -257,76 +293,4 @@ func (w *where) limit(limit, offset int) string {
 		s += fmt.Sprintf(" OFFSET %d", offset)
 	}
 	return s
-}
-
-// Schema returns a CREATE TABLE statement that fits E, for migrations, and one CREATE UNIQUE INDEX for each set of
-// columns in unique.
-func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, error) {
-	if !validTable.MatchString(table) {
-		return "", fmt.Errorf("sqlrepo: table name %q does not match %s", table, validTable)
-	}
-	m, err := driver.MappingOf[E]()
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (\n", quoteTable(d, table))
-	for i, c := range m.Columns {
-		fmt.Fprintf(&b, "\t%s %s", quote(d, c.Name), columnType(d, c.Kind))
-		switch {
-		case i == m.ID:
-			b.WriteString(" PRIMARY KEY")
-		case !c.MayBeNull() && c.Kind != driver.KindBytes:
-			b.WriteString(" NOT NULL")
-		}
-		if i < len(m.Columns)-1 {
-			b.WriteString(",")
-		}
-		b.WriteString("\n")
-	}
-	b.WriteString(");\n")
-	for _, set := range unique {
-		names := make([]string, len(set))
-		for i, c := range set {
-			if _, ok := m.Column(c); !ok {
-				return "", &repository.FieldError{Field: c, Reason: "is unknown"}
-			}
-			names[i] = quote(d, c)
-		}
-		index := strings.ReplaceAll(table, ".", "_") + "_" + strings.Join(set, "_") + "_key"
-		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s);\n", quote(d, index), quoteTable(d, table),
-			strings.Join(names, ", "))
-	}
-	return b.String(), nil
-}
-
-func columnType(d sqldb.Dialect, k driver.Kind) string {
-	pg := d == sqldb.PostgreSQL
-	switch k {
-	case driver.KindBool:
-		return "BOOLEAN"
-	case driver.KindInt:
-		return "BIGINT"
-	case driver.KindFloat:
-		return "DOUBLE PRECISION"
-	case driver.KindTime:
-		if pg {
-			return "TIMESTAMPTZ"
-		}
-		return "BIGINT"
-	case driver.KindBytes:
-		if pg {
-			return "BYTEA"
-		}
-		return "BLOB"
-	case driver.KindJSON:
-		if pg {
-			return "JSONB"
-		}
-		return "TEXT"
-	}
-	if pg {
-		return `TEXT COLLATE "C"`
-	}
-	return "TEXT"
 }
