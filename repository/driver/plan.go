@@ -236,6 +236,9 @@ func (c Column) Value(entity reflect.Value) any {
 		}
 		f = f.Elem()
 	}
+	if v, ok := plain(f.Addr().Interface()); ok {
+		return v
+	}
 	if c.Valuer {
 		v, _ := driverValue(f)
 		return v

@@ -23,16 +23,21 @@ func value(d sqldb.Dialect, v any) any {
 // args returns the values of all columns.
 func (r *Repo[E]) args(e *E) ([]any, error) {
 	r.life.Normalize(e)
-	v := reflect.ValueOf(e).Elem()
 	args := make([]any, len(r.m.Columns), len(r.m.Columns)+1)
-	for i, c := range r.m.Columns {
-		x, err := c.Encode(v)
+	return args, r.encode(e, args)
+}
+
+// encode puts the values of all columns of an entity, whose times are normal, into args.
+func (r *Repo[E]) encode(e *E, args []any) error {
+	v := reflect.ValueOf(e).Elem()
+	for i := range r.m.Columns {
+		x, err := r.m.Columns[i].Encode(v)
 		if err != nil {
-			return nil, fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
+			return fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
 		}
 		args[i] = value(r.db.Dialect(), x)
 	}
-	return args, nil
+	return nil
 }
 
 // scan returns where to scan all columns to, and a function to call after each row. raw, where it is not nil, gets the

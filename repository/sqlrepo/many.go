@@ -16,13 +16,14 @@ import (
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := slices.Clone(list)
 	rows := make([][]any, len(out))
+	columns := len(r.m.Columns)
+	values := make([]any, len(out)*columns)
 	for i := range out {
 		r.life.Import(&out[i])
-		args, err := r.args(&out[i])
-		if err != nil {
+		rows[i], values = values[:columns:columns], values[columns:]
+		if err := r.encode(&out[i], rows[i]); err != nil {
 			return nil, err
 		}
-		rows[i] = args
 	}
 	if len(out) == 0 {
 		return out, nil
