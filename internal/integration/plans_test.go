@@ -309,7 +309,7 @@ func repositories() adapter {
 		if err != nil {
 			return err
 		}
-		for _, column := range []string{"small", "rank"} {
+		for _, column := range []string{"small", "rank", "place.city"} {
 			index, err := sqlrepo.Index[repositorytest.Widget](db.Dialect(), "widgets", column)
 			if err != nil {
 				return err
@@ -327,6 +327,7 @@ func repositories() adapter {
 			list = append(list, repositorytest.Widget{SKU: fmt.Sprint("sku", i)})
 			if i > 0 { // in the midst of what fill makes, which all has the same sort keys
 				list[i].ID, list[i].Rank = fmt.Sprint("w5-", i), new(int64)
+				list[i].Place.City = "x"
 			}
 		}
 		w, err := r.Create(ctx, list[0])
@@ -344,7 +345,7 @@ func repositories() adapter {
 		_, err = r.GetMany(ctx, []string{w.ID, made[0].ID})
 		must(t, err)
 		for _, sort := range [][]repository.Sort[repositorytest.Widget]{nil, {repositorytest.Small.Asc()},
-			{repositorytest.Small.Desc()}, {repositorytest.Rank.Asc()}} {
+			{repositorytest.Small.Desc()}, {repositorytest.Rank.Asc()}, {repositorytest.City.Asc()}} {
 			q := repository.Query[repositorytest.Widget]{Limit: 3, Sort: sort}
 			page, err := r.Find(ctx, q)
 			must(t, err)
@@ -361,10 +362,10 @@ func repositories() adapter {
 		must(t, r.Delete(ctx, w.ID))
 	}, fill: []string{
 		`postgresql: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, rank, tags, parts, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false, now(),
-			0, '[]', '{}', '' FROM series`,
+			made, rank, tags, parts, place, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false,
+			now(), 0, '[]', '{}', '{"city": "x"}', '' FROM series`,
 		`sqlite: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, rank, tags, parts, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, 0, '[]',
-			'{}', '' FROM series`,
+			made, rank, tags, parts, place, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, 0,
+			'[]', '{}', '{"city": "x"}', '' FROM series`,
 	}, reads: map[string]string{"ORDER BY [id] LIMIT 4\nSCAN": "it reads the first page in the order of the index"}}
 }

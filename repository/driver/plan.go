@@ -15,7 +15,7 @@ import (
 
 // Key is a sort key of a Plan.
 type Key struct {
-	Column int // place in Mapping.Columns
+	Column int // place, see Mapping.Field
 	Desc   bool
 }
 
@@ -86,7 +86,7 @@ func (p *Plan) beyond(values []any) Node {
 	}
 	bound := Node{Op: OpGte, Column: first.Column, Value: v}
 	if first.Desc {
-		if p.Mapping.Columns[first.Column].MayBeNull() { // NULLs follow, which no range of an index covers
+		if p.Mapping.Field(first.Column).MayBeNull() { // NULLs follow, which no range of an index covers
 			return rest
 		}
 		bound.Op = OpLte
@@ -106,7 +106,7 @@ func (p *Plan) lexicographic(values []any) Node {
 			past = Node{Op: OpOr} // nothing is less than NULL; an empty OR matches nothing
 		case v == nil:
 			past = Node{Op: OpNot, Kids: []Node{null}}
-		case k.Desc && p.Mapping.Columns[k.Column].MayBeNull():
+		case k.Desc && p.Mapping.Field(k.Column).MayBeNull():
 			past = Node{Op: OpOr, Kids: []Node{{Op: OpLt, Column: k.Column, Value: v}, null}}
 		case k.Desc:
 			past = Node{Op: OpLt, Column: k.Column, Value: v}
@@ -152,7 +152,7 @@ const maxCursor = 4 << 20
 func (p *Plan) encode(entity reflect.Value) string {
 	var body []byte
 	for _, k := range p.Keys {
-		s := text(p.Mapping.Columns[k.Column].Value(entity))
+		s := text(p.Mapping.Field(k.Column).Value(entity))
 		if s == nil {
 			body = append(body, 0)
 			continue
@@ -211,7 +211,7 @@ func (p *Plan) decode(cursor string) ([]any, error) {
 	}
 	values := make([]any, len(texts))
 	for i, s := range texts {
-		c := p.Mapping.Columns[p.Keys[i].Column]
+		c := p.Mapping.Field(p.Keys[i].Column)
 		if s == nil {
 			if !c.MayBeNull() {
 				return nil, ErrCursor

@@ -21,7 +21,8 @@ func value(d sqldb.Dialect, v any) any {
 }
 
 // args returns the values of all columns.
-func (r *Repo[E]) args(e *E) ([]any, error) {
+func (r *Repo[E]) args(ctx context.Context, e *E) ([]any, error) {
+	r.findArrays(ctx)
 	r.life.Normalize(e)
 	args := make([]any, len(r.m.Columns), len(r.m.Columns)+1)
 	return args, r.encode(e, args)
@@ -34,6 +35,11 @@ func (r *Repo[E]) encode(e *E, args []any) error {
 		x, err := r.m.Columns[i].Encode(v)
 		if err != nil {
 			return fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
+		}
+		if text, ok := x.(string); ok && r.isArray(i) {
+			if x, err = arrayOf(text); err != nil {
+				return fmt.Errorf("sqlrepo: write %s: column %s: %w", r.table, r.m.Columns[i].Name, err)
+			}
 		}
 		args[i] = value(r.db.Dialect(), x)
 	}
@@ -104,7 +110,7 @@ func (t columnTarget) Scan(src any) error {
 			*t.raw = string(text)
 		}
 	}
-	return t.c.Decode(t.entity, src)
+	return t.c.Decode(t.entity, fromArray(t.c, src))
 }
 
 // microsTarget turns integer microseconds since 1970 into a time.
@@ -165,18 +171,18 @@ func (r *Repo[E]) mayBeNull(ctx context.Context, err error) bool {
 
 // changes returns the columns in which the values of two versions of an entity differ, and version and time, with
 // their arguments. JSON keeps what this version of the program does not know of.
-func (r *Repo[E]) changes(e *E, before *version[E]) (columns []int, args []any, err error) {
-	is, err := r.args(e)
+func (r *Repo[E]) changes(ctx context.Context, e *E, before *version[E]) (columns []int, args []any, err error) {
+	is, err := r.args(ctx, e)
 	if err != nil {
 		return nil, nil, err
 	}
-	was, werr := r.args(&before.entity)
+	was, werr := r.args(ctx, &before.entity)
 	for i, c := range r.m.Columns {
 		owned := i == r.m.Version || i == r.m.UpdatedAt
 		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
 			continue
 		}
-		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil {
+		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil && !r.isArray(i) {
 			old, _ := was[i].(string)
 			is[i] = jsonmerge.Merge(before.raw[i], old, text)
 		}

@@ -18,6 +18,7 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	rows := make([][]any, len(out))
 	columns := len(r.m.Columns)
 	values := make([]any, len(out)*columns)
+	r.findArrays(ctx)
 	for i := range out {
 		r.life.Import(&out[i])
 		rows[i], values = values[:columns:columns], values[columns:]
@@ -42,12 +43,12 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 func (r *Repo[E]) Put(ctx context.Context, e E) (E, error) {
 	var zero E
 	r.life.Init(&e)
-	args, err := r.args(&e)
+	args, err := r.args(ctx, &e)
 	if err != nil {
 		return zero, err
 	}
 	var v version[E]
-	if err := r.row(ctx, r.sql.put, &v, args...); err != nil {
+	if err := r.row(ctx, r.statements(ctx).put, &v, args...); err != nil {
 		return zero, r.fail("put in", err)
 	}
 	r.life.Normalize(&v.entity)

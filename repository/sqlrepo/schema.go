@@ -61,18 +61,21 @@ func Index[E any](d sqldb.Dialect, table string, columns ...string) (string, err
 	if err != nil {
 		return "", err
 	}
-	id := m.Columns[m.ID].Name
+	w, id := &where{dialect: d, m: m}, m.Columns[m.ID].Name
 	parts := make([]string, len(columns), len(columns)+1)
 	for i, name := range columns {
-		at, ok := m.Column(name)
+		at, ok := m.Find(name)
 		switch {
 		case !ok:
 			return "", &repository.FieldError{Field: name, Reason: "is unknown"}
-		case m.Columns[at].Kind == driver.KindJSON:
+		case m.Field(at).Kind == driver.KindJSON:
 			return "", &repository.FieldError{Field: name, Reason: "is stored as JSON and has no order"}
 		}
-		parts[i] = quote(d, name)
-		if d == sqldb.PostgreSQL && m.Columns[at].MayBeNull() { // SQLite has NULL first by itself
+		parts[i] = w.field(at)
+		if m.Field(at).Path != nil {
+			parts[i] = "(" + parts[i] + ")" // PostgreSQL wants expressions in parentheses
+		}
+		if d == sqldb.PostgreSQL && m.Field(at).MayBeNull() { // SQLite has NULL first by itself
 			parts[i] += " NULLS FIRST"
 		}
 	}
@@ -84,7 +87,7 @@ func Index[E any](d sqldb.Dialect, table string, columns ...string) (string, err
 }
 
 func indexName(table string, columns []string, end string) string {
-	return strings.ReplaceAll(table, ".", "_") + "_" + strings.Join(columns, "_") + "_" + end
+	return strings.ReplaceAll(table+"_"+strings.Join(columns, "_")+"_"+end, ".", "_")
 }
 
 func columnType(d sqldb.Dialect, k driver.Kind) string {

@@ -35,10 +35,14 @@ type statements struct {
 	insert, put, selects, get, lock, getMany, getManyUUID, delete string
 }
 
-func build(d sqldb.Dialect, table string, m *driver.Mapping) statements {
-	var names, holders []string
+// build builds them. Arrays of PostgreSQL are read as text: drivers have other forms for each type.
+func build(d sqldb.Dialect, table string, m *driver.Mapping, isArray func(i int) bool) statements {
+	var names, reads, holders []string
 	for i, c := range m.Columns {
-		names = append(names, quote(d, c.Name))
+		names, reads = append(names, quote(d, c.Name)), append(reads, quote(d, c.Name))
+		if isArray(i) {
+			reads[i] = quoteTable(d, table) + "." + reads[i] + "::text"
+		}
 		holders = append(holders, fmt.Sprintf("$%d", i+1))
 	}
 	table = quoteTable(d, table)
@@ -46,10 +50,10 @@ func build(d sqldb.Dialect, table string, m *driver.Mapping) statements {
 	s := statements{
 		insert: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "),
 			strings.Join(holders, ", ")),
-		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
+		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(reads, ", "), table),
 		delete:  fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
 	}
-	s.put = s.insert + putSQL(d, table, m, strings.Join(names, ", "))
+	s.put = s.insert + putSQL(d, table, m, strings.Join(reads, ", "))
 	s.get = s.selects + " WHERE " + id + " = $1"
 	s.lock = s.get
 	s.getMany = s.selects + " WHERE " + id + " IN (SELECT value FROM json_each($1))"
@@ -110,7 +114,10 @@ func (w *where) arg(v any) string {
 // column names a column in a comparison of order. On PostgreSQL it sorts as it was defined, so that its index serves;
 // what is not known to be there is text by its bytes.
 func (w *where) column(i int) string {
-	c := w.m.Columns[i]
+	c := w.m.Field(i)
+	if c.Path != nil {
+		return w.field(i)
+	}
 	_, known := w.stored[c.Name]
 	if w.dialect == sqldb.PostgreSQL && c.Kind == driver.KindString && !known {
 		return quote(w.dialect, c.Name) + ` COLLATE "C"`
@@ -129,7 +136,7 @@ func (w *where) render(n driver.Node) string {
 	case driver.OpNot:
 		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
 	}
-	name := quote(w.dialect, w.m.Columns[n.Column].Name)
+	name := w.field(n.Column)
 	if sql, decided := w.foreign(name, n); decided {
 		return sql
 	}
@@ -157,6 +164,8 @@ func (w *where) render(n driver.Node) string {
 		return w.position(name, w.arg(n.Value))
 	case driver.OpContainsFold:
 		return w.position(w.lower(name), w.lower(w.arg(n.Value)))
+	case driver.OpElement:
+		return w.element(w.m.Field(n.Column), n.Value)
 	case driver.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
@@ -179,7 +188,7 @@ func (w *where) foreign(name string, n driver.Node) (sql string, decided bool) {
 	}
 	if s, ok := n.Value.(string); ok && !holds(s) {
 		switch n.Op {
-		case driver.OpEq, driver.OpPrefix, driver.OpContains, driver.OpContainsFold:
+		case driver.OpEq, driver.OpPrefix, driver.OpContains, driver.OpContainsFold, driver.OpElement:
 			return "1 = 0", true
 		case driver.OpNe:
 			return name + " IS NOT NULL", true
@@ -262,7 +271,7 @@ func (w *where) comparesRows(p *driver.Plan) bool {
 	for i, k := range p.Keys {
 		text, isText := p.After[i].(string)
 		switch {
-		case k.Desc != p.Keys[0].Desc, k.Desc && w.m.Columns[k.Column].MayBeNull(), p.After[i] == nil:
+		case k.Desc != p.Keys[0].Desc, k.Desc && w.m.Field(k.Column).MayBeNull(), p.After[i] == nil:
 			return false
 		case isText && w.dialect == sqldb.PostgreSQL && !holds(text):
 			return false
@@ -280,7 +289,7 @@ func (w *where) order(keys []driver.Key) string {
 			parts[i] += " DESC"
 			nulls = " NULLS LAST"
 		}
-		if w.m.Columns[k.Column].MayBeNull() {
+		if w.m.Field(k.Column).MayBeNull() {
 			parts[i] += nulls
 		}
 	}
