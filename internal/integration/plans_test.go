@@ -236,6 +236,9 @@ func events() adapter {
 			SELECT 'order-' || i, 1, 'e' || i, 'x', 1, '1', '{}', 1 FROM series`,
 		"INSERT INTO sillar_snapshots (stream, schema, version, state) SELECT 'order-' || i, 1, 1, '1' FROM series",
 		"INSERT INTO sillar_checkpoints (projection, place) SELECT 'p' || i, '' FROM series",
+	}, reads: map[string]string{
+		" LIMIT 5000) AS w ": "it looks at a window of events, of a fixed size",
+		"<= ($3::text::xid8": "it selects from a window of events, of a fixed size",
 	}}
 }
 
