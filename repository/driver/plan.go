@@ -35,8 +35,6 @@ type Plan struct {
 	// where it begins at the start: for databases that compare whole rows.
 	Filter Node
 	After  []any
-
-	mark string
 }
 
 // NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A
@@ -55,7 +53,6 @@ func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
 			p.Keys = append(p.Keys, k)
 		}
 	}
-	p.mark = p.fingerprint()
 	if after != "" {
 		values, err := p.decode(after)
 		if err != nil {
@@ -138,7 +135,7 @@ func (p *Plan) fingerprint() string {
 		}
 		fmt.Fprint(h, ")")
 	}
-	walk(p.Where)
+	walk(p.Filter)
 	fmt.Fprint(h, p.Keys)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:9])
 }
@@ -189,7 +186,7 @@ func cursorKeys(body []byte, n int) ([]*string, bool) {
 // sum covers the values and the query, so that a changed cursor is recognised. It is no secret: a client
 // that forges one gains a page that starts elsewhere in the result it may read anyway.
 func (p *Plan) sum(body []byte) []byte {
-	s := sha256.Sum256([]byte("sillar cursor\x00" + p.mark + "\x00" + string(body)))
+	s := sha256.Sum256([]byte("sillar cursor\x00" + p.fingerprint() + "\x00" + string(body)))
 	return s[:9]
 }
 
