@@ -79,7 +79,7 @@ func BenchmarkCreateMany(b *testing.B) {
 }
 
 // BenchmarkDeepPages reads a page of 50 at the beginning, in the middle and at the end of 200,000 rows, sorted by id,
-// by a field that is unique and by one that 1,000 rows have in common.
+// by a field that is unique and by one that 1,000 rows have in common, up and down.
 func BenchmarkDeepPages(b *testing.B) {
 	const rows = 200_000
 	for kind, dsn := range map[string]func() string{
@@ -107,7 +107,7 @@ func BenchmarkDeepPages(b *testing.B) {
 		priceField := repository.Ord(func(i *item) *int64 { return &i.Price })
 		stockField := repository.Ord(func(i *item) *int64 { return &i.Stock })
 		for name, sort := range map[string][]repository.Sort[item]{
-			"id": nil, "unique": {priceField.Asc()}, "ties": {stockField.Asc()},
+			"id": nil, "unique": {priceField.Asc()}, "ties": {stockField.Asc()}, "ties-down": {stockField.Desc()},
 		} {
 			q := repository.Query[item]{Sort: sort, Limit: 1000}
 			for read := 0; read < rows; read += 1000 {

@@ -79,6 +79,7 @@ const columns = "id, version, created_at, updated_at, sku, name, description, pr
 type mapper struct {
 	name   string
 	get    func(ctx context.Context, id string) error
+	one    func(ctx context.Context, sku string) error // by a unique field
 	create func(ctx context.Context, n int64) error
 	list   func(ctx context.Context) (int, error)
 	update func(ctx context.Context, id string) error
@@ -99,6 +100,7 @@ func newItem(n int64) item {
 }
 
 var (
+	itemSKU   = repository.Text(func(i *item) *string { return &i.SKU })
 	itemPrice = repository.Ord(func(i *item) *int64 { return &i.Price })
 	byPrice   = repository.Query[item]{Where: itemPrice.Gte(100), Sort: []repository.Sort[item]{itemPrice.Asc()},
 		Limit: 100}
@@ -106,8 +108,12 @@ var (
 
 func sillarRepo(r *sqlrepo.Repo[item]) mapper {
 	return mapper{
-		name:   "sillar",
-		get:    func(ctx context.Context, id string) error { _, err := r.Get(ctx, id); return err },
+		name: "sillar",
+		get:  func(ctx context.Context, id string) error { _, err := r.Get(ctx, id); return err },
+		one: func(ctx context.Context, sku string) error {
+			_, err := repository.One(ctx, r, itemSKU.Eq(sku))
+			return err
+		},
 		create: func(ctx context.Context, n int64) error { _, err := r.Create(ctx, newItem(n)); return err },
 		list: func(ctx context.Context) (int, error) {
 			page, err := r.Find(ctx, byPrice)
@@ -129,6 +135,9 @@ func pgxNative(pool *pgxpool.Pool) mapper {
 		name: "pgx",
 		get: func(ctx context.Context, id string) error {
 			return scan(pool.QueryRow(ctx, "SELECT "+columns+" FROM items WHERE id = $1", id), new(row))
+		},
+		one: func(ctx context.Context, sku string) error {
+			return scan(pool.QueryRow(ctx, "SELECT "+columns+" FROM items WHERE sku = $1", sku), new(row))
 		},
 		create: func(ctx context.Context, n int64) error {
 			r := newRow(n)
@@ -182,6 +191,9 @@ func standard[R any](read, write *sql.DB, lock string, fresh func(n int64) R, fi
 		name: "database-sql",
 		get: func(ctx context.Context, id string) error {
 			return read.QueryRowContext(ctx, "SELECT "+columns+" FROM items WHERE id = $1", id).Scan(fields(new(R))...)
+		},
+		one: func(ctx context.Context, sku string) error {
+			return read.QueryRowContext(ctx, "SELECT "+columns+" FROM items WHERE sku = $1", sku).Scan(fields(new(R))...)
 		},
 		create: func(ctx context.Context, n int64) error {
 			r := fresh(n)
@@ -252,6 +264,9 @@ func sqlxPeer[R any](read, write *sqlx.DB, lock string, fresh func(n int64) R, n
 		get: func(ctx context.Context, id string) error {
 			return read.GetContext(ctx, new(R), "SELECT "+columns+" FROM items WHERE id = $1", id)
 		},
+		one: func(ctx context.Context, sku string) error {
+			return read.GetContext(ctx, new(R), "SELECT "+columns+" FROM items WHERE sku = $1", sku)
+		},
 		create: func(ctx context.Context, n int64) error {
 			_, err := write.NamedExecContext(ctx, "INSERT INTO items ("+columns+
 				") VALUES (:id, :version, :created_at, :updated_at, :sku, :name, :description, :price, :stock, :active)", fresh(n))
@@ -291,6 +306,9 @@ func bunPeer[R any](read, write *bun.DB, lock string, fresh func(n int64) R, nex
 		get: func(ctx context.Context, id string) error {
 			return read.NewSelect().Model(new(R)).Where("id = ?", id).Scan(ctx)
 		},
+		one: func(ctx context.Context, sku string) error {
+			return read.NewSelect().Model(new(R)).Where("sku = ?", sku).Scan(ctx)
+		},
 		create: func(ctx context.Context, n int64) error {
 			r := fresh(n)
 			_, err := write.NewInsert().Model(&r).Exec(ctx)
@@ -324,6 +342,9 @@ func gormPeer(db *gorm.DB) mapper {
 		name: "gorm",
 		get: func(ctx context.Context, id string) error {
 			return db.WithContext(ctx).Where("id = ?", id).Take(new(row)).Error
+		},
+		one: func(ctx context.Context, sku string) error {
+			return db.WithContext(ctx).Where("sku = ?", sku).Take(new(row)).Error
 		},
 		create: func(ctx context.Context, n int64) error {
 			r := newRow(n)
@@ -360,6 +381,7 @@ func compete(b *testing.B, mappers []mapper, ids []string) {
 		run  func(c mapper, i int) error
 	}{
 		{"get", func(c mapper, i int) error { return c.get(ctx, ids[i%len(ids)]) }},
+		{"one", func(c mapper, i int) error { return c.one(ctx, fmt.Sprint("sku-", i%stored)) }},
 		{"list", func(c mapper, _ int) error {
 			n, err := c.list(ctx)
 			if n != 100 {

@@ -27,8 +27,14 @@
 // An entity is a struct with the fields ID string, Version int64, CreatedAt and UpdatedAt time.Time, or with Meta
 // embedded. A field is stored under its name in snake case, or under the name in its tag `repo:"name"`; `repo:"-"`
 // leaves it out. Strings, booleans, numbers, times, byte slices and pointers to these are stored as such, a nil pointer
-// as NULL; every other type is stored as JSON and cannot be searched. NULL in a field that is no pointer reads as its
-// zero value.
+// as NULL; every other type is stored as JSON. NULL in a field that is no pointer reads as its zero value.
+//
+// Inside JSON two things can be searched, with the same answer on every adapter:
+//
+//   - Fields of structs, through an accessor that points there: func(p *Product) *string { return &p.Maker.City }. They
+//     are text, booleans or numbers, or pointers to these, have names of letters, digits and _, and no methods that
+//     encode them. A field that is left out where it is zero (omitempty) must be a pointer. Update sets them.
+//   - Elements of slices of text, booleans and numbers: List and its Contains.
 //
 // # Guarantees, on every adapter
 //

@@ -45,3 +45,32 @@ func Example() {
 	// 2 2 <nil>
 	// true
 }
+
+type Supplier struct {
+	repository.Meta
+	Name    string
+	Address struct { // stored as JSON, or as a document
+		City string `json:"city"`
+	}
+	Tags []string // stored as JSON, as an array, or as text[] where the table has that
+}
+
+var (
+	city = repository.Text(func(s *Supplier) *string { return &s.Address.City })
+	tags = repository.List(func(s *Supplier) *[]string { return &s.Tags })
+)
+
+// A list, and a field inside a struct that is stored as JSON, are searched on every adapter.
+func ExampleList() {
+	ctx := context.Background()
+	suppliers := memrepo.Must(memrepo.New[Supplier](memrepo.Config{}))
+	for name, of := range map[string]string{"Ana": "Ulm", "Ben": "Bonn", "Cleo": "Ulm"} {
+		s := Supplier{Name: name, Tags: []string{"wood", name}}
+		s.Address.City = of
+		_, _ = suppliers.Create(ctx, s)
+	}
+	n, err := suppliers.Count(ctx, tags.Contains("wood").And(city.Eq("Ulm")))
+	fmt.Println(n, err)
+	// Output:
+	// 2 <nil>
+}

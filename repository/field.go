@@ -2,6 +2,7 @@ package repository
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -62,9 +63,12 @@ func Assignments[E any](set []Assignment[E]) (map[int]any, error) {
 		if a.err != nil {
 			return nil, a.err
 		}
-		c := m.Columns[a.column]
+		c := m.Field(a.column)
 		if f, ok := a.value.(float64); ok && math.IsNaN(f) {
 			return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
+		}
+		if c.Path != nil {
+			return nil, &FieldError{Field: c.Name, Reason: "is inside JSON, which Update changes"}
 		}
 		if a.column == m.ID || a.column == m.Version || a.column == m.CreatedAt || a.column == m.UpdatedAt {
 			return nil, &FieldError{Field: c.Name, Reason: "is not for callers to set"}
@@ -111,23 +115,25 @@ func (c column[E]) sort(desc bool) Sort[E] { return Sort[E]{c.at, desc, c.err} }
 // find finds the mapped field that an accessor points to. The error waits for the query that uses the field, so that
 // fields can be package variables.
 func find[E, V any](get func(*E) *V) column[E] {
+	c, field := locate(get)
+	if c.err == nil && field.Kind == driver.KindJSON {
+		c.err = &FieldError{Field: field.Name, Reason: "is stored as JSON and cannot be searched"}
+	}
+	return c
+}
+
+func locate[E, V any](get func(*E) *V) (column[E], driver.Column) {
 	m, err := driver.MappingOf[E]()
 	if err != nil {
-		return column[E]{err: err}
+		return column[E]{err: err}, driver.Column{}
 	}
 	e := new(E)
 	p := reflect.ValueOf(get(e))
-	root := reflect.ValueOf(e).Elem()
-	for i, c := range m.Columns {
-		f := root.FieldByIndex(c.Index)
-		if f.Type() == p.Type().Elem() && !p.IsNil() && f.Addr().Pointer() == p.Pointer() {
-			if c.Kind == driver.KindJSON {
-				return column[E]{err: &FieldError{Field: c.Name, Reason: "is stored as JSON and cannot be searched"}}
-			}
-			return column[E]{at: i}
-		}
+	if at, ok := m.Locate(reflect.ValueOf(e).Elem(), p); ok {
+		return column[E]{at: at}, m.Field(at)
 	}
-	return column[E]{err: &FieldError{Field: p.Type().Elem().String(), Reason: "the accessor points to no mapped field"}}
+	return column[E]{err: &FieldError{Field: p.Type().Elem().String(),
+		Reason: "the accessor points to no field that is mapped, or that can be searched inside JSON"}}, driver.Column{}
 }
 
 // EqField is a field that can be compared for equality.
@@ -283,26 +289,52 @@ func (f NullField[E, V]) Asc() Sort[E] { return f.c.sort(false) }
 // Desc sorts by the field, NULL last.
 func (f NullField[E, V]) Desc() Sort[E] { return f.c.sort(true) }
 
+// ListField is a field that is a list: a slice of text, booleans, numbers, or types that are text in JSON.
+type ListField[E, V any] struct{ c column[E] }
+
+// List makes a field of an accessor.
+func List[E any, S ~[]V, V any](get func(*E) *S) ListField[E, V] {
+	c, field := locate(get)
+	if _, ok := field.Element(); c.err == nil && !ok {
+		c.err = &FieldError{Field: field.Name, Reason: "is no list of text, booleans or numbers"}
+	}
+	return ListField[E, V]{c}
+}
+
+// Contains selects entities whose list has an element that equals v.
+func (f ListField[E, V]) Contains(v V) Filter[E] {
+	element, err := driver.Element(v)
+	switch {
+	case f.c.err != nil:
+		return Filter[E]{err: f.c.err}
+	case errors.Is(err, ErrValue): // no list holds it
+		return Filter[E]{n: driver.Node{Op: driver.OpOr}}
+	case err != nil:
+		return Filter[E]{err: &QueryError{Reason: "an element is neither text nor boolean nor number"}}
+	}
+	return f.c.node(driver.OpElement, element)
+}
+
 // NamedField is a field found by its stored name: for sort orders and filters that clients choose.
 type NamedField[E any] struct {
 	c    column[E]
 	kind driver.Kind
 }
 
-// Named returns the field with the stored name, or a *FieldError: a name from outside never reaches a database.
+// Named returns the field with the stored name, address.city for one inside JSON, or a *FieldError: a name from outside never reaches a database.
 func Named[E any](name string) (NamedField[E], error) {
 	m, err := driver.MappingOf[E]()
 	if err != nil {
 		return NamedField[E]{}, err
 	}
-	i, ok := m.Column(name)
+	i, ok := m.Find(name)
 	if !ok {
 		return NamedField[E]{}, &FieldError{Field: name[:min(len(name), 64)], Reason: "is unknown"}
 	}
-	if m.Columns[i].Kind == driver.KindJSON {
+	if m.Field(i).Kind == driver.KindJSON {
 		return NamedField[E]{}, &FieldError{Field: name, Reason: "is stored as JSON and cannot be searched"}
 	}
-	return NamedField[E]{column[E]{at: i}, m.Columns[i].Kind}, nil
+	return NamedField[E]{column[E]{at: i}, m.Field(i).Kind}, nil
 }
 
 // Eq selects entities whose field equals v, or gives a *FieldError where v has another type than the field.
@@ -322,7 +354,7 @@ func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
 		return Filter[E]{}, err
 	}
 	bad := func(reason string) (Filter[E], error) {
-		return Filter[E]{}, &FieldError{Field: m.Columns[f.c.at].Name, Reason: reason}
+		return Filter[E]{}, &FieldError{Field: m.Field(f.c.at).Name, Reason: reason}
 	}
 	op, known := map[string]driver.Op{
 		"eq": driver.OpEq, "ne": driver.OpNe, "lt": driver.OpLt, "lte": driver.OpLte, "gt": driver.OpGt, "gte": driver.OpGte,
@@ -341,7 +373,7 @@ func (f NamedField[E]) Where(operator, value string) (Filter[E], error) {
 		}
 		return f.c.node(op, t), nil
 	}
-	v, err := m.Columns[f.c.at].Parse(value)
+	v, err := m.Field(f.c.at).Parse(value)
 	if x, ok := v.(float64); err != nil || ok && math.IsNaN(x) {
 		return bad("wants another type of value")
 	}

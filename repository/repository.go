@@ -122,7 +122,7 @@ const (
 type Query[E any] struct {
 	// Where selects. The zero Filter selects all.
 	Where Filter[E]
-	// Sort orders, most significant first; the id always comes last.
+	// Sort orders, most significant first; the id always comes last, in the direction of the one before.
 	Sort []Sort[E]
 	// Limit is the size of the page. 0 means DefaultLimit, more than MaxLimit is an error.
 	Limit int

@@ -14,6 +14,7 @@ import (
 	"github.com/sillar-go/sillar/authn"
 	"github.com/sillar-go/sillar/authn/authntest"
 	"github.com/sillar-go/sillar/authn/sqlapikeys"
+	"github.com/sillar-go/sillar/authn/sqlkeys"
 	"github.com/sillar-go/sillar/authn/sqltokens"
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
@@ -138,7 +139,7 @@ func must(t testing.TB, err error) {
 }
 
 func adapters() []adapter {
-	return []adapter{sagas(), outboxes(), inboxes(), events(), tokens(), apiKeys(), barriers(), repositories()}
+	return []adapter{sagas(), outboxes(), inboxes(), events(), tokens(), apiKeys(), signingKeys(), barriers(), repositories()}
 }
 
 func sagas() adapter {
@@ -236,6 +237,9 @@ func events() adapter {
 			SELECT 'order-' || i, 1, 'e' || i, 'x', 1, '1', '{}', 1 FROM series`,
 		"INSERT INTO sillar_snapshots (stream, schema, version, state) SELECT 'order-' || i, 1, 1, '1' FROM series",
 		"INSERT INTO sillar_checkpoints (projection, place) SELECT 'p' || i, '' FROM series",
+	}, reads: map[string]string{
+		" LIMIT 5000) AS w ": "it looks at a window of events, of a fixed size",
+		"<= ($3::text::xid8": "it selects from a window of events, of a fixed size",
 	}}
 }
 
@@ -269,6 +273,25 @@ func apiKeys() adapter {
 	}, fill: []string{
 		`INSERT INTO sillar_api_keys (id, subject, name, profile, hash, previous_hash, previous_until, created_at, rotated_at,
 			expires_at) SELECT 'k' || i, 's' || i, 'n', '{}', 'h', '', 0, 1, 0, 4000000000000000 FROM series`,
+	}}
+}
+
+// signingKeys has a row for each key set: a thousand are many.
+func signingKeys() adapter {
+	secret := []byte(strings.Repeat("s", 32))
+	schema := func(ctx context.Context, db *sqldb.DB) error {
+		return sqlkeys.Must(sqlkeys.New(db, sqlkeys.Config{Secret: secret})).EnsureSchema(ctx)
+	}
+	return adapter{name: "signing keys", schema: schema, run: func(t *testing.T, open func(t testing.TB) *sqldb.DB) {
+		authntest.RunKeys(t, func(t *testing.T) (authn.KeyStore, func() authn.KeyStore) {
+			db := open(t)
+			must(t, schema(t.Context(), db))
+			again := func() authn.KeyStore { return sqlkeys.Must(sqlkeys.New(db, sqlkeys.Config{Secret: secret})) }
+			return again(), again
+		})
+	}, fill: []string{
+		"postgresql: INSERT INTO sillar_signing_keys (name, version, sealed) SELECT 'n' || i, 1, '' FROM series",
+		"sqlite: INSERT INTO sillar_signing_keys (name, version, sealed) SELECT 'n' || i, 1, x'' FROM series",
 	}}
 }
 
@@ -309,49 +332,71 @@ func repositories() adapter {
 		if err != nil {
 			return err
 		}
+		for _, column := range []string{"small", "rank", "place.city"} {
+			index, err := sqlrepo.Index[repositorytest.Widget](db.Dialect(), "widgets", column)
+			if err != nil {
+				return err
+			}
+			statement += index
+		}
 		return db.Exec(ctx, statement)
 	}
 	return adapter{name: "repository", schema: schema, run: func(t *testing.T, open func(t testing.TB) *sqldb.DB) {
-		db, ctx := open(t), t.Context()
-		must(t, schema(ctx, db))
-		r := sqlrepo.Must(sqlrepo.New[repositorytest.Widget](db, sqlrepo.Config{Table: "widgets"}))
-		var list []repositorytest.Widget
-		for i := range 10 {
-			list = append(list, repositorytest.Widget{SKU: fmt.Sprint("sku", i)})
+		db := open(t)
+		must(t, schema(t.Context(), db))
+		useRepository(t, sqlrepo.Must(sqlrepo.New[repositorytest.Widget](db, sqlrepo.Config{Table: "widgets"})),
+			[][]repository.Sort[repositorytest.Widget]{{repositorytest.Small.Asc()}, {repositorytest.Small.Desc()},
+				{repositorytest.Rank.Asc()}, {repositorytest.City.Asc()}})
+	}, fill: []string{
+		`postgresql: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
+			made, rank, tags, parts, place, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false,
+			now(), 0, '[]', '{}', '{"city": "x"}', '' FROM series`,
+		`sqlite: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
+			made, rank, tags, parts, place, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, 0,
+			'[]', '{}', '{"city": "x"}', '' FROM series`,
+	}, reads: map[string]string{"ORDER BY [id] LIMIT 4\nSCAN": "it reads the first page in the order of the index"}}
+}
+
+// useRepository sends every statement of a repository, and pages in orders that have an index.
+func useRepository(t *testing.T, r repository.Repository[repositorytest.Widget],
+	sorts [][]repository.Sort[repositorytest.Widget]) {
+	t.Helper()
+	ctx := t.Context()
+	var list []repositorytest.Widget
+	for i := range 10 {
+		list = append(list, repositorytest.Widget{SKU: fmt.Sprint("sku", i)})
+		if i > 0 { // in the midst of what fill makes, which all has the same sort keys
+			list[i].ID, list[i].Rank = fmt.Sprint("w5-", i), new(int64)
+			list[i].Place.City = "x"
 		}
-		w, err := r.Create(ctx, list[0])
-		must(t, err)
-		made, err := r.CreateMany(ctx, list[1:])
-		must(t, err)
-		w, err = r.Get(ctx, w.ID)
-		must(t, err)
-		w, err = r.Update(ctx, w.ID, func(_ context.Context, w *repositorytest.Widget) error { w.Name = "new"; return nil })
-		must(t, err)
-		_, err = r.Replace(ctx, w)
-		must(t, err)
-		_, err = r.Put(ctx, repositorytest.Widget{SKU: "sku-new"})
-		must(t, err)
-		_, err = r.GetMany(ctx, []string{w.ID, made[0].ID})
-		must(t, err)
-		q := repository.Query[repositorytest.Widget]{Limit: 3}
+	}
+	w, err := r.Create(ctx, list[0])
+	must(t, err)
+	made, err := r.CreateMany(ctx, list[1:])
+	must(t, err)
+	w, err = r.Get(ctx, w.ID)
+	must(t, err)
+	w, err = r.Update(ctx, w.ID, func(_ context.Context, w *repositorytest.Widget) error { w.Name = "new"; return nil })
+	must(t, err)
+	_, err = r.Replace(ctx, w)
+	must(t, err)
+	_, err = r.Put(ctx, repositorytest.Widget{SKU: "sku-new"})
+	must(t, err)
+	_, err = r.GetMany(ctx, []string{w.ID, made[0].ID})
+	must(t, err)
+	for _, sort := range append(sorts, nil) {
+		q := repository.Query[repositorytest.Widget]{Limit: 3, Sort: sort}
 		page, err := r.Find(ctx, q)
 		must(t, err)
 		q.After = page.Next
 		_, err = r.Find(ctx, q)
 		must(t, err)
-		_, err = repository.One(ctx, r, repositorytest.SKU.Eq("sku3"))
-		must(t, err)
-		_, err = r.UpdateWhere(ctx, repositorytest.SKU.Eq("sku3"), repositorytest.SKU.To("sku33"))
-		must(t, err)
-		_, err = r.DeleteWhere(ctx, repositorytest.SKU.Eq("sku33"))
-		must(t, err)
-		must(t, r.Delete(ctx, w.ID))
-	}, fill: []string{
-		`postgresql: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, tags, parts, other_name) SELECT 'w' || i, 1, now(), now(), 'sku-' || i, 'n', '', i, 0, 0, false, now(), '[]',
-			'{}', '' FROM series`,
-		`sqlite: INSERT INTO widgets (id, version, created_at, updated_at, sku, name, color, price, small, weight, active,
-			made, tags, parts, other_name) SELECT 'w' || i, 1, 1, 1, 'sku-' || i, 'n', '', i, 0, 0, false, 1, '[]', '{}', ''
-			FROM series`,
-	}, reads: map[string]string{"ORDER BY [id] LIMIT 4\nSCAN": "it reads the first page in the order of the index"}}
+	}
+	_, err = repository.One(ctx, r, repositorytest.SKU.Eq("sku3"))
+	must(t, err)
+	_, err = r.UpdateWhere(ctx, repositorytest.SKU.Eq("sku3"), repositorytest.SKU.To("sku33"))
+	must(t, err)
+	_, err = r.DeleteWhere(ctx, repositorytest.SKU.Eq("sku33"))
+	must(t, err)
+	must(t, r.Delete(ctx, w.ID))
 }

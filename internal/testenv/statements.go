@@ -326,23 +326,38 @@ func (s *Statements) ScansOnSQLite(t testing.TB, db *sql.DB) (list []string, all
 	tables := lastColumn(t, db, "SELECT name FROM sqlite_schema WHERE type = 'table'", nil)
 	for _, shape := range sortedKeys(seen) {
 		query := seen[shape][0].sql
-		names := map[string]bool{}
-		for _, name := range parameter.FindAllString(query, -1) {
-			names[name] = true
-		}
-		var args []any // on which the plan does not depend
-		for range names {
-			args = append(args, nil)
-		}
-		if m := named.FindStringSubmatch(query); m != nil {
-			args = append(args, sql.Named(m[1], nil))
-		}
-		plan := lastColumn(t, db, "EXPLAIN QUERY PLAN "+query, args)
+		plan := planOnSQLite(t, db, query)
 		if slices.ContainsFunc(plan, func(detail string) bool { return scansTable(detail, query, tables) }) {
 			list = append(list, query+"\n"+strings.Join(plan, "\n"))
 		}
 	}
 	return list, len(seen)
+}
+
+// PlansOnSQLite explains what was collected, in the order of its text.
+func (s *Statements) PlansOnSQLite(t testing.TB, db *sql.DB) (plans []string) {
+	t.Helper()
+	seen := s.take()
+	for _, shape := range sortedKeys(seen) {
+		plans = append(plans, strings.Join(planOnSQLite(t, db, seen[shape][0].sql), "\n"))
+	}
+	return plans
+}
+
+func planOnSQLite(t testing.TB, db *sql.DB, query string) []string {
+	t.Helper()
+	names := map[string]bool{}
+	for _, name := range parameter.FindAllString(query, -1) {
+		names[name] = true
+	}
+	var args []any // on which the plan does not depend
+	for range names {
+		args = append(args, nil)
+	}
+	if m := named.FindStringSubmatch(query); m != nil {
+		args = append(args, sql.Named(m[1], nil))
+	}
+	return lastColumn(t, db, "EXPLAIN QUERY PLAN "+query, args)
 }
 
 // scansTable reports whether a step of a plan reads a table, or an index of it, from the beginning. A plan names a

@@ -73,6 +73,9 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		}
 		f = f.Elem()
 	}
+	if v, ok := plain(f.Addr().Interface()); ok {
+		return v, nil
+	}
 	switch {
 	case c.Valuer:
 		v, err := driverValue(f)
@@ -92,6 +95,22 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
 	}
 	return Normal(f.Interface()), nil
+}
+
+// plain returns the value that p points to where its type is common and one that Node documents: reflection would copy
+// it once more.
+func plain(p any) (any, bool) {
+	switch p := p.(type) {
+	case *string:
+		return *p, true
+	case *int64:
+		return *p, true
+	case *bool:
+		return *p, true
+	case *time.Time:
+		return p.UTC().Truncate(time.Microsecond), true
+	}
+	return nil, false
 }
 
 // encodeJSON encodes an addressable value, so that methods of its pointer count.

@@ -42,16 +42,17 @@ func (l Lifecycle[E]) Init(e *E) {
 // Import makes e an entity that keeps what is set of ID, Version and times.
 func (l Lifecycle[E]) Import(e *E) {
 	v := reflect.ValueOf(e).Elem()
-	version, created, updated := l.Version(e), *l.time(v, l.m.CreatedAt), *l.time(v, l.m.UpdatedAt)
-	l.Init(e)
-	if version > 0 {
-		l.field(v, l.m.Version).SetInt(version)
+	if l.ID(e) == "" {
+		l.field(v, l.m.ID).SetString(id.New())
 	}
-	if !created.IsZero() {
-		*l.time(v, l.m.CreatedAt) = created
+	if l.Version(e) <= 0 {
+		l.field(v, l.m.Version).SetInt(1)
 	}
-	if !updated.IsZero() {
-		*l.time(v, l.m.UpdatedAt) = updated
+	now := time.Now()
+	for _, column := range []int{l.m.CreatedAt, l.m.UpdatedAt} {
+		if t := l.time(v, column); t.IsZero() {
+			*t = now
+		}
 	}
 	l.Normalize(e)
 }

@@ -38,6 +38,10 @@ type Column struct {
 	Index []int
 	// Type is the field's Go type.
 	Type reflect.Type
+	// Path leads to a field inside the JSON of another column, Columns[In]; it is empty for a column of its own. The names
+	// have letters, digits and _.
+	Path []string
+	In   int
 }
 
 // MayBeNull reports whether the column can hold NULL.
@@ -51,6 +55,7 @@ type Mapping struct {
 	ID, Version, CreatedAt, UpdatedAt int
 
 	typ    reflect.Type
+	nested []Column // see Field
 	byName map[string]int
 	// byFolded are the names by their lower-case form.
 	byFolded map[string]string
@@ -114,6 +119,7 @@ func mapType(t reflect.Type) (*Mapping, error) {
 			return nil, fmt.Errorf("repository: %s.%s must not be left out", t, need.name)
 		}
 	}
+	m.nest()
 	return m, nil
 }
 

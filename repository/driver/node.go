@@ -25,13 +25,14 @@ const (
 	OpNull                   // the field is NULL
 	OpContains               // the field contains Value, a string
 	OpContainsFold           // as OpContains; ASCII letters match in either case
+	OpElement                // the field is a list that has Value, what Element returns
 )
 
 // Node is a filter as a tree. Values have the types of Column.Kind: string, bool, int64,
 // float64, time.Time in UTC, []byte.
 type Node struct {
 	Op     Op
-	Column int // place in Mapping.Columns
+	Column int // place, see Mapping.Field
 	Value  any
 	Values []any
 	Kids   []Node

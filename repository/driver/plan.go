@@ -15,7 +15,7 @@ import (
 
 // Key is a sort key of a Plan.
 type Key struct {
-	Column int // place in Mapping.Columns
+	Column int // place, see Mapping.Field
 	Desc   bool
 }
 
@@ -31,26 +31,34 @@ type Plan struct {
 	Limit   int
 	Offset  int
 
-	mark string
+	// Filter is Where without what the cursor selects, and After are the values of Keys that the page begins behind, nil
+	// where it begins at the start: for databases that compare whole rows.
+	Filter Node
+	After  []any
 }
 
 // NewPlan makes the plan of a query that begins behind the cursor after, or at the start where that is empty. A
-// repeated key is left out, and the id is the last one. The error is ErrCursor.
+// repeated key is left out, and the id is the last one, in the direction of the key before it, so that an index on the
+// keys serves both directions. The error is ErrCursor.
 func NewPlan(m *Mapping, where Node, keys []Key, after string) (*Plan, error) {
-	p := &Plan{Mapping: m, Where: where}
+	p := &Plan{Mapping: m, Where: where, Filter: where}
+	last := Key{Column: m.ID}
+	if len(keys) > 0 {
+		last.Desc = keys[len(keys)-1].Desc
+	}
 	seen := map[int]bool{}
-	for _, k := range append(slices.Clip(keys), Key{Column: m.ID}) {
+	for _, k := range append(slices.Clip(keys), last) {
 		if !seen[k.Column] {
 			seen[k.Column] = true
 			p.Keys = append(p.Keys, k)
 		}
 	}
-	p.mark = p.fingerprint()
 	if after != "" {
 		values, err := p.decode(after)
 		if err != nil {
 			return nil, err
 		}
+		p.After = values
 		p.Where = Node{Op: OpAnd, Kids: []Node{p.Where, p.beyond(values)}}
 	}
 	return p, nil
@@ -75,7 +83,7 @@ func (p *Plan) beyond(values []any) Node {
 	}
 	bound := Node{Op: OpGte, Column: first.Column, Value: v}
 	if first.Desc {
-		if p.Mapping.Columns[first.Column].MayBeNull() { // NULLs follow, which no range of an index covers
+		if p.Mapping.Field(first.Column).MayBeNull() { // NULLs follow, which no range of an index covers
 			return rest
 		}
 		bound.Op = OpLte
@@ -95,7 +103,7 @@ func (p *Plan) lexicographic(values []any) Node {
 			past = Node{Op: OpOr} // nothing is less than NULL; an empty OR matches nothing
 		case v == nil:
 			past = Node{Op: OpNot, Kids: []Node{null}}
-		case k.Desc && p.Mapping.Columns[k.Column].MayBeNull():
+		case k.Desc && p.Mapping.Field(k.Column).MayBeNull():
 			past = Node{Op: OpOr, Kids: []Node{{Op: OpLt, Column: k.Column, Value: v}, null}}
 		case k.Desc:
 			past = Node{Op: OpLt, Column: k.Column, Value: v}
@@ -127,7 +135,7 @@ func (p *Plan) fingerprint() string {
 		}
 		fmt.Fprint(h, ")")
 	}
-	walk(p.Where)
+	walk(p.Filter)
 	fmt.Fprint(h, p.Keys)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:9])
 }
@@ -141,7 +149,7 @@ const maxCursor = 4 << 20
 func (p *Plan) encode(entity reflect.Value) string {
 	var body []byte
 	for _, k := range p.Keys {
-		s := text(p.Mapping.Columns[k.Column].Value(entity))
+		s := text(p.Mapping.Field(k.Column).Value(entity))
 		if s == nil {
 			body = append(body, 0)
 			continue
@@ -178,7 +186,7 @@ func cursorKeys(body []byte, n int) ([]*string, bool) {
 // sum covers the values and the query, so that a changed cursor is recognised. It is no secret: a client
 // that forges one gains a page that starts elsewhere in the result it may read anyway.
 func (p *Plan) sum(body []byte) []byte {
-	s := sha256.Sum256([]byte("sillar cursor\x00" + p.mark + "\x00" + string(body)))
+	s := sha256.Sum256([]byte("sillar cursor\x00" + p.fingerprint() + "\x00" + string(body)))
 	return s[:9]
 }
 
@@ -200,7 +208,7 @@ func (p *Plan) decode(cursor string) ([]any, error) {
 	}
 	values := make([]any, len(texts))
 	for i, s := range texts {
-		c := p.Mapping.Columns[p.Keys[i].Column]
+		c := p.Mapping.Field(p.Keys[i].Column)
 		if s == nil {
 			if !c.MayBeNull() {
 				return nil, ErrCursor
@@ -224,6 +232,9 @@ func (c Column) Value(entity reflect.Value) any {
 			return nil
 		}
 		f = f.Elem()
+	}
+	if v, ok := plain(f.Addr().Interface()); ok {
+		return v
 	}
 	if c.Valuer {
 		v, _ := driverValue(f)

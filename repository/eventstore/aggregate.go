@@ -80,7 +80,8 @@ func (a *Aggregate[S, E]) Stream(id string) string { return a.cfg.Category + "-"
 // Decode returns the event that was recorded, lifted to its present schema: for projections.
 func (a *Aggregate[S, E]) Decode(r Recorded) (E, error) { return a.codec.decode(r) }
 
-// Load returns the state and its version, or repository.ErrNotFound for a stream without events.
+// Load returns the state and its version, or repository.ErrNotFound for a stream without events. The
+// error matches ErrDeleted, too, where it had some.
 func (a *Aggregate[S, E]) Load(ctx context.Context, id string) (S, int64, error) {
 	s, version, _, err := a.load(ctx, id)
 	if err == nil && version == 0 {
@@ -120,6 +121,9 @@ func (a *Aggregate[S, E]) load(ctx context.Context, id string) (s S, version, fr
 
 // evolve returns the state after an event as it was recorded.
 func (a *Aggregate[S, E]) evolve(s S, r Recorded) (S, error) {
+	if r.Type == Deleted {
+		return s, fmt.Errorf("eventstore: load %s: %w: %w", r.Stream, repository.ErrNotFound, ErrDeleted)
+	}
 	e, err := a.codec.decode(r)
 	if err != nil {
 		return s, err

@@ -29,7 +29,8 @@
 //
 // # What it does not do
 //
-// It gives no global order by time, and deletes no events: Redact erases what they say. A projection on a database
+// It gives no global order by time. It has no archive: copy what Load yields to where it is to be kept, and Delete the
+// stream at the version that was copied. A stream is deleted as a whole; Redact erases what its events say. A projection on a database
 // without transactions applies events at least once. What is promised on which database is in
 // docs/ordering-and-isolation.md.
 //
@@ -71,6 +72,8 @@ var (
 	ErrType = errors.New("eventstore: unknown event type")
 	// ErrAppend says that an append makes no sense: no stream, no type, an id twice, names or data that are no UTF-8.
 	ErrAppend = errors.New("eventstore: malformed append")
+	// ErrDeleted says that the stream was deleted: nothing is appended to it any more.
+	ErrDeleted = errors.New("eventstore: the stream was deleted")
 	// ErrCheckpoint says that another projector moved the checkpoint.
 	ErrCheckpoint = errors.New("eventstore: the checkpoint was moved by another")
 )
@@ -126,6 +129,9 @@ type Store interface {
 	// Read returns up to limit events after a cursor, "" being the beginning, and the cursor after the last of them.
 	// Events of one stream come in order, and none is ever missed; events of several streams mix.
 	Read(ctx context.Context, cursor string, limit int) (events []Recorded, next string, err error)
+	// ReadFiltered is Read of what a filter selects. It looks at so many events that its time is bounded: where it finds
+	// none it returns a later cursor, from which to read on, and the same cursor at the end.
+	ReadFiltered(ctx context.Context, f Filter, cursor string, limit int) (events []Recorded, next string, err error)
 	// Wait returns when there may be events that were not there when Wait was called, or when ctx ends. It may return
 	// early, and returns after a second at the latest.
 	Wait(ctx context.Context)
@@ -137,6 +143,13 @@ type Store interface {
 	// confused; what folds or projects them has to bear null. It is for the erasure of a person's data, and cannot be
 	// undone. The outbox and read models keep what they have. It joins the transaction that ctx carries.
 	Redact(ctx context.Context, stream string) error
+
+	// Delete removes all events and snapshots of a stream that has the expected version, or AnyVersion, and appends one of
+	// the type Deleted, which says so to readers. Later appends are ErrDeleted, so the name is not used again. Positions of
+	// other events stay; readers that have not come to the events yet never see them, and Lag may count them until then.
+	// The name of the stream stays, in MongoDB also ids, times and the number of its events. Deleting what is deleted, or
+	// was never there, does nothing. OnAppend of the stores is not called. It joins the transaction that ctx carries.
+	Delete(ctx context.Context, stream string, expected int64) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
@@ -159,10 +172,15 @@ func Load(ctx context.Context, s Store, stream string) iter.Seq2[Recorded, error
 // Subscribe follows the store from a cursor on, until ctx ends or an error comes, which is yielded last. It yields each
 // event with the cursor after it.
 func Subscribe(ctx context.Context, s Store, cursor string) iter.Seq2[Delivered, error] {
+	return SubscribeFiltered(ctx, s, Filter{}, cursor)
+}
+
+// SubscribeFiltered is Subscribe to what a filter selects.
+func SubscribeFiltered(ctx context.Context, s Store, f Filter, cursor string) iter.Seq2[Delivered, error] {
 	return func(yield func(Delivered, error) bool) {
 		cursor := cursor // it may be ranged over again
 		for ctx.Err() == nil {
-			events, next, err := s.Read(ctx, cursor, 500)
+			events, next, err := s.ReadFiltered(ctx, f, cursor, 500)
 			if err != nil {
 				if ctx.Err() == nil {
 					yield(Delivered{}, err)
@@ -178,7 +196,7 @@ func Subscribe(ctx context.Context, s Store, cursor string) iter.Seq2[Delivered,
 					return
 				}
 			}
-			if len(events) == 0 {
+			if next == cursor {
 				s.Wait(ctx)
 			}
 			cursor = next
@@ -240,7 +258,7 @@ func Prepare(ctx context.Context, p propagation.TextMapPropagator, stream string
 		if e.Type == "" {
 			return nil, fmt.Errorf("%w: event %d of stream %s has no type", ErrAppend, i, stream)
 		}
-		if !Storable(e.Type) || !Storable(e.ID) || e.Schema < 0 {
+		if e.Type == Deleted || !Storable(e.Type) || !Storable(e.ID) || e.Schema < 0 {
 			return nil, fmt.Errorf("%w: type %q, schema %d or the id of event %d of stream %s", ErrAppend, e.Type, e.Schema, i,
 				stream)
 		}

@@ -18,6 +18,12 @@ import (
 type ProjectorConfig struct {
 	// Name is under which the checkpoint is kept. Required. A new name rebuilds the read model from the beginning.
 	Name string
+	// Filter selects the events that are applied; the checkpoint passes over the others. Default: all. A projection that
+	// has gone on under another filter lacks what that did not select: give it a new name.
+	Filter Filter
+	// OnDelete applies that a stream was deleted, in the transaction of the batch, such as by deleting what the read model
+	// holds of it. Nil: nothing happens.
+	OnDelete func(ctx context.Context, stream string) error
 	// Batch is how many events are applied in one transaction. 0 means 100.
 	Batch int
 	// Park takes over an event that could not be applied ParkAfter times, so that it holds nothing else up: it records the
@@ -109,15 +115,18 @@ func (p *Projector) Run(ctx context.Context) error {
 	return nil
 }
 
-// Step applies one batch and returns how many events it held: for tests, and for catching up before serving.
+// Step applies one batch and returns how many events it held: for tests, and for catching up before serving. 0 says that
+// there was none to apply.
 func (p *Projector) Step(ctx context.Context) (n int, err error) {
-	err = p.tx.InTx(ctx, func(ctx context.Context) (err error) {
-		n, err = p.step(ctx)
-		return err
-	})
-	if err != nil {
-		p.noteFailure(ctx, err)
-		return 0, err
+	for moved := true; moved && n == 0; {
+		err = p.tx.InTx(ctx, func(ctx context.Context) (err error) {
+			n, moved, err = p.step(ctx)
+			return err
+		})
+		if err != nil {
+			p.noteFailure(ctx, err)
+			return 0, err
+		}
 	}
 	if n > 0 {
 		p.mu.Lock()
@@ -163,25 +172,26 @@ func (p *Projector) poison(e Recorded) error {
 	return nil
 }
 
-// step applies a batch in the transaction that ctx carries.
-func (p *Projector) step(ctx context.Context) (int, error) {
+// step applies a batch in the transaction that ctx carries, and reports whether the checkpoint moved, as it does past
+// events that the filter does not select.
+func (p *Projector) step(ctx context.Context) (n int, moved bool, err error) {
 	from, err := p.store.Checkpoint(ctx, p.cfg.Name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	events, next, err := p.store.Read(ctx, from, p.cfg.Batch)
-	if err != nil || len(events) == 0 {
-		return 0, err
+	events, next, err := p.store.ReadFiltered(ctx, p.cfg.Filter, from, p.cfg.Batch)
+	if err != nil || next == from {
+		return 0, false, err
 	}
 	// A move to where it is holds the checkpoint there until the commit: another projector waits for that, and then learns
 	// that it was slower before it applies anything.
 	if err := p.store.MoveCheckpoint(ctx, p.cfg.Name, from, from); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	for _, e := range events {
 		if cause := p.poison(e); cause != nil {
 			if err := p.cfg.Park(ctx, e, cause); err != nil {
-				return 0, fmt.Errorf("eventstore: park %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
+				return 0, false, fmt.Errorf("eventstore: park %s at version %d of %s: %w", e.Type, e.Version, e.Stream, err)
 			}
 			p.cfg.Logger.ErrorContext(ctx, "eventstore: an event is parked, the projection goes on without it", "projection",
 				p.cfg.Name,
@@ -189,10 +199,10 @@ func (p *Projector) step(ctx context.Context) (int, error) {
 			continue
 		}
 		if err := p.guarded(ctx, e); err != nil {
-			return 0, &ApplyError{e, err}
+			return 0, false, &ApplyError{e, err}
 		}
 	}
-	return len(events), p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
+	return len(events), true, p.store.MoveCheckpoint(ctx, p.cfg.Name, from, next)
 }
 
 // guarded makes an error of a panic: an event that one projection cannot bear holds that up, and not the whole program,
@@ -205,6 +215,12 @@ func (p *Projector) guarded(ctx context.Context, e Recorded) (err error) {
 			err = fmt.Errorf("eventstore: a panic: %v", v)
 		}
 	}()
+	if e.Type == Deleted {
+		if p.cfg.OnDelete == nil {
+			return nil
+		}
+		return p.cfg.OnDelete(ctx, e.Stream)
+	}
 	return p.apply(ctx, e)
 }
 
@@ -243,8 +259,8 @@ func (p *Projector) replace(ctx context.Context, old string, change func(ctx con
 		if err := p.store.MoveCheckpoint(ctx, old, place, place); err != nil { // holds it there until the commit
 			return err
 		}
-		for n := 1; n > 0; {
-			if n, err = p.step(ctx); err != nil {
+		for moved := true; moved; {
+			if _, moved, err = p.step(ctx); err != nil {
 				return err
 			}
 		}
@@ -252,7 +268,8 @@ func (p *Projector) replace(ctx context.Context, old string, change func(ctx con
 	})
 }
 
-// Lag returns how many events the projection has yet to apply. Stores in SQL count up to 100,000.
+// Lag returns how many events the projection has yet to apply. Stores in SQL count up to 100,000. Events
+// that Filter does not select are counted, too, until the checkpoint has passed them.
 func (p *Projector) Lag(ctx context.Context) (int64, error) {
 	from, err := p.store.Checkpoint(ctx, p.cfg.Name)
 	if err != nil {

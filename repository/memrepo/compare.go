@@ -46,7 +46,7 @@ func sortBy[E any](m *driver.Mapping, keys []driver.Key, found []E) {
 		rows[i] = row{make([]any, len(keys)), e}
 		v := reflect.ValueOf(&rows[i].entity).Elem()
 		for j, k := range keys {
-			rows[i].values[j] = m.Columns[k.Column].Value(v)
+			rows[i].values[j] = m.Field(k.Column).Value(v)
 		}
 	}
 	slices.SortFunc(rows, func(a, b row) int {

@@ -458,7 +458,10 @@ func matches(m *driver.Mapping, n driver.Node, entity reflect.Value) bool {
 	case driver.OpNot:
 		return !matches(m, n.Kids[0], entity)
 	}
-	v := m.Columns[n.Column].Value(entity)
+	if n.Op == driver.OpElement {
+		return m.Field(n.Column).Contains(entity, n.Value)
+	}
+	v := m.Field(n.Column).Value(entity)
 	if n.Op == driver.OpNull || v == nil {
 		return n.Op == driver.OpNull && v == nil
 	}

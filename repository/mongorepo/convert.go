@@ -16,12 +16,16 @@ import (
 	"github.com/sillar-go/sillar/repository/internal/prefix"
 )
 
-// key is the name of a column in documents.
+// key is the name of a column in documents, or the path to a field inside one.
 func (r *Repo[E]) key(column int) string {
 	if column == r.m.ID {
 		return "_id"
 	}
-	return r.m.Columns[column].Name
+	c := r.m.Field(column)
+	if c.Path != nil {
+		return r.m.Columns[c.In].Name + "." + strings.Join(c.Path, ".")
+	}
+	return c.Name
 }
 
 // id returns the _id of a document, or false where there can be none.
@@ -203,6 +207,8 @@ func (r *Repo[E]) filter(n driver.Node) bson.D {
 			return nothing
 		}
 		return on(bson.D{{Key: "$regex", Value: bson.Regex{Pattern: pattern}}})
+	case driver.OpElement:
+		return on(bson.D{{Key: "$elemMatch", Value: bson.D{{Key: "$eq", Value: n.Value}}}})
 	case driver.OpIn:
 		list := bson.A{}
 		for _, v := range n.Values {

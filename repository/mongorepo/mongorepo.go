@@ -270,12 +270,33 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 		sort = append(sort, bson.E{Key: r.key(k.Column), Value: dir})
 	}
 	opt := options.Find().SetSort(sort).SetLimit(int64(p.Limit + 1)).SetSkip(int64(p.Offset))
-	found, err := r.read(ctx, live(bson.E{Key: "$and", Value: bson.A{r.filter(p.Where)}}), opt)
+	found, err := r.read(ctx, r.page(p), opt)
 	if err != nil {
 		return repository.Page[E]{}, r.fail("find in", err)
 	}
 	page, next := driver.Page(p, found)
 	return repository.Page[E]{Items: page, Next: next}, nil
+}
+
+// page selects what a plan selects. By id alone the bound of the page is a condition of its own, of the first page, too:
+// servers then read in the order of the index and stop at the limit, where some would otherwise sort all.
+func (r *Repo[E]) page(p *driver.Plan) bson.D {
+	if len(p.Keys) > 1 {
+		return live(bson.E{Key: "$and", Value: bson.A{r.filter(p.Where)}})
+	}
+	bound := bson.D{{Key: "$gte", Value: bson.MinKey{}}}
+	if p.After != nil {
+		op := driver.OpGt
+		if p.Keys[0].Desc {
+			op = driver.OpLt
+		}
+		bound = r.filter(driver.Node{Op: op, Column: r.m.ID, Value: p.After[0]})[0].Value.(bson.D)
+	}
+	filter := live(bson.E{Key: "_id", Value: bound})
+	if p.Filter.Op != driver.OpAll {
+		filter = append(filter, bson.E{Key: "$and", Value: bson.A{r.filter(p.Filter)}})
+	}
+	return filter
 }
 
 // Each implements repository.Repository.

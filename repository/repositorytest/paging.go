@@ -1,6 +1,7 @@
 package repositorytest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,40 @@ var orders = []struct {
 		}
 		return -strings.Compare(a.ID, b.ID)
 	}},
+	{"by price downwards, and so by id", []repository.Sort[Widget]{Price.Desc()}, func(a, b Widget) int {
+		if a.Price != b.Price {
+			return int(b.Price - a.Price)
+		}
+		return -strings.Compare(a.ID, b.ID)
+	}},
+	{"by name, then rank with NULLs", []repository.Sort[Widget]{Name.Asc(), Rank.Asc()}, func(a, b Widget) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		if c := compareRank(a, b); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	}},
+	{"by rank with NULLs and name downwards", []repository.Sort[Widget]{Rank.Desc(), Name.Desc()},
+		func(a, b Widget) int {
+			if c := compareRank(a, b); c != 0 {
+				return -c
+			}
+			if c := strings.Compare(a.Name, b.Name); c != 0 {
+				return -c
+			}
+			return -strings.Compare(a.ID, b.ID)
+		}},
+	{"by a city, downwards", []repository.Sort[Widget]{City.Desc()}, func(a, b Widget) int {
+		if c := strings.Compare(a.Place.City, b.Place.City); c != 0 {
+			return -c
+		}
+		return -strings.Compare(a.ID, b.ID)
+	}},
+	{"by a unit with NULLs, then zip", []repository.Sort[Widget]{Unit.Asc(), Zip.Asc()}, func(a, b Widget) int {
+		return cmp.Or(compareUnit(a, b), cmp.Compare(a.Place.Zip, b.Place.Zip), strings.Compare(a.ID, b.ID))
+	}},
 	{"by rank with NULLs", []repository.Sort[Widget]{Rank.Asc()}, func(a, b Widget) int {
 		if c := compareRank(a, b); c != 0 {
 			return c
@@ -44,6 +79,18 @@ var orders = []struct {
 		}
 		return strings.Compare(a.ID, b.ID)
 	}},
+}
+
+func compareUnit(a, b Widget) int {
+	switch {
+	case a.Place.Unit == nil && b.Place.Unit == nil:
+		return 0
+	case a.Place.Unit == nil:
+		return -1
+	case b.Place.Unit == nil:
+		return 1
+	}
+	return strings.Compare(*a.Place.Unit, *b.Place.Unit)
 }
 
 func compareRank(a, b Widget) int {
@@ -63,7 +110,9 @@ func paging(t *testing.T, r repo, _ Features) {
 		w.Price, w.Name = int64(i%5), string(rune('A'+i%7))
 		if i%4 != 0 {
 			w.Rank = ptr(int64(i % 3))
+			w.Place.Unit = ptr([]string{"b", "", "B"}[i%3])
 		}
+		w.Place.City, w.Place.Zip = []string{"x", "", "X", "\u00e4"}[i%4], int64(i%7-3)
 	})
 	for _, o := range orders {
 		want := slices.Clone(all)

@@ -279,6 +279,40 @@ var planted = map[string]struct {
 			return n, nil
 		}
 	}},
+	"looks for an element in the text of a list": {"Lists", func(w *wrong) {
+		w.count = func(ctx context.Context, where repository.Filter[widget]) (n int64, err error) {
+			node, err := where.Node()
+			if err != nil || node.Op != driver.OpElement {
+				return w.Repository.Count(ctx, where)
+			}
+			for e, err := range w.Repository.Each(ctx, repository.Query[widget]{}) {
+				if err != nil {
+					return 0, err
+				}
+				if strings.Contains(strings.Join(e.Tags, ","), fmt.Sprint(node.Value)) {
+					n++
+				}
+			}
+			return n, nil
+		}
+	}},
+	"compares nested numbers as text": {"Nested", func(w *wrong) {
+		w.count = func(ctx context.Context, where repository.Filter[widget]) (n int64, err error) {
+			node, err := where.Node()
+			if level, _ := repositorytest.Level.Gt(0).Node(); err != nil || node.Column != level.Column {
+				return w.Repository.Count(ctx, where)
+			}
+			for e, err := range w.Repository.Each(ctx, repository.Query[widget]{}) {
+				if err != nil {
+					return 0, err
+				}
+				if fmt.Sprint(e.Place.Deep.Level) > fmt.Sprint(node.Value) {
+					n++
+				}
+			}
+			return n, nil
+		}
+	}},
 	"reads one too many": {"Paging", func(w *wrong) {
 		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
 			if q.Limit > 0 && q.Limit < repository.MaxLimit {

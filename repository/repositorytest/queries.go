@@ -239,6 +239,15 @@ func randomQueries(t *testing.T, r repo, f Features) {
 		if draw.IntN(3) > 0 {
 			w.Sold = ptr(time.UnixMilli(int64(draw.IntN(9) - 4)))
 		}
+		w.Place = Place{City: words[draw.IntN(len(words))], Zip: int64(draw.IntN(5) - 2), Lat: float64(draw.IntN(5)) / 4,
+			Open: draw.IntN(2) == 0}
+		if draw.IntN(3) > 0 {
+			w.Place.Unit = &words[draw.IntN(len(words))]
+		}
+		for range draw.IntN(3) {
+			w.Tags = append(w.Tags, words[draw.IntN(len(words))])
+			w.Place.Labels = append(w.Place.Labels, Color(words[draw.IntN(len(words))]))
+		}
 		w = must[Widget](t)(r.Create(t.Context(), w))
 		must[Widget](t)(model.Create(t.Context(), w))
 	}
@@ -307,6 +316,18 @@ func randomFilter(words []string) func(depth int) *rapid.Generator[repository.Fi
 		func(*rapid.T) filter { return Sold.NotNull() },
 		func(t *rapid.T) filter { return Sold.Lt(time.UnixMilli(number.Draw(t, "v"))) },
 		func(t *rapid.T) filter { return Made.Since(time.UnixMilli(number.Draw(t, "v"))) },
+		func(t *rapid.T) filter { return Tags.Contains(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Labels.Contains(Color(word.Draw(t, "v"))) },
+		func(t *rapid.T) filter { return City.Eq(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return City.Gt(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return City.HasPrefix(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return City.ContainsFold(word.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Zip.Lte(number.Draw(t, "v")) },
+		func(t *rapid.T) filter { return Zip.In(rapid.SliceOfN(number, 0, 3).Draw(t, "v")...) },
+		func(t *rapid.T) filter { return Lat.Gt(float64(number.Draw(t, "v")) / 4) },
+		func(t *rapid.T) filter { return Open.Eq(rapid.Bool().Draw(t, "v")) },
+		func(*rapid.T) filter { return Unit.IsNull() },
+		func(t *rapid.T) filter { return Unit.Ne(word.Draw(t, "v")) },
 		func(t *rapid.T) filter { return Made.Eq(time.UnixMilli(number.Draw(t, "v"))) },
 	}
 	var generate func(depth int) *rapid.Generator[filter]

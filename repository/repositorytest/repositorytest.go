@@ -33,6 +33,7 @@ type Widget struct {
 	Blob    []byte
 	Tags    []string
 	Parts   map[string]int
+	Place   Place
 	private int    //nolint:unused // adapters leave it alone
 	Skipped string `repo:"-"`
 	Renamed string `repo:"other_name"`
@@ -40,6 +41,19 @@ type Widget struct {
 
 // Color is text of a type of its own.
 type Color string
+
+// Place is stored as JSON, and its fields can be searched.
+type Place struct {
+	City   string  `json:"city"`
+	Zip    int64   `json:"zip"`
+	Lat    float64 `json:"null"` // a word of SQL
+	Open   bool
+	Unit   *string `json:"unit,omitempty"`
+	Labels []Color `json:"labels"`
+	Deep   struct {
+		Level int32 `json:"level"`
+	} `json:"deep"`
+}
 
 // The fields of Widget.
 var (
@@ -55,6 +69,15 @@ var (
 	Sold   = repository.Null(func(w *Widget) **time.Time { return &w.Sold })
 	Note   = repository.Null(func(w *Widget) **string { return &w.Note })
 	Rank   = repository.Null(func(w *Widget) **int64 { return &w.Rank })
+	Tags   = repository.List(func(w *Widget) *[]string { return &w.Tags })
+
+	City   = repository.Text(func(w *Widget) *string { return &w.Place.City })
+	Zip    = repository.Ord(func(w *Widget) *int64 { return &w.Place.Zip })
+	Lat    = repository.Ord(func(w *Widget) *float64 { return &w.Place.Lat })
+	Open   = repository.Eq(func(w *Widget) *bool { return &w.Place.Open })
+	Unit   = repository.Null(func(w *Widget) **string { return &w.Place.Unit })
+	Labels = repository.List(func(w *Widget) *[]Color { return &w.Place.Labels })
+	Level  = repository.Ord(func(w *Widget) *int32 { return &w.Place.Deep.Level })
 )
 
 // Unique lists the sets of columns that the store must hold unique.
@@ -102,6 +125,8 @@ func all() []check {
 		{"ConcurrentUpdates", concurrentUpdates},
 		{"ConcurrentReplace", concurrentReplace},
 		{"Filters", filters},
+		{"Lists", lists},
+		{"Nested", nested},
 		{"Paging", paging},
 		{"PagingUnderWrites", pagingUnderWrites},
 		{"Cursors", cursors},

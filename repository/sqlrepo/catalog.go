@@ -20,6 +20,8 @@ type column struct {
 	unique   bool   // by itself
 }
 
+func (c column) isArray() bool { return strings.HasSuffix(c.typ, "[]") }
+
 // catalog returns the columns of the table by name, from the database once. It is nil where there is no such table.
 func (r *Repo[E]) catalog(ctx context.Context) (map[string]column, error) {
 	if c := r.columns.Load(); c != nil {
@@ -56,6 +58,10 @@ func (r *Repo[E]) catalog(ctx context.Context) (map[string]column, error) {
 		return nil, err
 	}
 	r.columns.Store(&found)
+	if r.lists && slices.ContainsFunc(slices.Collect(maps.Values(found)), column.isArray) {
+		s := build(r.db.Dialect(), r.table, r.m, r.isArray)
+		r.found.Store(&s)
+	}
 	return found, nil
 }
 
@@ -82,6 +88,15 @@ var families = map[driver.Kind]string{
 	driver.KindJSON:  "json jsonb text character varying",
 }
 
+// elements are the types whose arrays hold lists of a kind.
+var elements = map[driver.Kind]string{
+	driver.KindBool:   "boolean",
+	driver.KindInt:    "smallint integer bigint numeric",
+	driver.KindFloat:  "real double precision numeric",
+	driver.KindString: "text character varying uuid",
+	driver.KindJSON:   "text character varying uuid", // types that are text in JSON
+}
+
 // known are the types of PostgreSQL that families tells apart.
 const known = " boolean smallint integer bigint numeric real double precision timestamp with time zone bytea json " +
 	"jsonb text character varying " +
@@ -92,6 +107,7 @@ const known = " boolean smallint integer bigint numeric real double precision ti
 // no field, an id that is not unique. Call it at start, after migrations.
 func (r *Repo[E]) Check(ctx context.Context) error {
 	r.columns.Store(nil)
+	r.found.Store(nil)
 	stored, err := r.catalog(ctx)
 	if err != nil {
 		return r.fail("check", err)
@@ -106,6 +122,7 @@ func (r *Repo[E]) Check(ctx context.Context) error {
 		mapped[c.Name] = true
 		has, ok := stored[c.Name]
 		family := families[c.Kind]
+		elem, list := c.Element()
 		switch {
 		case !ok:
 			bad("column %s is missing", c.Name)
@@ -114,6 +131,10 @@ func (r *Repo[E]) Check(ctx context.Context) error {
 		case r.db.Dialect() != sqldb.PostgreSQL || c.Valuer:
 		case has.typ == "timestamp without time zone" && c.Kind == driver.KindTime:
 			bad("column %s is a timestamp without time zone: make it one with", c.Name)
+		case list && has.isArray():
+			if of := strings.TrimSuffix(has.typ, "[]"); contains(known, of) && !contains(elements[driver.KindOf(elem)], of) {
+				bad("column %s is of type %s, which holds no list of %s", c.Name, has.typ, elem)
+			}
 		case family != "" && contains(known, has.typ) && !contains(family, has.typ):
 			bad("column %s is of type %s: want one of %s", c.Name, has.typ, family)
 		}

@@ -21,18 +21,29 @@ func value(d sqldb.Dialect, v any) any {
 }
 
 // args returns the values of all columns.
-func (r *Repo[E]) args(e *E) ([]any, error) {
+func (r *Repo[E]) args(ctx context.Context, e *E) ([]any, error) {
+	r.findArrays(ctx)
 	r.life.Normalize(e)
-	v := reflect.ValueOf(e).Elem()
 	args := make([]any, len(r.m.Columns), len(r.m.Columns)+1)
-	for i, c := range r.m.Columns {
-		x, err := c.Encode(v)
+	return args, r.encode(e, args)
+}
+
+// encode puts the values of all columns of an entity, whose times are normal, into args.
+func (r *Repo[E]) encode(e *E, args []any) error {
+	v := reflect.ValueOf(e).Elem()
+	for i := range r.m.Columns {
+		x, err := r.m.Columns[i].Encode(v)
 		if err != nil {
-			return nil, fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
+			return fmt.Errorf("sqlrepo: write %s: %w", r.table, err)
+		}
+		if text, ok := x.(string); ok && r.isArray(i) {
+			if x, err = arrayOf(text); err != nil {
+				return fmt.Errorf("sqlrepo: write %s: column %s: %w", r.table, r.m.Columns[i].Name, err)
+			}
 		}
 		args[i] = value(r.db.Dialect(), x)
 	}
-	return args, nil
+	return nil
 }
 
 // scan returns where to scan all columns to, and a function to call after each row. raw, where it is not nil, gets the
@@ -99,7 +110,7 @@ func (t columnTarget) Scan(src any) error {
 			*t.raw = string(text)
 		}
 	}
-	return t.c.Decode(t.entity, src)
+	return t.c.Decode(t.entity, fromArray(t.c, src))
 }
 
 // microsTarget turns integer microseconds since 1970 into a time.
@@ -160,18 +171,18 @@ func (r *Repo[E]) mayBeNull(ctx context.Context, err error) bool {
 
 // changes returns the columns in which the values of two versions of an entity differ, and version and time, with
 // their arguments. JSON keeps what this version of the program does not know of.
-func (r *Repo[E]) changes(e *E, before *version[E]) (columns []int, args []any, err error) {
-	is, err := r.args(e)
+func (r *Repo[E]) changes(ctx context.Context, e *E, before *version[E]) (columns []int, args []any, err error) {
+	is, err := r.args(ctx, e)
 	if err != nil {
 		return nil, nil, err
 	}
-	was, werr := r.args(&before.entity)
+	was, werr := r.args(ctx, &before.entity)
 	for i, c := range r.m.Columns {
 		owned := i == r.m.Version || i == r.m.UpdatedAt
 		if i == r.m.ID || !owned && werr == nil && reflect.DeepEqual(is[i], was[i]) {
 			continue
 		}
-		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil {
+		if text, ok := is[i].(string); ok && c.Kind == driver.KindJSON && !c.Valuer && werr == nil && !r.isArray(i) {
 			old, _ := was[i].(string)
 			is[i] = jsonmerge.Merge(before.raw[i], old, text)
 		}

@@ -16,13 +16,15 @@ import (
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := slices.Clone(list)
 	rows := make([][]any, len(out))
+	columns := len(r.m.Columns)
+	values := make([]any, len(out)*columns)
+	r.findArrays(ctx)
 	for i := range out {
 		r.life.Import(&out[i])
-		args, err := r.args(&out[i])
-		if err != nil {
+		rows[i], values = values[:columns:columns], values[columns:]
+		if err := r.encode(&out[i], rows[i]); err != nil {
 			return nil, err
 		}
-		rows[i] = args
 	}
 	if len(out) == 0 {
 		return out, nil
@@ -41,12 +43,12 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 func (r *Repo[E]) Put(ctx context.Context, e E) (E, error) {
 	var zero E
 	r.life.Init(&e)
-	args, err := r.args(&e)
+	args, err := r.args(ctx, &e)
 	if err != nil {
 		return zero, err
 	}
 	var v version[E]
-	if err := r.row(ctx, r.sql.put, &v, args...); err != nil {
+	if err := r.row(ctx, r.statements(ctx).put, &v, args...); err != nil {
 		return zero, r.fail("put in", err)
 	}
 	r.life.Normalize(&v.entity)

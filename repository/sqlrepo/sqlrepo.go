@@ -32,6 +32,8 @@ type Repo[E any] struct {
 	m     *driver.Mapping
 	life  driver.Lifecycle[E]
 	sql   statements
+	lists bool                       // there may be arrays of PostgreSQL
+	found atomic.Pointer[statements] // where there are
 
 	nulls   atomic.Bool // a column was NULL that no pointer takes
 	columns atomic.Pointer[map[string]column]
@@ -54,7 +56,7 @@ func New[E any](db *sqldb.DB, cfg Config) (*Repo[E], error) {
 	return &Repo[E]{
 		db: db, table: cfg.Table, m: m,
 		life: driver.NewLifecycle[E](m, time.Microsecond),
-		sql:  build(db.Dialect(), cfg.Table, m),
+		sql:  build(db.Dialect(), cfg.Table, m, func(int) bool { return false }), lists: hasLists(db.Dialect(), m),
 	}, nil
 }
 
@@ -108,7 +110,7 @@ func (r *Repo[E]) Create(ctx context.Context, e E, then ...repository.WriteHook[
 }
 
 func (r *Repo[E]) insert(ctx context.Context, e *E) error {
-	args, err := r.args(e)
+	args, err := r.args(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func run[E any](ctx context.Context, e *E, then []repository.WriteHook[E]) error
 
 // Get implements repository.Repository.
 func (r *Repo[E]) Get(ctx context.Context, id string) (E, error) {
-	return r.one(ctx, "get from", r.sql.get, id)
+	return r.one(ctx, "get from", r.statements(ctx).get, id)
 }
 
 func (r *Repo[E]) one(ctx context.Context, doing, query, id string) (E, error) {
@@ -167,11 +169,11 @@ func cut(id string) string { return id[:min(len(id), 64)] }
 
 // GetMany implements repository.Repository.
 func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
-	getMany := r.sql.getMany
+	getMany := r.statements(ctx).getMany
 	if r.db.Dialect() == sqldb.PostgreSQL {
 		stored, _ := r.catalog(ctx) // an error will show in the statement itself
 		if stored[r.m.Columns[r.m.ID].Name].typ == "uuid" {
-			getMany = r.sql.getManyUUID
+			getMany = r.statements(ctx).getManyUUID
 		}
 	}
 	ask := ids
@@ -238,7 +240,7 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 		return repository.Page[E]{}, err
 	}
 	w := r.where(ctx)
-	query := r.sql.selects + " WHERE " + w.render(p.Where) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
+	query := r.statements(ctx).selects + " WHERE " + w.page(p) + w.order(p.Keys) + w.limit(p.Limit+1, p.Offset)
 	if w.err != nil {
 		return repository.Page[E]{}, w.err
 	}
@@ -294,7 +296,7 @@ func (r *Repo[E]) Update(ctx context.Context, id string, change repository.Write
 // transaction of the caller's, who may want to create it, that must not doom the whole.
 func (r *Repo[E]) locked(ctx context.Context, doing, id string,
 	fn func(ctx context.Context, v *version[E]) error) error {
-	lock := func(ctx context.Context) (*version[E], error) { return r.whole(ctx, doing, r.sql.lock, id) }
+	lock := func(ctx context.Context) (*version[E], error) { return r.whole(ctx, doing, r.statements(ctx).lock, id) }
 	if _, err := r.db.Tx(ctx); err == nil {
 		v, err := lock(ctx)
 		if err != nil {
@@ -314,7 +316,7 @@ func (r *Repo[E]) locked(ctx context.Context, doing, id string,
 // Replace implements repository.Repository.
 func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 	var zero E
-	stored, err := r.whole(ctx, "replace in", r.sql.get, r.life.ID(&e))
+	stored, err := r.whole(ctx, "replace in", r.statements(ctx).get, r.life.ID(&e))
 	if err != nil {
 		return zero, err
 	}
@@ -332,7 +334,7 @@ func (r *Repo[E]) Replace(ctx context.Context, e E) (E, error) {
 // store writes what changed between before and e, if the row still has the version of before: another version of the
 // program may have columns, and fields in JSON, that this one does not know of.
 func (r *Repo[E]) store(ctx context.Context, doing string, e *E, before *version[E]) error {
-	columns, args, err := r.changes(e, before)
+	columns, args, err := r.changes(ctx, e, before)
 	if err != nil {
 		return err
 	}
@@ -346,7 +348,7 @@ func (r *Repo[E]) store(ctx context.Context, doing string, e *E, before *version
 		return nil
 	}
 	id := r.life.ID(e)
-	now, err := r.one(ctx, doing, r.sql.get, id)
+	now, err := r.one(ctx, doing, r.statements(ctx).get, id)
 	if err != nil {
 		return err
 	}

@@ -35,10 +35,14 @@ type statements struct {
 	insert, put, selects, get, lock, getMany, getManyUUID, delete string
 }
 
-func build(d sqldb.Dialect, table string, m *driver.Mapping) statements {
-	var names, holders []string
+// build builds them. Arrays of PostgreSQL are read as text: drivers have other forms for each type.
+func build(d sqldb.Dialect, table string, m *driver.Mapping, isArray func(i int) bool) statements {
+	var names, reads, holders []string
 	for i, c := range m.Columns {
-		names = append(names, quote(d, c.Name))
+		names, reads = append(names, quote(d, c.Name)), append(reads, quote(d, c.Name))
+		if isArray(i) {
+			reads[i] = quoteTable(d, table) + "." + reads[i] + "::text"
+		}
 		holders = append(holders, fmt.Sprintf("$%d", i+1))
 	}
 	table = quoteTable(d, table)
@@ -46,10 +50,10 @@ func build(d sqldb.Dialect, table string, m *driver.Mapping) statements {
 	s := statements{
 		insert: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "),
 			strings.Join(holders, ", ")),
-		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(names, ", "), table),
+		selects: fmt.Sprintf("SELECT %s FROM %s", strings.Join(reads, ", "), table),
 		delete:  fmt.Sprintf("DELETE FROM %s WHERE %s = $1", table, id),
 	}
-	s.put = s.insert + putSQL(d, table, m, strings.Join(names, ", "))
+	s.put = s.insert + putSQL(d, table, m, strings.Join(reads, ", "))
 	s.get = s.selects + " WHERE " + id + " = $1"
 	s.lock = s.get
 	s.getMany = s.selects + " WHERE " + id + " IN (SELECT value FROM json_each($1))"
@@ -110,7 +114,10 @@ func (w *where) arg(v any) string {
 // column names a column in a comparison of order. On PostgreSQL it sorts as it was defined, so that its index serves;
 // what is not known to be there is text by its bytes.
 func (w *where) column(i int) string {
-	c := w.m.Columns[i]
+	c := w.m.Field(i)
+	if c.Path != nil {
+		return w.field(i)
+	}
 	_, known := w.stored[c.Name]
 	if w.dialect == sqldb.PostgreSQL && c.Kind == driver.KindString && !known {
 		return quote(w.dialect, c.Name) + ` COLLATE "C"`
@@ -129,7 +136,7 @@ func (w *where) render(n driver.Node) string {
 	case driver.OpNot:
 		return "(" + w.render(n.Kids[0]) + ") IS NOT TRUE" // NULL counts as false
 	}
-	name := quote(w.dialect, w.m.Columns[n.Column].Name)
+	name := w.field(n.Column)
 	if sql, decided := w.foreign(name, n); decided {
 		return sql
 	}
@@ -157,6 +164,8 @@ func (w *where) render(n driver.Node) string {
 		return w.position(name, w.arg(n.Value))
 	case driver.OpContainsFold:
 		return w.position(w.lower(name), w.lower(w.arg(n.Value)))
+	case driver.OpElement:
+		return w.element(w.m.Field(n.Column), n.Value)
 	case driver.OpIn:
 		if len(n.Values) == 0 {
 			return "1 = 0"
@@ -179,7 +188,7 @@ func (w *where) foreign(name string, n driver.Node) (sql string, decided bool) {
 	}
 	if s, ok := n.Value.(string); ok && !holds(s) {
 		switch n.Op {
-		case driver.OpEq, driver.OpPrefix, driver.OpContains, driver.OpContainsFold:
+		case driver.OpEq, driver.OpPrefix, driver.OpContains, driver.OpContainsFold, driver.OpElement:
 			return "1 = 0", true
 		case driver.OpNe:
 			return name + " IS NOT NULL", true
@@ -235,6 +244,42 @@ func (w *where) join(kids []driver.Node, op, empty string) string {
 	return "(" + strings.Join(parts, op) + ")"
 }
 
+// page renders what a plan selects. Where the database can compare whole rows it does, (a, id) > ($1, $2), so that an
+// index on the keys begins where the page begins, also among rows that have a in common.
+func (w *where) page(p *driver.Plan) string {
+	if !w.comparesRows(p) {
+		return w.render(p.Where)
+	}
+	op := ") > ("
+	if p.Keys[0].Desc {
+		op = ") < ("
+	}
+	filter := w.render(p.Filter)
+	names, values := make([]string, len(p.Keys)), make([]string, len(p.Keys))
+	for i, k := range p.Keys {
+		names[i], values[i] = w.column(k.Column), w.arg(p.After[i])
+	}
+	return "(" + filter + ") AND (" + strings.Join(names, ", ") + op + strings.Join(values, ", ") + ")"
+}
+
+// comparesRows reports whether what follows a cursor is a comparison of rows: that is so with one direction and without
+// NULL. Upwards NULL comes first, so that no row with NULL follows one without, and the comparison selects none.
+func (w *where) comparesRows(p *driver.Plan) bool {
+	if len(p.After) < 2 {
+		return false
+	}
+	for i, k := range p.Keys {
+		text, isText := p.After[i].(string)
+		switch {
+		case k.Desc != p.Keys[0].Desc, k.Desc && w.m.Field(k.Column).MayBeNull(), p.After[i] == nil:
+			return false
+		case isText && w.dialect == sqldb.PostgreSQL && !holds(text):
+			return false
+		}
+	}
+	return true
+}
+
 func (w *where) order(keys []driver.Key) string {
 	parts := make([]string, len(keys))
 	for i, k := range keys {
@@ -244,7 +289,7 @@ func (w *where) order(keys []driver.Key) string {
 			parts[i] += " DESC"
 			nulls = " NULLS LAST"
 		}
-		if w.m.Columns[k.Column].MayBeNull() {
+		if w.m.Field(k.Column).MayBeNull() {
 			parts[i] += nulls
 		}
 	}
@@ -257,76 +302,4 @@ func (w *where) limit(limit, offset int) string {
 		s += fmt.Sprintf(" OFFSET %d", offset)
 	}
 	return s
-}
-
-// Schema returns a CREATE TABLE statement that fits E, for migrations, and one CREATE UNIQUE INDEX for each set of
-// columns in unique.
-func Schema[E any](d sqldb.Dialect, table string, unique ...[]string) (string, error) {
-	if !validTable.MatchString(table) {
-		return "", fmt.Errorf("sqlrepo: table name %q does not match %s", table, validTable)
-	}
-	m, err := driver.MappingOf[E]()
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (\n", quoteTable(d, table))
-	for i, c := range m.Columns {
-		fmt.Fprintf(&b, "\t%s %s", quote(d, c.Name), columnType(d, c.Kind))
-		switch {
-		case i == m.ID:
-			b.WriteString(" PRIMARY KEY")
-		case !c.MayBeNull() && c.Kind != driver.KindBytes:
-			b.WriteString(" NOT NULL")
-		}
-		if i < len(m.Columns)-1 {
-			b.WriteString(",")
-		}
-		b.WriteString("\n")
-	}
-	b.WriteString(");\n")
-	for _, set := range unique {
-		names := make([]string, len(set))
-		for i, c := range set {
-			if _, ok := m.Column(c); !ok {
-				return "", &repository.FieldError{Field: c, Reason: "is unknown"}
-			}
-			names[i] = quote(d, c)
-		}
-		index := strings.ReplaceAll(table, ".", "_") + "_" + strings.Join(set, "_") + "_key"
-		fmt.Fprintf(&b, "CREATE UNIQUE INDEX IF NOT EXISTS %s ON %s (%s);\n", quote(d, index), quoteTable(d, table),
-			strings.Join(names, ", "))
-	}
-	return b.String(), nil
-}
-
-func columnType(d sqldb.Dialect, k driver.Kind) string {
-	pg := d == sqldb.PostgreSQL
-	switch k {
-	case driver.KindBool:
-		return "BOOLEAN"
-	case driver.KindInt:
-		return "BIGINT"
-	case driver.KindFloat:
-		return "DOUBLE PRECISION"
-	case driver.KindTime:
-		if pg {
-			return "TIMESTAMPTZ"
-		}
-		return "BIGINT"
-	case driver.KindBytes:
-		if pg {
-			return "BYTEA"
-		}
-		return "BLOB"
-	case driver.KindJSON:
-		if pg {
-			return "JSONB"
-		}
-		return "TEXT"
-	}
-	if pg {
-		return `TEXT COLLATE "C"`
-	}
-	return "TEXT"
 }

@@ -40,6 +40,8 @@ func all() []check {
 		{"Rollback", rollback},
 		{"Snapshots", snapshots},
 		{"Redact", redact},
+		{"Filtered", filtered},
+		{"Delete", deleteStream},
 		{"Checkpoints", checkpoints},
 		{"LongStream", longStream},
 	}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,26 @@ type wrong struct {
 	snap   func(ctx context.Context, stream string, schema int) (eventstore.Snapshot, bool, error)
 	move   func(ctx context.Context, projection, from, to string) error
 	redact func(ctx context.Context, stream string) error
+	filter func(ctx context.Context, f eventstore.Filter, cursor string, limit int) ([]eventstore.Recorded, string, error)
+	remove func(ctx context.Context, stream string, expected int64) error
+}
+
+func (w *wrong) ReadFiltered(ctx context.Context, f eventstore.Filter, cursor string,
+	limit int) ([]eventstore.Recorded, string, error) {
+	if w.filter == nil {
+		if f.All() {
+			return w.Read(ctx, cursor, limit)
+		}
+		return w.Store.ReadFiltered(ctx, f, cursor, limit)
+	}
+	return w.filter(ctx, f, cursor, limit)
+}
+
+func (w *wrong) Delete(ctx context.Context, stream string, expected int64) error {
+	if w.remove == nil {
+		return w.Store.Delete(ctx, stream, expected)
+	}
+	return w.remove(ctx, stream, expected)
 }
 
 func (w *wrong) Redact(ctx context.Context, stream string) error {
@@ -184,6 +205,38 @@ var planted = map[string]struct {
 		w.redact = func(ctx context.Context, stream string) error {
 			return errors.Join(w.Store.Redact(ctx, stream), w.Store.Redact(ctx, stream+"2"))
 		}
+	}},
+	"selects categories without the hyphen": {check: "Filtered", plant: func(w *wrong) {
+		w.filter = func(ctx context.Context, f eventstore.Filter, cursor string,
+			limit int) (out []eventstore.Recorded, next string, err error) {
+			events, next, err := w.Read(ctx, cursor, limit)
+			for _, e := range events {
+				if f.All() || slices.ContainsFunc(f.Categories, func(c string) bool { return strings.HasPrefix(e.Stream, c) }) {
+					out = append(out, e)
+				}
+			}
+			return out, next, err
+		}
+	}},
+	"passes over what did not fit": {check: "Filtered", plant: func(w *wrong) {
+		w.filter = func(ctx context.Context, f eventstore.Filter, cursor string,
+			limit int) (out []eventstore.Recorded, next string, err error) {
+			events, next, err := w.Read(ctx, cursor, 20)
+			for _, e := range events {
+				if f.Selects(e.Stream, e.Type) && len(out) < limit {
+					out = append(out, e)
+				}
+			}
+			return out, next, err
+		}
+	}},
+	"deletes whatever the version is": {check: "Delete", plant: func(w *wrong) {
+		w.remove = func(ctx context.Context, stream string, _ int64) error {
+			return w.Store.Delete(ctx, stream, eventstore.AnyVersion)
+		}
+	}},
+	"only redacts": {check: "Delete", plant: func(w *wrong) {
+		w.remove = func(ctx context.Context, stream string, _ int64) error { return w.Store.Redact(ctx, stream) }
 	}},
 	"looks, then writes": {check: "OneWinner", plant: func(w *wrong) {
 		w.append = func(ctx context.Context, stream string, expected int64,

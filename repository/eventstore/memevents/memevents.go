@@ -2,8 +2,10 @@
 package memevents
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -30,7 +32,8 @@ type Store struct {
 
 	mu          sync.Mutex
 	all         []eventstore.Recorded
-	streams     map[string][]int // places in all
+	streams     map[string][]int // places in all; of a deleted stream that of the last event
+	removed     map[int]bool     // places of events that were deleted
 	ids         map[string]bool
 	snapshots   map[snapshotKey]eventstore.Snapshot
 	checkpoints map[string]string
@@ -46,7 +49,7 @@ var _ eventstore.Store = (*Store)(nil)
 
 // New returns an empty store.
 func New(cfg Config) *Store {
-	return &Store{cfg: cfg, streams: map[string][]int{}, ids: map[string]bool{},
+	return &Store{cfg: cfg, streams: map[string][]int{}, removed: map[int]bool{}, ids: map[string]bool{},
 		snapshots: map[snapshotKey]eventstore.Snapshot{}, checkpoints: map[string]string{}, changed: make(chan struct{})}
 }
 
@@ -70,7 +73,10 @@ func (s *Store) Append(ctx context.Context, stream string, expected int64,
 func (s *Store) append(stream string, expected int64, events []eventstore.Event) ([]eventstore.Recorded, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	version := int64(len(s.streams[stream]))
+	version, deleted := s.head(stream)
+	if deleted {
+		return nil, fmt.Errorf("%w: %s", eventstore.ErrDeleted, stream)
+	}
 	if expected != eventstore.AnyVersion && expected != version {
 		return nil, &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
 	}
@@ -79,8 +85,21 @@ func (s *Store) append(stream string, expected int64, events []eventstore.Event)
 			return nil, &repository.UniqueError{Constraint: "id", Fields: []string{"id"}}
 		}
 	}
+	return s.add(stream, version, events), nil
+}
+
+// head returns the version of a stream, and whether it was deleted.
+func (s *Store) head(stream string) (version int64, deleted bool) {
+	places := s.streams[stream]
+	if len(places) == 0 {
+		return 0, false
+	}
+	last := s.all[places[len(places)-1]]
+	return last.Version, last.Type == eventstore.Deleted
+}
+
+func (s *Store) add(stream string, version int64, events []eventstore.Event) (out []eventstore.Recorded) {
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	var out []eventstore.Recorded
 	for _, e := range events {
 		version++
 		r := eventstore.Recorded{Event: e, Stream: stream, Version: version, Position: int64(len(s.all)) + 1, Time: now}
@@ -91,7 +110,31 @@ func (s *Store) append(stream string, expected int64, events []eventstore.Event)
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return out, nil
+	return out
+}
+
+// Delete implements eventstore.Store.
+func (s *Store) Delete(ctx context.Context, stream string, expected int64) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version, deleted := s.head(stream)
+	switch {
+	case deleted || version == 0 && expected <= 0:
+		return nil
+	case expected != eventstore.AnyVersion && expected != version:
+		return &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
+	}
+	for _, at := range s.streams[stream] {
+		delete(s.ids, s.all[at].ID)
+		s.all[at], s.removed[at] = eventstore.Recorded{}, true
+	}
+	delete(s.streams, stream)
+	s.add(stream, version, []eventstore.Event{eventstore.Deletion(id.New())})
+	maps.DeleteFunc(s.snapshots, func(k snapshotKey, _ eventstore.Snapshot) bool { return k.stream == stream })
+	return nil
 }
 
 func clone(r eventstore.Recorded) eventstore.Recorded {
@@ -121,13 +164,16 @@ func (s *Store) LoadFrom(ctx context.Context, stream string, after int64) iter.S
 			}
 			s.mu.Lock()
 			places := s.streams[stream]
-			if after >= int64(len(places)) {
+			i, _ := slices.BinarySearchFunc(places, after+1, func(at int, version int64) int {
+				return cmp.Compare(s.all[at].Version, version)
+			})
+			if i == len(places) {
 				s.mu.Unlock()
 				return
 			}
-			r := clone(s.all[places[after]])
+			r := clone(s.all[places[i]])
 			s.mu.Unlock()
-			after++
+			after = r.Version
 			if !yield(r, nil) {
 				return
 			}
@@ -148,6 +194,12 @@ func (s *Store) place(cursor string) (int, error) {
 
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, cursor string, limit int) ([]eventstore.Recorded, string, error) {
+	return s.ReadFiltered(ctx, eventstore.Filter{}, cursor, limit)
+}
+
+// ReadFiltered implements eventstore.Store.
+func (s *Store) ReadFiltered(ctx context.Context, f eventstore.Filter, cursor string,
+	limit int) ([]eventstore.Recorded, string, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, "", err
 	}
@@ -158,13 +210,16 @@ func (s *Store) Read(ctx context.Context, cursor string, limit int) ([]eventstor
 		return nil, "", err
 	}
 	var out []eventstore.Recorded
-	for _, r := range s.all[at:min(len(s.all), at+max(limit, 0))] {
-		out = append(out, clone(r))
+	from := at
+	for ; at < len(s.all) && len(out) < limit; at++ {
+		if r := s.all[at]; !s.removed[at] && f.Selects(r.Stream, r.Type) {
+			out = append(out, clone(r))
+		}
 	}
-	if len(out) == 0 {
+	if at == from {
 		return nil, cursor, nil
 	}
-	return out, strconv.Itoa(at + len(out)), nil
+	return out, strconv.Itoa(at), nil
 }
 
 // Wait implements eventstore.Store.
@@ -189,7 +244,13 @@ func (s *Store) Lag(ctx context.Context, cursor string) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at, err := s.place(cursor)
-	return int64(len(s.all) - at), err
+	n := len(s.all) - at
+	for place := range s.removed {
+		if place >= at {
+			n--
+		}
+	}
+	return int64(n), err
 }
 
 // SaveSnapshot implements eventstore.Store.

@@ -117,6 +117,18 @@ func (c cursor) String() string {
 
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.Recorded, string, error) {
+	for {
+		events, next, err := s.ReadFiltered(ctx, eventstore.Filter{}, from, limit)
+		if err != nil || len(events) > 0 || next == from {
+			return events, next, err
+		}
+		from = next // what was there was deleted
+	}
+}
+
+// ReadFiltered implements eventstore.Store. It is this process that filters.
+func (s *Store) ReadFiltered(ctx context.Context, f eventstore.Filter, from string,
+	limit int) ([]eventstore.Recorded, string, error) {
 	c, err := parse(from)
 	if err != nil {
 		return nil, "", err
@@ -124,9 +136,16 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 	if limit <= 0 {
 		return nil, from, nil
 	}
-	found, err := s.read(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: c.at}}}}, "_id", min(limit, page))
+	documents := page
+	if f.All() {
+		documents = min(limit, page)
+	}
+	found, err := s.read(ctx, bson.D{{Key: "_id", Value: bson.D{{Key: "$gte", Value: c.at}}}}, "_id", documents)
 	if err != nil {
 		return nil, "", fmt.Errorf("mongoevents: read: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, from, nil
 	}
 	var out []eventstore.Recorded
 	for _, b := range found {
@@ -140,19 +159,16 @@ func (s *Store) Read(ctx context.Context, from string, limit int) ([]eventstore.
 		if err != nil {
 			return nil, "", fmt.Errorf("mongoevents: read: %w", err)
 		}
-		room := limit - len(out)
-		if len(events) > room {
-			c.skip += int64(room)
-			return append(out, events[:room]...), c.String(), nil
+		for _, e := range events {
+			if len(out) == limit {
+				return out, c.String(), nil
+			}
+			if f.Selects(e.Stream, e.Type) {
+				out = append(out, e)
+			}
+			c.skip++
 		}
-		out = append(out, events...)
 		c = cursor{at: b.Position + b.Count}
-		if len(out) == limit {
-			break
-		}
-	}
-	if len(out) == 0 {
-		return nil, from, nil
 	}
 	return out, c.String(), nil
 }

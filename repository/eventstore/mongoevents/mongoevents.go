@@ -123,6 +123,10 @@ type batch struct {
 	Time     int64           `bson:"time"`
 	Events   []event         `bson:"events"`
 	Effects  []driver.Effect `bson:"_effects,omitempty"`
+	// Erased says that the events were deleted with their stream: their ids and number stay, so that positions and the
+	// index of ids have no gap. Closed is the append that says so, after which there is none.
+	Erased bool `bson:"erased,omitempty"`
+	Closed bool `bson:"closed,omitempty"`
 }
 
 type event struct {
@@ -135,6 +139,9 @@ type event struct {
 
 // recorded returns the events of a batch but for the first few.
 func (b batch) recorded(skip int64) ([]eventstore.Recorded, error) {
+	if b.Erased {
+		return nil, nil
+	}
 	out := make([]eventstore.Recorded, 0, len(b.Events)-int(skip))
 	at := time.UnixMicro(b.Time).UTC()
 	for i, e := range b.Events[skip:] {
@@ -235,7 +242,8 @@ func (s *Store) insert(ctx context.Context, stream string, expected int64,
 		out[i] = eventstore.Recorded{Event: e, Stream: stream, Version: b.First + int64(i), Position: b.Position + int64(i),
 			Time: now}
 	}
-	if s.cfg.OnAppend != nil {
+	b.Closed = events[0].Type == eventstore.Deleted
+	if s.cfg.OnAppend != nil && !b.Closed {
 		collecting, effects := driver.WithEffects(ctx, s.events.Name())
 		if err := s.cfg.OnAppend(collecting, out); err != nil {
 			return nil, err
@@ -276,9 +284,12 @@ func (s *Store) version(ctx context.Context, stream string) (int64, error) {
 	var b batch
 	err := s.events.FindOne(ctx, bson.D{{Key: "stream", Value: stream}},
 		options.FindOne().SetSort(bson.D{{Key: "first", Value: -1}}).
-			SetProjection(bson.D{{Key: "first", Value: 1}, {Key: "count", Value: 1}})).Decode(&b)
+			SetProjection(bson.D{{Key: "first", Value: 1}, {Key: "count", Value: 1}, {Key: "closed", Value: 1}})).Decode(&b)
 	if errors.Is(err, mongo.ErrNoDocuments) {
 		return 0, nil
+	}
+	if b.Closed {
+		return 0, fmt.Errorf("%w: %s", eventstore.ErrDeleted, stream)
 	}
 	return b.First + b.Count - 1, err
 }

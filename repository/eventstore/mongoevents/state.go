@@ -11,6 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
+	"github.com/sillar-go/sillar/internal/id"
 	"github.com/sillar-go/sillar/repository/eventstore"
 )
 
@@ -25,21 +26,58 @@ func snapshotID(stream string, schema int) string { return fmt.Sprintf("%d/%s", 
 
 // Redact implements eventstore.Store, a document after the other. It can be repeated where it failed.
 func (s *Store) Redact(ctx context.Context, stream string) error {
+	return s.erase(ctx, "redact", stream, false)
+}
+
+// Delete implements eventstore.Store. It joins no transaction, and can be repeated where it failed.
+func (s *Store) Delete(ctx context.Context, stream string, expected int64) error {
+	version, err := s.version(ctx, stream)
+	if !errors.Is(err, eventstore.ErrDeleted) { // else what an earlier call left may have to be erased
+		switch {
+		case err != nil:
+			return fmt.Errorf("mongoevents: delete %s: %w", stream, err)
+		case version == 0 && expected <= 0:
+			return nil
+		}
+		if session := mongo.SessionFromContext(ctx); session != nil && session.TransactionRunning() {
+			return fmt.Errorf("%w: %s", ErrTransaction, stream)
+		}
+		_, err = s.inTurn(ctx, stream, expected, []eventstore.Event{eventstore.Deletion(id.New())})
+		if err != nil && !errors.Is(err, eventstore.ErrDeleted) { // by another
+			return fmt.Errorf("mongoevents: delete %s: %w", stream, err)
+		}
+		s.wake()
+	}
+	return s.erase(ctx, "delete", stream, true)
+}
+
+// erase empties the events of a stream and deletes its snapshots. remove keeps only the ids of the events.
+func (s *Store) erase(ctx context.Context, doing, stream string, remove bool) error {
 	for next := int64(0); ; {
 		batches, err := s.read(ctx, bson.D{{Key: "stream", Value: stream},
 			{Key: "first", Value: bson.D{{Key: "$gt", Value: next}}}}, "first", page)
 		if err != nil {
-			return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+			return fmt.Errorf("mongoevents: %s %s: %w", doing, stream, err)
 		}
 		for _, b := range batches {
+			next = b.First
+			if b.Erased || b.Closed {
+				continue
+			}
 			for i := range b.Events {
 				b.Events[i].Data, b.Events[i].Metadata = "null", "{}"
+				if remove {
+					b.Events[i] = event{ID: b.Events[i].ID}
+				}
 			}
-			set := bson.D{{Key: "$set", Value: bson.D{{Key: "events", Value: b.Events}}}}
-			if _, err := s.events.UpdateOne(ctx, bson.D{{Key: "_id", Value: b.Position}}, set); err != nil {
-				return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+			set := bson.D{{Key: "events", Value: b.Events}}
+			if remove {
+				set = append(set, bson.E{Key: "erased", Value: true})
 			}
-			next = b.First
+			if _, err := s.events.UpdateOne(ctx, bson.D{{Key: "_id", Value: b.Position}},
+				bson.D{{Key: "$set", Value: set}}); err != nil {
+				return fmt.Errorf("mongoevents: %s %s: %w", doing, stream, err)
+			}
 		}
 		if len(batches) < page {
 			break
@@ -49,7 +87,7 @@ func (s *Store) Redact(ctx context.Context, stream string) error {
 	pattern := "^[0-9]+/" + regexp.QuoteMeta(stream) + "$"
 	if _, err := s.snapshots.DeleteMany(ctx, bson.D{{Key: "_id",
 		Value: bson.D{{Key: "$regex", Value: pattern}}}}); err != nil {
-		return fmt.Errorf("mongoevents: redact %s: %w", stream, err)
+		return fmt.Errorf("mongoevents: %s %s: %w", doing, stream, err)
 	}
 	return nil
 }

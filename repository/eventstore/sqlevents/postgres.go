@@ -97,7 +97,7 @@ func newMoves(prefix string, many bool) moves {
 			ON CONFLICT DO NOTHING RETURNING version`),
 		any: whole(`INSERT INTO sillar_streams AS s (stream, version, last_xid) VALUES ($1, $2, pg_current_xact_id())
 			ON CONFLICT (stream) DO UPDATE SET version = s.version + $2, last_xid = pg_current_xact_id()
-			WHERE s.last_xid <= pg_current_xact_id() RETURNING version`),
+			WHERE s.last_xid <= pg_current_xact_id() AND s.version < 9223372036854775807 RETURNING version`),
 		exact: whole(`UPDATE sillar_streams SET version = version + $2, last_xid = pg_current_xact_id()
 			WHERE stream = $1 AND version = $9 AND last_xid <= pg_current_xact_id() RETURNING version`),
 	}

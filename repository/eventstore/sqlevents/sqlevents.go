@@ -229,6 +229,9 @@ func (s *Store) conflict(ctx context.Context, stream string, expected int64) err
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return err
 	}
+	if actual == deletedVersion {
+		return fmt.Errorf("%w: %s", eventstore.ErrDeleted, stream)
+	}
 	if actual == expected || expected == eventstore.AnyVersion {
 		if restored, err := s.restored(ctx); err != nil || restored {
 			return cmp.Or(err, ErrRestored)
@@ -245,6 +248,9 @@ func (s *Store) insertSQLite(ctx context.Context, stream string, expected int64,
 	err := q.QueryRow(ctx, s.sql("SELECT version FROM sillar_streams WHERE stream = $1"), stream).Scan(&version)
 	if err != nil && !errors.Is(err, sqldb.ErrNoRows) {
 		return err
+	}
+	if version == deletedVersion {
+		return fmt.Errorf("%w: %s", eventstore.ErrDeleted, stream)
 	}
 	if expected != eventstore.AnyVersion && expected != version {
 		return &repository.ConflictError{ID: stream, Expected: expected, Actual: version}
