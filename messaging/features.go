@@ -27,6 +27,9 @@ type Features struct {
 	OrderByKey bool
 	// SingleActive and Ephemeral: a Subscription may ask for them.
 	SingleActive, Ephemeral bool
+	// Partitions: a Subscription may ask for them. With OrderByKey they are those of the broker's topics, whatever the
+	// number that is asked for.
+	Partitions bool
 }
 
 // Featured is implemented by brokers that declare their Features.

@@ -133,6 +133,13 @@ type GroupConfig struct {
 	// key holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does
 	// not grow with their number. A group's queue keeps what it was made with. Default false.
 	SingleActive bool
+	// Partitions divides the keys of the group among so many partitions, at most 256: several processes handle the group at
+	// once, and those of one partition's keys are handled by one process at a time. The processes share the partitions
+	// evenly as they come and go. It implies Ordered, so the order of a key holds across processes, also when one of them
+	// is shut down. More than the largest number of processes spreads them better and costs a queue each over RabbitMQ,
+	// which needs a plugin for it; over Kafka the partitions are those of the topics, whatever the number. All processes
+	// of a group have the same number. Default 0: none.
+	Partitions int
 	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the
 	// handler returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
 	Timeout time.Duration
@@ -170,6 +177,7 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 		panic(fmt.Sprintf("messaging: group %q: the name is taken, or the router runs", name))
 	}
 	cfg.Concurrency = max(cfg.Concurrency, 1)
+	cfg.Ordered = cfg.Ordered || cfg.Partitions > 0
 	if cfg.Prefetch <= 0 {
 		cfg.Prefetch = 3 * cfg.Concurrency
 	}
@@ -245,6 +253,7 @@ func (g *Group) subscription() Subscription {
 		Prefetch:     g.cfg.Prefetch,
 		Ephemeral:    g.cfg.Ephemeral,
 		SingleActive: g.cfg.SingleActive,
+		Partitions:   g.cfg.Partitions,
 		Start:        g.cfg.Start,
 	}
 	for t := range g.exact {

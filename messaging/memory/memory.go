@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
 	"math"
@@ -93,8 +94,56 @@ func (q *queue) giveBack(it item) {
 	q.ready = slices.Insert(q.ready, i, it)
 }
 
-// next reports whether it is a stream's turn, which waits from now on.
-func (q *queue) next(s *stream) bool {
+// next takes the next message that a stream may receive, if there is one. The stream waits for its turn from now on.
+func (q *queue) next(s *stream) (it item, ok bool) {
+	i := 0
+	if s.partitions > 0 {
+		i = slices.IndexFunc(q.ready, func(it item) bool { return q.owns(s, it) })
+	} else if !q.turn(s) {
+		return item{}, false
+	}
+	if i < 0 || i >= len(q.ready) {
+		return item{}, false
+	}
+	it = q.ready[i]
+	if i == 0 { // in constant time
+		q.ready[0] = item{}
+		q.ready = q.ready[1:]
+	} else {
+		q.ready = slices.Delete(q.ready, i, i+1)
+	}
+	return it, true
+}
+
+// partition returns the partition of a message, one of n.
+func partition(e messaging.Envelope, n int) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(e.Key)) // it never fails
+	return int(h.Sum32() % uint32(n))
+}
+
+// owns reports whether the partition of a message is a stream's at present. One that has changed hands is the old
+// owner's until that has settled what it received.
+func (q *queue) owns(s *stream, it item) bool {
+	p := partition(it.e, s.partitions)
+	if q.streams[p%len(q.streams)] != s {
+		return false
+	}
+	for _, other := range q.streams {
+		if other == s {
+			continue
+		}
+		for d := range other.out {
+			if partition(d.e, s.partitions) == p {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// turn reports whether it is a stream's turn, which waits from now on.
+func (q *queue) turn(s *stream) bool {
 	if s.single && q.streams[0] != s {
 		return false
 	}
@@ -147,7 +196,8 @@ var _ messaging.Broker = (*Broker)(nil)
 
 // Features implements messaging.Featured.
 func (b *Broker) Features() messaging.Features {
-	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true}
+	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true,
+		Partitions: true}
 }
 
 // Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
@@ -253,7 +303,7 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 		}
 	}
 	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral,
-		out: map[*delivery]struct{}{}}
+		partitions: s.Partitions, out: map[*delivery]struct{}{}}
 	q.streams = append(q.streams, opened)
 	return opened, nil
 }

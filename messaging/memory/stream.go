@@ -16,6 +16,8 @@ type stream struct {
 	prefetch int
 	stopped  bool
 	single   bool // receives only while it is the oldest of the queue
+	// partitions is how many the keys are divided among, or 0.
+	partitions int
 	// ephemeral: the queue is this stream's, and is removed with it.
 	ephemeral bool
 	out       map[*delivery]struct{}
@@ -33,14 +35,14 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.b.mu.Unlock()
 			return nil, messaging.ErrClosed
 		}
-		if len(s.out) < s.prefetch && s.q.next(s) && len(s.q.ready) > 0 {
-			d := &delivery{s: s, item: s.q.ready[0]}
-			s.q.ready[0] = item{}
-			s.q.ready = s.q.ready[1:]
-			s.q.unacked++
-			s.out[d] = struct{}{}
-			s.b.mu.Unlock()
-			return d, nil
+		if len(s.out) < s.prefetch {
+			if it, ok := s.q.next(s); ok {
+				d := &delivery{s: s, item: it}
+				s.q.unacked++
+				s.out[d] = struct{}{}
+				s.b.mu.Unlock()
+				return d, nil
+			}
 		}
 		changed := s.b.changed
 		s.b.mu.Unlock()

@@ -90,8 +90,10 @@ var planted = map[string]func(b *broken){
 			}
 		}
 	},
-	"OrderPerKey":         func(b *broken) { b.swap = true },
-	"KeysAcrossConsumers": func(b *broken) { b.swap = true },
+	"OrderPerKey": func(b *broken) { b.swap = true },
+	"KeysAcrossConsumers": func(b *broken) { // kafka has the partitions anyway
+		b.swap, b.whole = os.Getenv(adapter) != "", true
+	},
 	"ManyNoneLost": func(b *broken) {
 		var n atomic.Int64
 		b.drop = func() bool { return n.Add(1)%1000 == 0 }
@@ -148,7 +150,7 @@ func undeclared() []string {
 	case "kafka":
 		return []string{"BackPressure", "Unroutable", "ConsumersCompete"}
 	}
-	return []string{"KeysAcrossConsumers"}
+	return nil
 }
 
 const room = 3000
@@ -237,7 +239,7 @@ type broken struct {
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
 	swap, swallow             bool // Receive swaps; it takes what nobody waits for any more
-	anywhere                  bool // Subscribe ignores the start position
+	anywhere, whole           bool // Subscribe ignores the start position, or the number of partitions
 
 	mu  sync.Mutex
 	all int // open streams
@@ -280,6 +282,9 @@ func (b *broken) Subscribe(ctx context.Context, s messaging.Subscription) (messa
 	s.Prefetch = max(s.Prefetch, b.prefetch)
 	if b.anywhere {
 		s.Start = messaging.Start{}
+	}
+	if b.whole {
+		s.Partitions = 0
 	}
 	inner, err := b.Broker.Subscribe(ctx, s)
 	if err != nil {
