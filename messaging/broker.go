@@ -52,7 +52,7 @@ type Subscription struct {
 	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
 	// what is given back by then in its old place. All streams of a group agree on it.
 	SingleActive bool
-	// Partitions divides the keys of the group among so many partitions, at most 256. One stream of the group at a time
+	// Partitions divides the keys of the group among so many partitions, at most 64. One stream of the group at a time
 	// receives from a partition, and the streams share the partitions evenly as they come and go. Prefetch holds for each
 	// partition. All streams of a group agree on the number. Messages without a key share one partition.
 	Partitions int

@@ -133,12 +133,12 @@ type GroupConfig struct {
 	// key holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does
 	// not grow with their number. A group's queue keeps what it was made with. Default false.
 	SingleActive bool
-	// Partitions divides the keys of the group among so many partitions, at most 256: several processes handle the group at
+	// Partitions divides the keys of the group among so many partitions, at most 64: several processes handle the group at
 	// once, and those of one partition's keys are handled by one process at a time. The processes share the partitions
 	// evenly as they come and go. It implies Ordered, so the order of a key holds across processes, also when one of them
-	// is shut down. More than the largest number of processes spreads them better and costs a queue each over RabbitMQ,
-	// which needs a plugin for it; over Kafka the partitions are those of the topics, whatever the number. All processes
-	// of a group have the same number. Default 0: none.
+	// is shut down. More partitions than processes spread the keys more evenly; over RabbitMQ each costs a queue, and each
+	// process a channel on it. Over Kafka they are those of the topics, whatever the number. All processes of a group
+	// have the same number. Default 0: none.
 	Partitions int
 	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the
 	// handler returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.

@@ -106,7 +106,7 @@ func (n *Node) configure(t testing.TB, conf string) {
 		"rabbitmq.conf": fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 50MB\nlog.file.level = "+
 			"warning\n"+
 			"max_message_size = %d\n%s", n.port, NodeMaxBody, conf),
-		"plugins": "[rabbitmq_consistent_hash_exchange].", "rabbitmq-env.conf": "", ".erlang.cookie": "sillar",
+		"plugins": "[].", "rabbitmq-env.conf": "", ".erlang.cookie": "sillar",
 	} {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o400); err != nil {
 			t.Fatalf("testenv: %v", err)

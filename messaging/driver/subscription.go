@@ -39,7 +39,7 @@ func Check(s messaging.Subscription, f messaging.Features) error {
 }
 
 // maxPartitions bounds Subscription.Partitions: each costs a queue, and a channel in every process.
-const maxPartitions = 256
+const maxPartitions = 64
 
 // Match reports whether a topic matches an AMQP topic pattern: * stands for one word and # for any number of words.
 func Match(pattern, topic string) bool { return topics.Match(pattern, topic) }
