@@ -78,6 +78,9 @@ type Delivery interface {
 	Envelope() Envelope
 	// Attempt counts from 1.
 	Attempt() int
+	// Advance counts an attempt that failed and is repeated in place, without the broker: Attempt returns one more. The
+	// broker does not know of it until the delivery is settled.
+	Advance()
 	// Unhandled counts the times that the message came to a process without a handler for it, this time excluded.
 	Unhandled() int
 	// Ack says that it is done with.

@@ -120,11 +120,18 @@ type GroupConfig struct {
 	// do not count as attempts of a handler. Default 30 attempts, Exponential(time.Second, 30*time.Second): about 12
 	// minutes until the message becomes a dead letter. One attempt makes it a dead letter at once; negative: no limit.
 	Unhandled Retry
+	// BlockingRetry makes the attempts of a message where it is: the worker waits for the backoff and tries again, so with
+	// Ordered no later message of its key overtakes it, and neither do others that share the worker. Attempts are counted
+	// anew when the message comes to another process. The attempts and pauses together have to stay below the broker's own
+	// limit (RabbitMQ: consumer_timeout, 30 minutes; Kafka: Config.RevokeWait while partitions move). A message that
+	// becomes a dead letter, or has no handler in this process, no longer holds up its key. Default false: the broker
+	// delivers it again later.
+	BlockingRetry bool
 	// Dedup applies each message once. Default none: handlers see duplicates.
 	Dedup Deduplicator
 	// Ordered handles the messages of one key one at a time within a process, in the order in which they came. Messages
-	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
-	// place. Default false.
+	// that are retried come later (not so with BlockingRetry), and so may, over RabbitMQ, those that a drain gives back:
+	// SingleActive and Partitions keep their place. Default false.
 	Ordered bool
 	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets
 	// the events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.

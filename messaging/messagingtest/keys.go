@@ -95,3 +95,34 @@ func keysAcrossConsumers(e *env) {
 		}
 	}
 }
+
+// With BlockingRetry a message that fails is tried again before the next one of its key; when its attempts are used up
+// it is a dead letter that has their number.
+func blockingRetry(e *env) {
+	e.bind("g", "t")
+	done := &log{}
+	e.route(func(r *messaging.Router) {
+		g := r.Group("g", messaging.GroupConfig{Concurrency: 3, Ordered: true, BlockingRetry: true,
+			Retry: messaging.Retry{Attempts: 3, Backoff: messaging.Constant(5 * time.Millisecond)}})
+		messaging.HandleRaw(g, "t", func(_ context.Context, m messaging.Message[[]byte]) error {
+			done.add(fmt.Sprint(m.Key, "/", m.ID, "/", m.Attempt))
+			if m.ID == "2" || m.ID == "4" && m.Attempt == 1 {
+				return errBoom
+			}
+			return nil
+		})
+	})
+	var events []messaging.Envelope
+	for _, id := range []string{"1", "2", "3", "4", "5"} {
+		events = append(events, messaging.Envelope{Type: "t", Key: "k", ID: id, Body: []byte("1")})
+	}
+	e.must(e.PublishBatch(e.ctx, events))
+	want := []string{"k/1/1", "k/2/1", "k/2/2", "k/2/3", "k/3/1", "k/4/1", "k/4/2", "k/5/1"}
+	e.until("all attempts", func() bool { return done.len() >= len(want) })
+	if got := done.of("k/"); !slices.Equal(got, want) {
+		e.Fatalf("attempts %v, want %v", got, want)
+	}
+	if d := e.dead("g", 1)[0]; d.ID != "2" || d.Attempts != 3 {
+		e.Fatalf("dead letter %s after %d attempts, want 2 after 3", d.ID, d.Attempts)
+	}
+}

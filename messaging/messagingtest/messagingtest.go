@@ -69,6 +69,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"Drain", drain},
 		{"OrderPerKey", orderPerKey},
 		{"KeysAcrossConsumers", keysAcrossConsumers},
+		{"BlockingRetry", blockingRetry},
 		{"ManyNoneLost", many},
 		{"ReceiveHonoursContext", receiveContext},
 		{"Closed", closed},

@@ -94,6 +94,7 @@ var planted = map[string]func(b *broken){
 	"KeysAcrossConsumers": func(b *broken) { // kafka has the partitions anyway
 		b.swap, b.whole = os.Getenv(adapter) != "", true
 	},
+	"BlockingRetry": func(b *broken) { b.forgetful = true },
 	"ManyNoneLost": func(b *broken) {
 		var n atomic.Int64
 		b.drop = func() bool { return n.Add(1)%1000 == 0 }
@@ -239,6 +240,7 @@ type broken struct {
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
 	swap, swallow             bool // Receive swaps; it takes what nobody waits for any more
+	forgetful                 bool // a delivery does not count the attempts made in place
 	anywhere, whole           bool // Subscribe ignores the start position, or the number of partitions
 
 	mu  sync.Mutex
@@ -406,6 +408,12 @@ func (d *delivery) Envelope() messaging.Envelope {
 		d.b.change(&e)
 	}
 	return e
+}
+
+func (d *delivery) Advance() {
+	if !d.b.forgetful {
+		d.Delivery.Advance()
+	}
 }
 
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
