@@ -18,6 +18,8 @@ type Features struct {
 	Delays bool
 	// AnyHash: # may stand at any place of a pattern. Otherwise only at the end.
 	AnyHash bool
+	// DelayedPublish: events may be published with WithDeliverAt and WithDelay.
+	DelayedPublish bool
 	// Replay: a new group may begin with messages that were published before it existed (Subscription.Start).
 	Replay bool
 	// OrderByKey: messages of one Key are delivered in the order in which they were published, by one process of the

@@ -169,7 +169,7 @@ func New(cfg Config) (*Broker, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
-	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
+	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source).Delayed()
 	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}),
 		timers: map[*time.Timer]struct{}{}}, nil
 }
@@ -197,7 +197,7 @@ var _ messaging.Broker = (*Broker)(nil)
 // Features implements messaging.Featured.
 func (b *Broker) Features() messaging.Features {
 	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true,
-		Partitions: true}
+		Partitions: true, DelayedPublish: true}
 }
 
 // Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
@@ -237,8 +237,10 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 			return fmt.Errorf("%w: %s", messaging.ErrUnroutable, e.Type)
 		}
 		if full == nil {
+			delay := time.Until(e.DeliverAt)
+			e.DeliverAt = time.Time{}
 			for _, q := range bound {
-				q.push(clone(e), 1, 0)
+				b.pushAfter(q, delay, clone(e), 1, 0)
 			}
 			b.wake()
 			b.mu.Unlock()
@@ -252,6 +254,25 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 			return fmt.Errorf("%w: queue %s holds %d messages: %w", messaging.ErrBlocked, full.name, b.cfg.MaxQueue, ctx.Err())
 		}
 	}
+}
+
+// pushAfter adds a message to the end of a queue after a delay. The mutex is held.
+func (b *Broker) pushAfter(q *queue, delay time.Duration, e messaging.Envelope, attempt, unhandled int) {
+	if delay <= 0 {
+		q.push(e, attempt, unhandled)
+		return
+	}
+	q.delayed++
+	var t *time.Timer
+	t = time.AfterFunc(delay, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.timers, t)
+		q.delayed--
+		q.push(e, attempt, unhandled)
+		b.wake()
+	})
+	b.timers[t] = struct{}{}
 }
 
 // bound returns the queues that take a topic, and one of them that is full.

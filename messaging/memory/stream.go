@@ -136,23 +136,7 @@ func (d *delivery) Retry(_ context.Context, delay time.Duration, reason error) e
 	if errors.Is(reason, messaging.ErrNoHandler) {
 		attempt, unhandled = d.attempt, d.unhandled+1
 	}
-	return d.settle(func(b *Broker, q *queue) {
-		if delay <= 0 {
-			q.push(d.e, attempt, unhandled)
-			return
-		}
-		q.delayed++
-		var t *time.Timer
-		t = time.AfterFunc(delay, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			delete(b.timers, t)
-			q.delayed--
-			q.push(d.e, attempt, unhandled)
-			b.wake()
-		})
-		b.timers[t] = struct{}{}
-	})
+	return d.settle(func(b *Broker, q *queue) { b.pushAfter(q, delay, d.e, attempt, unhandled) })
 }
 
 // DeadLetter implements messaging.Delivery.

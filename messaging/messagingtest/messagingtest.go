@@ -53,6 +53,7 @@ func Run(t *testing.T, factory Factory, f Features) {
 		{"ConsumersCompete", compete},
 		{"Patterns", patterns},
 		{"StartPosition", startPosition},
+		{"DelayedPublish", delayedPublish},
 		{"DelayedRetry", delayedRetry},
 		{"DelayOutlivesConsumer", delayOutlives},
 		{"RetryReachesNoOtherGroup", retryStays},

@@ -50,6 +50,7 @@ var planted = map[string]func(b *broken){
 	"DelayedRetry": func(b *broken) {
 		b.retry = func(d messaging.Delivery, _ time.Duration) error { return d.Retry(b.ctx, 0, nil) }
 	},
+	"DelayedPublish": func(b *broken) { b.hasty = true },
 	"DelayOutlivesConsumer": func(b *broken) { // the pause is the consumer's
 		b.retry = func(messaging.Delivery, time.Duration) error { return nil }
 	},
@@ -240,6 +241,7 @@ type broken struct {
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
 	swap, swallow             bool // Receive swaps; it takes what nobody waits for any more
+	hasty                     bool // Publish ignores the time of delivery
 	forgetful                 bool // a delivery does not count the attempts made in place
 	anywhere, whole           bool // Subscribe ignores the start position, or the number of partitions
 
@@ -255,6 +257,9 @@ func (b *broken) Publish(ctx context.Context, topic string, payload any, opts ..
 	b.mu.Unlock()
 	if orphan || b.drop != nil && b.drop() {
 		return nil
+	}
+	if b.hasty {
+		opts = append(opts, messaging.WithDeliverAt(time.Time{}))
 	}
 	err := b.Broker.Publish(ctx, topic, payload, opts...)
 	if b.publish != nil {
