@@ -32,7 +32,6 @@
 //
 // It promises no order, save by key within one group of one process (GroupConfig.Ordered) or, with
 // GroupConfig.SingleActive, of several, one of which is active; with GroupConfig.Partitions several are, each for its
-// share of the keys, where the broker has that (RabbitMQ, Kafka, in process). A retried message comes later. It holds no
-// transaction: package
-// outbox and the inboxes tie events to a database.
+// share of the keys, where the broker has that (RabbitMQ, Kafka, in process). A retried message comes later. It holds
+// no transaction: package outbox and the inboxes tie events to a database.
 package messaging

@@ -119,7 +119,7 @@ func (q *queue) next(s *stream) (it item, ok bool) {
 func partition(e messaging.Envelope, n int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(e.Key)) // it never fails
-	return int(h.Sum32() % uint32(n))
+	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is at most 64
 }
 
 // owns reports whether the partition of a message is a stream's at present. One that has changed hands is the old

@@ -13,9 +13,9 @@
 // A group with N partitions has, in place of its queue, the queues <group>.partition.000 and so on, each with a single
 // active consumer, and <group>.partition.members, by which its processes count each other. The topic exchange is bound
 // by the group's patterns to the direct exchange <group>.partitions, and that to partition n by the keys
-// x-sillar-slot........ with the numbers n, n+N, n+2N, ... below 64, which messages with a key carry as a second routing
-// key (the header BCC). Its alternate-exchange is the fanout exchange <group>.partitions.rest, which is bound to the first
-// partition. Retry queues have x-dead-letter-exchange <group>.partitions and no x-dead-letter-routing-key.
+// x-sillar-slot........ with the numbers n, n+N, n+2N, ... below 64, which messages with a key carry as a second
+// routing key (the header BCC). Its alternate-exchange is the fanout exchange <group>.partitions.rest, which is bound
+// to the first partition. Retry queues have x-dead-letter-exchange <group>.partitions and no x-dead-letter-routing-key.
 //
 // # Guarantees
 //
@@ -38,10 +38,10 @@
 //   - A handler that runs longer than the server's consumer timeout (30 minutes unless configured) loses its channel,
 //     and its message comes again while it still runs. That counts as an attempt in this process (Config.DeliveryLimit:
 //     in all), and is logged.
-//   - In a group with partitions (GroupConfig.Partitions) one process at a time handles the messages of a key, in order,
-//     while processes come and go. Each compares its number of partitions with its share about once a second, and
-//     releases what it has beyond when the handlers of their messages have ended. Keys keep their partitions when the
-//     server restarts.
+//   - In a group with partitions (GroupConfig.Partitions) one process at a time handles the messages of a key, in
+//     order, while processes come and go. Each compares its number of partitions with its share about once a second,
+//     and releases what it has beyond when the handlers of their messages have ended. Keys keep their partitions when
+//     the server restarts.
 //   - A retry or a dead letter is confirmed in its new queue before the delivery is acknowledged.
 //   - URLs, and the passwords in them, appear in no error and no log line.
 //

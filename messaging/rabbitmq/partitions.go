@@ -183,8 +183,9 @@ func (b *Broker) makePartitions(ctx context.Context, sub messaging.Subscription)
 				return struct{}{}, err
 			}
 		}
-		for n := range sub.Partitions {
-			if err := b.declarePartition(ch, messaging.Subscription{Group: sub.Group, Partitions: sub.Partitions}, n); err != nil {
+		for n := range sub.Partitions { // without the patterns, which the streams bind
+			unbound := messaging.Subscription{Group: sub.Group, Partitions: sub.Partitions}
+			if err := b.declarePartition(ch, unbound, n); err != nil {
 				return struct{}{}, err
 			}
 		}

@@ -15,7 +15,8 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// A message that is retried, at once or after a pause, or redriven comes back by the partition of its key, with its topic.
+// A message that is retried, at once or after a pause, or redriven comes back by the partition of its key, with its
+// topic.
 func TestPartitionsKeepRetriesAndRedriven(t *testing.T) {
 	t.Parallel()
 	const keys = 8

@@ -75,9 +75,9 @@ type Config struct {
 	// back at a drain counts too. A queue keeps the limit it was made with: another one is an ErrTopology. Default 0: the
 	// server's own (RabbitMQ 3: none, 4: 20); negative: none.
 	DeliveryLimit int
-	// Unpartitioned publishes messages with a key without a second routing key (the header BCC, x-sillar-slot........ and a
-	// number), by which groups with partitions divide them: in such a group they all share its first partition. It is for
-	// users whose topic permissions exclude that key: RabbitMQ 4 checks all of a message. Default false.
+	// Unpartitioned publishes messages with a key without a second routing key (the header BCC, x-sillar-slot........ and
+	// a number), by which groups with partitions divide them: in such a group they all share its first partition. It is
+	// for users whose topic permissions exclude that key: RabbitMQ 4 checks all of a message. Default false.
 	Unpartitioned bool
 }
 

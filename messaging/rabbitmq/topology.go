@@ -177,8 +177,8 @@ func (b *Broker) declareEphemeral(ch *amqp.Channel, sub messaging.Subscription) 
 	return b.bind(ch, sub)
 }
 
-// declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue, or
-// to that of its partition.
+// declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue,
+// or to that of its partition.
 func (b *Broker) declareRetry(ctx context.Context, sub messaging.Subscription, s time.Duration) error {
 	group := sub.Group
 	args := b.args(group)

@@ -17,10 +17,11 @@
 //
 // # What it does not do
 //
-// It does not order events of different documents, nor hold one back until a time (messaging.WithDeliverAt). Events are held, listed and retried by document: SkipHeld puts an
-// event behind the others of its document, which may wait for it again. Leases go by the clocks of the relays'
-// machines, which should not be further apart than a part of RelayConfig.Lease. Relays are woken by a change stream
-// where the server has them (a replica set); elsewhere they poll.
+// It does not order events of different documents, nor hold one back until a time (messaging.WithDeliverAt). Events are
+// held, listed and retried by document: SkipHeld puts an event behind the others of its document, which may wait for it
+// again. Leases go by the clocks of the relays' machines, which should not be further apart than a part of
+// RelayConfig.Lease. Relays are woken by a change stream where the server has them (a replica set); elsewhere they
+// poll.
 package mongooutbox
 
 import (
