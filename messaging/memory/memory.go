@@ -118,7 +118,7 @@ func (q *queue) next(s *stream) (it item, ok bool) {
 // partition returns the partition of a message, one of n.
 func partition(e messaging.Envelope, n int) int {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(e.Key)) // it never fails
+	_, _ = h.Write([]byte(e.Key))     // it never fails
 	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is at most 64
 }
 

@@ -258,7 +258,8 @@ func TestPartitionsTakeMessagesWithoutKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 20 {
-		if err := b.Publish(t.Context(), "t", i, messaging.WithID(fmt.Sprint(i)), messaging.WithKey(fmt.Sprint(i))); err != nil {
+		id := fmt.Sprint(i)
+		if err := b.Publish(t.Context(), "t", i, messaging.WithID(id), messaging.WithKey(id)); err != nil {
 			t.Fatal(err)
 		}
 	}
