@@ -39,7 +39,7 @@ type Broker interface {
 // Subscription says what a group consumes.
 type Subscription struct {
 	// Group names the queue. Consumers of one group compete; every group gets every event. Its name has 1 to 200
-	// bytes; names that end with .dead, begin with amq. or have .retry. in them are reserved.
+	// bytes; names that end with .dead, begin with amq. or have .retry. or .partition. in them are reserved.
 	Group string
 	// Patterns are topics in which * stands for one word and # for any number of words, words being separated by dots;
 	// a pattern has # at most twice.
@@ -53,6 +53,10 @@ type Subscription struct {
 	// SingleActive has one stream of the group receive at a time; another one takes over when that is closed, and gets
 	// what is given back by then in its old place. All streams of a group agree on it.
 	SingleActive bool
+	// Partitions divides the keys of the group among so many partitions, at most 64. One stream of the group at a time
+	// receives from a partition, and the streams share the partitions evenly as they come and go. Prefetch holds for each
+	// partition. All streams of a group agree on the number. Messages without a key share one partition.
+	Partitions int
 	// Start is where a group that does not exist yet begins. Default: with what is published from then on. Brokers
 	// without Features.Replay return ErrUnsupported for others.
 	Start Start
@@ -75,6 +79,9 @@ type Delivery interface {
 	Envelope() Envelope
 	// Attempt counts from 1.
 	Attempt() int
+	// Advance counts an attempt that failed and is repeated in place, without the broker: Attempt returns one more. The
+	// broker does not know of it until the delivery is settled.
+	Advance()
 	// Unhandled counts the times that the message came to a process without a handler for it, this time excluded.
 	Unhandled() int
 	// Ack says that it is done with.

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/internal/errclass"
 	"github.com/sillar-go/sillar/messaging/internal/carrier"
 )
@@ -114,7 +115,22 @@ func (c *consumer) handleAll(lane <-chan Delivery) {
 			c.requeue(c.live, d)
 			continue
 		}
-		c.handle(c.live, d)
+		c.handle(d)
+	}
+}
+
+// handle makes attempts at a delivery until it is settled.
+func (c *consumer) handle(d Delivery) {
+	for {
+		again, pause := c.attemptAndSettle(c.live, d)
+		if !again {
+			return
+		}
+		if backoff.Sleep(c.ctx, pause) != nil {
+			c.requeue(c.live, d)
+			return
+		}
+		d.Advance()
 	}
 }
 
@@ -159,8 +175,8 @@ func (g *Group) requeue(ctx context.Context, d Delivery) {
 	g.settled(ctx, d, pattern, "requeue", d.Requeue(ctx))
 }
 
-// handle makes one attempt and settles it.
-func (g *Group) handle(ctx context.Context, d Delivery) {
+// attemptAndSettle makes one attempt and settles the delivery, unless it is to be made again in place, after a pause.
+func (g *Group) attemptAndSettle(ctx context.Context, d Delivery) (again bool, pause time.Duration) {
 	r, e, killed := g.router, d.Envelope(), ctx
 	ctx = r.cfg.Propagator.Extract(ctx, carrier.Carrier(e.Headers))
 	ctx, span := r.tracer.Start(ctx, "process "+e.Type, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
@@ -182,8 +198,12 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 			span.SetStatus(codes.Error, "the handler failed")
 		}
 		outcome, settle := g.verdict(d, dup, err)
+		if outcome == "retry" && g.cfg.BlockingRetry && !errors.Is(err, ErrNoHandler) {
+			again, pause = true, g.pause(d, err)
+			settle = func(context.Context) error { return nil }
+		}
 		if err != nil && killed.Err() != nil { // cut short by the drain's deadline: no fault of the message
-			outcome, settle = "requeue", d.Requeue
+			outcome, settle, again = "requeue", d.Requeue, false
 		}
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
@@ -198,6 +218,7 @@ func (g *Group) handle(ctx context.Context, d Delivery) {
 		g.settled(ctx, d, pattern, outcome, settle(sctx))
 	}()
 	dup, err = g.attempt(ctx, h, d, e)
+	return again, pause
 }
 
 var errGoexit = fmt.Errorf("%w: it ended its goroutine", ErrPanic)
@@ -209,7 +230,6 @@ func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle
 		retry, attempt = g.cfg.Unhandled, d.Unhandled()+1
 	}
 	var permanent permanentError
-	var after retryAfterError
 	switch {
 	case err == nil && dup:
 		return "duplicate", d.Ack
@@ -217,12 +237,20 @@ func (g *Group) verdict(d Delivery, dup bool, err error) (outcome string, settle
 		return "ack", d.Ack
 	case errors.As(err, &permanent), retry.Attempts > 0 && attempt >= retry.Attempts:
 		return "dead", func(ctx context.Context) error { return d.DeadLetter(ctx, err) }
+	}
+	return "retry", func(ctx context.Context) error { return d.Retry(ctx, g.pause(d, err), err) }
+}
+
+// pause returns how long a message waits for its next attempt.
+func (g *Group) pause(d Delivery, err error) time.Duration {
+	var after retryAfterError
+	switch {
 	case errors.As(err, &after):
-		return "retry", func(ctx context.Context) error { return d.Retry(ctx, after.d, err) }
+		return after.d
+	case errors.Is(err, ErrNoHandler):
+		return g.cfg.Unhandled.Backoff.Delay(d.Unhandled() + 1)
 	}
-	return "retry", func(ctx context.Context) error {
-		return d.Retry(ctx, retry.Backoff.Delay(attempt), err)
-	}
+	return g.cfg.Retry.Backoff.Delay(d.Attempt())
 }
 
 func (g *Group) attempt(ctx context.Context, h HandlerFunc, d Delivery, e Envelope) (dup bool, err error) {

@@ -31,7 +31,7 @@
 // # What it does not do
 //
 // It promises no order, save by key within one group of one process (GroupConfig.Ordered) or, with
-// GroupConfig.SingleActive, of several, one of which is active; a retried message comes later. A group has no
-// partitions: one process at a time handles all keys of a group with SingleActive. It holds no transaction: package
-// outbox and the inboxes tie events to a database.
+// GroupConfig.SingleActive, of several, one of which is active; with GroupConfig.Partitions several are, each for its
+// share of the keys, where the broker has that (RabbitMQ, Kafka, in process). A retried message comes later. It holds
+// no transaction: package outbox and the inboxes tie events to a database.
 package messaging

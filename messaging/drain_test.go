@@ -110,3 +110,21 @@ func TestDrainGivesUp(t *testing.T) {
 		w.sleep(2 * time.Hour)
 	})
 }
+
+// A drain does not wait for the pause before an attempt in place: the message goes back.
+func TestDrainEndsAPauseInPlace(t *testing.T) {
+	in(t, messaging.RouterConfig{}, func(w *world) {
+		t := w.t
+		g := w.r.Group("g", messaging.GroupConfig{BlockingRetry: true,
+			Retry: messaging.Retry{Attempts: -1, Backoff: messaging.Constant(time.Hour)}})
+		messaging.HandleRaw(g, "a", func(context.Context, messaging.Message[[]byte]) error { return errors.New("boom") })
+		w.start()
+		w.publish("a", 1, messaging.WithID("0"))
+		w.sleep(time.Minute)
+		begin := time.Now()
+		if err := w.end(); err != nil || time.Since(begin) != 0 {
+			t.Fatalf("Run returned %v after %v", err, time.Since(begin))
+		}
+		left(t, w.Broker, "g", "0")
+	})
+}

@@ -18,6 +18,8 @@ type Features struct {
 	Delays bool
 	// AnyHash: # may stand at any place of a pattern. Otherwise only at the end.
 	AnyHash bool
+	// DelayedPublish: events may be published with WithDeliverAt and WithDelay.
+	DelayedPublish bool
 	// Replay: a new group may begin with messages that were published before it existed (Subscription.Start).
 	Replay bool
 	// OrderByKey: messages of one Key are delivered in the order in which they were published, by one process of the
@@ -27,6 +29,9 @@ type Features struct {
 	OrderByKey bool
 	// SingleActive and Ephemeral: a Subscription may ask for them.
 	SingleActive, Ephemeral bool
+	// Partitions: a Subscription may ask for them. With OrderByKey they are those of the broker's topics, whatever the
+	// number that is asked for.
+	Partitions bool
 }
 
 // Featured is implemented by brokers that declare their Features.

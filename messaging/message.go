@@ -24,6 +24,9 @@ type Envelope struct {
 	Headers map[string]string
 	// Body is the data.
 	Body []byte
+	// DeliverAt holds the event back until then; the zero time and the past do not. It is not part of what consumers get.
+	// See WithDeliverAt.
+	DeliverAt time.Time
 
 	codec Codec // of Publish's options, until the payload is encoded
 }
@@ -59,6 +62,15 @@ func WithKey(key string) Option { return func(e *Envelope) { e.Key = key } }
 
 // WithTime sets when the event happened. Default now.
 func WithTime(t time.Time) Option { return func(e *Envelope) { e.Time = t.UTC() } }
+
+// WithDeliverAt delivers the event at t or a little later: an outbox in SQL publishes it then (sqloutbox, which looks
+// every RelayConfig.Poll), by the clock of its database, and so does the broker in process; other publishers return
+// ErrUnsupported (Features.DelayedPublish). Later events of its key do not wait for it. Until then an operator can drop
+// it (outbox.HeldStore).
+func WithDeliverAt(t time.Time) Option { return func(e *Envelope) { e.DeliverAt = t.UTC() } }
+
+// WithDelay is WithDeliverAt in d from now.
+func WithDelay(d time.Duration) Option { return WithDeliverAt(time.Now().Add(d)) }
 
 // WithHeader adds a header.
 func WithHeader(name, value string) Option {

@@ -120,11 +120,18 @@ type GroupConfig struct {
 	// do not count as attempts of a handler. Default 30 attempts, Exponential(time.Second, 30*time.Second): about 12
 	// minutes until the message becomes a dead letter. One attempt makes it a dead letter at once; negative: no limit.
 	Unhandled Retry
+	// BlockingRetry makes the attempts of a message where it is: the worker waits for the backoff and tries again, so with
+	// Ordered no later message of its key overtakes it, and neither do others that share the worker. Attempts are counted
+	// anew when the message comes to another process. The attempts and pauses together have to stay below the broker's own
+	// limit (RabbitMQ: consumer_timeout, 30 minutes; Kafka: Config.RevokeWait while partitions move). A message that
+	// becomes a dead letter, or has no handler in this process, no longer holds up its key. Default false: the broker
+	// delivers it again later.
+	BlockingRetry bool
 	// Dedup applies each message once. Default none: handlers see duplicates.
 	Dedup Deduplicator
 	// Ordered handles the messages of one key one at a time within a process, in the order in which they came. Messages
-	// that are retried come later, and so may, over RabbitMQ, those that a drain gives back: SingleActive keeps their
-	// place. Default false.
+	// that are retried come later (not so with BlockingRetry), and so may, over RabbitMQ, those that a drain gives back:
+	// SingleActive and Partitions keep their place. Default false.
 	Ordered bool
 	// Ephemeral gives each process a queue of its own, such as for caches that every process has to invalidate: it gets
 	// the events from when it runs, and is removed with it. What is given up is logged and dropped. Default false.
@@ -133,6 +140,13 @@ type GroupConfig struct {
 	// key holds across processes, also when one of them is shut down or killed. The other processes wait, so capacity does
 	// not grow with their number. A group's queue keeps what it was made with. Default false.
 	SingleActive bool
+	// Partitions divides the keys of the group among so many partitions, at most 64: several processes handle the group at
+	// once, and those of one partition's keys are handled by one process at a time. The processes share the partitions
+	// evenly as they come and go. It implies Ordered, so the order of a key holds across processes, also when one of them
+	// is shut down. More partitions than processes spread the keys more evenly; over RabbitMQ each costs a queue, and each
+	// process a channel on it. Over Kafka they are those of the topics, whatever the number. All processes of a group
+	// have the same number. Default 0: none.
+	Partitions int
 	// Timeout bounds each attempt: the handler's context ends after it, and the attempt counts as failed by what the
 	// handler returns. Set it below the broker's own limit (RabbitMQ: consumer_timeout, 30 minutes). Default none.
 	Timeout time.Duration
@@ -170,6 +184,7 @@ func (r *Router) Group(name string, cfg GroupConfig) *Group {
 		panic(fmt.Sprintf("messaging: group %q: the name is taken, or the router runs", name))
 	}
 	cfg.Concurrency = max(cfg.Concurrency, 1)
+	cfg.Ordered = cfg.Ordered || cfg.Partitions > 0
 	if cfg.Prefetch <= 0 {
 		cfg.Prefetch = 3 * cfg.Concurrency
 	}
@@ -245,6 +260,7 @@ func (g *Group) subscription() Subscription {
 		Prefetch:     g.cfg.Prefetch,
 		Ephemeral:    g.cfg.Ephemeral,
 		SingleActive: g.cfg.SingleActive,
+		Partitions:   g.cfg.Partitions,
 		Start:        g.cfg.Start,
 	}
 	for t := range g.exact {

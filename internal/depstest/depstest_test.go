@@ -96,6 +96,7 @@ func TestPackagesLinkOnlyWhatTheTableAllows(t *testing.T) {
 		"messaging":        slices.Concat(otel, shared, []string{module + "messaging/internal"}),
 		"messaging/driver": slices.Concat(otel, shared, under("messaging")),
 		"messaging/cqrs":   slices.Concat(otel, shared),
+		"messaging/cqrs/remote": slices.Concat(otel, shared, under("messaging", "messaging/cqrs")),
 		"messaging/protobuf": slices.Concat(otel, shared, under("messaging"),
 			[]string{"google.golang.org/protobuf"}),
 		"messaging/memory": slices.Concat(otel, shared, under("messaging")),

@@ -9,7 +9,8 @@
 //	order, err := place.Handle(ctx, PlaceOrder{...})
 //
 // The first decorator is the outermost. There is no registry and no bus: a handler is a value, and who needs it holds
-// it. Contents of commands and results are neither logged nor put into spans.
+// it. Package remote makes handlers of those behind a broker. Contents of commands and results are neither logged nor
+// put into spans.
 package cqrs
 
 import (

@@ -3,6 +3,8 @@ package driver
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -23,6 +25,26 @@ type Producer struct {
 	system     string
 	source     string
 	options    []trace.SpanStartOption
+	delayed    bool
+}
+
+// Delayed returns a Producer that lets events with Envelope.DeliverAt pass; otherwise they are an ErrUnsupported.
+func (p Producer) Delayed() Producer {
+	p.delayed = true
+	return p
+}
+
+// checkDelay refuses an event that is to be held back by a broker that does not. The past does not hold back.
+func (p Producer) checkDelay(e *messaging.Envelope) error {
+	switch {
+	case e.DeliverAt.IsZero(), p.delayed:
+		return nil
+	case time.Now().Before(e.DeliverAt):
+		return fmt.Errorf("%w: delayed publishing over %s: an outbox in SQL holds the event back", messaging.ErrUnsupported,
+			p.system)
+	}
+	e.DeliverAt = time.Time{}
+	return nil
 }
 
 // NewProducer makes a Producer of a broker's kind, such as "rabbitmq", whose events have that source when they name
@@ -31,8 +53,8 @@ func NewProducer(tp trace.TracerProvider, propagator propagation.TextMapPropagat
 	source string) Producer {
 	tp = cmp.Or(tp, otel.GetTracerProvider())
 	propagator = cmp.Or(propagator, correlation.DefaultPropagator())
-	return Producer{tp.Tracer(scope), propagator, system, source,
-		[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
+	return Producer{tracer: tp.Tracer(scope), propagator: propagator, system: system, source: source,
+		options: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindProducer)}}
 }
 
 // New makes an event that can be published, and begins its span. The span is to be ended with End.
@@ -40,6 +62,9 @@ func (p Producer) New(ctx context.Context, topic string, payload any,
 	opts ...messaging.Option) (messaging.Envelope, trace.Span, error) {
 	ctx, span := p.start(ctx, topic)
 	e, err := messaging.NewEnvelope(topic, payload, opts...)
+	if err == nil {
+		err = p.checkDelay(&e)
+	}
 	if err == nil {
 		e, err = Fill(ctx, e, p.source, p.propagator)
 	}
@@ -53,7 +78,10 @@ func (p Producer) Fill(ctx context.Context, e messaging.Envelope) (messaging.Env
 	if !p.traced(e) {
 		ctx, span = p.start(ctx, e.Type)
 	}
-	e, err := Fill(ctx, e, p.source, p.propagator)
+	err := p.checkDelay(&e)
+	if err == nil {
+		e, err = Fill(ctx, e, p.source, p.propagator)
+	}
 	return e, p.about(span, e), err
 }
 

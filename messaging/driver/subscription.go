@@ -9,7 +9,7 @@ import (
 
 // Check reports what keeps a subscription from being made on a broker with these features: an ErrInvalid for an empty,
 // overlong or reserved name of a group (g.dead, g.retry.5s and amq. are names of a group's other queues, or AMQP's) and
-// for malformed patterns, an ErrUnsupported for more than the features have.
+// for malformed patterns and contradictory settings, an ErrUnsupported for more than the features have.
 func Check(s messaging.Subscription, f messaging.Features) error {
 	if err := topics.ValidGroup(s.Group); err != nil {
 		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
@@ -20,6 +20,13 @@ func Check(s messaging.Subscription, f messaging.Features) error {
 		}
 	}
 	switch {
+	case s.Partitions < 0 || s.Partitions > maxPartitions:
+		return fmt.Errorf("%w: group %s: %d partitions: want 0 to %d", messaging.ErrInvalid, s.Group, s.Partitions,
+			maxPartitions)
+	case s.Partitions > 0 && (s.SingleActive || s.Ephemeral):
+		return fmt.Errorf("%w: group %s: Partitions exclude SingleActive and Ephemeral", messaging.ErrInvalid, s.Group)
+	case s.Partitions > 0 && !f.Partitions:
+		return fmt.Errorf("%w: group %s: partitions", messaging.ErrUnsupported, s.Group)
 	case s.Start != (messaging.Start{}) && !f.Replay:
 		return fmt.Errorf("%w: group %s: a start position: it keeps no messages for groups to come",
 			messaging.ErrUnsupported, s.Group)
@@ -30,6 +37,9 @@ func Check(s messaging.Subscription, f messaging.Features) error {
 	}
 	return nil
 }
+
+// maxPartitions bounds Subscription.Partitions: each costs a queue, and a channel in every process.
+const maxPartitions = 64
 
 // Match reports whether a topic matches an AMQP topic pattern: * stands for one word and # for any number of words.
 func Match(pattern, topic string) bool { return topics.Match(pattern, topic) }

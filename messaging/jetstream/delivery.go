@@ -65,6 +65,9 @@ func (d *delivery) Envelope() messaging.Envelope { return d.e }
 // Attempt implements messaging.Delivery.
 func (d *delivery) Attempt() int { return d.attempt }
 
+// Advance implements messaging.Delivery.
+func (d *delivery) Advance() { d.attempt++ }
+
 // Unhandled implements messaging.Delivery.
 func (d *delivery) Unhandled() int { return d.unhandled }
 

@@ -190,7 +190,8 @@ func Must(b *Broker, err error) *Broker {
 
 // Features implements messaging.Featured.
 func (b *Broker) Features() messaging.Features {
-	return messaging.Features{Delays: true, AnyHash: true, Replay: true, OrderByKey: true}
+	return messaging.Features{Delays: true, AnyHash: true, Replay: true, OrderByKey: true,
+		Partitions: true}
 }
 
 // healthTimeout bounds Health beside its context.

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"maps"
 	"math"
@@ -93,8 +94,56 @@ func (q *queue) giveBack(it item) {
 	q.ready = slices.Insert(q.ready, i, it)
 }
 
-// next reports whether it is a stream's turn, which waits from now on.
-func (q *queue) next(s *stream) bool {
+// next takes the next message that a stream may receive, if there is one. The stream waits for its turn from now on.
+func (q *queue) next(s *stream) (it item, ok bool) {
+	i := 0
+	if s.partitions > 0 {
+		i = slices.IndexFunc(q.ready, func(it item) bool { return q.owns(s, it) })
+	} else if !q.turn(s) {
+		return item{}, false
+	}
+	if i < 0 || i >= len(q.ready) {
+		return item{}, false
+	}
+	it = q.ready[i]
+	if i == 0 { // in constant time
+		q.ready[0] = item{}
+		q.ready = q.ready[1:]
+	} else {
+		q.ready = slices.Delete(q.ready, i, i+1)
+	}
+	return it, true
+}
+
+// partition returns the partition of a message, one of n.
+func partition(e messaging.Envelope, n int) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(e.Key))     // it never fails
+	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is at most 64
+}
+
+// owns reports whether the partition of a message is a stream's at present. One that has changed hands is the old
+// owner's until that has settled what it received.
+func (q *queue) owns(s *stream, it item) bool {
+	p := partition(it.e, s.partitions)
+	if q.streams[p%len(q.streams)] != s {
+		return false
+	}
+	for _, other := range q.streams {
+		if other == s {
+			continue
+		}
+		for d := range other.out {
+			if partition(d.e, s.partitions) == p {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// turn reports whether it is a stream's turn, which waits from now on.
+func (q *queue) turn(s *stream) bool {
 	if s.single && q.streams[0] != s {
 		return false
 	}
@@ -120,7 +169,7 @@ func New(cfg Config) (*Broker, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	cfg.MaxQueue = limit(cfg.MaxQueue)
 	cfg.MaxDeadLetters = limit(cfg.MaxDeadLetters)
-	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source)
+	producer := driver.NewProducer(cfg.TracerProvider, cfg.Propagator, scope, "memory", cfg.Source).Delayed()
 	return &Broker{cfg: cfg, producer: producer, queues: map[string]*queue{}, changed: make(chan struct{}),
 		timers: map[*time.Timer]struct{}{}}, nil
 }
@@ -147,7 +196,8 @@ var _ messaging.Broker = (*Broker)(nil)
 
 // Features implements messaging.Featured.
 func (b *Broker) Features() messaging.Features {
-	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true}
+	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true,
+		Partitions: true, DelayedPublish: true}
 }
 
 // Publish implements messaging.Publisher: nil means that every queue bound to the topic holds the message.
@@ -187,8 +237,10 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 			return fmt.Errorf("%w: %s", messaging.ErrUnroutable, e.Type)
 		}
 		if full == nil {
+			delay := time.Until(e.DeliverAt)
+			e.DeliverAt = time.Time{}
 			for _, q := range bound {
-				q.push(clone(e), 1, 0)
+				b.pushAfter(q, delay, clone(e), 1, 0)
 			}
 			b.wake()
 			b.mu.Unlock()
@@ -202,6 +254,25 @@ func (b *Broker) publish(ctx context.Context, e messaging.Envelope) error {
 			return fmt.Errorf("%w: queue %s holds %d messages: %w", messaging.ErrBlocked, full.name, b.cfg.MaxQueue, ctx.Err())
 		}
 	}
+}
+
+// pushAfter adds a message to the end of a queue after a delay. The mutex is held.
+func (b *Broker) pushAfter(q *queue, delay time.Duration, e messaging.Envelope, attempt, unhandled int) {
+	if delay <= 0 {
+		q.push(e, attempt, unhandled)
+		return
+	}
+	q.delayed++
+	var t *time.Timer
+	t = time.AfterFunc(delay, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.timers, t)
+		q.delayed--
+		q.push(e, attempt, unhandled)
+		b.wake()
+	})
+	b.timers[t] = struct{}{}
 }
 
 // bound returns the queues that take a topic, and one of them that is full.
@@ -253,7 +324,7 @@ func (b *Broker) Subscribe(_ context.Context, s messaging.Subscription) (messagi
 		}
 	}
 	opened := &stream{b: b, q: q, prefetch: max(s.Prefetch, 1), single: s.SingleActive, ephemeral: s.Ephemeral,
-		out: map[*delivery]struct{}{}}
+		partitions: s.Partitions, out: map[*delivery]struct{}{}}
 	q.streams = append(q.streams, opened)
 	return opened, nil
 }

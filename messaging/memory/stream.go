@@ -16,6 +16,8 @@ type stream struct {
 	prefetch int
 	stopped  bool
 	single   bool // receives only while it is the oldest of the queue
+	// partitions is how many the keys are divided among, or 0.
+	partitions int
 	// ephemeral: the queue is this stream's, and is removed with it.
 	ephemeral bool
 	out       map[*delivery]struct{}
@@ -33,14 +35,14 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.b.mu.Unlock()
 			return nil, messaging.ErrClosed
 		}
-		if len(s.out) < s.prefetch && s.q.next(s) && len(s.q.ready) > 0 {
-			d := &delivery{s: s, item: s.q.ready[0]}
-			s.q.ready[0] = item{}
-			s.q.ready = s.q.ready[1:]
-			s.q.unacked++
-			s.out[d] = struct{}{}
-			s.b.mu.Unlock()
-			return d, nil
+		if len(s.out) < s.prefetch {
+			if it, ok := s.q.next(s); ok {
+				d := &delivery{s: s, item: it}
+				s.q.unacked++
+				s.out[d] = struct{}{}
+				s.b.mu.Unlock()
+				return d, nil
+			}
 		}
 		changed := s.b.changed
 		s.b.mu.Unlock()
@@ -99,6 +101,9 @@ func (d *delivery) Envelope() messaging.Envelope { return d.e }
 // Attempt implements messaging.Delivery.
 func (d *delivery) Attempt() int { return d.attempt }
 
+// Advance implements messaging.Delivery.
+func (d *delivery) Advance() { d.attempt++ }
+
 // Unhandled implements messaging.Delivery.
 func (d *delivery) Unhandled() int { return d.unhandled }
 
@@ -131,23 +136,7 @@ func (d *delivery) Retry(_ context.Context, delay time.Duration, reason error) e
 	if errors.Is(reason, messaging.ErrNoHandler) {
 		attempt, unhandled = d.attempt, d.unhandled+1
 	}
-	return d.settle(func(b *Broker, q *queue) {
-		if delay <= 0 {
-			q.push(d.e, attempt, unhandled)
-			return
-		}
-		q.delayed++
-		var t *time.Timer
-		t = time.AfterFunc(delay, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			delete(b.timers, t)
-			q.delayed--
-			q.push(d.e, attempt, unhandled)
-			b.wake()
-		})
-		b.timers[t] = struct{}{}
-	})
+	return d.settle(func(b *Broker, q *queue) { b.pushAfter(q, delay, d.e, attempt, unhandled) })
 }
 
 // DeadLetter implements messaging.Delivery.

@@ -50,6 +50,7 @@ var planted = map[string]func(b *broken){
 	"DelayedRetry": func(b *broken) {
 		b.retry = func(d messaging.Delivery, _ time.Duration) error { return d.Retry(b.ctx, 0, nil) }
 	},
+	"DelayedPublish": func(b *broken) { b.hasty = true },
 	"DelayOutlivesConsumer": func(b *broken) { // the pause is the consumer's
 		b.retry = func(messaging.Delivery, time.Duration) error { return nil }
 	},
@@ -90,8 +91,11 @@ var planted = map[string]func(b *broken){
 			}
 		}
 	},
-	"OrderPerKey":         func(b *broken) { b.swap = true },
-	"KeysAcrossConsumers": func(b *broken) { b.swap = true },
+	"OrderPerKey": func(b *broken) { b.swap = true },
+	"KeysAcrossConsumers": func(b *broken) { // kafka has the partitions anyway
+		b.swap, b.whole = os.Getenv(adapter) != "", true
+	},
+	"BlockingRetry": func(b *broken) { b.forgetful = true },
 	"ManyNoneLost": func(b *broken) {
 		var n atomic.Int64
 		b.drop = func() bool { return n.Add(1)%1000 == 0 }
@@ -148,7 +152,7 @@ func undeclared() []string {
 	case "kafka":
 		return []string{"BackPressure", "Unroutable", "ConsumersCompete"}
 	}
-	return []string{"KeysAcrossConsumers"}
+	return nil
 }
 
 const room = 3000
@@ -237,7 +241,9 @@ type broken struct {
 	prefetch                  int
 	redriven, newest, orphans bool // Redrive says so; DeadLetters turns them round; a queue dies with its consumer
 	swap, swallow             bool // Receive swaps; it takes messages after its caller has left
-	anywhere                  bool // Subscribe ignores the start position
+	hasty                     bool // Publish ignores the time of delivery
+	forgetful                 bool // a delivery does not count the attempts made in place
+	anywhere, whole           bool // Subscribe ignores the start position, or the number of partitions
 
 	mu  sync.Mutex
 	all int // open streams
@@ -251,6 +257,9 @@ func (b *broken) Publish(ctx context.Context, topic string, payload any, opts ..
 	b.mu.Unlock()
 	if orphan || b.drop != nil && b.drop() {
 		return nil
+	}
+	if b.hasty {
+		opts = append(opts, messaging.WithDeliverAt(time.Time{}))
 	}
 	err := b.Broker.Publish(ctx, topic, payload, opts...)
 	if b.publish != nil {
@@ -280,6 +289,9 @@ func (b *broken) Subscribe(ctx context.Context, s messaging.Subscription) (messa
 	s.Prefetch = max(s.Prefetch, b.prefetch)
 	if b.anywhere {
 		s.Start = messaging.Start{}
+	}
+	if b.whole {
+		s.Partitions = 0
 	}
 	inner, err := b.Broker.Subscribe(ctx, s)
 	if err != nil {
@@ -401,6 +413,12 @@ func (d *delivery) Envelope() messaging.Envelope {
 		d.b.change(&e)
 	}
 	return e
+}
+
+func (d *delivery) Advance() {
+	if !d.b.forgetful {
+		d.Delivery.Advance()
+	}
 }
 
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {

@@ -383,3 +383,33 @@ func backPressure(e *env) {
 	}
 	e.must(s.Close())
 }
+
+// An event is delivered at its time, or refused where the broker does not hold it back. A time in the past is none.
+func delayedPublish(e *env) {
+	const delay = 300 * time.Millisecond
+	s := e.subscribe("g", 2, "t")
+	e.publish("t", 1, messaging.WithID("past"), messaging.WithDelay(-time.Hour))
+	e.must(e.receive(s).Ack(e.ctx))
+	begin := time.Now()
+	err := e.Publish(e.ctx, "t", 1, messaging.WithID("late"), messaging.WithDelay(delay))
+	if !e.features.DelayedPublish {
+		if !errors.Is(err, messaging.ErrUnsupported) {
+			e.Fatalf("Publish with a delay that is not declared: %v, want %v", err, messaging.ErrUnsupported)
+		}
+		e.must(s.Close())
+		return
+	}
+	e.must(err)
+	e.publish("t", 1, messaging.WithID("now"))
+	for _, id := range []string{"now", "late"} {
+		d := e.receive(s)
+		if d.Envelope().ID != id || !d.Envelope().DeliverAt.IsZero() {
+			e.Fatalf("got %s, want %s", d.Envelope().ID, id)
+		}
+		e.must(d.Ack(e.ctx))
+	}
+	if waited := time.Since(begin); waited < delay {
+		e.Fatalf("delivered after %v, want %v", waited, delay)
+	}
+	e.must(s.Close())
+}

@@ -20,6 +20,7 @@
 //     broker refuses is held, with growing pauses and without a limit, and stops its key. New events of other keys
 //     never wait for held ones: a relay publishes both at the same time.
 //   - An event that no queue takes counts as published, unless RelayConfig.Unroutable says otherwise.
+//   - sqloutbox holds an event that was published with messaging.WithDeliverAt until its time, over every broker.
 //   - A transaction that commits late is not skipped: nothing keeps a position.
 //
 // # What it does not do
@@ -66,10 +67,11 @@ type Hold struct {
 
 // HeldStore is what operators need of a store. The outboxes implement it.
 type HeldStore interface {
-	// ListHeld returns up to limit held events, the one that is tried next first.
+	// ListHeld returns up to limit held events, the one that is tried next first. Among them are those that were published
+	// with messaging.WithDeliverAt and wait for their time: they have no attempts and do not stop their keys.
 	ListHeld(ctx context.Context, limit int) ([]Held, error)
-	// RetryHeld ends the pause of held events, by Ref, or of all when no Ref is named, and returns their number
-	// (mongooutbox: of documents).
+	// RetryHeld ends the pause of held events, by Ref, or of all that have failed when no Ref is named, and returns their
+	// number (mongooutbox: of documents).
 	RetryHeld(ctx context.Context, refs ...string) (int64, error)
 	// SkipHeld lets the later events of their keys pass the held events that are named, which stay held. It returns
 	// their number.
@@ -94,6 +96,7 @@ type Store interface {
 	Hold(ctx context.Context, owner string, entries []Entry, h Hold) error
 	// Wake returns a channel that gets a value when there may be something to claim, until ctx ends. It is a hint.
 	Wake(ctx context.Context) <-chan struct{}
-	// Pending returns how many entries wait, at least up to 100,000, and when the oldest was stored.
+	// Pending returns how many entries wait, at least up to 100,000, and since when the oldest could be published: the zero
+	// time where none can.
 	Pending(ctx context.Context) (count int64, oldest time.Time, err error)
 }

@@ -197,7 +197,7 @@ func (r *Relay) gauges() (unregister func(), err error) {
 		}
 		o.ObserveInt64(pending, n, name)
 		age := 0.0
-		if n > 0 {
+		if n > 0 && !oldest.IsZero() {
 			age = max(time.Since(oldest).Seconds(), 0)
 		}
 		o.ObserveFloat64(lag, age, name)

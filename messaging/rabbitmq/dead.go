@@ -71,6 +71,12 @@ type messageID struct{ source, id string }
 // Redrive implements messaging.Broker. A letter leaves the dead letters when its new copy is confirmed; when it fails
 // halfway the number of those that were moved is returned with the error.
 func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
+	exchange := ""
+	if partitioned, err := b.isPartitioned(ctx, group); err != nil {
+		return 0, fmt.Errorf("rabbitmq: redrive %s: %w", group, err)
+	} else if partitioned {
+		exchange = partitionExchange(group)
+	}
 	n, err := withChannel(ctx, b.con, func(ch *ownChannel) (int, error) {
 		// The letters that are there at the start are moved, and not those that die again meanwhile.
 		var there amqp.Queue
@@ -103,10 +109,13 @@ func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, err
 			}
 			seen[id]++
 			msg := copyForQueue(d, e)
+			if exchange != "" {
+				setSlot(msg.Headers, e.Key)
+			}
 			if c, _, _ := b.con.state(); c != nil && c.headerOverflow(&msg) > 0 {
 				return moved, fmt.Errorf("%w: the headers of %s leave no room to move it", messaging.ErrInvalid, e.ID)
 			}
-			if err := b.pub.one(ctx, "", group, msg); err != nil {
+			if err := b.pub.one(ctx, exchange, group, msg); err != nil {
 				return moved, err
 			}
 			if err := ch.call(ctx, func() error { return ch.Ack(d.DeliveryTag, false) }); err != nil {

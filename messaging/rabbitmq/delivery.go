@@ -45,6 +45,9 @@ func (d *delivery) Envelope() messaging.Envelope { return d.e }
 // Attempt implements messaging.Delivery.
 func (d *delivery) Attempt() int { return d.attempt }
 
+// Advance implements messaging.Delivery.
+func (d *delivery) Advance() { d.attempt++ }
+
 // Unhandled implements messaging.Delivery.
 func (d *delivery) Unhandled() int { return d.unhandled }
 
@@ -73,7 +76,7 @@ func (d *delivery) Ack(context.Context) error {
 // place: before, it would come to the same consumer again, and a quorum queue without a delivery limit puts what is
 // rejected to its end.
 func (d *delivery) Requeue(context.Context) error {
-	if d.s.sub.SingleActive {
+	if d.s.oneActive() {
 		return nil
 	}
 	if err := d.claim(); err != nil {
@@ -102,13 +105,16 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		return d.retryHere(msg, delay)
 	}
 	if delay <= 0 {
-		return d.move(ctx, group, msg, func() error { return d.s.redeclare(ctx) })
+		return d.move(ctx, d.s.queue, msg, func() error { return d.s.redeclare(ctx) })
+	}
+	if d.s.sub.Partitions > 0 {
+		setSlot(msg.Headers, d.e.Key)
 	}
 	s := step(delay)
 	if rest := delay - s; rest > 0 { // longer than a queue can hold a message: it goes on waiting when it comes back
 		msg.Headers[headerWait] = int64(rest / time.Second)
 	}
-	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, group, s) })
+	return d.move(ctx, retryQueue(group, s), msg, func() error { return d.s.b.declareRetry(ctx, d.s.sub, s) })
 }
 
 // retryHere puts a message to the end of its own queue after the delay. It counts as not settled until then. An

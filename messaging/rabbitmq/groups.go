@@ -21,9 +21,17 @@ func (b *Broker) Unbind(ctx context.Context, group string, patterns ...string) e
 	if err := driver.Check(messaging.Subscription{Group: group, Patterns: patterns}, messaging.Features{}); err != nil {
 		return err
 	}
-	_, err := withChannel(ctx, b.con, func(ch *ownChannel) (struct{}, error) {
+	partitioned, err := b.isPartitioned(ctx, group)
+	if err != nil {
+		return fmt.Errorf("rabbitmq: unbind %s: %w", group, err)
+	}
+	_, err = withChannel(ctx, b.con, func(ch *ownChannel) (struct{}, error) {
 		for _, p := range patterns {
-			if err := ch.call(ctx, func() error { return ch.QueueUnbind(group, p, b.cfg.Exchange, nil) }); err != nil {
+			unbind := func() error { return ch.QueueUnbind(group, p, b.cfg.Exchange, nil) }
+			if partitioned {
+				unbind = func() error { return ch.ExchangeUnbind(partitionExchange(group), p, b.cfg.Exchange, false, nil) }
+			}
+			if err := ch.call(ctx, unbind); err != nil {
 				return struct{}{}, err
 			}
 		}
@@ -49,7 +57,24 @@ func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 	for d := day; d <= maxDelay; d += day {
 		queues = append(queues, retryQueue(group, d))
 	}
+	partitioned, err := b.isPartitioned(ctx, group)
+	if err != nil {
+		return fmt.Errorf("rabbitmq: delete %s: %w", group, err)
+	}
 	var there []string
+	if partitioned {
+		there = append(there, partitionQueue(group, members))
+	}
+	for n := 0; partitioned; n++ {
+		exists, err := b.unused(ctx, partitionQueue(group, n))
+		if err != nil {
+			return fmt.Errorf("rabbitmq: delete %s: %w", group, err)
+		}
+		if !exists {
+			break
+		}
+		there = append(there, partitionQueue(group, n))
+	}
 	for _, q := range queues {
 		exists, err := b.unused(ctx, q)
 		if err != nil {
@@ -59,7 +84,14 @@ func (b *Broker) DeleteGroup(ctx context.Context, group string) error {
 			there = append(there, q)
 		}
 	}
-	_, err := withChannel(ctx, b.con, func(ch *ownChannel) (struct{}, error) {
+	_, err = withChannel(ctx, b.con, func(ch *ownChannel) (struct{}, error) {
+		if partitioned {
+			for _, x := range []string{partitionExchange(group), restExchange(group)} {
+				if err := ch.call(ctx, func() error { return ch.ExchangeDelete(x, false, false) }); err != nil {
+					return struct{}{}, err
+				}
+			}
+		}
 		for _, q := range there {
 			if err := ch.call(ctx, func() error { _, err := ch.QueueDelete(q, false, false, false); return err }); err != nil {
 				return struct{}{}, err

@@ -54,11 +54,23 @@ func (o *ordered) end(key string) {
 	o.running[key] = false
 }
 
-// The messages of a key are handled one at a time and in order by a group of several processes, of which the active one
-// is shut down again and again with messages on their way.
-func TestSingleActiveKeepsTheOrderOfKeysAcrossProcesses(t *testing.T) {
+// The messages of a key are handled one at a time and in order by a group of several processes, which are shut down one
+// after the other with messages on their way.
+func TestKeysStayInOrderAcrossProcesses(t *testing.T) {
 	t.Parallel()
+	t.Run("SingleActive", func(t *testing.T) {
+		t.Parallel()
+		keysInOrder(t, messaging.GroupConfig{Ordered: true, SingleActive: true})
+	})
+	t.Run("Partitions", func(t *testing.T) {
+		t.Parallel()
+		keysInOrder(t, messaging.GroupConfig{Partitions: 5})
+	})
+}
+
+func keysInOrder(t *testing.T, cfg messaging.GroupConfig) {
 	const keys, perKey, eachHandles = 8, 40, 50
+	cfg.Concurrency, cfg.Prefetch = 4, 30
 	url := testenv.RabbitMQ(t)
 	o := &ordered{next: map[string]int{}, running: map[string]bool{}}
 	ended := make(chan error, 100) // more than there are processes
@@ -67,7 +79,7 @@ func TestSingleActiveKeepsTheOrderOfKeysAcrossProcesses(t *testing.T) {
 		t.Helper()
 		ctx, stop := context.WithCancel(t.Context())
 		r := messaging.Must(messaging.NewRouter(open(t, url, rabbitmq.Config{}), messaging.RouterConfig{Logger: quiet}))
-		g := r.Group("g", messaging.GroupConfig{Concurrency: 4, Prefetch: 30, Ordered: true, SingleActive: true})
+		g := r.Group("g", cfg)
 		var mu sync.Mutex
 		left := eachHandles
 		messaging.Handle(g, "t", func(_ context.Context, m messaging.Message[int]) error {

@@ -75,6 +75,10 @@ type Config struct {
 	// back at a drain counts too. A queue keeps the limit it was made with: another one is an ErrTopology. Default 0: the
 	// server's own (RabbitMQ 3: none, 4: 20); negative: none.
 	DeliveryLimit int
+	// Unpartitioned publishes messages with a key without a second routing key (the header BCC, x-sillar-slot........ and
+	// a number), by which groups with partitions divide them: in such a group they all share its first partition. It is
+	// for users whose topic permissions exclude that key: RabbitMQ 4 checks all of a message. Default false.
+	Unpartitioned bool
 }
 
 // Broker is a messaging.Broker. It is safe for concurrent use.
@@ -144,14 +148,15 @@ func Must(b *Broker, err error) *Broker {
 
 // Features implements messaging.Featured.
 func (b *Broker) Features() messaging.Features {
-	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true}
+	return messaging.Features{Unroutable: true, Delays: true, AnyHash: true, SingleActive: true, Ephemeral: true,
+		Partitions: true}
 }
 
 // Publish implements messaging.Publisher.
 func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ...messaging.Option) error {
 	e, span, err := b.producer.New(ctx, topic, payload, opts...)
 	if err == nil {
-		err = b.pub.one(ctx, b.cfg.Exchange, e.Type, encode(e))
+		err = b.pub.one(ctx, b.cfg.Exchange, e.Type, b.encode(e))
 	} else {
 		b.meters.Published(ctx, []error{err})
 	}
@@ -165,7 +170,7 @@ func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 	out := make([]outgoing, len(events))
 	errs := b.pub.send(ctx, out, func(i int) error {
 		e, span, err := b.producer.Fill(ctx, events[i])
-		spans[i], out[i] = span, outgoing{b.cfg.Exchange, e.Type, encode(e)}
+		spans[i], out[i] = span, outgoing{b.cfg.Exchange, e.Type, b.encode(e)}
 		return err
 	})
 	for i, span := range spans {

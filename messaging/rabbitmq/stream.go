@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,12 @@ const refresh = 30 * time.Second
 
 // stream is a subscription. One goroutine opens a channel, waits for its end, and opens the next.
 type stream struct {
-	b      *Broker
-	sub    messaging.Subscription
+	b     *Broker
+	sub   messaging.Subscription
+	queue string // that it consumes from
+	part  int    // its partition's number, where sub has some
+	// stray: a pattern of the group matches the second routing keys of messages whatever their topics.
+	stray  bool
 	ctx    context.Context // ends with Stop
 	cancel context.CancelFunc
 	done   chan struct{} // the goroutine has ended
@@ -47,47 +52,73 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		return nil, err
 	}
 	sub.Prefetch = min(max(sub.Prefetch, 1), 65535)
+	if sub.Partitions > 0 {
+		return b.subscribePartitions(ctx, sub)
+	}
 	if sub.Ephemeral {
 		sub.Group += "." + id.New()
 	}
-	s := &stream{b: b, sub: sub, done: make(chan struct{}), changed: make(chan struct{})}
+	s, err := b.newStream(sub, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.awaitOpen(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// newStream begins to consume from the queue of a group, or of one of its partitions.
+func (b *Broker) newStream(sub messaging.Subscription, part int) (*stream, error) {
+	s := &stream{b: b, sub: sub, queue: sub.Group, part: part, done: make(chan struct{}), changed: make(chan struct{})}
+	if sub.Partitions > 0 {
+		s.queue = partitionQueue(sub.Group, part)
+	}
+	s.stray = s.takes(slotKey(0))
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.closed() {
-		b.mu.Unlock()
 		s.cancel()
 		return nil, messaging.ErrClosed
 	}
 	b.streams[s] = struct{}{}
 	b.wg.Go(s.run)
-	b.mu.Unlock()
+	return s, nil
+}
+
+// awaitOpen waits until the stream consumes for the first time.
+func (s *stream) awaitOpen(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		opened, err, changed := s.opened, s.err, s.changed
 		s.mu.Unlock()
 		switch {
 		case opened:
-			return s, nil
+			return nil
 		case err != nil:
-			return nil, errors.Join(err, s.Close())
+			return err
 		}
-		_, why, connection := b.con.state()
+		_, why, connection := s.b.con.state()
 		if permanent(why) {
-			return nil, errors.Join(fmt.Errorf("rabbitmq: subscribe %s: %w", sub.Group, why), s.Close())
+			return fmt.Errorf("rabbitmq: subscribe %s: %w", s.sub.Group, why)
 		}
 		select {
 		case <-changed:
 		case <-connection:
 		case <-s.ctx.Done():
-			return nil, messaging.ErrClosed
+			return messaging.ErrClosed
 		case <-ctx.Done():
 			s.mu.Lock()
 			why = errors.Join(why, s.lost)
 			s.mu.Unlock()
-			return nil, errors.Join(notConnected(why, ctx.Err()), s.Close())
+			return notConnected(why, ctx.Err())
 		}
 	}
 }
+
+// oneActive reports whether the server has one consumer of the queue receive at a time.
+func (s *stream) oneActive() bool { return s.sub.SingleActive || s.sub.Partitions > 0 }
 
 // set sets the generation, or why there is none.
 func (s *stream) set(g *generation, lost error) {
@@ -208,14 +239,14 @@ func (s *stream) consume(c *conn, declare bool) (*generation, error) {
 		g := &generation{c: c, ch: ch, gone: make(chan struct{}), ops: make(chan settling, s.sub.Prefetch+8),
 			open: map[uint64]*delivery{}}
 		if declare {
-			err = s.b.declareGroup(ch, s.sub)
+			err = s.b.declareGroup(ch, s.sub, s.part)
 		}
 		if err == nil {
 			err = ch.Qos(s.sub.Prefetch, 0, false)
 		}
 		closed, cancelled := ch.NotifyClose(make(chan *amqp.Error, 1)), ch.NotifyCancel(make(chan string, 1))
 		if err == nil {
-			g.deliveries, err = ch.Consume(s.sub.Group, consumerTag, false, false, false, false, nil)
+			g.deliveries, err = ch.Consume(s.queue, consumerTag, false, false, false, false, nil)
 		}
 		if err != nil {
 			_ = ch.Close() // err says more
@@ -280,13 +311,13 @@ func (s *stream) declareOn(c *conn) error {
 		return err
 	}
 	defer ch.Close() // the server closes it when it refuses something; that is in err already
-	return s.b.declareGroup(ch, s.sub)
+	return s.b.declareGroup(ch, s.sub, s.part)
 }
 
 // redeclare declares the topology and waits for it.
 func (s *stream) redeclare(ctx context.Context) error {
 	_, err := onChannel(ctx, s.b.con, func(ch *amqp.Channel) (struct{}, error) {
-		return struct{}{}, s.b.declareGroup(ch, s.sub)
+		return struct{}{}, s.b.declareGroup(ch, s.sub, s.part)
 	})
 	return err
 }
@@ -330,12 +361,24 @@ func (s *stream) received(g *generation, raw amqp.Delivery) *delivery {
 	if g.dead() {
 		return nil // it could not be settled, and comes again
 	}
+	if s.sub.Partitions > 0 && raw.Exchange == partitionExchange(s.sub.Group) {
+		raw.Exchange = "" // a message that was moved, as to a queue by name
+	}
 	d := newDelivery(s, g, raw)
+	if s.stray && raw.Exchange == s.b.cfg.Exchange && !s.takes(d.e.Type) {
+		_ = d.Ack(s.ctx) // else it comes again
+		return nil
+	}
 	if wait := number(raw.Headers[headerWait]); wait > 0 {
 		go d.waitOn(time.Duration(wait) * time.Second)
 		return nil
 	}
 	return d
+}
+
+// takes reports whether the group has a pattern for a topic.
+func (s *stream) takes(topic string) bool {
+	return slices.ContainsFunc(s.sub.Patterns, func(p string) bool { return driver.Match(p, topic) })
 }
 
 // Stop implements messaging.Stream.
@@ -348,7 +391,7 @@ func (s *stream) Stop() error {
 	if g == nil || g.dead() {
 		return nil
 	}
-	if s.sub.SingleActive {
+	if s.oneActive() {
 		return nil // Close ends the channel: before, the next consumer would overtake running handlers
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectionCloseTimeout)

@@ -119,7 +119,7 @@ func (b *Broker) declare(ch *amqp.Channel, name string, args amqp.Table) error {
 }
 
 // declareGroup makes what a group needs. It is repeated on every channel.
-func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) error {
+func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription, part int) error {
 	group := sub.Group
 	if err := b.declareExchange(ch); err != nil {
 		return err
@@ -130,8 +130,19 @@ func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) erro
 	if err := b.declare(ch, deadQueue(group), b.args("")); err != nil {
 		return err
 	}
-	args := b.args(deadQueue(group)) // only a delivery limit sends messages there by itself
-	if sub.SingleActive {
+	if sub.Partitions > 0 {
+		return b.declarePartition(ch, sub, part)
+	}
+	if err := b.declare(ch, group, b.queueArgs(sub)); err != nil || b.cfg.Passive {
+		return err
+	}
+	return b.bind(ch, sub)
+}
+
+// queueArgs are the arguments of a queue that a group consumes from.
+func (b *Broker) queueArgs(sub messaging.Subscription) amqp.Table {
+	args := b.args(deadQueue(sub.Group)) // only a delivery limit sends messages there by itself
+	if sub.SingleActive || sub.Partitions > 0 {
 		args["x-single-active-consumer"] = true
 	}
 	switch limit := b.cfg.DeliveryLimit; {
@@ -141,10 +152,7 @@ func (b *Broker) declareGroup(ch *amqp.Channel, sub messaging.Subscription) erro
 	default:
 		args["x-delivery-limit"] = int64(limit)
 	}
-	if err := b.declare(ch, group, args); err != nil || b.cfg.Passive {
-		return err
-	}
-	return b.bind(ch, sub)
+	return args
 }
 
 func (b *Broker) bind(ch *amqp.Channel, sub messaging.Subscription) error {
@@ -169,9 +177,15 @@ func (b *Broker) declareEphemeral(ch *amqp.Channel, sub messaging.Subscription) 
 	return b.bind(ch, sub)
 }
 
-// declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue.
-func (b *Broker) declareRetry(ctx context.Context, group string, s time.Duration) error {
+// declareRetry makes the queue in which retries wait: what has waited long enough goes straight to the group's queue,
+// or to that of its partition.
+func (b *Broker) declareRetry(ctx context.Context, sub messaging.Subscription, s time.Duration) error {
+	group := sub.Group
 	args := b.args(group)
+	if sub.Partitions > 0 {
+		args["x-dead-letter-exchange"] = partitionExchange(group)
+		delete(args, "x-dead-letter-routing-key") // those of the message stand
+	}
 	args["x-message-ttl"] = s.Milliseconds()
 	_, err := onChannel(ctx, b.con, func(ch *amqp.Channel) (struct{}, error) {
 		return struct{}{}, b.declare(ch, retryQueue(group, s), args)

@@ -49,6 +49,15 @@ func encode(e messaging.Envelope) amqp.Publishing {
 		Timestamp: e.Time, Body: e.Body}
 }
 
+// encode makes the AMQP message of an event, with the routing key that groups with partitions divide by.
+func (b *Broker) encode(e messaging.Envelope) amqp.Publishing {
+	msg := encode(e)
+	if !b.cfg.Unpartitioned {
+		setSlot(msg.Headers, e.Key)
+	}
+	return msg
+}
+
 // stamp writes the attributes of an event.
 func stamp(h amqp.Table, e messaging.Envelope) {
 	h[cloudEvents+"specversion"] = "1.0"

@@ -80,8 +80,10 @@ func ValidGroup(name string) error {
 	switch {
 	case name == "" || len(name) > maxGroup:
 		return fmt.Errorf("group %q: want 1 to %d bytes", name, maxGroup)
-	case strings.HasSuffix(name, ".dead"), strings.Contains(name, ".retry."), strings.HasPrefix(name, "amq."):
-		return fmt.Errorf("group %q: names with .dead at the end, with .retry. or with amq. at the beginning are taken", name)
+	case strings.HasSuffix(name, ".dead"), strings.Contains(name, ".retry."), strings.Contains(name, ".partition."),
+		strings.HasPrefix(name, "amq."):
+		return fmt.Errorf("group %q: names with .dead at the end, with .retry., .partition. or with amq. at the beginning "+
+			"are taken", name)
 	}
 	return nil
 }

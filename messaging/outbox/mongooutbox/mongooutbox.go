@@ -17,10 +17,11 @@
 //
 // # What it does not do
 //
-// It does not order events of different documents. Events are held, listed and retried by document: SkipHeld puts an
-// event behind the others of its document, which may wait for it again. Leases go by the clocks of the relays'
-// machines, which should not be further apart than a part of RelayConfig.Lease. Relays are woken by a change stream
-// where the server has them (a replica set); elsewhere they poll.
+// It does not order events of different documents, nor hold one back until a time (messaging.WithDeliverAt). Events are
+// held, listed and retried by document: SkipHeld puts an event behind the others of its document, which may wait for it
+// again. Leases go by the clocks of the relays' machines, which should not be further apart than a part of
+// RelayConfig.Lease. Relays are woken by a change stream where the server has them (a replica set); elsewhere they
+// poll.
 package mongooutbox
 
 import (
@@ -150,6 +151,9 @@ func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 }
 
 func collect(ctx context.Context, e messaging.Envelope) error {
+	if time.Now().Before(e.DeliverAt) {
+		return fmt.Errorf("%w: mongooutbox: delayed publishing", messaging.ErrUnsupported)
+	}
 	h := maps.Clone(e.Headers)
 	h[headerSource], h[headerContentType], h[headerTime] = e.Source, e.ContentType, e.Time.Format(time.RFC3339Nano)
 	err := repo.Collect(ctx, repo.Effect{ID: e.ID, Kind: Kind, Topic: e.Type, Key: e.Key, Headers: h,

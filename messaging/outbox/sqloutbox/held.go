@@ -38,14 +38,15 @@ func (o *Outbox) ListHeld(ctx context.Context, limit int) (held []outbox.Held, e
 func (o *Outbox) RetryHeld(ctx context.Context, refs ...string) (int64, error) {
 	const retry = " SET due_at = CASE WHEN due_at > 0 THEN 1 ELSE -1 END"
 	if len(refs) == 0 {
-		return o.exec(ctx, "UPDATE "+o.table+retry+" WHERE due_at <> 0")
+		return o.exec(ctx, "UPDATE "+o.table+retry+" WHERE due_at <> 0 AND NOT ("+scheduled+")")
 	}
 	return o.held(ctx, "UPDATE "+o.table+retry, refs)
 }
 
 // SkipHeld implements outbox.HeldStore.
 func (o *Outbox) SkipHeld(ctx context.Context, refs ...string) (int64, error) {
-	return o.held(ctx, "UPDATE "+o.table+" SET due_at = -abs(due_at)", refs)
+	return o.held(ctx, "UPDATE "+o.table+" SET due_at = -abs(due_at), attempts = "+
+		"CASE WHEN attempts = 0 THEN 1 ELSE attempts END", refs)
 }
 
 // DropHeld implements outbox.HeldStore.

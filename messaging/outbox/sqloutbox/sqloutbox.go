@@ -130,10 +130,14 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 	if body == nil {
 		body = []byte{}
 	}
+	due := int64(0)
+	if time.Now().Before(e.DeliverAt) { // held, without stopping its key
+		due = -e.DeliverAt.UnixMicro()
+	}
 	_, err = tx.Exec(ctx, "INSERT INTO "+o.table+
-		" (id, topic, source, key, content_type, occurred_at, headers, body, created_at)"+
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "+o.now+")",
-		e.ID, e.Type, e.Source, e.Key, e.ContentType, e.Time.UnixMicro(), string(headers), body)
+		" (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)"+
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "+o.now+", $9)",
+		e.ID, e.Type, e.Source, e.Key, e.ContentType, e.Time.UnixMicro(), string(headers), body, due)
 	if err != nil {
 		return fmt.Errorf("sqloutbox: publish %s: %w", e.Type, err)
 	}
@@ -144,16 +148,22 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 // maxPending bounds what Pending counts, so that metrics do not read all of an outbox that has filled up.
 const maxPending = 100_000
 
-// Pending implements outbox.Store. It counts up to 100,000.
+// scheduled is what holds of events that were stored with a time of delivery.
+const scheduled = "due_at < -1 AND attempts = 0"
+
+// Pending implements outbox.Store. It counts up to 100,000, events that are to be delivered later included; the oldest
+// is one that could be published by now.
 func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var at int64
 	q := o.db.Querier(o.db.WithoutTx(ctx))
 	err = q.QueryRow(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d) c),
-		coalesce((SELECT created_at FROM %s ORDER BY seq LIMIT 1), 0)`, o.table, maxPending, o.table)).Scan(&count, &at)
+		coalesce((SELECT CASE WHEN %s THEN -due_at ELSE created_at END FROM %s
+			WHERE NOT (%s AND -due_at > %s) ORDER BY seq LIMIT 1), 0)`,
+		o.table, maxPending, scheduled, o.table, scheduled, o.now)).Scan(&count, &at)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("sqloutbox: count: %w", err)
 	}
-	if count > 0 {
+	if at > 0 {
 		oldest = time.UnixMicro(at).UTC()
 	}
 	return count, oldest, nil
