@@ -22,7 +22,9 @@ import (
 
 // OpenSQL opens the service's database, and closes it at the end.
 func (s *Service) OpenSQL(ctx context.Context) (*sqldb.DB, error) {
-	db, err := sqldb.Open(ctx, s.DB, sqldb.Config{TracerProvider: s.Tel.TracerProvider})
+	cfg := s.Database
+	cfg.TracerProvider = s.Tel.TracerProvider
+	db, err := sqldb.Open(ctx, s.DB, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}
