@@ -162,6 +162,10 @@ func (s *Service) GroupStart() messaging.Start {
 	return messaging.Start{}
 }
 
+// HandlerRetry is for handlers of events whose failures end by themselves, such as those of a database or of a service
+// that is down: about an hour. What a handler can never handle it refuses with messaging.Permanent.
+var HandlerRetry = messaging.Retry{Attempts: 100, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}
+
 // Router makes a router over the broker, and runs it.
 func (s *Service) Router() (*messaging.Router, error) {
 	r, err := messaging.NewRouter(s.Broker, messaging.RouterConfig{Logger: s.Log, TracerProvider: s.Tel.TracerProvider,
