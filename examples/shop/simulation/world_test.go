@@ -283,23 +283,27 @@ func (w *world) customer(ctx context.Context, n int) {
 	}
 }
 
-// cancels cancels orders, some of them while they are placed.
+// cancels cancels orders: those that are being placed, and some of the others.
 func (w *world) cancels(ctx context.Context) {
 	c, end := w.caller("canceller")
 	defer end()
-	for sleep(ctx, w.between("cancel", time.Second, 20*time.Second)) == nil {
+	for sleep(ctx, w.between("cancel", 100*time.Millisecond, 3*time.Second)) == nil {
 		var page struct {
 			Items []order `json:"items"`
 		}
 		c.call(ctx, "GET", "http://orders:80/api/v1/orders?limit=5", "", nil, &page)
-		if len(page.Items) == 0 {
+		pending := slices.DeleteFunc(slices.Clone(page.Items), func(o order) bool { return o.Status != "pending" })
+		if len(pending) == 0 && w.draw.Part("cancel others") < 0.2 {
+			pending = page.Items
+		}
+		if len(pending) == 0 {
 			continue
 		}
-		o := pick(w, "cancelled", page.Items)
+		o := pick(w, "cancelled", pending)
 		var now order
 		status := c.call(ctx, "POST", "http://orders:80/api/v1/orders/"+o.ID+"/cancel", "", struct{}{}, &now)
 		w.logf("cancel %s (%s): %d %s", o.ID, o.Status, status, now.Status)
-		if status < 300 { // also when it is accepted only, or the order was paid meanwhile
+		if status/100 == 2 { // also when it is accepted only, or the order was paid meanwhile
 			w.mu.Lock()
 			w.orders["cancel "+o.ID] = &placed{id: o.ID, cancelled: true}
 			w.mu.Unlock()
