@@ -7,7 +7,7 @@ TIMEOUT ?= 15m
 BENCHTIME ?= 1s
 BENCHCOUNT ?= 5
 SEED ?= 1
-SEEDS ?= 1000
+FOR ?= 3m
 ORDERS ?= 30
 
 # Tools are built once, from the versions that tools/go.mod pins, into a folder that git ignores.
@@ -44,9 +44,17 @@ test-short: ## run the tests once, without -race, with the servers that answer a
 	eval "$$(tools/services env)" && $(GO) test -short -timeout $(TIMEOUT) ./...
 
 .PHONY: simulate
+simulate: SEEDS ?= 1000
 simulate: ## run the shop under the faults of SEEDS seeds, from SEED on, with ORDERS orders each, in virtual time
 	$(GO) test -timeout 0 ./examples/shop/simulation -run '^TestShopKeepsItsPromisesUnderFaults$$' -v \
 		-seed $(SEED) -seeds $(SEEDS) -orders $(ORDERS)
+
+.PHONY: chaos
+chaos: SEEDS ?= 1
+chaos: ## run two replicas of every service on clusters for FOR, under the faults of SEEDS schedules, from SEED on
+	-tools/services up
+	eval "$$(tools/services env)"; for seed in $$(seq $(SEED) $$(($(SEED) + $(SEEDS) - 1))); \
+		do $(GO) test -timeout 0 -count 1 ./examples/shop -run '^TestChaos$$' -v -chaos $(FOR) -chaos-seed $$seed || exit 1; done
 
 .PHONY: cover
 cover: ## run all tests and show which lines no test reaches, in coverage.html

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -184,19 +183,7 @@ func ready(t *testing.T, p *process, url string) {
 // freeOffset finds an offset at which all ports of the shop are free.
 func freeOffset(t *testing.T) int {
 	t.Helper()
-search:
-	for offset := 2000 + os.Getpid()%3000; offset < 14000; offset += 97 {
-		for _, port := range ports {
-			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+offset))
-			if err != nil {
-				continue search
-			}
-			_ = l.Close()
-		}
-		return offset
-	}
-	t.Fatal("no free ports")
-	return 0
+	return freeOffsetFrom(t, 2000+os.Getpid()%3000)
 }
 
 // fleet is the shop as seven processes.

@@ -89,15 +89,17 @@ func (p *PostgresPair) append(t testing.TB, i int, file, text string) {
 	}
 }
 
-func (p *PostgresPair) run(t testing.TB, program string, args ...string) {
+func (p *PostgresPair) run(t testing.TB, program string, args ...string) (out string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), boot)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, program), args...)
 	cmd.Dir, cmd.SysProcAttr = p.dir, &syscall.SysProcAttr{Credential: p.as}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("testenv: %s: %v\n%s", program, err, out)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("testenv: %s: %v\n%s", program, err, text)
 	}
+	return string(text)
 }
 
 func (p *PostgresPair) start(t testing.TB, i int) {
@@ -128,6 +130,12 @@ func (p *PostgresPair) start(t testing.TB, i int) {
 func (p *PostgresPair) SQL(t testing.TB, statement string) {
 	t.Helper()
 	p.run(t, "psql", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, p.URL("postgres"))
+}
+
+// Value returns the only value of a query in a database.
+func (p *PostgresPair) Value(t testing.TB, database, query string) string {
+	t.Helper()
+	return strings.TrimSpace(p.run(t, "psql", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", query, p.URL(database)))
 }
 
 // URL returns where a database is reached, at whichever server takes writes.

@@ -17,6 +17,9 @@ func PostgresCluster(t testing.TB) *PostgresPair {
 // SQL does nothing.
 func (*PostgresPair) SQL(testing.TB, string) {}
 
+// Value returns nothing.
+func (*PostgresPair) Value(testing.TB, string, string) string { return "" }
+
 // URL returns nothing.
 func (*PostgresPair) URL(string) string { return "" }
 
