@@ -13,7 +13,8 @@ import (
 	"github.com/sillar-go/sillar/repository/sqlrepo"
 )
 
-// Ten customers buy three pieces on SQLite, whose statements and commits fail: one connector serves all that is kept there.
+// Ten customers buy three pieces on SQLite, whose statements and commits fail: one connector serves all that is kept
+// there.
 func TestTheLastOneIsSoldOnceOnAFaultyDatabase(t *testing.T) {
 	for seed := range uint64(20) {
 		db := sqldb.Must(sqldb.Open(t.Context(), "sqlite::memory:", sqldb.Config{

@@ -58,8 +58,8 @@ func TestNothingIsLostUnderFaults(t *testing.T) {
 	}
 }
 
-// Messages come twice, late and in another order, and what is published may have been published before: each piece comes
-// back once.
+// Messages come twice, late and in another order, and what is published may have been published before: each piece
+// comes back once.
 func TestEachReturnCountsOnceUnderFaults(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -15,8 +16,8 @@ import (
 	"time"
 )
 
-// PostgresPair is a PostgreSQL of a test's own with a synchronous standby: what a commit has acknowledged is on both. It
-// ends with the test.
+// PostgresPair is a PostgreSQL of a test's own with a synchronous standby: what a commit has acknowledged is on both.
+// It ends with the test.
 type PostgresPair struct {
 	bin     string
 	dir     string
@@ -140,8 +141,8 @@ func (p *PostgresPair) Value(t testing.TB, database, query string) string {
 
 // URL returns where a database is reached, at whichever server takes writes.
 func (p *PostgresPair) URL(database string) string {
-	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%d,127.0.0.1:%d/%s?target_session_attrs=read-write&connect_timeout=2",
-		p.ports[0], p.ports[1], cmp.Or(database, "postgres"))
+	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%d,127.0.0.1:%d/%s"+
+		"?target_session_attrs=read-write&connect_timeout=2", p.ports[0], p.ports[1], cmp.Or(database, "postgres"))
 }
 
 // Failover kills the primary and promotes the standby, which then runs alone.
@@ -173,7 +174,7 @@ func children(parent int) (pids []int) {
 		if err != nil {
 			continue
 		}
-		after := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		after := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 		if len(after) > 1 && after[1] == strconv.Itoa(parent) {
 			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
 			pids = append(pids, pid)

@@ -254,7 +254,7 @@ func (p *pipe) read(b []byte) (int, error) {
 			p.changed.Broadcast()
 			return n, nil
 		}
-		if p.readErr == io.EOF { //nolint:errorlint // as it is returned
+		if p.readErr == io.EOF {
 			return 0, io.EOF
 		}
 		if p.readErr != nil {

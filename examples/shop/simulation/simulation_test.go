@@ -34,7 +34,7 @@ func simulate(t *testing.T, cfg settings) (findings []string) {
 		t.Logf("seed %d: %d orders in %s of virtual time", cfg.Seed, cfg.Orders, time.Since(begin).Round(time.Second))
 	})
 	if len(findings) > 0 && cfg.Bug == noBug {
-		f, err := os.CreateTemp("", fmt.Sprintf("shop-seed-%d-*.log", cfg.Seed))
+		f, err := os.CreateTemp("", fmt.Sprintf("shop-seed-%d-*.log", cfg.Seed)) //nolint:usetesting // it is read afterwards
 		if err != nil {
 			t.Fatal(err)
 		}
