@@ -170,6 +170,7 @@ func startChaos(t *testing.T) *chaos {
 		for r, p := range c.replicas[b.name] {
 			ready(t, p, c.balancer.replica(b.name, r))
 		}
+		ready(t, c.replicas[b.name][0], c.balancer.url(b.name)) // it knows them too
 	}
 	c.begin = time.Now()
 	return c

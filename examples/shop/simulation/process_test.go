@@ -82,6 +82,8 @@ func (w *world) config(p *process, n int) platform.Config {
 	}
 	if p.name == "users" {
 		cfg.GRPCAddr = "users:50051"
+	}
+	if p.name == "users" && w.signedIn() == "" {
 		cfg.Users = []platform.SeedUser{{Username: "ana", Email: "ana@example.com", Password: password,
 			Roles: []string{"customer"}}}
 	}
