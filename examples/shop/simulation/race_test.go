@@ -2,5 +2,5 @@
 
 package simulation_test
 
-// defaultSeeds are few under the race detector, which makes each some ten times slower.
-const defaultSeeds = 2
+// defaultSeeds is one under the race detector, which makes each some ten times slower.
+const defaultSeeds = 1

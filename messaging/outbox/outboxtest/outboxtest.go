@@ -268,15 +268,20 @@ func noBroker(t *testing.T, e *env) {
 func deadRelay(t *testing.T, e *env) {
 	ctx, b := t.Context(), &broker{}
 	e.commit(event("1", "a"))
-	held, err := e.Store.Claim(ctx, "dead", 10, 300*time.Millisecond)
+	const lease = 300 * time.Millisecond
+	begin := time.Now()
+	held, err := e.Store.Claim(ctx, "dead", 10, lease)
 	if err != nil || len(held) != 1 {
 		t.Fatalf("claim: %v, %v", held, err)
 	}
 	e.commit(event("2", "a")) // waits behind the first, in another's hands
 	if more, err := e.Store.Claim(ctx, "other", 10, time.Minute); err != nil || len(more) != 0 {
+		if err == nil && time.Since(begin) >= lease {
+			t.Skip("the machine was too slow: the lease had ended before another relay claimed")
+		}
 		t.Fatalf("a key in another's hands was claimed: %v, %v", more, err)
 	}
-	time.Sleep(350 * time.Millisecond)
+	time.Sleep(lease + 50*time.Millisecond)
 	next, err := e.Store.Claim(ctx, "next", 10, time.Minute)
 	if err != nil || len(next) == 0 || next[0].ID != "1" {
 		t.Fatalf("after the lease: %v, %v", next, err)
