@@ -6,6 +6,9 @@ GO ?= go
 TIMEOUT ?= 15m
 BENCHTIME ?= 1s
 BENCHCOUNT ?= 5
+SEED ?= 1
+FOR ?= 3m
+ORDERS ?= 30
 
 # Tools are built once, from the versions that tools/go.mod pins, into a folder that git ignores.
 BIN := $(CURDIR)/bin
@@ -32,12 +35,26 @@ test: $(BIN)/kustomize $(BIN)/kubectl-validate $(BIN)/crds ## run all tests with
 	-tools/services up
 	eval "$$(tools/services env)" && PATH="$(BIN):$$PATH" $(GO) test -race -timeout $(TIMEOUT) ./...
 	$(GO) test -run 'Explore|Finds|Replay|EverySchedule' ./saga/sagatest ./examples/shop/orders # two faults a schedule: too slow under -race
+	$(GO) test ./examples/shop/simulation # 30 seeds, and the planted bugs: too slow under -race
 	$(GO) -C benchmarks test ./...
 	$(GO) -C tools test ./...
 
 .PHONY: test-short
 test-short: ## run the tests once, without -race, with the servers that answer already
 	eval "$$(tools/services env)" && $(GO) test -short -timeout $(TIMEOUT) ./...
+
+.PHONY: simulate
+simulate: SEEDS ?= 1000
+simulate: ## run the shop under the faults of SEEDS seeds, from SEED on, with ORDERS orders each, in virtual time
+	$(GO) test -timeout 0 ./examples/shop/simulation -run '^TestShopKeepsItsPromisesUnderFaults$$' -v \
+		-seed $(SEED) -seeds $(SEEDS) -orders $(ORDERS)
+
+.PHONY: chaos
+chaos: SEEDS ?= 1
+chaos: ## run two replicas of every service on clusters for FOR, under the faults of SEEDS schedules, from SEED on
+	-tools/services up
+	eval "$$(tools/services env)"; for seed in $$(seq $(SEED) $$(($(SEED) + $(SEEDS) - 1))); \
+		do $(GO) test -timeout 0 -count 1 ./examples/shop -run '^TestChaos$$' -v -chaos $(FOR) -chaos-seed $$seed || exit 1; done
 
 .PHONY: cover
 cover: ## run all tests and show which lines no test reaches, in coverage.html

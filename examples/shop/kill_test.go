@@ -86,22 +86,7 @@ func TestKilledOverAndOver(t *testing.T) {
 		Out: t.Output()}); err != nil {
 		t.Fatal(err)
 	}
-	var reported map[string]int
-	for end := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		reported = notified(t, ctx, token, gateway)
-		missing := 0
-		for id := range ids {
-			if reported[id+" orders.created"] == 0 || reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
-				missing++
-			}
-		}
-		if missing == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d orders lack notifications", missing)
-		}
-	}
+	reported := awaitNotified(t, ctx, token, gateway, ids, time.Minute)
 	for what, n := range reported {
 		if n != 1 {
 			t.Errorf("%s: %d notifications", what, n)
@@ -133,6 +118,27 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 			return "", fmt.Errorf("%d %v", code, order)
 		}
 		time.Sleep(50*time.Millisecond + rand.N(300*time.Millisecond))
+	}
+}
+
+// awaitNotified waits until each order has told its customer that it was placed, and that it was paid or cancelled.
+func awaitNotified(t *testing.T, ctx context.Context, token, gateway string, ids map[string]int,
+	patience time.Duration) map[string]int {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
+		told := notified(t, ctx, token, gateway)
+		missing := 0
+		for id := range ids {
+			if told[id+" orders.created"] == 0 || told[id+" orders.paid"]+told[id+" orders.cancelled"] == 0 {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return told
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d orders lack notifications", missing)
+		}
 	}
 }
 

@@ -23,9 +23,9 @@ import (
 
 var rollouts = flag.Int("rollouts", 1, "how often TestRollOutsLoseNoRequest replaces every process of the shop")
 
-// balancer is to two replicas what a Service of Kubernetes is: a new connection goes to a replica that is ready, and
+// podBalancer is to two replicas what a Service of Kubernetes is: a new connection goes to a replica that is ready, and
 // stays with it.
-type balancer struct {
+type podBalancer struct {
 	listener net.Listener
 	backends []string // host:port
 	pool     *readiness
@@ -54,13 +54,13 @@ func (r *readiness) run(ctx context.Context) {
 	}
 }
 
-func newBalancer(t *testing.T, pool *readiness, backends ...string) *balancer {
+func newPodBalancer(t *testing.T, pool *readiness, backends ...string) *podBalancer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &balancer{listener: l, backends: backends, pool: pool}
+	b := &podBalancer{listener: l, backends: backends, pool: pool}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -74,7 +74,7 @@ func newBalancer(t *testing.T, pool *readiness, backends ...string) *balancer {
 	return b
 }
 
-func (b *balancer) forward(client net.Conn) {
+func (b *podBalancer) forward(client net.Conn) {
 	defer client.Close()
 	for range b.backends {
 		i := int(b.next.Add(1)) % len(b.backends)
@@ -108,14 +108,14 @@ type twoOfEach struct {
 	offsets   [2]int
 	processes [2]map[string]*process
 	pools     map[string]*readiness
-	balancers map[string]*balancer
+	balancers map[string]*podBalancer
 }
 
 func startTwoOfEach(t *testing.T) *twoOfEach {
 	t.Helper()
 	broker := testenv.RabbitMQ(t)
 	redis, _ := testenv.Redis(t)
-	s := &twoOfEach{t: t, pools: map[string]*readiness{}, balancers: map[string]*balancer{}}
+	s := &twoOfEach{t: t, pools: map[string]*readiness{}, balancers: map[string]*podBalancer{}}
 	for r := range 2 {
 		s.dirs[r], s.args[r], s.processes[r] = t.TempDir(), map[string][]string{}, map[string]*process{}
 		s.offsets[r] = freeOffset(t)
@@ -128,9 +128,9 @@ func startTwoOfEach(t *testing.T) *twoOfEach {
 			backends = append(backends, strings.TrimPrefix(s.at(r, b.name), "http://"))
 			grpc = append(grpc, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports["grpc"]+s.offsets[r])))
 		}
-		s.pools[b.name], s.balancers[b.name] = pool, newBalancer(t, pool, backends...)
+		s.pools[b.name], s.balancers[b.name] = pool, newPodBalancer(t, pool, backends...)
 		if b.name == "users" {
-			s.balancers["grpc"] = newBalancer(t, pool, grpc...)
+			s.balancers["grpc"] = newPodBalancer(t, pool, grpc...)
 		}
 	}
 	peers := []string{"--users-grpc", s.balancers["grpc"].listener.Addr().String()}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -192,20 +191,8 @@ func freeOffset(t *testing.T) int {
 	t.Helper()
 	offsets.Lock()
 	defer offsets.Unlock()
-search:
-	for offset := max(2000+os.Getpid()%3000, offsets.last+97); offset < 14000; offset += 97 {
-		for _, port := range ports {
-			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+offset))
-			if err != nil {
-				continue search
-			}
-			_ = l.Close()
-		}
-		offsets.last = offset
-		return offset
-	}
-	t.Fatal("no free ports")
-	return 0
+	offsets.last = freeOffsetFrom(t, max(2000+os.Getpid()%3000, offsets.last+97))
+	return offsets.last
 }
 
 // fleet is the shop as seven processes.

@@ -1,5 +1,4 @@
-// Command testing is a small shop whose tests, in main_test.go, are what it is about: the same code runs on memory and
-// in virtual time, under every fault that can strike its saga, and against concurrent customers.
+// Command testing is a small shop whose tests are what it is about: in memory, in virtual time and under faults.
 //
 //	go test -v ./examples/testing
 package main
@@ -51,8 +50,7 @@ type Shop struct {
 // Reserve holds one piece for an order, once, and not after Release.
 func (s *Shop) Reserve(ctx context.Context, id, order string) error {
 	_, err := s.Products.Update(ctx, id, func(_ context.Context, p *Product) error {
-		held, known := p.Holds[order]
-		switch {
+		switch held, known := p.Holds[order]; {
 		case known && !held:
 			return ErrTooLate
 		case known:

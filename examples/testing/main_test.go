@@ -15,7 +15,6 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/memory"
 	"github.com/sillar-go/sillar/repository/memrepo"
-	"github.com/sillar-go/sillar/repository/repositorytest"
 	"github.com/sillar-go/sillar/saga"
 	"github.com/sillar-go/sillar/saga/sagamem"
 	"github.com/sillar-go/sillar/saga/sagatest"
@@ -79,43 +78,6 @@ func TestTheLastOneIsSoldOnce(t *testing.T) {
 func TestSellingSurvivesEveryFault(t *testing.T) {
 	shop, _ := newShop(t, 1)
 	sagatest.Explore(t, shop.Selling(), sagatest.ExploreConfig{Depth: 1})
-}
-
-// Thirty customers buy ten pieces while every fifth call of the database fails, half of them after their effect.
-// Whatever the seed, no piece is lost and none is sold twice.
-func TestNothingIsLostUnderFaults(t *testing.T) {
-	for seed := range uint64(20) {
-		synctest.Test(t, func(t *testing.T) {
-			inner, id := newShop(t, 10)
-			shop := &Shop{repositorytest.Faulty(inner.Products, seed, 0.2), freeOfCharge{}}
-			selling := shop.Selling()
-			o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: quiet}, selling))
-			ctx, stop := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- o.Run(ctx) }()
-			var sold atomic.Int64
-			var customers sync.WaitGroup
-			for i := range 30 {
-				customers.Go(func() {
-					h, err := selling.SignalWithStart(ctx, o, fmt.Sprint("order-", i), Order{id}, "confirmed", true)
-					if err == nil {
-						_, err = h.Wait(ctx)
-					}
-					if err == nil {
-						sold.Add(1)
-					} else if !errors.Is(err, saga.ErrCompensated) {
-						t.Errorf("seed %d: %v", seed, err)
-					}
-				})
-			}
-			customers.Wait()
-			if left := stock(t, inner, id); sold.Load()+left != 10 {
-				t.Errorf("seed %d: %d were sold and %d are left, of 10", seed, sold.Load(), left)
-			}
-			stop()
-			<-ended
-		})
-	}
 }
 
 // An hour passes at once in the virtual time of testing/synctest.

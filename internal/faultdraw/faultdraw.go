@@ -37,6 +37,17 @@ const (
 
 // At draws for a place, such as the name of a method. Half of the faults come before the effect, half after it.
 func (d *Draw) At(place string) Fault {
+	switch p := d.Part(place); {
+	case p < d.rate/2:
+		return Before
+	case p < d.rate:
+		return After
+	}
+	return None
+}
+
+// Part draws a number of at least 0 and less than 1 for a place, evenly.
+func (d *Draw) Part(place string) float64 {
 	d.mu.Lock()
 	n := d.times[place]
 	d.times[place]++
@@ -53,13 +64,7 @@ func (d *Draw) At(place string) Fault {
 	x ^= x >> 33
 	x *= 0xc4ceb9fe1a85ec53
 	x ^= x >> 33
-	switch p := float64(x>>11) / (1 << 53); {
-	case p < d.rate/2:
-		return Before
-	case p < d.rate:
-		return After
-	}
-	return None
+	return float64(x>>11) / (1 << 53)
 }
 
 // Do runs an operation under the fault that is drawn for the place.

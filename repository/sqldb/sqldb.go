@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -45,6 +46,9 @@ type Config struct {
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
 	Synchronous string
+	// WrapConnector wraps what opens SQLite's connections, such as with sqldbtest.Faulty in tests. PostgreSQL does not
+	// use it. Default none.
+	WrapConnector func(driver.Connector) driver.Connector
 	// TracerProvider makes the spans of statements and transactions, as children of a recording span only. Nil means
 	// the global one.
 	TracerProvider trace.TracerProvider
@@ -210,7 +214,7 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 		wparams[k] = slices.Clone(v)
 	}
 	wparams.Add("_pragma", "journal_mode(WAL)") // it lasts in the file, so that readers need not ask
-	db.writer, err = sql.Open("sqlite", name(wparams))
+	db.writer, err = db.openHandle(name(wparams))
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open SQLite: %w", err)
 	}
@@ -221,7 +225,7 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 	db.reader = db.writer
 	if path != ":memory:" {
 		params.Add("_pragma", "query_only(1)")
-		if db.reader, err = sql.Open("sqlite", name(params)); err != nil {
+		if db.reader, err = db.openHandle(name(params)); err != nil {
 			return nil, errors.Join(fmt.Errorf("sqldb: open SQLite: %w", err), db.writer.Close())
 		}
 		db.reader.SetMaxOpenConns(db.cfg.MaxConns)
@@ -233,6 +237,25 @@ func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
 	}
 	return db, nil
 }
+
+// openHandle opens a handle of SQLite's driver, over WrapConnector where it is set.
+func (db *DB) openHandle(dsn string) (*sql.DB, error) {
+	handle, err := sql.Open("sqlite", dsn)
+	if err != nil || db.cfg.WrapConnector == nil {
+		return handle, err
+	}
+	wrapped := sql.OpenDB(db.cfg.WrapConnector(connector{handle.Driver(), dsn}))
+	return wrapped, handle.Close() // which has no connection
+}
+
+// connector opens connections of a driver.
+type connector struct {
+	driver driver.Driver
+	dsn    string
+}
+
+func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c connector) Driver() driver.Driver                        { return c.driver }
 
 // createFile opens the writer, which creates the file, in WAL mode, before a reader opens it. SQLite does not wait for
 // its busy timeout while another connection changes the journal mode, so the wait is here.

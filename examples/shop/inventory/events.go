@@ -3,8 +3,8 @@ package inventory
 import (
 	"context"
 	"errors"
-	"time"
 
+	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/messaging"
 )
 
@@ -18,7 +18,7 @@ type productCreated struct {
 // Other news of products change no stock: goods may come back also for a product that was deleted.
 func subscribe(r *messaging.Router, inbox messaging.Deduplicator, start messaging.Start, s *Service) {
 	g := r.Group("inventory", messaging.GroupConfig{Dedup: inbox, Start: start,
-		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}})
+		Retry: platform.HandlerRetry})
 	messaging.Handle(g, "products.*", func(ctx context.Context, m messaging.Message[productCreated]) error {
 		if m.Type != "products.created" {
 			return nil

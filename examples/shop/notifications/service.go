@@ -59,7 +59,7 @@ func build(ctx context.Context, s *platform.Service) error {
 		return err
 	}
 	in.subscribe(router.Group("notifications", messaging.GroupConfig{Concurrency: 4, Dedup: inbox, Start: s.GroupStart(),
-		Retry: messaging.Retry{Attempts: 10, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}}))
+		Retry: platform.HandlerRetry}))
 	api(s, notifications)
 	operators(s, s.Broker)
 	return nil

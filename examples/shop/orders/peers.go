@@ -40,7 +40,8 @@ func newPeers(s *platform.Service) (*peers, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(s.Peers.UsersGRPC, append(slices.Concat(guard.DialOptions(), grpcotel.Client(s.Tel)),
+	target, network := s.GRPCTarget(s.Peers.UsersGRPC)
+	conn, err := grpc.NewClient(target, append(slices.Concat(guard.DialOptions(), grpcotel.Client(s.Tel), network),
 		grpc.WithTransportCredentials(security),
 		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)))...)
 	if err != nil {

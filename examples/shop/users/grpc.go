@@ -3,7 +3,6 @@ package users
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"time"
 
@@ -36,7 +35,7 @@ type rpc struct {
 // serveGRPC listens at once, so that the address is known, and serves when the service runs. Only the shop's services
 // may call; health and reflection are open.
 func serveGRPC(s *platform.Service, c *Commands, q *Queries) error {
-	l, err := net.Listen("tcp", s.GRPCAddr)
+	l, err := s.Listen(s.GRPCAddr)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ var _ outbox.HeldStore = (*Outbox)(nil)
 
 // ListHeld implements outbox.HeldStore. The entries have no headers and no body.
 func (o *Outbox) ListHeld(ctx context.Context, limit int) (held []outbox.Held, err error) {
-	rows, err := o.db.Querier(ctx).Query(ctx,
+	rows, err := o.querier(ctx).Query(ctx,
 		"SELECT seq, id, topic, source, key, content_type, occurred_at, attempts, due_at FROM "+
 			o.table+" WHERE due_at <> 0 ORDER BY abs(due_at) LIMIT $1", limit)
 	if err != nil {
@@ -76,7 +76,7 @@ func (o *Outbox) held(ctx context.Context, statement string, refs []string) (n i
 }
 
 func (o *Outbox) exec(ctx context.Context, statement string, args ...any) (int64, error) {
-	n, err := o.db.Querier(ctx).Exec(ctx, statement, args...)
+	n, err := o.querier(ctx).Exec(ctx, statement, args...)
 	if err != nil {
 		return 0, fmt.Errorf("sqloutbox: held events: %w", err)
 	}

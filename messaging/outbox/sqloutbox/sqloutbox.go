@@ -49,7 +49,7 @@ type Outbox struct {
 	cfg    Config
 	prefix string
 	table  string
-	now    string // SQL: the server's clock, in microseconds; on PostgreSQL the same all through a statement
+	now    string // SQL: the clock in microseconds, the same all through a statement; on SQLite see clocked
 
 	mu      sync.Mutex
 	waiting map[chan struct{}]struct{} // relays of this process
@@ -71,7 +71,7 @@ func New(db *sqldb.DB, cfg Config) (*Outbox, error) {
 		return nil, err
 	}
 	o := &Outbox{db: db, cfg: cfg, prefix: prefix, table: prefix + "outbox", waiting: map[chan struct{}]struct{}{},
-		now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}
+		now: "@now"}
 	if db.Dialect() == sqldb.PostgreSQL {
 		o.now = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS BIGINT)"
 	}
@@ -118,8 +118,7 @@ func (o *Outbox) PublishBatch(ctx context.Context, events []messaging.Envelope) 
 }
 
 func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
-	tx, err := o.db.Tx(ctx)
-	if err != nil {
+	if _, err := o.db.Tx(ctx); err != nil {
 		return fmt.Errorf("sqloutbox: publish %s: %w", e.Type, err)
 	}
 	headers, err := json.Marshal(e.Headers)
@@ -134,7 +133,7 @@ func (o *Outbox) insert(ctx context.Context, e messaging.Envelope) error {
 	if time.Now().Before(e.DeliverAt) { // held, without stopping its key
 		due = -e.DeliverAt.UnixMicro()
 	}
-	_, err = tx.Exec(ctx, "INSERT INTO "+o.table+
+	_, err = o.querier(ctx).Exec(ctx, "INSERT INTO "+o.table+
 		" (id, topic, source, key, content_type, occurred_at, headers, body, created_at, due_at)"+
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "+o.now+", $9)",
 		e.ID, e.Type, e.Source, e.Key, e.ContentType, e.Time.UnixMicro(), string(headers), body, due)

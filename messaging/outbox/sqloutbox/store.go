@@ -20,11 +20,11 @@ func (o *Outbox) lock(ctx context.Context) error {
 	}
 	// A relay whose connection is frozen here must not keep the lock from the others. And a plan must not sort or read
 	// all that waits: statistics of a time when all events were held say that next to none is new.
-	_, err := o.db.Querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
+	_, err := o.querier(ctx).Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '10s', true),
 		set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
 		set_config('enable_seqscan', 'off', true)`)
 	if err == nil {
-		_, err = o.db.Querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
+		_, err = o.querier(ctx).Exec(ctx, "SELECT pg_advisory_xact_lock(7310582, hashtext($1))", o.table)
 	}
 	return err
 }
@@ -53,7 +53,7 @@ func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string,
 	ctx = o.db.WithoutTx(ctx)
 	// Most looks find nothing, and need no transaction for it.
 	var one int
-	err = o.db.Querier(ctx).QueryRow(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1").Scan(&one)
+	err = o.querier(ctx).QueryRow(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1").Scan(&one)
 	if errors.Is(err, sqldb.ErrNoRows) {
 		return nil, nil
 	}
@@ -70,7 +70,7 @@ func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string,
 			args := []any{owner, lease.Microseconds()}
 			query := "UPDATE " + o.table + " SET owner = $1, leased_until = " + o.now + " + $2 WHERE seq IN " +
 				in(&args, entries)
-			_, err := o.db.Querier(ctx).Exec(ctx, query, replan(args)...)
+			_, err := o.querier(ctx).Exec(ctx, query, replan(args)...)
 			return err
 		})
 	}
@@ -83,16 +83,9 @@ func (o *Outbox) claim(ctx context.Context, which, order, stopped, owner string,
 func (o *Outbox) due(ctx context.Context, which, order, stopped string, limit int) (entries []outbox.Entry, err error) {
 	// One moment for all rows: else a lease that ends meanwhile holds an event back, and not what follows it.
 	now, args := o.now, []any{limit}
-	if o.db.Dialect() == sqldb.SQLite {
-		var at int64
-		if err := o.db.Querier(ctx).QueryRow(ctx, "SELECT "+o.now).Scan(&at); err != nil {
-			return nil, err
-		}
-		now, args = "$2", append(args, at)
-	}
 	// The sum keeps PostgreSQL from what it knows of the column. What stops a key has indexes, which say > 0 too: a key
 	// may have all of a backlog.
-	rows, err := o.db.Querier(ctx).Query(ctx,
+	rows, err := o.querier(ctx).Query(ctx,
 		`SELECT seq, id, topic, source, key, content_type, occurred_at, headers, body, attempts FROM `+o.table+` o
 		WHERE leased_until + 0 <= `+now+` AND `+which+` AND abs(due_at) <= `+now+` AND (key = ''
 			OR NOT EXISTS (SELECT 1 FROM `+o.table+` p WHERE p.key = o.key AND p.leased_until > 0 AND p.leased_until > `+now+`)
@@ -164,7 +157,7 @@ func (o *Outbox) settle(ctx context.Context, statement string, args []any, entri
 	}
 	ctx = o.db.WithoutTx(ctx)
 	list := in(&args, entries)
-	if _, err := o.db.Querier(ctx).Exec(ctx, statement+" WHERE owner = $1 AND seq IN "+list, replan(args)...); err != nil {
+	if _, err := o.querier(ctx).Exec(ctx, statement+" WHERE owner = $1 AND seq IN "+list, replan(args)...); err != nil {
 		return fmt.Errorf("sqloutbox: settle: %w", err)
 	}
 	return nil

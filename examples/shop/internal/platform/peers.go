@@ -38,12 +38,13 @@ func (s *Service) Peer(name, baseURL string) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	if s.ServiceTLS != nil {
-		base = s.ServiceTLS.Transport()
-	}
+	base := s.transport()
 	base.MaxIdleConnsPerHost = 64
-	traced := otelhttp.NewTransport(base, otelhttp.WithTracerProvider(s.Tel.TracerProvider),
+	var below http.RoundTripper = base
+	if s.WrapTransport != nil {
+		below = s.WrapTransport(base)
+	}
+	traced := otelhttp.NewTransport(below, otelhttp.WithTracerProvider(s.Tel.TracerProvider),
 		otelhttp.WithPropagators(s.Tel.Propagator),
 		otelhttp.WithMeterProvider(noop.NewMeterProvider()))
 	tr, err := breakerhttp.NewTransport(traced, breakerhttp.Config{Breaker: cfg, Propagator: s.Tel.Propagator})

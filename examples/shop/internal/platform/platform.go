@@ -30,6 +30,7 @@ import (
 	"github.com/sillar-go/sillar/observability/health"
 	"github.com/sillar-go/sillar/observability/otlplog"
 	"github.com/sillar-go/sillar/observability/service"
+	"github.com/sillar-go/sillar/repository/sqldb"
 	"github.com/sillar-go/sillar/saga"
 )
 
@@ -82,6 +83,12 @@ type Config struct {
 	Routes string
 	// Users are made where they do not exist yet: name, password and role of each.
 	Users []SeedUser
+	// Network listens and connects. Default that of the machine.
+	Network Network
+	// Database tunes the service's SQL database. Its TracerProvider is the service's.
+	Database sqldb.Config
+	// WrapTransport wraps the transport of the clients of other services, below their breakers. Default none.
+	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// OnSaga is called with every change of a saga, on the goroutine that runs it. Default none.
 	OnSaga func(ctx context.Context, r saga.Record)
 }
@@ -140,8 +147,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.ServiceTLS != nil {
-		cfg.Tokens.transport = cfg.ServiceTLS.Transport()
+	if cfg.ServiceTLS != nil || cfg.Network != nil {
+		cfg.Tokens.transport = cfg.transport()
 	}
 	guard, err := NewGuard(cfg.Name, cfg.Tokens, tel.Logger, tel.MeterProvider)
 	if err != nil {
@@ -169,10 +176,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 }
 
 func (s *Service) listen() (err error) {
-	if s.listener, err = net.Listen("tcp", s.Addr); err != nil || s.TLSAddr == "" {
+	if s.listener, err = s.Listen(s.Addr); err != nil || s.TLSAddr == "" {
 		return err
 	}
-	if s.tlsListener, err = net.Listen("tcp", s.TLSAddr); err != nil {
+	if s.tlsListener, err = s.Listen(s.TLSAddr); err != nil {
 		return errors.Join(err, s.listener.Close())
 	}
 	return nil

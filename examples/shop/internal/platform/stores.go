@@ -22,7 +22,9 @@ import (
 
 // OpenSQL opens the service's database, and closes it at the end.
 func (s *Service) OpenSQL(ctx context.Context) (*sqldb.DB, error) {
-	db, err := sqldb.Open(ctx, s.DB, sqldb.Config{TracerProvider: s.Tel.TracerProvider})
+	cfg := s.Database
+	cfg.TracerProvider = s.Tel.TracerProvider
+	db, err := sqldb.Open(ctx, s.DB, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}
@@ -159,6 +161,10 @@ func (s *Service) GroupStart() messaging.Start {
 	}
 	return messaging.Start{}
 }
+
+// HandlerRetry is for handlers of events whose failures end by themselves, such as those of a database or of a service
+// that is down: about an hour. What a handler can never handle it refuses with messaging.Permanent.
+var HandlerRetry = messaging.Retry{Attempts: 100, Backoff: messaging.Exponential(200*time.Millisecond, time.Minute)}
 
 // Router makes a router over the broker, and runs it.
 func (s *Service) Router() (*messaging.Router, error) {
