@@ -154,7 +154,7 @@ const scheduled = "due_at < -1 AND attempts = 0"
 // is one that could be published by now.
 func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var at int64
-	q := o.db.Querier(o.db.WithoutTx(ctx))
+	q := o.querier(o.db.WithoutTx(ctx))
 	err = q.QueryRow(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d) c),
 		coalesce((SELECT CASE WHEN %s THEN -due_at ELSE created_at END FROM %s
 			WHERE NOT (%s AND -due_at > %s) ORDER BY seq LIMIT 1), 0)`,
