@@ -155,10 +155,14 @@ const scheduled = "due_at < -1 AND attempts = 0"
 func (o *Outbox) Pending(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var at int64
 	q := o.querier(o.db.WithoutTx(ctx))
-	err = q.QueryRow(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d) c),
-		coalesce((SELECT CASE WHEN %s THEN -due_at ELSE created_at END FROM %s
-			WHERE NOT (%s AND -due_at > %s) ORDER BY seq LIMIT 1), 0)`,
-		o.table, maxPending, scheduled, o.table, scheduled, o.now)).Scan(&count, &at)
+	// Events with a later time may come before all others: they are passed over by the index of what is held.
+	err = q.QueryRow(ctx, fmt.Sprintf(`SELECT (SELECT count(*) FROM (SELECT 1 FROM %[1]s LIMIT %[2]d) c),
+		coalesce((SELECT min(at) FROM (
+			SELECT * FROM (SELECT created_at AS at FROM %[1]s WHERE due_at = 0 ORDER BY seq LIMIT 1) new
+			UNION ALL SELECT min(CASE WHEN %[3]s THEN -due_at ELSE created_at END) FROM (
+				SELECT due_at, attempts, created_at FROM %[1]s WHERE due_at <> 0 ORDER BY abs(due_at) LIMIT %[2]d) held
+			WHERE NOT (%[3]s AND -due_at > %[4]s)) oldest), 0)`,
+		o.table, maxPending, scheduled, o.now)).Scan(&count, &at)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("sqloutbox: count: %w", err)
 	}
