@@ -41,6 +41,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/cqrs"
@@ -161,10 +162,17 @@ func reply(ctx context.Context, pub messaging.Publisher, to string, request mess
 			text = err.Error()
 		}
 		opts = append(opts, messaging.WithHeader(headerCode, code),
-			messaging.WithHeader(headerText, text[:min(len(text), maxText)]))
+			messaging.WithHeader(headerText, printable(text)))
 		result = struct{}{}
 	}
-	if err := pub.Publish(ctx, to, result, opts...); err != nil {
+	err = pub.Publish(ctx, to, result, opts...)
+	if errors.Is(err, messaging.ErrInvalid) { // such as a result that does not encode: the caller should not wait in vain
+		cfg.Logger.WarnContext(ctx, "remote: a result cannot be sent", "topic", request.Type, "message_id", request.ID,
+			"error", err)
+		err = pub.Publish(ctx, to, struct{}{}, messaging.WithHeader(headerRequest, request.ID),
+			messaging.WithHeader(headerCode, codeFailed))
+	}
+	if err != nil {
 		cfg.Logger.WarnContext(ctx, "remote: a reply could not be published", "topic", request.Type, "message_id", request.ID,
 			"error", err)
 	}
@@ -172,6 +180,17 @@ func reply(ctx context.Context, pub messaging.Publisher, to string, request mess
 
 // maxText bounds the text of an error in a header.
 const maxText = 4 << 10
+
+// printable makes a text one that a header holds.
+func printable(text string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), maxText)], "")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+}
 
 // failure makes an error of a reply's code, or nil of none.
 func (e Errors) failure(code, text string) error {

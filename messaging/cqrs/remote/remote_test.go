@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -236,5 +237,45 @@ func TestRepliesGoToCallersOnly(t *testing.T) {
 			t.Errorf("a reply was published as %s", d.Envelope().Type)
 		}
 		stop()
+	})
+}
+
+// A result that does not encode, and a validation whose text is as odd as what was sent, are
+// replies too: the caller does not wait in vain.
+func TestEveryOutcomeIsAReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memory.Must(memory.New(memory.Config{Source: "test"}))
+		defer b.Close()
+		r := messaging.Must(messaging.NewRouter(b, messaging.RouterConfig{Logger: quiet}))
+		remote.Handle(r.Group("g", messaging.GroupConfig{}), "odd", cqrs.HandlerFunc[string, any](
+			func(_ context.Context, what string) (any, error) {
+				switch what {
+				case "does not encode":
+					return make(chan int), nil
+				case "odd text":
+					return nil, fmt.Errorf("%w: \x00\xff\r\n%s", cqrs.ErrInvalid, strings.Repeat("é", 4096))
+				}
+				return "fine", nil
+			}), b, remote.Config{Errors: known, Logger: quiet})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		<-r.Running()
+		caller := messaging.Must(remote.NewCaller(t.Context(), b, remote.CallerConfig{Logger: quiet}))
+		call := remote.Call[string, any](caller, "odd")
+		for what, want := range map[string]error{"does not encode": remote.ErrFailed, "odd text": cqrs.ErrInvalid,
+			"": nil} {
+			began := time.Now()
+			if _, err := call.Handle(t.Context(), what); !errors.Is(err, want) || time.Since(began) > time.Second {
+				t.Errorf("%q: got %v after %s, want %v at once", what, err, time.Since(began), want)
+			}
+		}
+		if err := caller.Close(); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
