@@ -60,7 +60,17 @@ func (b *balancer) addr(name string) string           { return at(name, b.offset
 func (b *balancer) url(name string) string            { return "http://" + b.addr(name) }
 func (b *balancer) replica(name string, r int) string { return "http://" + at(name, b.replicas[r]) }
 
-// probe asks a replica every half second whether it is ready.
+// knows reports whether a replica was ready when it was asked last.
+func (b *balancer) knows(name string, r int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.healthy[b.replica(name, r)]
+}
+
+// probePeriod is how often a replica is asked whether it is ready.
+const probePeriod = 250 * time.Millisecond
+
+// probe asks a replica whether it is ready.
 func (b *balancer) probe(ctx context.Context, url string) {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for ctx.Err() == nil {
@@ -78,7 +88,7 @@ func (b *balancer) probe(ctx context.Context, url string) {
 		b.mu.Unlock()
 		select {
 		case <-ctx.Done():
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(probePeriod):
 		}
 	}
 }

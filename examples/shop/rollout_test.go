@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,120 +22,28 @@ import (
 
 var rollouts = flag.Int("rollouts", 1, "how often TestRollOutsLoseNoRequest replaces every process of the shop")
 
-// podBalancer is to two replicas what a Service of Kubernetes is: a new connection goes to a replica that is ready, and
-// stays with it.
-type podBalancer struct {
-	listener net.Listener
-	backends []string // host:port
-	pool     *readiness
-	next     atomic.Int64
-}
-
-// readiness polls /ready of the replicas of a service, as kubelet does.
-type readiness struct {
-	urls  []string
-	ready []atomic.Bool
-}
-
-const probePeriod = 250 * time.Millisecond
-
-func (r *readiness) run(ctx context.Context) {
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for ctx.Err() == nil {
-		for i, url := range r.urls {
-			res, err := client.Get(url + "/ready")
-			if err == nil {
-				_ = res.Body.Close()
-			}
-			r.ready[i].Store(err == nil && res.StatusCode == http.StatusOK)
-		}
-		time.Sleep(probePeriod)
-	}
-}
-
-func newPodBalancer(t *testing.T, pool *readiness, backends ...string) *podBalancer {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &podBalancer{listener: l, backends: backends, pool: pool}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go b.forward(conn)
-		}
-	}()
-	return b
-}
-
-func (b *podBalancer) forward(client net.Conn) {
-	defer client.Close()
-	for range b.backends {
-		i := int(b.next.Add(1)) % len(b.backends)
-		if !b.pool.ready[i].Load() {
-			continue
-		}
-		server, err := net.Dial("tcp", b.backends[i])
-		if err != nil {
-			return // as kube-proxy does: the client sees a connection that ends
-		}
-		defer server.Close()
-		copied := make(chan struct{}, 2)
-		pass := func(to, from net.Conn) {
-			_, _ = io.Copy(to, from)
-			_ = to.(*net.TCPConn).CloseWrite()
-			copied <- struct{}{}
-		}
-		go pass(server, client)
-		go pass(client, server)
-		<-copied
-		<-copied
-		return
-	}
-}
-
-// twoOfEach starts two replicas of every service behind balancers.
+// twoOfEach is the shop with two replicas of every service behind a balancer.
 type twoOfEach struct {
-	t         *testing.T
-	args      [2]map[string][]string
-	dirs      [2]string
-	offsets   [2]int
-	processes [2]map[string]*process
-	pools     map[string]*readiness
-	balancers map[string]*podBalancer
+	t        *testing.T
+	balancer *balancer
+	dirs     [2]string
+	args     map[string][2][]string
+	replicas map[string]*[2]*process
 }
 
 func startTwoOfEach(t *testing.T) *twoOfEach {
 	t.Helper()
 	broker := testenv.RabbitMQ(t)
 	redis, _ := testenv.Redis(t)
-	s := &twoOfEach{t: t, pools: map[string]*readiness{}, balancers: map[string]*podBalancer{}}
-	for r := range 2 {
-		s.dirs[r], s.args[r], s.processes[r] = t.TempDir(), map[string][]string{}, map[string]*process{}
-		s.offsets[r] = freeOffset(t)
-	}
+	offsets := []int{freeOffset(t), freeOffset(t)}
+	s := &twoOfEach{t: t, balancer: newBalancer(t, freeOffset(t), offsets), dirs: [2]string{t.TempDir(), t.TempDir()},
+		args: map[string][2][]string{}, replicas: map[string]*[2]*process{}}
+	common := []string{"--broker", broker, "--service-secret", strings.Repeat("s", 40), "--keys-secret",
+		strings.Repeat("k", 40), "--breaker-open", "1s", "--drain-delay", (4 * probePeriod).String(), "--users-grpc",
+		s.balancer.addr("grpc")}
 	for _, b := range services {
-		pool := &readiness{ready: make([]atomic.Bool, 2)}
-		var backends, grpc []string
-		for r := range 2 {
-			pool.urls = append(pool.urls, s.at(r, b.name))
-			backends = append(backends, strings.TrimPrefix(s.at(r, b.name), "http://"))
-			grpc = append(grpc, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports["grpc"]+s.offsets[r])))
-		}
-		s.pools[b.name], s.balancers[b.name] = pool, newPodBalancer(t, pool, backends...)
-		if b.name == "users" {
-			s.balancers["grpc"] = newPodBalancer(t, pool, grpc...)
-		}
-	}
-	peers := []string{"--users-grpc", s.balancers["grpc"].listener.Addr().String()}
-	for _, b := range services {
-		if b.name != "gateway" {
-			peers = append(peers, "--"+b.name+"-url", s.behind(b.name))
+		if b.at != nil {
+			common = append(common, "--"+b.name+"-url", s.balancer.url(b.name))
 		}
 	}
 	for _, b := range services {
@@ -144,55 +51,47 @@ func startTwoOfEach(t *testing.T) *twoOfEach {
 		if b.name != "gateway" {
 			db = testenv.Postgres(t)
 		}
-		for r := range 2 {
-			s.args[r][b.name] = append([]string{b.name, "--port-offset", strconv.Itoa(s.offsets[r]), "--broker", broker,
-				"--service-secret", strings.Repeat("s", 40), "--keys-secret", strings.Repeat("k", 40), "--db", db,
-				"--breaker-open", "1s", "--data", s.dirs[r], "--drain-delay", (4 * probePeriod).String()}, peers...)
-			s.start(r, b.name)
+		var args [2][]string
+		for r := range args {
+			args[r] = append([]string{b.name, "--port-offset", strconv.Itoa(offsets[r]), "--db", db, "--data", s.dirs[r]},
+				common...)
 		}
-		go pollUntilEnd(t, s.pools[b.name])
+		s.args[b.name], s.replicas[b.name] = args, new([2]*process)
+		for r := range args {
+			s.start(b.name, r)
+		}
 	}
-	for r := range 2 {
-		for _, b := range services {
-			s.await(r, b.name)
+	for _, b := range services {
+		for r := range 2 {
+			s.await(b.name, r)
 		}
 	}
 	return s
 }
 
-// await waits until a replica is ready, and its balancers know.
-func (s *twoOfEach) await(replica int, name string) {
+func (s *twoOfEach) start(name string, r int) {
+	s.replicas[name][r] = start(s.t, s.dirs[r], s.args[name][r]...)
+}
+
+// await waits until a replica is ready, and the balancer knows.
+func (s *twoOfEach) await(name string, r int) {
 	s.t.Helper()
-	ready(s.t, s.processes[replica][name], s.at(replica, name))
-	for end := time.Now().Add(time.Minute); !s.pools[name].ready[replica].Load(); time.Sleep(20 * time.Millisecond) {
+	ready(s.t, s.replicas[name][r], s.balancer.replica(name, r))
+	for end := time.Now().Add(time.Minute); !s.balancer.knows(name, r); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("%s is not seen to be ready", name)
 		}
 	}
 }
 
-func pollUntilEnd(t *testing.T, pool *readiness) { pool.run(t.Context()) }
-
-func (s *twoOfEach) start(replica int, name string) {
-	s.processes[replica][name] = start(s.t, s.dirs[replica], s.args[replica][name]...)
-}
-
-func (s *twoOfEach) at(replica int, name string) string {
-	return "http://127.0.0.1:" + strconv.Itoa(ports[name]+s.offsets[replica])
-}
-
-func (s *twoOfEach) behind(name string) string {
-	return "http://" + s.balancers[name].listener.Addr().String()
-}
-
 // replace ends a replica with SIGTERM and starts it again, as a roll-out of a version does.
-func (s *twoOfEach) replace(replica int, name string) {
+func (s *twoOfEach) replace(name string, r int) {
 	s.t.Helper()
-	if err := s.processes[replica][name].stop(syscall.SIGTERM); err != nil {
+	if err := s.replicas[name][r].stop(syscall.SIGTERM); err != nil {
 		s.t.Errorf("%s, on SIGTERM: %v", name, err)
 	}
-	s.start(replica, name)
-	s.await(replica, name)
+	s.start(name, r)
+	s.await(name, r)
 }
 
 // Every process is replaced while clients are at work, one replica after the other, as in a roll-out: two gateways and
@@ -202,7 +101,7 @@ func TestRollOutsLoseNoRequest(t *testing.T) {
 	t.Parallel()
 	const clients = 6
 	s := startTwoOfEach(t)
-	gateway := s.behind("gateway")
+	gateway := s.balancer.url("gateway")
 	token := signIn(t, gateway, "ana")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -235,7 +134,7 @@ func TestRollOutsLoseNoRequest(t *testing.T) {
 	for n := range *rollouts {
 		for _, b := range services {
 			for r := range 2 {
-				s.replace(r, b.name)
+				s.replace(b.name, r)
 				if mu.Lock(); len(lost) > 0 {
 					t.Logf("roll-out %d: %s of %s: %d lost", n+1, []string{"first", "second"}[r], b.name, len(lost))
 				}
