@@ -2,6 +2,7 @@
 package groupcommit
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ const (
 	maxGroup = 128
 	// crowd is how large a group is after which the next one is given time to come together.
 	crowd = 12
-	// flushTimeout bounds a commit, and so how long a connection that has gone silent holds up other writes.
+	// flushTimeout is the default of Group.Timeout.
 	flushTimeout = 5 * time.Second
 )
 
@@ -24,6 +25,8 @@ type Group[T any] struct {
 	// Gather bounds the time that is given to the next group to come together after a large one, at most half of what
 	// the commit took.
 	Gather time.Duration
+	// Timeout bounds a commit, and so how long a connection that has gone silent holds up other writes. Default 5 s.
+	Timeout time.Duration
 
 	mu      sync.Mutex
 	waiting []pending[T]
@@ -77,7 +80,7 @@ func (g *Group[T]) run(ctx context.Context) {
 }
 
 func (g *Group[T]) one(ctx context.Context, now []pending[T]) {
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(g.Timeout, flushTimeout))
 	defer cancel()
 	writes := make([]T, len(now))
 	for i, p := range now {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sillar-go/sillar/internal/groupcommit"
 	"github.com/sillar-go/sillar/repository/eventstore"
@@ -16,6 +17,10 @@ type hotStreams struct {
 	mu sync.Mutex
 	of map[string]*hotStream
 }
+
+// hotTimeout bounds an append to a hot stream. It waits for the stream behind the transactions that have it, and keeps no
+// other stream waiting.
+const hotTimeout = 30 * time.Second
 
 type hotStream struct {
 	group groupcommit.Group[*appending]
@@ -33,7 +38,7 @@ func (h *hotStreams) enter(
 	}
 	hot = h.of[stream]
 	if hot == nil {
-		hot = &hotStream{group: groupcommit.Group[*appending]{Flush: flush}}
+		hot = &hotStream{group: groupcommit.Group[*appending]{Flush: flush, Timeout: hotTimeout}}
 		h.of[stream] = hot
 	}
 	hot.users++
