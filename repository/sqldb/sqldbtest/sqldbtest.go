@@ -23,8 +23,8 @@ var ErrInjected = faultdraw.ErrInjected
 //
 //   - A commit fails before its effect: the transaction is rolled back; or after it: it is committed.
 //   - A statement outside a transaction fails before or after its effect, one inside a transaction before it.
-//   - Half of the failures of statements and commits that roll a transaction back are conflicts, as if it had lost
-//     against another one: sqldb.DB.InTx runs its function again.
+//   - Half of the failures of statements inside a transaction, and a quarter of the commits that fail before their
+//     effect, are conflicts with another transaction: sqldb.DB.InTx runs its function again.
 //
 // The faults are those of the seed: the n-th run of a statement always has the same one. Faulty works with every driver
 // of database/sql; SQLite runs in the process of the test and in the virtual time of testing/synctest.
@@ -105,7 +105,7 @@ func (t *tx) Commit() error {
 	switch t.c.draw.At("commit") {
 	case faultdraw.Before:
 		err := injected("commit")
-		if t.c.draw.Part("conflict") < 0.5 {
+		if t.c.draw.Part("conflict") < 0.25 {
 			err = t.c.conflict("commit")
 		}
 		return errors.Join(err, t.inner.Rollback())
