@@ -18,7 +18,7 @@ var (
 )
 
 // usual are rates with which a shop works, and fails often.
-var usual = rates{HTTP: 0.1, Broker: 0.1, Database: 0.02}
+var usual = rates{HTTP: 0.1, Broker: 0.1, Database: 0.03}
 
 // simulate runs one seed, and returns what is wrong.
 func simulate(t *testing.T, cfg settings) (findings []string) {

@@ -23,6 +23,8 @@ var ErrInjected = faultdraw.ErrInjected
 //
 //   - A commit fails before its effect: the transaction is rolled back; or after it: it is committed.
 //   - A statement outside a transaction fails before or after its effect, one inside a transaction before it.
+//   - Half of the failures of statements inside a transaction, and a quarter of the commits that fail before their
+//     effect, are conflicts with another transaction: sqldb.DB.InTx runs its function again.
 //
 // The faults are those of the seed: the n-th run of a statement always has the same one. Faulty works with every driver
 // of database/sql; SQLite runs in the process of the test and in the virtual time of testing/synctest.
@@ -49,6 +51,7 @@ type conn struct {
 	driver.Conn
 	draw *faultdraw.Draw
 	inTx bool
+	lost bool // the transaction, in a conflict: nothing but its end is possible
 }
 
 // Unwrap returns the connection of the driver.
@@ -69,11 +72,24 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err != nil {
 		return nil, err
 	}
-	c.inTx = true
+	c.inTx, c.lost = true, false
 	return &tx{inner, c}, nil
 }
 
 func injected(place string) error { return fmt.Errorf("sqldbtest: %s: %w", place, ErrInjected) }
+
+// conflict is the error of a transaction that lost against another one. It matches ErrInjected.
+type conflict struct{ error }
+
+// Retryable reports that the transaction may run again, which sqldb.Retryable asks.
+func (conflict) Retryable() bool { return true }
+
+func (c conflict) Unwrap() error { return c.error }
+
+func (c *conn) conflict(place string) error {
+	c.lost = true
+	return conflict{injected(place + ": conflict with another transaction")}
+}
 
 type tx struct {
 	inner driver.Tx
@@ -83,9 +99,16 @@ type tx struct {
 // Commit implements driver.Tx.
 func (t *tx) Commit() error {
 	t.c.inTx = false
+	if t.c.lost {
+		return errors.Join(t.c.conflict("commit"), t.inner.Rollback())
+	}
 	switch t.c.draw.At("commit") {
 	case faultdraw.Before:
-		return errors.Join(injected("commit"), t.inner.Rollback())
+		err := injected("commit")
+		if t.c.draw.Part("conflict") < 0.25 {
+			err = t.c.conflict("commit")
+		}
+		return errors.Join(err, t.inner.Rollback())
 	case faultdraw.After:
 		if err := t.inner.Commit(); err != nil {
 			return err
@@ -104,7 +127,10 @@ func (t *tx) Rollback() error {
 // run runs a statement under the fault that is drawn for it. undo closes what the statement has returned.
 func run[T any](c *conn, query string, statement func() (T, error), undo func(T)) (none T, err error) {
 	fault := c.draw.At(query)
-	if fault == faultdraw.Before || fault == faultdraw.After && c.inTx {
+	switch {
+	case c.inTx && (c.lost || fault == faultdraw.After):
+		return none, c.conflict("statement")
+	case fault == faultdraw.Before:
 		return none, injected("statement")
 	}
 	out, err := statement()

@@ -104,14 +104,14 @@ func TestFaultyFailsBeforeAndAfterTheEffect(t *testing.T) {
 func TestFaultyStatementInATransactionFailsBeforeItsEffect(t *testing.T) {
 	db := open(t, 5, 0.3)
 	failed := 0
-	for range 100 {
+	for range 500 {
 		before := count(t, db)
 		var inserted error
 		err := db.InTx(t.Context(), func(ctx context.Context) error {
 			_, inserted = db.Querier(ctx).Exec(ctx, "INSERT INTO t VALUES (1)")
 			return nil
 		})
-		if inserted == nil {
+		if inserted == nil || sqldb.Retryable(inserted) {
 			continue
 		}
 		if !errors.Is(inserted, sqldbtest.ErrInjected) {
@@ -122,8 +122,36 @@ func TestFaultyStatementInATransactionFailsBeforeItsEffect(t *testing.T) {
 			t.Errorf("%d rows of a statement that failed; the transaction ended with %v", n, err)
 		}
 	}
-	if failed < 10 {
-		t.Errorf("%d statements of 100 failed at a rate of 0.3", failed)
+	if failed < 20 {
+		t.Errorf("%d statements of 500 failed at a rate of 0.3", failed)
+	}
+}
+
+// A transaction that loses against another one runs again, and then has its effect once. One whose function goes on
+// after the conflict is not committed.
+func TestFaultyTransactionsConflict(t *testing.T) {
+	db := open(t, 9, 0.2)
+	again, swallowed := 0, 0
+	for range 200 {
+		before, runs, lost := count(t, db), int64(0), false
+		err := db.InTx(t.Context(), func(ctx context.Context) error {
+			runs++
+			_, first := db.Querier(ctx).Exec(ctx, "INSERT INTO t VALUES (1)")
+			if lost = sqldb.Retryable(first); lost {
+				swallowed++
+				return nil
+			}
+			return first
+		})
+		if runs > 1 {
+			again++
+		}
+		if n := count(t, db) - before; err == nil && (n != 1 || lost) || n > 1 {
+			t.Errorf("%d rows after %d runs, the last one lost: %v, and %v", n, runs, lost, err)
+		}
+	}
+	if again < 10 || swallowed < 5 {
+		t.Errorf("%d of 200 transactions ran again, %d conflicts were in a statement, at a rate of 0.2", again, swallowed)
 	}
 }
 
