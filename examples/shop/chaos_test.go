@@ -45,7 +45,7 @@ func (c *chaos) logf(format string, args ...any) {
 }
 
 // Replicas and servers are killed, frozen, cut off, replaced and failed over, by the schedule of a seed, while clients
-// place orders. In the end money, stock and sagas agree, and every order has told its customer each thing once.
+// place orders. In the end money, stock and sagas agree, and every order has notified its customer of each thing once.
 func TestChaos(t *testing.T) {
 	if *chaosFor <= 0 {
 		t.Skip("it takes minutes and most of the machine: make chaos")

@@ -121,20 +121,20 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 	}
 }
 
-// awaitNotified waits until each order has told its customer that it was placed, and that it was paid or cancelled.
+// awaitNotified waits until each order has reported its customer that it was placed, and that it was paid or cancelled.
 func awaitNotified(t *testing.T, ctx context.Context, token, gateway string, ids map[string]int,
 	patience time.Duration) map[string]int {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
-		told := notified(t, ctx, token, gateway)
+		reported := notified(t, ctx, token, gateway)
 		missing := 0
 		for id := range ids {
-			if told[id+" orders.created"] == 0 || told[id+" orders.paid"]+told[id+" orders.cancelled"] == 0 {
+			if reported[id+" orders.created"] == 0 || reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
 				missing++
 			}
 		}
 		if missing == 0 {
-			return told
+			return reported
 		}
 		if time.Now().After(end) {
 			t.Fatalf("%d orders lack notifications", missing)
