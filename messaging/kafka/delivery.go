@@ -75,6 +75,7 @@ func (d *delivery) release(done bool) error {
 		s.ready = slices.Insert(s.ready, i, &again)
 	}
 	signal(s.arrived)
+	signal(s.room)
 	signal(s.free)
 	if s.stopped && s.held == 0 {
 		s.leaveSoon()

@@ -184,14 +184,11 @@ func (s *stream) discover() {
 // poll takes records while there is room for them.
 func (s *stream) poll() {
 	defer s.cl.AllowRebalance()
-	// What is ready lies beside what is held, so that the next records are there when the held ones are settled, and it is
-	// fetched by halves: few large polls are faster than many small ones.
-	least := (s.sub.Prefetch + 1) / 2
 	for s.ctx.Err() == nil {
 		s.mu.Lock()
-		room := s.sub.Prefetch - len(s.ready)
+		room := s.sub.Prefetch - s.held - len(s.ready)
 		s.mu.Unlock()
-		if room < least {
+		if room <= 0 {
 			select {
 			case <-s.room:
 			case <-s.ctx.Done():
@@ -321,11 +318,7 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.ready = s.ready[1:]
 			s.held++
 			d.p.held++
-			more := s.sub.Prefetch-len(s.ready) >= (s.sub.Prefetch+1)/2
 			s.mu.Unlock()
-			if more {
-				signal(s.room)
-			}
 			return d, nil
 		}
 		s.mu.Unlock()
