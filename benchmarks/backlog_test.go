@@ -33,8 +33,8 @@ func backlogs(b *testing.B, bench func(b *testing.B, db *sqldb.DB)) {
 	}
 }
 
-// fillTable runs a statement with the table g(i) of rows numbers, and waits until the database has put all of it away: a
-// backlog that is measured while it is written to the disk costs what the disk costs.
+// fillTable runs a statement with the table g(i) of rows numbers, and waits until the database has put all of it away:
+// a backlog that is measured while it is written to the disk costs what the disk costs.
 func fillTable(b *testing.B, db *sqldb.DB, rows int, table, columns, values string) {
 	b.Helper()
 	if rows == 0 {

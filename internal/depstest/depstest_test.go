@@ -93,9 +93,9 @@ func TestPackages(t *testing.T) {
 		"saga/barrier":   slices.Concat(otel, shared, pgx, under("repository/sqldb")),
 		"saga/sagatest":  slices.Concat(otel, shared, under("saga", "saga/sagamem"), []string{"github.com/google/go-cmp"}),
 
-		"messaging":        slices.Concat(otel, shared, []string{module + "messaging/internal"}),
-		"messaging/driver": slices.Concat(otel, shared, under("messaging")),
-		"messaging/cqrs":   slices.Concat(otel, shared),
+		"messaging":             slices.Concat(otel, shared, []string{module + "messaging/internal"}),
+		"messaging/driver":      slices.Concat(otel, shared, under("messaging")),
+		"messaging/cqrs":        slices.Concat(otel, shared),
 		"messaging/cqrs/remote": slices.Concat(otel, shared, under("messaging", "messaging/cqrs")),
 		"messaging/protobuf": slices.Concat(otel, shared, under("messaging"),
 			[]string{"google.golang.org/protobuf"}),
