@@ -43,7 +43,8 @@ type Message[T any] struct {
 	Attempt int
 }
 
-// Limits, in bytes. They are AMQP's, whose server ends a connection that breaks them.
+// Limits, in bytes. They hold for every broker and outbox, so that what an outbox has stored can be published over any
+// of them. They are the narrowest ones: AMQP's, whose server ends a connection that breaks them.
 const (
 	// MaxName bounds a topic, and an ID, Source, ContentType and the name of a header.
 	MaxName = 255

@@ -40,6 +40,8 @@
 //   - NATS has no wildcard for words in the middle: a pattern has # at the end or not at all. Nor can a consumer filter
 //     by two patterns that overlap without one containing the other, such as a.* and *.b. Both are ErrPattern on
 //     Subscribe. Topics with empty words are messaging.ErrInvalid.
+//   - It keeps no order by key across the processes of a group: SingleActive, Partitions and Ephemeral are
+//     messaging.ErrUnsupported, and so is publishing with a time of delivery.
 //   - It removes no groups: without Config.Keep the stream keeps everything for a consumer that is not used any more
 //     until an operator deletes it.
 //   - It removes no patterns of a group, as RabbitMQ's bindings stay. Two processes that add different patterns to one

@@ -42,7 +42,8 @@
 // # What it does not do
 //
 //   - Kafka does not say whether a group takes a topic: Publish never returns messaging.ErrUnroutable. Neither
-//     SingleActive nor Ephemeral groups exist (messaging.ErrUnsupported).
+//     SingleActive nor Ephemeral groups exist, nor publishing with a time of delivery (messaging.ErrUnsupported). A
+//     group that asks for Partitions has those of its topics, whatever the number.
 //   - A retry is overtaken by later messages of its key. More than 1,000 retries that wait in one process hold up those
 //     behind them. Pauses are compared with the consumer's clock, and are at most 28 days.
 //   - A process that is killed has handled messages again that were settled since the last commit

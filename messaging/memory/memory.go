@@ -118,8 +118,8 @@ func (q *queue) next(s *stream) (it item, ok bool) {
 // partition returns the partition of a message, one of n.
 func partition(e messaging.Envelope, n int) int {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(e.Key))     // it never fails
-	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is at most 64
+	_, _ = h.Write([]byte(e.Key)) // it never fails
+	return int(h.Sum32() % uint32(n))
 }
 
 // owns reports whether the partition of a message is a stream's at present. One that has changed hands is the old

@@ -96,7 +96,7 @@ type Store interface {
 	Hold(ctx context.Context, owner string, entries []Entry, h Hold) error
 	// Wake returns a channel that gets a value when there may be something to claim, until ctx ends. It is a hint.
 	Wake(ctx context.Context) <-chan struct{}
-	// Pending returns how many entries wait, at least up to 100,000, and since when the oldest could be published: the zero
-	// time where none can.
+	// Pending returns how many entries wait, at least up to 100,000, and since when the oldest could be published: the
+	// zero time where none can.
 	Pending(ctx context.Context) (count int64, oldest time.Time, err error)
 }

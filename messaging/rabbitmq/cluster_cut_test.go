@@ -134,7 +134,10 @@ func TestClusterIsCutInTwo(t *testing.T) {
 	for i, n := range nodes {
 		hosts[i] = n.Host()
 	}
-	cfg := rabbitmq.Config{Heartbeat: 2 * time.Second, Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond)}
+	cfg := rabbitmq.Config{
+		Heartbeat: 2 * time.Second,
+		Reconnect: messaging.Exponential(2*time.Millisecond, 25*time.Millisecond),
+	}
 	url := "amqp://guest:guest@" + hosts[0] // leaders are where their queues are declared
 	others := "amqp://guest:guest@" + strings.Join(hosts, ",") + "/"
 	first := open(t, url+"/", cfg)

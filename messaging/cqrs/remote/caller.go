@@ -60,14 +60,13 @@ func NewCaller(ctx context.Context, broker Broker, cfg CallerConfig) (*Caller, e
 		return nil, fmt.Errorf("remote: subscribe to replies: %w", err)
 	}
 	c.stream = s
-	go c.receive()
+	go c.receive(context.WithoutCancel(ctx)) // Close ends the stream, and with it this goroutine
 	return c, nil
 }
 
 // receive hands replies to those who wait, until the stream ends.
-func (c *Caller) receive() {
+func (c *Caller) receive(ctx context.Context) {
 	defer close(c.done)
-	ctx := context.Background() // Close ends the stream
 	for {
 		d, err := c.stream.Receive(ctx)
 		if err != nil {
