@@ -137,7 +137,8 @@ func TestUnknownUserTakesTheTimeOfTheSlowestHash(t *testing.T) {
 			_, _ = p.Verify(t.Context(), c.hash, "y")
 		}
 		known, unknown := time.Hour, time.Hour
-		differ := func() bool { return unknown < known*2/3 || known < unknown*2/3 } // without the wait: by a hundred
+		// Without the wait they differ by a factor of a hundred.
+		differ := func() bool { return unknown < known*2/3 || known < unknown*2/3 }
 		for n := 0; n < 4 || differ() && n < 50; n++ {                              // the least of each comes through on a busy machine, too
 			for h, least := range map[string]*time.Duration{"": &unknown, c.hash: &known} {
 				start := time.Now()

@@ -18,8 +18,8 @@ type hotStreams struct {
 	of map[string]*hotStream
 }
 
-// hotTimeout bounds an append to a hot stream. It waits for the stream behind the transactions that have it, and keeps no
-// other stream waiting.
+// hotTimeout bounds an append to a hot stream. It waits for the stream behind the transactions that have it, and keeps
+// no other stream waiting.
 const hotTimeout = 30 * time.Second
 
 type hotStream struct {
