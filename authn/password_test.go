@@ -139,7 +139,7 @@ func TestUnknownUserTakesTheTimeOfTheSlowestHash(t *testing.T) {
 		known, unknown := time.Hour, time.Hour
 		// Without the wait they differ by a factor of a hundred.
 		differ := func() bool { return unknown < known*2/3 || known < unknown*2/3 }
-		for n := 0; n < 4 || differ() && n < 50; n++ {                              // the least of each comes through on a busy machine, too
+		for n := 0; n < 4 || differ() && n < 50; n++ { // the least of each comes through on a busy machine, too
 			for h, least := range map[string]*time.Duration{"": &unknown, c.hash: &known} {
 				start := time.Now()
 				_, _ = p.Verify(t.Context(), h, "y")
