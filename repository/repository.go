@@ -80,7 +80,7 @@ func One[E any](ctx context.Context, r Repository[E], where Filter[E]) (E, error
 
 // CreateIfAbsent stores e unless an entity matches, such as by the unique fields of e, and returns what is stored, and
 // whether that is e. Of several callers at once one creates, if what where selects is unique in the database. Inside a
-// transaction of PostgreSQL the others get the *UniqueError, which has ended it.
+// transaction of PostgreSQL the others get the *UniqueError, which has ended it unless sqldb.DB.Savepoint is around.
 func CreateIfAbsent[E any](ctx context.Context, r Repository[E], e E, where Filter[E]) (stored E, created bool,
 	err error) {
 	if stored, err = One(ctx, r, where); !errors.Is(err, ErrNotFound) {

@@ -139,7 +139,8 @@ func must(t testing.TB, err error) {
 }
 
 func adapters() []adapter {
-	return []adapter{sagas(), outboxes(), inboxes(), events(), tokens(), apiKeys(), signingKeys(), barriers(), repositories()}
+	return []adapter{sagas(), outboxes(), inboxes(), events(), tokens(), apiKeys(), signingKeys(), barriers(),
+		repositories()}
 }
 
 func sagas() adapter {

@@ -146,9 +146,10 @@ type Store interface {
 
 	// Delete removes all events and snapshots of a stream that has the expected version, or AnyVersion, and appends one of
 	// the type Deleted, which says so to readers. Later appends are ErrDeleted, so the name is not used again. Positions
-	// of other events stay; readers that have not come to the events yet never see them, and Lag may count them until then.
-	// The name of the stream stays, in MongoDB also ids, times and the number of its events. Deleting what is deleted, or
-	// was never there, does nothing. OnAppend of the stores is not called. It joins the transaction that ctx carries.
+	// of other events stay; readers that have not come to the events yet never see them, and Lag may count them until
+	// then. The name of the stream stays, in MongoDB also ids, times and the number of its events. Deleting what is
+	// deleted, or was never there, does nothing. OnAppend of the stores is not called. It joins the transaction that ctx
+	// carries; on MongoDB it is refused in one.
 	Delete(ctx context.Context, stream string, expected int64) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.

@@ -75,7 +75,8 @@ func randomMapped(f Features, text *rapid.Generator[string]) *rapid.Generator[Ma
 	return rapid.Custom(func(t *rapid.T) Mapped {
 		m := Mapped{
 			Order: text.Draw(t, "order"), User: text.Draw(t, "user"), Group: number.Draw(t, "group"),
-			Limit: rapid.Ptr(number, true).Draw(t, "limit"), From: instant.Draw(t, "from"), Select: rapid.Bool().Draw(t, "select"),
+			Limit: rapid.Ptr(number, true).Draw(t, "limit"), From: instant.Draw(t, "from"),
+			Select: rapid.Bool().Draw(t, "select"),
 			Secret: Secret(text.Draw(t, "secret")), UUID: id.Draw(t, "uuid"), Parent: rapid.Ptr(id, true).Draw(t, "parent"),
 			Cents: NewCents(number.Draw(t, "cents")), Sealed: NewSealed(text.Draw(t, "sealed")),
 			Raw:  json.RawMessage(rapid.SampledFrom([]string{"", "{}", `{"b":1,"a":[1.0]}`, `"x"`, "[]", "3"}).Draw(t, "raw")),
