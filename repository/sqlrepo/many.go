@@ -19,8 +19,9 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	columns := len(r.m.Columns)
 	values := make([]any, len(out)*columns)
 	r.findArrays(ctx)
+	now := time.Now()
 	for i := range out {
-		r.life.Import(&out[i])
+		r.life.Import(&out[i], now)
 		rows[i], values = values[:columns:columns], values[columns:]
 		if err := r.encode(&out[i], rows[i]); err != nil {
 			return nil, err
