@@ -66,7 +66,7 @@ func randomMapped(f Features, text *rapid.Generator[string]) *rapid.Generator[Ma
 		case 1:
 			return rapid.Bool().Draw(t, "bool")
 		case 2:
-			return json.Number(rapid.SampledFrom([]string{"0", "-1", "9007199254740993", "1.50", "1e400"}).Draw(t, "number"))
+			return json.Number(rapid.SampledFrom([]string{"0", "-1", "9007199254740993", "1.50"}).Draw(t, "number"))
 		case 3:
 			return []any{json.Number("1"), nil, map[string]any{"$a.b": text.Draw(t, "deep")}}
 		}
