@@ -51,6 +51,7 @@
 //
 // # What it does not do
 //
-// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. For reports, write SQL. MySQL is not
+// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. It reads whole entities: for a few columns
+// of many, for distinct values, sums and reports, write SQL (sqldb.DB.Querier) or use the collection. MySQL is not
 // supported.
 package repository

@@ -321,7 +321,8 @@ type NamedField[E any] struct {
 	kind driver.Kind
 }
 
-// Named returns the field with the stored name, address.city for one inside JSON, or a *FieldError: a name from outside never reaches a database.
+// Named returns the field with the stored name, address.city for one inside JSON, or a *FieldError: a name from outside
+// never reaches a database.
 func Named[E any](name string) (NamedField[E], error) {
 	m, err := driver.MappingOf[E]()
 	if err != nil {

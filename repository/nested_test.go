@@ -80,7 +80,8 @@ func TestNestedFieldsThatCannotBeSearchedAreRefused(t *testing.T) {
 	}
 	for name, want := range map[string]bool{"odd.Plain.City": true, "hide.zip": true, "odd.pointer": true, "odd.Tags": false,
 		"odd": false, "odd.Omitted": false, "ptr.zip": false, "odd.Plain": false, "odd.plain.city": false} {
-		if _, err := repository.Named[oddities](name); (err == nil) != want || err != nil && !errors.Is(err, repository.ErrQuery) {
+		_, err := repository.Named[oddities](name)
+		if (err == nil) != want || err != nil && !errors.Is(err, repository.ErrQuery) {
 			t.Errorf("Named %s: got %v, want success: %v", name, err, want)
 		}
 	}

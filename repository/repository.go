@@ -3,6 +3,7 @@ package repository
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -75,6 +76,23 @@ func One[E any](ctx context.Context, r Repository[E], where Filter[E]) (E, error
 		return zero, &QueryError{Reason: "several entities match, want one"}
 	}
 	return page.Items[0], nil
+}
+
+// CreateIfAbsent stores e unless an entity matches, such as by the unique fields of e, and returns what is stored, and
+// whether that is e. Of several callers at once one creates, if what where selects is unique in the database. Inside a
+// transaction of PostgreSQL the others get the *UniqueError, which has ended it unless sqldb.DB.Savepoint is around.
+func CreateIfAbsent[E any](ctx context.Context, r Repository[E], e E, where Filter[E]) (stored E, created bool,
+	err error) {
+	if stored, err = One(ctx, r, where); !errors.Is(err, ErrNotFound) {
+		return stored, false, err
+	}
+	stored, err = r.Create(ctx, e)
+	if errors.Is(err, ErrUnique) {
+		if was, oerr := One(ctx, r, where); oerr == nil {
+			return was, false, nil
+		}
+	}
+	return stored, err == nil, err
 }
 
 // Exists reports whether any entity matches. It reads one.

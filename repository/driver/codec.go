@@ -97,6 +97,9 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 	return Normal(f.Interface()), nil
 }
 
+// Refuses reports whether Encode may return an error for a value of the column.
+func (c Column) Refuses() bool { return c.Valuer || c.Kind == KindJSON || c.Kind == KindFloat }
+
 // plain returns the value that p points to where its type is common and one that Node documents: reflection would copy
 // it once more.
 func plain(p any) (any, bool) {

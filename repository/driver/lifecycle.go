@@ -39,8 +39,8 @@ func (l Lifecycle[E]) Init(e *E) {
 	l.Normalize(e)
 }
 
-// Import makes e an entity that keeps what is set of ID, Version and times.
-func (l Lifecycle[E]) Import(e *E) {
+// Import makes e an entity that keeps what is set of ID, Version and times; now is the time of others.
+func (l Lifecycle[E]) Import(e *E, now time.Time) {
 	v := reflect.ValueOf(e).Elem()
 	if l.ID(e) == "" {
 		l.field(v, l.m.ID).SetString(id.New())
@@ -48,7 +48,6 @@ func (l Lifecycle[E]) Import(e *E) {
 	if l.Version(e) <= 0 {
 		l.field(v, l.m.Version).SetInt(1)
 	}
-	now := time.Now()
 	for _, column := range []int{l.m.CreatedAt, l.m.UpdatedAt} {
 		if t := l.time(v, column); t.IsZero() {
 			*t = now

@@ -30,8 +30,8 @@
 // # What it does not do
 //
 // It gives no global order by time. It has no archive: copy what Load yields to where it is to be kept, and Delete the
-// stream at the version that was copied. A stream is deleted as a whole; Redact erases what its events say. A projection on a database
-// without transactions applies events at least once. What is promised on which database is in
+// stream at the version that was copied. A stream is deleted as a whole; Redact erases what its events say. A
+// projection on a database without transactions applies events at least once. What is promised on which database is in
 // docs/ordering-and-isolation.md.
 //
 // The stores are sqlevents (PostgreSQL, SQLite), mongoevents (MongoDB) and memevents (tests).
@@ -145,10 +145,11 @@ type Store interface {
 	Redact(ctx context.Context, stream string) error
 
 	// Delete removes all events and snapshots of a stream that has the expected version, or AnyVersion, and appends one of
-	// the type Deleted, which says so to readers. Later appends are ErrDeleted, so the name is not used again. Positions of
-	// other events stay; readers that have not come to the events yet never see them, and Lag may count them until then.
-	// The name of the stream stays, in MongoDB also ids, times and the number of its events. Deleting what is deleted, or
-	// was never there, does nothing. OnAppend of the stores is not called. It joins the transaction that ctx carries.
+	// the type Deleted, which says so to readers. Later appends are ErrDeleted, so the name is not used again. Positions
+	// of other events stay; readers that have not come to the events yet never see them, and Lag may count them until
+	// then. The name of the stream stays, in MongoDB also ids, times and the number of its events. Deleting what is
+	// deleted, or was never there, does nothing. OnAppend of the stores is not called. It joins the transaction that ctx
+	// carries; on MongoDB it is refused in one.
 	Delete(ctx context.Context, stream string, expected int64) error
 
 	// SaveSnapshot keeps the latest snapshot of a stream and schema; an older one changes nothing.

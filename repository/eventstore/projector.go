@@ -115,8 +115,8 @@ func (p *Projector) Run(ctx context.Context) error {
 	return nil
 }
 
-// Step applies one batch and returns how many events it held: for tests, and for catching up before serving. 0 says that
-// there was none to apply.
+// Step applies one batch and returns how many events it held: for tests, and for catching up before serving. 0 says
+// that there was none to apply.
 func (p *Projector) Step(ctx context.Context) (n int, err error) {
 	for moved := true; moved && n == 0; {
 		err = p.tx.InTx(ctx, func(ctx context.Context) (err error) {

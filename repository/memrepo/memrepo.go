@@ -340,7 +340,7 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 		return nil, err
 	}
 	defer unlock()
-	out := make([]E, 0, len(list))
+	now, out := time.Now(), make([]E, 0, len(list))
 	undo := func() {
 		for i := range out {
 			r.forget(r.life.ID(&out[i]))
@@ -349,7 +349,7 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	for i := range list {
 		e, err := r.life.Clone(&list[i])
 		if err == nil {
-			r.life.Import(&e)
+			r.life.Import(&e, now)
 			err = r.free(&e)
 		}
 		if err == nil {

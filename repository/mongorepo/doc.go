@@ -15,6 +15,7 @@
 //
 // Times are cut to milliseconds. A pointer that is nil is stored as null. Structs, maps and slices are stored as
 // documents and arrays, in the form that encoding/json gives them; as JSON text where BSON would not hold what they
-// hold (names with a dot or that begin with $, numbers of more digits), in which no query finds anything. Documents that other programs have written are read the same way, also with ObjectIDs (Config.ObjectIDs) and
-// without a version. Update and Replace write the fields that changed, and keep fields that the entity does not have.
+// hold (names with a dot or that begin with $, numbers of more digits), in which no query finds anything. Documents
+// that other programs have written are read the same way, also with ObjectIDs (Config.ObjectIDs) and without a version.
+// Update and Replace write the fields that changed, and keep fields that the entity does not have.
 package mongorepo

@@ -18,12 +18,13 @@ import (
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := make([]E, len(list))
 	docs := make([]any, len(list))
+	now := time.Now()
 	for i := range list {
 		e := list[i]
 		if r.cfg.ObjectIDs {
 			r.life.Identify(&e, bson.NewObjectID().Hex())
 		}
-		r.life.Import(&e)
+		r.life.Import(&e, now)
 		doc, err := r.document(&e)
 		if err != nil {
 			return nil, err

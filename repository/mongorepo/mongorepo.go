@@ -278,7 +278,7 @@ func (r *Repo[E]) Find(ctx context.Context, q repository.Query[E]) (repository.P
 	return repository.Page[E]{Items: page, Next: next}, nil
 }
 
-// page selects what a plan selects. By id alone the bound of the page is a condition of its own, of the first page, too:
+// page selects what a plan selects. By id alone the bound of the page is a condition of its own, of the first page too:
 // servers then read in the order of the index and stop at the limit, where some would otherwise sort all.
 func (r *Repo[E]) page(p *driver.Plan) bson.D {
 	if len(p.Keys) > 1 {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,9 +193,35 @@ func one(t *testing.T, r repository.Repository[Widget], _ Features) {
 	if _, err := repository.One(t.Context(), r, Price.Gt(3)); !errors.Is(err, repository.ErrQuery) {
 		t.Errorf("One of two: %v, want ErrQuery", err)
 	}
-	for filter, want := range map[int64]bool{3: true, 30: false} {
+	createIfAbsent(t, r)
+	for filter, want := range map[int64]bool{3: true, 20: false} {
 		if ok, err := repository.Exists(t.Context(), r, Price.Eq(filter)); ok != want || err != nil {
 			t.Errorf("Exists %d: %v, %v", filter, ok, err)
 		}
+	}
+}
+
+// createIfAbsent has several callers create the same: one does, and all get that.
+func createIfAbsent(t *testing.T, r repository.Repository[Widget]) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var created atomic.Int64
+	ids := make([]string, 8)
+	for i := range ids {
+		wg.Go(func() {
+			w := Widget{SKU: "absent", Price: 30 + int64(i)}
+			w, mine, err := repository.CreateIfAbsent(t.Context(), r, w, SKU.Eq("absent"))
+			if err != nil {
+				t.Errorf("CreateIfAbsent: %v", err)
+			}
+			if mine {
+				created.Add(1)
+			}
+			ids[i] = w.ID
+		})
+	}
+	wg.Wait()
+	if n := created.Load(); n != 1 || ids[0] == "" || len(slices.Compact(ids)) != 1 {
+		t.Errorf("%d of 8 created, and got the ids %v, want one of each", n, ids)
 	}
 }

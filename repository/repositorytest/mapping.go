@@ -163,7 +163,7 @@ func RunMapping(t *testing.T, factory MappedFactory, f Features) {
 	}
 	for name, run := range map[string]func(*testing.T, repository.Repository[Mapped], Features){
 		"RoundTrip": mappedRoundTrip, "ReservedNames": reservedNames, "Valuers": valuers, "Unstorable": unstorable,
-		"PagesByValuer": pagesByValuer,
+		"PagesByValuer": pagesByValuer, "Generated": generated,
 	} {
 		t.Run(name, func(t *testing.T) { run(t, factory(t), f) })
 	}

@@ -29,8 +29,8 @@ type selects struct {
 
 // lists selects by an element of a list: as a whole, byte by byte, and from those of the list only.
 func lists(t *testing.T, r repo, _ Features) {
-	for i, tags := range [][]string{nil, {}, {"new"}, {"NEW", "sale"}, {"newer", "a,b", `q"\`, "NULL", "", "{x}"}, {"[\"new\"]"},
-		{"new", "new"}} {
+	for i, tags := range [][]string{nil, {}, {"new"}, {"NEW", "sale"}, {"newer", "a,b", `q"\`, "NULL", "", "{x}"},
+		{`["new"]`}, {"new", "new"}} {
 		must[Widget](t)(r.Create(t.Context(), Widget{SKU: fmt.Sprint(i), Tags: tags, Name: "new",
 			Place: Place{Labels: []Color{Color(fmt.Sprint("l", i))}}}))
 	}

@@ -28,5 +28,5 @@
 //
 // # What it does not do
 //
-// It maps no objects (package sqlrepo does), builds no SQL, and offers no savepoints.
+// It maps no objects (package sqlrepo does) and builds no SQL.
 package sqldb

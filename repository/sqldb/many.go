@@ -8,21 +8,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// InsertMany inserts rows into a table, all or none, as a part of the transaction that ctx carries, if it does: by COPY
+// InsertMany inserts n rows into a table, all or none, as a part of the transaction that ctx carries, if it does: by COPY
 // on PostgreSQL, elsewhere by the statement insert for each row. table may name a schema before a dot; columns are
-// those of the rows.
-func (db *DB) InsertMany(ctx context.Context, table string, columns []string, insert string, rows [][]any) error {
+// those of the rows. row returns the values of the row at a place, and may return the same slice each time; it may be
+// called again.
+func (db *DB) InsertMany(
+	ctx context.Context, table string, columns []string, insert string, n int, row func(i int) []any,
+) error {
 	return db.InTx(ctx, func(ctx context.Context) error {
 		q, err := db.Tx(ctx)
 		if err != nil {
 			return err
 		}
 		if c, ok := q.(copier); ok {
-			_, err := c.copyFrom(ctx, pgx.Identifier(strings.Split(table, ".")), columns, rows)
+			_, err := c.copyFrom(ctx, pgx.Identifier(strings.Split(table, ".")), columns, n, row)
 			return err
 		}
-		for _, row := range rows {
-			if _, err := q.Exec(ctx, insert, row...); err != nil {
+		for i := range n {
+			if _, err := q.Exec(ctx, insert, row(i)...); err != nil {
 				return err
 			}
 		}
@@ -32,11 +35,11 @@ func (db *DB) InsertMany(ctx context.Context, table string, columns []string, in
 
 // copier is a Querier on PostgreSQL.
 type copier interface {
-	copyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows [][]any) (int64, error)
+	copyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows int, row func(i int) []any) (int64, error)
 }
 
 func (q pgxQuerier) copyFrom(
-	ctx context.Context, table pgx.Identifier, columns []string, rows [][]any,
+	ctx context.Context, table pgx.Identifier, columns []string, rows int, row func(i int) []any,
 ) (n int64, err error) {
 	from, ok := q.c.(interface {
 		CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, src pgx.CopyFromSource) (int64, error)
@@ -48,6 +51,7 @@ func (q pgxQuerier) copyFrom(
 	if span != nil {
 		defer func() { end(span, err) }()
 	}
-	n, err = from.CopyFrom(ctx, table, columns, pgx.CopyFromRows(rows))
+	n, err = from.CopyFrom(ctx, table, columns,
+		pgx.CopyFromSlice(rows, func(i int) ([]any, error) { return row(i), nil }))
 	return n, wrap(err)
 }

@@ -178,7 +178,7 @@ func (r *Repo[E]) refuses(ctx context.Context, id string) bool {
 
 // where returns a renderer of filters. On PostgreSQL it needs to know how columns sort.
 func (r *Repo[E]) where(ctx context.Context) *where {
-	w := &where{dialect: r.db.Dialect(), m: r.m}
+	w := &where{dialect: r.db.Dialect(), table: r.table, m: r.m}
 	if w.dialect == sqldb.PostgreSQL {
 		w.stored, _ = r.catalog(ctx) // an error will show in the statement itself
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/repository"
+	"github.com/sillar-go/sillar/repository/driver"
 	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
@@ -15,28 +16,46 @@ import (
 // refuse.
 func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 	out := slices.Clone(list)
-	rows := make([][]any, len(out))
-	columns := len(r.m.Columns)
-	values := make([]any, len(out)*columns)
 	r.findArrays(ctx)
+	now := time.Now()
 	for i := range out {
-		r.life.Import(&out[i])
-		rows[i], values = values[:columns:columns], values[columns:]
-		if err := r.encode(&out[i], rows[i]); err != nil {
-			return nil, err
-		}
+		r.life.Import(&out[i], now)
 	}
 	if len(out) == 0 {
 		return out, nil
+	}
+	row, err := r.rowOf(out)
+	if err != nil {
+		return nil, err
 	}
 	names := make([]string, len(r.m.Columns))
 	for i, c := range r.m.Columns {
 		names[i] = c.Name
 	}
-	if err := r.db.InsertMany(ctx, r.table, names, r.sql.insert, rows); err != nil {
+	if err := r.db.InsertMany(ctx, r.table, names, r.sql.insert, len(out), row); err != nil {
 		return nil, r.fail("create in", err)
 	}
 	return out, nil
+}
+
+// rowOf returns the values of each entity of a list. They are converted while those before are on their way to the
+// database, where no value can be refused; else all of them before anything is sent.
+func (r *Repo[E]) rowOf(list []E) (func(i int) []any, error) {
+	columns := len(r.m.Columns)
+	if !slices.ContainsFunc(r.m.Columns, driver.Column.Refuses) {
+		values := make([]any, columns)
+		return func(i int) []any {
+			_ = r.encode(&list[i], values) // refuses nothing
+			return values
+		}, nil
+	}
+	values := make([]any, len(list)*columns)
+	for i := range list {
+		if err := r.encode(&list[i], values[i*columns:(i+1)*columns]); err != nil {
+			return nil, err
+		}
+	}
+	return func(i int) []any { return values[i*columns : (i+1)*columns] }, nil
 }
 
 // Put implements repository.Repository.

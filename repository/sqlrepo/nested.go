@@ -48,7 +48,7 @@ func path(c driver.Column) string { return `'{"` + strings.Join(c.Path, `","`) +
 // element selects lists that have an element.
 func (w *where) element(c driver.Column, v any) string {
 	if w.dialect == sqldb.SQLite {
-		each := "json_each(" + w.holder(c)
+		each := "json_each(" + quoteTable(w.dialect, w.table) + "." + w.holder(c) // json_each has a column value, too
 		if c.Path != nil {
 			each += ", '$." + strings.Join(c.Path, ".") + "'"
 		}

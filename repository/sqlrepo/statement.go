@@ -100,6 +100,7 @@ func update(d sqldb.Dialect, table string, m *driver.Mapping, columns []int) str
 // where renders filters. Values always travel as arguments.
 type where struct {
 	dialect sqldb.Dialect
+	table   string
 	m       *driver.Mapping
 	stored  map[string]column // on PostgreSQL, where it is known
 	args    []any

@@ -26,6 +26,7 @@
 //
 // # What it does not do
 //
-// An append joins no transaction: in the context of one it is refused (ErrTransaction), because it would hold up every
+// Delete empties the documents of a stream and leaves them, so that positions have no gap. An append joins no
+// transaction: in the context of one it is refused (ErrTransaction), because it would hold up every
 // other append until the commit. An append holds at most 15 MiB. A snapshot joins none either. Checkpoints do.
 package mongoevents
