@@ -142,7 +142,17 @@ func startChaos(t *testing.T) *chaos {
 	}
 	offsets := freeOffsets(t, 3)
 	c.balancer = newBalancer(t, offsets[0], offsets[1:])
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "shop-chaos-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the logs of the services are kept in %s", dir)
+		} else {
+			_ = os.RemoveAll(dir)
+		}
+	})
 	for _, b := range services {
 		db := redis
 		if b.name != "gateway" {

@@ -121,23 +121,26 @@ func place(ctx context.Context, token, gateway string, n int) (id string, err er
 	}
 }
 
-// awaitNotified waits until each order has reported its customer that it was placed, and that it was paid or cancelled.
+// awaitNotified waits until each customer was notified that the order was placed, and that it was paid or cancelled.
 func awaitNotified(t *testing.T, ctx context.Context, token, gateway string, ids map[string]int,
 	patience time.Duration) map[string]int {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
 		reported := notified(t, ctx, token, gateway)
-		missing := 0
+		var missing []string
 		for id := range ids {
-			if reported[id+" orders.created"] == 0 || reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
-				missing++
+			if reported[id+" orders.created"] == 0 {
+				missing = append(missing, id+" orders.created")
+			}
+			if reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
+				missing = append(missing, id+" orders.paid or .cancelled")
 			}
 		}
-		if missing == 0 {
+		if len(missing) == 0 {
 			return reported
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d orders lack notifications", missing)
+			t.Fatalf("%d notifications are missing, such as %v", len(missing), missing[:min(len(missing), 5)])
 		}
 	}
 }
