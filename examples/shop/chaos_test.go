@@ -142,7 +142,7 @@ func startChaos(t *testing.T) *chaos {
 	}
 	offsets := freeOffsets(t, 3)
 	c.balancer = newBalancer(t, offsets[0], offsets[1:])
-	dir, err := os.MkdirTemp("", "shop-chaos-")
+	dir, err := os.MkdirTemp("", "shop-chaos-") //nolint:usetesting // it is kept after a failure
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// InsertMany inserts n rows into a table, all or none, as a part of the transaction that ctx carries, if it does: by COPY
-// on PostgreSQL, elsewhere by the statement insert for each row. table may name a schema before a dot; columns are
+// InsertMany inserts n rows into a table, all or none, as a part of the transaction that ctx carries, if it does: by
+// COPY on PostgreSQL, elsewhere by the statement insert for each row. table may name a schema before a dot; columns are
 // those of the rows. row returns the values of the row at a place, and may return the same slice each time; it may be
 // called again.
 func (db *DB) InsertMany(
