@@ -24,7 +24,8 @@ type Transport struct {
 	// HandshakeTimeout bounds the TLS handshake. Default 5 s.
 	HandshakeTimeout time.Duration `json:"handshake_timeout,omitempty"`
 	// IdleTimeout is how long a connection that is not used is kept. Default 90 s. It should be less than what the service
-	// allows: a request that meets a connection that is just closing has to be tried again, and a POST cannot be.
+	// allows, and less than the delay for which the service goes on serving while it drains: a request that meets a
+	// connection that is just closing has to be tried again, and a POST cannot be.
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"`
 	// MaxIdle bounds the connections to an instance that are kept. Default 256. Negative: none are kept.
 	MaxIdle int `json:"max_idle,omitempty"`

@@ -22,6 +22,9 @@ import (
 
 var rollouts = flag.Int("rollouts", 1, "how often TestRollOutsLoseNoRequest replaces every process of the shop")
 
+// drainDelay is longer than probes and the gateway's idle connections take.
+const drainDelay = "2500ms"
+
 // twoOfEach is the shop with two replicas of every service behind a balancer.
 type twoOfEach struct {
 	t        *testing.T
@@ -39,7 +42,7 @@ func startTwoOfEach(t *testing.T) *twoOfEach {
 	s := &twoOfEach{t: t, balancer: newBalancer(t, freeOffset(t), offsets), dirs: [2]string{t.TempDir(), t.TempDir()},
 		args: map[string][2][]string{}, replicas: map[string]*[2]*process{}}
 	common := []string{"--broker", broker, "--service-secret", strings.Repeat("s", 40), "--keys-secret",
-		strings.Repeat("k", 40), "--breaker-open", "1s", "--drain-delay", (4 * probePeriod).String(), "--users-grpc",
+		strings.Repeat("k", 40), "--breaker-open", "1s", "--drain-delay", drainDelay, "--users-grpc",
 		s.balancer.addr("grpc")}
 	for _, b := range services {
 		if b.at != nil {

@@ -39,10 +39,15 @@ func Routes(p platform.Peers) []gateway.Route {
 	for i := range routes {
 		routes[i].Public = append(routes[i].Public, open...)
 		routes[i].Timeout = 30 * time.Second
+		routes[i].Transport = &gateway.Transport{IdleTimeout: idleTimeout}
 		routes[i].RateLimit = &gateway.RateLimit{Rate: 200, Burst: 400}
 	}
 	return routes
 }
+
+// idleTimeout is less than the drain delay of services in production. A connection that is idle while a service drains
+// ends here first, and one that is used is told to close: so the service closes none into which a request is being sent.
+const idleTimeout = 2 * time.Second
 
 // New returns the gateway service.
 func New(ctx context.Context, cfg platform.Config) (*platform.Service, error) {
@@ -59,7 +64,7 @@ func build(_ context.Context, s *platform.Service) error {
 	if s.ServiceTLS != nil {
 		upstreams = s.ServiceTLS.Client()
 		for i := range routes {
-			routes[i].Transport = &gateway.Transport{TLS: &gateway.TransportTLS{CAFile: s.ServiceTLS.CA()}}
+			routes[i].Transport.TLS = &gateway.TransportTLS{CAFile: s.ServiceTLS.CA()}
 		}
 	}
 	if s.Routes != "" {
