@@ -46,7 +46,8 @@ func Routes(p platform.Peers) []gateway.Route {
 }
 
 // idleTimeout is less than the drain delay of services in production. A connection that is idle while a service drains
-// ends here first, and one that is used is told to close: so the service closes none into which a request is being sent.
+// ends here first, and one that is used gets Connection: close, so the service closes none into which a request is
+// being sent.
 const idleTimeout = 2 * time.Second
 
 // New returns the gateway service.
