@@ -29,7 +29,7 @@
 //     of workers it lets through more than 0.9 of their capacity, at up to 2.5 times the latency without load where the
 //     workers are few, and 1.5 times where they are many.
 //   - Hooks run in order, once each, on a goroutine of their own, outside every lock: a slow or panicking hook delays
-//     nobody, and a hook may call the breaker.
+//     no caller, and a hook may call the breaker.
 //   - A closed breaker with Timeout: -1 adds no allocation to a successful call, and takes no lock, unless a rate limit
 //     or a rate over a window is asked for. Timeout and Deadline together cost one context, and none when the caller's
 //     own deadline is earlier. A retry policy costs nothing until the first failure.

@@ -55,7 +55,7 @@
 //   - Kafka forgets the offsets of a group that has had no members for a week (offsets.retention.minutes). It then
 //     begins where it once began, or with the oldest record: messages are handled again rather than lost.
 //   - It removes no groups, topics or patterns, and changes no settings of topics that exist.
-//   - Two processes that add a pattern to one group are told of it by the registry: Subscribe waits half a second for
+//   - Processes of a group learn added patterns from the registry: Subscribe waits half a second for
 //     the others to learn a pattern that is new to a group.
 //   - An event has at most 1 MiB less 8 KiB, headers included, whatever max.message.bytes is.
 //     A larger record of another program that has no handler, or whose handler fails, cannot be copied: it is tried
