@@ -54,7 +54,7 @@ chaos: SEEDS ?= 1
 chaos: ## run two replicas of every service on clusters for FOR, under the faults of SEEDS schedules, from SEED on
 	-tools/services up
 	eval "$$(tools/services env)"; for seed in $$(seq $(SEED) $$(($(SEED) + $(SEEDS) - 1))); \
-		do $(GO) test -timeout 0 -count 1 ./examples/shop -run '^TestChaos$$' -v -chaos $(FOR) -chaos-seed $$seed || exit 1; done
+		do $(GO) test -tags chaos -timeout 0 -count 1 ./examples/shop -run '^TestChaos$$' -v -chaos $(FOR) -chaos-seed $$seed || exit 1; done
 
 .PHONY: cover
 cover: ## run all tests and show which lines no test reaches, in coverage.html

@@ -1,3 +1,5 @@
+//go:build chaos
+
 package main
 
 import (
@@ -20,7 +22,7 @@ import (
 )
 
 var (
-	chaosFor  = flag.Duration("chaos", 0, "how long TestChaos lasts; 0: it is skipped")
+	chaosFor  = flag.Duration("chaos", time.Minute, "how long TestChaos lasts")
 	chaosSeed = flag.Uint64("chaos-seed", 1, "the seed of the schedule of TestChaos")
 )
 
@@ -47,9 +49,6 @@ func (c *chaos) logf(format string, args ...any) {
 // Replicas and servers are killed, frozen, cut off, replaced and failed over, by the schedule of a seed, while clients
 // place orders. In the end money, stock and sagas agree, and every order has notified its customer of each thing once.
 func TestChaos(t *testing.T) {
-	if *chaosFor <= 0 {
-		t.Skip("it takes minutes and most of the machine: make chaos")
-	}
 	c := startChaos(t)
 	gateway := c.balancer.url("gateway")
 	token, admin := signIn(t, gateway, "ana"), signIn(t, gateway, "admin")

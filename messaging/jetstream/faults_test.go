@@ -3,7 +3,6 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -274,13 +273,7 @@ func leader(t *testing.T, js natsjs.JetStream, nodes []*node, stream string) *no
 	return nil
 }
 
-// raced says that the race detector is on: in the servers as well, which run in this program.
-var raced bool
-
 func TestConformanceOnCluster(t *testing.T) {
-	if raced && os.Getenv("SILLAR_REQUIRE_SERVICES") == "" {
-		t.Skip("three servers under the race detector take a minute: without it, or with SILLAR_REQUIRE_SERVICES=1")
-	}
 	t.Parallel()
 	_, url := cluster(t)
 	dial(t, url)

@@ -1,5 +1,0 @@
-//go:build race
-
-package jetstream_test
-
-func init() { raced = true }
