@@ -3,19 +3,15 @@ package gateway_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/sillar-go/sillar/breaker"
@@ -237,135 +233,6 @@ func TestFallbackAnswersWithoutInstances(t *testing.T) {
 	}
 }
 
-func TestReloadKeepsWhatIsKnown(t *testing.T) {
-	up := upstream(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
-	r := gateway.Route{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Breaker: breaker.Config{Failures: 1}}
-	gw, url := start(t, gateway.Config{Routes: []gateway.Route{r}})
-	do(t, "GET", url+"/a", "")
-	r.MaxBody = 1
-	if err := gw.Reload([]gateway.Route{r}); err != nil {
-		t.Fatal(err)
-	}
-	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 503 {
-		t.Fatalf("after the reload the breaker is %d", a.StatusCode)
-	}
-}
-
-func TestReloadLetsGo(t *testing.T) {
-	var open atomic.Int32
-	old := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/stream" {
-			for n := range 10 {
-				fmt.Fprint(w, n)
-				_ = http.NewResponseController(w).Flush()
-				time.Sleep(10 * time.Millisecond)
-			}
-		}
-	}))
-	old.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		switch s {
-		case http.StateNew:
-			open.Add(1)
-		case http.StateClosed:
-			open.Add(-1)
-		}
-	}
-	old.Start()
-	defer old.Close()
-	gw, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{old.URL}}}})
-	do(t, "GET", url+"/a", "")
-	res, err := http.Get(url + "/a/stream")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if err := gw.Reload([]gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}}); err != nil {
-		t.Fatal(err)
-	}
-	if a := do(t, "GET", url+"/a/x", ""); a.echo(t).URI != "/x" {
-		t.Fatalf("the new route: %s", a.text)
-	}
-	if text, err := io.ReadAll(res.Body); string(text) != "0123456789" || err != nil {
-		t.Fatalf("the stream of the old route: %q %v", text, err)
-	}
-	if err := gw.Reload(nil); err != nil {
-		t.Fatal(err)
-	}
-	gw.CloseIdleConnections()
-	for deadline := time.Now().Add(30 * time.Second); open.Load() != 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections to who is gone", open.Load())
-		}
-	}
-}
-
-func TestRateLimit(t *testing.T) {
-	up := echoing(t)
-	_, url := start(t, gateway.Config{Auth: auth, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Routes: []gateway.Route{
-			{Prefix: "/a", Upstreams: []string{up}, Public: []string{"/**"}, RateLimit: &gateway.RateLimit{Rate: 0.01,
-				Burst: 2}},
-			{Prefix: "/b", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 0.01, Burst: 1, BySubject: true}},
-		}})
-	for n, want := range []int{200, 200, 429} {
-		a := do(t, "GET", url+"/a", "", "X-Forwarded-For", "6.6.6.6, 10.0.0.1")
-		if a.StatusCode != want || want == 429 && a.Header.Get("Retry-After") != "100" {
-			t.Fatalf("%d: %d %v", n, a.StatusCode, a.Header)
-		}
-	}
-	a := do(t, "GET", url+"/a", "", "X-Forwarded-For", "6.6.6.6, 10.0.0.2")
-	if a.StatusCode != 200 || a.echo(t).Header.Get("X-Forwarded-For") != "6.6.6.6, 10.0.0.2, 127.0.0.1" {
-		t.Fatalf("another client: %d %s", a.StatusCode, a.text)
-	}
-	for n, c := range []struct {
-		from string
-		want int
-		// one network is one client
-	}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}} {
-		if a := do(t, "GET", url+"/a", "", "X-Forwarded-For", c.from); a.StatusCode != c.want {
-			t.Fatalf("%d: %s is %d", n, c.from, a.StatusCode)
-		}
-	}
-	for n, c := range []struct {
-		token string
-		want  int
-	}{{"ana", 200}, {"ana", 429}, {"root", 200}} {
-		if a := do(t, "GET", url+"/b", "", "Authorization", "Bearer "+c.token); a.StatusCode != c.want {
-			t.Fatalf("%d: %s is %d", n, c.token, a.StatusCode)
-		}
-	}
-}
-
-func TestMemoryLimiter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := gateway.NewMemoryLimiter(3)
-		take := func(key string) bool { q, _ := l.Allow(t.Context(), key, 2, 4); return q.OK }
-		for range 4 {
-			if !take("a") {
-				t.Fatal("within the burst")
-			}
-		}
-		_, _ = l.Allow(t.Context(), "rare", 1e-20, 1)
-		if q, _ := l.Allow(t.Context(), "rare", 1e-20, 1); q.OK || q.RetryAfter < time.Hour {
-			t.Fatalf("%+v", q)
-		}
-		q, _ := l.Allow(t.Context(), "a", 2, 4)
-		if q.OK || q.RetryAfter != 500*time.Millisecond || q.Remaining != 0 || q.Reset != 2*time.Second {
-			t.Fatalf("%+v", q)
-		}
-		time.Sleep(q.RetryAfter)
-		if !take("a") || take("a") {
-			t.Fatal("one token after half a second")
-		}
-		for _, k := range []string{"b", "c", "d"} {
-			take(k)
-		}
-		if !take("a") {
-			t.Fatal("forgotten, it begins anew")
-		}
-	})
-}
-
 func ExampleGateway() {
 	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "users: ", r.URL.Path)
@@ -387,64 +254,4 @@ func ExampleGateway() {
 	// Output:
 	// 200 users: /7
 	// 404 {"type":"https://sillar.dev/problems/not-found"
-}
-
-// What a trusted proxy says of the outside goes on to the service and into the log; what anyone else says does not.
-func TestForwardedByTrustedProxies(t *testing.T) {
-	said := []string{"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Port", "8443", "X-Forwarded-Prefix", "/eu/",
-		"X-Forwarded-Proto", "wss, http"}
-	for name, c := range map[string]struct {
-		trusted []netip.Prefix
-		said    []string
-		want    [3]string // port, prefix, proto
-		remote  string
-	}{
-		"trusted": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, said, [3]string{"8443", "/eu/a", "https"},
-			"remote=6.6.6.6 "},
-		"a list": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "443, 80"},
-			[3]string{"443", "/a", "http"}, "remote=127.0.0.1 "},
-		"no port": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Port", "99999"},
-			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
-		"no path": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "//evil.example"},
-			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
-		"a climber": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "/a/../b"},
-			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
-		"untrusted": {nil, said, [3]string{"", "/a", "http"}, "remote=127.0.0.1:"},
-		"elsewhere": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, said, [3]string{"", "/a", "http"},
-			"remote=127.0.0.1 "},
-	} {
-		log := &logs{}
-		_, url := start(t, gateway.Config{
-			Auth: auth, TrustedProxies: c.trusted, Logger: slog.New(slog.NewTextHandler(log, nil)),
-			Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}, Public: []string{"/**"}}},
-		})
-		h := do(t, "GET", url+"/a/x", "", c.said...).echo(t).Header
-		if got := [3]string{h.Get("X-Forwarded-Port"), h.Get("X-Forwarded-Prefix"),
-			h.Get("X-Forwarded-Proto")}; got != c.want {
-			t.Errorf("%s: the service heard %q, want %q", name, got, c.want)
-		}
-		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(log.String()+" ",
-			c.remote); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Errorf("%s: the log lacks %q: %s", name, c.remote, log)
-				break
-			}
-		}
-	}
-}
-
-func TestRoutesThatCannotMatch(t *testing.T) {
-	for field, r := range map[string]gateway.Route{
-		"prefix /a/*":              {Prefix: "/a/*", Upstreams: []string{"http://a"}},
-		"prefix /{id}":             {Prefix: "/{id}", Upstreams: []string{"http://a"}},
-		"upstreams port 99999":     {Prefix: "/a", Upstreams: []string{"http://a:99999"}},
-		"upstreams port 0":         {Prefix: "/a", Upstreams: []string{"http://a:0"}},
-		"upstreams without a host": {Prefix: "/a", Upstreams: []string{"http://:80"}},
-	} {
-		want, _, _ := strings.Cut(field, " ")
-		var wrong *gateway.RouteError
-		if err := r.Validate(); !errors.As(err, &wrong) || wrong.Field != want {
-			t.Errorf("%s: %v", field, err)
-		}
-	}
 }

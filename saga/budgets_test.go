@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/saga"
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
@@ -110,76 +108,6 @@ func TestTakeoversUseNoAttempts(t *testing.T) {
 	})
 }
 
-// frozen is a store whose calls do not answer while it is frozen, until their context ends.
-type frozen struct {
-	saga.Store
-	until time.Time
-}
-
-func (f *frozen) freeze(ctx context.Context) error {
-	if time.Now().Before(f.until) {
-		<-ctx.Done()
-		return context.Cause(ctx)
-	}
-	return nil
-}
-
-func (f *frozen) Claim(ctx context.Context, node string, kinds []saga.Kind, limit int) ([]saga.Claimed, error) {
-	return frozenCall(ctx, f, func() ([]saga.Claimed, error) { return f.Store.Claim(ctx, node, kinds, limit) })
-}
-
-func (f *frozen) Shapes(ctx context.Context, k saga.Kind) ([]string, error) {
-	return frozenCall(ctx, f, func() ([]string, error) { return f.Store.Shapes(ctx, k) })
-}
-
-func (f *frozen) Heartbeat(ctx context.Context, node string, d time.Duration) error {
-	_, err := frozenCall(ctx, f, func() (int, error) { return 0, f.Store.Heartbeat(ctx, node, d) })
-	return err
-}
-
-func (f *frozen) Save(ctx context.Context, r saga.Record) error {
-	_, err := frozenCall(ctx, f, func() (int, error) { return 0, f.Store.Save(ctx, r) })
-	return err
-}
-
-func frozenCall[T any](ctx context.Context, f *frozen, call func() (T, error)) (T, error) {
-	if err := f.freeze(ctx); err != nil {
-		var none T
-		return none, err
-	}
-	return call()
-}
-
-func TestFrozenStoreStopsNothingForLong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{}
-		log, text := logged(slog.LevelWarn)
-		mem := sagamem.New()
-		def := saga.Define("trip", 1, saga.Step("hotel", w.do("hotel")))
-		f := &frozen{Store: mem, until: time.Now().Add(2 * time.Second)}
-		o := saga.Must(saga.New(f, saga.Config{Logger: log}, def))
-		start(t, o)
-		other := saga.Must(saga.New(mem, saga.Config{Logger: quiet}, def)) // it starts sagas and runs none
-		for i := range 3 {
-			h, err := def.Start(t.Context(), other, fmt.Sprint(i), trip{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			begin := time.Now()
-			if _, err := def.Handle(o, h.ID()).Wait(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if took := time.Since(begin); took > 15*time.Second {
-				t.Errorf("saga %d ended after %v, want at most 15s", i, took)
-			}
-			f.until = time.Now().Add(time.Duration(i+2) * time.Second)
-		}
-		if !strings.Contains(text.String(), "deadline exceeded") {
-			t.Errorf("logged %s, want the calls that did not answer", text)
-		}
-	})
-}
-
 func TestDefaultBudgetsOutlastADay(t *testing.T) {
 	for name, nodes := range map[string]func(h saga.Handler[trip]) []saga.Node[trip]{
 		"compensation": func(h saga.Handler[trip]) []saga.Node[trip] {
@@ -253,117 +181,6 @@ func TestStuckSagaIsLoggedAndRetriedWithOthers(t *testing.T) {
 		time.Sleep(time.Minute)
 		if left, err := o.Stuck(t.Context(), saga.Filter{}); len(left) > 0 || err != nil {
 			t.Errorf("%d sagas are stuck, %v", len(left), err)
-		}
-	})
-}
-
-// A step that an open breaker refuses was never tried: it waits until the breaker admits a probe, and loses no attempt.
-func TestErrorThatDeclaresNotAttemptedUsesNoAttempt(t *testing.T) {
-	for name, refusal := range map[string]error{
-		"open breaker":     fmt.Errorf("pay: %w", &breaker.OpenError{Name: "payments", RetryAfter: 30 * time.Second}),
-		"full bulkhead":    breaker.ErrFull,
-		"rate limit":       breaker.ErrLimited,
-		"too many (HTTP)":  saga.HTTPError(http.StatusTooManyRequests, time.Minute, errBoom),
-		"exhausted (gRPC)": saga.GRPCError(8, errBoom),
-	} {
-		t.Run(name, func(t *testing.T) {
-			tries := 0
-			def := saga.Define("trip", 1, saga.Step("car", func(context.Context, *saga.Call, *trip) error {
-				if tries++; tries <= 10 {
-					return refusal
-				}
-				return nil
-			}).Retry(1, saga.Constant(time.Second)))
-			run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
-				st := status(t, o, "t1").Steps[0]
-				if err != nil || st.Attempts != 1 || st.InDoubt {
-					t.Errorf("%v after %d tries, %d attempts, in doubt %v, want 1 attempt and no doubt", err, tries, st.Attempts,
-						st.InDoubt)
-				}
-			})
-		})
-	}
-	t.Run("attempts were made", func(t *testing.T) {
-		err := &breaker.RetryError{Attempts: 2, Err: errBoom, Reason: &breaker.OpenError{}}
-		def := saga.Define("trip", 1, saga.Step("car", (&world{}).fail("car", err)).Retry(2, saga.Constant(0)))
-		run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
-			if st := status(t, o, "t1").Steps[0]; !errors.Is(err, saga.ErrCompensated) || !st.InDoubt || st.Attempts != 2 {
-				t.Errorf("%v, %d attempts, in doubt %v", err, st.Attempts, st.InDoubt)
-			}
-		})
-	})
-}
-
-func TestStatusCodesMapToOutcomes(t *testing.T) {
-	outcome := func(err error) string {
-		var tries int
-		var out string
-		def := saga.Define("trip", 1, saga.Step("car", func(context.Context, *saga.Call, *trip) error {
-			if tries++; tries == 1 {
-				return err
-			}
-			return nil
-		}))
-		run(t, def, func(t *testing.T, o *saga.Orchestrator, _ trip, err error) {
-			switch st := status(t, o, "t1").Steps[0]; {
-			case errors.Is(err, saga.ErrCompensated) && !st.InDoubt:
-				out = "rejected"
-			case st.InDoubt:
-				out = "in doubt"
-			case tries == 2:
-				out = "not attempted"
-			default:
-				out = "done"
-			}
-		})
-		return out
-	}
-	for code, want := range map[int]string{200: "done", 204: "done", 302: "rejected", 400: "rejected", 404: "rejected",
-		408: "in doubt", 409: "in doubt",
-		422: "rejected", 425: "not attempted", 429: "not attempted", 500: "in doubt", 501: "rejected", 502: "in doubt",
-		503: "in doubt", 504: "in doubt"} {
-		if got := outcome(saga.HTTPError(code, 0, errBoom)); got != want {
-			t.Errorf("HTTP %d is %s, want %s", code, got, want)
-		}
-	}
-	if got := outcome(saga.HTTPError(503, time.Second, errBoom)); got != "not attempted" {
-		t.Errorf("HTTP 503 with Retry-After is %s, want not attempted", got)
-	}
-	for code, want := range map[uint32]string{0: "done", 1: "in doubt", 3: "rejected", 4: "in doubt", 7: "rejected",
-		8: "not attempted", 13: "in doubt",
-		14: "in doubt", 16: "rejected"} {
-		if got := outcome(saga.GRPCError(code, errBoom)); got != want {
-			t.Errorf("gRPC %d is %s, want %s", code, got, want)
-		}
-	}
-}
-
-func TestHandlerThatIgnoresItsContextIsLoggedAndHoldsOneSlot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log, text := logged(slog.LevelWarn)
-		release := make(chan struct{})
-		deaf := saga.Define("deaf", 1, saga.Step("car", func(context.Context, *saga.Call, *trip) error {
-			<-release
-			return nil
-		}))
-		quick := saga.Define("quick", 1, saga.Step("car", (&world{}).do("car")))
-		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: log, Concurrency: 2}, deaf, quick))
-		start(t, o)
-		h, err := deaf.Start(t.Context(), o, "deaf", trip{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(20 * time.Second)
-		other, err := quick.Start(t.Context(), o, "quick", trip{})
-		if err == nil {
-			_, err = other.Wait(t.Context())
-		}
-		if err != nil || !strings.Contains(text.String(), "ignores that its context has ended") {
-			t.Errorf("%v, logged %q, want a warning", err, text)
-		}
-		close(release)
-		if _, err := h.Wait(t.Context()); err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -1,25 +1,16 @@
 package deploy
 
 import (
-	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 	"github.com/sillar-go/sillar/internal/testenv"
 )
 
@@ -82,93 +73,6 @@ func TestPrometheusConfig(t *testing.T) {
 	}
 }
 
-func rules(t *testing.T, name string) (out []object) {
-	t.Helper()
-	for _, o := range decode(t, name, read(t, name)) {
-		for _, g := range o.list("groups") {
-			for _, r := range object(g.(map[string]any)).list("rules") {
-				out = append(out, object(r.(map[string]any)))
-			}
-		}
-	}
-	return out
-}
-
-// expressions are all of the rules and dashboards, by where they stand.
-func expressions(t *testing.T) (exprs map[string]string, records map[string]bool) {
-	t.Helper()
-	exprs, records = map[string]string{}, map[string]bool{}
-	for _, name := range glob(t, "observe/rules/*.yml") {
-		for _, r := range rules(t, name) {
-			if r.text("record") != "" {
-				records[r.text("record")] = true
-			}
-			exprs[name+" "+r.text("alert")+r.text("record")] = r.text("expr")
-		}
-	}
-	for _, name := range glob(t, "observe/grafana/dashboards/*.json") {
-		var d struct {
-			UID    string
-			Panels []struct {
-				Title   string
-				Targets []struct{ Expr string }
-			}
-		}
-		if err := json.Unmarshal(read(t, name), &d); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if d.UID == "" || len(d.Panels) == 0 {
-			t.Errorf("%s is empty", name)
-		}
-		for _, p := range d.Panels {
-			if len(p.Targets) == 0 {
-				t.Errorf("%s: %s shows nothing", name, p.Title)
-			}
-			for i, target := range p.Targets {
-				exprs[fmt.Sprintf("%s %s %d", name, p.Title, i)] = target.Expr
-			}
-		}
-	}
-	return exprs, records
-}
-
-var (
-	quoted   = regexp.MustCompile(`"[^"]*"`)
-	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}`)
-	grouping = regexp.MustCompile(`\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)`)
-	ranges   = regexp.MustCompile(`\[[^\]]*\]|\boffset\s+\w+`)
-	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-	called   = regexp.MustCompile(`[a-zA-Z_]\w*\s*\(`)
-	keywords = []string{"and", "or", "unless", "bool", "inf", "nan"}
-)
-
-// names are the metrics of an expression, each with the labels that it is selected by, and the labels that it is
-// grouped by.
-func names(expr string) (metrics map[string][]string, grouped []string) {
-	metrics = map[string][]string{}
-	expr = ranges.ReplaceAllString(quoted.ReplaceAllString(expr, `""`), " ")
-	for _, m := range selector.FindAllStringSubmatch(expr, -1) {
-		metrics[m[1]] = append(metrics[m[1]], word.FindAllString(m[2], -1)...)
-	}
-	for _, m := range grouping.FindAllStringSubmatch(expr, -1) {
-		grouped = append(grouped, word.FindAllString(m[1], -1)...)
-	}
-	rest := called.ReplaceAllString(grouping.ReplaceAllString(selector.ReplaceAllString(expr, " "), " "), " ")
-	for _, w := range word.FindAllString(regexp.MustCompile(`\b[0-9][\w.]*`).ReplaceAllString(rest, " "), -1) {
-		if !slices.Contains(keywords, w) && metrics[w] == nil {
-			metrics[w] = []string{}
-		}
-	}
-	return metrics, grouped
-}
-
-func TestMetricNamesOfAnExpressionAreFound(t *testing.T) {
-	m, by := names(`topk(8, histogram_quantile(0.95, sum by (le, a) (rate(x_bucket{job="shop", le=~"1|1[.]0"}[$__rate_interval])))) / y > 14.4 * 0.001 and (z:z offset 5m) or vector(0)`)
-	if fmt.Sprint(m) != "map[x_bucket:[job le] y:[] z:z:[]]" || fmt.Sprint(by) != "[le a]" {
-		t.Errorf("read %v, by %v", m, by)
-	}
-}
-
 // onlyOnFailure are metrics that a shop in which nothing fails does not have yet.
 // It is empty: what rises on failure is a label of something that is there.
 var onlyOnFailure = map[string]bool{}
@@ -227,115 +131,6 @@ func TestMetricsExist(t *testing.T) {
 		if have[m] != nil {
 			t.Errorf("%s is there without a failure, and need not be excused", m)
 		}
-	}
-}
-
-// startShop runs the shop in a process of its own and returns the offset of its ports.
-func startShop(t *testing.T) (offset int) {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "shop")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	offset = freeOffset(t)
-	cmd := exec.Command(bin, "--port-offset", strconv.Itoa(offset), "--data", t.TempDir())
-	var out strings.Builder
-	cmd.Env = append(os.Environ(), "SHOP_HOST=0.0.0.0", "SHOP_LOG=stdout") // as in the image
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the shop ended with %v:\n%s", err, out.String())
-		}
-	})
-	for name, port := range ports {
-		url := fmt.Sprintf("http://127.0.0.1:%d/ready", port+offset)
-		for end := time.Now().Add(30 * time.Second); exec.CommandContext(t.Context(), bin, "healthcheck", "--url",
-			url).Run() != nil; time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%s is not ready", name)
-			}
-		}
-	}
-	return offset
-}
-
-// freeOffset finds an offset at which all ports of the shop are free.
-func freeOffset(t *testing.T) int {
-	t.Helper()
-search:
-	for offset := 15000; offset < 15400; offset += 7 {
-		for _, port := range append(slices.Collect(maps.Values(ports)), grpcPort) {
-			l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port+offset))
-			if err != nil {
-				continue search
-			}
-			_ = l.Close()
-		}
-		return offset
-	}
-	t.Fatal("no free ports")
-	return 0
-}
-
-// buy places one order, and one that is declined.
-func buy(t *testing.T, gateway string) {
-	t.Helper()
-	c, err := shopclient.Login(t.Context(), gateway, "ana", "ana-password", "metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the stock comes by an event
-		if a, err := c.Do(t.Context(), "GET", "/inventory/api/v1/inventory/prod-lamp", nil); err == nil &&
-			a.Status == http.StatusOK {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("there are no lamps")
-		}
-	}
-	for _, method := range []string{"pm_card_visa", "pm_card_declined"} {
-		a, err := c.Do(t.Context(), "POST", "/orders/api/v1/orders", map[string]any{"payment_method": method,
-			"items": []map[string]any{{"product_id": "prod-lamp", "quantity": 1}}}, "Idempotency-Key", "metrics-"+method)
-		if err != nil || a.Status != http.StatusCreated {
-			t.Fatalf("order by %s: %d %s %v", method, a.Status, a.Body, err)
-		}
-	}
-}
-
-var label = regexp.MustCompile(`([a-zA-Z_]\w*)="`)
-
-// scrape notes the names of a service's metrics, each with its labels.
-func scrape(t *testing.T, url string, have map[string]map[string]bool) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	lines := bufio.NewScanner(res.Body)
-	for lines.Scan() {
-		line := lines.Text()
-		name := word.FindString(line)
-		if strings.HasPrefix(line, "#") || name == "" {
-			continue
-		}
-		if have[name] == nil {
-			have[name] = map[string]bool{}
-		}
-		for _, m := range label.FindAllStringSubmatch(line, -1) {
-			have[name][m[1]] = true
-		}
-	}
-	if err := lines.Err(); err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %d %v", url, res.StatusCode, err)
 	}
 }
 
