@@ -59,16 +59,18 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
+var keySets = []string{
+	`{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[7]}`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
+	`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
+	`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"]}]}`,
+	`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("v", 342) + `","e":"AQAB","use":"sig"}]}`,
+	`{"keys":[{"kty":"RSA","n":"AAAA","e":"AAAAAAAA"}]}`,
+}
+
 // FuzzParseJWKS reads key documents: never a panic, and what is taken is a key that may verify, and comes out as it
 // went in.
 func FuzzParseJWKS(f *testing.F) {
-	for _, s := range []string{
-		`{"keys":[]}`, `{"keys":[{}]}`, `{"keys":[7]}`, `{"keys":[{"kty":"oct","k":"AAAA"}]}`,
-		`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
-		`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"]}]}`,
-		`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("v", 342) + `","e":"AQAB","use":"sig"}]}`,
-		`{"keys":[{"kty":"RSA","n":"AAAA","e":"AAAAAAAA"}]}`,
-	} {
+	for _, s := range keySets {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -208,19 +208,21 @@ type overload bool
 func (overload) Error() string    { return "too many requests" }
 func (o overload) Overload() bool { return bool(o) }
 
+var answersUnderLoad = map[string]struct {
+	err    error
+	within time.Duration
+	shrink bool
+}{
+	"a failure":        {err: errDown},
+	"declared load":    {err: overload(true), shrink: true},
+	"declared no load": {err: overload(false)},
+	"a timeout":        {err: breaker.ErrTimeout, shrink: true},
+	"a hurry":          {err: context.DeadlineExceeded, within: 10 * time.Millisecond},
+}
+
 // Only signs of load shrink the limit: a service that fails at once, or a caller in a hurry, says nothing about it.
 func TestAdaptiveLimitShrinksForSignsOfLoadOnly(t *testing.T) {
-	for name, c := range map[string]struct {
-		err    error
-		within time.Duration
-		shrink bool
-	}{
-		"a failure":        {err: errDown},
-		"declared load":    {err: overload(true), shrink: true},
-		"declared no load": {err: overload(false)},
-		"a timeout":        {err: breaker.ErrTimeout, shrink: true},
-		"a hurry":          {err: context.DeadlineExceeded, within: 10 * time.Millisecond},
-	} {
+	for name, c := range answersUnderLoad {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Adaptive: breaker.AdaptiveLimit{Max: 100, Min: 3,

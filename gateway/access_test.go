@@ -144,6 +144,21 @@ func TestTokenOfASubprotocol(t *testing.T) {
 	}
 }
 
+var foldedPaths = []struct {
+	method, path string
+	want         int
+	uri          string
+}{
+	{"GET", "/users/Seven", 200, "/Seven"},
+	{"GET", "/USERS/Seven?Q=1", 200, "/Seven?Q=1"},
+	{"GET", "/USERS/%53even", 200, "/%53even"},
+	{"GET", "/users/ADMIN/x", 403, ""},
+	{"GET", "/Users/Admin", 403, ""},
+	{"GET", "/users/%c3%84", 403, ""},
+	{"GET", "/users/%C3%A4", 400, ""}, // a service takes it for the same
+	{"GET", "/users/adm%49n", 400, ""},
+}
+
 // Services that fold case get paths in any case, by the rules of the routes that they mean.
 func TestFoldCase(t *testing.T) {
 	up := echoing(t)
@@ -153,20 +168,7 @@ func TestFoldCase(t *testing.T) {
 		{Prefix: "/users/%C3%84", Upstreams: []string{up}, Roles: []string{"admin"}},
 	}
 	_, url := start(t, gateway.Config{Auth: auth, FoldCase: true, Routes: routes})
-	for _, c := range []struct {
-		method, path string
-		want         int
-		uri          string
-	}{
-		{"GET", "/users/Seven", 200, "/Seven"},
-		{"GET", "/USERS/Seven?Q=1", 200, "/Seven?Q=1"},
-		{"GET", "/USERS/%53even", 200, "/%53even"},
-		{"GET", "/users/ADMIN/x", 403, ""},
-		{"GET", "/Users/Admin", 403, ""},
-		{"GET", "/users/%c3%84", 403, ""},
-		{"GET", "/users/%C3%A4", 400, ""}, // a service takes it for the same
-		{"GET", "/users/adm%49n", 400, ""},
-	} {
+	for _, c := range foldedPaths {
 		a := do(t, c.method, url+c.path, "", "Authorization", "Bearer ana")
 		if a.StatusCode != c.want || c.uri != "" && a.echo(t).URI != c.uri {
 			t.Errorf("%s: got %s %s, want %d %s", c.path, a.Status, a.text, c.want, c.uri)

@@ -135,6 +135,30 @@ func TestHealthThresholds(t *testing.T) {
 	}
 }
 
+var routedRequests = []struct {
+	method, host, path string
+	header             []string
+	want               string
+}{
+	{"POST", "x", "/a/b", nil, "a"},
+	{"GET", "x", "/a/b", nil, "a-read"},
+	{"HEAD", "x", "/a", nil, "a-read"},
+	{"POST", "x", "/a", []string{"X-Channel", "beta"}, "a-beta"},
+	{"POST", "x", "/a", []string{"X-Channel", "gamma"}, "a"},
+	{"GET", "x", "/a", []string{"X-Channel", "beta"}, "a-read-beta"},
+	{"POST", "x", "/a", []string{"X-Channel", "beta", "X-Tenant", "7"}, "a-tenant"},
+	{"GET", "x", "/b", nil, "any"},
+	{"GET", "shop.example:8080", "/a", nil, "shop"},
+	{"GET", "SHOP.EXAMPLE.", "/a", nil, "shop"},
+	{"POST", "shop.example", "/a", nil, "below-shop"},
+	{"POST", "eu.shop.example", "/a", nil, "below-shop"},
+	{"GET", "eu.shop.example", "/a", nil, "below"},
+	{"GET", "www.example", "/a", nil, "below"},
+	{"GET", "example", "/b", nil, "any"},
+	{"GET", "evilshop.example.net", "/b", nil, "any"},
+	{"GET", "[::1]:80", "/b", nil, "any"},
+}
+
 // What selects a route: host, then prefix, then method and headers.
 func TestRoutesByHostMethodAndHeader(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -153,29 +177,7 @@ func TestRoutesByHostMethodAndHeader(t *testing.T) {
 		{Name: "below-shop", Prefix: "/a", Hosts: []string{"*.shop.example", "shop.example"}, Methods: []string{"POST"},
 			Upstreams: at},
 	}}))
-	for _, c := range []struct {
-		method, host, path string
-		header             []string
-		want               string
-	}{
-		{"POST", "x", "/a/b", nil, "a"},
-		{"GET", "x", "/a/b", nil, "a-read"},
-		{"HEAD", "x", "/a", nil, "a-read"},
-		{"POST", "x", "/a", []string{"X-Channel", "beta"}, "a-beta"},
-		{"POST", "x", "/a", []string{"X-Channel", "gamma"}, "a"},
-		{"GET", "x", "/a", []string{"X-Channel", "beta"}, "a-read-beta"},
-		{"POST", "x", "/a", []string{"X-Channel", "beta", "X-Tenant", "7"}, "a-tenant"},
-		{"GET", "x", "/b", nil, "any"},
-		{"GET", "shop.example:8080", "/a", nil, "shop"},
-		{"GET", "SHOP.EXAMPLE.", "/a", nil, "shop"},
-		{"POST", "shop.example", "/a", nil, "below-shop"},
-		{"POST", "eu.shop.example", "/a", nil, "below-shop"},
-		{"GET", "eu.shop.example", "/a", nil, "below"},
-		{"GET", "www.example", "/a", nil, "below"},
-		{"GET", "example", "/b", nil, "any"},
-		{"GET", "evilshop.example.net", "/b", nil, "any"},
-		{"GET", "[::1]:80", "/b", nil, "any"},
-	} {
+	for _, c := range routedRequests {
 		r := httptest.NewRequest(c.method, c.path, nil)
 		r.Host = c.host
 		for n := 0; n < len(c.header); n += 2 {

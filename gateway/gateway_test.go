@@ -17,6 +17,19 @@ func (a answer) echo(t *testing.T) (e echo) {
 	return e
 }
 
+var receivedPaths = map[string]string{
+	"/users": "/", "/users/": "/", "/users/token": "/token", "/users/7?a=1&a=2": "/7?a=1&a=2",
+	"/users/a%20b%3Fc": "/a%20b%3Fc",
+	"/users/admin":     "/base/", "/users/admin/x": "/base/x", "/users/administrator": "/administrator",
+	"/kept/x": "/kept/x", "/v1": "/api/v1", "/v1/u/7": "/api/v1/u/7", "/files/a%2Fb%2fc": "/a%2Fb%2fc",
+	"/users/a..b/.hidden": "/a..b/.hidden",
+	"/usersX":             "404", "/": "404", "/user": "404", "/Users": "404",
+	"/users/../kept": "400", "/users/%2e%2e/kept": "400", "/users/.%2E/kept": "400", "/users/./x": "400",
+	"/users/a%2Fb": "400",
+	`/users/a\b`:   "400", "/users/a%5Cb": "400", "/users/a%00b": "400", "/users/a%0d%0ab": "400",
+	"/files/a%2F..%2Fb": "400", "/files/..%2Fb": "400",
+}
+
 func TestPathsArriveAsReceived(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{
@@ -26,18 +39,7 @@ func TestPathsArriveAsReceived(t *testing.T) {
 		{Prefix: "/v1", Upstreams: []string{up}, Rewrite: "/api/v1"},
 		{Prefix: "/files", Upstreams: []string{up}, EncodedSlashes: true},
 	}})
-	for path, want := range map[string]string{
-		"/users": "/", "/users/": "/", "/users/token": "/token", "/users/7?a=1&a=2": "/7?a=1&a=2",
-		"/users/a%20b%3Fc": "/a%20b%3Fc",
-		"/users/admin":     "/base/", "/users/admin/x": "/base/x", "/users/administrator": "/administrator",
-		"/kept/x": "/kept/x", "/v1": "/api/v1", "/v1/u/7": "/api/v1/u/7", "/files/a%2Fb%2fc": "/a%2Fb%2fc",
-		"/users/a..b/.hidden": "/a..b/.hidden",
-		"/usersX":             "404", "/": "404", "/user": "404", "/Users": "404",
-		"/users/../kept": "400", "/users/%2e%2e/kept": "400", "/users/.%2E/kept": "400", "/users/./x": "400",
-		"/users/a%2Fb": "400",
-		`/users/a\b`:   "400", "/users/a%5Cb": "400", "/users/a%00b": "400", "/users/a%0d%0ab": "400",
-		"/files/a%2F..%2Fb": "400", "/files/..%2Fb": "400",
-	} {
+	for path, want := range receivedPaths {
 		text := raw(t, url, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		_, body, _ := strings.Cut(text, "\r\n\r\n")
 		got := strings.Fields(text)[1]
@@ -87,34 +89,36 @@ func TestConfigThatIsUnsafe(t *testing.T) {
 	}
 }
 
+var roleChecks = []struct {
+	method, path, authorization string
+	want                        int
+	challenge                   string
+}{
+	{"GET", "/users/7", "", 401, "Bearer"},
+	{"GET", "/users/7", "Basic YTpi", 401, "Bearer"},
+	{"GET", "/users/7", "Bearer nobody", 401, `Bearer error="expired"`},
+	{"GET", "/users/7", "bearer ana", 200, ""},
+	{"POST", "/users/token", "", 200, ""},
+	{"POST", "/users/token", "Bearer nobody", 200, ""},
+	{"GET", "/users/token", "", 401, "Bearer"},
+	{"POST", "/users/token/x", "", 401, "Bearer"},
+	{"POST", "/users//token", "", 401, "Bearer"},
+	{"GET", "/users/health", "", 200, ""},
+	{"HEAD", "/users/health/a/b", "", 200, ""},
+	{"GET", "/users/healthy", "", 401, "Bearer"},
+	{"GET", "/users/items/7/photo", "", 200, ""},
+	{"GET", "/users/items/photo", "", 401, "Bearer"},
+	{"GET", "/admin/x", "Bearer ana", 403, ""},
+	{"GET", "/admin/x", "Bearer root", 200, ""},
+}
+
 func TestTokensAndRoles(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Auth: auth, Routes: []gateway.Route{
 		{Prefix: "/users", Upstreams: []string{up}, Public: []string{"POST /token", "GET /health/**", "/items/*/photo"}},
 		{Prefix: "/admin", Upstreams: []string{up}, Roles: []string{"admin", "owner"}},
 	}})
-	for _, c := range []struct {
-		method, path, authorization string
-		want                        int
-		challenge                   string
-	}{
-		{"GET", "/users/7", "", 401, "Bearer"},
-		{"GET", "/users/7", "Basic YTpi", 401, "Bearer"},
-		{"GET", "/users/7", "Bearer nobody", 401, `Bearer error="expired"`},
-		{"GET", "/users/7", "bearer ana", 200, ""},
-		{"POST", "/users/token", "", 200, ""},
-		{"POST", "/users/token", "Bearer nobody", 200, ""},
-		{"GET", "/users/token", "", 401, "Bearer"},
-		{"POST", "/users/token/x", "", 401, "Bearer"},
-		{"POST", "/users//token", "", 401, "Bearer"},
-		{"GET", "/users/health", "", 200, ""},
-		{"HEAD", "/users/health/a/b", "", 200, ""},
-		{"GET", "/users/healthy", "", 401, "Bearer"},
-		{"GET", "/users/items/7/photo", "", 200, ""},
-		{"GET", "/users/items/photo", "", 401, "Bearer"},
-		{"GET", "/admin/x", "Bearer ana", 403, ""},
-		{"GET", "/admin/x", "Bearer root", 200, ""},
-	} {
+	for _, c := range roleChecks {
 		h := []string{}
 		if c.authorization != "" {
 			h = []string{"Authorization", c.authorization}
@@ -138,6 +142,12 @@ func TestTokensAndRoles(t *testing.T) {
 	}
 }
 
+var forgedIdentity = []struct{ path, extra, id, email string }{
+	{"/users/open", "", "", ""},
+	{"/users/7", "Authorization: Bearer ana\r\nConnection: X-User-ID, X-User-Roles, close\r\n", "subject-of-ana",
+		"ana@example.com"},
+}
+
 func TestIdentityHeadersAreTheGateways(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Auth: auth, Claims: map[string]string{"email": "X-User-Email"},
@@ -148,11 +158,7 @@ func TestIdentityHeadersAreTheGateways(t *testing.T) {
 		"root\r\nx_user_roles: root\r\nX-User_Email: root\r\n" +
 		"Forwarded: for=root\r\nX-Forwarded-For: root\r\nX_Forwarded_For: root\r\nX-Forwarded-Proto: root\r\nX-Real-IP: " +
 		"root\r\nX_Correlation_ID: root\r\n"
-	for _, c := range []struct{ path, extra, id, email string }{
-		{"/users/open", "", "", ""},
-		{"/users/7", "Authorization: Bearer ana\r\nConnection: X-User-ID, X-User-Roles, close\r\n", "subject-of-ana",
-			"ana@example.com"},
-	} {
+	for _, c := range forgedIdentity {
 		text := raw(t, url, "POST "+c.path+" HTTP/1.1\r\nHost: shop\r\n"+forged+c.extra+
 			"Transfer-Encoding: chunked\r\nTrailer: X-User-ID, X-Other\r\n\r\n"+
 			"1\r\nx\r\n0\r\nX-User-ID: root\r\nX-Other: y\r\n\r\n"+

@@ -9,6 +9,12 @@ import (
 	"github.com/sillar-go/sillar/gateway"
 )
 
+var limitedCalls = []struct {
+	from string
+	want int
+	// one network is one client
+}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}}
+
 func TestRateLimit(t *testing.T) {
 	up := echoing(t)
 	_, url := start(t, gateway.Config{Auth: auth, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
@@ -27,11 +33,7 @@ func TestRateLimit(t *testing.T) {
 	if a.StatusCode != 200 || a.echo(t).Header.Get("X-Forwarded-For") != "6.6.6.6, 10.0.0.2, 127.0.0.1" {
 		t.Fatalf("another client: %d %s", a.StatusCode, a.text)
 	}
-	for n, c := range []struct {
-		from string
-		want int
-		// one network is one client
-	}{{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3:4", 429}, {"2001:db8:0:1::1", 200}} {
+	for n, c := range limitedCalls {
 		if a := do(t, "GET", url+"/a", "", "X-Forwarded-For", c.from); a.StatusCode != c.want {
 			t.Fatalf("%d: %s is %d", n, c.from, a.StatusCode)
 		}

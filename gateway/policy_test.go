@@ -78,6 +78,19 @@ func (w wrapped) WriteHeader(status int) {
 }
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+var preflights = []struct {
+	path, origin, method string
+	want                 string
+}{
+	{"/a", "https://all.example", "GET", "https://all.example"},
+	{"/a", "https://b.example", "GET", ""},
+	{"/b", "https://b.example", "GET", "https://b.example"},
+	{"/b", "https://all.example", "GET", ""},
+	{"/b", "https://put.example", "PUT", "https://put.example"},
+	{"/b", "https://b.example", "PUT", ""},
+	{"/none", "https://all.example", "GET", "https://all.example"},
+}
+
 // CORS of a route takes the place of the gateway's, in preflights too.
 func TestCORSOfRoutes(t *testing.T) {
 	up := echoing(t)
@@ -89,18 +102,7 @@ func TestCORSOfRoutes(t *testing.T) {
 			{Name: "b-put", Prefix: "/b", Methods: []string{"PUT"}, Upstreams: []string{up},
 				CORS: &gateway.CORS{Origins: []string{"https://put.example"}}},
 		}})
-	for _, c := range []struct {
-		path, origin, method string
-		want                 string
-	}{
-		{"/a", "https://all.example", "GET", "https://all.example"},
-		{"/a", "https://b.example", "GET", ""},
-		{"/b", "https://b.example", "GET", "https://b.example"},
-		{"/b", "https://all.example", "GET", ""},
-		{"/b", "https://put.example", "PUT", "https://put.example"},
-		{"/b", "https://b.example", "PUT", ""},
-		{"/none", "https://all.example", "GET", "https://all.example"},
-	} {
+	for _, c := range preflights {
 		for _, asked := range []bool{false, true} {
 			method, header := c.method, []string{"Origin", c.origin}
 			if asked {

@@ -25,20 +25,22 @@ func (p panics) Once(ctx context.Context, _, _ string, fn func(context.Context) 
 	panic("ouch")
 }
 
+var misbehaviours = map[string]struct {
+	dedup   messaging.Deduplicator
+	handler func()
+}{
+	"a panic":              {nil, func() { panic("ouch") }},
+	"a panic with a dedup": {&seen{ids: map[string]bool{}}, func() { panic("ouch") }},
+	"a dedup that panics":  {panics{}, func() {}},
+	"... after its work":   {panics{after: true}, func() {}},
+	"Goexit":               {nil, runtime.Goexit},
+	"Goexit with a dedup":  {&seen{ids: map[string]bool{}}, runtime.Goexit},
+}
+
 // Whatever a handler or a Deduplicator does to its goroutine is a failed attempt, and the group goes on with the next
 // message.
 func TestPanicIsARetry(t *testing.T) {
-	for name, c := range map[string]struct {
-		dedup   messaging.Deduplicator
-		handler func()
-	}{
-		"a panic":              {nil, func() { panic("ouch") }},
-		"a panic with a dedup": {&seen{ids: map[string]bool{}}, func() { panic("ouch") }},
-		"a dedup that panics":  {panics{}, func() {}},
-		"... after its work":   {panics{after: true}, func() {}},
-		"Goexit":               {nil, runtime.Goexit},
-		"Goexit with a dedup":  {&seen{ids: map[string]bool{}}, runtime.Goexit},
-	} {
+	for name, c := range misbehaviours {
 		t.Run(name, func(t *testing.T) {
 			in(t, messaging.RouterConfig{}, func(w *world) {
 				g := w.r.Group("g", messaging.GroupConfig{Retry: messaging.Retry{Attempts: 2}, Dedup: c.dedup})

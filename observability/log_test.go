@@ -182,42 +182,44 @@ func TestLogAllocs(t *testing.T) {
 	}
 }
 
+var repeatedAttributes = map[string]struct {
+	log  func(*slog.Logger)
+	want string
+}{
+	"with, record": {func(l *slog.Logger) { l.With("a", 1, "b", 2).Info("m", "a", 3) }, `,"b":2,"a":3}`},
+	"record":       {func(l *slog.Logger) { l.Info("m", "a", 1, "a", 22, "b", 3, "a", 4) }, `,"b":3,"a":4}`},
+	"with twice":   {func(l *slog.Logger) { l.With("a", 1).With("a", 2).Info("m") }, `,"a":2}`},
+	"same length": {func(l *slog.Logger) { l.With("a", 1).With("a", 2).With("b", 1).Info("m", "b", 3) },
+		`,"a":2,"b":3}`},
+	"in a group": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "b", 2, "a", 3)) },
+		`,"g":{"b":2,"a":3}}`},
+	"group, only one": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "a", 2)) }, `,"g":{"a":2}}`},
+	"opened group": {func(l *slog.Logger) { l.WithGroup("g").With("a", 1, "c", 0).Info("m", "a", 2) },
+		`,"g":{"c":0,"a":2}}`},
+	"other objects": {func(l *slog.Logger) { l.With("a", 1).WithGroup("g").Info("m", "a", 2) },
+		`,"a":1,"g":{"a":2}}`},
+	"group over value": {func(l *slog.Logger) { l.With("g", 1, "a", 1).WithGroup("g").Info("m", "a", 2) },
+		`,"a":1,"g":{"a":2}}`},
+	"group over with": {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").With("a", 1).Info("m", "a", 2) },
+		`,"g":{"a":2}}`},
+	"empty group":      {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").Info("m") }, `,"g":1}`},
+	"value over group": {func(l *slog.Logger) { l.With(slog.Group("g", "a", 1)).Info("m", "g", 2) }, `,"g":2}`},
+	"inlined":          {func(l *slog.Logger) { l.Info("m", "a", 1, slog.Group("", "a", 2)) }, `,"a":2}`},
+	"renamed":          {func(l *slog.Logger) { l.Info("m", "level_", 1, "level", 2) }, `,"level_":2}`},
+	"first of an inner": {func(l *slog.Logger) {
+		l.WithGroup("g").With("a", 1).With("b", 2).Info("m", "a", "x", "b", 3)
+	}, `,"g":{"a":"x","b":3}}`},
+	"more than 16": {func(l *slog.Logger) {
+		for range 20 {
+			l = l.With("a", 1, "b", 2)
+		}
+		l.Info("m", "c", 3, "b", 4)
+	}, `,"a":1,"c":3,"b":4}`},
+}
+
 // A name comes once in an object, as parsers disagree about others. The last value is kept, as a later With is meant.
 func TestAttributesWithOneName(t *testing.T) {
-	for name, c := range map[string]struct {
-		log  func(*slog.Logger)
-		want string
-	}{
-		"with, record": {func(l *slog.Logger) { l.With("a", 1, "b", 2).Info("m", "a", 3) }, `,"b":2,"a":3}`},
-		"record":       {func(l *slog.Logger) { l.Info("m", "a", 1, "a", 22, "b", 3, "a", 4) }, `,"b":3,"a":4}`},
-		"with twice":   {func(l *slog.Logger) { l.With("a", 1).With("a", 2).Info("m") }, `,"a":2}`},
-		"same length": {func(l *slog.Logger) { l.With("a", 1).With("a", 2).With("b", 1).Info("m", "b", 3) },
-			`,"a":2,"b":3}`},
-		"in a group": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "b", 2, "a", 3)) },
-			`,"g":{"b":2,"a":3}}`},
-		"group, only one": {func(l *slog.Logger) { l.Info("m", slog.Group("g", "a", 1, "a", 2)) }, `,"g":{"a":2}}`},
-		"opened group": {func(l *slog.Logger) { l.WithGroup("g").With("a", 1, "c", 0).Info("m", "a", 2) },
-			`,"g":{"c":0,"a":2}}`},
-		"other objects": {func(l *slog.Logger) { l.With("a", 1).WithGroup("g").Info("m", "a", 2) },
-			`,"a":1,"g":{"a":2}}`},
-		"group over value": {func(l *slog.Logger) { l.With("g", 1, "a", 1).WithGroup("g").Info("m", "a", 2) },
-			`,"a":1,"g":{"a":2}}`},
-		"group over with": {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").With("a", 1).Info("m", "a", 2) },
-			`,"g":{"a":2}}`},
-		"empty group":      {func(l *slog.Logger) { l.With("g", 1).WithGroup("g").Info("m") }, `,"g":1}`},
-		"value over group": {func(l *slog.Logger) { l.With(slog.Group("g", "a", 1)).Info("m", "g", 2) }, `,"g":2}`},
-		"inlined":          {func(l *slog.Logger) { l.Info("m", "a", 1, slog.Group("", "a", 2)) }, `,"a":2}`},
-		"renamed":          {func(l *slog.Logger) { l.Info("m", "level_", 1, "level", 2) }, `,"level_":2}`},
-		"first of an inner": {func(l *slog.Logger) {
-			l.WithGroup("g").With("a", 1).With("b", 2).Info("m", "a", "x", "b", 3)
-		}, `,"g":{"a":"x","b":3}}`},
-		"more than 16": {func(l *slog.Logger) {
-			for range 20 {
-				l = l.With("a", 1, "b", 2)
-			}
-			l.Info("m", "c", 3, "b", 4)
-		}, `,"a":1,"c":3,"b":4}`},
-	} {
+	for name, c := range repeatedAttributes {
 		var line bytes.Buffer
 		c.log(slog.New(observability.NewLogHandler(&line, observability.LogConfig{})))
 		_, got, _ := strings.Cut(line.String(), `,"source":`)

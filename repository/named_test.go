@@ -8,6 +8,19 @@ import (
 	"github.com/sillar-go/sillar/repository"
 )
 
+var namedConditions = []struct {
+	field, operator, value string
+	want                   any // nil: refused
+}{
+	{"name", "eq", "x", "x"}, {"name", "icontains", "x", "x"}, {"price", "gte", "1000", int64(1000)},
+	{"price", "lt", "x", nil},
+	{"price", "prefix", "1", nil}, {"ratio", "ne", "1.5", 1.5}, {"ratio", "eq", "NaN", nil}, {"on", "eq", "true", true},
+	{"on", "eq", "maybe", nil},
+	{"made", "lte", "2020-01-02T03:04:05+01:00", time.Date(2020, 1, 2, 2, 4, 5, 0, time.UTC)},
+	{"made", "lte", "yesterday", nil},
+	{"name", "like", "x", nil}, {"price", "eq", "99999999999999999999", nil},
+}
+
 func TestNamedWhere(t *testing.T) {
 	type thing struct {
 		repository.Meta
@@ -18,18 +31,7 @@ func TestNamedWhere(t *testing.T) {
 		Made  time.Time
 		Tags  []string
 	}
-	for _, c := range []struct {
-		field, operator, value string
-		want                   any // nil: refused
-	}{
-		{"name", "eq", "x", "x"}, {"name", "icontains", "x", "x"}, {"price", "gte", "1000", int64(1000)},
-		{"price", "lt", "x", nil},
-		{"price", "prefix", "1", nil}, {"ratio", "ne", "1.5", 1.5}, {"ratio", "eq", "NaN", nil}, {"on", "eq", "true", true},
-		{"on", "eq", "maybe", nil},
-		{"made", "lte", "2020-01-02T03:04:05+01:00", time.Date(2020, 1, 2, 2, 4, 5, 0, time.UTC)},
-		{"made", "lte", "yesterday", nil},
-		{"name", "like", "x", nil}, {"price", "eq", "99999999999999999999", nil},
-	} {
+	for _, c := range namedConditions {
 		f, err := repository.Named[thing](c.field)
 		if err != nil {
 			t.Fatal(err)

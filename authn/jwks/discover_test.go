@@ -15,25 +15,27 @@ import (
 	"github.com/sillar-go/sillar/authn/jwks"
 )
 
+var discoveryDocuments = map[string]struct {
+	at      string // of the metadata
+	path    string // of the issuer
+	claimed string // the issuer in the metadata, when it is another
+	want    bool
+}{
+	"OpenID Connect":          {at: "/.well-known/openid-configuration", want: true},
+	"OpenID Connect, a realm": {at: "/realms/shop/.well-known/openid-configuration", path: "/realms/shop", want: true},
+	"a final slash":           {at: "/.well-known/openid-configuration", path: "/", want: true},
+	"RFC 8414":                {at: "/.well-known/oauth-authorization-server", want: true},
+	"RFC 8414, a path": {at: "/.well-known/oauth-authorization-server/realms/shop", path: "/realms/shop",
+		want: true},
+	"another issuer": {at: "/.well-known/openid-configuration", claimed: "https://evil.test"},
+	"nothing":        {at: "/elsewhere"},
+}
+
 // An issuer is discovered by its URL, in the ways of OpenID Connect and of RFC 8414, and by what authn publishes.
 func TestDiscoverFindsKeysByIssuer(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{Logger: quiet}))
-	for name, c := range map[string]struct {
-		at      string // of the metadata
-		path    string // of the issuer
-		claimed string // the issuer in the metadata, when it is another
-		want    bool
-	}{
-		"OpenID Connect":          {at: "/.well-known/openid-configuration", want: true},
-		"OpenID Connect, a realm": {at: "/realms/shop/.well-known/openid-configuration", path: "/realms/shop", want: true},
-		"a final slash":           {at: "/.well-known/openid-configuration", path: "/", want: true},
-		"RFC 8414":                {at: "/.well-known/oauth-authorization-server", want: true},
-		"RFC 8414, a path": {at: "/.well-known/oauth-authorization-server/realms/shop", path: "/realms/shop",
-			want: true},
-		"another issuer": {at: "/.well-known/openid-configuration", claimed: "https://evil.test"},
-		"nothing":        {at: "/elsewhere"},
-	} {
+	for name, c := range discoveryDocuments {
 		t.Run(name, func(t *testing.T) {
 			mux := http.NewServeMux()
 			srv := httptest.NewServer(mux)

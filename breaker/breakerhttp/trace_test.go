@@ -17,6 +17,13 @@ import (
 	"github.com/sillar-go/sillar/breaker/breakerhttp"
 )
 
+var wantEvents = []string{
+	"breaker.retry breaker.name=http/h breaker.attempt=2 error.type=503",
+	"breaker.retry breaker.name=http/h breaker.attempt=3 error.type=timeout",
+	"breaker.gave_up breaker.name=http/h breaker.attempt=3 breaker.reason=exhausted",
+	"breaker.rejected breaker.name=http/h breaker.reason=open",
+}
+
 func TestSpanEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
@@ -46,12 +53,7 @@ func TestSpanEvents(t *testing.T) {
 			}
 			reported = append(reported, s)
 		}
-		if d := cmp.Diff([]string{
-			"breaker.retry breaker.name=http/h breaker.attempt=2 error.type=503",
-			"breaker.retry breaker.name=http/h breaker.attempt=3 error.type=timeout",
-			"breaker.gave_up breaker.name=http/h breaker.attempt=3 breaker.reason=exhausted",
-			"breaker.rejected breaker.name=http/h breaker.reason=open",
-		}, reported); d != "" {
+		if d := cmp.Diff(wantEvents, reported); d != "" {
 			t.Fatal(d)
 		}
 	})

@@ -79,22 +79,24 @@ func TestRetriesReplayTheBodyOnOneConnection(t *testing.T) {
 	}
 }
 
+var retriedRequests = map[string]struct {
+	method, key string
+	body        io.Reader
+	status      int
+	attempts    int32
+}{
+	"GET":                         {"GET", "", nil, 503, 3},
+	"DELETE":                      {"DELETE", "", nil, 502, 3},
+	"too many":                    {"GET", "", nil, 429, 3},
+	"POST":                        {"POST", "", strings.NewReader("x"), 503, 1},
+	"POST with a key":             {"POST", "k-1", strings.NewReader("x"), 503, 3},
+	"PUT that cannot be replayed": {"PUT", "", &body{Reader: strings.NewReader("x")}, 503, 1},
+	"not found":                   {"GET", "", nil, 404, 1},
+	"not implemented":             {"GET", "", nil, 501, 1},
+}
+
 func TestWhatIsRetried(t *testing.T) {
-	for name, c := range map[string]struct {
-		method, key string
-		body        io.Reader
-		status      int
-		attempts    int32
-	}{
-		"GET":                         {"GET", "", nil, 503, 3},
-		"DELETE":                      {"DELETE", "", nil, 502, 3},
-		"too many":                    {"GET", "", nil, 429, 3},
-		"POST":                        {"POST", "", strings.NewReader("x"), 503, 1},
-		"POST with a key":             {"POST", "k-1", strings.NewReader("x"), 503, 3},
-		"PUT that cannot be replayed": {"PUT", "", &body{Reader: strings.NewReader("x")}, 503, 1},
-		"not found":                   {"GET", "", nil, 404, 1},
-		"not implemented":             {"GET", "", nil, 501, 1},
-	} {
+	for name, c := range retriedRequests {
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int32
 			tr, url := serve(t, breakerhttp.Config{Breaker: twice}, func(w http.ResponseWriter, r *http.Request) {

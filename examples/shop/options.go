@@ -220,44 +220,8 @@ func (o *options) open(ctx context.Context, service string, own bool, logDefault
 		}
 		return s.Reveal(), nil
 	}
-	if o.db != "" {
-		if o.db, err = resolve("db", o.db); err != nil {
-			return p, err
-		}
-	}
-	if o.admin != "" {
-		// A file that is not there means none: manifests name it whether the secret has it or not.
-		ref := o.admin
-		if o.admin, err = resolve("first-admin-password", ref); err != nil && !noFile(ref, err) {
-			return p, err
-		}
-	}
-	if o.keysSecret != "" {
-		secret, err := resolve("keys-secret", o.keysSecret)
-		if err != nil {
-			return p, err
-		}
-		p.config.KeysSecret = []byte(secret)
-	}
-	if o.smtp != "" {
-		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil && !noFile(o.smtp, err) {
-			return p, err
-		}
-	}
-	switch {
-	case o.secret != "":
-		secret, err := resolve("service-secret", o.secret)
-		if err != nil {
-			return p, err
-		}
-		p.config.Tokens.Secret = []byte(secret)
-	case own:
-		p.config.Tokens.Secret = make([]byte, 32)
-		_, _ = rand.Read(p.config.Tokens.Secret) // never fails
-	default:
-		return p,
-			errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), 32 " +
-				"bytes or more")
+	if err := o.secrets(p, own, resolve); err != nil {
+		return p, err
 	}
 	if o.serviceTLS != "" {
 		if p.config.ServiceTLS, err = platform.OpenServiceTLS(o.serviceTLS, p.log); err != nil {
@@ -274,6 +238,50 @@ func (o *options) open(ctx context.Context, service string, own bool, logDefault
 	}
 	p.close = append(p.close, p.config.Broker.Close)
 	return p, nil
+}
+
+// secrets fills in what flags name by reference.
+func (o *options) secrets(p *parts, own bool, resolve func(flag, ref string) (string, error)) error {
+	var err error
+	if o.db != "" {
+		if o.db, err = resolve("db", o.db); err != nil {
+			return err
+		}
+	}
+	if o.admin != "" {
+		// A file that is not there means none: manifests name it whether the secret has it or not.
+		ref := o.admin
+		if o.admin, err = resolve("first-admin-password", ref); err != nil && !noFile(ref, err) {
+			return err
+		}
+	}
+	if o.keysSecret != "" {
+		secret, err := resolve("keys-secret", o.keysSecret)
+		if err != nil {
+			return err
+		}
+		p.config.KeysSecret = []byte(secret)
+	}
+	if o.smtp != "" {
+		if p.config.SMTP, err = resolve("smtp", o.smtp); err != nil && !noFile(o.smtp, err) {
+			return err
+		}
+	}
+	switch {
+	case o.secret != "":
+		secret, err := resolve("service-secret", o.secret)
+		if err != nil {
+			return err
+		}
+		p.config.Tokens.Secret = []byte(secret)
+	case own:
+		p.config.Tokens.Secret = make([]byte, 32)
+		_, _ = rand.Read(p.config.Tokens.Secret) // never fails
+	default:
+		return errors.New("services in processes of their own need the same --service-secret (or SHOP_SERVICE_SECRET), " +
+			"32 bytes or more")
+	}
+	return nil
 }
 
 // noFile reports whether err says that the file of a reference does not exist.

@@ -28,27 +28,29 @@ type stale struct{}
 func (stale) Error() string  { return "conflict on ana@example.com" }
 func (stale) Conflict() bool { return true }
 
+var mappedErrors = []struct {
+	err        error
+	status     int
+	slug       string
+	retryAfter string
+}{
+	{fmt.Errorf("get 7: %w", errNotFound), 404, "not-found", ""},
+	{context.DeadlineExceeded, 503, "slow", "1"},
+	{context.Canceled, 503, "unavailable", "1"},
+	{fmt.Errorf("call: %w", untried(1500*time.Millisecond)), 503, "unavailable", "2"},
+	{untried(0), 503, "unavailable", "1"},
+	{stale{}, 409, "conflict", ""},
+	{fmt.Errorf("x: %w", problem.New(418, "teapot", "short and stout")), 418, "teapot", ""},
+	{errors.New("password=secret"), 500, "internal", ""},
+}
+
 func TestMapperMapsErrorsToProblems(t *testing.T) {
 	var logged bytes.Buffer
 	m := problem.NewMapper(
 		problem.Rule{Err: errNotFound, Status: 404, Slug: "not-found", Detail: "there is no such thing"},
 		problem.Rule{Err: context.DeadlineExceeded, Status: 503, Slug: "slow", Detail: "try again"},
 	).WithLogger(slog.New(slog.NewTextHandler(&logged, nil)))
-	for _, c := range []struct {
-		err        error
-		status     int
-		slug       string
-		retryAfter string
-	}{
-		{fmt.Errorf("get 7: %w", errNotFound), 404, "not-found", ""},
-		{context.DeadlineExceeded, 503, "slow", "1"},
-		{context.Canceled, 503, "unavailable", "1"},
-		{fmt.Errorf("call: %w", untried(1500*time.Millisecond)), 503, "unavailable", "2"},
-		{untried(0), 503, "unavailable", "1"},
-		{stale{}, 409, "conflict", ""},
-		{fmt.Errorf("x: %w", problem.New(418, "teapot", "short and stout")), 418, "teapot", ""},
-		{errors.New("password=secret"), 500, "internal", ""},
-	} {
+	for _, c := range mappedErrors {
 		w := httptest.NewRecorder()
 		m.Write(t.Context(), w, c.err)
 		var p problem.Problem
@@ -69,6 +71,24 @@ func TestMapperMapsErrorsToProblems(t *testing.T) {
 	}
 }
 
+var refusedBodies = []struct {
+	contentType, body string
+	status            int // 0: decoded
+	field             string
+}{
+	{"application/json", `{"name":"x","items":[{"quantity":1}]}`, 0, ""},
+	{"application/merge-patch+json; charset=utf-8", `{}` + "\n", 0, ""},
+	{"", `{}`, 415, ""},
+	{"text/plain", `{}`, 415, ""},
+	{"application/json", ``, 400, ""},
+	{"application/json", `{`, 400, ""},
+	{"application/json", `{} {}`, 400, ""},
+	{"application/json", `{"items":[{"quantity":"many"}]}`, 422, "items.quantity"},
+	{"application/json", `{"nam":"x"}`, 422, "nam"},
+	{"application/json", `{"name":"` + strings.Repeat("x", 200) + `"}`, 413, ""},
+	{"application/json", `{}` + strings.Repeat(" ", 200), 413, ""},
+}
+
 func TestDecodeRefusesByFieldAndSize(t *testing.T) {
 	type item struct {
 		Quantity int `json:"quantity"`
@@ -77,23 +97,7 @@ func TestDecodeRefusesByFieldAndSize(t *testing.T) {
 		Name  string `json:"name"`
 		Items []item `json:"items"`
 	}
-	for _, c := range []struct {
-		contentType, body string
-		status            int // 0: decoded
-		field             string
-	}{
-		{"application/json", `{"name":"x","items":[{"quantity":1}]}`, 0, ""},
-		{"application/merge-patch+json; charset=utf-8", `{}` + "\n", 0, ""},
-		{"", `{}`, 415, ""},
-		{"text/plain", `{}`, 415, ""},
-		{"application/json", ``, 400, ""},
-		{"application/json", `{`, 400, ""},
-		{"application/json", `{} {}`, 400, ""},
-		{"application/json", `{"items":[{"quantity":"many"}]}`, 422, "items.quantity"},
-		{"application/json", `{"nam":"x"}`, 422, "nam"},
-		{"application/json", `{"name":"` + strings.Repeat("x", 200) + `"}`, 413, ""},
-		{"application/json", `{}` + strings.Repeat(" ", 200), 413, ""},
-	} {
+	for _, c := range refusedBodies {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(c.body))
 		r.Header.Set("Content-Type", c.contentType)
 		var o order

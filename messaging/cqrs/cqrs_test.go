@@ -45,19 +45,21 @@ func TestChainOrder(t *testing.T) {
 	}
 }
 
+var conflicts = []struct {
+	name     string
+	errs     []error
+	attempts int
+	calls    int
+}{
+	{"heals", []error{conflictError{true}, fmt.Errorf("wrapped: %w", conflictError{true}), nil}, 5, 3},
+	{"gives up", []error{conflictError{true}, conflictError{true}, nil}, 2, 2},
+	{"says no", []error{conflictError{false}}, 5, 1},
+	{"another error", []error{errors.New("boom")}, 5, 1},
+	{"at least once", []error{conflictError{true}}, 0, 1},
+}
+
 func TestRetryOnConflict(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		errs     []error
-		attempts int
-		calls    int
-	}{
-		{"heals", []error{conflictError{true}, fmt.Errorf("wrapped: %w", conflictError{true}), nil}, 5, 3},
-		{"gives up", []error{conflictError{true}, conflictError{true}, nil}, 2, 2},
-		{"says no", []error{conflictError{false}}, 5, 1},
-		{"another error", []error{errors.New("boom")}, 5, 1},
-		{"at least once", []error{conflictError{true}}, 0, 1},
-	} {
+	for _, c := range conflicts {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				calls := 0

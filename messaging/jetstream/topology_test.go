@@ -88,6 +88,13 @@ func TestDeletedTopologyIsMadeAgain(t *testing.T) {
 	}
 }
 
+var unfitStreams = map[string]natsjs.StreamConfig{
+	"other_subjects":  {Name: "other_subjects", Subjects: []string{"x.>"}, Retention: natsjs.InterestPolicy},
+	"other_retention": {Name: "other_retention", Subjects: []string{"other_retention.>", "other_retention_retry.>"}},
+	"missing":         {},
+	"replicas":        {},
+}
+
 // A stream that does not fit, and with Passive one that is missing, is an ErrTopology at once.
 func TestTopologyThatDoesNotFit(t *testing.T) {
 	t.Parallel()
@@ -95,12 +102,7 @@ func TestTopologyThatDoesNotFit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, cfg := range map[string]natsjs.StreamConfig{
-		"other_subjects":  {Name: "other_subjects", Subjects: []string{"x.>"}, Retention: natsjs.InterestPolicy},
-		"other_retention": {Name: "other_retention", Subjects: []string{"other_retention.>", "other_retention_retry.>"}},
-		"missing":         {},
-		"replicas":        {},
-	} {
+	for name, cfg := range unfitStreams {
 		if cfg.Name != "" {
 			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
 				t.Fatal(err)

@@ -117,6 +117,16 @@ func envelopeSurvives(e *env) {
 	e.must(s.Close())
 }
 
+var refusedHeaders = map[string]messaging.Envelope{
+	"an empty name": {Headers: map[string]string{"": "x"}},
+	"a long name":   {Headers: map[string]string{strings.Repeat("n", 256): "x"}},
+	"too much":      {Headers: map[string]string{"a": strings.Repeat("x", messaging.MaxHeaders)}},
+	"a long id":     {ID: strings.Repeat("i", 256)},
+	"a long type":   {ContentType: strings.Repeat("c", 256)},
+	"a long source": {Source: strings.Repeat("s", 256)},
+	"a long key":    {Key: strings.Repeat("k", messaging.MaxHeaders+1)},
+}
+
 // Headers that pretend, that are odd, and that are too much.
 func hostileHeaders(e *env) {
 	s := e.subscribe("g", 1, "a")
@@ -140,15 +150,7 @@ func hostileHeaders(e *env) {
 		}
 	}
 	e.must(d.Ack(e.ctx))
-	for what, bad := range map[string]messaging.Envelope{
-		"an empty name": {Headers: map[string]string{"": "x"}},
-		"a long name":   {Headers: map[string]string{strings.Repeat("n", 256): "x"}},
-		"too much":      {Headers: map[string]string{"a": strings.Repeat("x", messaging.MaxHeaders)}},
-		"a long id":     {ID: strings.Repeat("i", 256)},
-		"a long type":   {ContentType: strings.Repeat("c", 256)},
-		"a long source": {Source: strings.Repeat("s", 256)},
-		"a long key":    {Key: strings.Repeat("k", messaging.MaxHeaders+1)},
-	} {
+	for what, bad := range refusedHeaders {
 		bad.Type = "a"
 		if err := e.PublishBatch(e.ctx, []messaging.Envelope{bad}); !errors.Is(err, messaging.ErrInvalid) {
 			e.Errorf("%s: %v", what, err)

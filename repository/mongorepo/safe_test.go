@@ -52,25 +52,27 @@ func TestWritesAreSafe(t *testing.T) {
 	}
 }
 
+var transactionErrors = map[string]struct {
+	answers []bson.D // of inserts
+	none    bool
+	want    string // in the error
+}{
+	"transactions": {nil, false, ""},
+	"another process makes the collection at the same time": {
+		[]bson.D{mongofake.Error(112, "WriteConflict", "Collection namespace is already in use",
+			"TransientTransactionError")}, false, ""},
+	"a standalone server": {
+		[]bson.D{mongofake.Error(20, "IllegalOperation",
+			"Transaction numbers are only allowed on a replica set member or mongos")}, true, "replica set"},
+	"the primary is gone": {
+		[]bson.D{mongofake.Error(10107, "NotWritablePrimary", "not primary"), mongofake.Error(10107, "NotWritablePrimary",
+			"not primary")}, false, "not primary"},
+}
+
 // NewTransactor says that there are no transactions when the server says so, and nothing of the kind when it lost
 // against another process that tries as well, or at a failover.
 func TestTransactorAtAReplicaSet(t *testing.T) {
-	for name, c := range map[string]struct {
-		answers []bson.D // of inserts
-		none    bool
-		want    string // in the error
-	}{
-		"transactions": {nil, false, ""},
-		"another process makes the collection at the same time": {
-			[]bson.D{mongofake.Error(112, "WriteConflict", "Collection namespace is already in use",
-				"TransientTransactionError")}, false, ""},
-		"a standalone server": {
-			[]bson.D{mongofake.Error(20, "IllegalOperation",
-				"Transaction numbers are only allowed on a replica set member or mongos")}, true, "replica set"},
-		"the primary is gone": {
-			[]bson.D{mongofake.Error(10107, "NotWritablePrimary", "not primary"), mongofake.Error(10107, "NotWritablePrimary",
-				"not primary")}, false, "not primary"},
-	} {
+	for name, c := range transactionErrors {
 		t.Run(name, func(t *testing.T) {
 			n := 0
 			db, commands := mongofake.Start(t, func(m mongofake.Command) bson.D {

@@ -254,6 +254,11 @@ func cursors(t *testing.T, r repo, _ Features) {
 	}
 }
 
+var strangeSorts = map[string][]repository.Sort[Widget]{
+	"name": {Name.Asc()}, "name down": {Name.Desc()}, "weight, name": {Weight.Asc(), Name.Desc()},
+	"weight down": {Weight.Desc()},
+}
+
 // strangeKeys pages by sort keys that are long, no UTF-8, or at the ends of their type: each entity comes once.
 func strangeKeys(t *testing.T, r repo, _ Features) {
 	names := []string{"", "a", "a\xff", "a\xfe\xff", "\xff", "b\x00", "b", "\ufffd", strings.Repeat("x", 6000),
@@ -268,10 +273,7 @@ func strangeKeys(t *testing.T, r repo, _ Features) {
 		}
 		stored[w.ID] = true
 	}
-	for name, by := range map[string][]repository.Sort[Widget]{
-		"name": {Name.Asc()}, "name down": {Name.Desc()}, "weight, name": {Weight.Asc(), Name.Desc()},
-		"weight down": {Weight.Desc()},
-	} {
+	for name, by := range strangeSorts {
 		seen := map[string]bool{}
 		for w, err := range r.Each(t.Context(), repository.Query[Widget]{Sort: by, Limit: 1}) {
 			if err != nil {

@@ -78,42 +78,44 @@ func (c careless) Claim(ctx context.Context, node string, kinds []saga.Kind, lim
 	return got, err
 }
 
+var planted = map[string]careless{
+	"no fence check": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
+		err := s.Save(ctx, r)
+		if errors.Is(err, saga.ErrFenced) {
+			if stored, gerr := s.Get(ctx, r.ID); gerr == nil {
+				r.Fence, r.Revision = stored.Fence, stored.Revision
+				err = s.Save(ctx, r)
+			}
+		}
+		return err
+	}},
+	"takeover not reported": {claim: func(c *saga.Claimed) { c.TakenOver = false }},
+	"progress forgotten": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
+		if r.Status == saga.Running && r.Cursor == 1 {
+			r = r.Clone()
+			r.Cursor = 0
+		}
+		return s.Save(ctx, r)
+	}},
+	"compensation cut short": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
+		if r.Status == saga.Compensating && r.Cursor == 2 {
+			r = r.Clone()
+			r.Cursor = 0
+		}
+		return s.Save(ctx, r)
+	}},
+	"a pivot that is compensated": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
+		if r.Status == saga.Completed {
+			r = r.Clone()
+			r.Status, r.Cursor, r.Owner = saga.Compensating, 2, ""
+		}
+		return s.Save(ctx, r)
+	}},
+}
+
 // Bugs that are planted in the store, or in what the engine tells it, are found.
 func TestFindsPlantedBugs(t *testing.T) {
-	for name, bug := range map[string]careless{
-		"no fence check": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
-			err := s.Save(ctx, r)
-			if errors.Is(err, saga.ErrFenced) {
-				if stored, gerr := s.Get(ctx, r.ID); gerr == nil {
-					r.Fence, r.Revision = stored.Fence, stored.Revision
-					err = s.Save(ctx, r)
-				}
-			}
-			return err
-		}},
-		"takeover not reported": {claim: func(c *saga.Claimed) { c.TakenOver = false }},
-		"progress forgotten": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
-			if r.Status == saga.Running && r.Cursor == 1 {
-				r = r.Clone()
-				r.Cursor = 0
-			}
-			return s.Save(ctx, r)
-		}},
-		"compensation cut short": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
-			if r.Status == saga.Compensating && r.Cursor == 2 {
-				r = r.Clone()
-				r.Cursor = 0
-			}
-			return s.Save(ctx, r)
-		}},
-		"a pivot that is compensated": {save: func(s saga.Store, ctx context.Context, r saga.Record) error {
-			if r.Status == saga.Completed {
-				r = r.Clone()
-				r.Status, r.Cursor, r.Owner = saga.Compensating, 2, ""
-			}
-			return s.Save(ctx, r)
-		}},
-	} {
+	for name, bug := range planted {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			def := small

@@ -125,27 +125,31 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 				_ = client.Signal(ctx, outside, sagaID, s.Name, nil)
 			})
 		}
-		pause := time.Second
-		for end := time.Now().Add(patience); ; {
-			r, err := w.store.Get(ctx, sagaID)
-			if err == nil && r.Status.Ended() {
-				w.ended = r
-				break
-			}
-			if time.Now().After(end) {
-				w.breaks("the saga has not ended after %v: %s at step %d", patience, r.Status, r.Cursor)
-				w.ended = r
-				break
-			}
-			time.Sleep(pause)
-			pause = min(pause*5/4, 10*time.Minute)
-		}
+		awaitEnd(ctx, w)
 		time.Sleep(plan.onItsWay() + leaseTime)
 		stop()
 		close(w.over)
 		running.Wait()
 	})
 	return w
+}
+
+func awaitEnd(ctx context.Context, w *world) {
+	pause := time.Second
+	for end := time.Now().Add(patience); ; {
+		r, err := w.store.Get(ctx, sagaID)
+		if err == nil && r.Status.Ended() {
+			w.ended = r
+			break
+		}
+		if time.Now().After(end) {
+			w.breaks("the saga has not ended after %v: %s at step %d", patience, r.Status, r.Cursor)
+			w.ended = r
+			break
+		}
+		time.Sleep(pause)
+		pause = min(pause*5/4, 10*time.Minute)
+	}
 }
 
 // onItsWay is how long after the end of a saga something can still arrive: a duplicate, or what a stalled node was

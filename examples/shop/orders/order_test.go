@@ -24,15 +24,17 @@ func from(s Status) Order {
 	return o
 }
 
+var decisions = map[string]func(Order) ([]Event, error){
+	"pay":           func(o Order) ([]Event, error) { return o.pay("pay-o") },
+	"pay otherwise": func(o Order) ([]Event, error) { return o.pay("another") },
+	"take back":     func(o Order) ([]Event, error) { return o.cancelPending("no") },
+	"cancel":        func(o Order) ([]Event, error) { return o.cancelPaid("no") },
+	"ship":          Order.ship,
+	"deliver":       Order.deliver,
+}
+
 func TestOrderDecidesByItsState(t *testing.T) {
-	decisions := map[string]func(Order) ([]Event, error){
-		"pay":           func(o Order) ([]Event, error) { return o.pay("pay-o") },
-		"pay otherwise": func(o Order) ([]Event, error) { return o.pay("another") },
-		"take back":     func(o Order) ([]Event, error) { return o.cancelPending("no") },
-		"cancel":        func(o Order) ([]Event, error) { return o.cancelPaid("no") },
-		"ship":          Order.ship,
-		"deliver":       Order.deliver,
-	}
+	decisions := decisions
 	const refused, nothing = Status("refused"), Status("nothing")
 	for name, want := range map[string]map[Status]Status{
 		"pay": {Pending: Paid, Paid: nothing, Shipped: refused, Delivered: refused, Cancelled: refused,

@@ -226,6 +226,17 @@ func TestListNeedsNoText(t *testing.T) {
 	}
 }
 
+var listQueries = map[string]string{
+	"":                                 "chair kettle lamp mug notebook rug",
+	"sort=price":                       "mug notebook lamp kettle chair rug",
+	"sort=-price&limit=2":              "rug chair",
+	"sort=name":                        "lamp kettle notebook chair mug rug",
+	"min_price=1490&max_price=6450":    "kettle lamp notebook",
+	"name=Desk":                        "lamp",
+	"name=K&sort=price&min_price=6451": "",
+	"max_price=0":                      "",
+}
+
 func TestListFiltersSortsAndPages(t *testing.T) {
 	s, _ := start(t, shoptest.New(t), shoptest.SQLite(t))
 	list := func(query string) (ids []string, next string) {
@@ -242,16 +253,7 @@ func TestListFiltersSortsAndPages(t *testing.T) {
 		}
 		return ids, page.Next
 	}
-	for query, want := range map[string]string{
-		"":                                 "chair kettle lamp mug notebook rug",
-		"sort=price":                       "mug notebook lamp kettle chair rug",
-		"sort=-price&limit=2":              "rug chair",
-		"sort=name":                        "lamp kettle notebook chair mug rug",
-		"min_price=1490&max_price=6450":    "kettle lamp notebook",
-		"name=Desk":                        "lamp",
-		"name=K&sort=price&min_price=6451": "",
-		"max_price=0":                      "",
-	} {
+	for query, want := range listQueries {
 		if ids, _ := list(query); strings.Join(ids, " ") != want {
 			t.Errorf("?%s: %v, want %s", query, ids, want)
 		}

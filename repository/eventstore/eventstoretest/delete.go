@@ -38,6 +38,21 @@ func drainFiltered(t *testing.T, s eventstore.Store, f eventstore.Filter, cursor
 	}
 }
 
+var filters = map[string]struct {
+	f    eventstore.Filter
+	want int
+}{
+	"a category":              {eventstore.Filter{Categories: []string{"order"}}, 20},
+	"two":                     {eventstore.Filter{Categories: []string{"order", "user"}}, 40},
+	"a type":                  {eventstore.Filter{Types: []string{"made"}}, 14},
+	"a type with a quote":     {eventstore.Filter{Types: []string{"it's paid", "none"}}, 13},
+	"both":                    {eventstore.Filter{Categories: []string{"order"}, Types: []string{"seen"}}, 10},
+	"none":                    {eventstore.Filter{Categories: []string{"none"}}, 0},
+	"a pattern":               {eventstore.Filter{Categories: []string{"%", "orde_", "\x00", "\xff"}}, 0},
+	"a type that is none":     {eventstore.Filter{Types: []string{"\x00", "\xff"}}, 0},
+	"the whole of it, by all": {eventstore.Filter{}, 80},
+}
+
 // filtered reads by category and by type: all that is selected, in order, whatever lies between.
 func filtered(t *testing.T, s eventstore.Store, _ Features) {
 	for i := range 40 {
@@ -46,20 +61,7 @@ func filtered(t *testing.T, s eventstore.Store, _ Features) {
 			eventstore.Event{Type: []string{"made", "paid", "it's paid"}[i%3]}, eventstore.Event{Type: "seen"})
 	}
 	all, end := drain(t, s, "", 500, 80)
-	for name, c := range map[string]struct {
-		f    eventstore.Filter
-		want int
-	}{
-		"a category":              {eventstore.Filter{Categories: []string{"order"}}, 20},
-		"two":                     {eventstore.Filter{Categories: []string{"order", "user"}}, 40},
-		"a type":                  {eventstore.Filter{Types: []string{"made"}}, 14},
-		"a type with a quote":     {eventstore.Filter{Types: []string{"it's paid", "none"}}, 13},
-		"both":                    {eventstore.Filter{Categories: []string{"order"}, Types: []string{"seen"}}, 10},
-		"none":                    {eventstore.Filter{Categories: []string{"none"}}, 0},
-		"a pattern":               {eventstore.Filter{Categories: []string{"%", "orde_", "\x00", "\xff"}}, 0},
-		"a type that is none":     {eventstore.Filter{Types: []string{"\x00", "\xff"}}, 0},
-		"the whole of it, by all": {eventstore.Filter{}, 80},
-	} {
+	for name, c := range filters {
 		var want []string
 		for _, e := range all {
 			if c.f.Selects(e.Stream, e.Type) {
