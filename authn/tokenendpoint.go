@@ -236,10 +236,7 @@ func (t *tokenEndpoint) client(w http.ResponseWriter, r *http.Request, form url.
 
 // authenticateClient returns the id of the client that sent a request. check may be nil: then clients are public.
 func authenticateClient(
-	w http.ResponseWriter,
-	r *http.Request,
-	form url.Values,
-	check func(ctx context.Context, id, secret string) error,
+	w http.ResponseWriter, r *http.Request, form url.Values, check func(ctx context.Context, id, secret string) error,
 ) (string, error) {
 	id, secret, basic := r.BasicAuth()
 	if basic {

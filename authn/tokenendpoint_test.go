@@ -82,6 +82,12 @@ func TestTokenEndpointErrors(t *testing.T) {
 		}
 		return nil
 	}})
+	checkTokenErrors(t, private, public)
+}
+
+// checkTokenErrors sends each request that the endpoint has to refuse.
+func checkTokenErrors(t *testing.T, private, public http.Handler) {
+	t.Helper()
 	const form = "application/x-www-form-urlencoded"
 	good := "grant_type=password&username=ana&password=secret"
 	for _, c := range []struct {

@@ -141,23 +141,7 @@ func TestAdaptiveLimitRejects(t *testing.T) {
 			OnCall:        func(c breaker.Call) { calls = append(calls, c.Outcome.String()+" "+c.Rejected) },
 			OnLimitChange: func(l breaker.LimitChange) { limits = append(limits, l) },
 		}))
-		one, err1 := b.Allow(t.Context())
-		two, err2 := b.Allow(t.Context())
-		if err := errors.Join(err1, err2); err != nil {
-			t.Fatal(err)
-		}
-		ran := false
-		err := b.Run(t.Context(), func(context.Context) error { ran = true; return nil })
-		var declared interface{ NotAttempted() (time.Duration, bool) }
-		if err != breaker.ErrOverloaded || !breaker.IsRejection(err) || !errors.As(err, &declared) || ran {
-			t.Errorf("above the limit: %v, ran: %v", err, ran)
-		}
-		if got := b.Counts(); got != (breaker.Counts{}) || b.State() != breaker.Closed {
-			t.Errorf("counted %+v, %s", got, b.State())
-		}
-		one(nil)
-		two(nil)
-		two(nil) // does nothing
+		useTwoSlots(t, b)
 		if _, n := b.Limit(); n != 0 {
 			t.Errorf("%d in flight, want 0", n)
 		}
@@ -169,6 +153,28 @@ func TestAdaptiveLimitRejects(t *testing.T) {
 			t.Errorf("limits %v", limits)
 		}
 	})
+}
+
+// useTwoSlots takes the two slots and is refused a third.
+func useTwoSlots(t *testing.T, b *breaker.Breaker) {
+	t.Helper()
+	one, err1 := b.Allow(t.Context())
+	two, err2 := b.Allow(t.Context())
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	ran := false
+	err := b.Run(t.Context(), func(context.Context) error { ran = true; return nil })
+	var declared interface{ NotAttempted() (time.Duration, bool) }
+	if err != breaker.ErrOverloaded || !breaker.IsRejection(err) || !errors.As(err, &declared) || ran {
+		t.Errorf("above the limit: %v, ran: %v", err, ran)
+	}
+	if got := b.Counts(); got != (breaker.Counts{}) || b.State() != breaker.Closed {
+		t.Errorf("counted %+v, %s", got, b.State())
+	}
+	one(nil)
+	two(nil)
+	two(nil) // does nothing
 }
 
 // A place is given back however the call ends, and a half-open breaker whose probe is above the limit keeps no place

@@ -165,33 +165,7 @@ func TestIsRejectionHoldsForCallsNotTried(t *testing.T) {
 
 func TestPausesOfARetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Budget: -1}}))
-		low, high := 0, 0
-		for range 50 {
-			start, last := time.Now(), time.Now()
-			var pauses []time.Duration
-			_ = b.Run(t.Context(), func(context.Context) error {
-				pauses, last = append(pauses, time.Since(last)), time.Now()
-				return errDown
-			})
-			for n, ceiling := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond,
-				400 * time.Millisecond}[:len(pauses)] {
-				if pauses[n] > ceiling {
-					t.Fatalf("pauses %v", pauses)
-				}
-				if pauses[n] < ceiling/2 {
-					low++
-				} else if n > 0 {
-					high++
-				}
-			}
-			if last.Sub(start) != time.Since(start) {
-				t.Fatal("a pause after the last attempt")
-			}
-		}
-		if low < 40 || high < 40 {
-			t.Fatalf("not evenly drawn: %d pauses below half of the ceiling, %d above", low, high)
-		}
+		checkPauses(t)
 		// Initial above the default Max raises it.
 		var longest time.Duration
 		for n := range 100 {
@@ -202,6 +176,38 @@ func TestPausesOfARetry(t *testing.T) {
 			t.Fatal(longest)
 		}
 	})
+}
+
+// checkPauses counts how the pauses of retries are drawn.
+func checkPauses(t *testing.T) {
+	t.Helper()
+	b := breaker.Must(breaker.New(breaker.Config{Failures: -1, Retry: breaker.Retry{Attempts: 4, Budget: -1}}))
+	low, high := 0, 0
+	for range 50 {
+		start, last := time.Now(), time.Now()
+		var pauses []time.Duration
+		_ = b.Run(t.Context(), func(context.Context) error {
+			pauses, last = append(pauses, time.Since(last)), time.Now()
+			return errDown
+		})
+		for n, ceiling := range []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond,
+			400 * time.Millisecond}[:len(pauses)] {
+			if pauses[n] > ceiling {
+				t.Fatalf("pauses %v", pauses)
+			}
+			if pauses[n] < ceiling/2 {
+				low++
+			} else if n > 0 {
+				high++
+			}
+		}
+		if last.Sub(start) != time.Since(start) {
+			t.Fatal("a pause after the last attempt")
+		}
+	}
+	if low < 40 || high < 40 {
+		t.Fatalf("not evenly drawn: %d pauses below half of the ceiling, %d above", low, high)
+	}
 }
 
 func TestClassifyIsAskedOnce(t *testing.T) {

@@ -111,6 +111,20 @@ func TestTokenOfASubprotocol(t *testing.T) {
 		{Prefix: "/no", Upstreams: []string{up}, Upgrade: true},
 		{Prefix: "/echo", Upstreams: []string{echoing(t)}, Upgrade: true, TokenProtocol: "bearer."},
 	}})
+	checkSubprotocols(t, url)
+	// Only a WebSocket has subprotocols, and a token that does not count is removed all the same.
+	if a := do(t, "GET", url+"/echo", "", "Sec-Websocket-Protocol", "bearer.ana"); a.StatusCode != 401 {
+		t.Errorf("without an upgrade: got %s, want 401", a.Status)
+	}
+	a := do(t, "GET", url+"/echo", "", "Authorization", "Bearer ana", "Sec-Websocket-Protocol", "bearer.root")
+	if got := a.echo(t).Header["Sec-Websocket-Protocol"]; got != nil {
+		t.Errorf("the service saw %v", got)
+	}
+}
+
+// checkSubprotocols dials with tokens in place of subprotocols.
+func checkSubprotocols(t *testing.T, url string) {
+	t.Helper()
 	dial := func(path string, protocols ...string) (*websocket.Conn, int) {
 		c, res, err := websocket.Dial(t.Context(), url+path, &websocket.DialOptions{Subprotocols: protocols})
 		if err != nil && res == nil {
@@ -133,14 +147,6 @@ func TestTokenOfASubprotocol(t *testing.T) {
 			t.Errorf("%v: got %d, want 401", wrong, status)
 			_ = c.CloseNow()
 		}
-	}
-	// Only a WebSocket has subprotocols, and a token that does not count is removed all the same.
-	if a := do(t, "GET", url+"/echo", "", "Sec-Websocket-Protocol", "bearer.ana"); a.StatusCode != 401 {
-		t.Errorf("without an upgrade: got %s, want 401", a.Status)
-	}
-	a := do(t, "GET", url+"/echo", "", "Authorization", "Bearer ana", "Sec-Websocket-Protocol", "bearer.root")
-	if got := a.echo(t).Header["Sec-Websocket-Protocol"]; got != nil {
-		t.Errorf("the service saw %v", got)
 	}
 }
 

@@ -44,51 +44,15 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
-	standard := cfg.Propagator == nil
-	if standard {
-		cfg.Propagator = correlation.DefaultPropagator()
-	}
-	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
-	cfg.MeterProvider = cmp.Or(cfg.MeterProvider, otel.GetMeterProvider())
-	if cfg.Limiter == nil {
-		cfg.Limiter = NewMemoryLimiter(0)
-	}
-	if cfg.HealthInterval == 0 {
-		cfg.HealthInterval = 10 * time.Second
-	}
-	if cfg.Title == "" {
-		cfg.Title = "API"
-	}
-	registries := map[string]Registry{"dns": DNS{}, "dnssrv": DNS{SRV: true}}
-	maps.Copy(registries, cfg.Registries)
-	cfg.Registries = registries
+	standard := cfg.setDefaults()
 	g := &Gateway{
 		cfg:       cfg,
 		cors:      cors,
 		discovery: discovery{changed: make(chan struct{}, 1)},
 		owned:     map[string]struct{}{},
 	}
-	g.own(strings.ToLower(correlation.Header))
-	for _, name := range owned {
-		g.own(name)
-	}
-	for _, prefix := range ownedPrefixes {
-		g.ownedShapes[prefix[0]] = ^uint64(0)
-	}
-	for _, name := range cfg.RemoveHeaders {
-		if len(name) < minOwned {
-			return nil, fmt.Errorf("gateway: Config.RemoveHeaders: %q is shorter than %d characters", name, minOwned)
-		}
-		g.own(folded(name))
-	}
-	for claim, name := range cfg.Claims {
-		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
-			return nil, fmt.Errorf(
-				"gateway: Claims: %q in header %q: want one that nothing else sets, of 5 or more characters", claim, name,
-			)
-		}
-		g.own(folded(name))
+	if err := g.ownHeaders(); err != nil {
+		return nil, err
 	}
 	for _, p := range cfg.TrustedProxies {
 		if !p.IsValid() {
@@ -111,6 +75,55 @@ func New(cfg Config) (*Gateway, error) {
 	g.table.Store(t)
 	g.discovery.want(t.sources)
 	return g, nil
+}
+
+// setDefaults fills in what is not set. It reports whether the propagator is the standard one.
+func (cfg *Config) setDefaults() (standard bool) {
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if standard = cfg.Propagator == nil; standard {
+		cfg.Propagator = correlation.DefaultPropagator()
+	}
+	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
+	cfg.MeterProvider = cmp.Or(cfg.MeterProvider, otel.GetMeterProvider())
+	if cfg.Limiter == nil {
+		cfg.Limiter = NewMemoryLimiter(0)
+	}
+	if cfg.HealthInterval == 0 {
+		cfg.HealthInterval = 10 * time.Second
+	}
+	if cfg.Title == "" {
+		cfg.Title = "API"
+	}
+	registries := map[string]Registry{"dns": DNS{}, "dnssrv": DNS{SRV: true}}
+	maps.Copy(registries, cfg.Registries)
+	cfg.Registries = registries
+	return standard
+}
+
+// ownHeaders notes the headers that only the gateway sets.
+func (g *Gateway) ownHeaders() error {
+	g.own(strings.ToLower(correlation.Header))
+	for _, name := range owned {
+		g.own(name)
+	}
+	for _, prefix := range ownedPrefixes {
+		g.ownedShapes[prefix[0]] = ^uint64(0)
+	}
+	for _, name := range g.cfg.RemoveHeaders {
+		if len(name) < minOwned {
+			return fmt.Errorf("gateway: Config.RemoveHeaders: %q is shorter than %d characters", name, minOwned)
+		}
+		g.own(folded(name))
+	}
+	for claim, name := range g.cfg.Claims {
+		if _, twice := g.owned[folded(name)]; twice || !passes(name) {
+			return fmt.Errorf(
+				"gateway: Claims: %q in header %q: want one that nothing else sets, of 5 or more characters", claim, name,
+			)
+		}
+		g.own(folded(name))
+	}
+	return nil
 }
 
 // Must returns g or panics with err.

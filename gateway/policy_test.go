@@ -43,6 +43,16 @@ func TestMiddlewareOfRoutes(t *testing.T) {
 			{Prefix: "/dead", Upstreams: []string{"http://127.0.0.1:1"}, DialWait: -1, Middleware: []string{"one"}},
 		},
 	})
+	checkWrapped(t, url)
+	err := gw.Reload([]gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Middleware: []string{"three"}}})
+	if err == nil || !strings.Contains(err.Error(), `middleware: there is no "three"`) {
+		t.Errorf("a middleware that there is not: %v", err)
+	}
+}
+
+// checkWrapped checks what the middleware of a route sees and does.
+func checkWrapped(t *testing.T, url string) {
+	t.Helper()
 	ana := []string{"Authorization", "Bearer ana"}
 	a := do(t, "GET", url+"/a", "", ana...)
 	if seen := strings.Join(a.Header.Values("X-Seen"), "; "); a.text != "yesyessubject-of-ana" ||
@@ -62,10 +72,6 @@ func TestMiddlewareOfRoutes(t *testing.T) {
 	if a := do(t, "GET", url+"/dead", "", ana...); a.StatusCode != 502 || a.Header.Get("X-Wrapped") != "yes" ||
 		!strings.Contains(a.text, "bad-gateway") {
 		t.Errorf("a service that is down: got %s %s, wrapped %q", a.Status, a.text, a.Header.Get("X-Wrapped"))
-	}
-	err := gw.Reload([]gateway.Route{{Prefix: "/a", Upstreams: []string{up}, Middleware: []string{"three"}}})
-	if err == nil || !strings.Contains(err.Error(), `middleware: there is no "three"`) {
-		t.Errorf("a middleware that there is not: %v", err)
 	}
 }
 
@@ -133,6 +139,17 @@ func TestLimitsByHeaderAndKey(t *testing.T) {
 			{Prefix: "/quiet", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 1}},
 		},
 	})
+	checkLimitsByKey(t, url)
+	if _, err := gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{
+		{Prefix: "/a", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 1, Key: "none"}},
+	}}); err == nil || !strings.Contains(err.Error(), "rate_limit: key: ") {
+		t.Errorf("a key that there is not: %v", err)
+	}
+}
+
+// checkLimitsByKey sends calls with keys and compares what remains to each.
+func checkLimitsByKey(t *testing.T, url string) {
+	t.Helper()
 	long := strings.Repeat("k", 5000)
 	for n, c := range []struct {
 		path, key string
@@ -163,11 +180,6 @@ func TestLimitsByHeaderAndKey(t *testing.T) {
 			t.Errorf("%d: %s: got %s %q %q, want %d %q", n, c.path, a.Status, a.Header.Get("RateLimit"),
 				a.Header.Get("RateLimit-Policy"), c.want, c.limit)
 		}
-	}
-	if _, err := gateway.New(gateway.Config{Anonymous: true, Routes: []gateway.Route{
-		{Prefix: "/a", Upstreams: []string{up}, RateLimit: &gateway.RateLimit{Rate: 1, Key: "none"}},
-	}}); err == nil || !strings.Contains(err.Error(), "rate_limit: key: ") {
-		t.Errorf("a key that there is not: %v", err)
 	}
 }
 
@@ -202,37 +214,7 @@ func TestMetricsOfInstances(t *testing.T) {
 		if err := reader.Collect(t.Context(), &m); err != nil {
 			t.Fatal(err)
 		}
-		all := map[string]float64{}
-		add := func(name string, set attribute.Set, v float64) {
-			at, _ := set.Value("server.address")
-			route, _ := set.Value("route")
-			failed, ok := set.Value("failed")
-			key := name + " " + route.AsString() + " " + at.AsString()
-			if ok {
-				key += fmt.Sprint(" ", failed.AsBool())
-			}
-			all[key] = v
-		}
-		for _, scope := range m.ScopeMetrics {
-			for _, m := range scope.Metrics {
-				name := strings.TrimPrefix(m.Name, "sillar.gateway.instance.")
-				switch d := m.Data.(type) {
-				case metricdata.Gauge[int64]:
-					for _, p := range d.DataPoints {
-						add(name, p.Attributes, float64(p.Value))
-					}
-				case metricdata.Sum[int64]:
-					for _, p := range d.DataPoints {
-						add(name, p.Attributes, float64(p.Value))
-					}
-				case metricdata.Sum[float64]:
-					for _, p := range d.DataPoints {
-						add(name, p.Attributes, p.Value)
-					}
-				}
-			}
-		}
-		return all
+		return instanceSeries(m)
 	}
 	answered := make(chan answer, 1)
 	go func() { answered <- do(t, "GET", url+"/a/wait", "") }() // only the good one is left
@@ -267,4 +249,39 @@ func TestMetricsOfInstances(t *testing.T) {
 			t.Errorf("%s: measured after Run", key)
 		}
 	}
+}
+
+// instanceSeries collects the series of instances.
+func instanceSeries(m metricdata.ResourceMetrics) map[string]float64 {
+	all := map[string]float64{}
+	add := func(name string, set attribute.Set, v float64) {
+		at, _ := set.Value("server.address")
+		route, _ := set.Value("route")
+		failed, ok := set.Value("failed")
+		key := name + " " + route.AsString() + " " + at.AsString()
+		if ok {
+			key += fmt.Sprint(" ", failed.AsBool())
+		}
+		all[key] = v
+	}
+	for _, scope := range m.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			name := strings.TrimPrefix(m.Name, "sillar.gateway.instance.")
+			switch d := m.Data.(type) {
+			case metricdata.Gauge[int64]:
+				for _, p := range d.DataPoints {
+					add(name, p.Attributes, float64(p.Value))
+				}
+			case metricdata.Sum[int64]:
+				for _, p := range d.DataPoints {
+					add(name, p.Attributes, float64(p.Value))
+				}
+			case metricdata.Sum[float64]:
+				for _, p := range d.DataPoints {
+					add(name, p.Attributes, p.Value)
+				}
+			}
+		}
+	}
+	return all
 }

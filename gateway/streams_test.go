@@ -156,25 +156,7 @@ var bidi = &grpc.StreamDesc{StreamName: "Talk", ServerStreams: true, ClientStrea
 func TestGRPCStreams(t *testing.T) {
 	ended := make(chan error, 1)
 	srv := grpc.NewServer(grpc.ForceServerCodec(pass{}))
-	desc := *bidi
-	desc.Handler = func(_ any, s grpc.ServerStream) error {
-		for {
-			var m []byte
-			if err := s.RecvMsg(&m); err == io.EOF {
-				time.Sleep(100 * time.Millisecond)
-				s.SetTrailer(metadata.Pairs("late", "yes"))
-				return status.Error(codes.ResourceExhausted, "enough")
-			} else if err != nil {
-				ended <- s.Context().Err()
-				return err
-			}
-			if err := s.SendMsg(&m); err != nil {
-				return err
-			}
-		}
-	}
-	srv.RegisterService(&grpc.ServiceDesc{ServiceName: "t.Service", HandlerType: (*any)(nil),
-		Streams: []grpc.StreamDesc{desc}}, nil)
+	bidirectional(ended, srv)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -227,6 +209,29 @@ func TestGRPCStreams(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the service goes on")
 	}
+}
+
+// bidirectional describes a stream in both directions that echoes what it receives.
+func bidirectional(ended chan error, srv *grpc.Server) {
+	desc := *bidi
+	desc.Handler = func(_ any, s grpc.ServerStream) error {
+		for {
+			var m []byte
+			if err := s.RecvMsg(&m); err == io.EOF {
+				time.Sleep(100 * time.Millisecond)
+				s.SetTrailer(metadata.Pairs("late", "yes"))
+				return status.Error(codes.ResourceExhausted, "enough")
+			} else if err != nil {
+				ended <- s.Context().Err()
+				return err
+			}
+			if err := s.SendMsg(&m); err != nil {
+				return err
+			}
+		}
+	}
+	srv.RegisterService(&grpc.ServiceDesc{ServiceName: "t.Service", HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{desc}}, nil)
 }
 
 // WebSocket through everything at once.

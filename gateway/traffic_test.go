@@ -294,6 +294,12 @@ func TestMergedDocumentsAndHealth(t *testing.T) {
 			w.WriteHeader(404)
 		}
 	})
+	checkMerged(t, up)
+}
+
+// checkMerged reads the merged documents and the health of several services.
+func checkMerged(t *testing.T, up string) {
+	t.Helper()
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	gw, url := start(t, gateway.Config{Auth: auth, PublicDocuments: true, Routes: []gateway.Route{

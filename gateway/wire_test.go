@@ -112,6 +112,12 @@ func TestHopByHopHeaders(t *testing.T) {
 		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(http.StatusOK)
 	})
+	checkHops(t, up)
+}
+
+// checkHops sends headers for one hop through the gateway.
+func checkHops(t *testing.T, up string) {
+	t.Helper()
 	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
 	check := func(what string, h http.Header) {
 		for _, name := range []string{"X-Hop", "Keep-Alive", "Proxy-Authenticate", "Arrived"} {

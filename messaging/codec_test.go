@@ -39,34 +39,7 @@ func (upper) Decode(body []byte, into any) error {
 func TestContentTypeSelectsCodec(t *testing.T) {
 	in(t, messaging.RouterConfig{Codecs: []messaging.Codec{upper{}}}, func(w *world) {
 		t := w.t
-		var got []string
-		note := func(what string, data any, e messaging.Envelope) error {
-			got = append(got, fmt.Sprintf("%s %v %s", what, data, e.ContentType))
-			return nil
-		}
-		g := w.r.Group("g", messaging.GroupConfig{})
-		messaging.Handle(g, "text", func(_ context.Context, m messaging.Message[string]) error {
-			return note("text", m.Data, m.Envelope)
-		})
-		messaging.Handle(g, "bytes", func(_ context.Context, m messaging.Message[[]byte]) error {
-			return note("bytes", string(m.Data), m.Envelope)
-		})
-		messaging.Handle(g, "raw", func(_ context.Context, m messaging.Message[json.RawMessage]) error {
-			return note("raw", string(m.Data), m.Envelope)
-		})
-		w.start()
-		w.publish("text", "Abc", messaging.WithCodec(upper{}))
-		w.publish("text", "json", messaging.WithContentType("application/vnd.acme+json; charset=utf-8"))
-		w.publish("bytes", []byte{0x41, 0x42}, messaging.WithContentType("image/png"))
-		w.publish("raw", map[string]int{"a": 1})
-		w.publish("text", []byte(`"untyped"`), messaging.WithContentType("text/plain"))
-		w.publish("text", []byte(`"1"`), messaging.WithContentType("application/x-protobuf"))
-		w.sleep(time.Hour)
-		want := []string{"text abc text/x-upper", "text json application/vnd.acme+json; charset=utf-8", "bytes AB image/png",
-			`raw {"a":1} application/json`, "text untyped text/plain"}
-		if strings.Join(got, "\n") != strings.Join(want, "\n") {
-			t.Errorf("got %q, want %q", got, want)
-		}
+		checkCodecs(t, w)
 		if d := w.dead("g", 1)[0]; !strings.Contains(d.Reason, "application/x-protobuf") ||
 			!strings.Contains(d.Reason, messaging.ErrDecode.Error()) {
 			t.Errorf("reason %q", d.Reason)
@@ -80,6 +53,39 @@ func TestContentTypeSelectsCodec(t *testing.T) {
 	})
 	if _, err := messaging.NewRouter(nil, messaging.RouterConfig{}); err == nil {
 		t.Error("a router without a subscriber was made")
+	}
+}
+
+// checkCodecs publishes and handles messages of each content type.
+func checkCodecs(t *testing.T, w *world) {
+	t.Helper()
+	var got []string
+	note := func(what string, data any, e messaging.Envelope) error {
+		got = append(got, fmt.Sprintf("%s %v %s", what, data, e.ContentType))
+		return nil
+	}
+	g := w.r.Group("g", messaging.GroupConfig{})
+	messaging.Handle(g, "text", func(_ context.Context, m messaging.Message[string]) error {
+		return note("text", m.Data, m.Envelope)
+	})
+	messaging.Handle(g, "bytes", func(_ context.Context, m messaging.Message[[]byte]) error {
+		return note("bytes", string(m.Data), m.Envelope)
+	})
+	messaging.Handle(g, "raw", func(_ context.Context, m messaging.Message[json.RawMessage]) error {
+		return note("raw", string(m.Data), m.Envelope)
+	})
+	w.start()
+	w.publish("text", "Abc", messaging.WithCodec(upper{}))
+	w.publish("text", "json", messaging.WithContentType("application/vnd.acme+json; charset=utf-8"))
+	w.publish("bytes", []byte{0x41, 0x42}, messaging.WithContentType("image/png"))
+	w.publish("raw", map[string]int{"a": 1})
+	w.publish("text", []byte(`"untyped"`), messaging.WithContentType("text/plain"))
+	w.publish("text", []byte(`"1"`), messaging.WithContentType("application/x-protobuf"))
+	w.sleep(time.Hour)
+	want := []string{"text abc text/x-upper", "text json application/vnd.acme+json; charset=utf-8", "bytes AB image/png",
+		`raw {"a":1} application/json`, "text untyped text/plain"}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -167,26 +173,7 @@ func TestGroupTimeoutAndMiddleware(t *testing.T) {
 			took = append(took, time.Since(start))
 			return ctx.Err()
 		})
-		messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "t",
-			func(ctx context.Context, _ messaging.Message[[]byte]) error {
-				_, bounded := ctx.Deadline()
-				if bounded {
-					t.Error("another group has a deadline")
-				}
-				return nil
-			})
-		select {
-		case <-w.r.Running():
-			t.Error("it runs before Run")
-		default:
-		}
-		w.start()
-		<-w.r.Running()
-		w.publish("t", 1)
-		w.sleep(time.Minute)
-		if d := w.dead("slow", 1)[0]; d.Attempts != 2 || !strings.Contains(d.Reason, context.DeadlineExceeded.Error()) {
-			t.Errorf("%d attempts, reason %q", d.Attempts, d.Reason)
-		}
+		checkTimeout(t, w)
 		if fmt.Sprint(took) != "[3s 3s]" {
 			t.Errorf("attempts took %v", took)
 		}
@@ -194,4 +181,29 @@ func TestGroupTimeoutAndMiddleware(t *testing.T) {
 			t.Errorf("middleware ran %q", got)
 		}
 	})
+}
+
+// checkTimeout compares a group that has a timeout with one that has none.
+func checkTimeout(t *testing.T, w *world) {
+	t.Helper()
+	messaging.HandleRaw(w.r.Group("other", messaging.GroupConfig{}), "t",
+		func(ctx context.Context, _ messaging.Message[[]byte]) error {
+			_, bounded := ctx.Deadline()
+			if bounded {
+				t.Error("another group has a deadline")
+			}
+			return nil
+		})
+	select {
+	case <-w.r.Running():
+		t.Error("it runs before Run")
+	default:
+	}
+	w.start()
+	<-w.r.Running()
+	w.publish("t", 1)
+	w.sleep(time.Minute)
+	if d := w.dead("slow", 1)[0]; d.Attempts != 2 || !strings.Contains(d.Reason, context.DeadlineExceeded.Error()) {
+		t.Errorf("%d attempts, reason %q", d.Attempts, d.Reason)
+	}
 }

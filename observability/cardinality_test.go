@@ -36,25 +36,7 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	mux.HandleFunc("POST example.test/hosted", ok)
 	h := tel.Middleware(copying(mux))
 
-	send := func(method, host, path string) {
-		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
-		r.Method, r.Host, r.URL.Path, r.RequestURI = method, host, path, path
-		h.ServeHTTP(&discard{h: http.Header{}}, r)
-	}
-	for i := range 10000 {
-		send("GET", "a.test", fmt.Sprintf("/api/users/7/items/i%d", i)) // matched, three muxes deep
-		send("GET", "a.test", fmt.Sprintf("/nowhere/%d", i))            // unmatched
-	}
-	for i := range 2000 {
-		send(fmt.Sprintf("M%d", i), "a.test", "/files/a")
-		send("GET", "a.test", fmt.Sprintf("/files/%d/../%%2e/x", i))
-		send("GET", "a.test", fmt.Sprintf("//%d//", i)) // the mux redirects
-		send("GET", "a.test", fmt.Sprintf("/api/users/%d", i))
-	}
-	for i := range 3000 {
-		send("POST", fmt.Sprintf("h%d.test", i), "/hosted")
-	}
-	send("POST", "example.test", "/hosted")
+	sendStrangeRequests(t, h)
 
 	families, err := tel.Gatherer.Gather()
 	if err != nil {
@@ -96,4 +78,28 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	if len(endpoints) > 6 {
 		t.Errorf("endpoints %v", endpoints)
 	}
+}
+
+// sendStrangeRequests sends requests whose every part is another each time.
+func sendStrangeRequests(t *testing.T, h http.Handler) {
+	t.Helper()
+	send := func(method, host, path string) {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+		r.Method, r.Host, r.URL.Path, r.RequestURI = method, host, path, path
+		h.ServeHTTP(&discard{h: http.Header{}}, r)
+	}
+	for i := range 10000 {
+		send("GET", "a.test", fmt.Sprintf("/api/users/7/items/i%d", i)) // matched, three muxes deep
+		send("GET", "a.test", fmt.Sprintf("/nowhere/%d", i))            // unmatched
+	}
+	for i := range 2000 {
+		send(fmt.Sprintf("M%d", i), "a.test", "/files/a")
+		send("GET", "a.test", fmt.Sprintf("/files/%d/../%%2e/x", i))
+		send("GET", "a.test", fmt.Sprintf("//%d//", i)) // the mux redirects
+		send("GET", "a.test", fmt.Sprintf("/api/users/%d", i))
+	}
+	for i := range 3000 {
+		send("POST", fmt.Sprintf("h%d.test", i), "/hosted")
+	}
+	send("POST", "example.test", "/hosted")
 }

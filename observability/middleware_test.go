@@ -238,6 +238,17 @@ func TestEndpointIsTheWholePattern(t *testing.T) {
 
 func TestCorrelationID(t *testing.T) {
 	tel, log := newTel(t, nil)
+	checkCorrelation(t, tel)
+	for _, l := range log.all(t) {
+		if l["correlation_id"] == nil || l["service"] != "orders" {
+			t.Fatalf("line without ids: %v", l)
+		}
+	}
+}
+
+// checkCorrelation sends identifiers of each kind.
+func checkCorrelation(t *testing.T, tel *observability.Telemetry) {
+	t.Helper()
 	var seen string
 	h := tel.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		seen = observability.CorrelationID(r.Context())
@@ -264,11 +275,6 @@ func TestCorrelationID(t *testing.T) {
 		"\x00"} {
 		if got := do(id); got == id || len(got) != 36 {
 			t.Errorf("%q gave %q", id, got)
-		}
-	}
-	for _, l := range log.all(t) {
-		if l["correlation_id"] == nil || l["service"] != "orders" {
-			t.Fatalf("line without ids: %v", l)
 		}
 	}
 }

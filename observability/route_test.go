@@ -173,6 +173,24 @@ func TestClientAddressBehindTrustedProxies(t *testing.T) {
 }
 
 func TestMetricsGoToTheGivenRegisterer(t *testing.T) {
+	checkSharedRegistry(t)
+	alone, _ := newTel(t, func(c *observability.Config) { c.Registerer = prometheus.NewRegistry() })
+	get(alone.Middleware(http.NotFoundHandler()), "/")
+	if got := metric(t, alone, `http_requests_in_progress{method="GET"}`); got != "0" {
+		t.Errorf("without a Gatherer, the Registerer is not served: got %q", got)
+	}
+	taken := prometheus.NewRegistry()
+	taken.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "http_requests_total", Help: "mine"}))
+	if _, err := observability.New(t.Context(), observability.Config{Service: "s", LogWriter: io.Discard,
+		Registerer: taken}); err == nil ||
+		!strings.Contains(err.Error(), "http_requests_total") {
+		t.Errorf("a name that is taken: got %v, want an error that names it", err)
+	}
+}
+
+// checkSharedRegistry counts requests of two services in one registry.
+func checkSharedRegistry(t *testing.T) {
+	t.Helper()
 	reg := prometheus.NewRegistry()
 	// as the default one
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -196,17 +214,5 @@ func TestMetricsGoToTheGivenRegisterer(t *testing.T) {
 		if got := metric(t, tels["a"], requests+name+`",status="404"}`); got != "1" {
 			t.Errorf("http_requests_total of %s is %q, want 1", name, got)
 		}
-	}
-	alone, _ := newTel(t, func(c *observability.Config) { c.Registerer = prometheus.NewRegistry() })
-	get(alone.Middleware(http.NotFoundHandler()), "/")
-	if got := metric(t, alone, `http_requests_in_progress{method="GET"}`); got != "0" {
-		t.Errorf("without a Gatherer, the Registerer is not served: got %q", got)
-	}
-	taken := prometheus.NewRegistry()
-	taken.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "http_requests_total", Help: "mine"}))
-	if _, err := observability.New(t.Context(), observability.Config{Service: "s", LogWriter: io.Discard,
-		Registerer: taken}); err == nil ||
-		!strings.Contains(err.Error(), "http_requests_total") {
-		t.Errorf("a name that is taken: got %v, want an error that names it", err)
 	}
 }

@@ -128,6 +128,48 @@ type Telemetry struct {
 
 // New makes a Telemetry. It dials nothing and touches nothing global.
 func New(ctx context.Context, cfg Config) (*Telemetry, error) {
+	fields, err := cfg.setDefaults()
+	if err != nil {
+		return nil, err
+	}
+	t := &Telemetry{
+		cfg:        cfg,
+		Propagator: cfg.Propagator,
+		Registerer: cfg.Registerer,
+		Gatherer:   cfg.Gatherer,
+		fields:     fields,
+	}
+	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{
+		Service:     cfg.Service,
+		Level:       cfg.LogLevel,
+		Text:        cfg.LogText,
+		ReplaceAttr: cfg.LogReplaceAttr,
+	})
+	if len(cfg.LogHandlers) > 0 {
+		t.handler = slog.NewMultiHandler(slices.Insert(slices.Clone(cfg.LogHandlers), 0, t.handler)...)
+	}
+	t.Logger = slog.New(t.handler)
+	t.promLog = &promLog{log: t.Logger}
+	if t.metrics, err = newMetrics(t.Registerer, cfg.Buckets); err != nil {
+		return nil, fmt.Errorf("observability: register metrics: %w", err)
+	}
+	res, err := newResource(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.meters(res); err != nil {
+		return nil, err
+	}
+	if err := t.traces(res); err != nil {
+		return nil, err
+	}
+	t.tracer = t.TracerProvider.Tracer(scope)
+	return t, nil
+}
+
+// setDefaults fills in what is not set, from the environment where OpenTelemetry names a variable. It returns the
+// fields of the propagators.
+func (cfg *Config) setDefaults() (fields []string, err error) {
 	cfg.Service = cmp.Or(cfg.Service, os.Getenv("OTEL_SERVICE_NAME"))
 	if cfg.Service == "" {
 		return nil, errors.New("observability: Config.Service, or OTEL_SERVICE_NAME, is required")
@@ -135,9 +177,7 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.LogWriter == nil {
 		cfg.LogWriter = os.Stdout
 	}
-	var fields []string
 	if cfg.Propagator == nil {
-		var err error
 		if cfg.Propagator, fields, err = propagatorFromEnvironment(); err != nil {
 			return nil, err
 		}
@@ -168,40 +208,7 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		}
 		cfg.Gatherer = g
 	}
-	t := &Telemetry{
-		cfg:        cfg,
-		Propagator: cfg.Propagator,
-		Registerer: cfg.Registerer,
-		Gatherer:   cfg.Gatherer,
-		fields:     fields,
-	}
-	t.handler = NewLogHandler(cfg.LogWriter, LogConfig{
-		Service:     cfg.Service,
-		Level:       cfg.LogLevel,
-		Text:        cfg.LogText,
-		ReplaceAttr: cfg.LogReplaceAttr,
-	})
-	if len(cfg.LogHandlers) > 0 {
-		t.handler = slog.NewMultiHandler(slices.Insert(slices.Clone(cfg.LogHandlers), 0, t.handler)...)
-	}
-	t.Logger = slog.New(t.handler)
-	t.promLog = &promLog{log: t.Logger}
-	var err error
-	if t.metrics, err = newMetrics(t.Registerer, cfg.Buckets); err != nil {
-		return nil, fmt.Errorf("observability: register metrics: %w", err)
-	}
-	res, err := newResource(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.meters(res); err != nil {
-		return nil, err
-	}
-	if err := t.traces(res); err != nil {
-		return nil, err
-	}
-	t.tracer = t.TracerProvider.Tracer(scope)
-	return t, nil
+	return fields, nil
 }
 
 // Must returns t or panics with err.

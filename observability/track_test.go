@@ -18,6 +18,22 @@ import (
 
 func TestTrackRecordsDurationAndOutcome(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
+	trackEach(t, spans)
+	got := spans.GetSpans()
+	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() ||
+		got[0].Status.Description != "*errors.errorString" {
+		t.Errorf("spans: %+v", got)
+	}
+	if v, err := observability.TrackDependency(t.Context(), "a", "b", func(context.Context) (int, error) {
+		return 1, nil
+	}); v != 1 || err != nil {
+		t.Error("without a Telemetry")
+	}
+}
+
+// trackEach tracks calls with each outcome.
+func trackEach(t *testing.T, spans *tracetest.InMemoryExporter) {
+	t.Helper()
 	tel, _ := newTel(t, func(c *observability.Config) { c.SpanExporters = []sdktrace.SpanExporter{keep{spans}} })
 	ctx := tel.With(t.Context())
 	for _, err := range []error{nil, fmt.Errorf("read user 7: %w", &fs.PathError{Op: "open", Path: "/x",
@@ -51,16 +67,6 @@ func TestTrackRecordsDurationAndOutcome(t *testing.T) {
 			attribute.String("db.system", "mongodb"))
 	})
 	_ = tel.Shutdown(t.Context())
-	got := spans.GetSpans()
-	if len(got) != 2 || got[0].Name != "inner" || got[0].Parent.SpanID() != got[1].SpanContext.SpanID() ||
-		got[0].Status.Description != "*errors.errorString" {
-		t.Errorf("spans: %+v", got)
-	}
-	if v, err := observability.TrackDependency(t.Context(), "a", "b", func(context.Context) (int, error) {
-		return 1, nil
-	}); v != 1 || err != nil {
-		t.Error("without a Telemetry")
-	}
 }
 
 type dead struct{ tries int }

@@ -32,39 +32,7 @@ func TestParallelBranchesMergeOrAreCompensated(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a failure waits for the others, then all are undone", func(t *testing.T) {
-		w := &world{}
-		def := saga.Define[trip]("trip", 1,
-			saga.Step("check", w.do("check")).Compensate(w.undo("check")),
-			saga.Parallel("all",
-				saga.Step("hotel", func(_ context.Context, _ *saga.Call, s *trip) error {
-					time.Sleep(3 * time.Second)
-					w.note("hotel")
-					return nil
-				}).Compensate(w.undo("hotel")),
-				saga.Step("car", w.fail("car", saga.Reject(errBoom))).Compensate(w.undo("car"))),
-			saga.Pivot("pay", w.do("pay")))
-		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
-			w.saw(t, "check", "car fails", "hotel", "undo hotel", "undo check")
-			var f *saga.FailedError
-			if !errors.As(err, &f) || f.Step != "car" || f.Cause != "boom" {
-				t.Error(err)
-			}
-		})
-	})
-	t.Run("two branches that write one field", func(t *testing.T) {
-		set := func(v string, d time.Duration) saga.Handler[trip] {
-			return func(_ context.Context, _ *saga.Call, s *trip) error { time.Sleep(d); s.Hotel = v; return nil }
-		}
-		def := saga.Define[trip]("trip", 1, saga.Parallel("all", saga.Step("a", set("a", 0)),
-			saga.Step("b", set("b", time.Second))))
-		run(t, def, func(t *testing.T, _ *saga.Orchestrator, s trip, err error) {
-			var f *saga.FailedError
-			if !errors.As(err, &f) || f.Step != "b" || s.Hotel != "a" {
-				t.Errorf("%+v, %v", s, err)
-			}
-		})
-	})
+	checkFailingBranch(t)
 	t.Run("a merge of their own", func(t *testing.T) {
 		book := func(seat int, d time.Duration) saga.Handler[seats] {
 			return func(_ context.Context, _ *saga.Call, s *seats) error {
@@ -106,5 +74,43 @@ func TestParallelBranchesMergeOrAreCompensated(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// checkFailingBranch checks that a failure waits for the other branches and that all are compensated.
+func checkFailingBranch(t *testing.T) {
+	t.Helper()
+	t.Run("a failure waits for the others, then all are undone", func(t *testing.T) {
+		w := &world{}
+		def := saga.Define[trip]("trip", 1,
+			saga.Step("check", w.do("check")).Compensate(w.undo("check")),
+			saga.Parallel("all",
+				saga.Step("hotel", func(_ context.Context, _ *saga.Call, s *trip) error {
+					time.Sleep(3 * time.Second)
+					w.note("hotel")
+					return nil
+				}).Compensate(w.undo("hotel")),
+				saga.Step("car", w.fail("car", saga.Reject(errBoom))).Compensate(w.undo("car"))),
+			saga.Pivot("pay", w.do("pay")))
+		run(t, def, func(t *testing.T, _ *saga.Orchestrator, _ trip, err error) {
+			w.saw(t, "check", "car fails", "hotel", "undo hotel", "undo check")
+			var f *saga.FailedError
+			if !errors.As(err, &f) || f.Step != "car" || f.Cause != "boom" {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("two branches that write one field", func(t *testing.T) {
+		set := func(v string, d time.Duration) saga.Handler[trip] {
+			return func(_ context.Context, _ *saga.Call, s *trip) error { time.Sleep(d); s.Hotel = v; return nil }
+		}
+		def := saga.Define[trip]("trip", 1, saga.Parallel("all", saga.Step("a", set("a", 0)),
+			saga.Step("b", set("b", time.Second))))
+		run(t, def, func(t *testing.T, _ *saga.Orchestrator, s trip, err error) {
+			var f *saga.FailedError
+			if !errors.As(err, &f) || f.Step != "b" || s.Hotel != "a" {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
 	})
 }

@@ -75,30 +75,36 @@ func TestTraceGoesOnAfterACrash(t *testing.T) {
 		if len(ids) != 2 || ids[0] != "c-9" || ids[1] != "c-9" {
 			t.Errorf("correlation ids %v", ids)
 		}
-		var got metricdata.ResourceMetrics
-		if err := reader.Collect(t.Context(), &got); err != nil {
-			t.Fatal(err)
-		}
-		counts := map[string]uint64{}
-		for _, m := range got.ScopeMetrics[0].Metrics {
-			switch d := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range d.DataPoints {
-					status, _ := p.Attributes.Value("status")
-					counts[m.Name+" "+status.AsString()] += uint64(p.Value)
-				}
-			case metricdata.Histogram[float64]:
-				for _, p := range d.DataPoints {
-					outcome, _ := p.Attributes.Value("outcome")
-					counts[m.Name+" "+outcome.AsString()] += p.Count
-				}
+		checkAttempts(t, reader)
+	})
+}
+
+// checkAttempts compares the attempts that were counted.
+func checkAttempts(t *testing.T, reader *sdkmetric.ManualReader) {
+	t.Helper()
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]uint64{}
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		switch d := m.Data.(type) {
+		case metricdata.Sum[int64]:
+			for _, p := range d.DataPoints {
+				status, _ := p.Attributes.Value("status")
+				counts[m.Name+" "+status.AsString()] += uint64(p.Value)
+			}
+		case metricdata.Histogram[float64]:
+			for _, p := range d.DataPoints {
+				outcome, _ := p.Attributes.Value("outcome")
+				counts[m.Name+" "+outcome.AsString()] += p.Count
 			}
 		}
-		if counts["sillar.saga.finished COMPLETED"] != 1 || counts["sillar.saga.step.duration success"] != 2 ||
-			counts["sillar.saga.step.duration in_doubt"] != 1 {
-			t.Errorf("metrics %v", counts)
-		}
-	})
+	}
+	if counts["sillar.saga.finished COMPLETED"] != 1 || counts["sillar.saga.step.duration success"] != 2 ||
+		counts["sillar.saga.step.duration in_doubt"] != 1 {
+		t.Errorf("metrics %v", counts)
+	}
 }
 
 func TestGaugesOfTheStore(t *testing.T) {
@@ -120,36 +126,42 @@ func TestGaugesOfTheStore(t *testing.T) {
 		if err := reader.Collect(t.Context(), &got); err != nil {
 			t.Fatal(err)
 		}
-		values := map[string]float64{}
-		add := func(name string, set attribute.Set, v float64) {
-			def, _ := set.Value("saga")
-			status, _ := set.Value("status")
-			values[strings.TrimSpace(name+" "+def.AsString()+" "+status.AsString())] = math.Round(v)
-		}
-		for _, m := range got.ScopeMetrics[0].Metrics {
-			switch d := m.Data.(type) {
-			case metricdata.Gauge[int64]:
-				for _, p := range d.DataPoints {
-					add(m.Name, p.Attributes, float64(p.Value))
-				}
-			case metricdata.Gauge[float64]:
-				for _, p := range d.DataPoints {
-					add(m.Name, p.Attributes, p.Value)
-				}
+		checkGauges(t, got)
+	})
+}
+
+// checkGauges compares the gauges that the store fills.
+func checkGauges(t *testing.T, got metricdata.ResourceMetrics) {
+	t.Helper()
+	values := map[string]float64{}
+	add := func(name string, set attribute.Set, v float64) {
+		def, _ := set.Value("saga")
+		status, _ := set.Value("status")
+		values[strings.TrimSpace(name+" "+def.AsString()+" "+status.AsString())] = math.Round(v)
+	}
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		switch d := m.Data.(type) {
+		case metricdata.Gauge[int64]:
+			for _, p := range d.DataPoints {
+				add(m.Name, p.Attributes, float64(p.Value))
+			}
+		case metricdata.Gauge[float64]:
+			for _, p := range d.DataPoints {
+				add(m.Name, p.Attributes, p.Value)
 			}
 		}
-		want := map[string]float64{
-			"sillar.saga.sagas waits RUNNING": 3, "sillar.saga.sagas waits COMPENSATING": 0, "sillar.saga.sagas waits STUCK": 0,
-			"sillar.saga.sagas sticks RUNNING": 0, "sillar.saga.sagas sticks COMPENSATING": 0,
-			"sillar.saga.sagas sticks STUCK":   1,
-			"sillar.saga.oldest waits RUNNING": 3*3600 + 31, "sillar.saga.oldest waits COMPENSATING": 0,
-			"sillar.saga.oldest waits STUCK":    0,
-			"sillar.saga.oldest sticks RUNNING": 0, "sillar.saga.oldest sticks COMPENSATING": 0,
-			"sillar.saga.oldest sticks STUCK": 31,
-			"sillar.saga.running waits":       0, "sillar.saga.running sticks": 0,
-		}
-		if d := cmp.Diff(want, values); d != "" {
-			t.Errorf("gauges (-want +got):\n%s", d)
-		}
-	})
+	}
+	want := map[string]float64{
+		"sillar.saga.sagas waits RUNNING": 3, "sillar.saga.sagas waits COMPENSATING": 0, "sillar.saga.sagas waits STUCK": 0,
+		"sillar.saga.sagas sticks RUNNING": 0, "sillar.saga.sagas sticks COMPENSATING": 0,
+		"sillar.saga.sagas sticks STUCK":   1,
+		"sillar.saga.oldest waits RUNNING": 3*3600 + 31, "sillar.saga.oldest waits COMPENSATING": 0,
+		"sillar.saga.oldest waits STUCK":    0,
+		"sillar.saga.oldest sticks RUNNING": 0, "sillar.saga.oldest sticks COMPENSATING": 0,
+		"sillar.saga.oldest sticks STUCK": 31,
+		"sillar.saga.running waits":       0, "sillar.saga.running sticks": 0,
+	}
+	if d := cmp.Diff(want, values); d != "" {
+		t.Errorf("gauges (-want +got):\n%s", d)
+	}
 }

@@ -23,6 +23,20 @@ func TestResolverReadsEachSource(t *testing.T) {
 	if err := os.WriteFile(path, []byte("two\nlines\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	checkReferences(t, path)
+	none := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"env": nil}}))
+	if _, err := none.Get(t.Context(), "env:SECRETS_TEST"); !errors.Is(err, secrets.ErrReference) {
+		t.Errorf("a source that was taken away: %v", err)
+	}
+	if s, err := secrets.Must(secrets.NewResolver(secrets.Config{AllowPlain: true})).Get(t.Context(),
+		"plain"); err != nil || s.Reveal() != "plain" {
+		t.Errorf("plain: %v", err)
+	}
+}
+
+// checkReferences resolves a reference of each kind.
+func checkReferences(t *testing.T, path string) {
+	t.Helper()
 	empty := filepath.Join(t.TempDir(), "e")
 	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -53,13 +67,5 @@ func TestResolverReadsEachSource(t *testing.T) {
 		if strings.Contains(fmt.Sprint(err), "hush") {
 			t.Errorf("%q: the error shows the reference: %v", ref, err)
 		}
-	}
-	none := secrets.Must(secrets.NewResolver(secrets.Config{Sources: map[string]secrets.Source{"env": nil}}))
-	if _, err := none.Get(t.Context(), "env:SECRETS_TEST"); !errors.Is(err, secrets.ErrReference) {
-		t.Errorf("a source that was taken away: %v", err)
-	}
-	if s, err := secrets.Must(secrets.NewResolver(secrets.Config{AllowPlain: true})).Get(t.Context(),
-		"plain"); err != nil || s.Reveal() != "plain" {
-		t.Errorf("plain: %v", err)
 	}
 }

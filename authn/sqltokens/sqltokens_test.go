@@ -91,31 +91,7 @@ func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
 			expectRevoked(t, s, first)
 		})
 	}
-	t.Run("a transaction of database/sql on sqlite", func(t *testing.T) {
-		db, s := openDB(t, testenv.SQLite(t))
-		issuer, first := login(t, s)
-		second, err := issuer.Refresh(t.Context(), first.RefreshToken, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		tx, err := db.SQL().BeginTx(t.Context(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := issuer.Refresh(db.WithSQLTx(t.Context(), tx), first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
-			t.Errorf("got %v, want ErrReused", err)
-		}
-		if err := tx.Rollback(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := issuer.Refresh(t.Context(), second.RefreshToken, ""); !errors.Is(err, authn.ErrRefresh) {
-			t.Errorf("the other token of the login: got %v, want ErrRefresh", err)
-		}
-		if sessions, err := issuer.Sessions(t.Context(), "u1"); err != nil || len(sessions) > 0 {
-			t.Errorf("got the sessions %v, %v, want none", sessions, err)
-		}
-		expectRevoked(t, s, first)
-	})
+	reuseInSQLTx(t)
 	t.Run("a transaction of pgx that also holds the first use", func(t *testing.T) {
 		db, s := openDB(t, testenv.Postgres(t))
 		issuer, first := login(t, s)
@@ -150,6 +126,36 @@ func TestReuseInsideRolledBackTransactionRevokes(t *testing.T) {
 		}
 		if err := tx.Rollback(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		expectRevoked(t, s, first)
+	})
+}
+
+// reuseInSQLTx uses a token again inside a transaction of database/sql.
+func reuseInSQLTx(t *testing.T) {
+	t.Helper()
+	t.Run("a transaction of database/sql on sqlite", func(t *testing.T) {
+		db, s := openDB(t, testenv.SQLite(t))
+		issuer, first := login(t, s)
+		second, err := issuer.Refresh(t.Context(), first.RefreshToken, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := db.SQL().BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := issuer.Refresh(db.WithSQLTx(t.Context(), tx), first.RefreshToken, ""); !errors.Is(err, authn.ErrReused) {
+			t.Errorf("got %v, want ErrReused", err)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := issuer.Refresh(t.Context(), second.RefreshToken, ""); !errors.Is(err, authn.ErrRefresh) {
+			t.Errorf("the other token of the login: got %v, want ErrRefresh", err)
+		}
+		if sessions, err := issuer.Sessions(t.Context(), "u1"); err != nil || len(sessions) > 0 {
+			t.Errorf("got the sessions %v, %v, want none", sessions, err)
 		}
 		expectRevoked(t, s, first)
 	})

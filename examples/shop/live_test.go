@@ -13,23 +13,7 @@ import (
 // log of each, and money that is not where it should be.
 func TestLivePage(t *testing.T) {
 	h, data, stop := liveShop(t, nil)
-	page := request(t, "GET", h.URL()+"/", "")
-	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`,
-		"inventory"} {
-		if !strings.Contains(page.body, want) {
-			t.Errorf("the page has no %s", want)
-		}
-	}
-	csp := page.header.Get("Content-Security-Policy")
-	if page.code != 200 || !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
-		t.Fatalf("%d %s", page.code, csp)
-	}
-	for _, name := range []string{"live.css", "live.js", "icon.svg"} {
-		if a := request(t, "GET", h.URL()+"/live/"+name, ""); a.code != 200 ||
-			a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.body) < 100 {
-			t.Errorf("%s: %d", name, a.code)
-		}
-	}
+	checkPage(t, h)
 
 	w := watchPage(t, h.URL(), "")
 	if a := request(t, "POST", h.URL()+"/live/place", "card=pm_card_visa&count=1"); a.code != 204 {
@@ -91,6 +75,28 @@ func TestLivePage(t *testing.T) {
 	// Viewers who stay do not hold the end up: a drain that waited for them would take its full 8 seconds.
 	if took := stop(); took > 5*time.Second {
 		t.Errorf("the shop took %v to end with its page open", took)
+	}
+}
+
+// checkPage reads the page itself.
+func checkPage(t *testing.T, h *allInOne) {
+	t.Helper()
+	page := request(t, "GET", h.URL()+"/", "")
+	for _, want := range []string{`id="strip"`, `action="/live/place"`, `id="e-orders-payments"`, `role="status"`,
+		"inventory"} {
+		if !strings.Contains(page.body, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	csp := page.header.Get("Content-Security-Policy")
+	if page.code != 200 || !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
+		t.Fatalf("%d %s", page.code, csp)
+	}
+	for _, name := range []string{"live.css", "live.js", "icon.svg"} {
+		if a := request(t, "GET", h.URL()+"/live/"+name, ""); a.code != 200 ||
+			a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.body) < 100 {
+			t.Errorf("%s: %d", name, a.code)
+		}
 	}
 }
 

@@ -40,24 +40,32 @@ func load() *cobra.Command {
 	return cmd
 }
 
-// drive places orders; every tenth uses a declined card.
-func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency int) error {
-	name := "load-" + uuid.NewString()[:8]
+// prepare makes a customer and fills the stock. It returns the customer, with the name that is part of each key.
+func prepare(ctx context.Context, o *operator, orders int) (customer *shopclient.Client, name string, err error) {
+	name = "load-" + uuid.NewString()[:8]
 	if _, err := shopclient.Anyone(o.gateway, name).Want(ctx, 201, "POST", "/users/api/v1/users",
 		map[string]string{"username": name, "email": name + "@example.com", "password": "a fine password"}); err != nil {
-		return err
+		return nil, "", err
 	}
 	admin, err := shopclient.Login(ctx, o.gateway, o.name, o.password, name)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	customer, err := shopclient.Login(ctx, o.gateway, name, "a fine password", name)
-	if err != nil {
-		return err
+	if customer, err = shopclient.Login(ctx, o.gateway, name, "a fine password", name); err != nil {
+		return nil, "", err
 	}
 	if _, err := admin.Want(ctx, 200, "PUT", "/inventory/api/v1/inventory/prod-lamp",
 		map[string]int{"on_hand": 10 * orders}); err != nil {
-		return fmt.Errorf("fill the stock: %w", err)
+		return nil, "", fmt.Errorf("fill the stock: %w", err)
+	}
+	return customer, name, nil
+}
+
+// drive places orders; every tenth uses a declined card.
+func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency int) error {
+	customer, name, err := prepare(ctx, o, orders)
+	if err != nil {
+		return err
 	}
 	var (
 		next, limited, failed, open atomic.Int64

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
 )
 
 // messages returns the operator commands for dead letters and held events.
@@ -89,26 +91,7 @@ func heldEvents(o *operator) []*cobra.Command {
 			if err != nil {
 				return err
 			}
-			var page struct {
-				Items []struct {
-					Ref, ID, Topic, Key string
-					Until               time.Time
-					Attempts            int
-					StopsKey            bool `json:"stops_key"`
-				}
-			}
-			if err := a.Into(&page); err != nil {
-				return err
-			}
-			for _, h := range page.Items {
-				stops := ""
-				if h.StopsKey {
-					stops = "  stops key " + h.Key
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %-25s attempts %d  next %s%s\n", h.Ref, h.ID, h.Topic, h.Attempts,
-					h.Until.Format(time.RFC3339), stops)
-			}
-			return nil
+			return listHeld(cmd, a)
 		}}
 	held.Flags().IntVar(&limit, "limit", 50, "how many at most")
 	commands := []*cobra.Command{held}
@@ -139,4 +122,28 @@ func heldEvents(o *operator) []*cobra.Command {
 		c.Flags().StringVar(&service, "service", "orders", "the service: users, products or orders")
 	}
 	return commands
+}
+
+// listHeld prints the events that are held.
+func listHeld(cmd *cobra.Command, a shopclient.Answer) error {
+	var page struct {
+		Items []struct {
+			Ref, ID, Topic, Key string
+			Until               time.Time
+			Attempts            int
+			StopsKey            bool `json:"stops_key"`
+		}
+	}
+	if err := a.Into(&page); err != nil {
+		return err
+	}
+	for _, h := range page.Items {
+		stops := ""
+		if h.StopsKey {
+			stops = "  stops key " + h.Key
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %-25s attempts %d  next %s%s\n", h.Ref, h.ID, h.Topic, h.Attempts,
+			h.Until.Format(time.RFC3339), stops)
+	}
+	return nil
 }

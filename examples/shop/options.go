@@ -57,23 +57,7 @@ type options struct {
 }
 
 func (o *options) register(f *pflag.FlagSet) {
-	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
-	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
-	f.StringVar(&o.data, "data", "",
-		"folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
-	f.StringVar(&o.db, "db", "",
-		"database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several "+
-			"gateways count limits (default: SQLite in --data, and limits in the gateway)")
-	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., nats://... (JetStream), or kafka://...")
-	f.StringVar(&o.log, "log", "",
-		"where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.secret, "service-secret", "",
-		"what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or "+
-			"vault://mount/path#key (default: one of its own, for one process)")
-	f.StringVar(&o.keysSecret, "keys-secret", "",
-		"keep the signing keys of users in its database, encrypted with this secret of 32 bytes or more, so that "+
-			"replicas share them; a reference as --service-secret is (default: a file in --data, for one process)")
+	o.registerPlaces(f)
 	f.StringVar(&o.admin, "first-admin-password", "",
 		"make the user admin with this password, where there is none; a reference as --service-secret is")
 	f.StringVar(&o.smtp, "smtp", "",
@@ -104,6 +88,27 @@ func (o *options) register(f *pflag.FlagSet) {
 	}
 	f.StringVar(&o.peers.UsersGRPC, "users-grpc", "",
 		"address of the users service's gRPC (default: 127.0.0.1:50051 and the offset)")
+}
+
+// registerPlaces adds the flags that say where the shop listens and keeps its data.
+func (o *options) registerPlaces(f *pflag.FlagSet) {
+	f.StringVar(&o.host, "host", "127.0.0.1", "address to listen on")
+	f.IntVar(&o.portOffset, "port-offset", 0, "offset added to every port; -1 picks free ports")
+	f.StringVar(&o.data, "data", "",
+		"folder for databases and keys; they are kept when the shop ends (default: a temporary one)")
+	f.StringVar(&o.db, "db", "",
+		"database: sqlite:FILE, postgres://..., for users mongodb://.../NAME, for the gateway redis://..., where several "+
+			"gateways count limits (default: SQLite in --data, and limits in the gateway)")
+	f.StringVar(&o.broker, "broker", "memory:", "broker: memory:, amqp://..., nats://... (JetStream), or kafka://...")
+	f.StringVar(&o.log, "log", "",
+		"where the JSON log goes: a file, stderr, stdout or none (default: shop.log in --data, stdout for a single service)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.secret, "service-secret", "",
+		"what the services sign their own tokens with, 32 bytes or more; a reference as env:NAME, file:/path or "+
+			"vault://mount/path#key (default: one of its own, for one process)")
+	f.StringVar(&o.keysSecret, "keys-secret", "",
+		"keep the signing keys of users in its database, encrypted with this secret of 32 bytes or more, so that "+
+			"replicas share them; a reference as --service-secret is (default: a file in --data, for one process)")
 }
 
 // aliases lists further environment variables, which tutorials of this architecture use.

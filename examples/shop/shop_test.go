@@ -134,6 +134,20 @@ func TestDemoProcesses(t *testing.T) {
 	broker, mongo := brokerURL(t), testenv.Mongo(t)
 	c := collect(t)
 	f := startFleet(t, broker, mongo)
+	runDemo(t, f)
+	paid := c.traces("notifications: consumer process orders.paid")
+	if len(paid) == 0 {
+		t.Fatal("no trace of an order that was paid")
+	}
+	c.check(t, paid[0], append(slices.Clone(orderEdges), "users: client find users < users: internal get_user",
+		"orders: client WITH < orders: internal saga place-order",
+		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
+		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
+}
+
+// runDemo runs the demonstration against the processes and stops them.
+func runDemo(t *testing.T, f *fleet) {
+	t.Helper()
 	at, all := f.at, f.all()
 	var out bytes.Buffer
 	err := scenario.Run(t.Context(), scenario.Config{Gateway: at("gateway"), Admin: "admin",
@@ -157,14 +171,6 @@ func TestDemoProcesses(t *testing.T) {
 			t.Errorf("%s, after SIGTERM: %v", all[i].name, err)
 		}
 	}
-	paid := c.traces("notifications: consumer process orders.paid")
-	if len(paid) == 0 {
-		t.Fatal("no trace of an order that was paid")
-	}
-	c.check(t, paid[0], append(slices.Clone(orderEdges), "users: client find users < users: internal get_user",
-		"orders: client WITH < orders: internal saga place-order",
-		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
-		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
 }
 
 // A shop is killed in the middle of an order, and goes on with it when it is back.

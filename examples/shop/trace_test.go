@@ -95,6 +95,22 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 	defer stop()
 	closed := make(chan error, 1)
 	go func() { closed <- h.Run(ctx) }()
+	placeOrder(t, h)
+	stop()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+
+	c.check(t, c.traces("orders: server POST /api/v1/orders")[0], append(slices.Clone(orderEdges),
+		"users: client SELECT < users: internal get_user",
+		"orders: client INSERT < orders: client TRANSACTION",
+		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
+		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
+}
+
+// placeOrder places an order and waits for all that follows from it.
+func placeOrder(t *testing.T, h *allInOne) {
+	t.Helper()
 	token := signIn(t, h.URL(), "ana")
 	within := func(what string, done func() bool) {
 		t.Helper()
@@ -117,16 +133,6 @@ func TestOneOrderIsOneTrace(t *testing.T) {
 		_, body := ask(t, t.Context(), token, "GET", h.URL()+"/notifications/api/v1/notifications", "")
 		return strings.Contains(fmt.Sprint(body), fmt.Sprint(order["id"]))
 	})
-	stop()
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
-
-	c.check(t, c.traces("orders: server POST /api/v1/orders")[0], append(slices.Clone(orderEdges),
-		"users: client SELECT < users: internal get_user",
-		"orders: client INSERT < orders: client TRANSACTION",
-		"payments: client TRANSACTION < payments: server POST /api/v1/payments",
-		"notifications: client TRANSACTION < notifications: consumer process orders.paid")...)
 }
 
 // orderEdges are what every trace of an order that is paid must have, whatever the databases are.

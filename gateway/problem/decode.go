@@ -35,6 +35,11 @@ func Decode(w http.ResponseWriter, r *http.Request, v any, maxBody int64) error 
 			err = errors.New("more than one value")
 		}
 	}
+	return decodeProblem(err, maxBody)
+}
+
+// decodeProblem says what was wrong with the body.
+func decodeProblem(err error, maxBody int64) error {
 	var (
 		tooLong *http.MaxBytesError
 		typ     *json.UnmarshalTypeError

@@ -122,34 +122,7 @@ func TestOrderAndEventShareOneCommit(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
 			p := open(t, dsn(t))
-			boom := errors.New("boom")
-			for what, fn := range map[string]func(ctx context.Context) error{
-				"an error": func(ctx context.Context) error { return errors.Join(p.all(ctx), boom) },
-				"a nested error that is swallowed": func(ctx context.Context) error {
-					_ = p.db.InTx(ctx, func(ctx context.Context) error { return errors.Join(p.all(ctx), boom) })
-					return nil
-				},
-				"a panic": func(ctx context.Context) error {
-					if err := p.all(ctx); err != nil {
-						return err
-					}
-					panic(boom)
-				},
-			} {
-				func() {
-					defer func() {
-						if r := recover(); r != nil && r != any(boom) {
-							panic(r)
-						}
-					}()
-					if err := p.db.InTx(t.Context(), fn); err == nil {
-						t.Errorf("%s: committed", what)
-					}
-				}()
-				if n := p.traces(t); n != 0 {
-					t.Errorf("%s left %d rows", what, n)
-				}
-			}
+			checkRollbacks(t, p)
 			ctx, cancel := context.WithCancel(t.Context())
 			err := p.db.InTx(ctx, func(ctx context.Context) error {
 				err := p.all(ctx)
@@ -172,5 +145,38 @@ func TestOrderAndEventShareOneCommit(t *testing.T) {
 				t.Errorf("the saga: %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// checkRollbacks ends a transaction in each way that must leave nothing.
+func checkRollbacks(t *testing.T, p *parts) {
+	t.Helper()
+	boom := errors.New("boom")
+	for what, fn := range map[string]func(ctx context.Context) error{
+		"an error": func(ctx context.Context) error { return errors.Join(p.all(ctx), boom) },
+		"a nested error that is swallowed": func(ctx context.Context) error {
+			_ = p.db.InTx(ctx, func(ctx context.Context) error { return errors.Join(p.all(ctx), boom) })
+			return nil
+		},
+		"a panic": func(ctx context.Context) error {
+			if err := p.all(ctx); err != nil {
+				return err
+			}
+			panic(boom)
+		},
+	} {
+		func() {
+			defer func() {
+				if r := recover(); r != nil && r != any(boom) {
+					panic(r)
+				}
+			}()
+			if err := p.db.InTx(t.Context(), fn); err == nil {
+				t.Errorf("%s: committed", what)
+			}
+		}()
+		if n := p.traces(t); n != 0 {
+			t.Errorf("%s left %d rows", what, n)
+		}
 	}
 }

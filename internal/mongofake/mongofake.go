@@ -327,6 +327,11 @@ func (s *set) reply(body bson.Raw, secondary bool) bson.D {
 	}
 	collection, _ := first.Value().StringValueOK()
 	c := Command{Name: name, Collection: collection, Secondary: secondary, Body: body}
+	return s.applyWrite(c, name)
+}
+
+// applyWrite records a write and answers it.
+func (s *set) applyWrite(c Command, name string) bson.D {
 	s.mu.Lock()
 	s.got = append(s.got, c)
 	s.mu.Unlock()

@@ -39,8 +39,16 @@ func flow(t *testing.T, url string, cfg jetstream.Config) *traffic {
 	if err := subscribe(t, tr.b, "g", 1, "t").Close(); err != nil {
 		t.Fatal(err)
 	}
-	running, stop := context.WithCancel(t.Context())
-	publishing, halt := context.WithCancel(t.Context())
+	tr.begin()
+	tr.alive("the start")
+	return tr
+}
+
+// begin consumes and publishes until the traffic ends.
+func (tr *traffic) begin() {
+	tr.Helper()
+	running, stop := context.WithCancel(tr.Context())
+	publishing, halt := context.WithCancel(tr.Context())
 	tr.stop, tr.halt = stop, halt
 	r := messaging.Must(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
 	g := r.Group("g", messaging.GroupConfig{Concurrency: 8, Retry: messaging.Retry{Attempts: -1,
@@ -59,7 +67,7 @@ func flow(t *testing.T, url string, cfg jetstream.Config) *traffic {
 		tr.publishers.Go(func() {
 			for i := 0; publishing.Err() == nil; i++ {
 				id := fmt.Sprint(w, "-", i)
-				if err := tr.b.Publish(t.Context(), "t", 1, messaging.WithID(id)); err != nil {
+				if err := tr.b.Publish(tr.Context(), "t", 1, messaging.WithID(id)); err != nil {
 					tr.Errorf("publish %s: %v", id, err)
 				} else {
 					tr.mu.Lock()
@@ -70,8 +78,6 @@ func flow(t *testing.T, url string, cfg jetstream.Config) *traffic {
 			}
 		})
 	}
-	tr.alive("the start")
-	return tr
 }
 
 // alive checks that messages published from now on are handled.

@@ -54,6 +54,13 @@ func batch(e *env) {
 		e.must(d.Ack(e.ctx))
 	}
 	// A large one in which every third goes wrong: each error belongs to its message, and the others arrive, in order.
+	mixedBatch(e, s)
+	e.must(e.PublishBatch(e.ctx, nil))
+	e.must(s.Close())
+}
+
+// mixedBatch publishes good and bad events at once.
+func mixedBatch(e *env, s messaging.Stream) {
 	var mixed []messaging.Envelope
 	for i := range 350 {
 		m := messaging.Envelope{Type: "a", ID: fmt.Sprint("mixed-", i), Key: "k", Body: []byte("{}")}
@@ -86,8 +93,6 @@ func batch(e *env) {
 			e.must(d.Ack(e.ctx))
 		}
 	}
-	e.must(e.PublishBatch(e.ctx, nil))
-	e.must(s.Close())
 }
 
 // Everything of an envelope arrives, and arrives again after a retry.

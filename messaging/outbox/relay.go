@@ -284,23 +284,7 @@ func follow(stuck, entries []Entry) (behind, rest []Entry) {
 // publish sends a round. It returns the entries that failed and are held back, or, with an error, those that are still
 // on lease because no broker was met.
 func (r *Relay) publish(ctx context.Context, round []Entry) (stuck []Entry, err error) {
-	events := make([]messaging.Envelope, len(round))
-	for i := range round {
-		events[i] = round[i].Envelope
-	}
-	spans := r.startSpans(ctx, events)
-	errs := make([]error, len(round))
-	if err := r.pub.PublishBatch(ctx, events); err != nil {
-		var b *messaging.BatchError
-		if errors.As(err, &b) && len(b.Errors) == len(round) {
-			copy(errs, b.Errors)
-		} else {
-			for i := range errs {
-				errs[i] = err
-			}
-		}
-	}
-	endSpans(spans, errs)
+	errs := r.send(ctx, round)
 	outage := r.outage(ctx, errs)
 	outageHold := Hold{Pause: min(r.cfg.Backoff.Delay(1), outagePause), StopsKey: true, Uncounted: true}
 	var done, away []Entry
@@ -344,17 +328,8 @@ func (r *Relay) publish(ctx context.Context, round []Entry) (stuck []Entry, err 
 		r.relayed.Add(ctx, 1, metric.WithAttributes(attribute.String("outbox", r.cfg.Name),
 			attribute.String("outcome", outcome)))
 	}
-	for h, entries := range held {
-		if h.StopsKey {
-			stuck = append(stuck, entries...)
-		}
-		if h.Uncounted {
-			r.cfg.Logger.WarnContext(ctx, "outbox: the broker takes no event; they are held and tried again", "outbox",
-				r.cfg.Name, "events", len(entries), "next_try_in", h.Pause)
-		}
-		err := r.settle(ctx, func(ctx context.Context) error { return r.store.Hold(ctx, r.owner, entries, h) })
-		why = errors.Join(why, err)
-	}
+	stuck, err = r.hold(ctx, held)
+	why = errors.Join(why, err)
 	if len(done) > 0 {
 		if err := r.settle(ctx, func(ctx context.Context) error { return r.store.Done(ctx, r.owner, done) }); err != nil {
 			// They stay on lease and are published once more when it ends.
@@ -365,6 +340,45 @@ func (r *Relay) publish(ctx context.Context, round []Entry) (stuck []Entry, err 
 		return away, why
 	}
 	return stuck, nil
+}
+
+// send publishes entries at once and returns the error of each.
+func (r *Relay) send(ctx context.Context, round []Entry) []error {
+	events := make([]messaging.Envelope, len(round))
+	for i := range round {
+		events[i] = round[i].Envelope
+	}
+	spans := r.startSpans(ctx, events)
+	errs := make([]error, len(round))
+	if err := r.pub.PublishBatch(ctx, events); err != nil {
+		var b *messaging.BatchError
+		if errors.As(err, &b) && len(b.Errors) == len(round) {
+			copy(errs, b.Errors)
+		} else {
+			for i := range errs {
+				errs[i] = err
+			}
+		}
+	}
+	endSpans(spans, errs)
+	return errs
+}
+
+// hold holds entries, with one statement for each Hold, and returns those that stop their keys.
+func (r *Relay) hold(ctx context.Context, held map[Hold][]Entry) (stuck []Entry, err error) {
+	for h, entries := range held {
+		if h.StopsKey {
+			stuck = append(stuck, entries...)
+		}
+		if h.Uncounted {
+			r.cfg.Logger.WarnContext(ctx, "outbox: the broker takes no event; they are held and tried again", "outbox",
+				r.cfg.Name, "events", len(entries), "next_try_in", h.Pause)
+		}
+		err = errors.Join(err, r.settle(ctx, func(ctx context.Context) error {
+			return r.store.Hold(ctx, r.owner, entries, h)
+		}))
+	}
+	return stuck, err
 }
 
 func (r *Relay) release(ctx context.Context, entries []Entry) error {

@@ -21,6 +21,18 @@ func TestEphemeralGroups(t *testing.T) {
 	url := testenv.RabbitMQ(t)
 	var logged log
 	b := open(t, url, rabbitmq.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	useEphemeral(t, b)
+	if n := strings.Count(logged.String(), "ephemeral group was dropped"); n != 2 {
+		t.Errorf("%d dropped messages were logged, want 2: %s", n, logged.String())
+	}
+	if err := b.Publish(t.Context(), "t", 1); !errors.Is(err, messaging.ErrUnroutable) {
+		t.Errorf("publish after the streams were closed: %v, want ErrUnroutable", err)
+	}
+}
+
+// useEphemeral publishes to two instances and closes them.
+func useEphemeral(t *testing.T, b *rabbitmq.Broker) {
+	t.Helper()
 	var streams []messaging.Stream
 	for range 2 {
 		s, err := b.Subscribe(t.Context(), messaging.Subscription{Group: "cache", Patterns: []string{"t"}, Prefetch: 5,
@@ -51,12 +63,6 @@ func TestEphemeralGroups(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n := strings.Count(logged.String(), "ephemeral group was dropped"); n != 2 {
-		t.Errorf("%d dropped messages were logged, want 2: %s", n, logged.String())
-	}
-	if err := b.Publish(t.Context(), "t", 1); !errors.Is(err, messaging.ErrUnroutable) {
-		t.Errorf("publish after the streams were closed: %v, want ErrUnroutable", err)
-	}
 }
 
 // An operator unbinds a group and deletes its queues, when they are empty and not in use.
@@ -64,29 +70,7 @@ func TestUnbindAndDeleteGroup(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t)
 	b := open(t, url, rabbitmq.Config{})
-	s := subscribe(t, b, "g", 1, "old", "new")
-	if err := b.Publish(t.Context(), "new", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := receive(t, s).Retry(t.Context(), 100*time.Millisecond, errors.New("boom")); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.DeleteGroup(t.Context(), "g"); !errors.Is(err, rabbitmq.ErrInUse) {
-		t.Errorf("delete a group with a consumer: %v, want ErrInUse", err)
-	}
-	if err := receive(t, s).Ack(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(b.Unbind(t.Context(), "g", "old", "never.bound"),
-		b.Unbind(t.Context(), "none", "old")); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Publish(t.Context(), "old", 1); !errors.Is(err, messaging.ErrUnroutable) {
-		t.Errorf("publish to an unbound topic: %v, want ErrUnroutable", err)
-	}
+	unbind(t, b)
 	if err := b.Publish(t.Context(), "new", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +98,34 @@ func TestUnbindAndDeleteGroup(t *testing.T) {
 		if _, err := raw(t, url).QueueDeclarePassive(q, true, false, false, false, nil); !isNotFound(err) {
 			t.Errorf("queue %s: %v, want none", q, err)
 		}
+	}
+}
+
+// unbind takes a topic from a group and checks what it still receives.
+func unbind(t *testing.T, b *rabbitmq.Broker) {
+	t.Helper()
+	s := subscribe(t, b, "g", 1, "old", "new")
+	if err := b.Publish(t.Context(), "new", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, s).Retry(t.Context(), 100*time.Millisecond, errors.New("boom")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.DeleteGroup(t.Context(), "g"); !errors.Is(err, rabbitmq.ErrInUse) {
+		t.Errorf("delete a group with a consumer: %v, want ErrInUse", err)
+	}
+	if err := receive(t, s).Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.Unbind(t.Context(), "g", "old", "never.bound"),
+		b.Unbind(t.Context(), "none", "old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(t.Context(), "old", 1); !errors.Is(err, messaging.ErrUnroutable) {
+		t.Errorf("publish to an unbound topic: %v, want ErrUnroutable", err)
 	}
 }
 

@@ -125,6 +125,12 @@ func TestPassiveTopology(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Permissions(t, own, "", ".*", ".*")
+	useTopology(t, b)
+}
+
+// useTopology publishes, retries and dead-letters over what exists.
+func useTopology(t *testing.T, b *rabbitmq.Broker) {
+	t.Helper()
 	s := subscribe(t, b, "g", 1, "t")
 	if err := b.Publish(within(t, 10*time.Second), "t", 1); err != nil {
 		t.Fatal(err)

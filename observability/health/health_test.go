@@ -80,25 +80,7 @@ func TestErrorsStayInside(t *testing.T) {
 func TestChecksAreCachedAndBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := Must(New(Config{Timeout: time.Second, CacheFor: 5 * time.Second, Details: true}))
-		var runs atomic.Int64
-		h.Add("slow", func(ctx context.Context) error {
-			runs.Add(1)
-			time.Sleep(500 * time.Millisecond)
-			return nil
-		})
-		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() { h.Report(t.Context()) })
-		}
-		wg.Wait()
-		if n := runs.Load(); n != 1 {
-			t.Errorf("%d runs for 50 askers", n)
-		}
-		time.Sleep(6 * time.Second)
-		h.Report(t.Context())
-		if n := runs.Load(); n != 2 {
-			t.Errorf("%d runs after the cache's time", n)
-		}
+		checkCaching(t, h)
 
 		h.Add("slow", func(context.Context) error { return nil })
 		release := make(chan struct{})
@@ -124,6 +106,30 @@ func TestChecksAreCachedAndBounded(t *testing.T) {
 			t.Errorf("after it returned: %+v", rep)
 		}
 	})
+}
+
+// checkCaching counts the runs of a slow check that many ask for.
+func checkCaching(t *testing.T, h *Health) {
+	t.Helper()
+	var runs atomic.Int64
+	h.Add("slow", func(ctx context.Context) error {
+		runs.Add(1)
+		time.Sleep(500 * time.Millisecond)
+		return nil
+	})
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() { h.Report(t.Context()) })
+	}
+	wg.Wait()
+	if n := runs.Load(); n != 1 {
+		t.Errorf("%d runs for 50 askers", n)
+	}
+	time.Sleep(6 * time.Second)
+	h.Report(t.Context())
+	if n := runs.Load(); n != 2 {
+		t.Errorf("%d runs after the cache's time", n)
+	}
 }
 
 var quiet = slog.New(slog.DiscardHandler)

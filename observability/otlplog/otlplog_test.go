@@ -98,41 +98,47 @@ func TestRecordsArriveBesideTheLines(t *testing.T) {
 			t.Setenv("OTEL_LOGS_EXPORTER", "otlp")
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
 			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-			logs, err := otlplog.FromEnv(t.Context(), otlplog.Config{Service: "orders", Level: slog.LevelWarn})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var out strings.Builder
-			tel, err := observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: &out,
-				LogHandlers: logs.Handlers()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx := observability.WithCorrelationID(t.Context(), "corr-1")
-			ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-				TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{1}}))
-			tel.Logger.InfoContext(ctx, "not sent")
-			tel.Logger.With("user", "ana").WithGroup("card").WarnContext(ctx, "declined", "code", 7,
-				"pin", observability.NewSecret("hunter2"))
-			if err := logs.Shutdown(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if n := strings.Count(out.String(), "\n"); n != 2 || strings.Contains(out.String(), "hunter2") {
-				t.Errorf("got %d lines, want 2:\n%s", n, out.String())
-			}
-			if len(c.lines) != 1 {
-				t.Fatalf("got the records %q, want one", c.lines)
-			}
-			for _, want := range []string{"orders WARN declined trace=ab0000", `user=string_value:"ana"`,
-				`correlation_id=string_value:"corr-1"`, "code", "int_value:7"} {
-				if !strings.Contains(c.lines[0], want) {
-					t.Errorf("the record lacks %s: %s", want, c.lines[0])
-				}
-			}
+			sendAndCompare(t, c)
 			if strings.Contains(c.lines[0], "hunter2") {
 				t.Errorf("the record shows the secret: %s", c.lines[0])
 			}
 		})
+	}
+}
+
+// sendAndCompare writes records and compares what the collector received with the lines.
+func sendAndCompare(t *testing.T, c *collector) {
+	t.Helper()
+	logs, err := otlplog.FromEnv(t.Context(), otlplog.Config{Service: "orders", Level: slog.LevelWarn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	tel, err := observability.New(t.Context(), observability.Config{Service: "orders", LogWriter: &out,
+		LogHandlers: logs.Handlers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := observability.WithCorrelationID(t.Context(), "corr-1")
+	ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{0xab}, SpanID: trace.SpanID{1}}))
+	tel.Logger.InfoContext(ctx, "not sent")
+	tel.Logger.With("user", "ana").WithGroup("card").WarnContext(ctx, "declined", "code", 7,
+		"pin", observability.NewSecret("hunter2"))
+	if err := logs.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 2 || strings.Contains(out.String(), "hunter2") {
+		t.Errorf("got %d lines, want 2:\n%s", n, out.String())
+	}
+	if len(c.lines) != 1 {
+		t.Fatalf("got the records %q, want one", c.lines)
+	}
+	for _, want := range []string{"orders WARN declined trace=ab0000", `user=string_value:"ana"`,
+		`correlation_id=string_value:"corr-1"`, "code", "int_value:7"} {
+		if !strings.Contains(c.lines[0], want) {
+			t.Errorf("the record lacks %s: %s", want, c.lines[0])
+		}
 	}
 }
 

@@ -61,6 +61,15 @@ func TestExhaustedPool(t *testing.T) {
 	}
 	wg.Wait()
 
+	checkWaits(t, db)
+	if n := db.Pool().Stat().AcquiredConns(); n != 0 {
+		t.Errorf("%d connections did not come back", n)
+	}
+}
+
+// checkWaits waits for a connection with each kind of call.
+func checkWaits(t *testing.T, db *sqldb.DB) {
+	t.Helper()
 	ctx := t.Context()
 	for range 5 {
 		rows, err := db.Querier(ctx).Query(ctx, "SELECT generate_series(1, 3)")
@@ -91,8 +100,5 @@ func TestExhaustedPool(t *testing.T) {
 		if _, err := db.Querier(ctx).Exec(ctx, "nonsense"); err == nil {
 			t.Error("nonsense")
 		}
-	}
-	if n := db.Pool().Stat().AcquiredConns(); n != 0 {
-		t.Errorf("%d connections did not come back", n)
 	}
 }

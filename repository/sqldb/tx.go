@@ -318,40 +318,48 @@ var levels = map[Isolation]sql.IsolationLevel{
 func (db *DB) begin(
 	ctx context.Context, t *tx, opts TxOptions,
 ) (commit func(context.Context) error, rollback func() error, err error) {
-	detached := func() (context.Context, context.CancelFunc) {
-		return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	}
 	if db.pool != nil {
-		conn, err := db.acquire(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
-		}
-		with := pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(opts.Isolation)}
-		if opts.ReadOnly {
-			with.AccessMode = pgx.ReadOnly
-		}
-		begun, err := conn.BeginTx(ctx, with)
-		if err != nil {
-			conn.Release()
-			return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
-		}
-		commit := func(ctx context.Context) error {
-			defer conn.Release()
-			return begun.Commit(ctx)
-		}
-		rollback := func() error {
-			defer conn.Release()
-			ctx, cancel := detached()
-			defer cancel()
-			if err := begun.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
-				return err
-			}
-			return nil
-		}
-		t.q = pgxQuerier{db, begun}
-		return commit, rollback, nil
+		return db.beginPgx(ctx, t, opts)
 	}
+	return db.beginSQL(ctx, t, opts)
+}
 
+func (db *DB) beginPgx(
+	ctx context.Context, t *tx, opts TxOptions,
+) (commit func(context.Context) error, rollback func() error, err error) {
+	conn, err := db.acquire(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+	}
+	with := pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(opts.Isolation)}
+	if opts.ReadOnly {
+		with.AccessMode = pgx.ReadOnly
+	}
+	begun, err := conn.BeginTx(ctx, with)
+	if err != nil {
+		conn.Release()
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+	}
+	commit = func(ctx context.Context) error {
+		defer conn.Release()
+		return begun.Commit(ctx)
+	}
+	rollback = func() error {
+		defer conn.Release()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := begun.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+			return err
+		}
+		return nil
+	}
+	t.q = pgxQuerier{db, begun}
+	return commit, rollback, nil
+}
+
+func (db *DB) beginSQL(
+	ctx context.Context, t *tx, opts TxOptions,
+) (commit func(context.Context) error, rollback func() error, err error) {
 	from, with, release := db.writer, sql.TxOptions{}, func() {}
 	if db.dialect != SQLite {
 		with = sql.TxOptions{ReadOnly: opts.ReadOnly, Isolation: levels[opts.Isolation]}

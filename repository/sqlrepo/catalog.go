@@ -45,6 +45,11 @@ func (r *Repo[E]) catalog(ctx context.Context) (map[string]column, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.readColumns(rows)
+}
+
+// readColumns keeps what the catalogue says of each column.
+func (r *Repo[E]) readColumns(rows sqldb.Rows) (map[string]column, error) {
 	found := map[string]column{}
 	for rows.Next() {
 		var name string

@@ -57,38 +57,44 @@ func TestColumnsNamedAsTheDatabaseNamesItsOwn(t *testing.T) {
 		if _, err := r.Put(t.Context(), h); err != nil {
 			t.Fatal(err)
 		}
-		for name, f := range map[string]repository.Filter[hostile]{
-			"value":         repository.List(func(h *hostile) *[]string { return &h.Value }).Contains("a"),
-			"json":          repository.List(func(h *hostile) *[]string { return &h.Json }).Contains("j"),
-			"key":           repository.List(func(h *hostile) *[]int { return &h.Key }).Contains(7),
-			"select":        repository.List(func(h *hostile) *[]bool { return &h.Select }).Contains(true),
-			"a list inside": repository.List(func(h *hostile) *[]string { return &h.Type.Json }).Contains("n"),
-			"text inside":   repository.Text(func(h *hostile) *string { return &h.Type.Key }).HasPrefix("k"),
-			"rowid":         repository.Ord(func(h *hostile) *int64 { return &h.Rowid }).Eq(9),
-		} {
-			if n, err := r.Count(t.Context(), f); n != 1 || err != nil {
-				t.Errorf("%s: got %d, %v, want 1", name, n, err)
-			}
-		}
-		key := repository.Text(func(h *hostile) *string { return &h.Type.Key })
-		row := repository.Null(func(h *hostile) **string { return &h.Row })
-		for _, s := range [][]repository.Sort[hostile]{{key.Asc()}, {key.Desc()}, {row.Asc()}, {row.Desc(), key.Asc()}} {
-			n := 0
-			for _, err := range r.Each(t.Context(), repository.Query[hostile]{Sort: s, Limit: 1}) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				n++
-			}
-			if n != 3 {
-				t.Errorf("a walk: got %d, want 3", n)
-			}
-		}
-		if n, err := r.UpdateWhere(t.Context(), key.Eq("k"), row.To(new(string))); n != 1 || err != nil {
-			t.Errorf("UpdateWhere: got %d, %v, want 1", n, err)
-		}
+		checkHostileColumns(t, r)
 		if err := r.Check(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// checkHostileColumns finds rows by columns of such names.
+func checkHostileColumns(t *testing.T, r *sqlrepo.Repo[hostile]) {
+	t.Helper()
+	for name, f := range map[string]repository.Filter[hostile]{
+		"value":         repository.List(func(h *hostile) *[]string { return &h.Value }).Contains("a"),
+		"json":          repository.List(func(h *hostile) *[]string { return &h.Json }).Contains("j"),
+		"key":           repository.List(func(h *hostile) *[]int { return &h.Key }).Contains(7),
+		"select":        repository.List(func(h *hostile) *[]bool { return &h.Select }).Contains(true),
+		"a list inside": repository.List(func(h *hostile) *[]string { return &h.Type.Json }).Contains("n"),
+		"text inside":   repository.Text(func(h *hostile) *string { return &h.Type.Key }).HasPrefix("k"),
+		"rowid":         repository.Ord(func(h *hostile) *int64 { return &h.Rowid }).Eq(9),
+	} {
+		if n, err := r.Count(t.Context(), f); n != 1 || err != nil {
+			t.Errorf("%s: got %d, %v, want 1", name, n, err)
+		}
+	}
+	key := repository.Text(func(h *hostile) *string { return &h.Type.Key })
+	row := repository.Null(func(h *hostile) **string { return &h.Row })
+	for _, s := range [][]repository.Sort[hostile]{{key.Asc()}, {key.Desc()}, {row.Asc()}, {row.Desc(), key.Asc()}} {
+		n := 0
+		for _, err := range r.Each(t.Context(), repository.Query[hostile]{Sort: s, Limit: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != 3 {
+			t.Errorf("a walk: got %d, want 3", n)
+		}
+	}
+	if n, err := r.UpdateWhere(t.Context(), key.Eq("k"), row.To(new(string))); n != 1 || err != nil {
+		t.Errorf("UpdateWhere: got %d, %v, want 1", n, err)
+	}
 }

@@ -297,6 +297,11 @@ func listFilter(f saga.Filter) bson.D {
 	if len(began) > 0 {
 		of = append(of, bson.E{Key: "created_at", Value: began})
 	}
+	return branchesOf(f, of)
+}
+
+// branchesOf is the filter, with a branch for each status.
+func branchesOf(f saga.Filter, of bson.D) bson.D {
 	if f.Name != "" {
 		of = append(of, bson.E{Key: "name", Value: f.Name})
 	}

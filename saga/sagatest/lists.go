@@ -86,6 +86,12 @@ func listByTimeAndAttribute(t *testing.T, s saga.Store, _ Features) {
 			f = f.Next(page)
 		}
 	}
+	checkPages(t, o, want, pages)
+}
+
+// checkPages compares the pages of lists with what a full list holds.
+func checkPages(t *testing.T, o *saga.Orchestrator, want []string, pages func(f saga.Filter) (out []string)) {
+	t.Helper()
 	all, err := o.List(t.Context(), saga.Filter{})
 	if err != nil || len(all) != 7 {
 		t.Fatalf("%d sagas, %v", len(all), err)

@@ -107,24 +107,7 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 				}
 			}
 		}
-		client := saga.Substitute(def, func(context.Context, *saga.Call) error { return nil })
-		outside := saga.Must(saga.New(w.store, saga.Config{Logger: quiet}, client)) // sends signals and does not run
-		w.launch()
-		w.mu.Lock()
-		w.launch() // a second node stands by
-		w.mu.Unlock()
-		for _, s := range w.steps {
-			if s.Kind != "await" && s.Kind != "await-each" || w.at("event "+s.Name, Never) == Never {
-				continue
-			}
-			time.AfterFunc(time.Second, func() {
-				if s.Kind == "await-each" {
-					_ = client.SignalEach(ctx, outside, sagaID, s.Name, "event-1", nil)
-					return
-				}
-				_ = client.Signal(ctx, outside, sagaID, s.Name, nil)
-			})
-		}
+		sendSignals(ctx, def, w)
 		awaitEnd(ctx, w)
 		time.Sleep(plan.onItsWay() + leaseTime)
 		stop()
@@ -132,6 +115,28 @@ func play(t *testing.T, def saga.Definition, cfg ExploreConfig, plan Plan) *worl
 		running.Wait()
 	})
 	return w
+}
+
+// sendSignals sends the signals that the saga waits for, unless the plan keeps them back.
+func sendSignals(ctx context.Context, def saga.Definition, w *world) {
+	client := saga.Substitute(def, func(context.Context, *saga.Call) error { return nil })
+	outside := saga.Must(saga.New(w.store, saga.Config{Logger: quiet}, client)) // sends signals and does not run
+	w.launch()
+	w.mu.Lock()
+	w.launch() // a second node stands by
+	w.mu.Unlock()
+	for _, s := range w.steps {
+		if s.Kind != "await" && s.Kind != "await-each" || w.at("event "+s.Name, Never) == Never {
+			continue
+		}
+		time.AfterFunc(time.Second, func() {
+			if s.Kind == "await-each" {
+				_ = client.SignalEach(ctx, outside, sagaID, s.Name, "event-1", nil)
+				return
+			}
+			_ = client.Signal(ctx, outside, sagaID, s.Name, nil)
+		})
+	}
 }
 
 func awaitEnd(ctx context.Context, w *world) {

@@ -107,6 +107,12 @@ func TestEnvironmentIsFollowedOrRefused(t *testing.T) {
 		_, _ = w.Write([]byte(`{"data":{"ttl":0}}`))
 	}))
 	defer srv.Close()
+	checkEnvironment(t, srv)
+}
+
+// checkEnvironment opens clients by the environment and changes one variable at a time.
+func checkEnvironment(t *testing.T, srv *httptest.Server) {
+	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
 		0o600); err != nil {

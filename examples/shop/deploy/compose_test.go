@@ -142,6 +142,22 @@ func TestComposeFiles(t *testing.T) {
 			t.Errorf("secrets.sh does not make %s", file)
 		}
 	}
+	checkSecretsAndConfigs(t, c)
+	// A service has the secrets that it needs, and no others.
+	for name := range ports {
+		want := []any{"service_secret", "broker"}
+		if name != "gateway" {
+			want = append(want, name+"_db")
+		}
+		if got := c.list("services", name, "secrets"); !slices.Equal(got, want) {
+			t.Errorf("%s has the secrets %v, and needs %v", name, got, want)
+		}
+	}
+}
+
+// checkSecretsAndConfigs compares what the services name with what the file defines.
+func checkSecretsAndConfigs(t *testing.T, c object) {
+	t.Helper()
 	used := map[string]bool{}
 	for name := range c.object("services") {
 		s := c.object("services", name)
@@ -173,16 +189,6 @@ func TestComposeFiles(t *testing.T) {
 			if !used[kind+name] {
 				t.Errorf("no service uses the %s %s", kind, name)
 			}
-		}
-	}
-	// A service has the secrets that it needs, and no others.
-	for name := range ports {
-		want := []any{"service_secret", "broker"}
-		if name != "gateway" {
-			want = append(want, name+"_db")
-		}
-		if got := c.list("services", name, "secrets"); !slices.Equal(got, want) {
-			t.Errorf("%s has the secrets %v, and needs %v", name, got, want)
 		}
 	}
 }

@@ -160,6 +160,18 @@ func newFigures(services []*platform.Service) *figures {
 
 // update reads all meters.
 func (f *figures) update(ctx context.Context, now time.Time) {
+	f.compareReadings(ctx, now)
+	open := f.open()
+	for e, state := range open {
+		if _, known := f.opened[e]; state == "open" && !known {
+			f.opened[e] = now
+		}
+	}
+	maps.DeleteFunc(f.opened, func(e edge, _ time.Time) bool { return open[e] != "open" })
+}
+
+// compareReadings takes new readings and compares them with the ones before.
+func (f *figures) compareReadings(ctx context.Context, now time.Time) {
 	elapsed := now.Sub(f.at).Seconds()
 	first := f.at.IsZero() || elapsed > 30 // without viewers for a while there is no recent reading to compare with
 	before := f.last
@@ -187,13 +199,6 @@ func (f *figures) update(ctx context.Context, now time.Time) {
 			f.compare(s.Name, before[s.Name], r, elapsed)
 		}
 	}
-	open := f.open()
-	for e, state := range open {
-		if _, known := f.opened[e]; state == "open" && !known {
-			f.opened[e] = now
-		}
-	}
-	maps.DeleteFunc(f.opened, func(e edge, _ time.Time) bool { return open[e] != "open" })
 }
 
 func (f *figures) compare(name string, before, now reading, elapsed float64) {

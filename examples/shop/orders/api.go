@@ -60,30 +60,7 @@ type listInput struct {
 
 // api registers the HTTP operations.
 func api(s *platform.Service, svc *service) {
-	place := platform.Created(platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn))
-	place.Description = "Answers 201 when the order is paid or refused within 5 s, else 202 with the order's location."
-	huma.Register(s.API, place, func(ctx context.Context, in *placeInput) (*output, error) {
-		r := Request{UserID: platform.Caller(ctx).ID, Lines: in.Body.Items, PaymentMethod: in.Body.PaymentMethod, Key: in.Key}
-		seen := map[string]bool{}
-		for _, it := range in.Body.Items {
-			if seen[it.ProductID] {
-				return nil, platform.Invalid("items", "a product is named twice: "+it.ProductID)
-			}
-			seen[it.ProductID] = true
-		}
-		return observability.TrackOperation(ctx, "place_order", func(ctx context.Context) (*output, error) {
-			id, err := svc.Place(ctx, r)
-			if err != nil {
-				return nil, err
-			}
-			observability.AddLogAttrs(ctx, slog.String("order_id", id))
-			ended, err := settle(ctx, svc.place.Handle(svc.sagas, id))
-			if err != nil {
-				return nil, err
-			}
-			return svc.answer(ctx, id, http.StatusCreated, ended)
-		})
-	})
+	place(s, svc)
 	huma.Register(s.API, platform.Op("GET", "/api/v1/orders", "List orders", platform.SignedIn),
 		func(ctx context.Context, in *listInput) (*platform.Body[platform.List[view]], error) {
 			return svc.list(ctx, in)
@@ -125,6 +102,34 @@ func api(s *platform.Service, svc *service) {
 				return platform.Reply(show(o)), nil
 			})
 	}
+}
+
+// place adds the placing of orders.
+func place(s *platform.Service, svc *service) {
+	place := platform.Created(platform.Op("POST", "/api/v1/orders", "Place an order", platform.SignedIn))
+	place.Description = "Answers 201 when the order is paid or refused within 5 s, else 202 with the order's location."
+	huma.Register(s.API, place, func(ctx context.Context, in *placeInput) (*output, error) {
+		r := Request{UserID: platform.Caller(ctx).ID, Lines: in.Body.Items, PaymentMethod: in.Body.PaymentMethod, Key: in.Key}
+		seen := map[string]bool{}
+		for _, it := range in.Body.Items {
+			if seen[it.ProductID] {
+				return nil, platform.Invalid("items", "a product is named twice: "+it.ProductID)
+			}
+			seen[it.ProductID] = true
+		}
+		return observability.TrackOperation(ctx, "place_order", func(ctx context.Context) (*output, error) {
+			id, err := svc.Place(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			observability.AddLogAttrs(ctx, slog.String("order_id", id))
+			ended, err := settle(ctx, svc.place.Handle(svc.sagas, id))
+			if err != nil {
+				return nil, err
+			}
+			return svc.answer(ctx, id, http.StatusCreated, ended)
+		})
+	})
 }
 
 // stateProblem makes a 409 of what an order's state forbids.

@@ -92,32 +92,7 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 			list, err := platform.Totals(ctx, svc.db, "orders", "total_cents")
 			return platform.Reply(platform.List[platform.Total]{Items: list}), err
 		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
-		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
-			f, err := after(saga.Filter{Limit: in.Limit}, in.After)
-			if err != nil {
-				return nil, err
-			}
-			if in.User != "" {
-				f.Attribute, f.Value = "user", in.User
-			}
-			if in.Status != "" {
-				f.Statuses = []saga.Status{saga.Status(in.Status)}
-			}
-			records, err := svc.sagas.List(ctx, f)
-			if err != nil {
-				return nil, err
-			}
-			out := platform.List[sagaView]{Items: []sagaView{}}
-			for _, r := range records {
-				out.Items = append(out.Items, showSaga(r))
-			}
-			if len(records) == in.Limit {
-				last := records[len(records)-1]
-				out.Next = strconv.FormatInt(last.CreatedAt.UnixMicro(), 10) + "." + last.ID
-			}
-			return platform.Reply(out), nil
-		})
+	listSagas(s, admin, svc)
 	huma.Register(s.API, platform.Op("GET", "/api/v1/orders/{id}/saga", "Get the saga that places an order",
 		platform.SignedIn),
 		func(ctx context.Context, in *idInput) (*platform.Body[sagaView], error) {
@@ -156,6 +131,36 @@ func operators(s *platform.Service, svc *service, history func(context.Context, 
 				return nil, sagaProblem(err)
 			}
 			return svc.saga(ctx, in.ID)
+		})
+}
+
+// listSagas adds the list of sagas.
+func listSagas(s *platform.Service, admin platform.Access, svc *service) {
+	huma.Register(s.API, platform.Op("GET", "/api/v1/sagas", "List sagas", admin),
+		func(ctx context.Context, in *sagasInput) (*platform.Body[platform.List[sagaView]], error) {
+			f, err := after(saga.Filter{Limit: in.Limit}, in.After)
+			if err != nil {
+				return nil, err
+			}
+			if in.User != "" {
+				f.Attribute, f.Value = "user", in.User
+			}
+			if in.Status != "" {
+				f.Statuses = []saga.Status{saga.Status(in.Status)}
+			}
+			records, err := svc.sagas.List(ctx, f)
+			if err != nil {
+				return nil, err
+			}
+			out := platform.List[sagaView]{Items: []sagaView{}}
+			for _, r := range records {
+				out.Items = append(out.Items, showSaga(r))
+			}
+			if len(records) == in.Limit {
+				last := records[len(records)-1]
+				out.Next = strconv.FormatInt(last.CreatedAt.UnixMicro(), 10) + "." + last.ID
+			}
+			return platform.Reply(out), nil
 		})
 }
 

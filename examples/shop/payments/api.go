@@ -60,6 +60,22 @@ type idInput struct {
 
 // api registers the HTTP operations.
 func api(s *platform.Service, svc *Service) {
+	pay(s, svc)
+	huma.Register(s.API, platform.Op("GET", "/api/v1/payments/{id}", "Get a payment", platform.SignedIn),
+		func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
+			p, err := svc.payments.Get(ctx, in.ID)
+			if err == nil && !platform.MaySee(ctx, p.UserID) {
+				err = repository.ErrNotFound // payments of other users are reported as not found
+			}
+			if err != nil {
+				return nil, err
+			}
+			return platform.Reply(show(p)), nil
+		})
+}
+
+// pay adds what other services and administrators use.
+func pay(s *platform.Service, svc *Service) {
 	inside := platform.Only(platform.RoleService, "admin")
 	huma.Register(s.API, platform.Created(platform.Op("POST", "/api/v1/payments", "Take the money of an order", inside)),
 		func(ctx context.Context, in *captureInput) (*platform.Body[result], error) {
@@ -82,17 +98,6 @@ func api(s *platform.Service, svc *Service) {
 				return nil, err
 			}
 			return platform.Reply(platform.PageOf(page, show)), nil
-		})
-	huma.Register(s.API, platform.Op("GET", "/api/v1/payments/{id}", "Get a payment", platform.SignedIn),
-		func(ctx context.Context, in *idInput) (*platform.Body[view], error) {
-			p, err := svc.payments.Get(ctx, in.ID)
-			if err == nil && !platform.MaySee(ctx, p.UserID) {
-				err = repository.ErrNotFound // payments of other users are reported as not found
-			}
-			if err != nil {
-				return nil, err
-			}
-			return platform.Reply(show(p)), nil
 		})
 }
 

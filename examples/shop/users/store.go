@@ -14,6 +14,7 @@ import (
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/outbox/mongooutbox"
 	"github.com/sillar-go/sillar/repository/mongorepo"
+	"github.com/sillar-go/sillar/repository/sqldb"
 )
 
 // stores are the adapters that the DSN chose.
@@ -53,19 +54,25 @@ func (o *stores) openSQL(ctx context.Context, s *platform.Service) error {
 	if err := tokens.EnsureSchema(ctx); err != nil {
 		return err
 	}
-	if len(s.KeysSecret) > 0 {
-		keys, err := sqlkeys.New(db, sqlkeys.Config{Secret: s.KeysSecret})
-		if err != nil {
-			return err
-		}
-		if err := keys.EnsureSchema(ctx); err != nil {
-			return err
-		}
-		o.keys = keys
+	if err := o.openKeys(ctx, s, db); err != nil {
+		return err
 	}
 	o.outbox, o.tokens = box, tokens
 	o.users, err = platform.Repo[User](ctx, db, "users", unique...)
 	return err
+}
+
+// openKeys opens the keys that replicas share, where there is a secret to encrypt them.
+func (o *stores) openKeys(ctx context.Context, s *platform.Service, db *sqldb.DB) error {
+	if len(s.KeysSecret) == 0 {
+		return nil
+	}
+	keys, err := sqlkeys.New(db, sqlkeys.Config{Secret: s.KeysSecret})
+	if err != nil {
+		return err
+	}
+	o.keys = keys
+	return keys.EnsureSchema(ctx)
 }
 
 func (o *stores) openMongo(ctx context.Context, s *platform.Service) error {

@@ -287,6 +287,12 @@ func TestGRPC(t *testing.T) {
 		t.Errorf("a stranger: %v", err)
 	}
 	c := userpb.NewUserServiceClient(conn)
+	checkGRPC(t, c)
+}
+
+// checkGRPC makes each call, as each caller.
+func checkGRPC(t *testing.T, c userpb.UserServiceClient) {
+	t.Helper()
 	ana, err := c.CreateUser(t.Context(), &userpb.CreateUserRequest{Username: "ana", Email: "ana@example.com",
 		Password: "long enough"})
 	if err != nil {

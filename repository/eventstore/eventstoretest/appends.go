@@ -78,6 +78,20 @@ func expectedVersion(t *testing.T, s eventstore.Store, _ Features) {
 }
 
 func refuses(t *testing.T, s eventstore.Store, _ Features) {
+	refusedAppends(t, s)
+	for _, stream := range []string{"a", "a\x00", "\xff"} {
+		if n := len(load(t, s, stream, 0)); n != 0 {
+			t.Errorf("%d events of %q were stored all the same", n, stream)
+		}
+	}
+	twice := event(1)
+	twice.ID = "same"
+	mustAppend(t, s, "a", 0, twice)
+}
+
+// refusedAppends tries each append that has to be refused.
+func refusedAppends(t *testing.T, s eventstore.Store) {
+	t.Helper()
 	for what, try := range map[string]func() error{
 		"no events": func() error { _, err := s.Append(t.Context(), "a", 0); return err },
 		"no stream": func() error { _, err := s.Append(t.Context(), "", 0, event(1)); return err },
@@ -109,14 +123,6 @@ func refuses(t *testing.T, s eventstore.Store, _ Features) {
 			t.Errorf("%s: %v, want ErrAppend", what, err)
 		}
 	}
-	for _, stream := range []string{"a", "a\x00", "\xff"} {
-		if n := len(load(t, s, stream, 0)); n != 0 {
-			t.Errorf("%d events of %q were stored all the same", n, stream)
-		}
-	}
-	twice := event(1)
-	twice.ID = "same"
-	mustAppend(t, s, "a", 0, twice)
 }
 
 func oneWinner(t *testing.T, s eventstore.Store, _ Features) {
@@ -242,6 +248,18 @@ func repeatedAppend(t *testing.T, s eventstore.Store, f Features) {
 
 // endedContext calls every method with a context that has ended.
 func endedContext(t *testing.T, s eventstore.Store, _ Features) {
+	callsWithEndedContext(t, s)
+	place, err := s.Checkpoint(t.Context(), "p")
+	_, kept, serr := s.LoadSnapshot(t.Context(), "a", 1)
+	if n := len(load(t, s, "a", 0)); n != 1 || place != "" || kept || err != nil || serr != nil {
+		t.Errorf("%d events, checkpoint %q, snapshot %v after calls with a context that had ended (%v, %v)", n, place, kept,
+			err, serr)
+	}
+}
+
+// callsWithEndedContext makes each call with a context that has ended.
+func callsWithEndedContext(t *testing.T, s eventstore.Store) {
+	t.Helper()
 	mustAppend(t, s, "a", eventstore.NoStream, event(1))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -269,12 +287,6 @@ func endedContext(t *testing.T, s eventstore.Store, _ Features) {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v, want context.Canceled", what, err)
 		}
-	}
-	place, err := s.Checkpoint(t.Context(), "p")
-	_, kept, serr := s.LoadSnapshot(t.Context(), "a", 1)
-	if n := len(load(t, s, "a", 0)); n != 1 || place != "" || kept || err != nil || serr != nil {
-		t.Errorf("%d events, checkpoint %q, snapshot %v after calls with a context that had ended (%v, %v)", n, place, kept,
-			err, serr)
 	}
 }
 

@@ -34,24 +34,7 @@ func snapshots(t *testing.T, s eventstore.Store, _ Features) {
 }
 
 func redact(t *testing.T, s eventstore.Store, _ Features) {
-	for _, stream := range []string{"person-1", "person-12", "(person"} {
-		for i := range 3 {
-			e := eventstore.Event{Type: "named", Data: json.RawMessage(`{"name":"Ana"}`),
-				Metadata: map[string]string{"ip": "192.0.2.1"}}
-			if _, err := s.Append(t.Context(), stream, int64(i), e); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: stream, Version: 3, Schema: 1,
-			State: json.RawMessage(`{"name":"Ana"}`)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, stream := range []string{"person-1", "(person", "none"} {
-		if err := s.Redact(t.Context(), stream); err != nil {
-			t.Fatal(err)
-		}
-	}
+	appendNames(t, s)
 	count := func(stream string) (said, all int) {
 		t.Helper()
 		for r, err := range eventstore.Load(t.Context(), s, stream) {
@@ -80,6 +63,29 @@ func redact(t *testing.T, s eventstore.Store, _ Features) {
 	}
 	if events, _ := drain(t, s, "", 100, 10); len(events) != 10 {
 		t.Errorf("a reader sees %d events, want 10", len(events))
+	}
+}
+
+// appendNames appends events with personal data to several streams.
+func appendNames(t *testing.T, s eventstore.Store) {
+	t.Helper()
+	for _, stream := range []string{"person-1", "person-12", "(person"} {
+		for i := range 3 {
+			e := eventstore.Event{Type: "named", Data: json.RawMessage(`{"name":"Ana"}`),
+				Metadata: map[string]string{"ip": "192.0.2.1"}}
+			if _, err := s.Append(t.Context(), stream, int64(i), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.SaveSnapshot(t.Context(), eventstore.Snapshot{Stream: stream, Version: 3, Schema: 1,
+			State: json.RawMessage(`{"name":"Ana"}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stream := range []string{"person-1", "(person", "none"} {
+		if err := s.Redact(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -89,59 +89,65 @@ func TestRestoredDatabase(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			x := eventstore.Event{Type: "x"}
-			refused := map[string]error{}
-			_, refused["append"] = s.Append(t.Context(), "s0", 3, x)
-			_, refused["append to any version"] = s.Append(t.Context(), "s1", eventstore.AnyVersion, x)
-			_, refused["append to a new stream"] = s.Append(t.Context(), "new", eventstore.NoStream, x)
-			_, _, refused["read"] = s.Read(t.Context(), "", 100)
-			_, refused["lag"] = s.Lag(t.Context(), "")
-			for what, err := range refused {
-				if !errors.Is(err, sqlevents.ErrRestored) {
-					t.Errorf("%s: %v, want ErrRestored", what, err)
-				}
-			}
-			for range 2 { // the second has nothing to do
-				if err := s.RepairRestored(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			got, _, err := s.Read(t.Context(), "", 100)
-			if err != nil || !reflect.DeepEqual(ids(got), want) {
-				t.Fatalf("read %v, %v, want %v", ids(got), err, want)
-			}
-			for projection, applied := range map[string]int{"p": 8, "early": 0, "none": 0} {
-				place, err := s.Checkpoint(t.Context(), projection)
-				if err != nil {
-					t.Fatal(err)
-				}
-				rest, _, err := s.Read(t.Context(), place, 100)
-				if err != nil || !reflect.DeepEqual(ids(rest), want[applied:]) {
-					t.Errorf("after the checkpoint of %s: %v, %v, want %v", projection, ids(rest), err, want[applied:])
-				}
-			}
-			if _, _, err := s.Read(t.Context(), "1000000000800-12", 100); !errors.Is(err, eventstore.ErrCursor) {
-				t.Errorf("a cursor of the other server: %v, want ErrCursor", err)
-			}
-			last := slices.MaxFunc(got, func(a, b eventstore.Recorded) int {
-				return cmp.Compare(a.Position, b.Position)
-			}).Position
-			for _, stream := range []string{"s0", "new"} {
-				r, err := s.Append(t.Context(), stream, eventstore.AnyVersion, x)
-				if err != nil || r[0].Position <= last {
-					t.Fatalf("append after the repair: %v, %v", r, err)
-				}
-				want = append(want, r[0].ID)
-			}
-			for n := 0; n < len(want); {
-				got, _, err = s.Read(t.Context(), "", 100)
-				if n = len(got); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if !reflect.DeepEqual(ids(got), want) {
-				t.Errorf("after appends: %v, want %v", ids(got), want)
-			}
+			checkRestored(t, s, want)
 		})
+	}
+}
+
+// checkRestored compares a restored store with what was saved, before and after its repair.
+func checkRestored(t *testing.T, s *sqlevents.Store, want []string) {
+	t.Helper()
+	x := eventstore.Event{Type: "x"}
+	refused := map[string]error{}
+	_, refused["append"] = s.Append(t.Context(), "s0", 3, x)
+	_, refused["append to any version"] = s.Append(t.Context(), "s1", eventstore.AnyVersion, x)
+	_, refused["append to a new stream"] = s.Append(t.Context(), "new", eventstore.NoStream, x)
+	_, _, refused["read"] = s.Read(t.Context(), "", 100)
+	_, refused["lag"] = s.Lag(t.Context(), "")
+	for what, err := range refused {
+		if !errors.Is(err, sqlevents.ErrRestored) {
+			t.Errorf("%s: %v, want ErrRestored", what, err)
+		}
+	}
+	for range 2 { // the second has nothing to do
+		if err := s.RepairRestored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _, err := s.Read(t.Context(), "", 100)
+	if err != nil || !reflect.DeepEqual(ids(got), want) {
+		t.Fatalf("read %v, %v, want %v", ids(got), err, want)
+	}
+	for projection, applied := range map[string]int{"p": 8, "early": 0, "none": 0} {
+		place, err := s.Checkpoint(t.Context(), projection)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest, _, err := s.Read(t.Context(), place, 100)
+		if err != nil || !reflect.DeepEqual(ids(rest), want[applied:]) {
+			t.Errorf("after the checkpoint of %s: %v, %v, want %v", projection, ids(rest), err, want[applied:])
+		}
+	}
+	if _, _, err := s.Read(t.Context(), "1000000000800-12", 100); !errors.Is(err, eventstore.ErrCursor) {
+		t.Errorf("a cursor of the other server: %v, want ErrCursor", err)
+	}
+	last := slices.MaxFunc(got, func(a, b eventstore.Recorded) int {
+		return cmp.Compare(a.Position, b.Position)
+	}).Position
+	for _, stream := range []string{"s0", "new"} {
+		r, err := s.Append(t.Context(), stream, eventstore.AnyVersion, x)
+		if err != nil || r[0].Position <= last {
+			t.Fatalf("append after the repair: %v, %v", r, err)
+		}
+		want = append(want, r[0].ID)
+	}
+	for n := 0; n < len(want); {
+		got, _, err = s.Read(t.Context(), "", 100)
+		if n = len(got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !reflect.DeepEqual(ids(got), want) {
+		t.Errorf("after appends: %v, want %v", ids(got), want)
 	}
 }
