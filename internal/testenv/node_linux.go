@@ -278,6 +278,20 @@ func (n *Node) gone(t testing.TB) {
 	t.Fatal("testenv: the node does not end")
 }
 
+// Log returns what the node has logged: warnings and errors.
+func (n *Node) Log(t testing.TB) (log []byte) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(n.dir, "*.log"))
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatalf("testenv: %v", err)
+		}
+		log = append(log, text...)
+	}
+	return log
+}
+
 // Control runs rabbitmqctl on the node.
 func (n *Node) Control(t testing.TB, args ...string) string {
 	t.Helper()

@@ -47,3 +47,6 @@ func (*Node) Freeze(testing.TB) {}
 
 // Thaw lets the node's process go on.
 func (*Node) Thaw(testing.TB) {}
+
+// Log returns what the node has logged.
+func (*Node) Log(testing.TB) []byte { return nil }

@@ -1,0 +1,63 @@
+//go:build chaos
+
+package main
+
+import (
+	"syscall"
+	"time"
+)
+
+// disturb does one thing of the schedule, and undoes it.
+func (c *chaos) disturb() {
+	c.t.Helper()
+	names := make([]string, 0, len(services))
+	for _, b := range services {
+		names = append(names, b.name)
+	}
+	name, r, i := names[c.rand.IntN(len(names))], c.rand.IntN(2), c.rand.IntN(len(c.nodes))
+	short, long := c.between(0, 5*time.Second), c.between(3*time.Second, 15*time.Second)
+	what := c.rand.IntN(20)
+	switch {
+	case what < 7:
+		c.logf("kill %s %d for %.1fs", name, r, short.Seconds())
+		_ = c.replicas[name][r].stop(syscall.SIGKILL)
+		time.Sleep(short)
+		c.start(name, r)
+	case what < 11:
+		c.logf("freeze %s %d for %.1fs", name, r, long.Seconds())
+		p := c.replicas[name][r].cmd.Process
+		_ = p.Signal(syscall.SIGSTOP)
+		time.Sleep(long)
+		_ = p.Signal(syscall.SIGCONT)
+	case what < 13:
+		c.logf("roll %s", name)
+		for r, p := range c.replicas[name] {
+			if err := p.stop(syscall.SIGTERM); err != nil {
+				c.t.Errorf("%s %d, on SIGTERM: %v", name, r, err)
+			}
+			c.start(name, r)
+			ready(c.t, c.replicas[name][r], c.balancer.replica(name, r))
+		}
+	case what < 15:
+		c.logf("kill broker %d for %.1fs", i, long.Seconds())
+		c.nodes[i].Kill(c.t)
+		time.Sleep(long)
+		c.nodes[i].Start(c.t)
+	case what < 17:
+		c.logf("freeze broker %d for %.1fs", i, long.Seconds())
+		c.nodes[i].Freeze(c.t)
+		time.Sleep(long)
+		c.nodes[i].Thaw(c.t)
+	case what < 19:
+		c.logf("no byte passes between services and broker %d for %.1fs", i, long.Seconds())
+		c.proxies[i].Pause()
+		time.Sleep(long)
+		c.proxies[i].Cut()
+		c.proxies[i].Resume()
+	case !c.failed:
+		c.logf("kill PostgreSQL and promote the standby")
+		c.failed = true
+		c.postgres.Failover(c.t)
+	}
+	c.logf("undone")
+}
