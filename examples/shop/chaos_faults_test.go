@@ -5,6 +5,8 @@ package main
 import (
 	"syscall"
 	"time"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 // disturb does one thing of the schedule, and undoes it.
@@ -16,7 +18,7 @@ func (c *chaos) disturb() {
 	}
 	name, r, i := names[c.rand.IntN(len(names))], c.rand.IntN(2), c.rand.IntN(len(c.nodes))
 	short, long := c.between(0, 5*time.Second), c.between(3*time.Second, 15*time.Second)
-	what := c.rand.IntN(20)
+	what := c.rand.IntN(22)
 	switch {
 	case what < 7:
 		c.logf("kill %s %d for %.1fs", name, r, short.Seconds())
@@ -54,6 +56,12 @@ func (c *chaos) disturb() {
 		time.Sleep(long)
 		c.proxies[i].Cut()
 		c.proxies[i].Resume()
+	case what < 21:
+		c.logf("broker %d is cut off from the others for %.1fs", i, long.Seconds())
+		testenv.CutOff(c.t, c.nodes, i)
+		time.Sleep(long)
+		testenv.Heal(c.t, c.nodes, i)
+		c.nodes[i].Await(c.t)
 	case !c.failed:
 		c.logf("kill PostgreSQL and promote the standby")
 		c.failed = true

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -123,6 +126,7 @@ func TestChaos(t *testing.T) {
 			t.Errorf("%s: %d notifications", what, n)
 		}
 	}
+	c.oneTraceEach(ids)
 	if t.Failed() {
 		t.Logf("again with: make chaos SEED=%d SEEDS=1 FOR=%s", *chaosSeed, *chaosFor)
 	}
@@ -157,9 +161,41 @@ func (c *chaos) queues() string {
 		"leader", "members", "online")
 }
 
+// oneTraceEach reads in the logs whether all notifications of an order were written in one trace, whichever replica
+// handled the order. Spans would not tell: a process that is killed takes its last ones with it.
+func (c *chaos) oneTraceEach(ids map[string]int) {
+	c.t.Helper()
+	traces := map[string]map[string]bool{}
+	for _, args := range c.args["notifications"] {
+		log, err := os.ReadFile(logOf(args))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for line := range bytes.Lines(log) {
+			var r struct {
+				Message string `json:"message"`
+				Trace   string `json:"trace_id"`
+				Order   string `json:"order_id"`
+			}
+			if err := json.Unmarshal(line, &r); err == nil && r.Message == "notification written" && r.Order != "" {
+				if traces[r.Order] == nil {
+					traces[r.Order] = map[string]bool{}
+				}
+				traces[r.Order][r.Trace] = true
+			}
+		}
+	}
+	for id := range ids {
+		if len(traces[id]) != 1 || traces[id][""] {
+			c.t.Errorf("the notifications of order %s are of the traces %v, want one", id, slices.Collect(maps.Keys(traces[id])))
+		}
+	}
+}
+
 func startChaos(t *testing.T) *chaos {
 	t.Helper()
 	redis, _ := testenv.Redis(t)
+	collect(t) // so that there are traces
 	c := &chaos{t: t, rand: rand.New(rand.NewPCG(*chaosSeed, 0)), nodes: testenv.RabbitMQCluster(t, 3),
 		postgres: testenv.PostgresCluster(t), args: map[string][2][]string{}, replicas: map[string]*[2]*process{}}
 	var hosts []string
@@ -225,8 +261,11 @@ func startChaos(t *testing.T) *chaos {
 
 func (c *chaos) start(name string, r int) {
 	c.t.Helper()
-	c.replicas[name][r] = start(c.t, filepath.Dir(c.args[name][r][8]), c.args[name][r]...)
+	c.replicas[name][r] = start(c.t, filepath.Dir(logOf(c.args[name][r])), c.args[name][r]...)
 }
+
+// logOf finds the file of the log in the arguments of a replica.
+func logOf(args []string) string { return args[slices.Index(args, "--log")+1] }
 
 func (c *chaos) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(c.rand.Int64N(int64(high-low)))

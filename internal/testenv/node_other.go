@@ -21,11 +21,20 @@ func RabbitMQCluster(t testing.TB, _ int) []*Node {
 	return nil
 }
 
+// CutOff has a node lose its connections to the others.
+func CutOff(testing.TB, []*Node, int) {}
+
+// Heal lets them connect again.
+func Heal(testing.TB, []*Node, int) {}
+
 // URL returns where the node is reached.
 func (*Node) URL() string { return "" }
 
 // Start starts the node again.
 func (*Node) Start(testing.TB) {}
+
+// Await waits until the node takes connections.
+func (*Node) Await(testing.TB) {}
 
 // Stop ends the node in good order.
 func (*Node) Stop(testing.TB) {}
