@@ -18,7 +18,7 @@ func (c *chaos) disturb() {
 	}
 	name, r, i := names[c.rand.IntN(len(names))], c.rand.IntN(2), c.rand.IntN(len(c.nodes))
 	short, long := c.between(0, 5*time.Second), c.between(3*time.Second, 15*time.Second)
-	what := c.rand.IntN(22)
+	what := c.rand.IntN(24)
 	switch {
 	case what < 7:
 		c.logf("kill %s %d for %.1fs", name, r, short.Seconds())
@@ -62,10 +62,22 @@ func (c *chaos) disturb() {
 		time.Sleep(long)
 		testenv.Heal(c.t, c.nodes, i)
 		c.nodes[i].Await(c.t)
-	case !c.failed:
+	case what < 22:
+		c.logf("broker %d has no disk left for %.1fs", i, long.Seconds())
+		c.nodes[i].Control(c.t, "set_disk_free_limit", "1000TB") // publishers at all nodes are blocked
+		time.Sleep(long)
+		c.nodes[i].Control(c.t, "set_disk_free_limit", "50MB")
+	case c.failed:
+		c.logf("PostgreSQL has no other standby")
+	case what < 23:
 		c.logf("kill PostgreSQL and promote the standby")
 		c.failed = true
 		c.postgres.Failover(c.t)
+	default:
+		c.logf("freeze PostgreSQL for good and promote the standby")
+		c.failed = true
+		c.postgres.Freeze(c.t)
+		c.postgres.Promote(c.t)
 	}
 	c.logf("undone")
 }
