@@ -37,7 +37,8 @@ type chaos struct {
 	nodes    []*testenv.Node
 	proxies  []*faultproxy.Proxy // before the nodes
 	postgres *testenv.PostgresPair
-	failed   bool // over
+	failed   bool      // over
+	silent   time.Time // since then the old primary has been
 	balancer *balancer
 	args     map[string][2][]string
 	replicas map[string]*[2]*process
