@@ -127,15 +127,7 @@ func awaitNotified(t *testing.T, ctx context.Context, token, gateway string, ids
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
 		reported := notified(t, ctx, token, gateway)
-		var missing []string
-		for id := range ids {
-			if reported[id+" orders.created"] == 0 {
-				missing = append(missing, id+" orders.created")
-			}
-			if reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
-				missing = append(missing, id+" orders.paid or .cancelled")
-			}
-		}
+		missing := unnotified(reported, ids)
 		if len(missing) == 0 {
 			return reported
 		}
@@ -143,6 +135,19 @@ func awaitNotified(t *testing.T, ctx context.Context, token, gateway string, ids
 			t.Fatalf("%d notifications are missing, such as %v", len(missing), missing[:min(len(missing), 5)])
 		}
 	}
+}
+
+// unnotified lists what no customer was notified of: that an order was placed, and that it was paid or cancelled.
+func unnotified(reported, ids map[string]int) (missing []string) {
+	for id := range ids {
+		if reported[id+" orders.created"] == 0 {
+			missing = append(missing, id+" orders.created")
+		}
+		if reported[id+" orders.paid"]+reported[id+" orders.cancelled"] == 0 {
+			missing = append(missing, id+" orders.paid or .cancelled")
+		}
+	}
+	return missing
 }
 
 // notified counts the notifications about each order.

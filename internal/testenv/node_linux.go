@@ -39,30 +39,8 @@ func RabbitMQNode(t testing.TB) *Node {
 	n := newNode(t, newEPMD(t))
 	n.configure(t, "")
 	n.launch(t)
-	n.await(t)
+	n.Await(t)
 	return n
-}
-
-// RabbitMQCluster starts a cluster of nodes on loopback, which takes about half a minute. A partition makes the
-// minority pause. A node that is frozen counts as down after 8 seconds, not 60 (net_ticktime).
-func RabbitMQCluster(t testing.TB, size int) []*Node {
-	t.Helper()
-	epmdPort := newEPMD(t)
-	nodes := make([]*Node, size)
-	conf := "net_ticktime = 8\ncluster_partition_handling = pause_minority\ncluster_formation.peer_discovery_backend " +
-		"= classic_config\n"
-	for i := range nodes {
-		nodes[i] = newNode(t, epmdPort)
-		conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodes[i].name)
-	}
-	for _, n := range nodes {
-		n.configure(t, conf)
-		n.launch(t)
-	}
-	for _, n := range nodes {
-		n.await(t)
-	}
-	return nodes
 }
 
 // newEPMD starts a name server for nodes and returns its port.
@@ -159,7 +137,7 @@ func (n *Node) Host() string { return fmt.Sprint("127.0.0.1:", n.port) }
 func (n *Node) Start(t testing.TB) {
 	t.Helper()
 	n.launch(t)
-	n.await(t)
+	n.Await(t)
 }
 
 func (n *Node) launch(t testing.TB) {
@@ -182,8 +160,8 @@ func (n *Node) launch(t testing.TB) {
 	}
 }
 
-// await waits until the node takes connections.
-func (n *Node) await(t testing.TB) {
+// Await waits until the node takes connections.
+func (n *Node) Await(t testing.TB) {
 	t.Helper()
 	hello := []byte("AMQP\x00\x00\x09\x01")
 	for end := time.Now().Add(boot); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -276,6 +254,20 @@ func (n *Node) gone(t testing.TB) {
 		_ = c.Close()
 	}
 	t.Fatal("testenv: the node does not end")
+}
+
+// Log returns what the node has logged: warnings and errors.
+func (n *Node) Log(t testing.TB) (log []byte) {
+	t.Helper()
+	files, _ := filepath.Glob(filepath.Join(n.dir, "*.log"))
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatalf("testenv: %v", err)
+		}
+		log = append(log, text...)
+	}
+	return log
 }
 
 // Control runs rabbitmqctl on the node.

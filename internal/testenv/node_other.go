@@ -21,11 +21,20 @@ func RabbitMQCluster(t testing.TB, _ int) []*Node {
 	return nil
 }
 
+// CutOff has a node lose its connections to the others.
+func CutOff(testing.TB, []*Node, int) {}
+
+// Heal lets them connect again.
+func Heal(testing.TB, []*Node, int) {}
+
 // URL returns where the node is reached.
 func (*Node) URL() string { return "" }
 
 // Start starts the node again.
 func (*Node) Start(testing.TB) {}
+
+// Await waits until the node takes connections.
+func (*Node) Await(testing.TB) {}
 
 // Stop ends the node in good order.
 func (*Node) Stop(testing.TB) {}
@@ -47,3 +56,6 @@ func (*Node) Freeze(testing.TB) {}
 
 // Thaw lets the node's process go on.
 func (*Node) Thaw(testing.TB) {}
+
+// Log returns what the node has logged.
+func (*Node) Log(testing.TB) []byte { return nil }

@@ -149,6 +149,25 @@ func (p *PostgresPair) URL(database string) string {
 func (p *PostgresPair) Failover(t testing.TB) {
 	t.Helper()
 	p.kill(0)
+	p.Promote(t)
+}
+
+// Freeze stops the primary and its children without ending them, until the test ends: connections to it are made, and
+// nothing is answered. The standby waits for Promote.
+func (p *PostgresPair) Freeze(t testing.TB) {
+	t.Helper()
+	primary := p.servers[0].Process
+	if err := primary.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatalf("testenv: freeze PostgreSQL: %v", err)
+	}
+	for _, pid := range children(primary.Pid) {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+}
+
+// Promote makes the standby the primary, which then runs alone.
+func (p *PostgresPair) Promote(t testing.TB) {
+	t.Helper()
 	p.run(t, "pg_ctl", "promote", "-w", "-D", p.data(1))
 }
 

@@ -25,3 +25,9 @@ func (*PostgresPair) URL(string) string { return "" }
 
 // Failover does nothing.
 func (*PostgresPair) Failover(testing.TB) {}
+
+// Freeze does nothing.
+func (*PostgresPair) Freeze(testing.TB) {}
+
+// Promote does nothing.
+func (*PostgresPair) Promote(testing.TB) {}

@@ -14,28 +14,6 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// cut has a node lose its connections to the others at once, and refuse new ones: the two sides have different cookies
-// for each other.
-func cut(t *testing.T, nodes []*testenv.Node, which int) {
-	t.Helper()
-	nodes[which].Control(t, "eval", `Others = nodes(), [rpc:call(N, erlang, set_cookie, [node(), theirs]) || N <- Others],
-		[erlang:set_cookie(N, its) || N <- Others], [erlang:disconnect_node(N) || N <- Others].`)
-}
-
-// heal gives them the cluster's cookie again.
-func heal(t *testing.T, nodes []*testenv.Node, which int) {
-	t.Helper()
-	var wg sync.WaitGroup
-	for i, on := range nodes {
-		for j, from := range nodes {
-			if (i == which) != (j == which) {
-				wg.Go(func() { on.Control(t, "eval", fmt.Sprintf("erlang:set_cookie('%s', sillar).", from.Name())) })
-			}
-		}
-	}
-	wg.Wait()
-}
-
 // sequence publishes numbers of keys, one after the other, and checks the order in which they are handled.
 type sequence struct {
 	*testing.T
@@ -179,11 +157,11 @@ func TestClusterIsCutInTwo(t *testing.T) {
 		}
 	}
 	for _, which := range []int{0, 1} {
-		cut(t, nodes, which)
+		testenv.CutOff(t, nodes, which)
 		s.await(fmt.Sprintf("node %d was cut off", which))
 		connected(1)
 		s.await("it stays so")
-		heal(t, nodes, which)
+		testenv.Heal(t, nodes, which)
 		connected(2)
 		s.await("it was healed")
 	}

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -111,6 +112,9 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error)
 		setSlot(msg.Headers, d.e.Key)
 	}
 	s := step(delay)
+	// The queue's own limit does not hold at once: a server puts in what another channel publishes while the queue is
+	// being declared, and what then has no limit would never leave, nor would what comes behind it.
+	msg.Expiration = strconv.FormatInt(s.Milliseconds(), 10)
 	if rest := delay - s; rest > 0 { // longer than a queue can hold a message: it goes on waiting when it comes back
 		msg.Headers[headerWait] = int64(rest / time.Second)
 	}

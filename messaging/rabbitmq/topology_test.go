@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/sillar-go/sillar/internal/testenv"
 	"github.com/sillar-go/sillar/messaging"
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
@@ -54,6 +56,42 @@ func TestTopologyDeletedLive(t *testing.T) {
 	}
 	if err := receive(t, s).DeadLetter(t.Context(), errors.New("x")); err != nil {
 		t.Fatalf("the dead-letter queue was deleted: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A message that reaches a queue of retries before the server has set the queue's limit comes back, and so do those
+// behind it: the server puts messages of other channels into a queue while it is being declared.
+func TestRetriesComeBackFromAQueueWithoutALimit(t *testing.T) {
+	t.Parallel()
+	direct := testenv.RabbitMQ(t)
+	b := open(t, direct, rabbitmq.Config{})
+	s := subscribe(t, b, "g", 2, "t")
+	_, err := raw(t, direct).QueueDeclare("g.retry.100ms", true, false, false, false, amqp.Table{"x-queue-type": "quorum",
+		"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "g", "x-dead-letter-strategy": "at-least-once",
+		"x-overflow": "reject-publish"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 3
+	for i := range n {
+		if err := b.Publish(t.Context(), "t", i); err != nil {
+			t.Fatal(err)
+		}
+		if err := receive(t, s).Retry(t.Context(), 50*time.Millisecond, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range n {
+		d := receive(t, s)
+		if d.Attempt() != 2 {
+			t.Errorf("%s comes at attempt %d, want 2", d.Envelope().ID, d.Attempt())
+		}
+		if err := d.Ack(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

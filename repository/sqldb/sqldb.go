@@ -294,7 +294,8 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close closes what Open opened. It waits for connections in use to be given back.
+// Close closes what Open opened. It waits for connections in use to be given back, and up to 15 seconds for those on
+// which a statement was given up because PostgreSQL was silent.
 func (db *DB) Close() error {
 	if !db.owned {
 		return nil

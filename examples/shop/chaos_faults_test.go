@@ -1,0 +1,85 @@
+//go:build chaos
+
+package main
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/sillar-go/sillar/internal/testenv"
+)
+
+// disturb does one thing of the schedule, and undoes it.
+func (c *chaos) disturb() {
+	c.t.Helper()
+	names := make([]string, 0, len(services))
+	for _, b := range services {
+		names = append(names, b.name)
+	}
+	name, r, i := names[c.rand.IntN(len(names))], c.rand.IntN(2), c.rand.IntN(len(c.nodes))
+	short, long := c.between(0, 5*time.Second), c.between(3*time.Second, 15*time.Second)
+	what := c.rand.IntN(24)
+	switch {
+	case what < 7:
+		c.logf("kill %s %d for %.1fs", name, r, short.Seconds())
+		_ = c.replicas[name][r].stop(syscall.SIGKILL)
+		time.Sleep(short)
+		c.start(name, r)
+	case what < 11:
+		c.logf("freeze %s %d for %.1fs", name, r, long.Seconds())
+		p := c.replicas[name][r].cmd.Process
+		_ = p.Signal(syscall.SIGSTOP)
+		time.Sleep(long)
+		_ = p.Signal(syscall.SIGCONT)
+	case what < 13:
+		c.logf("roll %s", name)
+		for r, p := range c.replicas[name] {
+			// To close a connection to a server that is silent takes longer than a service has for going down.
+			if err := p.stop(syscall.SIGTERM); err != nil && time.Since(c.silent) > 30*time.Second {
+				c.t.Errorf("%s %d, on SIGTERM: %v", name, r, err)
+			}
+			c.start(name, r)
+			ready(c.t, c.replicas[name][r], c.balancer.replica(name, r))
+		}
+	case what < 15:
+		c.logf("kill broker %d for %.1fs", i, long.Seconds())
+		c.nodes[i].Kill(c.t)
+		time.Sleep(long)
+		c.nodes[i].Start(c.t)
+	case what < 17:
+		c.logf("freeze broker %d for %.1fs", i, long.Seconds())
+		c.nodes[i].Freeze(c.t)
+		time.Sleep(long)
+		c.nodes[i].Thaw(c.t)
+	case what < 19:
+		c.logf("no byte passes between services and broker %d for %.1fs", i, long.Seconds())
+		c.proxies[i].Pause()
+		time.Sleep(long)
+		c.proxies[i].Cut()
+		c.proxies[i].Resume()
+	case what < 21:
+		c.logf("broker %d is cut off from the others for %.1fs", i, long.Seconds())
+		testenv.CutOff(c.t, c.nodes, i)
+		time.Sleep(long)
+		testenv.Heal(c.t, c.nodes, i)
+		c.nodes[i].Await(c.t)
+	case what < 22:
+		c.logf("broker %d has no disk left for %.1fs", i, long.Seconds())
+		c.nodes[i].Control(c.t, "set_disk_free_limit", "1000TB") // publishers at all nodes are blocked
+		time.Sleep(long)
+		c.nodes[i].Control(c.t, "set_disk_free_limit", "50MB")
+	case c.failed:
+		c.logf("PostgreSQL has no other standby")
+	case what < 23:
+		c.logf("kill PostgreSQL and promote the standby")
+		c.failed = true
+		c.postgres.Failover(c.t)
+	default:
+		c.logf("freeze PostgreSQL for good and promote the standby")
+		c.failed = true
+		c.silent = time.Now()
+		c.postgres.Freeze(c.t)
+		c.postgres.Promote(c.t)
+	}
+	c.logf("undone")
+}
