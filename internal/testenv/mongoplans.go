@@ -114,7 +114,7 @@ func (p *MongoPlans) Unindexed(t testing.TB, db *mongo.Database) (list []string,
 			t.Fatalf("testenv: explain %s: %v", shape, err)
 		}
 		if readsMore(plan["queryPlanner"]) {
-			list = append(list, fmt.Sprintf("%s\n%.3000v", shape, plan["queryPlanner"]))
+			list = append(list, fmt.Sprintf("%s\n%.10000v", shape, plan["queryPlanner"]))
 		}
 	}
 	return list, len(seen)

@@ -52,6 +52,7 @@ type stream struct {
 	polling sync.WaitGroup
 	over    chan struct{} // closed when the group has been left
 	leave   func()        // leaves the group, once
+	giveUp  func()        // ends all that the client does
 
 	arrived    chan struct{} // holds a token when something may be received
 	room       chan struct{} // holds a token when something may be polled
@@ -107,9 +108,12 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	}
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
 	s.leave = sync.OnceFunc(s.leaveGroup)
-	s.cl, err = kgo.NewClient(append(s.options(), b.opts...)...)
+	life, end := context.WithCancel(context.Background())
+	s.giveUp = end
+	s.cl, err = kgo.NewClient(slices.Concat(s.options(), b.opts, []kgo.Opt{kgo.WithContext(life)})...)
 	close(s.made)
 	if err != nil {
+		s.giveUp()
 		s.cancel()
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
@@ -205,6 +209,9 @@ func (s *stream) poll() {
 func (s *stream) takeAll(fetches kgo.Fetches) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
 	if fetches.NumRecords() > 0 {
 		s.failed = nil
 	}
@@ -318,19 +325,12 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 // settled, as those behind them may have the same key.
 func (s *stream) Stop() error {
 	s.mu.Lock()
-	first := !s.stopped
+	last := !s.stopped && s.held == 0
 	s.stopped = true
+	s.ready, s.waiting = nil, nil
 	s.mu.Unlock()
 	s.cancel()
-	s.polling.Wait()
-	if !first {
-		return nil
-	}
-	s.mu.Lock()
-	s.ready, s.waiting = nil, nil
-	held := s.held
-	s.mu.Unlock()
-	if held == 0 {
+	if last {
 		s.leave()
 	}
 	return nil
@@ -350,15 +350,24 @@ func (s *stream) Close() error {
 	return err
 }
 
-// leaveGroup gives the partitions back, with what was settled.
+// leaveGroup gives the partitions back, with what was settled. After closeTimeout all that it waits for ends: the
+// coordinator may not answer.
 func (s *stream) leaveGroup() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.b.ctx), closeTimeout)
 	defer cancel()
-	s.commit(ctx)
+	defer context.AfterFunc(ctx, s.giveUp)()
+	s.polling.Wait()
+	committing, done := context.WithTimeout(ctx, closeTimeout/2)
+	s.commit(committing)
+	done()
 	s.mu.Lock()
 	s.closed = true
+	for _, p := range s.parts {
+		p.dirty = p.dirty && p.leaving // what could not be committed is not tried again: it would take the time to leave
+	}
 	s.mu.Unlock()
 	_ = s.cl.LeaveGroupContext(ctx) // else the coordinator notices after SessionTimeout
+	s.giveUp()
 	s.cl.Close()
 	close(s.over)
 }

@@ -105,8 +105,9 @@ type marks struct {
 	origin    string
 }
 
-// decode reads a record, also one of another program without CloudEvents' headers: its type is the rest of its Kafka
-// topic's name then, and its id its place.
+// decode reads a record, also one of another program. Without CloudEvents' headers its type is the rest of its Kafka
+// topic's name, and its id its place. A type that does not begin with that rest is not the topic by which a group gets
+// it: it becomes a header.
 func (b *Broker) decode(r *kgo.Record) (e messaging.Envelope, m marks) {
 	e = messaging.Envelope{Key: string(r.Key), Headers: make(map[string]string, len(r.Headers)), Body: r.Value}
 	for _, h := range r.Headers {
@@ -147,8 +148,14 @@ func (b *Broker) decode(r *kgo.Record) (e messaging.Envelope, m marks) {
 			}
 		}
 	}
-	if e.Type == "" {
-		e.Type = strings.TrimPrefix(r.Topic, b.cfg.Prefix+".")
+	if b.isEventTopic(r.Topic) {
+		word := strings.TrimPrefix(r.Topic, b.cfg.Prefix+".")
+		if rest, ok := strings.CutPrefix(e.Type, word); !ok || rest != "" && rest[0] != '.' {
+			if e.Type != "" {
+				e.Headers["cloudevents_type"] = e.Type
+			}
+			e.Type = word
+		}
 	}
 	if e.ID == "" {
 		e.ID = fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset)

@@ -3,6 +3,7 @@ package rabbitmq_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,9 +14,21 @@ import (
 	"github.com/sillar-go/sillar/messaging/rabbitmq"
 )
 
-// The connection is cut at the publish while dead letters are given back: each comes, whole, at least once, and none is
-// left behind.
+// The connection is cut at the publish, at its confirm and at the acknowledgement of a batch while dead letters are
+// given back: each comes, whole, at least once, and none is left behind.
 func TestRedriveIsCut(t *testing.T) {
+	t.Parallel()
+	for _, at := range []struct {
+		window
+		times int
+	}{{window{"publish", false, 60<<16 | 40}, 20}, {window{"confirm", true, 60<<16 | 80}, 3},
+		{window{"ack", false, 60<<16 | 80}, 3}} {
+		t.Run(at.name, func(t *testing.T) { redriveIsCut(t, at.window, at.times) })
+	}
+}
+
+func redriveIsCut(t *testing.T, at window, times int) {
+	t.Helper()
 	t.Parallel()
 	via, _, p := through(t)
 	c := &cutter{}
@@ -37,7 +50,7 @@ func TestRedriveIsCut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.arm(window{"publish", false, 60<<16 | 40}, 20)
+	c.arm(at, times)
 	moved, failures := 0, 0
 	for end := time.Now().Add(patience); ; {
 		if time.Now().After(end) {
@@ -186,5 +199,111 @@ func TestTopicIsTheRoutingKeyOnEveryPath(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// die publishes n messages with the ids 0 to n-1 and makes dead letters of them.
+func die(t *testing.T, b *rabbitmq.Broker, group string, n int) {
+	t.Helper()
+	s := subscribe(t, b, group, n, "t")
+	events := make([]messaging.Envelope, n)
+	for i := range events {
+		events[i] = messaging.Envelope{ID: fmt.Sprint(i), Type: "t", Body: []byte("{}")}
+	}
+	if err := b.PublishBatch(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		if err := receive(t, s).DeadLetter(t.Context(), errors.New("broken")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Letters are moved in batches, in their order, up to the limit exactly; the others keep their places.
+func TestRedriveMovesBatches(t *testing.T) {
+	t.Parallel()
+	via, direct, p := through(t)
+	die(t, open(t, direct, rabbitmq.Config{}), "g", 250)
+	c := &cutter{}
+	acks := 0 // read when the broker is closed
+	c.operator = func() { acks++ }
+	c.arm(window{"ack", false, 60<<16 | 80}, 1000)
+	p.Filter(c.filter)
+	b := rabbitmq.Must(rabbitmq.New(via, rabbitmq.Config{Source: "test", Logger: quiet}))
+	if n, err := b.Redrive(within(t, patience), "g", 130); n != 130 || err != nil {
+		t.Fatalf("%d moved, %v; want 130", n, err)
+	}
+	var dead []messaging.DeadLetter
+	for end := time.Now().Add(patience); len(dead) != 120 && time.Now().Before(end); {
+		var err error
+		if dead, err = b.DeadLetters(within(t, patience), "g", 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, d := range dead {
+		if want := fmt.Sprint(130 + i); d.ID != want {
+			t.Fatalf("letter %d that is left is %s, want %s", i, d.ID, want)
+		}
+	}
+	if len(dead) != 120 {
+		t.Errorf("%d letters are left, want 120", len(dead))
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if acks > 2 {
+		t.Errorf("130 letters took %d acknowledgements, want one a batch", acks)
+	}
+	s := subscribe(t, open(t, direct, rabbitmq.Config{}), "g", 130, "t")
+	for i := range 130 {
+		d := receive(t, s)
+		if id := d.Envelope().ID; id != fmt.Sprint(i) {
+			t.Fatalf("message %d is %s", i, id)
+		}
+		if err := d.Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A letter whose headers leave no room for those of a copy stays, and the others are moved.
+func TestRedriveMovesTheOthers(t *testing.T) {
+	t.Parallel()
+	url := testenv.RabbitMQ(t)
+	b := open(t, url, rabbitmq.Config{})
+	if err := subscribe(t, b, "g", 1, "t").Close(); err != nil {
+		t.Fatal(err)
+	}
+	ch := raw(t, url)
+	const largest = 128<<10 - 100 // of the default frame
+	for i := range 5 {
+		h := amqp.Table{}
+		if i == 1 {
+			h["x-huge"] = strings.Repeat("x", largest)
+		}
+		if err := ch.Publish("", "g.dead", false, false, amqp.Publishing{MessageId: fmt.Sprint(i), Headers: h}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	moved := 0
+	for end := time.Now().Add(patience); moved < 4 && time.Now().Before(end); {
+		n, err := b.Redrive(within(t, patience), "g", 10)
+		if moved += n; err != nil && !errors.Is(err, messaging.ErrInvalid) {
+			t.Fatal(err)
+		}
+	}
+	dead, err := b.DeadLetters(within(t, patience), "g", 10)
+	for end := time.Now().Add(patience); err == nil && len(dead) == 0 && time.Now().Before(end); {
+		dead, err = b.DeadLetters(within(t, patience), "g", 10)
+	}
+	if moved != 4 || err != nil || len(dead) != 1 || dead[0].ID != "1" {
+		t.Errorf("%d moved, %d left, %v; want 4 and 1", moved, len(dead), err)
 	}
 }

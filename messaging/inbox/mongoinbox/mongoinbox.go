@@ -120,17 +120,31 @@ func Must(i *Inbox, err error) *Inbox {
 }
 
 // EnsureIndexes makes the unique index by which notes are found, and which keeps two documents of a collection from
-// having the same note. Once needs it. Duplicate notes that are there already fail it.
+// having the same note. Once needs it. Duplicate notes that are there already fail it. Two further indexes are those by
+// which Purge finds what is old: without them it reads the whole collection.
 func (i *Inbox) EnsureIndexes(ctx context.Context) error {
+	notes := bson.D{{Key: field + ".kind", Value: Kind}}
 	for _, name := range i.cfg.Collections {
-		_, err := i.db.Collection(name).Indexes().CreateOne(ctx, mongo.IndexModel{
-			Keys: bson.D{{Key: field + ".id", Value: 1}},
-			Options: options.Index().SetName(indexName).SetUnique(true).
-				SetPartialFilterExpression(bson.D{{Key: field + ".kind", Value: Kind}}),
+		_, err := i.db.Collection(name).Indexes().CreateMany(ctx, []mongo.IndexModel{
+			{Keys: bson.D{{Key: field + ".id", Value: 1}},
+				Options: options.Index().SetName(indexName).SetUnique(true).SetPartialFilterExpression(notes)},
+			{Keys: bson.D{{Key: field + ".created_at", Value: 1}},
+				Options: options.Index().SetName("sillar_applied_when").SetPartialFilterExpression(notes)},
+			{Keys: bson.D{{Key: "_deleted", Value: 1}},
+				Options: options.Index().SetName("sillar_tombstones").SetPartialFilterExpression(
+					bson.D{{Key: "_deleted", Value: true}})},
 		})
 		if err != nil {
-			return fmt.Errorf("mongoinbox: make the index of %s: %w", name, err)
+			return fmt.Errorf("mongoinbox: make the indexes of %s: %w", name, err)
 		}
+	}
+	if len(i.cfg.Collections) == 1 {
+		return nil
+	}
+	_, err := i.db.Collection(bound).Indexes().CreateOne(ctx, mongo.IndexModel{
+		Keys: bson.D{{Key: "created_at", Value: 1}}, Options: options.Index().SetName("sillar_bound_when")})
+	if err != nil {
+		return fmt.Errorf("mongoinbox: make the index of %s: %w", bound, err)
 	}
 	return nil
 }
@@ -314,7 +328,8 @@ func (i *Inbox) Purge(ctx context.Context) error {
 	old := bson.D{{Key: "kind", Value: Kind}, expired}
 	for _, name := range i.cfg.Collections {
 		c := i.db.Collection(name, options.Collection().SetWriteConcern(writeconcern.Majority()))
-		_, err := c.UpdateMany(ctx, bson.D{{Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},
+		_, err := c.UpdateMany(ctx, bson.D{{Key: field + ".kind", Value: Kind}, // which the index asks for
+			{Key: field + ".created_at", Value: expired.Value}, {Key: field, Value: bson.D{{Key: "$elemMatch", Value: old}}}},
 			bson.D{{Key: "$pull", Value: bson.D{{Key: field, Value: old}}}})
 		if err == nil {
 			_, err = c.DeleteMany(ctx, bson.D{{Key: "_deleted", Value: true},
