@@ -161,9 +161,9 @@ func copyWorkflows(b *testing.B, pool *pgxpool.Pool, rows int) {
 	b.Helper()
 	ctx := context.Background()
 	for _, table := range []string{"dbos.workflow_status", "dbos.operation_outputs"} {
-		_, err := pool.Exec(ctx, `INSERT INTO `+table+` SELECT (jsonb_populate_record(NULL::`+table+`,
-			to_jsonb(t) || jsonb_build_object('workflow_uuid', 'ended-' || i))).* FROM `+table+` t,
-			generate_series(1, $1) i WHERE workflow_uuid = 'pattern'`, rows)
+		_, err := pool.Exec(ctx, `INSERT INTO `+table+` SELECT r.* FROM `+table+` t, generate_series(1, $1) i,
+			jsonb_populate_record(NULL::`+table+`, to_jsonb(t) || jsonb_build_object('workflow_uuid', 'ended-' || i)) r
+			WHERE t.workflow_uuid = 'pattern'`, rows)
 		if err != nil {
 			b.Fatal(err)
 		}
