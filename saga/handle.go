@@ -165,7 +165,7 @@ func (d *Def[S]) Handle(o *Orchestrator, id string) *Handle[S] { return &Handle[
 // 250 ms for all callers of this process. Where the store notifies (a Listener, such as sagasql on PostgreSQL), Wait
 // returns about 10 ms after the end; a lost notification delays it by up to a second.
 func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
-	changed, ended, here, cancel := h.o.subscribe(h.id)
+	ends, ended, here, cancel := h.o.subscribe(h.id)
 	defer cancel()
 	if ended != nil {
 		return h.end(*ended)
@@ -173,7 +173,7 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	ticker := time.NewTicker(waitCheck)
 	defer ticker.Stop()
 	var none S
-	look := !here // a saga that runs here reports its end by changed
+	look := !here // a saga that runs here reports its end by ends
 	for {
 		if look {
 			r, err := h.o.store.Get(ctx, h.id)
@@ -188,10 +188,8 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 		select {
 		case <-ctx.Done():
 			return none, context.Cause(ctx)
-		case r := <-changed:
-			if r.Status.Ended() {
-				return h.end(r)
-			}
+		case r := <-ends:
+			return h.end(r)
 		case <-ticker.C:
 			look = true // it may have been deleted
 		}

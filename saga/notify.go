@@ -20,27 +20,27 @@ const (
 	waitCheck = 30 * time.Second
 )
 
-// subscribe returns a channel that gets the record whenever this process stores a change of the saga, or sees that it
-// has ended elsewhere; only the latest is kept. ended is the record of one that has ended here a short while ago, and
-// here says that it is at work.
-func (o *Orchestrator) subscribe(id string) (changed chan Record, ended *Record, here bool, cancel func()) {
-	changed = make(chan Record, 1)
+// subscribe returns a channel that gets the record when this process ends the saga, or sees that it has ended
+// elsewhere; only the latest is kept. ended is the record of one that has ended here a short while ago, and here says
+// that it is at work.
+func (o *Orchestrator) subscribe(id string) (end chan Record, ended *Record, here bool, cancel func()) {
+	end = make(chan Record, 1)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.waiting[id] == nil {
 		o.waiting[id] = map[chan Record]struct{}{}
 	}
-	o.waiting[id][changed] = struct{}{}
+	o.waiting[id][end] = struct{}{}
 	if o.stopPoll == nil {
 		ctx, stop := context.WithCancel(context.Background())
 		o.stopPoll = stop
 		go o.poll(ctx)
 	}
 	_, here = o.here[id]
-	return changed, o.last.get(id), here, func() {
+	return end, o.last.get(id), here, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		delete(o.waiting[id], changed)
+		delete(o.waiting[id], end)
 		if len(o.waiting[id]) == 0 {
 			delete(o.waiting, id)
 		}
@@ -134,17 +134,16 @@ func (o *Orchestrator) unmark(id string) {
 	delete(o.here, id)
 }
 
-// changed notifies waiting callers and OnChange of a record that was stored.
+// changed notifies OnChange of a record that was stored, and waiting callers of one that has ended.
 func (o *Orchestrator) changed(ctx context.Context, r Record) {
 	o.mu.Lock()
-	waiting := o.waiting[r.ID]
 	o.last.forget(r.ID) // an operator may have retried a stuck saga
-	if r.Status.Ended() || len(waiting) > 0 {
+	if r.Status.Ended() {
 		kept := r.Clone()
-		if r.Status.Ended() && r.Status != Stuck && len(kept.State) <= maxRecentState {
+		if r.Status != Stuck && len(kept.State) <= maxRecentState {
 			o.last.put(&kept) // a stuck saga may be retried on another node
 		}
-		send(waiting, kept)
+		send(o.waiting[r.ID], kept)
 	}
 	o.mu.Unlock()
 	if o.cfg.OnChange != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -23,6 +24,20 @@ type telemetry struct {
 	steps    metric.Float64Histogram
 	overdue  metric.Int64UpDownCounter
 	meter    metric.Meter
+	attempts sync.Map // of attempt: the attributes as they are recorded, which would else be sorted for each attempt
+}
+
+// attempt is what attempts are counted by.
+type attempt struct{ saga, step, direction, outcome string }
+
+func (t *telemetry) attributes(a attempt) metric.MeasurementOption {
+	if kept, ok := t.attempts.Load(a); ok {
+		return kept.(metric.MeasurementOption)
+	}
+	made := metric.WithAttributeSet(attribute.NewSet(attribute.String("saga", a.saga), attribute.String("step", a.step),
+		attribute.String("direction", a.direction), attribute.String("outcome", a.outcome)))
+	t.attempts.Store(a, made)
+	return made
 }
 
 func newTelemetry(cfg Config) (*telemetry, error) {
@@ -37,7 +52,8 @@ func newTelemetry(cfg Config) (*telemetry, error) {
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 	overdue, err3 := m.Int64UpDownCounter("sillar.saga.handlers.overdue", metric.WithUnit("{handler}"),
 		metric.WithDescription("Handlers that run on although their timeout has passed."))
-	return &telemetry{tp.Tracer(scope), finished, steps, overdue, m}, errors.Join(err, err2, err3)
+	return &telemetry{tracer: tp.Tracer(scope), finished: finished, steps: steps, overdue: overdue, meter: m},
+		errors.Join(err, err2, err3)
 }
 
 func (t *telemetry) saga(ctx context.Context, r Record) (context.Context, trace.Span) {
@@ -83,12 +99,7 @@ func (t *telemetry) stepDone(
 		errclass.Record(span, err)
 		span.SetStatus(codes.Error, outcome)
 	}
-	t.steps.Record(
-		ctx,
-		took.Seconds(),
-		metric.WithAttributes(attribute.String("saga", name), attribute.String("step", c.step),
-			attribute.String("direction", direction(c)), attribute.String("outcome", outcome)),
-	)
+	t.steps.Record(ctx, took.Seconds(), t.attributes(attempt{name, c.step, direction(c), outcome}))
 	span.End()
 }
 

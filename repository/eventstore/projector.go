@@ -26,6 +26,9 @@ type ProjectorConfig struct {
 	OnDelete func(ctx context.Context, stream string) error
 	// Batch is how many events are applied in one transaction. 0 means 100.
 	Batch int
+	// Timeout bounds a batch, so that a connection that has gone silent does not hold the projection up for long: the batch
+	// fails and is tried again. Default 1 min. Negative disables it.
+	Timeout time.Duration
 	// Park takes over an event that could not be applied ParkAfter times, so that it holds nothing else up: it records the
 	// event, such as in a table that operators see, in the transaction of the batch, which ctx carries, and the projection
 	// goes on without it. cause is what apply said last. Later events of the stream are applied: apply has to bear that
@@ -84,6 +87,7 @@ func NewProjector(store Store, tx repository.Transactor, apply func(ctx context.
 		cfg.Batch = 100
 	}
 	cfg.ParkAfter = max(cmp.Or(cfg.ParkAfter, 10), 1)
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	return &Projector{store: store, tx: tx, apply: apply, cfg: cfg, fails: map[string]*failure{}}, nil
 }
@@ -119,7 +123,7 @@ func (p *Projector) Run(ctx context.Context) error {
 // that there was none to apply.
 func (p *Projector) Step(ctx context.Context) (n int, err error) {
 	for moved := true; moved && n == 0; {
-		err = p.tx.InTx(ctx, func(ctx context.Context) (err error) {
+		err = p.inTx(ctx, func(ctx context.Context) (err error) {
 			n, moved, err = p.step(ctx)
 			return err
 		})
@@ -136,13 +140,23 @@ func (p *Projector) Step(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
+// inTx runs fn in a transaction that ends within Timeout.
+func (p *Projector) inTx(ctx context.Context, fn func(ctx context.Context) error) error {
+	if p.cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.cfg.Timeout)
+		defer cancel()
+	}
+	return p.tx.InTx(ctx, fn)
+}
+
 // noteFailure counts the failures of an event. While the database does not answer nothing is the event's fault.
 func (p *Projector) noteFailure(ctx context.Context, err error) {
 	var failed *ApplyError
 	if p.cfg.Park == nil || !errors.As(err, &failed) {
 		return
 	}
-	if err := p.tx.InTx(ctx, func(ctx context.Context) error {
+	if err := p.inTx(ctx, func(ctx context.Context) error {
 		at, err := p.store.Checkpoint(ctx, p.cfg.Name)
 		if err != nil {
 			return err

@@ -37,7 +37,8 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 							Shape: "s", Status: saga.Running,
 							State: []byte("1"), Revision: 1, WakeAt: time.Now().Add(-time.Hour)})
 					}
-					err := errors.Join(errors.Join(s.insertAll(ctx, list)...), errors.Join(s.saveAll(ctx, list)...))
+					err := errors.Join(errors.Join(s.insertAll(ctx, writes(t, list, insertion))...),
+						errors.Join(s.saveAll(ctx, writes(t, list, saving))...))
 					claimed, cerr := s.Claim(ctx, "me", []saga.Kind{kind}, n)
 					if err = errors.Join(err, cerr); err != nil || len(claimed) != n {
 						t.Fatalf("%d of %d claimed: %v", len(claimed), n, err)
@@ -46,7 +47,7 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 						list[i] = c.Record
 						list[i].Status = saga.Completed
 					}
-					if err := errors.Join(s.saveAll(ctx, list)...); err != nil {
+					if err := errors.Join(s.saveAll(ctx, writes(t, list, saving))...); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -106,6 +107,18 @@ func TestStatementsReadWhatTheyReturn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func writes(t *testing.T, list []saga.Record, of func(saga.Record) (write, error)) (out []write) {
+	t.Helper()
+	for _, r := range list {
+		w, err := of(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, w)
+	}
+	return out
 }
 
 // On SQLite every statement that looks for sagas uses an index for all that it asks for.

@@ -52,8 +52,8 @@ type Store struct {
 	replacer *strings.Replacer
 	history  bool
 
-	inserts groupcommit.Group[saga.Record]
-	saves   groupcommit.Group[saga.Record]
+	inserts groupcommit.Group[write]
+	saves   groupcommit.Group[write]
 	plan    groupcommit.Plan // of several saves
 
 	notifier notifier
@@ -76,8 +76,8 @@ func New(db *sqldb.DB, cfg Config) (*Store, error) {
 	}
 	s := &Store{db: db, prefix: prefix, history: cfg.History,
 		replacer: strings.NewReplacer("sillar_", prefix, "@now", now, "@columns", columns, "@qualified", qualified)}
-	s.inserts = groupcommit.Group[saga.Record]{Flush: s.insertAll, Gather: gather}
-	s.saves = groupcommit.Group[saga.Record]{Flush: s.saveAll, Gather: gather}
+	s.inserts = groupcommit.Group[write]{Flush: s.insertAll, Gather: gather}
+	s.saves = groupcommit.Group[write]{Flush: s.saveAll, Gather: gather}
 	return s, nil
 }
 
@@ -140,11 +140,13 @@ var qualified = "s." + strings.Join(strings.FieldsFunc(columns, func(r rune) boo
 // Insert implements saga.Store. Outside a transaction, sagas that are started at the same time share a commit.
 func (s *Store) Insert(ctx context.Context, r saga.Record) (saga.Record, bool, error) {
 	r.Revision = 1
-	var err error
-	if s.InTx(ctx) {
-		err = s.insertAll(ctx, []saga.Record{r})[0]
-	} else {
-		err = s.inserts.Do(ctx, r)
+	w, err := insertion(r)
+	switch {
+	case err != nil:
+	case s.InTx(ctx):
+		err = s.insertAll(ctx, []write{w})[0]
+	default:
+		err = s.inserts.Do(ctx, w)
 	}
 	if errors.Is(err, errMissed) {
 		stored, err := s.Get(ctx, r.ID)
@@ -189,11 +191,13 @@ func (s *Store) get(ctx context.Context, query, id string) (saga.Record, error) 
 
 // Save implements saga.Store. Outside a transaction, writes that come at the same time share a commit.
 func (s *Store) Save(ctx context.Context, r saga.Record) error {
-	var err error
-	if s.InTx(ctx) {
-		err = s.saveAll(ctx, []saga.Record{r})[0]
-	} else {
-		err = s.saves.Do(ctx, r)
+	w, err := saving(r)
+	switch {
+	case err != nil:
+	case s.InTx(ctx):
+		err = s.saveAll(ctx, []write{w})[0]
+	default:
+		err = s.saves.Do(ctx, w)
 	}
 	if err == nil {
 		if r.Status.Ended() {
@@ -247,13 +251,13 @@ func (s *Store) Signal(
 			r.Signals = map[string][]byte{}
 		}
 		r.Signals[name] = raw
-		e, err := encode(r)
+		signals, err := marshalSignals(r)
 		if err != nil {
 			return err
 		}
 		if _, err := s.querier(ctx).Exec(ctx,
 			s.sql("UPDATE sillar_sagas SET signals = $1, signal_seq = signal_seq + 1, wake_at = @now WHERE id = $2"),
-			e.signals, id); err != nil {
+			signals, id); err != nil {
 			return fmt.Errorf("sagasql: signal %s of %s: %w", name, id, err)
 		}
 		first = true
@@ -296,23 +300,21 @@ func (s *Store) Leave(ctx context.Context, node string) error {
 // encoded holds the columns of a record that are JSON.
 type encoded struct{ steps, headers, audit, signals string }
 
-func encode(r saga.Record) (encoded, error) {
-	var e encoded
-	signals := map[string]json.RawMessage{}
+// marshal returns a value of the record as JSON.
+func marshal(r saga.Record, v any) (string, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("sagasql: encode %s: %w", r.ID, err)
+	}
+	return string(raw), nil
+}
+
+func marshalSignals(r saga.Record) (string, error) {
+	signals := make(map[string]json.RawMessage, len(r.Signals))
 	for k, v := range r.Signals {
 		signals[k] = v
 	}
-	for _, c := range []struct {
-		to   *string
-		from any
-	}{{&e.steps, r.Steps}, {&e.headers, r.Headers}, {&e.audit, r.Audit}, {&e.signals, signals}} {
-		raw, err := json.Marshal(c.from)
-		if err != nil {
-			return e, fmt.Errorf("sagasql: encode %s: %w", r.ID, err)
-		}
-		*c.to = string(raw)
-	}
-	return e, nil
+	return marshal(r, signals)
 }
 
 // row is a saga as it was read. err says why its JSON does not decode; the other fields of the record are set then.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,12 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-
-	"github.com/sillar-go/sillar/authn"
-	"github.com/sillar-go/sillar/breaker"
-	"github.com/sillar-go/sillar/breaker/breakerhttp"
 	"github.com/sillar-go/sillar/examples/shop/internal/platform"
 	"github.com/sillar-go/sillar/repository/eventstore"
 	"github.com/sillar-go/sillar/repository/eventstore/memevents"
@@ -34,6 +27,9 @@ type participants struct {
 	reserved map[string]string // by reservation, its state
 	paid     map[string]string // by payment, its state
 }
+
+// price is what an order costs, in cents.
+const price = 500
 
 var errRefused = errors.New("dial tcp: connection refused")
 
@@ -77,39 +73,28 @@ func (p *participants) RoundTrip(r *http.Request) (*http.Response, error) {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}, nil
 }
 
-func (p *participants) peer(t *testing.T, name string, guard *platform.Guard) *platform.Peer {
-	t.Helper()
-	tr := breakerhttp.Must(breakerhttp.NewTransport(p, breakerhttp.Config{Breaker: breaker.Config{Name: name,
-		Timeout: 5 * time.Second, Retry: breaker.Retry{Attempts: 3, Backoff: breaker.Exponential(50*time.Millisecond,
-			time.Second)}}}))
-	client := breakerhttp.Must(breakerhttp.NewClientOver(tr, "http://"+name))
-	return platform.NewPeer(name, client, guard)
-}
-
 // gauges returns the figures of sagas by their status.
-func gauges(t *testing.T, reader sdkmetric.Reader) (sagas map[string]int64, oldest map[string]time.Duration) {
+func gauges(t *testing.T, s *platform.Service) (sagas map[string]int64, oldest map[string]time.Duration) {
 	t.Helper()
-	var got metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &got); err != nil {
+	families, err := s.Tel.Gatherer.Gather()
+	if err != nil {
 		t.Fatal(err)
 	}
 	sagas, oldest = map[string]int64{}, map[string]time.Duration{}
-	for _, scope := range got.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch d := m.Data.(type) {
-			case metricdata.Gauge[int64]:
-				for _, p := range d.DataPoints {
-					if status, ok := p.Attributes.Value("status"); ok && m.Name == "sillar.saga.sagas" {
-						sagas[status.AsString()] += p.Value
-					}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			status := ""
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "status" {
+					status = l.GetValue()
 				}
-			case metricdata.Gauge[float64]:
-				for _, p := range d.DataPoints {
-					if status, ok := p.Attributes.Value("status"); ok && m.Name == "sillar.saga.oldest" {
-						age := time.Duration(p.Value * float64(time.Second))
-						oldest[status.AsString()] = max(oldest[status.AsString()], age)
-					}
-				}
+			}
+			switch f.GetName() {
+			case "sillar_saga_sagas":
+				sagas[status] += int64(m.GetGauge().GetValue())
+			case "sillar_saga_oldest_seconds":
+				age := time.Duration(m.GetGauge().GetValue() * float64(time.Second))
+				oldest[status] = max(oldest[status], age)
 			}
 		}
 	}
@@ -117,26 +102,23 @@ func gauges(t *testing.T, reader sdkmetric.Reader) (sagas map[string]int64, olde
 }
 
 // With payments down for a day no saga is stuck. Each ends soon after the recovery, money and stock are right, and the
-// metrics show what waits meanwhile.
+// metrics and the page show what waits meanwhile.
 func TestPaymentsDownForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys := authn.Must(authn.NewKeySet(authn.NewMemoryKeys(), authn.KeyConfig{}))
-		log := slog.New(slog.DiscardHandler)
-		guard, err := platform.NewGuard("orders", platform.Tokens{Keys: keys, Secret: []byte(strings.Repeat("s", 32))}, log,
-			nil)
-		if err != nil {
-			t.Fatal(err)
-		}
 		p := &participants{reserved: map[string]string{}, paid: map[string]string{}}
+		sc := newScreen(t, p)
 		store := memevents.New(memevents.Config{})
 		orders := eventstore.Must(eventstore.NewAggregate(store, eventstore.Decider[Order, Event]{Evolve: evolve}, types,
 			eventstore.AggregateConfig{Category: "order"}))
-		h := &steps{orders: orders, log: log,
-			peers: &peers{inventory: p.peer(t, "inventory", guard), payments: p.peer(t, "payments", guard)}}
+		clients, err := newPeers(sc.orders)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &steps{orders: orders, log: sc.orders.Log, peers: clients}
 		place := placeOrder(h)
-		reader := sdkmetric.NewManualReader()
-		sagas := saga.Must(saga.New(sagamem.New(), saga.Config{Name: "orders", Logger: log,
-			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, place, cancelOrder(h)))
+		sagas := saga.Must(saga.New(sagamem.New(), saga.Config{Name: "orders", Logger: sc.orders.Log,
+			MeterProvider: sc.orders.Tel.MeterProvider, OnChange: sc.page.OnSaga}, place, cancelOrder(h)))
+		sc.attach(t, store, orders, sagas)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- sagas.Run(ctx) }()
@@ -146,7 +128,7 @@ func TestPaymentsDownForADay(t *testing.T) {
 			t.Helper()
 			id := fmt.Sprintf("o%02d", len(ids))
 			ids = append(ids, id)
-			if _, err := place.Start(ctx, sagas, id, Placing{OrderID: id, UserID: "u", TotalCents: 500,
+			if _, err := place.Start(ctx, sagas, id, Placing{OrderID: id, UserID: "u", TotalCents: price,
 				Items: []Item{{ProductID: "lamp", Quantity: 1}}}); err != nil {
 				t.Fatal(err)
 			}
@@ -165,8 +147,8 @@ func TestPaymentsDownForADay(t *testing.T) {
 		for range 4 { // five minutes before the recovery
 			order()
 		}
-		time.Sleep(5 * time.Minute)
-		waiting, oldest := gauges(t, reader)
+		time.Sleep(5*time.Minute - 10*time.Second)
+		waiting, oldest := gauges(t, sc.orders)
 		if n := waiting["RUNNING"] + waiting["COMPENSATING"]; n < 10 || waiting["STUCK"] != 0 {
 			t.Errorf("the metrics show %v of 52 orders that were placed meanwhile", waiting)
 		}
@@ -174,9 +156,15 @@ func TestPaymentsDownForADay(t *testing.T) {
 			t.Errorf("the metrics show that the oldest was started %v ago", oldest)
 		}
 		t.Logf("after a day: %v, oldest %v", waiting, oldest)
+		open, err := sagas.Count(ctx, saga.Filter{Statuses: []saga.Status{saga.Running, saga.Compensating}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc.shows(t, "open", fmt.Sprintf("<strong>%d under way</strong>", open),
+			"equals 1 confirmed order", "compensating: ")
 		order()
 		time.Sleep(20 * time.Minute)
-		if left, _ := gauges(t, reader); left["RUNNING"]+left["COMPENSATING"]+left["STUCK"] != 0 {
+		if left, _ := gauges(t, sc.orders); left["RUNNING"]+left["COMPENSATING"]+left["STUCK"] != 0 {
 			t.Errorf("20 minutes after the recovery the metrics show %v", left)
 		}
 		ended := map[saga.Status]int{}
@@ -200,6 +188,8 @@ func TestPaymentsDownForADay(t *testing.T) {
 			}
 		}
 		t.Logf("ended: %v", ended)
+		sc.shows(t, "", "<strong>all ended</strong>", "54 orders in all",
+			fmt.Sprintf("equals %d confirmed orders", ended[saga.Completed]))
 		if ended[saga.Completed] < 4 {
 			t.Errorf("ended: %v, want those completed that an open breaker kept from payments for less than %v", ended,
 				confirmWithin)
