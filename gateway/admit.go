@@ -11,7 +11,7 @@ import (
 	"github.com/sillar-go/sillar/internal/problem"
 )
 
-// Caller returns who was admitted, for middleware of routes. ok is false for requests without a token that counts.
+// Caller returns who was admitted, for middleware of routes. ok is false for requests without an accepted token.
 func Caller(ctx context.Context) (subject string, roles []string, ok bool) {
 	x := exchangeOf(ctx)
 	if x == nil || x.who == nil {
@@ -71,7 +71,7 @@ func (r *route) token(req *http.Request) (token string, fromCookie bool) {
 		}
 	}
 	if r.TokenCookie != "" {
-		if cookies := req.CookiesNamed(r.TokenCookie); len(cookies) == 1 { // of two, another site may have set one
+		if cookies := req.CookiesNamed(r.TokenCookie); len(cookies) == 1 { // with two of them, another site may have set one
 			return cookies[0].Value, true
 		}
 	}
@@ -129,8 +129,8 @@ func crossOrigin(c *CORS) (*http.CrossOriginProtection, error) {
 	return p, nil
 }
 
-// crossSite reports whether a page of another origin caused the request. An upgrade is no safe request, although it is
-// a GET: what is sent over the WebSocket may change something.
+// crossSite reports whether a page of another origin caused the request. An upgrade is not a safe request, although its
+// method is GET: messages over the WebSocket may change state.
 func (r *route) crossSite(req *http.Request) bool {
 	if isWebSocket(req.Header) {
 		post := *req
@@ -162,7 +162,8 @@ func (g *Gateway) refuse(ctx context.Context, w *reply, err error) {
 	problem.Write(ctx, w, http.StatusUnauthorized, "unauthorized", "The token is not accepted.")
 }
 
-// cannotTell says that an authenticator's error is about its own neighbours, such as a key server, not about the token.
+// cannotTell reports whether an authenticator's error concerns what it depends on, such as a key server, and not the
+// token.
 func cannotTell(err error) bool {
 	var network net.Error // context.DeadlineExceeded is one
 	var says interface{ Temporary() bool }

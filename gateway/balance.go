@@ -85,7 +85,7 @@ func (r *route) pick(ctx context.Context, tried []*instance) (*instance, func(er
 }
 
 // admitted chooses one of the instances that fit, and returns nil if no breaker of theirs lets a call through. With
-// backups breakers are followed even when they are too many.
+// backups, breakers are followed even when more are open than may be ejected.
 func (r *route) admitted(
 	ctx context.Context,
 	rot *rotation,
@@ -117,7 +117,8 @@ func (r *route) admitted(
 	return nil, nil, nil
 }
 
-// panicking reports whether the breakers of more instances are not closed than may be ejected: then none is followed.
+// panicking reports whether more instances than may be ejected have a breaker that is not closed. Breakers are then
+// ignored.
 func (r *route) panicking(rot *rotation) bool {
 	if r.MaxEjection >= 1 {
 		return false
@@ -131,8 +132,8 @@ func (r *route) panicking(rot *rotation) bool {
 	return float64(ejected) > r.MaxEjection*float64(len(rot.all))
 }
 
-// unfollowed ends a call that the breaker of an instance did not admit. The result does not count, but one that is no
-// failure lets the breaker probe at once.
+// unfollowed ends a call that the breaker of an instance did not admit. The result does not count, but a success lets
+// the breaker probe at once.
 func unfollowed(i *instance) func(error) {
 	return func(err error) {
 		if err == nil {
@@ -214,7 +215,7 @@ func (r *route) chooseAmong(rot *rotation, fit []int) int {
 	return a
 }
 
-// leastBusy returns the instance with the fewest requests in progress, any one of several.
+// leastBusy returns the instance with the fewest requests in progress, and a random one when there are several.
 func leastBusy(rot *rotation, fit []int) int {
 	best, least, ties := 0, int64(math.MaxInt64), 0
 	for n, i := range fit {

@@ -84,7 +84,7 @@ type requestBody struct {
 	broken    atomic.Bool // the client did not send what it announced
 	malformed atomic.Bool // and it has sent all
 	reading   atomic.Bool // a transport waits for the client
-	stalled   atomic.Bool // the client was waited for too long
+	stalled   atomic.Bool // the client took too long
 	ended     atomic.Bool // all of it was read
 
 	mu      sync.Mutex

@@ -29,10 +29,11 @@
 //   - Server's connections are guarded: a request with both Content-Length and Transfer-Encoding, and others that
 //     servers are known to read differently, get 400, and what follows a malformed body is never read as a request. See
 //     Guard.
-//   - What may not be processed twice is sent once: only idempotent requests, or such as no service has seen, are tried
-//     again, within a budget, and only while nothing of the body has been read.
-//   - Errors are problem+json with the correlation id, without a word of the service's or the network's. A client that
-//     goes away ends the request at the service, is 499 in logs and metrics, and is no failure of the service.
+//   - What may not be processed twice is sent once: only idempotent requests, and those that no service has seen, are
+//     retried, within a budget, and only while nothing of the body has been read.
+//   - Errors are problem+json with the correlation id. They contain no text of the service or of the network. When a
+//     client disconnects, the request to the service ends; logs and metrics have status 499, and it does not count as a
+//     failure of the service.
 //   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens
 //     none. When more breakers are open than Route.MaxEjection allows, none is followed.
 //   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others

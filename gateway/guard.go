@@ -15,10 +15,10 @@ import (
 // handshakeTimeout bounds TLS handshakes.
 const handshakeTimeout = 10 * time.Second
 
-// Guard returns a listener whose connections refuse what net/http would mend: a request with both Content-Length and
+// Guard returns a listener whose connections refuse what net/http would repair: a request with both Content-Length and
 // Transfer-Encoding, with either of them twice, with Transfer-Encoding in HTTP/1.0, or with folded header lines gets
-// 400, and a body whose chunks are malformed ends the connection. A service behind a proxy that mends otherwise would
-// take a part of such a request for another one. HTTP/2 and what follows an upgrade pass unseen.
+// 400, and a body whose chunks are malformed ends the connection. A service behind a proxy that repairs them
+// differently would take a part of such a request for another request. HTTP/2 and what follows an upgrade pass unseen.
 //
 // Server's methods use it, and report what is refused; it is for programs that have an http.Server of their own. When
 // connections of l are *tls.Conn, Guard does their handshakes, so l must come from tls.NewListener, with "h2" and
@@ -31,7 +31,7 @@ func newGuard(l net.Listener, log *rejectionLog) *guard {
 	return &guard{Listener: l, log: log, ready: make(chan accepted), ctx: ctx, cancel: cancel}
 }
 
-// guard accepts for the server, and does handshakes meanwhile: what is spoken is known after them.
+// guard accepts for the server and does handshakes meanwhile: only they tell which protocol is spoken.
 type guard struct {
 	net.Listener
 	log    *rejectionLog
@@ -91,7 +91,7 @@ func (g *guard) hand(a accepted) bool {
 	}
 }
 
-// handshake does a handshake. One that fails is no event: the world sends anything.
+// handshake does a handshake. A failure is not logged: strangers send anything.
 func (g *guard) handshake(c *tls.Conn) {
 	ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
 	err := c.HandshakeContext(ctx)
@@ -114,8 +114,8 @@ func (g *guard) handshake(c *tls.Conn) {
 
 var errFraming = errors.New("gateway: the body's chunks are malformed")
 
-// nonsense takes the place of what follows where chunks are malformed. Wherever that is, net/http fails to understand
-// it, and the handler gets that error; were reading to fail, it would take the client for disconnected.
+// nonsense replaces what follows a malformed chunk. net/http cannot parse it, and the handler gets that error. If Read
+// failed instead, net/http would take the client for disconnected.
 const nonsense = "\x00\n\r\n\r\n"
 
 // guarded is a connection that a scanner looks at.

@@ -145,8 +145,8 @@ func (g *Gateway) setIdentity(h http.Header, who *identity) {
 	}
 }
 
-// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: an id is no
-// measurement.
+// claimText writes a text as it is and everything else as JSON, but numbers without an exponent: so that ids keep their
+// digits.
 func claimText(v any) string {
 	switch v := v.(type) {
 	case string:

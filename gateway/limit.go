@@ -34,7 +34,7 @@ type Quota struct {
 	Reset     time.Duration
 }
 
-// within counts a request, and answers it when it is one too many.
+// within counts a request, and answers it when it exceeds the limit.
 func (g *Gateway) within(ctx context.Context, w *reply, r *http.Request, x *exchange) bool {
 	rt := x.route
 	quota, err := g.cfg.Limiter.Allow(ctx, g.limitKey(r, x), rt.RateLimit.Rate, rt.RateLimit.burst())

@@ -39,8 +39,8 @@ func allowedInPath(c byte) bool {
 		strings.IndexByte("-._~!$&'()*+,;=:@/[]", c) >= 0
 }
 
-// checkPath refuses escaped paths that services and gateways are known to read differently: some take what follows a ;
-// in a segment for a parameter, and see two dots before it.
+// checkPath refuses escaped paths that services and gateways are known to read differently. Some take what follows a ;
+// in a segment for a parameter, and so see two dots before it.
 func checkPath(escaped string, slashes bool) error {
 	if escaped == "" {
 		return nil

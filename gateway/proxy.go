@@ -27,7 +27,7 @@ var (
 	errOwnLimit  = errors.New("gateway: the header of the answer is too large")
 )
 
-// RoundTrip sends the request to instances until one answers, as far as nothing is done twice.
+// RoundTrip sends the request to instances until one answers, as long as nothing can be processed twice.
 func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 	ctx, x := out.Context(), exchangeOf(out.Context())
 	r.budget.deposit()
@@ -48,8 +48,8 @@ func (r *route) RoundTrip(out *http.Request) (*http.Response, error) {
 		others := r.another(tried)
 		switch {
 		case r.awaits(inst, err) && (others || waits || r.budget.withdraw(false)):
-			// Nothing was sent: this is no attempt, and another instance gets the only one. A wait is one retry, however
-			// often it dials.
+			// Nothing was sent, so this does not count as an attempt, and another instance may be asked. A wait counts
+			// as one retry, however often it dials.
 			waits = waits || !others
 			n--
 		case n < r.Attempts && (others || res == nil) && r.budget.withdraw(false):
@@ -102,7 +102,7 @@ func drain(body io.ReadCloser) {
 	_ = body.Close()
 }
 
-// retriable reports whether a request may be sent again: it was not processed, or twice is as good as once.
+// retriable reports whether a request may be sent again: it was not processed, or it is idempotent.
 func retriable(out *http.Request, res *http.Response, err error) bool {
 	if res != nil && res.StatusCode != http.StatusBadGateway && res.StatusCode != http.StatusServiceUnavailable &&
 		res.StatusCode != http.StatusGatewayTimeout {

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// rejectionLog logs requests that net/http refuses by itself, before there is one: no handler and no hook of its
-// sees them.
+// rejectionLog logs requests that net/http refuses by itself: no handler and no hook sees them.
 type rejectionLog struct {
 	log *log.Logger // nil means the standard one
 

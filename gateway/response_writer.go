@@ -81,8 +81,8 @@ func (w *reply) liftDeadline(stop func() bool) {
 	}
 }
 
-// disconnected ends an answer to a client that went away. One that still waits, having closed one direction only, must
-// not take silence for success.
+// disconnected ends an answer to a client that went away. A client that has closed one direction only still waits, and
+// must not take silence for success.
 func (w *reply) disconnected() {
 	w.closeConnection()
 	w.WriteHeader(statusGone)

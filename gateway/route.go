@@ -166,7 +166,7 @@ func (r *route) rewrite(pr *httputil.ProxyRequest) {
 	r.g.removeOwned(out.Header)
 	r.g.setForwarded(out.Header, pr.In, r)
 	r.g.setIdentity(out.Header, x.who)
-	for _, name := range r.g.traceFields { // what the context says counts, and be it nothing
+	for _, name := range r.g.traceFields { // the context decides, even when it has none
 		delete(out.Header, name)
 	}
 	r.g.telemetry.inject(ctx, out.Header)

@@ -16,9 +16,9 @@ type Server struct {
 	*http.Server
 }
 
-// NewServer returns a server for h with limits that are safe for a door to the world: a slow header, a large header
-// and an idle connection end. It speaks HTTP/1.1 and HTTP/2, the latter without TLS too, for gRPC. Bodies have no limit
-// of time, for streams have none: Route.MaxBody and Route.TotalTimeout bound them.
+// NewServer returns a server for h with limits that are safe on the internet: a slow header, a large header and an idle
+// connection end. It speaks HTTP/1.1 and HTTP/2, the latter without TLS too, for gRPC. Bodies have no limit of time,
+// for streams have none: Route.MaxBody and Route.TotalTimeout bound them.
 func NewServer(addr string, h http.Handler) *Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)

@@ -101,7 +101,7 @@ func (t *telemetry) log(ctx context.Context, level slog.Level, msg string, attrs
 
 // enter makes the context of a request. When middleware around the gateway has made a span or a correlation id of it,
 // then it has read the headers, and may have had reasons not to believe them: they are not read again. Its span is the
-// request's, and the gateway makes no other; that is a nil one.
+// request's; the gateway makes none, and returns nil.
 func (t *telemetry) enter(r *http.Request) (context.Context, string, trace.Span) {
 	ctx := r.Context()
 	around := trace.SpanContextFromContext(ctx)
@@ -141,7 +141,7 @@ func (t *telemetry) carrier(h http.Header) propagation.TextMapCarrier {
 	return propagation.HeaderCarrier(h)
 }
 
-// noBaggage hides a stranger's.
+// noBaggage hides the baggage of an untrusted client.
 type noBaggage struct{ propagation.HeaderCarrier }
 
 func (c noBaggage) Get(key string) string {

@@ -48,7 +48,7 @@ type watch struct {
 
 func (w *watch) look(ctx context.Context) {
 	text, err := os.ReadFile(w.path)
-	if err != nil { // it may be on its way
+	if err != nil { // it may be in the middle of being replaced
 		if w.missing++; w.missing == 2 {
 			w.logger.ErrorContext(ctx, "gatewayyaml: the routes cannot be read, the old ones stay", "error", err)
 		}

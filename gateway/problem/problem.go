@@ -22,7 +22,7 @@
 //
 // # Guarantees
 //
-//   - What a client reads was written for it: the text of an error that no rule knows stays here, and is logged.
+//   - A client reads only what was written for it: the text of an error without a rule is logged and not sent.
 //   - The document has the correlation id of the context, by which the log is found.
 //   - Errors of package breaker, and others that declare that nothing was tried, are 503 with Retry-After without a
 //     rule; conflicts of package repository are 409.
@@ -55,7 +55,7 @@ type Problem = problem.Problem
 type FieldError = problem.FieldError
 
 // New makes a problem of the given status. slug completes the type URI and is stable: clients may compare it. detail is
-// for a person, and must hold nothing that a stranger may not know.
+// for people, and must contain nothing confidential.
 func New(status int, slug, detail string) *Problem { return problem.New(status, slug, detail) }
 
 // Rule says which problem an error is.
