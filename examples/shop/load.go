@@ -61,6 +61,34 @@ func prepare(ctx context.Context, o *operator, orders int) (customer *shopclient
 	return customer, name, nil
 }
 
+// timings are how long orders took, altogether and in the present part of all orders.
+type timings struct {
+	out  io.Writer
+	part int // how many orders are a part, which gets a line of its own
+
+	mu    sync.Mutex
+	begin time.Time // of the part
+	all   []time.Duration
+}
+
+func (t *timings) add(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all = append(t.all, d)
+	if n := len(t.all); n%t.part == 0 {
+		fmt.Fprintf(t.out, "orders %d to %d: %s\n", n-t.part+1, n, summary(t.all[n-t.part:], time.Since(t.begin)))
+		t.begin = time.Now()
+	}
+}
+
+// summary says how many orders a second there were and how long they took.
+func summary(took []time.Duration, total time.Duration) string {
+	took = slices.Sorted(slices.Values(took))
+	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))].Round(time.Millisecond) }
+	return fmt.Sprintf("%.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v", float64(len(took))/total.Seconds(),
+		at(0.5), at(0.95), at(0.99), at(1))
+}
+
 // drive places orders; every tenth uses a declined card.
 func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency int) error {
 	customer, name, err := prepare(ctx, o, orders)
@@ -69,18 +97,13 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 	}
 	var (
 		next, limited, failed, open atomic.Int64
-		mu                          sync.Mutex
-		took                        []time.Duration
 		wg                          sync.WaitGroup
 		begin                       = time.Now()
+		took                        = timings{out: out, part: max(orders/10, 100), begin: begin}
 	)
 	for range concurrency {
 		wg.Go(func() {
-			for ctx.Err() == nil {
-				n := next.Add(1)
-				if n > int64(orders) {
-					return
-				}
+			for n := next.Add(1); n <= int64(orders) && ctx.Err() == nil; n = next.Add(1) {
 				method := "pm_card_visa"
 				if n%10 == 0 {
 					method = "pm_card_declined"
@@ -99,12 +122,7 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 				case a.Status != 201:
 					failed.Add(1)
 				}
-				mu.Lock()
-				took = append(took, time.Since(start))
-				mu.Unlock()
-				if n%500 == 0 {
-					fmt.Fprintf(out, "%d of %d orders, %.0f a second\n", n, orders, float64(n)/time.Since(begin).Seconds())
-				}
+				took.add(time.Since(start))
 			}
 		})
 	}
@@ -113,11 +131,7 @@ func drive(ctx context.Context, out io.Writer, o *operator, orders, concurrency 
 		return err
 	}
 	total := time.Since(begin)
-	slices.Sort(took)
-	at := func(p float64) time.Duration { return took[int(p*float64(len(took)-1))].Round(time.Millisecond) }
-	fmt.Fprintf(out, "%d orders in %v: %.0f a second; median %v, 95 %% %v, 99 %% %v, slowest %v\n", orders,
-		total.Round(time.Millisecond),
-		float64(orders)/total.Seconds(), at(0.5), at(0.95), at(0.99), at(1))
+	fmt.Fprintf(out, "%d orders in %v: %s\n", orders, total.Round(time.Millisecond), summary(took.all, total))
 	fmt.Fprintf(out, "%d still under way when answered, %d rejected by the rate limit, %d failed\n", open.Load(),
 		limited.Load(), failed.Load())
 	if failed.Load() > 0 {

@@ -24,7 +24,7 @@ type Client struct {
 
 // Anyone returns a client without a token. correlation is sent with every request.
 func Anyone(base, correlation string) *Client {
-	return &Client{base, &http.Client{Timeout: 30 * time.Second}, correlation}
+	return &Client{base, &http.Client{Timeout: 30 * time.Second, Transport: transport}, correlation}
 }
 
 // Answer is what came back.
@@ -103,6 +103,13 @@ func Login(ctx context.Context, base, name, password, correlation string) (*Clie
 	return &Client{base, cfg.Client(ctx, token), correlation}, nil
 }
 
+// transport keeps as many connections as the commands use at a time: http.DefaultTransport keeps two.
+var transport = func() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, 256
+	return t
+}()
+
 type withCorrelation struct{ id string }
 
 // RoundTrip implements http.RoundTripper.
@@ -111,7 +118,7 @@ func (w withCorrelation) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Header.Set("X-Correlation-ID", w.id)
 	}
-	return http.DefaultTransport.RoundTrip(r)
+	return transport.RoundTrip(r)
 }
 
 // patience bounds what Until waits for: more than the 30 s for which a breaker between services stays open, and the
