@@ -56,6 +56,12 @@ chaos: ## run two replicas of every service on clusters for FOR, under the fault
 	eval "$$(tools/services env)"; for seed in $$(seq $(SEED) $$(($(SEED) + $(SEEDS) - 1))); \
 		do $(GO) test -tags chaos -timeout 0 -count 1 ./examples/shop -run '^TestChaos$$' -v -chaos $(FOR) -chaos-seed $$seed || exit 1; done
 
+.PHONY: chaos-short
+chaos-short: FOR = 75s
+chaos-short: SEED = 43
+chaos-short: chaos ## run one short schedule of all kinds of faults, and make connections silent one kind after the other
+	eval "$$(tools/services env)"; $(GO) test -tags chaos -timeout 10m -count 1 ./examples/shop -run '^TestSilentConnectionsAreReplaced$$' -v
+
 .PHONY: cover
 cover: ## run all tests and show which lines no test reaches, in coverage.html
 	-tools/services up

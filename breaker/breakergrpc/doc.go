@@ -23,5 +23,7 @@
 //
 // It makes no spans: add otelgrpc's stats handler for those. To the span that is in the context it adds the events
 // breaker.retry, breaker.rejected and breaker.gave_up, as package breakerotel describes them. gRPC's own retries and
-// hedging, set by a service config, happen inside one attempt and are not seen.
+// hedging, set by a service config, happen inside one attempt and are not seen. It sends no pings: a connection that
+// has gone silent is used until TCP gives up, after about 15 minutes, unless grpc.WithKeepaliveParams is among the
+// options and the server's keepalive.EnforcementPolicy allows it.
 package breakergrpc

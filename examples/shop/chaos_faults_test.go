@@ -65,7 +65,7 @@ func (c *chaos) disturb() {
 		c.nodes[i].Await(c.t)
 	case what < 22:
 		c.logf("broker %d has no disk left for %.1fs", i, long.Seconds())
-		c.nodes[i].Control(c.t, "set_disk_free_limit", "1000TB") // publishers at all nodes are blocked
+		c.nodes[i].Control(c.t, "set_disk_free_limit", "1000GB") // publishers at all nodes are blocked
 		time.Sleep(long)
 		c.nodes[i].Control(c.t, "set_disk_free_limit", "50MB")
 	case c.failed:

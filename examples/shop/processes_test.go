@@ -93,8 +93,7 @@ func startFleet(t *testing.T, broker, mongo string) *fleet {
 	t.Helper()
 	f := &fleet{t, t.TempDir(), freeOffset(t), map[string][]string{}, map[string]*process{}}
 	for _, b := range services {
-		args := []string{b.name, "--port-offset", strconv.Itoa(f.offset), "--broker", broker, "--service-secret",
-			strings.Repeat("s", 40), "--breaker-open", "1s", "--data", f.dir}
+		args := append(f.arguments(b.name), "--broker", broker)
 		switch b.name {
 		case "gateway":
 		case "users":
@@ -109,6 +108,12 @@ func startFleet(t *testing.T, broker, mongo string) *fleet {
 		ready(t, p, f.at(p.name))
 	}
 	return f
+}
+
+// arguments are those of a service, but for its broker and its database.
+func (f *fleet) arguments(service string) []string {
+	return []string{service, "--port-offset", strconv.Itoa(f.offset), "--service-secret", strings.Repeat("s", 40),
+		"--breaker-open", "1s", "--data", f.dir}
 }
 
 func (f *fleet) start(name string) { f.processes[name] = start(f.t, f.dir, f.args[name]...) }

@@ -142,7 +142,7 @@ func (p *PostgresPair) Value(t testing.TB, database, query string) string {
 // URL returns where a database is reached, at whichever server takes writes.
 func (p *PostgresPair) URL(database string) string {
 	return fmt.Sprintf("postgresql://postgres@127.0.0.1:%d,127.0.0.1:%d/%s"+
-		"?target_session_attrs=read-write&connect_timeout=2", p.ports[0], p.ports[1], cmp.Or(database, "postgres"))
+		"?target_session_attrs=read-write&connect_timeout=5", p.ports[0], p.ports[1], cmp.Or(database, "postgres"))
 }
 
 // Failover kills the primary and promotes the standby, which then runs alone.

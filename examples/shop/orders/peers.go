@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"github.com/sillar-go/sillar/authn/authngrpc"
@@ -43,7 +45,10 @@ func newPeers(s *platform.Service) (*peers, error) {
 	target, network := s.GRPCTarget(s.Peers.UsersGRPC)
 	conn, err := grpc.NewClient(target, append(slices.Concat(guard.DialOptions(), grpcotel.Client(s.Tel), network),
 		grpc.WithTransportCredentials(security),
-		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)))...)
+		grpc.WithPerRPCCredentials(authngrpc.PerRPCInsecure(s.Guard.Token)),
+		// Without pings a connection that has gone silent is used until TCP gives up, which takes 15 minutes.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second,
+			PermitWithoutStream: true}))...)
 	if err != nil {
 		return nil, err
 	}
