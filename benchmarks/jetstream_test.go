@@ -241,4 +241,30 @@ func BenchmarkJetStreamConsume500(b *testing.B) {
 			it.Stop()
 		})
 	}
+	b.Run("watermill", func(b *testing.B) {
+		p := newNATSPlace(b)
+		p.publishAll(b, b.N, func() *nats.Msg {
+			m := p.natsPlain(body)
+			m.Header = nats.Header{watermillnats.WatermillUUIDHdr: {watermill.NewUUID()}}
+			return m
+		})
+		b.ResetTimer()
+		sub, err := watermillnats.NewSubscriber(watermillnats.SubscriberConfig{URL: p.url, QueueGroupPrefix: "watermill",
+			Unmarshaler: &watermillnats.NATSMarshaler{}, AckWaitTimeout: 30 * time.Second,
+			JetStream: watermillnats.JetStreamConfig{DurablePrefix: "watermill", AckAsync: true,
+				SubscribeOptions: []nats.SubOpt{nats.DeliverAll(), nats.AckExplicit(), nats.MaxAckPending(500)}},
+		}, watermill.NopLogger{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		messages, err := sub.Subscribe(context.Background(), p.subject)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range b.N {
+			(<-messages).Ack()
+		}
+		b.StopTimer()
+		_ = sub.Close()
+	})
 }

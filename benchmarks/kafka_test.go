@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+	watermillkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -69,6 +72,20 @@ var kafkaRaws = []struct {
 	record func(kafkaPlace, []byte) *kgo.Record
 }{{"raw", kafkaPlace.plain}, {"raw-same-headers", kafkaPlace.full}}
 
+// watermillPublisher has one client for all, as watermill's SyncProducer waits for the confirm of each message.
+func (p kafkaPlace) watermillPublisher(b *testing.B) message.Publisher {
+	b.Helper()
+	cfg := watermillkafka.DefaultSaramaSyncPublisherConfig()
+	cfg.Producer.RequiredAcks = -1 // of all replicas in sync, as ours
+	pub, err := watermillkafka.NewPublisher(watermillkafka.PublisherConfig{Brokers: p.seeds,
+		Marshaler: watermillkafka.DefaultMarshaler{}, OverwriteSaramaConfig: cfg}, watermill.NopLogger{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = pub.Close() })
+	return pub
+}
+
 // BenchmarkKafkaPublish100 publishes 1 KiB, confirmed, from 100 goroutines.
 func BenchmarkKafkaPublish100(b *testing.B) {
 	body := make([]byte, 1<<10)
@@ -82,6 +99,11 @@ func BenchmarkKafkaPublish100(b *testing.B) {
 			eachOf(b, func() error { return p.cl.ProduceSync(context.Background(), r.record(p, body)).FirstErr() })
 		})
 	}
+	b.Run("watermill", func(b *testing.B) {
+		p := newKafkaPlace(b)
+		pub := p.watermillPublisher(b)
+		eachOf(b, func() error { return pub.Publish(p.topic, message.NewMessage(watermill.NewUUID(), body)) })
+	})
 }
 
 // BenchmarkKafkaBatch1000 publishes 1,000 messages from one goroutine. An operation is the batch.
@@ -107,6 +129,19 @@ func BenchmarkKafkaBatch1000(b *testing.B) {
 			}
 		})
 	}
+	b.Run("watermill", func(b *testing.B) {
+		p := newKafkaPlace(b)
+		pub := p.watermillPublisher(b)
+		for b.Loop() {
+			all := make([]*message.Message, batch)
+			for i := range all {
+				all[i] = message.NewMessage(watermill.NewUUID(), body)
+			}
+			if err := pub.Publish(p.topic, all...); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // publishAll publishes n records, a thousand under way at a time.
@@ -172,4 +207,30 @@ func BenchmarkKafkaConsume500(b *testing.B) {
 			cl.Close()
 		})
 	}
+	b.Run("watermill", func(b *testing.B) {
+		p := newKafkaPlace(b)
+		p.publishAll(b, b.N, func() *kgo.Record {
+			r := p.plain(body)
+			r.Headers = []kgo.RecordHeader{{Key: watermillkafka.UUIDHeaderKey, Value: []byte(watermill.NewUUID())}}
+			return r
+		})
+		b.ResetTimer()
+		cfg := watermillkafka.DefaultSaramaSubscriberConfig()
+		cfg.Consumer.Offsets.Initial = -2 // the oldest
+		cfg.Consumer.Offsets.AutoCommit.Interval = 100 * time.Millisecond
+		sub, err := watermillkafka.NewSubscriber(watermillkafka.SubscriberConfig{Brokers: p.seeds, ConsumerGroup: "watermill",
+			Unmarshaler: watermillkafka.DefaultMarshaler{}, OverwriteSaramaConfig: cfg}, watermill.NopLogger{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		messages, err := sub.Subscribe(context.Background(), p.topic)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range b.N {
+			(<-messages).Ack()
+		}
+		b.StopTimer()
+		_ = sub.Close()
+	})
 }

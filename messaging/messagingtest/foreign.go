@@ -125,7 +125,8 @@ func foreignMessages(prefix string) (all []ForeignMessage) {
 		"gzip": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0}} {
 		all = append(all, ForeignMessage{Name: "body: " + name, ContentType: "application/json", Body: b})
 	}
-	for _, c := range []string{"", " ", ";", ";;;", "/", "a/b; x=\"", "application/json; charset=latin1", "APPLICATION/JSON",
+	for _, c := range []string{"", " ", ";", ";;;", "/", "a/b; x=\"", "application/json; charset=latin1",
+		"APPLICATION/JSON",
 		"application/json;charset", "text/html", "application/x-protobuf", "\x00\xff", strings.Repeat("a", 250), "*/*",
 		"application/cloudevents-batch+json", "application/avro+json"} {
 		all = append(all, ForeignMessage{Name: fmt.Sprintf("content type %.20q", c), ContentType: c, Body: body})
@@ -171,7 +172,8 @@ func foreignHeaders(prefix string) []map[string]string {
 			all = append(all, map[string]string{prefix + name: value})
 		}
 	}
-	for _, name := range []string{"attempts", "unhandled", "topic", "wait", "delay", "due", "reason", "origin", "slot", "key"} {
+	for _, name := range []string{"attempts", "unhandled", "topic", "wait", "delay", "due", "reason", "origin", "slot",
+		"key"} {
 		for _, value := range []string{"", "-1", "1e9", "1", "99999999999999999999", "\xff", "a.b"} {
 			all = append(all, map[string]string{"x-sillar-" + name: value})
 		}

@@ -26,8 +26,8 @@ type messageID struct{ source, id string }
 // letterTag names the consumer: a tag is unique within its channel only.
 const letterTag = "letters"
 
-// consumeLetters begins to take the dead letters of a group, with up to prefetch of them (0: any number) on their way or
-// not acknowledged.
+// consumeLetters begins to take the dead letters of a group, with up to prefetch of them (0: any number) on their way
+// or not acknowledged.
 func consumeLetters(ctx context.Context, ch *ownChannel, group string, prefetch int) (l *letters, err error) {
 	l = &letters{ch: ch, queue: deadQueue(group), closed: ch.NotifyClose(make(chan *amqp.Error, 1)),
 		seen: map[messageID]bool{}}

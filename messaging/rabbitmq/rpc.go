@@ -83,18 +83,6 @@ func (ch *ownChannel) call(ctx context.Context, f func() error) error {
 	return err
 }
 
-// get returns the next message of a queue, or false when there is none.
-func (ch *ownChannel) get(ctx context.Context, queue string) (d *amqp.Delivery, ok bool, err error) {
-	d, err = rpc(ctx, ch.c, func() (*amqp.Delivery, error) {
-		d, ok, err := ch.Get(queue, false)
-		if err != nil || !ok {
-			return nil, err
-		}
-		return &d, nil
-	}, nil)
-	return d, d != nil, err
-}
-
 // onChannel runs f with a channel of its own, which is closed afterwards.
 func onChannel[T any](ctx context.Context, l *link, f func(ch *amqp.Channel) (T, error)) (T, error) {
 	c, err := l.get(ctx)
