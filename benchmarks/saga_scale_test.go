@@ -76,14 +76,22 @@ func sagaScale(b *testing.B, kind string, rows int) {
 		{"shapes", func() error { _, err := store.Shapes(ctx, kinds[0]); return err }},
 		{"prune", func() error { _, err := o.Prune(ctx, time.Unix(1, 0)); return err }},
 	} {
-		b.Run(c.name, func(b *testing.B) {
-			for range b.N {
-				if err := c.do(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		b.Run(c.name, func(b *testing.B) { least(b, c.do) })
 	}
+}
+
+// least measures calls, and reports the fastest one as well, which says more on a machine that others load.
+func least(b *testing.B, do func() error) {
+	b.Helper()
+	fastest := time.Hour
+	for range b.N {
+		begun := time.Now()
+		if err := do(); err != nil {
+			b.Fatal(err)
+		}
+		fastest = min(fastest, time.Since(begun))
+	}
+	b.ReportMetric(float64(fastest.Nanoseconds()), "least-ns")
 }
 
 // copySagas copies the saga that is there: half of the copies sleep, half have ended.

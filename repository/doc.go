@@ -36,6 +36,20 @@
 //     encode them. A field that is left out where it is zero (omitempty) must be a pointer. Update sets them.
 //   - Elements of slices of text, booleans and numbers: List and its Contains.
 //
+// # A few columns of many
+//
+// A smaller struct over the same table or collection reads only what it has: keep it as a Reader, so that what writes
+// does not compile. It has fields of the same names and types, the four of Meta among them.
+//
+//	type Label struct {
+//		repository.Meta
+//		Name string
+//	}
+//	labels, err := sqlrepo.New[Label](db, sqlrepo.Config{Table: "products"}) // memory: memrepo.View[Label](products)
+//	var reader repository.Reader[Label] = labels
+//
+// Distinct lists the values of one field.
+//
 // # Guarantees, on every adapter
 //
 //   - A stale write is a *ConflictError, a missing entity ErrNotFound; neither writes, and an update never brings back
@@ -51,7 +65,6 @@
 //
 // # What it does not do
 //
-// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. It reads whole entities: for a few columns
-// of many, for distinct values, sums and reports, write SQL (sqldb.DB.Querier) or use the collection. MySQL is not
-// supported.
+// It is no ORM: no relations, no joins, no lazy loading, no dirty tracking. Sums and reports are for SQL
+// (sqldb.DB.Querier), or for the collection. MySQL is not supported.
 package repository

@@ -74,3 +74,21 @@ func ExampleList() {
 	// Output:
 	// 2 <nil>
 }
+
+// Distinct lists the values of a field, under a filter and in order.
+func ExampleDistinct() {
+	ctx := context.Background()
+	suppliers := memrepo.Must(memrepo.New[Supplier](memrepo.Config{}))
+	for name, of := range map[string]string{"Ana": "Ulm", "Ben": "Bonn", "Cleo": "Ulm", "Dora": "Kiel"} {
+		s := Supplier{Name: name}
+		s.Address.City = of
+		_, _ = suppliers.Create(ctx, s)
+	}
+	cities, err := repository.Distinct(ctx, suppliers, city, city.Lt("K"), 10)
+	fmt.Println(cities, err)
+	cities, err = repository.Distinct(ctx, suppliers, city, repository.Filter[Supplier]{}, 10)
+	fmt.Println(cities, err)
+	// Output:
+	// [Bonn] <nil>
+	// [Bonn Kiel Ulm] <nil>
+}

@@ -26,6 +26,7 @@ type Meta struct {
 // Repository stores entities of one type. Every adapter implements it, and package repositorytest checks that it
 // does. Methods take what they are given as a copy and return what is stored.
 type Repository[E any] interface {
+	Reader[E]
 	// Create stores a new entity. It sets Version and the times, and ID when it is empty. When ID or another unique
 	// field is taken the error is a *UniqueError. The functions run with the write, see WriteHook.
 	Create(ctx context.Context, e E, then ...WriteHook[E]) (E, error)
@@ -36,17 +37,6 @@ type Repository[E any] interface {
 	// Put stores e under its ID: a new entity where there is none, else in place of the one that is there, whatever its
 	// Version. CreatedAt of one that is there stays. The last Put wins: prefer Update where others may write.
 	Put(ctx context.Context, e E) (E, error)
-	// Get returns the entity with the id, or ErrNotFound.
-	Get(ctx context.Context, id string) (E, error)
-	// GetMany returns the entities with the ids in the order of ids; missing ones are left out.
-	GetMany(ctx context.Context, ids []string) ([]E, error)
-	// Find returns a page of the entities that match.
-	Find(ctx context.Context, q Query[E]) (Page[E], error)
-	// Each streams all entities that match, page by page, from Query.After on. It yields an error at most once, last.
-	// Query.Limit is the size of a page.
-	Each(ctx context.Context, q Query[E]) iter.Seq2[E, error]
-	// Count returns how many entities match. The zero Filter matches all.
-	Count(ctx context.Context, where Filter[E]) (int64, error)
 	// Update reads the entity, lets change change it and stores it, so that no concurrent change is lost. change may
 	// run again on a fresh read; when it fails nothing is stored. ID, Version and times are not for change to set.
 	Update(ctx context.Context, id string, change WriteHook[E]) (E, error)
@@ -62,9 +52,24 @@ type Repository[E any] interface {
 	DeleteWhere(ctx context.Context, where Filter[E]) (int64, error)
 }
 
+// Reader is what reads: a Repository, or a view of a smaller struct over the entities of one.
+type Reader[E any] interface {
+	// Get returns the entity with the id, or ErrNotFound.
+	Get(ctx context.Context, id string) (E, error)
+	// GetMany returns the entities with the ids in the order of ids; missing ones are left out.
+	GetMany(ctx context.Context, ids []string) ([]E, error)
+	// Find returns a page of the entities that match.
+	Find(ctx context.Context, q Query[E]) (Page[E], error)
+	// Each streams all entities that match, page by page, from Query.After on. It yields an error at most once, last.
+	// Query.Limit is the size of a page.
+	Each(ctx context.Context, q Query[E]) iter.Seq2[E, error]
+	// Count returns how many entities match. The zero Filter matches all.
+	Count(ctx context.Context, where Filter[E]) (int64, error)
+}
+
 // One returns the entity that matches, such as by a unique field: ErrNotFound where there is none, and a *QueryError
 // where there are several.
-func One[E any](ctx context.Context, r Repository[E], where Filter[E]) (E, error) {
+func One[E any](ctx context.Context, r Reader[E], where Filter[E]) (E, error) {
 	var zero E
 	page, err := r.Find(ctx, Query[E]{Where: where, Limit: 2})
 	switch {
@@ -96,7 +101,7 @@ func CreateIfAbsent[E any](ctx context.Context, r Repository[E], e E, where Filt
 }
 
 // Exists reports whether any entity matches. It reads one.
-func Exists[E any](ctx context.Context, r Repository[E], where Filter[E]) (bool, error) {
+func Exists[E any](ctx context.Context, r Reader[E], where Filter[E]) (bool, error) {
 	page, err := r.Find(ctx, Query[E]{Where: where, Limit: 1})
 	return len(page.Items) > 0, err
 }

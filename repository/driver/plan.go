@@ -122,22 +122,21 @@ func (p *Plan) lexicographic(values []any) Node {
 
 // fingerprint binds a cursor to filter and sort.
 func (p *Plan) fingerprint() string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s|", p.Mapping.typ)
+	text := append([]byte(p.Mapping.typ.String()), '|')
 	var walk func(n Node)
 	walk = func(n Node) {
-		fmt.Fprintf(h, "(%d,%d,%T:%q,", n.Op, n.Column, n.Value, fmt.Sprint(n.Value))
+		text = fmt.Appendf(text, "(%d,%d,%T:%q,", n.Op, n.Column, n.Value, fmt.Sprint(n.Value))
 		for _, v := range n.Values {
-			fmt.Fprintf(h, "%T:%q,", v, fmt.Sprint(v))
+			text = fmt.Appendf(text, "%T:%q,", v, fmt.Sprint(v))
 		}
 		for _, k := range n.Kids {
 			walk(k)
 		}
-		fmt.Fprint(h, ")")
+		text = append(text, ')')
 	}
 	walk(p.Filter)
-	fmt.Fprint(h, p.Keys)
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:9])
+	sum := sha256.Sum256(fmt.Append(text, p.Keys))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
 // maxCursor bounds what is decoded, in bytes. Sort keys are a part of the cursor: those of usual length make one that

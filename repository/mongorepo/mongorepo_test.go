@@ -49,6 +49,18 @@ func TestMappingConformance(t *testing.T) {
 	}, repositorytest.Features{Precision: time.Millisecond})
 }
 
+func TestViewConformance(t *testing.T) {
+	repositorytest.RunView(t, func(t testing.TB) (repository.Repository[widget],
+		repository.Reader[repositorytest.Label]) {
+		db, r := open(t)
+		v, err := mongorepo.New[repositorytest.Label](t.Context(), db, mongorepo.Config{Collection: "widgets"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, v
+	}, repositorytest.Features{Precision: time.Millisecond})
+}
+
 // What a write's function collects is in the document, in order, and a delete keeps it in a tombstone.
 func TestEffectsAreStoredWithTheirDocument(t *testing.T) {
 	db, r := open(t)

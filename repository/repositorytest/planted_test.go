@@ -186,6 +186,15 @@ var planted = map[string]struct {
 			return n, nil
 		}
 	}},
+	"lists what begins with another letter once": {"Distinct", func(w *wrong) {
+		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
+			page, err := w.Repository.Find(ctx, q)
+			if len(page.Items) == 1 && page.Items[0].Name == "B" { // as a collation that ignores case does
+				page.Items[0].Name = "b"
+			}
+			return page, err
+		}
+	}},
 	"reads one too many": {"Paging", func(w *wrong) {
 		w.find = func(ctx context.Context, q repository.Query[widget]) (repository.Page[widget], error) {
 			if q.Limit > 0 && q.Limit < repository.MaxLimit {

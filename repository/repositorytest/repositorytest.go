@@ -127,6 +127,7 @@ func all() []check {
 		{"Filters", filters},
 		{"Lists", lists},
 		{"Nested", nested},
+		{"Distinct", distinct},
 		{"Paging", paging},
 		{"PagingUnderWrites", pagingUnderWrites},
 		{"Cursors", cursors},

@@ -57,6 +57,19 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+func TestViewConformance(t *testing.T) {
+	for name, dsn := range testenv.SQL() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repositorytest.RunView(t, func(t testing.TB) (repository.Repository[widget],
+				repository.Reader[repositorytest.Label]) {
+				db, r := open(t, dsn(t))
+				return r, sqlrepo.Must(sqlrepo.New[repositorytest.Label](db, sqlrepo.Config{Table: "widgets"}))
+			}, repositorytest.Features{})
+		})
+	}
+}
+
 func TestMappingConformance(t *testing.T) {
 	for name, dsn := range testenv.SQL() {
 		t.Run(name, func(t *testing.T) {
