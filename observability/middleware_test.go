@@ -115,6 +115,37 @@ func TestPanicIsA500Everywhere(t *testing.T) {
 	srv.Start()
 	defer srv.Close()
 
+	checkBoom(t, srv, tel)
+	if v := metric(t, tel, `http_requests_total{endpoint="/abort",method="GET",status="499"}`); v != "1" {
+		t.Errorf("metric of the abort: %q", v)
+	}
+	if v := metric(t, tel, `http_requests_in_progress{method="GET"}`); v != "0" {
+		t.Errorf("in progress: %q", v)
+	}
+	all := log.all(t)
+	if len(all) != 3 || all[0]["status"] != 500.0 || all[0]["level"] != "ERROR" || all[0]["panic"] != "kaboom" ||
+		!strings.Contains(fmt.Sprint(all[0]["stack"]), "middleware_test.go") || all[0]["path"] != "/boom/1" {
+		t.Errorf("log: %v", log)
+	}
+	if strings.Contains(log.String(), "hush") {
+		t.Error("the query is in the log")
+	}
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := spans.GetSpans()
+	if len(got) != 3 || got[0].Name != "GET /boom/{id}" || got[0].Status.Code.String() != "Error" ||
+		len(got[0].Events) != 1 || all[0]["trace_id"] != got[0].SpanContext.TraceID().String() {
+		t.Errorf("spans: %+v", got)
+	}
+	if strings.Contains(quiet.String(), "superfluous") || strings.Contains(quiet.String(), "panic serving") {
+		t.Errorf("net/http complains: %s", quiet)
+	}
+}
+
+// checkBoom asks for what panics, and reads the answer, the log and the metrics.
+func checkBoom(t *testing.T, srv *httptest.Server, tel *observability.Telemetry) {
+	t.Helper()
 	res, err := http.Get(srv.URL + "/boom/1?token=hush")
 	if err != nil {
 		t.Fatal(err)
@@ -143,31 +174,6 @@ func TestPanicIsA500Everywhere(t *testing.T) {
 	}
 	if _, err = http.Get(srv.URL + "/abort"); err == nil {
 		t.Error("ErrAbortHandler was swallowed")
-	}
-	if v := metric(t, tel, `http_requests_total{endpoint="/abort",method="GET",status="499"}`); v != "1" {
-		t.Errorf("metric of the abort: %q", v)
-	}
-	if v := metric(t, tel, `http_requests_in_progress{method="GET"}`); v != "0" {
-		t.Errorf("in progress: %q", v)
-	}
-	all := log.all(t)
-	if len(all) != 3 || all[0]["status"] != 500.0 || all[0]["level"] != "ERROR" || all[0]["panic"] != "kaboom" ||
-		!strings.Contains(fmt.Sprint(all[0]["stack"]), "middleware_test.go") || all[0]["path"] != "/boom/1" {
-		t.Errorf("log: %v", log)
-	}
-	if strings.Contains(log.String(), "hush") {
-		t.Error("the query is in the log")
-	}
-	if err := tel.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	got := spans.GetSpans()
-	if len(got) != 3 || got[0].Name != "GET /boom/{id}" || got[0].Status.Code.String() != "Error" ||
-		len(got[0].Events) != 1 || all[0]["trace_id"] != got[0].SpanContext.TraceID().String() {
-		t.Errorf("spans: %+v", got)
-	}
-	if strings.Contains(quiet.String(), "superfluous") || strings.Contains(quiet.String(), "panic serving") {
-		t.Errorf("net/http complains: %s", quiet)
 	}
 }
 

@@ -28,66 +28,72 @@ func TestNeverOversold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const workers, rounds, begin = 16, 4, 20
-			products := []string{"a", "b", "c"}
-			for _, p := range products {
-				if err := s.Add(t.Context(), p, begin); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var mu sync.Mutex
-			left := map[string]int64{} // handed out for good
-			refused := 0
-			watched, stop := context.WithCancel(t.Context())
-			var watcher, all sync.WaitGroup
-			watcher.Go(func() {
-				for watched.Err() == nil {
-					look(t, s, products)
-				}
-			})
-			for w := range workers {
-				all.Go(func() {
-					for r := range rounds {
-						order := fmt.Sprintf("o-%d-%d", w, r)
-						items := []Item{{"a", 1 + rand.Int64N(3)}, {"b", 1 + rand.Int64N(3)}, {"c", 1 + rand.Int64N(3)}}
-						rand.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
-						stays, err := live(t.Context(), s, order, items, (w+r)%4)
-						var p *platform.Problem
-						if errors.As(err, &p) && p.Status == 409 {
-							mu.Lock()
-							if p.Type == "https://sillar.dev/problems/out-of-stock" {
-								refused++
-							}
-							mu.Unlock()
-							continue
-						}
-						if err != nil {
-							t.Errorf("%s: %v", order, err)
-							return
-						}
-						if stays {
-							mu.Lock()
-							for _, it := range items {
-								left[it.ProductID] += it.Quantity
-							}
-							mu.Unlock()
-						}
+			oversell(t, s)
+		})
+	}
+}
+
+// oversell reserves, commits and releases at once from many workers.
+func oversell(t *testing.T, s *Service) {
+	t.Helper()
+	const workers, rounds, begin = 16, 4, 20
+	products := []string{"a", "b", "c"}
+	for _, p := range products {
+		if err := s.Add(t.Context(), p, begin); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	left := map[string]int64{} // handed out for good
+	refused := 0
+	watched, stop := context.WithCancel(t.Context())
+	var watcher, all sync.WaitGroup
+	watcher.Go(func() {
+		for watched.Err() == nil {
+			look(t, s, products)
+		}
+	})
+	for w := range workers {
+		all.Go(func() {
+			for r := range rounds {
+				order := fmt.Sprintf("o-%d-%d", w, r)
+				items := []Item{{"a", 1 + rand.Int64N(3)}, {"b", 1 + rand.Int64N(3)}, {"c", 1 + rand.Int64N(3)}}
+				rand.Shuffle(len(items), func(i, j int) { items[i], items[j] = items[j], items[i] })
+				stays, err := live(t.Context(), s, order, items, (w+r)%4)
+				var p *platform.Problem
+				if errors.As(err, &p) && p.Status == 409 {
+					mu.Lock()
+					if p.Type == "https://sillar.dev/problems/out-of-stock" {
+						refused++
 					}
-				})
-			}
-			all.Wait()
-			stop()
-			watcher.Wait()
-			for _, p := range products {
-				st, err := s.stocks.Get(t.Context(), p)
-				if err != nil || st.Reserved != 0 || st.OnHand != begin-left[p] {
-					t.Errorf("in the end %s: %+v, %v; want %d on hand and nothing reserved", p, st, err, begin-left[p])
+					mu.Unlock()
+					continue
 				}
-			}
-			if refused == 0 {
-				t.Error("nothing was refused: the test shows nothing")
+				if err != nil {
+					t.Errorf("%s: %v", order, err)
+					return
+				}
+				if stays {
+					mu.Lock()
+					for _, it := range items {
+						left[it.ProductID] += it.Quantity
+					}
+					mu.Unlock()
+				}
 			}
 		})
+	}
+	all.Wait()
+	stop()
+	watcher.Wait()
+	for _, p := range products {
+		st, err := s.stocks.Get(t.Context(), p)
+		if err != nil || st.Reserved != 0 || st.OnHand != begin-left[p] {
+			t.Errorf("in the end %s: %+v, %v; want %d on hand and nothing reserved", p, st, err, begin-left[p])
+		}
+	}
+	if refused == 0 {
+		t.Error("nothing was refused: the test shows nothing")
 	}
 }
 

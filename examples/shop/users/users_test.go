@@ -131,73 +131,79 @@ func TestUsersAPIAndEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, reported := start(t, dsn(t))
-			api := s.URL() + "/api/v1/users"
-			if got := next(t, reported); got != "users.created" {
-				t.Errorf("got the event %s of the first user", got)
-			}
-			code, ana := call(t, http.DefaultClient, "POST", api,
-				`{"username":"ana","email":"Ana@Example.com","password":"long enough"}`)
-			if code != 201 || ana["email"] != "ana@example.com" || ana["password"] != nil || ana["version"] != 1.0 {
-				t.Fatalf("sign up: %d %v", code, ana)
-			}
-			if got := next(t, reported); got != "users.created" {
-				t.Errorf("got the event %s", got)
-			}
-			id := ana["id"].(string)
-			asAna, asAdmin := login(t, s, "ana", "long enough"), login(t, s, "admin@example.com", "correct horse")
-
-			for _, c := range []struct {
-				what         string
-				as           *http.Client
-				method, path string
-				body         string
-				code         int
-				field        string
-			}{
-				{"who am I", asAna, "GET", "/users/me", "", 200, ""},
-				{"without a token", http.DefaultClient, "GET", "/users/me", "", 401, ""},
-				{"own profile", asAna, "GET", "/api/v1/users/" + id, "", 200, ""},
-				{"another's profile", asAna, "GET", "/api/v1/users/other", "", 403, ""},
-				{"a user that is not there", asAdmin, "GET", "/api/v1/users/other", "", 404, ""},
-				{"the list as customer", asAna, "GET", "/api/v1/users", "", 403, ""},
-				{"the list as admin", asAdmin, "GET", "/admin/users?limit=1", "", 200, ""},
-				{"a limit too high", asAdmin, "GET", "/admin/users?limit=1000", "", 422, "query.limit"},
-				{"an invalid cursor", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
-				{"a taken name", http.DefaultClient, "POST", "/api/v1/users",
-					`{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
-				{"a bad address", http.DefaultClient, "POST", "/api/v1/users",
-					`{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
-				{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users",
-					`{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
-				{"a short password", http.DefaultClient, "POST", "/api/v1/users",
-					`{"username":"bob","email":"b@example.com","password":"short"}`, 422, "password"},
-				{"a field too many", http.DefaultClient, "POST", "/api/v1/users",
-					`{"username":"bob","email":"b@example.com","password":"long enough","roles":["admin"]}`, 422, "roles"},
-				{"no JSON", http.DefaultClient, "POST", "/api/v1/users", `{`, 400, ""},
-				{"no such place", http.DefaultClient, "GET", "/nowhere", "", 404, ""},
-				{"a change", asAna, "PUT", "/api/v1/users/" + id, `{"username":"ana-maria"}`, 200, ""},
-			} {
-				code, body := call(t, c.as, c.method, s.URL()+c.path, c.body)
-				if code != c.code {
-					t.Errorf("%s: %d %v, want %d", c.what, code, body, c.code)
-				}
-				if c.field != "" && !strings.Contains(string(must(json.Marshal(body["errors"]))), `"field":"`+c.field+`"`) {
-					t.Errorf("%s: field %s is not named: %v", c.what, c.field, body["errors"])
-				}
-			}
-			if got := next(t, reported); got != "users.updated" {
-				t.Errorf("got the event %s", got)
-			}
-			if code, _ := call(t, asAna, "DELETE", s.URL()+"/api/v1/users/"+id, ""); code != 204 {
-				t.Errorf("delete: %d", code)
-			}
-			if got := next(t, reported); got != "users.deleted" {
-				t.Errorf("got the event %s", got)
-			}
-			if code, _ := call(t, asAna, "GET", s.URL()+"/users/me", ""); code != 404 {
-				t.Errorf("who am I, after the end: %d", code)
-			}
+			checkAPI(t, s, reported)
 		})
+	}
+}
+
+// checkAPI makes each call, as each caller, and reads the events.
+func checkAPI(t *testing.T, s *platform.Service, reported <-chan string) {
+	t.Helper()
+	api := s.URL() + "/api/v1/users"
+	if got := next(t, reported); got != "users.created" {
+		t.Errorf("got the event %s of the first user", got)
+	}
+	code, ana := call(t, http.DefaultClient, "POST", api,
+		`{"username":"ana","email":"Ana@Example.com","password":"long enough"}`)
+	if code != 201 || ana["email"] != "ana@example.com" || ana["password"] != nil || ana["version"] != 1.0 {
+		t.Fatalf("sign up: %d %v", code, ana)
+	}
+	if got := next(t, reported); got != "users.created" {
+		t.Errorf("got the event %s", got)
+	}
+	id := ana["id"].(string)
+	asAna, asAdmin := login(t, s, "ana", "long enough"), login(t, s, "admin@example.com", "correct horse")
+
+	for _, c := range []struct {
+		what         string
+		as           *http.Client
+		method, path string
+		body         string
+		code         int
+		field        string
+	}{
+		{"who am I", asAna, "GET", "/users/me", "", 200, ""},
+		{"without a token", http.DefaultClient, "GET", "/users/me", "", 401, ""},
+		{"own profile", asAna, "GET", "/api/v1/users/" + id, "", 200, ""},
+		{"another's profile", asAna, "GET", "/api/v1/users/other", "", 403, ""},
+		{"a user that is not there", asAdmin, "GET", "/api/v1/users/other", "", 404, ""},
+		{"the list as customer", asAna, "GET", "/api/v1/users", "", 403, ""},
+		{"the list as admin", asAdmin, "GET", "/admin/users?limit=1", "", 200, ""},
+		{"a limit too high", asAdmin, "GET", "/admin/users?limit=1000", "", 422, "query.limit"},
+		{"an invalid cursor", asAdmin, "GET", "/admin/users?after=x", "", 400, ""},
+		{"a taken name", http.DefaultClient, "POST", "/api/v1/users",
+			`{"username":"ana","email":"b@example.com","password":"long enough"}`, 409, "username"},
+		{"a bad address", http.DefaultClient, "POST", "/api/v1/users",
+			`{"username":"bob","email":"nobody","password":"long enough"}`, 422, "email"},
+		{"a password of 73 bytes", http.DefaultClient, "POST", "/api/v1/users",
+			`{"username":"bob","email":"b@example.com","password":"` + strings.Repeat("é", 36) + `x"}`, 422, "password"},
+		{"a short password", http.DefaultClient, "POST", "/api/v1/users",
+			`{"username":"bob","email":"b@example.com","password":"short"}`, 422, "password"},
+		{"a field too many", http.DefaultClient, "POST", "/api/v1/users",
+			`{"username":"bob","email":"b@example.com","password":"long enough","roles":["admin"]}`, 422, "roles"},
+		{"no JSON", http.DefaultClient, "POST", "/api/v1/users", `{`, 400, ""},
+		{"no such place", http.DefaultClient, "GET", "/nowhere", "", 404, ""},
+		{"a change", asAna, "PUT", "/api/v1/users/" + id, `{"username":"ana-maria"}`, 200, ""},
+	} {
+		code, body := call(t, c.as, c.method, s.URL()+c.path, c.body)
+		if code != c.code {
+			t.Errorf("%s: %d %v, want %d", c.what, code, body, c.code)
+		}
+		if c.field != "" && !strings.Contains(string(must(json.Marshal(body["errors"]))), `"field":"`+c.field+`"`) {
+			t.Errorf("%s: field %s is not named: %v", c.what, c.field, body["errors"])
+		}
+	}
+	if got := next(t, reported); got != "users.updated" {
+		t.Errorf("got the event %s", got)
+	}
+	if code, _ := call(t, asAna, "DELETE", s.URL()+"/api/v1/users/"+id, ""); code != 204 {
+		t.Errorf("delete: %d", code)
+	}
+	if got := next(t, reported); got != "users.deleted" {
+		t.Errorf("got the event %s", got)
+	}
+	if code, _ := call(t, asAna, "GET", s.URL()+"/users/me", ""); code != 404 {
+		t.Errorf("who am I, after the end: %d", code)
 	}
 }
 
