@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ func TestClusterLosesNothingWhileNodesDie(t *testing.T) {
 	}
 	t.Parallel()
 	nodes := testenv.RabbitMQCluster(t, 3)
+	firstRetriesComeBack(t, nodes)
 	proxies := make([]*faultproxy.Proxy, len(nodes))
 	for i, n := range nodes {
 		proxies[i] = faultproxy.New(t, n.Host())
@@ -86,6 +88,66 @@ func TestClusterLosesNothingWhileNodesDie(t *testing.T) {
 	}
 	pause("the majority is back")
 	tr.finish()
+}
+
+// firstRetriesComeBack has the first messages of groups fail in several processes at once, which all make the group's
+// queue of retries and publish to it.
+func firstRetriesComeBack(t *testing.T, nodes []*testenv.Node) {
+	t.Helper()
+	const groups, each = 10, 5
+	brokers := make([]*rabbitmq.Broker, 2*len(nodes))
+	for i := range brokers {
+		brokers[i] = open(t, nodes[i%len(nodes)].URL(), rabbitmq.Config{})
+	}
+	for g := range groups {
+		group := fmt.Sprint("first", g)
+		streams := make([]messaging.Stream, len(brokers))
+		for i, b := range brokers {
+			streams[i] = subscribe(t, b, group, each, group)
+		}
+		for i := range each * len(brokers) {
+			for err := brokers[0].Publish(within(t, patience), group, i); err != nil; {
+				if !errors.Is(err, messaging.ErrNacked) && !errors.Is(err, messaging.ErrUnroutable) { // the queue is new
+					t.Fatal(err)
+				}
+				err = brokers[0].Publish(within(t, patience), group, i)
+			}
+		}
+		var first []messaging.Delivery
+		for _, s := range streams {
+			for range each {
+				first = append(first, receive(t, s))
+			}
+		}
+		var retries sync.WaitGroup
+		for _, d := range first { // all at once
+			retries.Go(func() {
+				err := d.Retry(t.Context(), 50*time.Millisecond, nil)
+				if err != nil && !errors.Is(err, messaging.ErrNacked) { // and so is this one: the message comes again
+					t.Error(err)
+				}
+			})
+		}
+		retries.Wait()
+		for _, s := range streams[1:] {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		for back := map[string]bool{}; len(back) < len(first); {
+			d, err := streams[0].Receive(within(t, 20*time.Second))
+			if err != nil {
+				t.Fatalf("%d of %d messages came back: %v", len(back), len(first), err)
+			}
+			back[d.Envelope().ID] = true
+			if err := d.Ack(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := streams[0].Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // leaderOf returns the index of the node that has the leader of a queue.
