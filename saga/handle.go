@@ -173,8 +173,7 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	ticker := time.NewTicker(waitCheck)
 	defer ticker.Stop()
 	var none S
-	look := !here // a saga that runs here reports its end by ends
-	for {
+	for look := !here; ; look = true { // a saga that runs here reports its end by ends
 		if look {
 			r, err := h.o.store.Get(ctx, h.id)
 			if err != nil {
@@ -183,15 +182,13 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 			if r.Status.Ended() {
 				return h.end(r)
 			}
-			look = false
 		}
 		select {
 		case <-ctx.Done():
 			return none, context.Cause(ctx)
 		case r := <-ends:
 			return h.end(r)
-		case <-ticker.C:
-			look = true // it may have been deleted
+		case <-ticker.C: // it may have been deleted
 		}
 	}
 }
