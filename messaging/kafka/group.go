@@ -158,7 +158,7 @@ func (s *stream) forget(parts []*partition) {
 	}
 }
 
-// commit commits what has been settled since the last time. What a commit that is under way fails to commit is among it.
+// commit commits what has been settled since the last time, with what a commit that is under way fails to commit.
 func (s *stream) commit(ctx context.Context) {
 	s.mu.Lock()
 	var parts []*partition

@@ -124,8 +124,8 @@ func TestStopWhilePartitionsMove(t *testing.T) {
 	}
 }
 
-// A rebalance leaves a member the time for its handlers and its last commit, and little more: the group waits for all of
-// it where a process was killed.
+// A rebalance leaves a member the time for its handlers and its last commit, and little more: the group waits for all
+// of it where a process was killed.
 func TestRebalanceTimeout(t *testing.T) {
 	t.Parallel()
 	for _, wait := range []time.Duration{-1, 0, time.Second, time.Minute} {
