@@ -323,7 +323,7 @@ func openBroker(dsn string, own bool, logger *slog.Logger) (messaging.Broker, er
 		return jetstream.New(dsn, jetstream.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents})
 	case strings.HasPrefix(dsn, "kafka://"), strings.HasPrefix(dsn, "kafkas://"):
 		return kafka.New(dsn, kafka.Config{Source: "shop", Name: "shop", Logger: logger, Keep: keepEvents,
-			SessionTimeout: 10 * time.Second}) // a service that was killed is replaced soon
+			SessionTimeout: 10 * time.Second, RevokeWait: 5 * time.Second}) // a service that was killed is replaced soon
 	}
 	return rabbitmq.New(dsn, rabbitmq.Config{Source: "shop", Name: "shop", Logger: logger})
 }

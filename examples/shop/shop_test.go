@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -63,7 +64,10 @@ func brokerURL(t *testing.T) string {
 // kafkaURL starts a broker in this process that speaks Kafka's protocol.
 func kafkaURL(t *testing.T) string {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1))
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(func(network, addr string) (net.Listener, error) {
+		ln, err := net.Listen(network, addr)
+		return lingering{ln}, err
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

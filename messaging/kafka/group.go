@@ -158,19 +158,17 @@ func (s *stream) forget(parts []*partition) {
 	}
 }
 
-// commit commits what has been settled since the last time.
+// commit commits what has been settled since the last time, with what a commit that is under way fails to commit.
 func (s *stream) commit(ctx context.Context) {
 	s.mu.Lock()
-	var dirty []*partition
+	var parts []*partition
 	for _, p := range s.parts {
-		if p.dirty && !p.leaving {
-			dirty = append(dirty, p)
+		if !p.leaving {
+			parts = append(parts, p)
 		}
 	}
 	s.mu.Unlock()
-	if len(dirty) > 0 {
-		s.commitOf(ctx, dirty, false)
-	}
+	s.commitOf(ctx, parts, false)
 }
 
 // commitOf commits the positions of partitions, and forgets these when they go.

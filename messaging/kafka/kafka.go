@@ -79,7 +79,9 @@ type Config struct {
 	// (group.min.session.timeout.ms, 6s). Default 45s, as Java's clients.
 	SessionTimeout time.Duration
 	// RevokeWait bounds the wait for running handlers before a partition moves to another process. A message whose
-	// handler runs longer is handled again there, possibly at the same time. Default 10s; negative: no wait.
+	// handler runs longer is handled again there, possibly at the same time. After processes were killed while they joined
+	// their group, it may be without consumers for twice the sum of this, 7s and SessionTimeout/15. Default 10s; negative:
+	// no wait.
 	RevokeWait time.Duration
 	// CommitInterval is how often what was settled is committed. A process that is killed has handled messages again
 	// that were settled since the last commit. Shorter means more requests. Default 100ms.

@@ -50,8 +50,13 @@ func TestGroupIsLeftWithoutACommit(t *testing.T) {
 	b := open(t, urlOf(c), cfg)
 	s := subscribe(t, b, "g", 10, "t")
 	publish(t, b, 5)
+	asked := make(chan struct{}, 1)
 	c.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
 		r := req.(*kmsg.OffsetCommitRequest)
 		resp := r.ResponseKind().(*kmsg.OffsetCommitResponse)
 		for _, topic := range r.Topics {
@@ -69,6 +74,7 @@ func TestGroupIsLeftWithoutACommit(t *testing.T) {
 	if err := receive(t, s).Ack(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	<-asked // a regular commit is under way
 	begin := time.Now()
 	if err := s.Close(); err != nil {
 		t.Error(err)
@@ -115,5 +121,34 @@ func TestStopWhilePartitionsMove(t *testing.T) {
 	}
 	if len(again) != 1 || again["0"] != 1 {
 		t.Errorf("got %v in the other process, want the new message alone", again)
+	}
+}
+
+// A rebalance leaves a member the time for its handlers and its last commit, and little more: the group waits for all
+// of it where a process was killed.
+func TestRebalanceTimeout(t *testing.T) {
+	t.Parallel()
+	for _, wait := range []time.Duration{-1, 0, time.Second, time.Minute} {
+		t.Run(wait.String(), func(t *testing.T) {
+			t.Parallel()
+			c, err := kfake.NewCluster(kfake.NumBrokers(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(c.Close)
+			asked := make(chan time.Duration, 1)
+			c.ControlKey(int16(kmsg.JoinGroup), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				asked <- time.Duration(req.(*kmsg.JoinGroupRequest).RebalanceTimeoutMillis) * time.Millisecond
+				return nil, nil, false
+			})
+			subscribe(t, open(t, urlOf(c), kafka.Config{RevokeWait: wait, SessionTimeout: 45 * time.Second}), "g", 1, "t")
+			least := max(wait, 0) + 5*time.Second
+			if wait == 0 {
+				least += 10 * time.Second
+			}
+			if got := <-asked; got < least || got > least+6*time.Second {
+				t.Errorf("RevokeWait %v: the group waits for %v, want %v to %v", wait, got, least, least+6*time.Second)
+			}
+		})
 	}
 }

@@ -20,9 +20,6 @@ import (
 // the group's retry topic waits for them.
 const maxWaiting = 1000
 
-// closeTimeout is for an orderly end: the last commit and leaving the group.
-const closeTimeout = 5 * time.Second
-
 // place is a partition.
 type place struct {
 	topic     string
@@ -50,9 +47,11 @@ type stream struct {
 	ctx     context.Context // ends with Stop
 	cancel  context.CancelFunc
 	polling sync.WaitGroup
-	over    chan struct{} // closed when the group has been left
-	leave   func()        // leaves the group, once
-	giveUp  func()        // ends all that the client does
+	over    chan struct{}   // closed when the group has been left
+	tending context.Context // of what tend commits: it ends when the group is left
+	retire  func()          // ends tending
+	leave   func()          // leaves the group, once
+	giveUp  func()          // ends all that the client does
 
 	arrived    chan struct{} // holds a token when something may be received
 	room       chan struct{} // holds a token when something may be polled
@@ -107,6 +106,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
 	s.ctx, s.cancel = context.WithCancel(b.ctx)
+	s.tending, s.retire = context.WithCancel(b.ctx)
 	s.leave = sync.OnceFunc(s.leaveGroup)
 	life, end := context.WithCancel(context.Background())
 	s.giveUp = end
@@ -114,6 +114,7 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	close(s.made)
 	if err != nil {
 		s.giveUp()
+		s.retire()
 		s.cancel()
 		return nil, fmt.Errorf("kafka: subscribe %s: %w", sub.Group, err)
 	}
@@ -136,14 +137,19 @@ func (b *Broker) Subscribe(ctx context.Context, sub messaging.Subscription) (mes
 	return s, nil
 }
 
+// rejoin is what a member needs to join a rebalance beside what its handlers and its last commit take.
+const rejoin = 2 * time.Second
+
 func (s *stream) options() []kgo.Opt {
 	session := s.b.cfg.SessionTimeout
+	heartbeat := session / 15 // by which a member learns of a rebalance
 	return []kgo.Opt{
 		kgo.ConsumeTopics(append([]string{s.retry}, s.topics...)...),
 		kgo.ConsumerGroup(s.b.groupID(s.sub.Group)), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(session), kgo.HeartbeatInterval(session / 15),
-		kgo.RebalanceTimeout(max(2*s.b.cfg.RevokeWait, 30*time.Second)),
+		kgo.SessionTimeout(session), kgo.HeartbeatInterval(heartbeat),
+		// Not longer: a group waits twice for it when members were killed while they joined.
+		kgo.RebalanceTimeout(max(s.b.cfg.RevokeWait, 0) + closeTimeout + heartbeat + rejoin),
 		// A partition without a commit was made after the group; what retention has deleted is passed over.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
@@ -276,7 +282,7 @@ func (s *stream) tend() {
 		due.Reset(s.deliverDue())
 		select {
 		case <-commits.C:
-			ctx, cancel := context.WithTimeout(s.b.ctx, closeTimeout)
+			ctx, cancel := context.WithTimeout(s.tending, closeTimeout)
 			s.commit(ctx)
 			cancel()
 		case <-lags.C:
@@ -319,57 +325,6 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-// Stop implements messaging.Stream. The partitions go to other members when the deliveries that were received have been
-// settled, as those behind them may have the same key.
-func (s *stream) Stop() error {
-	s.mu.Lock()
-	last := !s.stopped && s.held == 0
-	s.stopped = true
-	s.ready, s.waiting = nil, nil
-	s.mu.Unlock()
-	s.cancel()
-	if last {
-		s.leave()
-	}
-	return nil
-}
-
-// Close implements messaging.Stream.
-func (s *stream) Close() error {
-	s.mu.Lock()
-	s.closed = true // what is not settled is delivered to another member from here on
-	s.mu.Unlock()
-	signal(s.free)
-	err := s.Stop()
-	s.leave()
-	s.b.mu.Lock()
-	delete(s.b.streams, s)
-	s.b.mu.Unlock()
-	return err
-}
-
-// leaveGroup gives the partitions back, with what was settled. After closeTimeout all that it waits for ends: the
-// coordinator may not answer.
-func (s *stream) leaveGroup() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.b.ctx), closeTimeout)
-	defer cancel()
-	defer context.AfterFunc(ctx, s.giveUp)()
-	s.polling.Wait()
-	committing, done := context.WithTimeout(ctx, closeTimeout/2)
-	s.commit(committing)
-	done()
-	s.mu.Lock()
-	s.closed = true
-	for _, p := range s.parts {
-		p.dirty = p.dirty && p.leaving // what could not be committed is not tried again: it would take the time to leave
-	}
-	s.mu.Unlock()
-	_ = s.cl.LeaveGroupContext(ctx) // else the coordinator notices after SessionTimeout
-	s.giveUp()
-	s.cl.Close()
-	close(s.over)
 }
 
 // failure is for how long an error of consuming shows in Health: the client repeats one that lasts.
