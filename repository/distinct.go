@@ -21,8 +21,8 @@ func (f TimeField[E]) above(t time.Time) Filter[E] { return f.After(t) }
 func (f NullField[E, V]) above(v V) Filter[E]      { return f.Gt(v) }
 
 // Distinct returns the values that a field has in the entities that match, each once, least first; NULL is none of
-// them. Limit bounds them: 0 means DefaultLimit, more than MaxLimit is an error. Each value costs a query that reads one
-// entity, so it is for fields with few values, and with an index. Entities that are written meanwhile may be missed
+// them. Limit bounds them: 0 means DefaultLimit, more than MaxLimit is an error. Each value costs a query that reads
+// one entity, so it is for fields with few values, and with an index. Entities that are written meanwhile may be missed
 // outside a transaction that sees one state.
 func Distinct[E, V any](
 	ctx context.Context, r Reader[E], field Distinguishable[E, V], where Filter[E], limit int,

@@ -183,7 +183,6 @@ func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 			if r.Status.Ended() {
 				return h.end(r)
 			}
-			look = false
 		}
 		select {
 		case <-ctx.Done():

@@ -39,7 +39,8 @@ func TestTimesAreCutDown(t *testing.T) {
 	}
 	for _, precision := range []time.Duration{time.Microsecond, time.Millisecond} {
 		l := NewLifecycle[dated](m, precision)
-		for _, at := range []time.Time{time.Now(), time.Unix(-1, 999_999_999), time.Date(-5, 1, 1, 0, 0, 0, 1999, time.UTC), {},
+		for _, at := range []time.Time{time.Now(), time.Unix(-1, 999_999_999), time.Date(-5, 1, 1, 0, 0, 0, 1999, time.UTC),
+			{},
 			time.Unix(12, 3000).In(time.FixedZone("x", 3600))} {
 			e := dated{CreatedAt: at}
 			l.Normalize(&e)

@@ -26,8 +26,8 @@ type ProjectorConfig struct {
 	OnDelete func(ctx context.Context, stream string) error
 	// Batch is how many events are applied in one transaction. 0 means 100.
 	Batch int
-	// Timeout bounds a batch, so that a connection that has gone silent does not hold the projection up for long: the batch
-	// fails and is tried again. Default 1 min. Negative disables it.
+	// Timeout bounds a batch, so that a connection that has gone silent does not hold the projection up for long: the
+	// batch fails and is tried again. Default 1 min. Negative disables it.
 	Timeout time.Duration
 	// Park takes over an event that could not be applied ParkAfter times, so that it holds nothing else up: it records the
 	// event, such as in a table that operators see, in the transaction of the batch, which ctx carries, and the projection

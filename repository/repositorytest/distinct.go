@@ -48,7 +48,8 @@ func distinct(t *testing.T, r repo, _ Features) {
 }
 
 func values[V any](
-	t *testing.T, what string, want []V, r repo, field repository.Distinguishable[Widget, V], where repository.Filter[Widget],
+	t *testing.T, what string, want []V, r repo, field repository.Distinguishable[Widget, V],
+	where repository.Filter[Widget],
 ) {
 	t.Helper()
 	got, err := repository.Distinct(t.Context(), r, field, where, 0)

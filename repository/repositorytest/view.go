@@ -97,7 +97,10 @@ func viewReads(t *testing.T, widgets repo, labels repository.Reader[Label]) {
 func viewWrites(t *testing.T, widgets repo, labels repository.Repository[Label]) {
 	t.Helper()
 	w := must[Widget](t)(widgets.Create(t.Context(), Widget{SKU: "s", Name: "kept", Tags: []string{"kept"}, Price: 1}))
-	l := must[Label](t)(labels.Update(t.Context(), w.ID, func(_ context.Context, l *Label) error { l.Price = 2; return nil }))
+	l := must[Label](t)(labels.Update(t.Context(), w.ID, func(_ context.Context, l *Label) error {
+		l.Price = 2
+		return nil
+	}))
 	l.Price = 3
 	l = must[Label](t)(labels.Replace(t.Context(), l))
 	put := l

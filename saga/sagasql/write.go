@@ -219,8 +219,8 @@ func marks(from, n int) []string {
 	return out
 }
 
-// each makes the writes in one commit. statement makes those of a list, and returns the ids of those that were made. When
-// a batch has several writes to one saga, the first is made: the others expect a revision that has passed.
+// each makes the writes in one commit. statement makes those of a list, and returns the ids of those that were made.
+// When a batch has several writes to one saga, the first is made: the others expect a revision that has passed.
 func (s *Store) each(
 	ctx context.Context, list []write, statement func(list []write) (query string, args []any),
 ) []error {
