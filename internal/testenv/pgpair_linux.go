@@ -65,7 +65,7 @@ func PostgresCluster(t testing.TB) *PostgresPair {
 	}
 	p.run(t, "initdb", "-D", p.data(0), "-A", "trust", "-U", "postgres", "--no-sync")
 	p.append(t, 0, "postgresql.conf", "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_log_hints = on\n"+
-		"max_connections = 400\nfsync = off\n")
+		"max_connections = 400\nfsync = off\nwal_level = logical\n")
 	p.append(t, 0, "pg_hba.conf", "host replication all 127.0.0.1/32 trust\n")
 	p.start(t, 0)
 	p.run(t, "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-D", p.data(1), "-d",

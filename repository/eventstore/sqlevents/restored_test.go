@@ -47,43 +47,10 @@ func TestRestoredDatabase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			source := testenv.Postgres(t)
-			db, s := open(t, source, sqlevents.Config{Coalesce: -1})
-			for i := range 12 {
-				if _, err := s.Append(t.Context(), fmt.Sprint("s", i%4), eventstore.AnyVersion,
-					eventstore.Event{Type: "x"}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := s.MoveCheckpoint(t.Context(), "early", "", "1-1"); err != nil {
-				t.Fatal(err)
-			}
-			if err := db.Exec(t.Context(), `
-				UPDATE sillar_events SET xid = (xid::text::bigint + 1000000000000)::text::xid8 `+ahead+`;
-				UPDATE sillar_streams s SET last_xid = (SELECT xid FROM sillar_events e
-				WHERE e.stream = s.stream ORDER BY xid DESC LIMIT 1);
-				INSERT INTO sillar_checkpoints SELECT 'p', xid || '-' || position FROM sillar_events ORDER BY xid,
-				position LIMIT 1 OFFSET 7;`); err != nil {
-				t.Fatal(err)
-			}
-			var want []string
-			rows, err := db.Querier(t.Context()).Query(t.Context(), "SELECT id FROM sillar_events ORDER BY xid, position")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for rows.Next() {
-				var id string
-				if err := rows.Scan(&id); err != nil {
-					t.Fatal(err)
-				}
-				want = append(want, id)
-			}
-			if err := rows.Close(); err != nil {
-				t.Fatal(err)
-			}
-
+			want := fillAhead(t, source, ahead)
 			target := testenv.Postgres(t)
 			restore(t, source, target)
-			db, s = open(t, target, sqlevents.Config{Coalesce: -1})
+			db, s := open(t, target, sqlevents.Config{Coalesce: -1})
 			if name == "logical replicated" {
 				if err := db.Exec(t.Context(), "ALTER TABLE sillar_events ALTER COLUMN position RESTART"); err != nil {
 					t.Fatal(err)
@@ -92,6 +59,45 @@ func TestRestoredDatabase(t *testing.T) {
 			checkRestored(t, s, want)
 		})
 	}
+}
+
+// fillAhead fills a database with events. Those that the condition selects have the transaction ids of a server that is
+// ahead. It returns the order in which they are read.
+func fillAhead(t *testing.T, dsn, condition string) (want []string) {
+	t.Helper()
+	db, s := open(t, dsn, sqlevents.Config{Coalesce: -1})
+	for i := range 12 {
+		if _, err := s.Append(t.Context(), fmt.Sprint("s", i%4), eventstore.AnyVersion,
+			eventstore.Event{Type: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.MoveCheckpoint(t.Context(), "early", "", "1-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Exec(t.Context(), `
+		UPDATE sillar_events SET xid = (xid::text::bigint + 1000000000000)::text::xid8 `+condition+`;
+		UPDATE sillar_streams s SET last_xid = (SELECT xid FROM sillar_events e
+		WHERE e.stream = s.stream ORDER BY xid DESC LIMIT 1);
+		INSERT INTO sillar_checkpoints SELECT 'p', xid || '-' || position FROM sillar_events ORDER BY xid,
+		position LIMIT 1 OFFSET 7;`); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.Querier(t.Context()).Query(t.Context(), "SELECT id FROM sillar_events ORDER BY xid, position")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, id)
+	}
+	if err := rows.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return want
 }
 
 // checkRestored compares a restored store with what was saved, before and after its repair.
