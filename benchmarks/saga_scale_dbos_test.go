@@ -111,7 +111,7 @@ func dbosScale(b *testing.B, rows int) {
 	if err := once(0, dbos.WithWorkflowID("pattern")); err != nil {
 		b.Fatal(err)
 	}
-	before, began := resident(), time.Now()
+	before, began := inUse(), time.Now()
 	var next atomic.Int64
 	var starters sync.WaitGroup
 	for range 32 {
@@ -130,7 +130,7 @@ func dbosScale(b *testing.B, rows int) {
 	}
 	if rows > 0 {
 		b.Logf("%d workflows fell asleep in %v, and take %d bytes each", rows, time.Since(began).Round(time.Second),
-			(resident()-before)/uint64(rows))
+			(inUse()-before)/uint64(rows))
 	}
 	copyWorkflows(b, pool, rows)
 
@@ -164,7 +164,7 @@ func dbosScale(b *testing.B, rows int) {
 	})
 }
 
-func resident() uint64 {
+func inUse() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
