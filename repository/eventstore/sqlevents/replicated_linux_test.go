@@ -9,7 +9,7 @@ import (
 	"github.com/sillar-go/sillar/repository/eventstore/sqlevents"
 )
 
-// Logical replication brings rows with the transaction ids of the other server, but not what its sequences have counted.
+// Logical replication brings rows with the transaction ids of the other server, but not what its sequences counted.
 func TestReplicatedDatabase(t *testing.T) {
 	p := testenv.PostgresCluster(t)
 	p.SQL(t, "ALTER SYSTEM SET synchronous_standby_names = ''") // a subscriber would count as a standby
