@@ -146,6 +146,8 @@ func TestEachInterruptionOfNotificationsIsLoggedOnce(t *testing.T) {
 		if _, err := saga.Must(def.Start(t.Context(), web, "1", flow{})).Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		store.mu.Lock()
+		defer store.mu.Unlock()
 		if n := strings.Count(text.String(), "no notifications"); n != 2 || store.asked < 5 {
 			t.Errorf("%d log lines after %d calls of Listen, want 2: %s", n, store.asked, text)
 		}
