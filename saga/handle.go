@@ -162,8 +162,9 @@ func (d *Def[S]) Handle(o *Orchestrator, id string) *Handle[S] { return &Handle[
 
 // Wait waits until the saga has ended, and returns its state. The error is a *FailedError unless it completed, or
 // ctx's. A stuck saga counts as ended. The end of a saga in another process is found by polling: one statement every
-// 250 ms for all callers of this process. Where the store notifies (a Listener, such as sagasql on PostgreSQL), Wait
-// returns about 10 ms after the end; a lost notification delays it by up to a second.
+// 250 ms for all callers of this process. Where the store notifies (a Listener: sagasql on PostgreSQL, sagamongo on a
+// replica set), Wait returns about 10 ms after the end (measured on PostgreSQL); a lost notification delays it by up to
+// a second.
 func (h *Handle[S]) Wait(ctx context.Context) (S, error) {
 	ends, ended, here, cancel := h.o.subscribe(h.id)
 	defer cancel()

@@ -23,6 +23,7 @@ type listening struct {
 	from    Listener    // nil: there are none
 	refused atomic.Bool // none will come
 	works   atomic.Bool // one has come, and the connection is there
+	missed  atomic.Bool // the log says that none come
 }
 
 // pollEvery is the interval at which the ends of sagas in other processes are polled.
@@ -43,11 +44,12 @@ func (o *Orchestrator) listen(ctx context.Context) {
 		})
 		if o.listening.works.Swap(false) {
 			failed = 0
+			o.listening.missed.Store(false)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		if err != nil && !o.listening.missed.Swap(true) {
 			o.cfg.Logger.WarnContext(ctx, "saga: no notifications of sagas that other processes end, asking the store instead",
 				"poll", waitPoll, "error", err)
 		}

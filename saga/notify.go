@@ -134,8 +134,11 @@ func (o *Orchestrator) unmark(id string) {
 	delete(o.here, id)
 }
 
-// changed notifies OnChange of a record that was stored, and waiting callers of one that has ended.
+// changed notifies OnChange of a record that was stored, and waiting callers of one that has ended, which it counts.
 func (o *Orchestrator) changed(ctx context.Context, r Record) {
+	if r.Status.Ended() {
+		o.countEnd(ctx, r)
+	}
 	o.mu.Lock()
 	o.last.forget(r.ID) // an operator may have retried a stuck saga
 	if r.Status.Ended() {

@@ -134,7 +134,6 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 		switch {
 		case err == nil:
 			r.rec.Revision++
-			r.o.stored(ctx, r.rec)
 			r.o.changed(ctx, r.rec)
 			return nil
 		case errors.Is(err, ErrFenced):
@@ -142,7 +141,6 @@ func (r *runner) saveUnless(ctx context.Context, forbidden func() bool) error {
 			stored, gerr := r.o.store.Get(ctx, r.rec.ID)
 			if gerr == nil && n > 1 && stored.Fence == r.rec.Fence && stored.Revision == r.rec.Revision+1 {
 				r.rec.Revision++
-				r.o.stored(ctx, r.rec)
 				r.o.changed(ctx, r.rec)
 				return nil
 			}

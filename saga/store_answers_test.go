@@ -10,6 +10,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
 	"github.com/sillar-go/sillar/saga"
 	"github.com/sillar-go/sillar/saga/sagamem"
 )
@@ -58,6 +62,95 @@ func TestErrorsOfAnyText(t *testing.T) {
 			})
 		}
 	}
+}
+
+// losing applies the write by which a saga ends, and loses the answer.
+type losing struct {
+	saga.Store
+	lost atomic.Int32
+}
+
+func (l *losing) Save(ctx context.Context, r saga.Record) error {
+	err := l.Store.Save(ctx, r)
+	if err == nil && r.Status.Ended() && l.lost.Add(1) == 1 {
+		return errDown
+	}
+	return err
+}
+
+func TestEndWhoseAnswerIsLostIsCountedOnce(t *testing.T) {
+	w := &world{}
+	reject := w.fail("b", saga.Reject(errors.New("no")))
+	for status, def := range map[saga.Status]*saga.Def[trip]{
+		saga.Completed:   saga.Define("trip", 1, saga.Step("a", w.do("a")), saga.Pivot("b", w.do("b"))),
+		saga.Compensated: saga.Define("trip", 1, saga.Step("a", w.do("a")), saga.Step("b", reject)),
+		saga.Stuck:       saga.Define("trip", 1, saga.Pivot("a", w.do("a")), saga.Retriable("b", reject)),
+	} {
+		t.Run(string(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reader := sdkmetric.NewManualReader()
+				store := &losing{Store: sagamem.New()}
+				o := saga.Must(saga.New(store, saga.Config{Logger: quiet,
+					MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, def))
+				start(t, o)
+				h := saga.Must(def.Start(t.Context(), o, "1", trip{}))
+				if _, err := h.Wait(t.Context()); (err == nil) != (status == saga.Completed) {
+					t.Error(err)
+				}
+				time.Sleep(time.Minute) // another node, or this one, might go on with it
+				if store.lost.Load() == 0 {
+					t.Error("no answer was lost")
+				}
+				want := map[string]int64{string(status): 1}
+				if diff := cmp.Diff(want, finished(t, reader)); diff != "" {
+					t.Errorf("finished sagas (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// A saga that an operator ends is counted as stuck, and as completed.
+func TestEndByAnOperatorIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{}
+		def := saga.Define("trip", 1, saga.Pivot("a", w.do("a")),
+			saga.Retriable("b", w.fail("b", saga.Reject(errors.New("no")))))
+		reader := sdkmetric.NewManualReader()
+		o := saga.Must(saga.New(sagamem.New(), saga.Config{Logger: quiet,
+			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, def))
+		start(t, o)
+		h := saga.Must(def.Start(t.Context(), o, "1", trip{}))
+		if _, err := h.Wait(t.Context()); !errors.Is(err, saga.ErrStuck) {
+			t.Fatal(err)
+		}
+		if err := o.Skip(t.Context(), "1", "b", "ana", "done by hand"); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int64{"STUCK": 1, "COMPLETED": 1}
+		if diff := cmp.Diff(want, finished(t, reader)); diff != "" {
+			t.Errorf("finished sagas (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// finished returns how many sagas were counted as ended, by status.
+func finished(t *testing.T, reader *sdkmetric.ManualReader) map[string]int64 {
+	t.Helper()
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int64{}
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		if d, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "sillar.saga.finished" {
+			for _, p := range d.DataPoints {
+				status, _ := p.Attributes.Value("status")
+				counts[status.AsString()] += p.Value
+			}
+		}
+	}
+	return counts
 }
 
 // late is a store that is not there yet.

@@ -103,11 +103,8 @@ func (t *telemetry) stepDone(
 	span.End()
 }
 
-// stored counts and logs a saga that a write has ended.
-func (o *Orchestrator) stored(ctx context.Context, r Record) {
-	if !r.Status.Ended() {
-		return
-	}
+// countEnd counts and logs a saga that a write has ended.
+func (o *Orchestrator) countEnd(ctx context.Context, r Record) {
 	o.tel.finished.Add(
 		ctx, 1, metric.WithAttributes(attribute.String("saga", r.Name), attribute.String("status", string(r.Status))),
 	)

@@ -89,6 +89,9 @@ func finds(e *event.CommandStartedEvent) (list []bson.D) {
 	case "findAndModify", "distinct", "count":
 		add(e.Command, "query", "sort")
 	case "aggregate":
+		if _, err := e.Command.LookupErr("pipeline", "0", "$changeStream"); err == nil {
+			return nil // it reads the oplog
+		}
 		each("pipeline", func(doc bson.Raw) {
 			if len(list) == 0 {
 				add(doc, "$match")

@@ -13,6 +13,7 @@ import (
 
 // Every command that the conformance suite makes the store send is answered by an index.
 func TestCommandsUseIndexes(t *testing.T) {
+	t.Parallel()
 	plans := &testenv.MongoPlans{}
 	db := testenv.MongoDatabase(t, testenv.Mongo(t), plans.Monitor())
 	n := 0

@@ -7,8 +7,10 @@
 // It joins no transaction: a saga begins when Start returns, also in the context of one. Writes are acknowledged by the
 // majority where there is a replica set, and reads are the primary's, whatever the client's defaults are.
 //
-// It uses no change streams, which servers without a replica set do not have: callers that wait for sagas of other
-// processes learn of their ends by asking, every 250 ms, in one query for all of them.
+// Callers that wait for sagas of other processes are notified of their ends by a change stream where the server has
+// them (a replica set) and the client may open one (the privilege changeStream, which the role read includes).
+// Elsewhere, FerretDB included, and while the stream is broken, they learn of ends by polling, every 250 ms, in one
+// query for all of them.
 package sagamongo
 
 import (
@@ -43,7 +45,10 @@ type Store struct {
 	asked        atomic.Bool  // ahead is known
 }
 
-var _ saga.Store = (*Store)(nil)
+var (
+	_ saga.Store    = (*Store)(nil)
+	_ saga.Listener = (*Store)(nil)
+)
 
 // New returns a store and creates the indexes that it needs.
 func New(ctx context.Context, db *mongo.Database, cfg Config) (*Store, error) {

@@ -19,6 +19,7 @@ func open(t testing.TB) *sagamongo.Store {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	sagatest.Run(t, func(t testing.TB) saga.Store { return open(t) }, sagatest.Features{TooLarge: 17 << 20})
 }
 
