@@ -45,6 +45,7 @@ var mongo = []string{
 	"go.mongodb.org/mongo-driver/v2", "github.com/klauspost/compress", "github.com/xdg-go/scram",
 	"github.com/xdg-go/stringprep",
 	"github.com/youmark/pkcs8", "golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/text",
+	module + "internal/changestream",
 }
 
 // nats is its client; the server, which tests run in their process, is in no program.

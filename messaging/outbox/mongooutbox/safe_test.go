@@ -4,10 +4,13 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 
 	"github.com/sillar-go/sillar/internal/mongofake"
 	"github.com/sillar-go/sillar/messaging/outbox"
@@ -98,5 +101,54 @@ func TestWakeAgain(t *testing.T) {
 				t.Error("neither woken nor notified")
 			}
 		})
+	}
+}
+
+// A stream on a connection that has gone silent is opened again, and what broke is logged. Whatever the client's
+// defaults are, the stream is the primary's and has what the majority has.
+func TestWakeOutlivesASilentStream(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{})
+	var asked atomic.Int32
+	db, commands := mongofake.Start(t, func(m mongofake.Command) bson.D {
+		cursor := func(name string, events ...bson.D) bson.D {
+			return bson.D{{Key: "ok", Value: 1.0}, {Key: "cursor", Value: bson.D{{Key: "id", Value: int64(7)},
+				{Key: "ns", Value: "fake.$cmd.aggregate"}, {Key: name, Value: append([]bson.D{}, events...)}}}}
+		}
+		switch m.Name {
+		case "aggregate":
+			if asked.Add(1) == 1 {
+				return cursor("firstBatch")
+			}
+			return cursor("firstBatch", bson.D{{Key: "_id", Value: bson.D{{Key: "_data", Value: "1"}}}})
+		case "getMore":
+			if asked.Load() == 1 {
+				<-closed // silent
+			}
+			time.Sleep(10 * time.Millisecond)
+			return cursor("nextBatch")
+		}
+		return nil
+	}, mongofake.Lax(), options.Client().SetReadConcern(readconcern.Local()))
+	defer close(closed)
+	reported := make(chan string, 8)
+	o := mongooutbox.Must(mongooutbox.New(db, mongooutbox.Config{Collections: []string{"things"},
+		Logger: slog.New(slog.NewTextHandler(says(reported), nil))}))
+	select {
+	case <-o.Wake(t.Context()):
+	case <-time.After(30 * time.Second):
+		t.Fatal("not woken within 30s: the stream was not opened again")
+	}
+	if line := <-reported; !strings.Contains(line, "the change stream broke") {
+		t.Errorf("logged %q", line)
+	}
+	list := commands()
+	if lapses := mongofake.Lapses(list); lapses != nil {
+		t.Errorf("%q", lapses)
+	}
+	for _, c := range list {
+		if level := c.Lookup("readConcern", "level"); c.Name == "aggregate" && level != "majority" {
+			t.Errorf("the read concern of the stream is %q, which the server refuses", level)
+		}
 	}
 }

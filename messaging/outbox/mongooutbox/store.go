@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
+	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/changestream"
 	"github.com/sillar-go/sillar/messaging/outbox"
 	"github.com/sillar-go/sillar/repository/driver"
 )
@@ -256,16 +258,24 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	go func() {
 		pause := backoff.Exponential(time.Second, 30*time.Second)
 		for attempt := 1; ctx.Err() == nil; attempt++ {
-			opened, err := o.watch(ctx, c)
-			if unsupported(err) {
+			opened, err := changestream.Follow(ctx, o.watch, func([]bson.Raw) {
+				select {
+				case c <- struct{}{}:
+				default:
+				}
+			})
+			switch {
+			case ctx.Err() != nil:
+				return
+			case changestream.Unsupported(err):
 				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the server has no change streams, so the relay polls", "collections",
 					o.cfg.Collections)
 				return
-			}
-			if opened {
+			case opened:
 				attempt = 1
-			}
-			if attempt == 3 && ctx.Err() == nil { // no failover takes as long
+				o.cfg.Logger.InfoContext(ctx, "mongooutbox: the change stream broke; until it is open again the relay polls",
+					"collections", o.cfg.Collections, "error", err)
+			case attempt == 3: // no failover takes as long
 				o.cfg.Logger.InfoContext(ctx, "mongooutbox: no change stream can be opened; until one can the relay polls",
 					"collections", o.cfg.Collections, "error", err)
 			}
@@ -275,36 +285,11 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-// unsupported reports whether a server will never have a change stream: it is no replica set, or of another make.
-// Whatever else it refuses, as while it elects a primary, may be otherwise the next time.
-func unsupported(err error) bool {
-	var refused mongo.CommandError
-	return errors.As(err, &refused) && slices.Contains([]int32{
-		40573, // "The $changeStream stage is only supported on replica sets"
-		40324, // "Unrecognized pipeline stage name"
-		59,    // CommandNotFound
-		115,   // CommandNotSupported: FerretDB
-		238,   // NotImplemented
-	}, refused.Code)
-}
-
-func (o *Outbox) watch(ctx context.Context, c chan<- struct{}) (opened bool, err error) {
+// watch opens a stream of the writes that may have added events.
+func (o *Outbox) watch(ctx context.Context) (*mongo.ChangeStream, error) {
 	match := bson.D{{Key: "$match", Value: bson.D{{Key: "ns.coll", Value: bson.D{{Key: "$in", Value: o.cfg.Collections}}},
 		{Key: "operationType", Value: bson.D{{Key: "$in", Value: bson.A{"insert", "update", "replace"}}}}}}}
-	s, err := o.db.Watch(ctx, mongo.Pipeline{match, {{Key: "$project", Value: bson.D{{Key: "_id", Value: 1}}}}})
-	if err != nil {
-		return false, err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = s.Close(ctx)
-	}()
-	for s.Next(ctx) {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-	return true, s.Err()
+	db := o.db.Client().Database(o.db.Name(),
+		options.Database().SetReadConcern(readconcern.Majority()).SetReadPreference(readpref.Primary()))
+	return db.Watch(ctx, mongo.Pipeline{match, {{Key: "$project", Value: bson.D{{Key: "_id", Value: 1}}}}})
 }
