@@ -104,6 +104,21 @@ func (l Lifecycle[E]) ID(e *E) string {
 	return l.field(reflect.ValueOf(e).Elem(), l.m.ID).String()
 }
 
+// InOrder returns the entities in the order of their ids; ids without an entity are passed over.
+func (l Lifecycle[E]) InOrder(found []E, ids []string) []E {
+	byID := make(map[string]int, len(found))
+	for i := range found {
+		byID[l.ID(&found[i])] = i
+	}
+	out := make([]E, 0, len(found))
+	for _, id := range ids {
+		if i, ok := byID[id]; ok {
+			out = append(out, found[i])
+		}
+	}
+	return out
+}
+
 // Version returns the entity's version.
 func (l Lifecycle[E]) Version(e *E) int64 {
 	return l.field(reflect.ValueOf(e).Elem(), l.m.Version).Int()

@@ -191,17 +191,7 @@ func (r *Repo[E]) GetMany(ctx context.Context, ids []string) ([]E, error) {
 	if err != nil {
 		return nil, r.fail("get many from", err)
 	}
-	byID := make(map[string]int, len(found))
-	for i := range found {
-		byID[r.life.ID(&found[i])] = i
-	}
-	out := make([]E, 0, len(found))
-	for _, id := range ids {
-		if i, ok := byID[id]; ok {
-			out = append(out, found[i])
-		}
-	}
-	return out, nil
+	return r.life.InOrder(found, ids), nil
 }
 
 func (r *Repo[E]) query(ctx context.Context, query string, args ...any) (found []E, err error) {
