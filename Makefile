@@ -28,15 +28,16 @@ services: ## bring up RabbitMQ, PostgreSQL, Redis and MongoDB's protocol, where 
 services-down: ## stop the servers that `services` started
 	tools/services down
 
-# A server that does not come up stops nothing here: `tools/services env` leaves it out, and its tests are skipped and say
-# so, or fail where SILLAR_REQUIRE_SERVICES is set. Neither waits for it.
 .PHONY: test
-test: $(BIN)/kustomize $(BIN)/kubectl-validate $(BIN)/crds ## run all tests with -race against real servers
+test: ## run all tests with -race against real servers
+	GO="$(GO)" TIMEOUT=$(TIMEOUT) tools/test
+
+.PHONY: test-deep
+test-deep: ## search further than test does, without -race: more faults a schedule, more seeds; and the other modules' tests
 	-tools/services up
-	eval "$$(tools/services env)" && PATH="$(BIN):$$PATH" $(GO) test -race -timeout $(TIMEOUT) ./...
-	$(GO) test -run 'Explore|Finds|Replay|EverySchedule' ./saga/sagatest ./examples/shop/orders # two faults a schedule: too slow under -race
-	$(GO) test ./examples/shop/simulation # 30 seeds, and the planted bugs: too slow under -race
-	$(GO) -C benchmarks test ./...
+	$(GO) test -run 'Explore|Finds|Replay|EverySchedule' ./saga/sagatest ./examples/shop/orders # two faults a schedule
+	$(GO) test ./examples/shop/simulation # 30 seeds, and the planted bugs
+	eval "$$(tools/services env)" && $(GO) -C benchmarks test ./...
 	$(GO) -C tools test ./...
 
 .PHONY: test-short
@@ -74,7 +75,7 @@ fmt: $(BIN)/golangci-lint ## format the code
 	$(BIN)/golangci-lint fmt ./...
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint $(BIN)/actionlint docs generated ## formatting, module files, vet and linters, workflows, links, generated code
+lint: $(BIN)/golangci-lint $(BIN)/actionlint docs generated manifests ## formatting, module files, vet and linters, workflows, links, generated code, manifests
 	$(BIN)/actionlint .github/workflows/*.yml
 	$(GO) mod tidy -diff
 	$(GO) -C benchmarks mod tidy -diff
@@ -87,6 +88,10 @@ lint: $(BIN)/golangci-lint $(BIN)/actionlint docs generated ## formatting, modul
 .PHONY: docs
 docs: ## check the links of all pages, and that the README's code is code that is tested
 	$(GO) test ./internal/docstest
+
+.PHONY: manifests
+manifests: $(BIN)/kustomize $(BIN)/kubectl-validate $(BIN)/crds ## check the manifests by the schemas of Kubernetes and of its extensions
+	PATH="$(BIN):$$PATH" SILLAR_REQUIRE_SERVICES=1 $(GO) test -tags manifests -run '^TestManifestsFitTheSchemas$$' ./examples/shop/deploy
 
 .PHONY: generate
 generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## write the generated code anew

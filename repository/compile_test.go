@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 var wrongTypes = []struct{ what, statement, says string }{
@@ -71,7 +73,8 @@ var _ = %s
 		if err := os.WriteFile(file, []byte(program), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, file).CombinedOutput()
+		build := append([]string{"build", "-o", os.DevNull}, testenv.BuildFlags()...)
+		out, err := exec.CommandContext(t.Context(), "go", append(build, file)...).CombinedOutput()
 		if err == nil {
 			return ""
 		}

@@ -18,13 +18,15 @@ import (
 	"time"
 
 	"github.com/sillar-go/sillar/examples/shop/internal/shopclient"
+	"github.com/sillar-go/sillar/internal/testenv"
 )
 
 // startShop runs the shop in a process of its own and returns the offset of its ports.
 func startShop(t *testing.T) (offset int) {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "shop")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../").CombinedOutput(); err != nil {
+	build := append([]string{"build", "-o", bin}, testenv.BuildFlags()...)
+	if out, err := exec.CommandContext(t.Context(), "go", append(build, "../")...).CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	offset = freeOffset(t)
