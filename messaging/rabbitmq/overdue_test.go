@@ -69,8 +69,10 @@ func TestConsumerTimeoutCountsAsAttempt(t *testing.T) {
 	if len(dead) != 1 || dead[0].ID != "x" || !strings.Contains(dead[0].Reason, messaging.ErrAttempts.Error()) {
 		t.Errorf("dead letters: %v", dead)
 	}
-	if slow.Load() != 2 || good.Load() != 1 {
-		t.Errorf("the slow handler ran %d times, the good one %d", slow.Load(), good.Load())
+	// The server's clock of a delivery starts before ours. One that a loaded machine receives late is not counted, and
+	// runs once more.
+	if slow.Load() < 2 || good.Load() < 1 || !strings.Contains(dead[0].Reason, "2 of 2 attempts") {
+		t.Errorf("the slow handler ran %d times, the good one %d; %s", slow.Load(), good.Load(), dead[0].Reason)
 	}
 	if n := strings.Count(logged.String(), "timed out"); n < 2 {
 		t.Errorf("the reason was logged %d times: %s", n, logged.String())
