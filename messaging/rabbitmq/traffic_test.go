@@ -70,7 +70,7 @@ func flow(t *testing.T, url string, cfg rabbitmq.Config, allow ...error) *traffi
 					tr.gate.RLock()
 					tr.publish(ctx, fmt.Sprint(w, "-", i))
 					tr.gate.RUnlock()
-					time.Sleep(time.Millisecond)
+					time.Sleep(5 * time.Millisecond)
 				}
 			})
 		}
@@ -85,7 +85,7 @@ func flow(t *testing.T, url string, cfg rabbitmq.Config, allow ...error) *traffi
 					tr.mu.Lock()
 					tr.refused++
 					tr.mu.Unlock()
-					time.Sleep(time.Millisecond)
+					time.Sleep(5 * time.Millisecond)
 				}
 			})
 		}
