@@ -224,13 +224,19 @@ func (b *Broker) wait(ctx context.Context, s *sending, records []*kgo.Record, er
 	s.errs = nil
 }
 
-// outcome says what an error of publishing means.
+// notStored are the cluster's answers by which it has not stored a record.
+var notStored = []error{
+	kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.InvalidTimestamp, kerr.InvalidTopicException,
+	kerr.InvalidRequiredAcks, kerr.NotEnoughReplicas, kerr.PolicyViolation, kerr.UnsupportedForMessageFormat,
+	kerr.UnsupportedCompressionType,
+}
+
+// outcome says what an error of publishing means. What does not prove that the record was not stored leaves it unknown.
 func outcome(err error) error {
+	is := func(one error) bool { return errors.Is(err, one) }
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errUnderWay):
-		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
 	case errors.Is(err, kgo.ErrClientClosed):
 		return fmt.Errorf("%w: %w", messaging.ErrClosed, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrRecordTimeout):
@@ -239,10 +245,10 @@ func outcome(err error) error {
 		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
 	case deleted(err):
 		return fmt.Errorf("%w: %w", ErrTopology, err)
-	case errors.Is(permission(err), ErrPermission):
+	case slices.ContainsFunc(notStored, is):
 		return fmt.Errorf("%w: %w", messaging.ErrNacked, permission(err))
 	}
-	return fmt.Errorf("%w: %w", messaging.ErrNacked, err)
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, permission(err))
 }
 
 // move publishes one record to a topic of this package.
