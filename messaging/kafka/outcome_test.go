@@ -30,7 +30,7 @@ func TestOutcomeIsUnknownUnlessItIsProven(t *testing.T) {
 		{kerr.NotEnoughReplicas, messaging.ErrNacked},
 		{kerr.PolicyViolation, messaging.ErrNacked},
 		{kerr.UnknownTopicOrPartition, ErrTopology},
-		{errUnderWay, messaging.ErrUnknownOutcome},
+		{fmt.Errorf("%w: %w", errUnderWay, context.DeadlineExceeded), messaging.ErrUnknownOutcome},
 		{&kgo.ErrFirstReadEOF{}, messaging.ErrUnknownOutcome},
 		{io.EOF, messaging.ErrUnknownOutcome},
 		{io.ErrUnexpectedEOF, messaging.ErrUnknownOutcome},
@@ -48,7 +48,8 @@ func TestOutcomeIsUnknownUnlessItIsProven(t *testing.T) {
 		if !errors.Is(got, c.want) || !errors.Is(got, c.err) {
 			t.Errorf("%v: got %v, want %v", c.err, got, c.want)
 		}
-		if unknown := c.want == messaging.ErrUnknownOutcome; unknown && errors.Is(got, messaging.ErrNacked) {
+		if unknown := c.want == messaging.ErrUnknownOutcome; unknown && (errors.Is(got, messaging.ErrNacked) ||
+			errors.Is(got, messaging.ErrBlocked)) {
 			t.Errorf("%v: got %v, which says that it was not stored", c.err, got)
 		}
 	}

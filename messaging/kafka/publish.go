@@ -237,6 +237,8 @@ func outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case is(errUnderWay):
+		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
 	case errors.Is(err, kgo.ErrClientClosed):
 		return fmt.Errorf("%w: %w", messaging.ErrClosed, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, kgo.ErrRecordTimeout):
