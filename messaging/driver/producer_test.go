@@ -27,7 +27,8 @@ type countedTracer struct {
 	begun *int
 }
 
-func (c countedTracer) Start(ctx context.Context, name string, o ...trace.SpanStartOption) (context.Context, trace.Span) {
+func (c countedTracer) Start(ctx context.Context, name string, o ...trace.SpanStartOption) (context.Context,
+	trace.Span) {
 	*c.begun++
 	return c.Tracer.Start(ctx, name, o...)
 }

@@ -60,7 +60,7 @@ func Again(before, last error) error {
 	case last == nil, !errors.Is(before, messaging.ErrUnknownOutcome), errors.Is(last, messaging.ErrUnknownOutcome):
 		return last
 	case errors.Is(last, messaging.ErrNacked), errors.Is(last, messaging.ErrInvalid): // which say that it was not stored
-		return fmt.Errorf("%w: sent again, it was refused: %s", messaging.ErrUnknownOutcome, last)
+		return fmt.Errorf("%w: sent again, it was refused: %s", messaging.ErrUnknownOutcome, last.Error())
 	}
 	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, last)
 }

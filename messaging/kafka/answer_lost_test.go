@@ -13,8 +13,9 @@ import (
 	"github.com/sillar-go/sillar/messaging/kafka"
 )
 
-// loseFirstAnswer ends the connection by which the first request of a kind is sent, in place of the answer. It also ends
-// those by which the cluster has answered to questions for metadata: so the request is the first one on its connection.
+// loseFirstAnswer ends the connection by which the first request of a kind is sent, in place of the answer. It also
+// ends those by which the cluster has answered to questions for metadata: so the request is the first one on its
+// connection.
 func loseFirstAnswer(p *faultproxy.Proxy, kind kmsg.Key) (lost *atomic.Bool) {
 	lost = new(atomic.Bool)
 	var asked *atomic.Int64 // what was asked last by the connection for which filters are made

@@ -116,8 +116,9 @@ var (
 // OnBrokerConnect implements kgo.HookBrokerConnect. An attempt that ended early, with the request that wanted it, says
 // less than one before it.
 func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, took time.Duration, _ net.Conn, err error) {
-	ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && took < dialTimeout
-	if ended && h.b.reason(err) != err {
+	var timeout net.Error
+	early := errors.Is(err, context.Canceled) || errors.As(err, &timeout) && timeout.Timeout() && took < dialTimeout
+	if early && h.b.whyNot() != nil {
 		return
 	}
 	if h.b.setWhy(err) && err != nil && !h.b.closed() {
@@ -148,11 +149,16 @@ func (b *Broker) setWhy(err error) (news bool) {
 	return news
 }
 
+// whyNot returns why the last attempt to connect failed, nil when it did not.
+func (b *Broker) whyNot() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.why
+}
+
 // reason adds to an error why the broker is not connected, where that is known.
 func (b *Broker) reason(err error) error {
-	b.mu.Lock()
-	why := b.why
-	b.mu.Unlock()
+	why := b.whyNot()
 	if why == nil {
 		return err
 	}
