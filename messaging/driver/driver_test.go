@@ -97,7 +97,7 @@ func TestAgainKeepsAnUnknownOutcome(t *testing.T) {
 		"refused":              {unknown, messaging.ErrNacked, messaging.ErrUnknownOutcome, messaging.ErrNacked},
 		"too large":            {unknown, messaging.ErrInvalid, messaging.ErrUnknownOutcome, messaging.ErrInvalid},
 		"blocked":              {unknown, messaging.ErrBlocked, messaging.ErrUnknownOutcome, messaging.ErrNacked},
-		"blocked, and so told": {unknown, messaging.ErrBlocked, messaging.ErrBlocked, messaging.ErrNacked},
+		"blocked, which shows": {unknown, messaging.ErrBlocked, messaging.ErrBlocked, messaging.ErrNacked},
 		"refused at first":     {nil, messaging.ErrNacked, messaging.ErrNacked, messaging.ErrUnknownOutcome},
 		"refused twice":        {messaging.ErrBlocked, messaging.ErrNacked, messaging.ErrNacked, messaging.ErrUnknownOutcome},
 		"unknown at last":      {messaging.ErrBlocked, unknown, messaging.ErrUnknownOutcome, messaging.ErrNacked},
