@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -118,7 +119,7 @@ var (
 func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, took time.Duration, _ net.Conn, err error) {
 	var timeout net.Error
 	early := errors.Is(err, context.Canceled) || errors.As(err, &timeout) && timeout.Timeout() && took < dialTimeout
-	if early && h.b.whyNot() != nil {
+	if early && h.b.whyNot() != nil || err == nil && errors.Is(h.b.whyNot(), errNoAnswer) {
 		return
 	}
 	if h.b.setWhy(err) && err != nil && !h.b.closed() {
@@ -129,8 +130,12 @@ func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, took time.Duration, _ net.C
 // errNoAnswer is why a broker is not connected whose peer ends connections.
 var errNoAnswer = errors.New("kafka: it ends connections in place of answers, as when it wants a user and a password")
 
-// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection.
-func (h hooks) OnBrokerE2E(meta kgo.BrokerMetadata, _ int16, e2e kgo.BrokerE2E) {
+// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection. The first one on a connection,
+// which asks for versions, is answered without a password too.
+func (h hooks) OnBrokerE2E(meta kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	if e2e.Err() == nil && kmsg.Key(key) != kmsg.ApiVersions && errors.Is(h.b.whyNot(), errNoAnswer) {
+		h.b.setWhy(nil)
+	}
 	if err := e2e.Err(); err != nil && !h.b.closed() && !h.b.leaving() {
 		if errors.Is(err, io.EOF) {
 			h.b.setWhy(errNoAnswer)
