@@ -130,8 +130,8 @@ func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, took time.Duration, _ net.C
 // errNoAnswer is why a broker is not connected whose peer ends connections.
 var errNoAnswer = errors.New("kafka: it ends connections in place of answers, as when it wants a user and a password")
 
-// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection. The first one on a connection,
-// which asks for versions, is answered without a password too.
+// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection. The first one on a
+// connection, which asks for versions, is answered without a password too.
 func (h hooks) OnBrokerE2E(meta kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 	if e2e.Err() == nil && kmsg.Key(key) != kmsg.ApiVersions && errors.Is(h.b.whyNot(), errNoAnswer) {
 		h.b.setWhy(nil)
