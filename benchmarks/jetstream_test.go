@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	watermillnats "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -66,11 +67,9 @@ func newNATSPlace(b *testing.B) natsPlace {
 // natsPlain is a message as a program without this library would send it.
 func (p natsPlace) natsPlain(body []byte) *nats.Msg { return &nats.Msg{Subject: p.subject, Data: body} }
 
-var natsIDs atomic.Int64
-
 // natsFull is the message that this library makes of the same body.
 func (p natsPlace) natsFull(body []byte) *nats.Msg {
-	id := fmt.Sprintf("01980000-0000-7000-8000-%012d", natsIDs.Add(1))
+	id := uuid.Must(uuid.NewV7()).String()
 	return &nats.Msg{Subject: p.subject, Data: body, Header: nats.Header{"Nats-Msg-Id": {topic + "/bench/" + id},
 		"content-type":   {"application/json"},
 		"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-type": {topic}, "ce-source": {"bench"},

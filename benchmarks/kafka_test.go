@@ -2,16 +2,15 @@ package benchmarks
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	watermillkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -56,13 +55,12 @@ func newKafkaPlace(b *testing.B) kafkaPlace {
 // plain is a record as a program without this library would send it.
 func (p kafkaPlace) plain(body []byte) *kgo.Record { return &kgo.Record{Topic: p.topic, Value: body} }
 
-var kafkaIDs atomic.Int64
-
-// full is the record that this library makes of the same body.
+// full is the record that this library makes of the same body. Its id is one that no other process makes, as an event's
+// has to be; one that counts up would also be compressed better.
 func (p kafkaPlace) full(body []byte) *kgo.Record {
 	h := func(name, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: name, Value: []byte(value)} }
 	return &kgo.Record{Topic: p.topic, Value: body, Headers: []kgo.RecordHeader{h("ce_specversion", "1.0"),
-		h("ce_id", fmt.Sprintf("01980000-0000-7000-8000-%012d", kafkaIDs.Add(1))), h("ce_type", topic),
+		h("ce_id", uuid.Must(uuid.NewV7()).String()), h("ce_type", topic),
 		h("ce_source", "bench"),
 		h("content-type", "application/json"), h("ce_time", time.Now().UTC().Format(time.RFC3339Nano))}}
 }

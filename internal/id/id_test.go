@@ -2,8 +2,11 @@ package id_test
 
 import (
 	"sort"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/sillar-go/sillar/internal/id"
 )
@@ -40,5 +43,32 @@ func TestTimeIsThatOfNew(t *testing.T) {
 		if _, ok := id.Time(s); ok {
 			t.Errorf("Time(%q) = true", s)
 		}
+	}
+}
+
+func TestNewIsUniqueAcrossGoroutines(t *testing.T) {
+	const each = 2000
+	all := make([][]string, 8)
+	var wg sync.WaitGroup
+	for g := range all {
+		wg.Go(func() {
+			for range each {
+				all[g] = append(all[g], id.New())
+			}
+		})
+	}
+	wg.Wait()
+	seen, random := map[string]bool{}, map[string]bool{}
+	for _, ids := range all {
+		for _, s := range ids {
+			u, err := uuid.Parse(s)
+			if err != nil || u.Version() != 7 || u.Variant() != uuid.RFC4122 {
+				t.Fatalf("%q is no UUIDv7: %v", s, err)
+			}
+			seen[s[:18]], random[s[19:]] = true, true
+		}
+	}
+	if len(seen) != each*len(all) || len(random) != each*len(all) {
+		t.Errorf("got %d times and %d random parts of %d ids, want no two the same", len(seen), len(random), each*len(all))
 	}
 }

@@ -88,3 +88,22 @@ func TestMatchAgreesWithRegularExpressions(t *testing.T) {
 		}
 	})
 }
+
+// What was unknown is not known by the refusal of a later attempt.
+func TestAgainKeepsAnUnknownOutcome(t *testing.T) {
+	unknown := fmt.Errorf("%w: cut", messaging.ErrUnknownOutcome)
+	for name, c := range map[string]struct{ before, last, want, not error }{
+		"confirmed":            {unknown, nil, nil, messaging.ErrUnknownOutcome},
+		"refused":              {unknown, messaging.ErrNacked, messaging.ErrUnknownOutcome, messaging.ErrNacked},
+		"too large":            {unknown, messaging.ErrInvalid, messaging.ErrUnknownOutcome, messaging.ErrInvalid},
+		"blocked":              {unknown, messaging.ErrBlocked, messaging.ErrUnknownOutcome, messaging.ErrNacked},
+		"blocked, which shows": {unknown, messaging.ErrBlocked, messaging.ErrBlocked, messaging.ErrNacked},
+		"refused at first":     {nil, messaging.ErrNacked, messaging.ErrNacked, messaging.ErrUnknownOutcome},
+		"refused twice":        {messaging.ErrBlocked, messaging.ErrNacked, messaging.ErrNacked, messaging.ErrUnknownOutcome},
+		"unknown at last":      {messaging.ErrBlocked, unknown, messaging.ErrUnknownOutcome, messaging.ErrNacked},
+	} {
+		if got := driver.Again(c.before, c.last); !errors.Is(got, c.want) || errors.Is(got, c.not) {
+			t.Errorf("%s: got %v, want %v and not %v", name, got, c.want, c.not)
+		}
+	}
+}

@@ -71,18 +71,25 @@ func (p Producer) New(ctx context.Context, topic string, payload any,
 	return e, p.about(span, e), err
 }
 
-// Fill is the function Fill, and begins a span unless the event carries a trace already: what gave it that one, such as
-// an outbox's relay, has made the span.
-func (p Producer) Fill(ctx context.Context, e messaging.Envelope) (messaging.Envelope, trace.Span, error) {
-	span := trace.SpanFromContext(context.Background()) // does nothing
-	if !p.traced(e) {
-		ctx, span = p.start(ctx, e.Type)
+// Fill returns the function Fill for the events of one batch. It also begins a span for each, unless the event carries
+// a trace already: what gave it that one, such as an outbox's relay, has made the span. Without tracing no span is
+// begun after the first one has shown that it does nothing.
+func (p Producer) Fill(ctx context.Context) func(messaging.Envelope) (messaging.Envelope, trace.Span, error) {
+	parent, none := ctx, trace.SpanFromContext(context.Background())
+	idle := false
+	return func(e messaging.Envelope) (messaging.Envelope, trace.Span, error) {
+		ctx, span := parent, none
+		if !idle && !p.traced(e) {
+			ctx, span = p.start(ctx, e.Type)
+			// A span that is made, recorded or not, has an id of its own.
+			idle = !span.IsRecording() && span.SpanContext().Equal(trace.SpanContextFromContext(parent))
+		}
+		err := p.checkDelay(&e)
+		if err == nil {
+			e, err = Fill(ctx, e, p.source, p.propagator)
+		}
+		return e, p.about(span, e), err
 	}
-	err := p.checkDelay(&e)
-	if err == nil {
-		e, err = Fill(ctx, e, p.source, p.propagator)
-	}
-	return e, p.about(span, e), err
 }
 
 func (p Producer) traced(e messaging.Envelope) bool {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/sillar-go/sillar/messaging"
@@ -50,6 +51,18 @@ func ValidPattern(pattern string) error {
 		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
 	}
 	return nil
+}
+
+// Again returns what became of an event that was sent again, of what became of it before and what the last attempt met.
+// An unknown outcome stays unknown unless the event was confirmed: a refusal is of the last attempt only.
+func Again(before, last error) error {
+	switch {
+	case last == nil, !errors.Is(before, messaging.ErrUnknownOutcome), errors.Is(last, messaging.ErrUnknownOutcome):
+		return last
+	case errors.Is(last, messaging.ErrNacked), errors.Is(last, messaging.ErrInvalid): // which say that it was not stored
+		return fmt.Errorf("%w: sent again, it was refused: %s", messaging.ErrUnknownOutcome, last.Error())
+	}
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, last)
 }
 
 // Batch returns nil when no entry of errs is an error, else a *messaging.BatchError.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,49 +14,88 @@ import (
 
 // DeadLetters implements messaging.Broker.
 func (b *Broker) DeadLetters(ctx context.Context, group string, limit int) ([]messaging.DeadLetter, error) {
-	var dead []messaging.DeadLetter
-	err := b.eachDead(ctx, group, limit, func(m *nats.Msg, _ *jetstream.RawStreamMsg, _ jetstream.Stream) error {
-		dead = append(dead, messaging.DeadLetter{Envelope: b.decode(m), Reason: value(m, headerReason),
-			Attempts: number(m, headerAttempts), Origin: value(m, headerOrigin)})
-		return nil
-	})
+	l, err := b.letters(ctx, group)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: dead letters of %s: %w", group, err)
+	}
+	all, err := l.take(ctx, limit)
+	if err != nil {
+		return nil, fmt.Errorf("jetstream: dead letters of %s: %w", group, err)
+	}
+	dead := make([]messaging.DeadLetter, len(all))
+	for i, raw := range all {
+		m := message(raw)
+		dead[i] = messaging.DeadLetter{Envelope: b.decode(m), Reason: value(m, headerReason),
+			Attempts: number(m, headerAttempts), Origin: value(m, headerOrigin)}
 	}
 	return dead, nil
 }
 
-// Redrive implements messaging.Broker. A letter is deleted when its new copy is confirmed; when it fails halfway the
-// number of those that were moved is returned with the error. Letters of a group whose consumer was deleted stay, with
-// an ErrTopology, until the group is subscribed again.
-func (b *Broker) Redrive(ctx context.Context, group string, limit int) (int, error) {
-	moved := 0
-	err := b.eachDead(ctx, group, limit, func(m *nats.Msg, raw *jetstream.RawStreamMsg, s jetstream.Stream) error {
+// redriveBatch is how many dead letters are moved together.
+const redriveBatch = 100
+
+// Redrive implements messaging.Broker. It moves letters in batches: they are deleted when their copies are confirmed.
+// When some of a batch cannot be moved, the others are, and their number is returned with the error. Letters of a group
+// whose consumer was deleted stay, with an ErrTopology, until the group is subscribed again.
+func (b *Broker) Redrive(ctx context.Context, group string, limit int) (moved int, err error) {
+	l, err := b.letters(ctx, group)
+	var failed error
+	for n := 1; err == nil && n > 0 && limit > 0; {
+		var batch []*jetstream.RawStreamMsg
+		if batch, err = l.take(ctx, min(limit, redriveBatch)); err != nil || len(batch) == 0 {
+			break
+		}
 		if moved == 0 {
-			if err := b.consumes(ctx, group); err != nil {
-				return err
+			if err = b.consumes(ctx, group); err != nil {
+				break
 			}
 		}
-		if err := b.move(ctx, b.copy(b.retrySubject(group), "redrive", group, raw.Sequence, raw.Time,
-			b.decode(m))); err != nil {
-			return err
+		limit -= len(batch)
+		var one error
+		if n, one, err = b.moveLetters(ctx, group, l.stream, batch); failed == nil {
+			failed = one
 		}
-		err := b.call(ctx, func(ctx context.Context) error {
-			err := s.DeleteMsg(ctx, raw.Sequence)
-			if errors.Is(err, jetstream.ErrMsgNotFound) { // another Redrive has moved it
-				return nil
-			}
-			return err
-		})
-		if err == nil {
-			moved++
-		}
-		return err
-	})
+		moved += n
+	}
+	if err == nil {
+		err = failed
+	}
 	if err != nil {
 		return moved, fmt.Errorf("jetstream: redrive %s: %w", group, err)
 	}
 	return moved, nil
+}
+
+// moveLetters publishes copies of letters to their group, and deletes those whose copies are confirmed. It returns how
+// many these are, the first error of the others, and the error of deleting.
+func (b *Broker) moveLetters(ctx context.Context, group string, s jetstream.Stream, batch []*jetstream.RawStreamMsg) (
+	moved int, failed, err error) {
+	o := &outgoing{msgs: make([]*nats.Msg, len(batch)), errs: make([]error, len(batch))}
+	for i, raw := range batch {
+		o.msgs[i] = b.copy(b.retrySubject(group), "redrive", group, raw.Sequence, raw.Time, b.decode(message(raw)))
+	}
+	b.send(ctx, o)
+	var done []uint64
+	for i, err := range o.errs {
+		if err == nil {
+			done = append(done, batch[i].Sequence)
+		} else if failed == nil {
+			failed = err
+		}
+	}
+	err = b.call(ctx, func(ctx context.Context) error {
+		errs := make([]error, len(done))
+		var all sync.WaitGroup
+		for i, seq := range done {
+			all.Go(func() { errs[i] = none(s.DeleteMsg(ctx, seq)) }) // another Redrive may have moved it
+		}
+		all.Wait()
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		return 0, failed, err
+	}
+	return len(done), failed, nil
 }
 
 // consumes returns an error when a group has no consumer: the stream confirms messages to the group's subject all the
@@ -70,45 +110,56 @@ func (b *Broker) consumes(ctx context.Context, group string) error {
 	})
 }
 
-// eachDead calls f with up to limit dead letters of a group, oldest first. Those that come meanwhile are not among
-// them.
-func (b *Broker) eachDead(ctx context.Context, group string, limit int, f func(*nats.Msg, *jetstream.RawStreamMsg,
-	jetstream.Stream) error) error {
-	if limit <= 0 {
-		return nil
-	}
+// letters are the dead letters of a group that there are by now.
+type letters struct {
+	b          *Broker
+	subject    string
+	stream     jetstream.Stream
+	next, last uint64
+}
+
+func (b *Broker) letters(ctx context.Context, group string) (*letters, error) {
 	js, err := b.ready(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var s jetstream.Stream
-	var last *jetstream.RawStreamMsg
-	subject := b.deadSubject(group)
+	l := &letters{b: b, subject: b.deadSubject(group), next: 1}
 	err = b.call(ctx, func(ctx context.Context) (err error) {
-		if s, err = js.Stream(ctx, b.deadStream()); err != nil {
+		if l.stream, err = js.Stream(ctx, b.deadStream()); err != nil {
 			return err
 		}
-		last, err = s.GetLastMsgForSubject(ctx, subject)
+		last, err := l.stream.GetLastMsgForSubject(ctx, l.subject)
+		if err == nil {
+			l.last = last.Sequence
+		}
 		return none(err)
 	})
-	if err != nil || last == nil {
-		return err
-	}
-	for seq := uint64(1); limit > 0 && seq <= last.Sequence; limit-- {
+	return l, err
+}
+
+// take returns up to n more letters, oldest first.
+func (l *letters) take(ctx context.Context, n int) (batch []*jetstream.RawStreamMsg, err error) {
+	for len(batch) < n && l.next <= l.last {
 		var raw *jetstream.RawStreamMsg
-		err := b.call(ctx, func(ctx context.Context) (err error) {
-			raw, err = s.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		err := l.b.call(ctx, func(ctx context.Context) (err error) {
+			raw, err = l.stream.GetMsg(ctx, l.next, jetstream.WithGetMsgSubject(l.subject))
 			return none(err)
 		})
-		if err != nil || raw == nil || raw.Sequence > last.Sequence {
-			return err
+		if err != nil {
+			return nil, err
 		}
-		if err := f(&nats.Msg{Subject: raw.Subject, Header: raw.Header, Data: raw.Data}, raw, s); err != nil {
-			return err
+		if raw == nil || raw.Sequence > l.last { // another Redrive has moved the rest
+			l.next = l.last + 1
+			break
 		}
-		seq = raw.Sequence + 1
+		batch = append(batch, raw)
+		l.next = raw.Sequence + 1
 	}
-	return nil
+	return batch, nil
+}
+
+func message(raw *jetstream.RawStreamMsg) *nats.Msg {
+	return &nats.Msg{Subject: raw.Subject, Header: raw.Header, Data: raw.Data}
 }
 
 // none takes the absence of a message as no error.

@@ -1,11 +1,10 @@
 package jetstream_test
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,132 +12,17 @@ import (
 
 	"github.com/sillar-go/sillar/internal/faultproxy"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/internal/brokertest"
 	"github.com/sillar-go/sillar/messaging/jetstream"
 	"github.com/sillar-go/sillar/messaging/messagingtest"
 )
 
-// traffic publishes and handles messages while faults happen, and knows at the end what was promised and not kept. One
-// message in ten fails once.
-type traffic struct {
-	*testing.T
-	b *jetstream.Broker
-
-	mu        sync.Mutex
-	confirmed []string
-	handled   map[string]int
-
-	halt, stop func()
-	publishers sync.WaitGroup
-	done       chan error
-}
-
-func flow(t *testing.T, url string, cfg jetstream.Config) *traffic {
+// flow begins traffic by brokers that reconnect and repeat fast.
+func flow(t *testing.T, url string, cfg jetstream.Config) *brokertest.Traffic {
 	t.Helper()
 	cfg.Reconnect, cfg.AckWait = messaging.Exponential(5*time.Millisecond, 100*time.Millisecond), 2*time.Second
-	tr := &traffic{T: t, handled: map[string]int{}, done: make(chan error, 1), b: open(t, url, cfg)}
-	if err := subscribe(t, tr.b, "g", 1, "t").Close(); err != nil {
-		t.Fatal(err)
-	}
-	tr.begin()
-	tr.alive("the start")
-	return tr
-}
-
-// begin consumes and publishes until the traffic ends.
-func (tr *traffic) begin() {
-	tr.Helper()
-	running, stop := context.WithCancel(tr.Context())
-	publishing, halt := context.WithCancel(tr.Context())
-	tr.stop, tr.halt = stop, halt
-	r := messaging.Must(messaging.NewRouter(tr.b, messaging.RouterConfig{Logger: quiet}))
-	g := r.Group("g", messaging.GroupConfig{Concurrency: 8, Retry: messaging.Retry{Attempts: -1,
-		Backoff: messaging.Constant(20 * time.Millisecond)}})
-	messaging.HandleRaw(g, "t", func(_ context.Context, m messaging.Message[[]byte]) error {
-		if m.Attempt == 1 && strings.HasSuffix(m.ID, "7") {
-			return fmt.Errorf("once more")
-		}
-		tr.mu.Lock()
-		defer tr.mu.Unlock()
-		tr.handled[m.ID]++
-		return nil
-	})
-	go func() { tr.done <- r.Run(running) }()
-	for w := range 6 {
-		tr.publishers.Go(func() {
-			for i := 0; publishing.Err() == nil; i++ {
-				id := fmt.Sprint(w, "-", i)
-				if err := tr.b.Publish(tr.Context(), "t", 1, messaging.WithID(id)); err != nil {
-					tr.Errorf("publish %s: %v", id, err)
-				} else {
-					tr.mu.Lock()
-					tr.confirmed = append(tr.confirmed, id)
-					tr.mu.Unlock()
-				}
-				time.Sleep(time.Millisecond)
-			}
-		})
-	}
-}
-
-// alive checks that messages published from now on are handled.
-func (tr *traffic) alive(what string) {
-	tr.Helper()
-	tr.mu.Lock()
-	from, begin := len(tr.confirmed), time.Now()
-	tr.mu.Unlock()
-	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
-		tr.mu.Lock()
-		n := 0
-		for _, id := range tr.confirmed[from:] {
-			n += min(tr.handled[id], 1)
-		}
-		tr.mu.Unlock()
-		if n >= 20 {
-			tr.Logf("%v after %s: handled again", time.Since(begin).Round(time.Millisecond), what)
-			return
-		}
-		if time.Now().After(end) {
-			tr.Fatalf("after %s nothing is handled", what)
-		}
-	}
-}
-
-func (tr *traffic) missing() (n int) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	for _, id := range tr.confirmed {
-		if tr.handled[id] == 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// finish stops the traffic and holds it to what was promised.
-func (tr *traffic) finish() {
-	tr.Helper()
-	tr.halt()
-	tr.publishers.Wait()
-	for end := time.Now().Add(patience); tr.missing() > 0 && time.Now().Before(end); {
-		time.Sleep(5 * time.Millisecond)
-	}
-	tr.stop()
-	if err := <-tr.done; err != nil {
-		tr.Errorf("Run: %v", err)
-	}
-	if n := tr.missing(); n > 0 || len(tr.confirmed) < 40 {
-		tr.Errorf("%d of %d confirmed messages were not handled", n, len(tr.confirmed))
-	}
-	ctx, cancel := context.WithTimeout(tr.Context(), patience)
-	defer cancel()
-	if dead, err := tr.b.DeadLetters(ctx, "g", 1); err != nil || len(dead) != 0 {
-		tr.Errorf("dead letters: %v, %v", dead, err)
-	}
-	twice := 0
-	for _, n := range tr.handled {
-		twice += n - 1
-	}
-	tr.Logf("%d messages confirmed and handled, %d of them more than once", len(tr.confirmed), twice)
+	cfg.Stream = cmp.Or(cfg.Stream, unique())
+	return brokertest.StartTraffic(t, false, func() messaging.Broker { return open(t, url, cfg) })
 }
 
 // A server that is killed with SIGKILL and started again, under load: all confirmed messages arrive.
@@ -148,9 +32,9 @@ func TestServerIsKilled(t *testing.T) {
 	tr := flow(t, n.url, jetstream.Config{})
 	for i := range 3 {
 		n.restart(t)
-		tr.alive(fmt.Sprint("kill ", i))
+		tr.Alive(fmt.Sprint("kill ", i))
 	}
-	tr.finish()
+	tr.Finish()
 }
 
 // What is acknowledged while the server is down reaches it afterwards, however long it was down: nothing else takes the
@@ -225,13 +109,13 @@ func TestClientIsCutOff(t *testing.T) {
 		p.Cut()
 		time.Sleep(20 * time.Millisecond)
 	}
-	tr.alive("cuts")
+	tr.Alive("cuts")
 	p.Pause()
 	time.Sleep(200 * time.Millisecond)
 	p.Cut()
 	p.Resume()
-	tr.alive("a black hole")
-	tr.finish()
+	tr.Alive("a black hole")
+	tr.Finish()
 }
 
 // In a cluster of three with three replicas leaders are moved under load, and then the stream's leader is killed and
@@ -248,17 +132,17 @@ func TestClusterLosesNothingWhileLeadersMove(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	tr.alive("a move of leaders")
+	tr.Alive("a move of leaders")
 	js, err := natsjs.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := leader(t, js, nodes, cfg.Stream)
 	n.Kill()
-	tr.alive("the death of " + n.name)
+	tr.Alive("the death of " + n.name)
 	n.restart(t)
-	tr.alive("the return of " + n.name)
-	tr.finish()
+	tr.Alive("the return of " + n.name)
+	tr.Finish()
 }
 
 // leader returns the node that leads a stream.

@@ -189,8 +189,9 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	spans := make([]trace.Span, len(events))
 	o := &outgoing{msgs: make([]*nats.Msg, len(events)), errs: make([]error, len(events)), room: headroom}
+	fill := b.producer.Fill(ctx)
 	o.prepare = func(i int) (*nats.Msg, error) {
-		e, span, err := b.producer.Fill(ctx, events[i])
+		e, span, err := fill(events[i])
 		if spans[i] = span; err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // window bounds how many messages of one call are under way: the server keeps 10,000 of a stream waiting, and refuses
@@ -64,22 +65,22 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 			case errors.Is(o.errs[i], messaging.ErrInvalid) && !errors.Is(o.errs[i], messaging.ErrBlocked):
 			case errors.Is(o.errs[i], messaging.ErrUnknownOutcome) && !errors.Is(err, messaging.ErrClosed):
 			default:
-				o.errs[i] = err
+				o.errs[i] = driver.Again(o.errs[i], err)
 			}
 		}
 		return nil
 	}
-	futures := make([]jetstream.PubAckFuture, len(left))
+	futures, met := make([]jetstream.PubAckFuture, len(left)), make([]error, len(left))
 	wait := func(n int) {
 		i := left[n]
 		if futures[n] != nil {
-			err := b.outcome(ctx, futures[n])
-			if before := o.errs[i]; before != nil && err != nil && ctx.Err() != nil { // the context ended the last try only
-				err = fmt.Errorf("%w; before: %w", err, before)
+			met[n] = b.outcome(ctx, futures[n])
+			if before := o.errs[i]; before != nil && met[n] != nil && ctx.Err() != nil { // the context ended the last try only
+				met[n] = fmt.Errorf("%w; before: %w", met[n], before)
 			}
-			o.errs[i] = err
+			o.errs[i] = driver.Again(o.errs[i], met[n])
 		}
-		if o.errs[i] != nil && ctx.Err() == nil && !b.closed() && b.again(o.errs[i]) {
+		if met[n] != nil && ctx.Err() == nil && !b.closed() && b.again(met[n]) {
 			again = append(again, i)
 		}
 	}
@@ -92,11 +93,12 @@ func (b *Broker) try(ctx context.Context, o *outgoing, left []int) (again []int)
 		case o.msgs[i] == nil: // it cannot be made
 		case ctx.Err() == nil:
 			if err := b.tooLarge(o.msgs[i], o.room); err != nil {
-				o.errs[i] = err
+				o.errs[i] = driver.Again(o.errs[i], err)
 				continue
 			}
 			if futures[n], err = js.PublishMsgAsync(o.msgs[i]); err != nil {
-				o.errs[i] = b.refusal(o.msgs[i], err)
+				met[n] = b.refusal(o.msgs[i], err)
+				o.errs[i] = driver.Again(o.errs[i], met[n])
 			}
 		case o.errs[i] == nil: // else what became of the last try stands
 			o.errs[i] = fmt.Errorf("jetstream: publish: %w", ctx.Err())

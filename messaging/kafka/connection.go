@@ -3,7 +3,9 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -80,6 +83,8 @@ func (b *Broker) connectionOptions(t target) ([]kgo.Opt, error) {
 		kgo.RetryBackoffFn(func(attempt int) time.Duration { return b.cfg.Reconnect.Delay(max(attempt, 1)) }),
 		kgo.DisableClientMetrics(), // telemetry that a cluster may ask its clients for
 		kgo.WithLogger(logger{b.cfg.Logger}), kgo.WithHooks(hooks{b}),
+		// A connection may end before its first answer without a mistake in TLS or SASL.
+		kgo.AlwaysRetryEOF(),
 		// Leaders that moved are looked up no more often than this.
 		kgo.MetadataMinAge(250 * time.Millisecond),
 	}
@@ -109,16 +114,32 @@ var (
 	_ kgo.HookBrokerE2E     = hooks{}
 )
 
-// OnBrokerConnect implements kgo.HookBrokerConnect.
-func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+// OnBrokerConnect implements kgo.HookBrokerConnect. An attempt that ended early, with the request that wanted it, says
+// less than one before it.
+func (h hooks) OnBrokerConnect(_ kgo.BrokerMetadata, took time.Duration, _ net.Conn, err error) {
+	var timeout net.Error
+	early := errors.Is(err, context.Canceled) || errors.As(err, &timeout) && timeout.Timeout() && took < dialTimeout
+	if early && h.b.whyNot() != nil || err == nil && errors.Is(h.b.whyNot(), errNoAnswer) {
+		return
+	}
 	if h.b.setWhy(err) && err != nil && !h.b.closed() {
 		h.b.cfg.Logger.Warn("kafka: cannot connect", "error", err)
 	}
 }
 
-// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection.
-func (h hooks) OnBrokerE2E(meta kgo.BrokerMetadata, _ int16, e2e kgo.BrokerE2E) {
+// errNoAnswer is why a broker is not connected whose peer ends connections.
+var errNoAnswer = errors.New("kafka: it ends connections in place of answers, as when it wants a user and a password")
+
+// OnBrokerE2E implements kgo.HookBrokerE2E: a request that fails has lost its connection. The first one on a
+// connection, which asks for versions, is answered without a password too.
+func (h hooks) OnBrokerE2E(meta kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	if e2e.Err() == nil && kmsg.Key(key) != kmsg.ApiVersions && errors.Is(h.b.whyNot(), errNoAnswer) {
+		h.b.setWhy(nil)
+	}
 	if err := e2e.Err(); err != nil && !h.b.closed() && !h.b.leaving() {
+		if errors.Is(err, io.EOF) {
+			h.b.setWhy(errNoAnswer)
+		}
 		h.b.meters.Lost(h.b.ctx)
 		h.b.cfg.Logger.Warn("kafka: a connection was lost", "broker", meta.NodeID, "error", err)
 	}
@@ -133,11 +154,16 @@ func (b *Broker) setWhy(err error) (news bool) {
 	return news
 }
 
+// whyNot returns why the last attempt to connect failed, nil when it did not.
+func (b *Broker) whyNot() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.why
+}
+
 // reason adds to an error why the broker is not connected, where that is known.
 func (b *Broker) reason(err error) error {
-	b.mu.Lock()
-	why := b.why
-	b.mu.Unlock()
+	why := b.whyNot()
 	if why == nil {
 		return err
 	}

@@ -39,10 +39,19 @@ func (d *delivery) Advance() { d.attempt++ }
 // Unhandled implements messaging.Delivery.
 func (d *delivery) Unhandled() int { return d.unhandled }
 
-// claim makes the caller the one who settles. Until release the delivery is held, so that its partition waits.
-func (d *delivery) claim() error {
+// settle ends the delivery: done, or to be delivered again.
+func (d *delivery) settle(done bool) error {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
+	if err := d.claim(); err != nil {
+		return err
+	}
+	return d.release(done)
+}
+
+// claim makes the caller the one that settles. Until release the delivery is held, so that its partition waits. The
+// mutex is held.
+func (d *delivery) claim() error {
 	if d.s.closed || d.p.gone || d.settled {
 		return messaging.ErrClosed
 	}
@@ -50,11 +59,9 @@ func (d *delivery) claim() error {
 	return nil
 }
 
-// release ends what claim began: done, or to be delivered again.
+// release ends what claim began: done, or to be delivered again. The mutex is held.
 func (d *delivery) release(done bool) error {
 	s, p := d.s, d.p
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if p.gone || s.closed {
 		return messaging.ErrClosed // another member delivers it again
 	}
@@ -75,7 +82,6 @@ func (d *delivery) release(done bool) error {
 		s.ready = slices.Insert(s.ready, i, &again)
 	}
 	signal(s.arrived)
-	signal(s.room)
 	signal(s.free)
 	if s.stopped && s.held == 0 {
 		s.leaveSoon()
@@ -90,20 +96,10 @@ func (s *stream) leaveSoon() {
 
 // Ack implements messaging.Delivery. It is committed with the next Config.CommitInterval: a process that is killed
 // before has the message again.
-func (d *delivery) Ack(context.Context) error {
-	if err := d.claim(); err != nil {
-		return err
-	}
-	return d.release(true)
-}
+func (d *delivery) Ack(context.Context) error { return d.settle(true) }
 
 // Requeue implements messaging.Delivery.
-func (d *delivery) Requeue(context.Context) error {
-	if err := d.claim(); err != nil {
-		return err
-	}
-	return d.release(false)
-}
+func (d *delivery) Requeue(context.Context) error { return d.settle(false) }
 
 // Retry implements messaging.Delivery. Pauses longer than 28 days end after 28 days.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration, reason error) error {
@@ -153,14 +149,18 @@ const movePause = time.Second
 // move publishes a copy, and settles when that was confirmed. Without a confirm the delivery is given back: the attempt
 // is made again.
 func (d *delivery) move(ctx context.Context, r *kgo.Record) error {
-	if err := d.claim(); err != nil {
+	d.s.mu.Lock()
+	err := d.claim()
+	d.s.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	if err := d.s.b.move(ctx, r); err != nil {
+	if err = d.s.b.move(ctx, r); err != nil {
 		_ = backoff.Sleep(ctx, movePause) // cut short or not, the delivery goes back
-		return errors.Join(err, d.release(false))
 	}
-	return d.release(true)
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return errors.Join(err, d.release(err == nil))
 }
 
 // init restores the order of the heap.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,8 +45,9 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	spans, errs := make([]trace.Span, len(events)), make([]error, len(events))
+	fill := b.producer.Fill(ctx)
 	b.produce(ctx, make([]*kgo.Record, len(events)), errs, func(i int) (*kgo.Record, error) {
-		e, span, err := b.producer.Fill(ctx, events[i])
+		e, span, err := fill(events[i])
 		if spans[i] = span; err != nil {
 			return nil, err
 		}
@@ -110,7 +112,10 @@ const block = 250
 // has been deleted, so that nothing was stored.
 func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error,
 	prepare func(i int) (*kgo.Record, error)) (again bool) {
-	s := &sending{done: make(chan struct{}), errs: make([]error, len(records)), left: 1}
+	if len(records) == 0 {
+		return false
+	}
+	s := &sending{done: make(chan struct{}), errs: slices.Repeat([]error{errUnderWay}, len(records)), left: len(records)}
 	last, refused := "", error(nil)
 	for i := range records {
 		if prepare != nil && i%block == 0 {
@@ -119,17 +124,16 @@ func (b *Broker) try(ctx context.Context, records []*kgo.Record, errs []error,
 			}
 		}
 		r := records[i]
-		if r == nil {
-			continue
-		}
-		if r.Topic != last {
+		if r != nil && r.Topic != last {
 			last, refused = r.Topic, b.publishable(ctx, r.Topic)
 		}
-		if refused != nil {
+		if r != nil && refused != nil {
 			records[i], errs[i] = nil, refused
+		}
+		if records[i] == nil {
+			s.end(i, nil)
 			continue
 		}
-		s.begin(i)
 		b.cl.Produce(ctx, r, s.promise(i))
 	}
 	b.wait(ctx, s, records, errs)
@@ -166,26 +170,19 @@ func (b *Broker) publishable(ctx context.Context, topic string) error {
 type sending struct {
 	mu   sync.Mutex
 	errs []error // nil when the call has returned
-	left int     // and 1 until all have begun
+	left int
 	done chan struct{}
-}
-
-func (s *sending) begin(i int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left++
-	s.errs[i] = errUnderWay
 }
 
 func (s *sending) promise(i int) func(*kgo.Record, error) {
 	return func(_ *kgo.Record, err error) { s.end(i, err) }
 }
 
-// end notes the outcome of a record, or with -1 that all have begun.
+// end notes the outcome of a record.
 func (s *sending) end(i int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i >= 0 && s.errs != nil {
+	if s.errs != nil {
 		s.errs[i] = err
 	}
 	if s.left--; s.left == 0 {
@@ -201,7 +198,6 @@ var errUnderWay = errors.New("kafka: no answer in time")
 
 // wait waits until each record has an outcome or, a little later than ctx, none can be waited for.
 func (b *Broker) wait(ctx context.Context, s *sending, records []*kgo.Record, errs []error) {
-	s.end(-1, nil)
 	select {
 	case <-s.done:
 	case <-ctx.Done():
@@ -228,12 +224,20 @@ func (b *Broker) wait(ctx context.Context, s *sending, records []*kgo.Record, er
 	s.errs = nil
 }
 
-// outcome says what an error of publishing means.
+// notStored are the cluster's answers by which it has not stored a record.
+var notStored = []error{
+	kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.InvalidTimestamp, kerr.InvalidTopicException,
+	kerr.InvalidRequiredAcks, kerr.NotEnoughReplicas, kerr.PolicyViolation, kerr.UnsupportedForMessageFormat,
+	kerr.UnsupportedCompressionType,
+}
+
+// outcome says what an error of publishing means. What does not prove that the record was not stored leaves it unknown.
 func outcome(err error) error {
+	is := func(one error) bool { return errors.Is(err, one) }
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errUnderWay):
+	case is(errUnderWay):
 		return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, err)
 	case errors.Is(err, kgo.ErrClientClosed):
 		return fmt.Errorf("%w: %w", messaging.ErrClosed, err)
@@ -243,10 +247,10 @@ func outcome(err error) error {
 		return fmt.Errorf("%w: %w", messaging.ErrInvalid, err)
 	case deleted(err):
 		return fmt.Errorf("%w: %w", ErrTopology, err)
-	case errors.Is(permission(err), ErrPermission):
+	case slices.ContainsFunc(notStored, is):
 		return fmt.Errorf("%w: %w", messaging.ErrNacked, permission(err))
 	}
-	return fmt.Errorf("%w: %w", messaging.ErrNacked, err)
+	return fmt.Errorf("%w: %w", messaging.ErrUnknownOutcome, permission(err))
 }
 
 // move publishes one record to a topic of this package.

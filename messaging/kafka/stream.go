@@ -190,21 +190,21 @@ func (s *stream) discover() {
 	}
 }
 
-// poll takes records while there is room for them.
+// poll takes records ahead of those that are out: as many as Prefetch, and again when half of them are left.
 func (s *stream) poll() {
 	defer s.cl.AllowRebalance()
 	for s.ctx.Err() == nil {
 		s.mu.Lock()
-		room := s.sub.Prefetch - s.held - len(s.ready)
+		ready := len(s.ready)
 		s.mu.Unlock()
-		if room <= 0 {
+		if ready > s.sub.Prefetch/2 {
 			select {
 			case <-s.room:
 			case <-s.ctx.Done():
 			}
 			continue
 		}
-		fetches := s.cl.PollRecords(s.ctx, room)
+		fetches := s.cl.PollRecords(s.ctx, s.sub.Prefetch-ready)
 		if s.ctx.Err() == nil {
 			s.takeAll(fetches)
 		}
@@ -229,16 +229,26 @@ func (s *stream) takeAll(fetches kgo.Fetches) {
 		s.b.cfg.Logger.Warn("kafka: cannot consume", "group", s.sub.Group, "kafka_topic", topic, "partition", partition,
 			"error", s.failed)
 	})
-	fetches.EachRecord(s.take)
+	fetches.EachPartition(s.take)
 	s.limitWaiting()
 	signal(s.arrived)
 	signal(s.wake)
 }
 
-// take delivers a record of a partition that is this stream's, unless it was settled before. The mutex is held.
-func (s *stream) take(r *kgo.Record) {
-	p := s.parts[place{r.Topic, r.Partition}]
-	if p == nil || p.leaving || !p.position.take(r.Offset) {
+// take delivers the records of a partition that is this stream's. The mutex is held.
+func (s *stream) take(fetched kgo.FetchTopicPartition) {
+	p := s.parts[place{fetched.Topic, fetched.Partition}]
+	if p == nil || p.leaving {
+		return
+	}
+	for _, r := range fetched.Records {
+		s.takeOne(p, r)
+	}
+}
+
+// takeOne delivers a record unless it was settled before. The mutex is held.
+func (s *stream) takeOne(p *partition, r *kgo.Record) {
+	if !p.position.take(r.Offset) {
 		return
 	}
 	e, m := s.b.decode(r)
@@ -315,6 +325,9 @@ func (s *stream) Receive(ctx context.Context) (messaging.Delivery, error) {
 			s.ready = s.ready[1:]
 			s.held++
 			d.p.held++
+			if len(s.ready) == s.sub.Prefetch/2 {
+				signal(s.room)
+			}
 			s.mu.Unlock()
 			return d, nil
 		}

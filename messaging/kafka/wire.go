@@ -110,8 +110,10 @@ type marks struct {
 // it: it becomes a header.
 func (b *Broker) decode(r *kgo.Record) (e messaging.Envelope, m marks) {
 	e = messaging.Envelope{Key: string(r.Key), Headers: make(map[string]string, len(r.Headers)), Body: r.Value}
+	text := values(r.Headers)
 	for _, h := range r.Headers {
-		v := string(h.Value)
+		v := text[:len(h.Value)]
+		text = text[len(v):]
 		switch lower := strings.ToLower(h.Key); lower {
 		case headerType:
 			e.ContentType = v
@@ -161,6 +163,20 @@ func (b *Broker) decode(r *kgo.Record) (e messaging.Envelope, m marks) {
 		e.ID = fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset)
 	}
 	return e, m
+}
+
+// values returns the values of headers side by side: one string is made faster than many.
+func values(all []kgo.RecordHeader) string {
+	n := 0
+	for _, h := range all {
+		n += len(h.Value)
+	}
+	var text strings.Builder
+	text.Grow(n)
+	for _, h := range all {
+		text.Write(h.Value)
+	}
+	return text.String()
 }
 
 // number reads a count.

@@ -117,8 +117,9 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 // PublishBatch implements messaging.Publisher.
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	errs := make([]error, len(events))
+	fill := b.producer.Fill(ctx)
 	for i, e := range events {
-		e, span, err := b.producer.Fill(ctx, e)
+		e, span, err := fill(e)
 		if err == nil {
 			err = b.publish(ctx, e)
 		}

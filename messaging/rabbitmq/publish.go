@@ -14,6 +14,7 @@ import (
 
 	"github.com/sillar-go/sillar/internal/backoff"
 	"github.com/sillar-go/sillar/messaging"
+	"github.com/sillar-go/sillar/messaging/driver"
 )
 
 // publisher owns the connection for publishing. One goroutine writes, because a write may block for as long as the
@@ -266,19 +267,19 @@ func (p *publisher) send(ctx context.Context, out []outgoing, prepare func(i int
 				continue
 			}
 			for _, i := range at {
-				errs[i] = refusal
+				errs[i] = driver.Again(errs[i], refusal)
 			}
 		}
 		var again []int
 		for _, j := range parts {
 			written := p.awaitWritten(j.job)
 			for n, i := range j.at {
+				err := p.unknown(ctx.Err())
 				if written {
-					errs[i] = p.outcome(j.job, n)
-				} else {
-					errs[i] = p.unknown(ctx.Err())
+					err = p.outcome(j.job, n)
 				}
-				if errors.Is(errs[i], messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
+				errs[i] = driver.Again(errs[i], err)
+				if errors.Is(err, messaging.ErrUnknownOutcome) && ctx.Err() == nil && !p.b.closed() && !p.b.cfg.ReportUnknown {
 					again = append(again, i)
 				}
 			}

@@ -168,8 +168,9 @@ func (b *Broker) Publish(ctx context.Context, topic string, payload any, opts ..
 func (b *Broker) PublishBatch(ctx context.Context, events []messaging.Envelope) error {
 	spans := make([]trace.Span, len(events))
 	out := make([]outgoing, len(events))
+	fill := b.producer.Fill(ctx)
 	errs := b.pub.send(ctx, out, func(i int) error {
-		e, span, err := b.producer.Fill(ctx, events[i])
+		e, span, err := fill(events[i])
 		spans[i], out[i] = span, outgoing{b.cfg.Exchange, e.Type, b.encode(e)}
 		return err
 	})
