@@ -19,17 +19,14 @@ import (
 // correlation id) takes from ctx as headers. The error matches messaging.ErrInvalid when e cannot be published.
 func Fill(ctx context.Context, e messaging.Envelope, source string, propagator propagation.TextMapPropagator) (
 	messaging.Envelope, error) {
-	if e.ID == "" || e.Time.IsZero() {
-		now := time.Now()
-		if e.ID == "" {
-			e.ID = id.At(now)
-		}
-		if e.Time.IsZero() {
-			e.Time = now.UTC()
-		}
+	if e.ID == "" {
+		e.ID = id.New()
 	}
 	if e.Source == "" {
 		e.Source = source
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now().UTC()
 	}
 	if e.ContentType == "" {
 		e.ContentType = "application/json"
