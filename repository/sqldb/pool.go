@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,6 +25,21 @@ func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return conn, err
 }
 
+// closePool closes a pool, or leaves the rest to the end of the process.
+func closePool(pool *pgxpool.Pool) error {
+	closed := make(chan struct{})
+	go func() { defer close(closed); pool.Close() }()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-closed:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("sqldb: close: after %s %d connections were in use or could not be closed", closeTimeout,
+			pool.Stat().TotalConns())
+	}
+}
+
 // pooled runs each statement on a connection of the pool.
 type pooled struct{ db *DB }
 
@@ -33,7 +49,7 @@ func (p pooled) Exec(ctx context.Context, query string, args ...any) (pgconn.Com
 		return pgconn.CommandTag{}, err
 	}
 	defer conn.Release()
-	return conn.Exec(ctx, query, args...)
+	return bounded{p.db, conn}.Exec(ctx, query, args...)
 }
 
 func (p pooled) Query(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
@@ -41,7 +57,7 @@ func (p pooled) Query(ctx context.Context, query string, args ...any) (pgx.Rows,
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, query, args...)
+	rows, err := bounded{p.db, conn}.Query(ctx, query, args...)
 	if err != nil {
 		conn.Release()
 		return nil, err

@@ -1,0 +1,116 @@
+package sqldb
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// wait bounds waits for PostgreSQL whose context has no deadline. A nil wait bounds nothing.
+type wait struct {
+	bound   time.Duration
+	timer   *time.Timer
+	cancel  context.CancelFunc
+	reached atomic.Bool
+}
+
+// wait returns a context that is canceled when a wait takes longer than StatementTimeout. The first wait begins now.
+func (db *DB) wait(ctx context.Context) (context.Context, *wait) {
+	if _, ok := ctx.Deadline(); ok || db.dialect != PostgreSQL || db.cfg.StatementTimeout < 0 {
+		return ctx, nil
+	}
+	w := &wait{bound: db.cfg.StatementTimeout}
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.timer = time.AfterFunc(w.bound, func() {
+		w.reached.Store(true)
+		w.cancel()
+	})
+	return ctx, w
+}
+
+// begin begins a wait.
+func (w *wait) begin() {
+	if w != nil {
+		w.timer.Reset(w.bound)
+	}
+}
+
+// pause ends a wait: what the caller does until the next one takes the time that it takes.
+func (w *wait) pause() {
+	if w != nil {
+		w.timer.Stop()
+	}
+}
+
+// end ends the last wait, and the context.
+func (w *wait) end() {
+	if w != nil {
+		w.timer.Stop()
+		w.cancel()
+	}
+}
+
+// failed says of an error that the bound was reached. The driver's error would say that the caller has canceled.
+func (w *wait) failed(err error) error {
+	if err != nil && w != nil && w.reached.Load() {
+		return fmt.Errorf("sqldb: PostgreSQL has not answered within StatementTimeout, %s (a statement that takes longer "+
+			"needs a context with a deadline of its own): %w", w.bound, context.DeadlineExceeded)
+	}
+	return err
+}
+
+// bounded runs statements whose waits are bounded.
+type bounded struct {
+	db *DB
+	c  pgxConn
+}
+
+func (b bounded) Exec(ctx context.Context, query string, args ...any) (pgconn.CommandTag, error) {
+	ctx, w := b.db.wait(ctx)
+	defer w.end()
+	tag, err := b.c.Exec(ctx, query, args...)
+	return tag, w.failed(err)
+}
+
+func (b bounded) Query(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
+	ctx, w := b.db.wait(ctx)
+	rows, err := b.c.Query(ctx, query, args...)
+	if err != nil {
+		w.end()
+		return nil, w.failed(err)
+	}
+	w.pause()
+	if w == nil {
+		return rows, nil
+	}
+	return boundedRows{rows, w}, nil
+}
+
+// boundedRows bounds the wait for each row.
+type boundedRows struct {
+	pgx.Rows
+	wait *wait
+}
+
+func (r boundedRows) Next() bool {
+	r.wait.begin()
+	more := r.Rows.Next()
+	if more {
+		r.wait.pause()
+	} else {
+		r.wait.end()
+	}
+	return more
+}
+
+func (r boundedRows) Close() {
+	r.wait.begin() // for the rows that are left
+	r.Rows.Close()
+	r.wait.end()
+}
+
+func (r boundedRows) Err() error { return r.wait.failed(r.Rows.Err()) }
