@@ -13,10 +13,10 @@ import (
 // acquire waits for a connection of the pool, for BusyTimeout at most: a statement with another context inside a
 // transaction, when all connections are held like that, ends in ErrBusy, not in a standstill.
 func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, db.cfg.BusyTimeout)
-	defer cancel()
-	conn, err := db.pool.Acquire(wait)
-	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+	asked, w := db.places.begin(ctx)
+	defer w.end()
+	conn, err := db.pool.Acquire(asked)
+	if err != nil && w.over() {
 		return nil,
 			fmt.Errorf("%w: no connection of %d was free or could be made for all of BusyTimeout, %s (raise MaxConns; "+
 				"what runs inside InTx with a context of its own needs a second connection)", ErrBusy, db.pool.Config().MaxConns,

@@ -77,6 +77,8 @@ type DB struct {
 	owned  bool
 	// held while SQLite's only writer is used; nil where there are several, or the handle is the caller's
 	turn chan struct{}
+	// waits for a connection of the pool, and for PostgreSQL
+	places, answers *watch
 
 	writes, reads *statements // of SQLite that Open opened
 }
@@ -154,7 +156,8 @@ func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
 		cfg.StatementTimeout = time.Minute
 	}
 	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
-	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope)}
+	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), places: newWatch(cfg.BusyTimeout),
+		answers: newWatch(cfg.StatementTimeout)}
 	set(db)
 	return db
 }

@@ -3,62 +3,25 @@ package sqldb
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// wait bounds waits for PostgreSQL whose context has no deadline. A nil wait bounds nothing.
-type wait struct {
-	bound   time.Duration
-	timer   *time.Timer
-	cancel  context.CancelFunc
-	reached atomic.Bool
-}
-
-// wait returns a context that is canceled when a wait takes longer than StatementTimeout. The first wait begins now.
+// wait returns a context that is canceled when a wait for PostgreSQL takes longer than StatementTimeout, and whose
+// caller has set no deadline. The first wait begins now.
 func (db *DB) wait(ctx context.Context) (context.Context, *wait) {
-	if _, ok := ctx.Deadline(); ok || db.dialect != PostgreSQL || db.cfg.StatementTimeout < 0 {
+	if _, ok := ctx.Deadline(); ok || db.dialect != PostgreSQL {
 		return ctx, nil
 	}
-	w := &wait{bound: db.cfg.StatementTimeout}
-	ctx, w.cancel = context.WithCancel(ctx)
-	w.timer = time.AfterFunc(w.bound, func() {
-		w.reached.Store(true)
-		w.cancel()
-	})
-	return ctx, w
-}
-
-// begin begins a wait.
-func (w *wait) begin() {
-	if w != nil {
-		w.timer.Reset(w.bound)
-	}
-}
-
-// pause ends a wait: what the caller does until the next one takes the time that it takes.
-func (w *wait) pause() {
-	if w != nil {
-		w.timer.Stop()
-	}
-}
-
-// end ends the last wait, and the context.
-func (w *wait) end() {
-	if w != nil {
-		w.timer.Stop()
-		w.cancel()
-	}
+	return db.answers.begin(ctx)
 }
 
 // failed says of an error that the bound was reached. The driver's error would say that the caller has canceled.
-func (w *wait) failed(err error) error {
-	if err != nil && w != nil && w.reached.Load() {
+func (v *wait) failed(err error) error {
+	if err != nil && v.over() {
 		return fmt.Errorf("sqldb: PostgreSQL has not answered within StatementTimeout, %s (a statement that takes longer "+
-			"needs a context with a deadline of its own): %w", w.bound, context.DeadlineExceeded)
+			"needs a context with a deadline of its own): %w", v.watch.limit, context.DeadlineExceeded)
 	}
 	return err
 }
