@@ -87,7 +87,8 @@ func sillarRepo(r *sqlrepo.Repo[item]) mapper {
 // compete runs all mappers on the same rows.
 func compete(b *testing.B, mappers []mapper, ids []string) {
 	b.Helper()
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(b.Context()) // as that of a request, which a driver has to watch
+	defer cancel()
 	var made atomic.Int64
 	made.Store(time.Now().UnixNano() % 1e9 * 1000)
 	for _, op := range []struct {

@@ -65,7 +65,8 @@ type Config struct {
 	RetryAfter time.Duration
 	// Insecure allows http to hosts that are not loopback. A man in the middle may then read the secret.
 	Insecure bool
-	// Client sends the requests. Default: one with http.DefaultTransport. Redirects are not followed.
+	// Client sends the requests. Default: one with a copy of http.DefaultTransport that pings silent connections of
+	// HTTP/2. Redirects are not followed.
 	Client *http.Client
 }
 
@@ -98,12 +99,23 @@ func New(cfg Config) (*Source, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, time.Second)
-	client := http.Client{}
+	client := http.Client{Transport: pinging()}
 	if cfg.Client != nil {
 		client = *cfg.Client
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Source{cfg: cfg, client: &client}, nil
+}
+
+// pinging returns a transport that drops a connection that has gone silent, and does not send each renewal over it.
+func pinging() http.RoundTripper {
+	def, ok := http.DefaultTransport.(*http.Transport)
+	if !ok { // a program's own
+		return http.DefaultTransport
+	}
+	own := def.Clone()
+	own.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
+	return own
 }
 
 // Must returns s, or panics with err when it is not nil.

@@ -15,23 +15,26 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
+// place stores an entity, its event and a saga.
+func (p *parts) place(ctx context.Context, id string) error {
+	return p.db.InTx(ctx, func(ctx context.Context) error {
+		if _, err := p.products.Create(ctx, product{Name: id + strings.Repeat("x", 3000)},
+			func(ctx context.Context, _ *product) error {
+				return p.outbox.Publish(ctx, "placed", id, messaging.WithID(id), messaging.WithKey("all"))
+			}); err != nil {
+			return err
+		}
+		_, err := trip.Start(ctx, p.sagas, id, id)
+		return err
+	})
+}
+
 // A disk fills up while transactions store entities, events and sagas. What was refused has left nothing, and what was
 // committed is published and runs to its end as soon as there is room again, without a restart. The limit of pages is
 // SQLite's own; it answers as a full disk does.
 func TestFullDiskLosesNothing(t *testing.T) {
 	p := open(t, "sqlite:"+filepath.Join(t.TempDir(), "full.db")+"?_pragma=max_page_count(80)")
-	place := func(id string) error {
-		return p.db.InTx(t.Context(), func(ctx context.Context) error {
-			if _, err := p.products.Create(ctx, product{Name: id + strings.Repeat("x", 3000)},
-				func(ctx context.Context, _ *product) error {
-					return p.outbox.Publish(ctx, "placed", id, messaging.WithID(id), messaging.WithKey("all"))
-				}); err != nil {
-				return err
-			}
-			_, err := trip.Start(ctx, p.sagas, id, id)
-			return err
-		})
-	}
+	place := func(id string) error { return p.place(t.Context(), id) }
 	var placed []string
 	var refusal error
 	for i := 0; refusal == nil; i++ {

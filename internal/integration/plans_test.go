@@ -37,10 +37,10 @@ func TestStatementsReadNoMoreThanTheyReturn(t *testing.T) {
 			statements := &testenv.Statements{}
 			statements.Server(t)
 			fromPool := func(t testing.TB) *sqldb.DB {
-				return sqldb.Must(sqldb.FromPool(statements.Pool(t), sqldb.Config{}))
+				return sqldb.Must(sqldb.FromPool(statements.Pool(t), sqldb.Config{StatementTimeout: -1}))
 			}
 			t.Run("suite", func(t *testing.T) { a.run(t, fromPool) })
-			db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{}))
+			db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{StatementTimeout: -1}))
 			t.Cleanup(func() { _ = db.Close() })
 			a.make(t, db, rows)
 			list, all := statements.ReadMoreOnPostgres(t, db.Pool())

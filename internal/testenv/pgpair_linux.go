@@ -30,6 +30,23 @@ type PostgresPair struct {
 // programs on this machine; SILLAR_POSTGRES_BIN names their folder, or says "none", which skips the test.
 func PostgresCluster(t testing.TB) *PostgresPair {
 	t.Helper()
+	dir, err := os.MkdirTemp("", "sillar-pg") //nolint:usetesting // another user must reach it
+	if err != nil {
+		t.Fatalf("testenv: %v", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p := PostgresAt(t, dir)
+	p.run(t, "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-D", p.data(1), "-d",
+		fmt.Sprintf("host=127.0.0.1 port=%d user=postgres application_name=s2", p.ports[0]))
+	p.start(t, 1)
+	p.SQL(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	p.SQL(t, "SELECT pg_reload_conf()")
+	return p
+}
+
+// PostgresAt starts a primary alone, with its data in a folder of the caller's, as PostgresCluster does.
+func PostgresAt(t testing.TB, dir string) *PostgresPair {
+	t.Helper()
 	const variable = "SILLAR_POSTGRES_BIN"
 	bin := os.Getenv(variable)
 	if bin == "none" {
@@ -41,15 +58,10 @@ func PostgresCluster(t testing.TB) *PostgresPair {
 	if bin == "" {
 		Missing(t, "no PostgreSQL programs on this machine: apt-get install postgresql, or name their folder in "+variable)
 	}
-	dir, err := os.MkdirTemp("", "sillar-pg") //nolint:usetesting // another user must reach it
-	if err != nil {
-		t.Fatalf("testenv: %v", err)
-	}
 	p := &PostgresPair{bin: bin, dir: dir, ports: [2]int{freePort(t), freePort(t)}}
 	t.Cleanup(func() {
 		p.kill(0)
 		p.kill(1)
-		_ = os.RemoveAll(dir)
 	})
 	if os.Getuid() == 0 {
 		u, err := user.Lookup("postgres")
@@ -68,11 +80,6 @@ func PostgresCluster(t testing.TB) *PostgresPair {
 		"max_connections = 400\nfsync = off\nwal_level = logical\n")
 	p.append(t, 0, "pg_hba.conf", "host replication all 127.0.0.1/32 trust\n")
 	p.start(t, 0)
-	p.run(t, "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-D", p.data(1), "-d",
-		fmt.Sprintf("host=127.0.0.1 port=%d user=postgres application_name=s2", p.ports[0]))
-	p.start(t, 1)
-	p.SQL(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
-	p.SQL(t, "SELECT pg_reload_conf()")
 	return p
 }
 

@@ -14,6 +14,12 @@ func PostgresCluster(t testing.TB) *PostgresPair {
 	return nil
 }
 
+// PostgresAt skips the test.
+func PostgresAt(t testing.TB, _ string) *PostgresPair {
+	t.Helper()
+	return PostgresCluster(t)
+}
+
 // SQL does nothing.
 func (*PostgresPair) SQL(testing.TB, string) {}
 

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -12,16 +13,31 @@ import (
 // acquire waits for a connection of the pool, for BusyTimeout at most: a statement with another context inside a
 // transaction, when all connections are held like that, ends in ErrBusy, not in a standstill.
 func (db *DB) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, db.cfg.BusyTimeout)
-	defer cancel()
-	conn, err := db.pool.Acquire(wait)
-	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+	asked, w := db.places.begin(ctx)
+	defer w.end()
+	conn, err := db.pool.Acquire(asked)
+	if err != nil && w.over() {
 		return nil,
 			fmt.Errorf("%w: no connection of %d was free or could be made for all of BusyTimeout, %s (raise MaxConns; "+
 				"what runs inside InTx with a context of its own needs a second connection)", ErrBusy, db.pool.Config().MaxConns,
 				db.cfg.BusyTimeout)
 	}
 	return conn, err
+}
+
+// closePool closes a pool, or leaves the rest to the end of the process.
+func closePool(pool *pgxpool.Pool) error {
+	closed := make(chan struct{})
+	go func() { defer close(closed); pool.Close() }()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-closed:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("sqldb: close: after %s %d connections were in use or could not be closed", closeTimeout,
+			pool.Stat().TotalConns())
+	}
 }
 
 // pooled runs each statement on a connection of the pool.
@@ -33,7 +49,7 @@ func (p pooled) Exec(ctx context.Context, query string, args ...any) (pgconn.Com
 		return pgconn.CommandTag{}, err
 	}
 	defer conn.Release()
-	return conn.Exec(ctx, query, args...)
+	return bounded{p.db, conn}.Exec(ctx, query, args...)
 }
 
 func (p pooled) Query(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
@@ -41,7 +57,7 @@ func (p pooled) Query(ctx context.Context, query string, args ...any) (pgx.Rows,
 	if err != nil {
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, query, args...)
+	rows, err := bounded{p.db, conn}.Query(ctx, query, args...)
 	if err != nil {
 		conn.Release()
 		return nil, err

@@ -236,6 +236,8 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 		return 0, err
 	}
 	defer release()
+	ctx, w := q.db.wait(ctx)
+	defer w.end()
 	var res sql.Result
 	stmt := q.prepared(ctx, q.write, query) //nolint:sqlclosecheck // kept, or closed with its transaction
 	if stmt != nil {
@@ -244,7 +246,7 @@ func (q sqlQuerier) exec(ctx context.Context, query string, args []any) (int64, 
 		res, err = q.write.ExecContext(ctx, query, args...)
 	}
 	if err != nil {
-		return 0, q.failed(err)
+		return 0, q.failed(w.failed(err))
 	}
 	return res.RowsAffected()
 }
@@ -261,19 +263,22 @@ func (q sqlQuerier) Query(ctx context.Context, query string, args ...any) (Rows,
 		end(span, err)
 		return nil, err
 	}
+	ctx, w := q.db.wait(ctx)
 	var rows *sql.Rows
 	if stmt := q.prepared(ctx, c, query); stmt != nil { //nolint:sqlclosecheck // kept, or closed with its transaction
 		rows, err = stmt.QueryContext(ctx, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
 	} else {
 		rows, err = c.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller looks, through Rows.Err
 	}
-	err = q.failed(err)
+	w.pause()
+	err = q.failed(w.failed(err))
 	end(span, err)
 	if err != nil {
+		w.end()
 		release()
 		return nil, err
 	}
-	return sqlRows{rows, q, release}, nil
+	return sqlRows{rows, q, release, w}, nil
 }
 
 func (q sqlQuerier) QueryRow(ctx context.Context, query string, args ...any) Row {
@@ -314,10 +319,23 @@ type sqlRows struct {
 	*sql.Rows
 	q       sqlQuerier
 	release func()
+	wait    *wait
 }
 
-func (r sqlRows) Close() error { defer r.release(); return r.q.failed(r.Rows.Close()) }
-func (r sqlRows) Err() error   { return r.q.failed(r.Rows.Err()) }
+func (r sqlRows) Next() bool {
+	r.wait.begin()
+	defer r.wait.pause()
+	return r.Rows.Next()
+}
+
+func (r sqlRows) Close() error {
+	defer r.release()
+	defer r.wait.end()
+	r.wait.begin() // for the rows that are left
+	return r.q.failed(r.wait.failed(r.Rows.Close()))
+}
+
+func (r sqlRows) Err() error { return r.q.failed(r.wait.failed(r.Rows.Err())) }
 
 // failed answers every call with one error.
 type failed struct{ err error }

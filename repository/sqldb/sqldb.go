@@ -23,6 +23,11 @@ import (
 
 const scope = "github.com/sillar-go/sillar/repository/sqldb"
 
+const (
+	connectTimeout = 10 * time.Second // to one host
+	closeTimeout   = 3 * time.Second
+)
+
 // Dialect names the SQL that a database understands.
 type Dialect string
 
@@ -43,6 +48,11 @@ type Config struct {
 	// BusyTimeout bounds the wait for SQLite's writer (default 5 s) or for a connection of PostgreSQL's pool (default 30
 	// s), not the work with it. Then comes ErrBusy.
 	BusyTimeout time.Duration
+	// StatementTimeout bounds the wait for PostgreSQL's answer to a statement whose context has no deadline, and for each
+	// row of a query, so that a connection that has gone silent ends in context.DeadlineExceeded. 0 means a minute;
+	// negative disables it. A statement that takes longer, such as one that builds an index, needs a context with a
+	// deadline of its own. Below the timeout of requests (30 s in the gateway) they are answered with the error.
+	StatementTimeout time.Duration
 	// Synchronous is SQLite's durability: "FULL" (the default: a commit survives a power cut) or "NORMAL" (some four
 	// times faster; a power cut may lose the last commits but never corrupts).
 	Synchronous string
@@ -67,6 +77,8 @@ type DB struct {
 	owned  bool
 	// held while SQLite's only writer is used; nil where there are several, or the handle is the caller's
 	turn chan struct{}
+	// waits for a connection of the pool, and for PostgreSQL
+	places, answers *watch
 
 	writes, reads *statements // of SQLite that Open opened
 }
@@ -74,7 +86,8 @@ type DB struct {
 // Open opens the database that dsn names and checks that it answers:
 //
 //	postgres://user:password@host:5432/name   PostgreSQL, with pgxpool's parameters (postgresql:// too), or a pooler
-//	                                          such as pgbouncer before it, in any mode
+//	                                          such as pgbouncer before it, in any mode; connect_timeout
+//	                                          bounds a connection to one host (seconds, default 10)
 //	sqlite:path/to/file.db                    SQLite; the package sqldb/sqlite must be imported
 //	sqlite::memory:                           SQLite in memory, on one connection
 //
@@ -139,8 +152,12 @@ func newDB(d Dialect, cfg Config, set func(*DB)) *DB {
 			cfg.BusyTimeout = 30 * time.Second
 		}
 	}
+	if cfg.StatementTimeout == 0 {
+		cfg.StatementTimeout = time.Minute
+	}
 	cfg.TracerProvider = cmp.Or(cfg.TracerProvider, otel.GetTracerProvider())
-	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope)}
+	db := &DB{dialect: d, cfg: cfg, tracer: cfg.TracerProvider.Tracer(scope), places: newWatch(cfg.BusyTimeout),
+		answers: newWatch(cfg.StatementTimeout)}
 	set(db)
 	return db
 }
@@ -154,11 +171,13 @@ func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 	if !strings.Contains(dsn, "pool_max_conns=") {
 		pcfg.MaxConns = int32(min(db.cfg.MaxConns, 10_000))
 	}
+	// Without a bound a server that accepts connections and is silent keeps a place of the pool for ever.
+	pcfg.ConnConfig.ConnectTimeout = cmp.Or(pcfg.ConnConfig.ConnectTimeout, connectTimeout)
 	pool, err := pgxpool.NewWithConfig(ctx, pcfg)
 	if err != nil {
 		return nil, fmt.Errorf("sqldb: open PostgreSQL at %s: %w", pcfg.ConnConfig.Host, err)
 	}
-	pooled, err := behindPooler(ctx, pool)
+	pooled, err := db.behindPooler(ctx, pool)
 	if err == nil && pooled && !strings.Contains(dsn, "default_query_exec_mode=") {
 		pool.Close()
 		// Statements that are kept at the server would be looked for at another one.
@@ -167,10 +186,10 @@ func openPostgres(ctx context.Context, dsn string, cfg Config) (*DB, error) {
 		if err != nil {
 			return nil, fmt.Errorf("sqldb: open PostgreSQL at %s: %w", pcfg.ConnConfig.Host, err)
 		}
-		err = pool.Ping(ctx)
+		_, err = db.behindPooler(ctx, pool)
 	}
 	if err != nil {
-		pool.Close()
+		err = errors.Join(err, closePool(pool))
 		return nil, fmt.Errorf("sqldb: PostgreSQL at %s:%d does not answer: %w", pcfg.ConnConfig.Host, pcfg.ConnConfig.Port,
 			err)
 	}
@@ -282,27 +301,37 @@ func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Ping asks the database for an answer: for health checks.
 func (db *DB) Ping(ctx context.Context) error {
-	var err error
-	if db.pool != nil {
-		err = db.pool.Ping(ctx)
-	} else {
-		err = db.reader.PingContext(ctx)
-	}
-	if err != nil {
+	if err := db.ping(ctx); err != nil {
 		return fmt.Errorf("sqldb: ping %s: %w", db.dialect, err)
 	}
 	return nil
 }
 
-// Close closes what Open opened. It waits for connections in use to be given back, and up to 15 seconds for those on
-// which a statement was given up because PostgreSQL was silent.
+func (db *DB) ping(ctx context.Context) error {
+	var ping func(context.Context) error
+	if db.pool == nil {
+		ping = db.reader.PingContext
+	} else {
+		conn, err := db.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		ping = conn.Ping
+	}
+	ctx, w := db.wait(ctx)
+	defer w.end()
+	return w.failed(ping(ctx))
+}
+
+// Close closes what Open opened. It waits for connections in use to be given back. On PostgreSQL it gives up after 3
+// seconds, with an error, where one is not, or where the server is silent and connections cannot be closed in order.
 func (db *DB) Close() error {
 	if !db.owned {
 		return nil
 	}
 	if db.pool != nil {
-		db.pool.Close()
-		return nil
+		return closePool(db.pool)
 	}
 	var err error
 	if db.reader != db.writer {

@@ -114,7 +114,7 @@ func (db *DB) Tx(ctx context.Context) (Querier, error) {
 // WithPgxTx returns a context that carries a pgx transaction of the caller's, who also ends it. InTx joins it and
 // leaves commit and retry to the caller.
 func (db *DB) WithPgxTx(ctx context.Context, t pgx.Tx) context.Context {
-	return context.WithValue(ctx, txKey{db}, &tx{q: pgxQuerier{db, t}, foreign: true})
+	return context.WithValue(ctx, txKey{db}, &tx{q: pgxQuerier{db, bounded{db, t}}, foreign: true})
 }
 
 // WithSQLTx is WithPgxTx for a transaction of database/sql.
@@ -335,10 +335,12 @@ func (db *DB) beginPgx(
 	if opts.ReadOnly {
 		with.AccessMode = pgx.ReadOnly
 	}
-	begun, err := conn.BeginTx(ctx, with)
+	asked, w := db.wait(ctx)
+	begun, err := conn.BeginTx(asked, with)
+	w.end()
 	if err != nil {
 		conn.Release()
-		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", w.failed(err))
 	}
 	commit = func(ctx context.Context) error {
 		defer conn.Release()
@@ -353,7 +355,7 @@ func (db *DB) beginPgx(
 		}
 		return nil
 	}
-	t.q = pgxQuerier{db, begun}
+	t.q = pgxQuerier{db, bounded{db, begun}}
 	return commit, rollback, nil
 }
 
@@ -373,18 +375,22 @@ func (db *DB) beginSQL(
 		}
 		db.writes.prepareWanted(ctx)
 	}
+	ctx, w := db.wait(ctx) // database/sql uses it until the end of the transaction
 	conn, err := from.Conn(ctx)
 	if err != nil {
+		w.end()
 		release()
-		return nil, nil, fmt.Errorf("sqldb: begin: %w", err)
+		return nil, nil, fmt.Errorf("sqldb: begin: %w", w.failed(err))
 	}
 	giveBack := func() error {
 		defer release()
+		defer w.end()
 		return conn.Close()
 	}
 	begun, err := conn.BeginTx(ctx, &with)
+	w.pause()
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", err), giveBack())
+		return nil, nil, errors.Join(fmt.Errorf("sqldb: begin: %w", w.failed(err)), giveBack())
 	}
 	done := func(err error) error {
 		if errors.Is(err, sql.ErrTxDone) { // database/sql rolled back when the context ended
@@ -393,10 +399,12 @@ func (db *DB) beginSQL(
 		return errors.Join(err, giveBack())
 	}
 	commit = func(context.Context) error {
-		err := begun.Commit()
+		w.begin()
+		err := w.failed(begun.Commit())
 		return errors.Join(err, giveBack())
 	}
 	rollback = func() error {
+		w.begin()
 		err := done(begun.Rollback())
 		if errors.Is(err, sql.ErrConnDone) { // a failed commit has given the connection back
 			return nil

@@ -2,7 +2,6 @@ package sagasql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/sillar-go/sillar/repository/sqldb"
+	"github.com/sillar-go/sillar/internal/pglisten"
 )
 
 const (
@@ -89,59 +88,18 @@ func (s *Store) Listen(ctx context.Context, ended func(ids []string)) error {
 	if s.db.Pool() == nil {
 		return nil
 	}
-	pooled, err := s.db.Pool().Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("sagasql: listen: %w", err)
+	_, err := pglisten.Run(ctx, s.db.Pool(), s.channel(), listening/3, s.renew,
+		func(payload string) { ended(strings.Split(payload, "\n")) })
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // it has ended as it was asked to
 	}
-	conn := pooled.Hijack() // a connection that listens must not go back
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
-	if pooler, err := sqldb.BehindPooler(ctx, conn); err != nil || pooler {
-		if pooler {
-			err = fmt.Errorf("%w: a pooler is between here and PostgreSQL", errors.ErrUnsupported)
-		}
-		return fmt.Errorf("sagasql: listen: %w", err)
-	}
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{s.channel()}.Sanitize()); err != nil {
-		return fmt.Errorf("sagasql: listen: %w", err)
-	}
-	for ctx.Err() == nil {
-		if err := s.renew(ctx, conn); err != nil {
-			return fmt.Errorf("sagasql: listen: %w", err)
-		}
-		if err := receive(ctx, conn, ended); err != nil {
-			return fmt.Errorf("sagasql: listen: %w", err)
-		}
-	}
-	return nil
+	return fmt.Errorf("sagasql: listen: %w", err)
 }
 
-// renew has other processes go on to notify. It fails on a connection that has gone silent.
+// renew has other processes go on to notify.
 func (s *Store) renew(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	_, err := conn.Exec(ctx, s.sql(`INSERT INTO sillar_orchestrators AS o (node, expires_at) VALUES ($1, @now + $2)
 		ON CONFLICT (node) DO UPDATE SET expires_at = GREATEST(o.expires_at, excluded.expires_at)`),
 		listeners, listening.Microseconds())
 	return err
-}
-
-// receive passes notifications on until it is time to renew.
-func receive(ctx context.Context, conn *pgx.Conn, ended func(ids []string)) error {
-	until, cancel := context.WithTimeout(ctx, listening/3)
-	defer cancel()
-	for {
-		n, err := conn.WaitForNotification(until)
-		switch {
-		case err == nil:
-			ended(strings.Split(n.Payload, "\n"))
-		case ctx.Err() == nil && until.Err() != nil && !conn.IsClosed():
-			return nil
-		default:
-			return err
-		}
-	}
 }

@@ -2,11 +2,11 @@ package sqloutbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sillar-go/sillar/internal/backoff"
+	"github.com/sillar-go/sillar/internal/pglisten"
 )
 
 // coalesce is how long commits are gathered for one NOTIFY: it takes a lock that all committers share.
@@ -52,38 +52,23 @@ func (o *Outbox) Wake(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-// listen turns notifications into wake-ups, through lost connections.
+// listen turns notifications into wake-ups, through lost connections. Behind a pooler relays only poll.
 func (o *Outbox) listen(ctx context.Context, c chan<- struct{}) {
-	pause := backoff.Exponential(time.Second, 30*time.Second)
-	for attempt := 1; ctx.Err() == nil; attempt++ {
-		if o.listenOnce(ctx, c) {
-			attempt = 0
-		}
-		_ = backoff.Sleep(ctx, pause.Delay(attempt+1))
-	}
-}
-
-func (o *Outbox) listenOnce(ctx context.Context, c chan<- struct{}) (listened bool) {
-	pooled, err := o.db.Pool().Acquire(ctx)
-	if err != nil {
-		return false
-	}
-	conn := pooled.Hijack() // a connection that listens must not go back
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{o.table}.Sanitize()); err != nil {
-		return false
-	}
-	for {
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return true
-		}
+	wake := func(string) {
 		select {
 		case c <- struct{}{}:
 		default:
 		}
+	}
+	pause := backoff.Exponential(time.Second, 30*time.Second)
+	for attempt := 1; ctx.Err() == nil; attempt++ {
+		listened, err := pglisten.Run(ctx, o.db.Pool(), o.table, pglisten.Every, nil, wake)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return
+		}
+		if listened {
+			attempt = 0
+		}
+		_ = backoff.Sleep(ctx, pause.Delay(attempt+1))
 	}
 }

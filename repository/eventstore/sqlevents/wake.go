@@ -1,7 +1,6 @@
 package sqlevents
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sillar-go/sillar/internal/backoff"
-	"github.com/sillar-go/sillar/repository/sqldb"
+	"github.com/sillar-go/sillar/internal/pglisten"
 )
 
 // wake wakes the callers of Wait, because this process has appended, and other processes a little later, in one NOTIFY
@@ -66,7 +65,7 @@ func (s *Store) Listen(ctx context.Context) error {
 	pause := backoff.Exponential(100*time.Millisecond, 5*time.Second)
 	for failed := 0; ctx.Err() == nil; {
 		listened, err := s.listenOnce(ctx)
-		if errors.Is(err, errPooler) {
+		if errors.Is(err, errors.ErrUnsupported) {
 			s.cfg.Logger.WarnContext(ctx, "sqlevents: not listening, looking every now and then instead", "poll", s.cfg.Poll,
 				"error", err)
 			<-ctx.Done()
@@ -84,33 +83,14 @@ func (s *Store) Listen(ctx context.Context) error {
 	return nil
 }
 
-// errPooler says that notifications would not come.
-var errPooler = errors.New("sqlevents: a pooler such as pgbouncer is between here and PostgreSQL: " +
-	"give Listen a store with a direct connection")
-
 func (s *Store) listenOnce(ctx context.Context) (listened bool, err error) {
-	pooled, err := s.db.Pool().Acquire(ctx)
-	if err != nil {
-		return false, fmt.Errorf("sqlevents: take a connection: %w", err)
-	}
-	conn := pooled.Hijack() // a connection that listens must not go back
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(ctx)
-	}()
-	if pooler, err := sqldb.BehindPooler(ctx, conn); err != nil || pooler {
-		return false, cmp.Or(err, errPooler)
-	}
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{s.channel()}.Sanitize()); err != nil {
-		return false, fmt.Errorf("sqlevents: listen: %w", err)
-	}
-	for { // the first time for what was missed before
+	awake := func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.broadcast()
-		s.mu.Unlock()
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return true, fmt.Errorf("sqlevents: listen: %w", err)
-		}
 	}
+	listened, err = pglisten.Run(ctx, s.db.Pool(), s.channel(), pglisten.Every,
+		func(context.Context, *pgx.Conn) error { awake(); return nil }, // the first time for what was missed before
+		func(string) { awake() })
+	return listened, fmt.Errorf("sqlevents: listen: %w", err)
 }

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 func (s *Service) OpenSQL(ctx context.Context) (*sqldb.DB, error) {
 	cfg := s.Database
 	cfg.TracerProvider = s.Tel.TracerProvider
+	cfg.StatementTimeout = cmp.Or(cfg.StatementTimeout, 5*time.Second) // well below the timeout of requests
 	db, err := sqldb.Open(ctx, s.DB, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
