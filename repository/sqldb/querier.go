@@ -62,8 +62,14 @@ func (db *DB) auto() Querier {
 	return sqlQuerier{db: db, write: db.writer, reads: db.reader}
 }
 
-// Exec runs a script of one or several statements without arguments: for schemas.
+// Exec runs a script of one or several statements without arguments: for schemas. It may take an hour where ctx has no
+// deadline: it may build an index.
 func (db *DB) Exec(ctx context.Context, script string) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Hour)
+		defer cancel()
+	}
 	_, err := db.Querier(ctx).Exec(ctx, script)
 	return err
 }

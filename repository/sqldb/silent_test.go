@@ -206,3 +206,16 @@ func TestOpenOfASilentServer(t *testing.T) {
 		t.Errorf("Ping: %v", err)
 	}
 }
+
+// What a script builds may take longer than a statement.
+func TestScriptMayTakeLongerThanAStatement(t *testing.T) {
+	db := sqldb.Must(sqldb.Open(t.Context(), testenv.Postgres(t), sqldb.Config{StatementTimeout: 50 * time.Millisecond}))
+	defer db.Close()
+	if err := db.Exec(t.Context(), "SELECT pg_sleep(0.3)"); err != nil {
+		t.Error(err)
+	}
+	if _, err := db.Querier(t.Context()).Exec(t.Context(), "SELECT pg_sleep(0.3)"); !errors.Is(err,
+		context.DeadlineExceeded) {
+		t.Errorf("a statement: got %v, want DeadlineExceeded", err)
+	}
+}

@@ -77,10 +77,15 @@ func (s *Store) foreign(ctx context.Context, c cursor) error {
 // this one, and moves the checkpoints with them: the order of reading stays as it was, and projectors go on where they
 // were. It does nothing where nothing is to be repaired, and on SQLite. Run it before anything appends; it locks the
 // tables and rewrites all events. Cursors that are kept elsewhere, as with Subscribe, no longer hold: read from the
-// beginning.
+// beginning. It takes a day at most where ctx has no deadline.
 func (s *Store) RepairRestored(ctx context.Context) error {
 	if s.db.Dialect() != sqldb.PostgreSQL {
 		return nil
+	}
+	if _, ok := ctx.Deadline(); !ok { // statements that rewrite all events take longer than sqldb.Config.StatementTimeout
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 24*time.Hour)
+		defer cancel()
 	}
 	for {
 		var missing int64
