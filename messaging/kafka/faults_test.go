@@ -118,10 +118,15 @@ func (tr *traffic) part() {
 // alive checks that messages published from now on are handled.
 func (tr *traffic) alive(what string) {
 	tr.Helper()
+	tr.aliveWithin(what, patience)
+}
+
+func (tr *traffic) aliveWithin(what string, bound time.Duration) {
+	tr.Helper()
 	tr.mu.Lock()
 	from, begin := len(tr.confirmed), time.Now()
 	tr.mu.Unlock()
-	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(bound); ; time.Sleep(3 * time.Millisecond) {
 		tr.mu.Lock()
 		n := 0
 		for _, id := range tr.confirmed[from:] {
@@ -248,6 +253,8 @@ func TestClientIsCutOff(t *testing.T) {
 	p.Cut()
 	p.Resume()
 	tr.alive("a black hole")
+	p.Freeze()
+	tr.aliveWithin("connections that went silent for good", 90*time.Second) // pings and timeouts notice it
 	tr.finish()
 }
 
