@@ -31,16 +31,14 @@ func (c *chaos) disturb() {
 		_ = p.Signal(syscall.SIGSTOP)
 		time.Sleep(long)
 		_ = p.Signal(syscall.SIGCONT)
+	case what < 12:
+		c.logf("roll %s %d, to the next version: %t", name, r, !c.next[name][r])
+		c.roll(name, r, !c.next[name][r]) // the two replicas may be of two versions from now on
 	case what < 13:
-		c.logf("roll %s", name)
-		for r, p := range c.replicas[name] {
-			// To close a connection to a server that is silent takes longer than a service has for going down.
-			if err := p.stop(syscall.SIGTERM); err != nil && time.Since(c.silent) > 30*time.Second {
-				c.t.Errorf("%s %d, on SIGTERM: %v", name, r, err)
-			}
-			c.start(name, r)
-			ready(c.t, c.replicas[name][r], c.balancer.replica(name, r))
-		}
+		next := !c.next[name][0]
+		c.logf("roll %s, to the next version: %t", name, next)
+		c.roll(name, 0, next)
+		c.roll(name, 1, next)
 	case what < 15:
 		c.logf("kill broker %d for %.1fs", i, long.Seconds())
 		c.nodes[i].Kill(c.t)

@@ -42,6 +42,10 @@ type chaos struct {
 	balancer *balancer
 	args     map[string][2][]string
 	replicas map[string]*[2]*process
+
+	program   string              // of the next version
+	next      map[string]*[2]bool // which replicas are of it
+	catalogue catalogue
 }
 
 func (c *chaos) logf(format string, args ...any) {
@@ -87,6 +91,7 @@ func TestChaos(t *testing.T) {
 			}
 		})
 	}
+	clients.Go(func() { c.catalogue.rename(load, admin, gateway) })
 	for end := c.begin.Add(*chaosFor); time.Now().Before(end); {
 		c.disturb()
 		time.Sleep(c.between(time.Second, 4*time.Second))
@@ -95,6 +100,7 @@ func TestChaos(t *testing.T) {
 	c.logf("all is left alone")
 	clients.Wait()
 	c.logf("%d orders were placed", len(ids))
+	c.finishVersions(ctx, admin, gateway)
 	for id, n := range ids {
 		if n != 1 {
 			t.Errorf("order %s is that of %d keys", id, n)
@@ -198,7 +204,8 @@ func startChaos(t *testing.T) *chaos {
 	redis, _ := testenv.Redis(t)
 	collect(t) // so that there are traces
 	c := &chaos{t: t, rand: rand.New(rand.NewPCG(*chaosSeed, 0)), nodes: testenv.RabbitMQCluster(t, 3),
-		postgres: testenv.PostgresCluster(t), args: map[string][2][]string{}, replicas: map[string]*[2]*process{}}
+		postgres: testenv.PostgresCluster(t), args: map[string][2][]string{}, replicas: map[string]*[2]*process{},
+		next: map[string]*[2]bool{}, program: buildNext(t)}
 	var hosts []string
 	for _, n := range c.nodes {
 		p := faultproxy.New(t, n.Host())
@@ -246,6 +253,7 @@ func startChaos(t *testing.T) *chaos {
 			}
 		}
 		c.args[b.name], c.replicas[b.name] = args, new([2]*process)
+		c.next[b.name] = new([2]bool)
 		for r := range args {
 			c.start(b.name, r)
 		}
@@ -262,7 +270,11 @@ func startChaos(t *testing.T) *chaos {
 
 func (c *chaos) start(name string, r int) {
 	c.t.Helper()
-	c.replicas[name][r] = start(c.t, filepath.Dir(logOf(c.args[name][r])), c.args[name][r]...)
+	program := os.Args[0]
+	if c.next[name][r] {
+		program = c.program
+	}
+	c.replicas[name][r] = startProgram(c.t, program, filepath.Dir(logOf(c.args[name][r])), c.args[name][r]...)
 }
 
 // logOf finds the file of the log in the arguments of a replica.

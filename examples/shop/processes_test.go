@@ -27,8 +27,13 @@ type process struct {
 
 func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startProgram(t, os.Args[0], dir, args...)
+}
+
+func startProgram(t *testing.T, program, dir string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: args[0], log: filepath.Join(dir, args[0]+".log"), done: make(chan error, 1)}
-	p.cmd = exec.Command(os.Args[0], args...)
+	p.cmd = exec.Command(program, args...)
 	p.cmd.Env = append(os.Environ(), "SHOP_TEST_MAIN=1")
 	f, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

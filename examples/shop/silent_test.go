@@ -112,7 +112,7 @@ func (f *fleet) silences(postgres, broker, redis, collector string) []silence {
 		{"HTTP between services", faultproxy.New(f.t, own("payments")), "orders",
 			func(to string) []string { return []string{"--payments-url", "http://" + to} }, 30 * time.Second, ""}, // the next attempt succeeds,
 		{"PostgreSQL", faultproxy.New(f.t, hostOf(f.t, postgres)), "orders",
-			func(to string) []string { return []string{"--db", swapHost(f.t, postgres, to)} }, 45 * time.Second, "deadline exceeded"},
+			func(to string) []string { return []string{"--db", swapHost(f.t, postgres, to)} }, 25 * time.Second, "deadline exceeded"},
 		{"RabbitMQ", faultproxy.New(f.t, hostOf(f.t, broker)), "orders",
 			func(to string) []string { return []string{"--broker", swapHost(f.t, broker, to)} }, 60 * time.Second, "rabbitmq: "},
 		{"Redis", faultproxy.New(f.t, hostOf(f.t, redis)), "gateway",

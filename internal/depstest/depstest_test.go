@@ -34,6 +34,7 @@ var pgx = []string{
 	"github.com/jackc/pgx/v5", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
 	"github.com/jackc/puddle/v2",
 	"golang.org/x/sync", "golang.org/x/text",
+	module + "internal/pglisten",
 }
 
 var grpc = []string{

@@ -38,12 +38,15 @@ type copier interface {
 	copyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows int, row func(i int) []any) (int64, error)
 }
 
+// copies is a connection of pgx, or a transaction.
+type copies interface {
+	CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, src pgx.CopyFromSource) (int64, error)
+}
+
 func (q pgxQuerier) copyFrom(
 	ctx context.Context, table pgx.Identifier, columns []string, rows int, row func(i int) []any,
 ) (n int64, err error) {
-	from, ok := q.c.(interface {
-		CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, src pgx.CopyFromSource) (int64, error)
-	})
+	from, ok := q.c.(copies)
 	if !ok {
 		return 0, fmt.Errorf("sqldb: %T has no COPY", q.c)
 	}

@@ -53,6 +53,19 @@ func (b bounded) Query(ctx context.Context, query string, args ...any) (pgx.Rows
 	return boundedRows{rows, w}, nil
 }
 
+func (b bounded) CopyFrom(
+	ctx context.Context, table pgx.Identifier, columns []string, src pgx.CopyFromSource,
+) (int64, error) {
+	from, ok := b.c.(copies)
+	if !ok {
+		return 0, fmt.Errorf("sqldb: %T has no COPY", b.c)
+	}
+	ctx, w := b.db.wait(ctx)
+	defer w.end()
+	n, err := from.CopyFrom(ctx, table, columns, src)
+	return n, w.failed(err)
+}
+
 // boundedRows bounds the wait for each row.
 type boundedRows struct {
 	pgx.Rows

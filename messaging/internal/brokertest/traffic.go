@@ -2,10 +2,12 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +28,7 @@ type Traffic struct {
 	open    func() messaging.Broker
 	broker  messaging.Broker // that publishes
 	ordered bool
+	unknown atomic.Bool // outcomes may be
 
 	mu        sync.Mutex
 	confirmed []string
@@ -72,10 +75,12 @@ func StartTraffic(t *testing.T, ordered bool, open func() messaging.Broker) *Tra
 func (tr *Traffic) publish(ctx context.Context, publisher int) {
 	for i := 0; ctx.Err() == nil; i++ {
 		id := fmt.Sprintf("%d-%06d", publisher, i)
-		if err := tr.broker.Publish(tr.Context(), "t", 1, messaging.WithID(id),
-			messaging.WithKey(fmt.Sprint(publisher))); err != nil {
+		err := tr.broker.Publish(tr.Context(), "t", 1, messaging.WithID(id), messaging.WithKey(fmt.Sprint(publisher)))
+		switch {
+		case tr.unknown.Load() && errors.Is(err, messaging.ErrUnknownOutcome):
+		case err != nil:
 			tr.Errorf("publish %s: %v", id, err)
-		} else {
+		default:
 			tr.mu.Lock()
 			tr.confirmed = append(tr.confirmed, id)
 			tr.mu.Unlock()
@@ -129,10 +134,24 @@ func (tr *Traffic) Part() {
 // Alive waits until messages that are published from now on are handled, which is what happens after what.
 func (tr *Traffic) Alive(what string) {
 	tr.Helper()
+	tr.aliveWithin(patience, what)
+}
+
+// Silence makes connections silent for good by freeze. That is noticed by pings and timeouts, until when Publish may
+// return that it does not know; then messages are handled by new connections.
+func (tr *Traffic) Silence(freeze func()) {
+	tr.Helper()
+	tr.unknown.Store(true)
+	freeze()
+	tr.aliveWithin(3*patience, "connections went silent for good")
+}
+
+func (tr *Traffic) aliveWithin(bound time.Duration, what string) {
+	tr.Helper()
 	tr.mu.Lock()
 	from, begin := len(tr.confirmed), time.Now()
 	tr.mu.Unlock()
-	for end := time.Now().Add(patience); ; time.Sleep(3 * time.Millisecond) {
+	for end := time.Now().Add(bound); ; time.Sleep(3 * time.Millisecond) {
 		tr.mu.Lock()
 		n := 0
 		for _, id := range tr.confirmed[from:] {
