@@ -69,6 +69,20 @@ func checkPath(escaped string, slashes bool) error {
 	return nil
 }
 
+// checkConfigured refuses paths that no request can have as receivedPath writes them: those of a configuration are
+// compared with it, and sent, as they are.
+func checkConfigured(path string) error {
+	if !strings.HasPrefix(path, "/") || checkPath(path, false) != nil {
+		return errors.New("want a clean path that begins with /")
+	}
+	for i := range len(path) {
+		if c := path[i]; c != '%' && !allowedInPath(c) {
+			return fmt.Errorf("want %q escaped, as it is in a request's path", c)
+		}
+	}
+	return nil
+}
+
 // under reports whether path is prefix or below it, by whole segments, and returns the rest.
 func under(path, prefix string) (rest string, ok bool) {
 	if prefix == "/" {
@@ -130,8 +144,11 @@ func parsePattern(s string) (pattern, error) {
 		method, path = "", s
 	}
 	path = strings.TrimSpace(path)
-	if !strings.HasPrefix(path, "/") || checkPath(path, false) != nil || method != strings.ToUpper(method) {
+	if method != strings.ToUpper(method) {
 		return pattern{}, fmt.Errorf("public %q: want \"METHOD /path\" or \"/path\"", s)
+	}
+	if err := checkConfigured(path); err != nil {
+		return pattern{}, fmt.Errorf("public %q: want \"METHOD /path\" or \"/path\": %w", s, err)
 	}
 	p := pattern{method: method, segments: strings.Split(path[1:], "/")}
 	if n := len(p.segments) - 1; p.segments[n] == "**" {
