@@ -249,7 +249,7 @@ func TestSilentInstanceIsTriedOnce(t *testing.T) {
 // A service that ends the connection of a header that is too large for it is not unhealthy.
 func TestLargeHeadersShutNoServiceOff(t *testing.T) {
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header.Get("X-A")) > 4<<10 {
+		if len(r.Header.Get("X-A"))+len(r.URL.RawQuery) > 4<<10 {
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -259,6 +259,9 @@ func TestLargeHeadersShutNoServiceOff(t *testing.T) {
 	for range 6 {
 		if a := do(t, "POST", url+"/a", "", "X-A", strings.Repeat("a", 9<<10)); a.StatusCode != 431 {
 			t.Errorf("got %s, want 431", a.Status)
+		}
+		if a := do(t, "POST", url+"/a?"+strings.Repeat("a", 9<<10), ""); a.StatusCode != 431 {
+			t.Errorf("got %s for a long query, want 431", a.Status)
 		}
 	}
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 || v.failures.Load() != 0 {

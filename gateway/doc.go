@@ -34,8 +34,8 @@
 //   - Errors are problem+json with the correlation id. They contain no text of the service or of the network. When a
 //     client disconnects, the request to the service ends; logs and metrics have status 499, and it does not count as a
 //     failure of the service.
-//   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens
-//     none. When more breakers are open than Route.MaxEjection allows, none is followed.
+//   - Each instance has a circuit breaker, which only missing answers and 5xx open, but not 501 and 505. What a client
+//     sent wrong opens none. When more breakers are open than Route.MaxEjection allows, none is followed.
 //   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others
 //     only those whose outcome is unknown, if an instance accepts connections again within Route.DialWait.
 //   - A request has one server span, that of middleware around the gateway where there is one, and a client span for
