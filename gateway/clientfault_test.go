@@ -217,6 +217,8 @@ func TestPathsWithCharactersThatNetURLDoesNotKeep(t *testing.T) {
 	}})
 	for path, want := range map[string]string{
 		"/no/a%2Fb|c": "400", "/no/a%2fb{": "400", `/no/a%2Fb"`: "400", "/no/a%2Fb\xff": "400", "/no/%2e%2e|": "/%2e%2e%7C",
+		"/no/%c0%ae%C0%AE/b": "400", "/no/..%c0%afb": "400", "/no/a%e0%80%af": "400", "/no/a%f0%80%80%af": "400",
+		"/no/a\xc0\xaf": "400", "/no/%c0b": "/%c0b", "/no/%e0%a4%85": "/%e0%a4%85", // of Latin-1, of Devanagari
 		"/no/..%2F|": "400", "/no/a|b": "/a%7Cb", "/no/a^b%20c": "/a%5Eb%20c",
 		"/yes/a%2Fb|c": "/yes/a%2Fb%7Cc", "/yes/a%2fb": "/yes/a%2fb", "/yes/\xc3\xa4%2Fb": "/yes/%C3%A4%2Fb",
 	} {

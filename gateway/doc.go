@@ -20,9 +20,9 @@
 //
 //   - Bodies stream both ways: nothing is kept or encoded again. Server-sent events, WebSocket, gRPC and HTTP/2 without
 //     TLS pass.
-//   - Paths are matched as they are escaped, by whole segments. Dot segments, backslashes, control characters and
-//     encoded slashes get 400, before and after rewriting, and so does a spelling that a service would take for another
-//     route's path.
+//   - Paths are matched as they are escaped, by whole segments. Dot segments, backslashes, control characters, overlong
+//     UTF-8 and encoded slashes get 400, before and after rewriting, and so does a spelling that a service would take
+//     for another route's path.
 //   - X-User-ID, X-User-Roles, the X-Forwarded headers and Config.Claims' are removed from every request, under every
 //     spelling that a service could read as them, and then set by the gateway alone. Request trailers that were not
 //     declared are dropped, and those of these names.

@@ -299,6 +299,7 @@ func TestConfigThatCannotWork(t *testing.T) {
 		"an origin with a path":         {CORS: &gateway.CORS{Origins: []string{"https://shop.example/"}}},
 		"an origin without a scheme":    {CORS: &gateway.CORS{Origins: []string{"shop.example"}}},
 		"a proxy that is no network":    {TrustedProxies: []netip.Prefix{{}}},
+		"a proxy that no address has":   {TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}},
 		"a health interval that is off": {HealthInterval: -1},
 	} {
 		cfg.Anonymous = true
