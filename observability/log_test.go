@@ -103,6 +103,29 @@ func TestLogSurvivesOddValues(t *testing.T) {
 	}
 }
 
+// endless is a group of itself, twice.
+type endless struct{}
+
+func (endless) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("x", endless{}), slog.Any("", endless{}))
+}
+
+// A value whose groups never end costs its own text, and not the process its stack.
+func TestLogSurvivesGroupsWithoutEnd(t *testing.T) {
+	for name, cfg := range map[string]observability.LogConfig{
+		"json": {}, "text": {Text: true},
+		"replaced": {ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return a }},
+	} {
+		var buf bytes.Buffer
+		log := slog.New(observability.NewLogHandler(&buf, cfg))
+		log.With("with", endless{}).WithGroup("g").Info("m", "endless", endless{}, "last", 7)
+		if !strings.Contains(buf.String(), "last") || !strings.Contains(buf.String(), "!DEEP") ||
+			!cfg.Text && !json.Valid(buf.Bytes()) {
+			t.Errorf("%s: %.300s", name, buf.String())
+		}
+	}
+}
+
 // once is a writer that panics the first time.
 type once struct {
 	bytes.Buffer

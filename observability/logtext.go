@@ -78,7 +78,7 @@ func (h *attrHandler) Handle(ctx context.Context, r slog.Record) error {
 			attrs = slices.Concat(a.attrs, attrs)
 		}
 	}
-	attrs = append(h.fixed(ctx, r), rename(attrs)...)
+	attrs = append(h.fixed(ctx, r), rename(resolved(attrs, 0))...)
 	if h.cfg.ReplaceAttr != nil {
 		attrs = h.replace(nil, attrs)
 	}
@@ -114,11 +114,26 @@ func (h *attrHandler) fixed(ctx context.Context, r slog.Record) []slog.Attr {
 	return attrs
 }
 
+// resolved returns attributes without LogValuers, and without groups that nest deeper than maxDepth.
+func resolved(attrs []slog.Attr, depth int) []slog.Attr {
+	out := slices.Clone(attrs)
+	for i := range out {
+		v := out[i].Value.Resolve()
+		switch {
+		case v.Kind() == slog.KindGroup && depth == maxDepth:
+			v = slog.StringValue(tooDeep)
+		case v.Kind() == slog.KindGroup:
+			v = slog.GroupValue(resolved(v.Group(), depth+1)...)
+		}
+		out[i].Value = v
+	}
+	return out
+}
+
 // rename puts a _ behind the names at the root that belong to the handler.
 func rename(attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, 0, len(attrs))
 	for _, a := range attrs {
-		a.Value = a.Value.Resolve()
 		if a.Key == "" && a.Value.Kind() == slog.KindGroup {
 			out = append(out, rename(a.Value.Group())...)
 			continue
@@ -135,7 +150,6 @@ func rename(attrs []slog.Attr) []slog.Attr {
 func (h *attrHandler) replace(groups []string, attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, 0, len(attrs))
 	for _, a := range attrs {
-		a.Value = a.Value.Resolve()
 		if a.Value.Kind() == slog.KindGroup {
 			inner := groups
 			if a.Key != "" {
@@ -160,7 +174,7 @@ func appendText(b []byte, attrs []slog.Attr) []byte {
 	var flatten func(prefix string, attrs []slog.Attr)
 	flatten = func(prefix string, attrs []slog.Attr) {
 		for _, a := range attrs {
-			a.Value = a.Value.Resolve()
+			a.Value = a.Value.Resolve() // of ReplaceAttr
 			switch {
 			case a.Equal(slog.Attr{}):
 			case a.Value.Kind() == slog.KindGroup && a.Key == "":

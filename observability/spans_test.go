@@ -232,9 +232,13 @@ func TestSpansFollowQuietPathsFilterAndEnvironment(t *testing.T) {
 	if got := serve(observability.Config{}, "/orders"); len(got) != 0 {
 		t.Errorf("always_off: %d spans", len(got))
 	}
-	for name, value := range map[string]string{"OTEL_TRACES_SAMPLER": "sometimes", "OTEL_PROPAGATORS": "tracecontext,b3",
-		"OTEL_BSP_MAX_QUEUE_SIZE": "many"} {
-		t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
+	for _, c := range [][2]string{{"OTEL_TRACES_SAMPLER", "sometimes"}, {"OTEL_PROPAGATORS", "tracecontext,b3"},
+		{"OTEL_BSP_MAX_QUEUE_SIZE", "many"}, {"OTEL_BSP_SCHEDULE_DELAY", "5s"}, {"OTEL_BSP_EXPORT_TIMEOUT", "-1"},
+		{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "x"}, {"OTEL_TRACES_SAMPLER_ARG", "half"}, {"OTEL_TRACES_SAMPLER_ARG", "2"},
+		{"OTEL_TRACES_SAMPLER_ARG", "NaN"}, {"OTEL_RESOURCE_ATTRIBUTES", "a=%zz"}, {"OTEL_RESOURCE_ATTRIBUTES", "a=%ff"},
+		{"OTEL_RESOURCE_ATTRIBUTES", "a"}} {
+		name, value := c[0], c[1]
+		t.Setenv("OTEL_TRACES_SAMPLER", "traceidratio")
 		t.Setenv(name, value)
 		if _, err := observability.New(t.Context(),
 			observability.Config{SpanExporters: []sdktrace.SpanExporter{spans}}); err == nil || !strings.Contains(err.Error(),
