@@ -110,15 +110,17 @@ func (endless) LogValue() slog.Value {
 	return slog.GroupValue(slog.Any("x", endless{}), slog.Any("", endless{}))
 }
 
-// A value whose groups never end costs its own text, and not the process its stack.
-func TestLogSurvivesGroupsWithoutEnd(t *testing.T) {
+// A value without an end costs its own text, and not the process its stack.
+func TestLogSurvivesValuesWithoutEnd(t *testing.T) {
+	loop, list := map[string]any{}, make([]any, 1)
+	loop["loop"], list[0] = loop, list
 	for name, cfg := range map[string]observability.LogConfig{
 		"json": {}, "text": {Text: true},
 		"replaced": {ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return a }},
 	} {
 		var buf bytes.Buffer
 		log := slog.New(observability.NewLogHandler(&buf, cfg))
-		log.With("with", endless{}).WithGroup("g").Info("m", "endless", endless{}, "last", 7)
+		log.With("with", endless{}).WithGroup("g").Info("m", "endless", endless{}, "loop", loop, "list", &list, "last", 7)
 		if !strings.Contains(buf.String(), "last") || !strings.Contains(buf.String(), "!DEEP") ||
 			!cfg.Text && !json.Valid(buf.Bytes()) {
 			t.Errorf("%s: %.300s", name, buf.String())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,9 +215,50 @@ func textValue(v slog.Value) (text string) {
 				return string(b)
 			}
 		}
+		r := reflect.ValueOf(v.Any())
+		if r.Kind() == reflect.Pointer { // package fmt follows no other
+			r = r.Elem()
+		}
+		if nests(r, 100) {
+			return "!DEEP: more than 100 values in one another"
+		}
 		return fmt.Sprintf("%+v", v.Any())
 	}
 	return v.String()
+}
+
+// nests reports whether n values are in one another, as they are where a map or a slice has itself in it. Package fmt
+// would write them until the stack overflows.
+func nests(v reflect.Value, n int) bool {
+	if n == 0 {
+		return true
+	}
+	switch v.Kind() {
+	case reflect.Interface:
+		return nests(v.Elem(), n-1)
+	case reflect.Struct:
+		for _, f := range v.Fields() {
+			if nests(f, n-1) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for i := v.MapRange(); i.Next(); {
+			if nests(i.Key(), n-1) || nests(i.Value(), n-1) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() <= reflect.Complex128 {
+			return false // as bytes
+		}
+		for i := range v.Len() {
+			if nests(v.Index(i), n-1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // quoted quotes what would not be one word, or not one line.
