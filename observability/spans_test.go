@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	metricapi "go.opentelemetry.io/otel/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/sillar-go/sillar/observability"
@@ -151,6 +152,23 @@ func TestBadInstrumentCostsItsOwnMetric(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "cannot be served"); n != 1 {
 		t.Errorf("the conflict was logged %d times: %s", n, log)
+	}
+}
+
+// Prometheus refuses a page on which a line has a label twice.
+func TestLabelOfHistogramsCostsItsOwnSeries(t *testing.T) {
+	tel, log := newTel(t, nil)
+	histogram, err := tel.MeterProvider.Meter("other").Float64Histogram("sizes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	histogram.Record(t.Context(), 1)
+	histogram.Record(t.Context(), 1, metricapi.WithAttributes(attribute.String("le", "x")))
+	rec := httptest.NewRecorder()
+	tel.MetricsHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if page := rec.Body.String(); strings.Contains(page, `le="x"`) || !strings.Contains(page, "sizes_count 1") ||
+		!strings.Contains(log.String(), "cannot be served") {
+		t.Errorf("the page has %d bytes with le=\"x\" %v; log: %s", len(page), strings.Contains(page, `le="x"`), log)
 	}
 }
 
