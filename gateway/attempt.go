@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type attempt struct {
 	answered responseBody
 	span     trace.Span
 	conns    atomic.Int32
+	fresh    atomic.Int32 // new connections on which net/http sent the request again
 	once     sync.Once
 
 	// What silent and the request point to.
@@ -78,11 +80,16 @@ func (i *instance) address(u *url.URL) url.URL {
 	return to
 }
 
-// gotConn counts connections: with the second one net/http itself sends the request again.
-func (a *attempt) gotConn(httptrace.GotConnInfo) {
+// gotConn counts connections: with the second one net/http itself sends the request again. It does so on one new
+// connection after another, without a pause or an end, as long as an HTTP/2 instance resets the request.
+func (a *attempt) gotConn(conn httptrace.GotConnInfo) {
 	a.inst.accepted()
-	if a.conns.Add(1) > 1 {
-		a.route.budget.withdraw(true)
+	if a.conns.Add(1) == 1 {
+		return
+	}
+	a.route.budget.withdraw(true)
+	if !conn.Reused && a.fresh.Add(1) > 1 {
+		a.cancel(errReset)
 	}
 }
 
@@ -100,7 +107,8 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 	case err == nil && late: // its body is cut already
 		_ = res.Body.Close()
 		err = errSilent
-	case err == nil && (res.StatusCode < 100 || res.StatusCode == http.StatusSwitchingProtocols && !switches(req, res)):
+	case err == nil && (res.StatusCode < 100 || res.StatusCode > 999 ||
+		res.StatusCode == http.StatusSwitchingProtocols && !switches(req, res)):
 		_ = res.Body.Close()
 		err = errStatus
 	}
@@ -110,9 +118,11 @@ func (a *attempt) exchange(req *http.Request) (*http.Response, error) {
 		a.body.cutStalled() // before the verdict: what waits for the end of a.client runs beside this
 	case a.client.Err() == nil && errors.Is(context.Cause(a.ctx), errSilent):
 		err = errSilent
+	case errors.Is(context.Cause(a.ctx), errReset) || strings.Contains(err.Error(), "PROTOCOL_ERROR; received from peer"):
+		err = fmt.Errorf("%w: %w", errReset, err)
 	case a.conns.Load() == 0 && !errors.Is(err, errRequest):
 		err = fmt.Errorf("%w: %w", errUnsent, err)
-	case !dialFailed(err) && headerSize(req.Header) > largeHeader:
+	case !dialFailed(err) && headerSize(req) > largeHeader:
 		err = fmt.Errorf("%w: %w", errLarge, err)
 	}
 	return res, err
@@ -123,12 +133,14 @@ func switches(req *http.Request, res *http.Response) bool {
 	return upgrades(req.Header) && strings.EqualFold(req.Header.Get("Upgrade"), res.Header.Get("Upgrade"))
 }
 
-// largeHeader is the size of a header, in bytes, from which a service may end the connection because of it, as HTTP/2
-// servers do whose settings have not arrived yet: then an error says nothing about the instance.
+// largeHeader is the size of a header with its request line, in bytes, from which a service may end the connection
+// because of it, as HTTP/2 servers do whose settings have not arrived yet: then an error says nothing about the
+// instance.
 const largeHeader = 8 << 10
 
-func headerSize(h http.Header) (size int) {
-	for name, values := range h {
+func headerSize(req *http.Request) (size int) {
+	size = len(req.URL.RawPath) + len(req.URL.RawQuery)
+	for name, values := range req.Header {
 		for _, v := range values {
 			size += len(name) + len(v)
 		}
@@ -140,8 +152,9 @@ func headerSize(h http.Header) (size int) {
 func (a *attempt) fail(err error) {
 	answered(a.span, 0, err)
 	a.release()
-	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() || errors.Is(err, errRequest) ||
-		errors.Is(err, errOwnLimit) || errors.Is(err, errLarge) || a.body.unfinished() && !errors.Is(err, errSilent) {
+	if errors.Is(a.client.Err(), context.Canceled) || a.body.failed() ||
+		a.body.unfinished() && !errors.Is(err, errSilent) || slices.ContainsFunc(
+		[]error{errRequest, errReset, errOwnLimit, errLarge}, func(e error) bool { return errors.Is(err, e) }) {
 		a.done(errNoVerdict)
 		return
 	}
@@ -156,12 +169,17 @@ func (a *attempt) fail(err error) {
 // answer reports the status to the breaker, and returns an answer whose end is the end of the attempt.
 func (a *attempt) answer(res *http.Response) *http.Response {
 	answered(a.span, res.StatusCode, nil)
-	a.inst.count(a.began, res.StatusCode >= http.StatusInternalServerError)
-	if res.StatusCode >= http.StatusInternalServerError {
+	failed := false
+	switch {
+	case res.StatusCode == http.StatusNotImplemented || res.StatusCode == http.StatusHTTPVersionNotSupported:
+		a.done(errNoVerdict) // the client asked for it, as by an unknown method
+	case res.StatusCode >= http.StatusInternalServerError:
+		failed = true
 		a.done(fmt.Errorf("gateway: %s answered %d", a.inst.url.Host, res.StatusCode))
-	} else {
+	default:
 		a.done(nil)
 	}
+	a.inst.count(a.began, failed)
 	body := &a.answered
 	body.ReadCloser, body.attempt = res.Body, a
 	if w, ok := res.Body.(io.Writer); ok && res.StatusCode == http.StatusSwitchingProtocols {

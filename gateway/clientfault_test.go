@@ -217,6 +217,8 @@ func TestPathsWithCharactersThatNetURLDoesNotKeep(t *testing.T) {
 	}})
 	for path, want := range map[string]string{
 		"/no/a%2Fb|c": "400", "/no/a%2fb{": "400", `/no/a%2Fb"`: "400", "/no/a%2Fb\xff": "400", "/no/%2e%2e|": "/%2e%2e%7C",
+		"/no/%c0%ae%C0%AE/b": "400", "/no/..%c0%afb": "400", "/no/a%e0%80%af": "400", "/no/a%f0%80%80%af": "400",
+		"/no/a\xc0\xaf": "400", "/no/%c0b": "/%c0b", "/no/%e0%a4%85": "/%e0%a4%85", // of Latin-1, of Devanagari
 		"/no/..%2F|": "400", "/no/a|b": "/a%7Cb", "/no/a^b%20c": "/a%5Eb%20c",
 		"/yes/a%2Fb|c": "/yes/a%2Fb%7Cc", "/yes/a%2fb": "/yes/a%2fb", "/yes/\xc3\xa4%2Fb": "/yes/%C3%A4%2Fb",
 	} {
@@ -249,7 +251,7 @@ func TestSilentInstanceIsTriedOnce(t *testing.T) {
 // A service that ends the connection of a header that is too large for it is not unhealthy.
 func TestLargeHeadersShutNoServiceOff(t *testing.T) {
 	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		if len(r.Header.Get("X-A")) > 4<<10 {
+		if len(r.Header.Get("X-A"))+len(r.URL.RawQuery) > 4<<10 {
 			panic(http.ErrAbortHandler)
 		}
 	})
@@ -259,6 +261,9 @@ func TestLargeHeadersShutNoServiceOff(t *testing.T) {
 	for range 6 {
 		if a := do(t, "POST", url+"/a", "", "X-A", strings.Repeat("a", 9<<10)); a.StatusCode != 431 {
 			t.Errorf("got %s, want 431", a.Status)
+		}
+		if a := do(t, "POST", url+"/a?"+strings.Repeat("a", 9<<10), ""); a.StatusCode != 431 {
+			t.Errorf("got %s for a long query, want 431", a.Status)
 		}
 	}
 	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 200 || v.failures.Load() != 0 {

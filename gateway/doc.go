@@ -20,9 +20,9 @@
 //
 //   - Bodies stream both ways: nothing is kept or encoded again. Server-sent events, WebSocket, gRPC and HTTP/2 without
 //     TLS pass.
-//   - Paths are matched as they are escaped, by whole segments. Dot segments, backslashes, control characters and
-//     encoded slashes get 400, before and after rewriting, and so does a spelling that a service would take for another
-//     route's path.
+//   - Paths are matched as they are escaped, by whole segments. Dot segments, backslashes, control characters, overlong
+//     UTF-8 and encoded slashes get 400, before and after rewriting, and so does a spelling that a service would take
+//     for another route's path.
 //   - X-User-ID, X-User-Roles, the X-Forwarded headers and Config.Claims' are removed from every request, under every
 //     spelling that a service could read as them, and then set by the gateway alone. Request trailers that were not
 //     declared are dropped, and those of these names.
@@ -34,8 +34,8 @@
 //   - Errors are problem+json with the correlation id. They contain no text of the service or of the network. When a
 //     client disconnects, the request to the service ends; logs and metrics have status 499, and it does not count as a
 //     failure of the service.
-//   - Each instance has a circuit breaker, which only 5xx and missing answers open. What a client sent wrong opens
-//     none. When more breakers are open than Route.MaxEjection allows, none is followed.
+//   - Each instance has a circuit breaker, which only missing answers and 5xx open, but not 501 and 505. What a client
+//     sent wrong opens none. When more breakers are open than Route.MaxEjection allows, none is followed.
 //   - While instances restart one after the other, no idempotent request fails within the retry budget, and of others
 //     only those whose outcome is unknown, if an instance accepts connections again within Route.DialWait.
 //   - A request has one server span, that of middleware around the gateway where there is one, and a client span for

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"log/slog"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -30,6 +31,8 @@ func TestForwardedByTrustedProxies(t *testing.T) {
 			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
 		"a climber": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", "/a/../b"},
 			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
+		"no clean path": {[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []string{"X-Forwarded-Prefix", `/a"<b>?`},
+			[3]string{"", "/a", "http"}, "remote=127.0.0.1 "},
 		"untrusted": {nil, said, [3]string{"", "/a", "http"}, "remote=127.0.0.1:"},
 		"elsewhere": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, said, [3]string{"", "/a", "http"},
 			"remote=127.0.0.1 "},
@@ -51,5 +54,21 @@ func TestForwardedByTrustedProxies(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// A proxy with a link-local address has a zone in it.
+func TestTrustedProxiesWithAZone(t *testing.T) {
+	log := &logs{}
+	gw, _ := start(t, gateway.Config{
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("fe80::/10")}, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{echoing(t)}}},
+	})
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/nowhere", nil)
+	r.RemoteAddr = "[fe80::1%eth0]:1234"
+	r.Header.Set("X-Forwarded-For", "6.6.6.6")
+	gw.ServeHTTP(httptest.NewRecorder(), r)
+	if !strings.Contains(log.String(), "remote=6.6.6.6 ") {
+		t.Errorf("the log lacks the client that the proxy names: %s", log)
 	}
 }

@@ -55,8 +55,8 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	for _, p := range cfg.TrustedProxies {
-		if !p.IsValid() {
-			return nil, errors.New("gateway: TrustedProxies: a prefix that is not valid")
+		if !p.IsValid() || p.Addr().Is4In6() { // addresses of IPv4 are compared as such
+			return nil, errors.New("gateway: TrustedProxies: a prefix that is not valid, or of IPv4 written as IPv6")
 		}
 	}
 	for _, name := range cfg.Propagator.Fields() {

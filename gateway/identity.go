@@ -227,7 +227,7 @@ func (g *Gateway) client(r *http.Request) string {
 func (g *Gateway) trusts(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil &&
-		slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
+		slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap().WithZone("")) })
 }
 
 // setForwarded sets the headers that say where the request came from.
@@ -260,9 +260,8 @@ func (g *Gateway) setForwarded(out http.Header, in *http.Request, rt *route) {
 			port = ""
 		}
 		prefix, _, _ = strings.Cut(in.Header.Get("X-Forwarded-Prefix"), ",")
-		if prefix = strings.TrimRight(strings.TrimSpace(prefix), "/"); !strings.HasPrefix(prefix, "/") ||
-			strings.HasPrefix(prefix, "//") ||
-			checkPath(prefix, false) != nil {
+		if prefix = strings.TrimRight(strings.TrimSpace(prefix), "/"); checkConfigured(prefix) != nil ||
+			strings.HasPrefix(prefix, "//") {
 			prefix = ""
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"strings"
 )
 
-var errPath = errors.New("gateway: the path has dot segments, encoded slashes, backslashes or control characters")
+var errPath = errors.New(
+	"gateway: the path has dot segments, encoded slashes, backslashes, control characters or overlong UTF-8",
+)
 
 // receivedPath is the escaped path as the client sent it, with the characters escaped that a path must not contain.
 // What is checked, matched and sent is this one string: url.URL.EscapedPath decodes escaped slashes where the path also
@@ -52,7 +54,7 @@ func checkPath(escaped string, slashes bool) error {
 	for segment := range strings.SplitSeq(escaped, "/") {
 		s, err := url.PathUnescape(segment)
 		if name, _, _ := strings.Cut(s, ";"); err != nil || name == "." || name == ".." ||
-			strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) {
+			strings.ContainsFunc(s, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f }) || overlong(s) {
 			return errPath
 		}
 		if i := strings.IndexByte(s, '/'); i >= 0 {
@@ -64,6 +66,42 @@ func checkPath(escaped string, slashes bool) error {
 					return errPath
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// overlong reports a character in more bytes of UTF-8 than it takes. Careless decoders make . and / of some.
+func overlong(s string) bool {
+	for i := range len(s) - 1 {
+		second := s[i+1]
+		switch s[i] {
+		case 0xc0, 0xc1:
+			if 0x80 <= second && second < 0xc0 {
+				return true
+			}
+		case 0xe0:
+			if 0x80 <= second && second < 0xa0 {
+				return true
+			}
+		case 0xf0:
+			if 0x80 <= second && second < 0x90 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// checkConfigured refuses paths that no request can have as receivedPath writes them: those of a configuration are
+// compared with it, and sent, as they are.
+func checkConfigured(path string) error {
+	if !strings.HasPrefix(path, "/") || checkPath(path, false) != nil {
+		return errors.New("want a clean path that begins with /")
+	}
+	for i := range len(path) {
+		if c := path[i]; c != '%' && !allowedInPath(c) {
+			return fmt.Errorf("want %q escaped, as it is in a request's path", c)
 		}
 	}
 	return nil
@@ -130,8 +168,11 @@ func parsePattern(s string) (pattern, error) {
 		method, path = "", s
 	}
 	path = strings.TrimSpace(path)
-	if !strings.HasPrefix(path, "/") || checkPath(path, false) != nil || method != strings.ToUpper(method) {
+	if method != strings.ToUpper(method) {
 		return pattern{}, fmt.Errorf("public %q: want \"METHOD /path\" or \"/path\"", s)
+	}
+	if err := checkConfigured(path); err != nil {
+		return pattern{}, fmt.Errorf("public %q: want \"METHOD /path\" or \"/path\": %w", s, err)
 	}
 	p := pattern{method: method, segments: strings.Split(path[1:], "/")}
 	if n := len(p.segments) - 1; p.segments[n] == "**" {

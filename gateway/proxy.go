@@ -21,7 +21,8 @@ var (
 	errNoVerdict = errors.New("gateway: the client ended the request")
 	errTooLarge  = errors.New("gateway: the body is too large")
 	errRevoked   = errors.New("gateway: another attempt has the body")
-	errRequest   = errors.New("gateway: the request cannot be sent") // because of what the client sent
+	errRequest   = errors.New("gateway: the request cannot be sent")     // because of what the client sent
+	errReset     = errors.New("gateway: the service resets the request") // HTTP/2's word for a malformed one
 	errLarge     = errors.New("gateway: no answer to a large header")
 	errUnsent    = errors.New("gateway: there was no connection") // so that nothing has been sent
 	errOwnLimit  = errors.New("gateway: the header of the answer is too large")

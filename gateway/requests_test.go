@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/gateway"
@@ -103,10 +107,17 @@ func TestStatusThatIsNone(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a",
-		Upstreams: []string{"http://" + l.Addr().String()}}}})
-	if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 {
-		t.Errorf("%d %s", a.StatusCode, a.text)
+	thousands, _ := http2Instance(t, func(f *http2.Framer, stream uint32) {
+		var block bytes.Buffer
+		_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "1234"})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true,
+			EndStream: true})
+	})
+	for _, up := range []string{"http://" + l.Addr().String(), thousands} {
+		_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}}}})
+		if a := do(t, "GET", url+"/a", ""); a.StatusCode != 502 {
+			t.Errorf("%d %s", a.StatusCode, a.text)
+		}
 	}
 }
 
@@ -288,6 +299,7 @@ func TestConfigThatCannotWork(t *testing.T) {
 		"an origin with a path":         {CORS: &gateway.CORS{Origins: []string{"https://shop.example/"}}},
 		"an origin without a scheme":    {CORS: &gateway.CORS{Origins: []string{"shop.example"}}},
 		"a proxy that is no network":    {TrustedProxies: []netip.Prefix{{}}},
+		"a proxy that no address has":   {TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}},
 		"a health interval that is off": {HealthInterval: -1},
 	} {
 		cfg.Anonymous = true

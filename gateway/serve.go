@@ -186,7 +186,7 @@ func (g *Gateway) failed(rw http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(ctx.Err(), context.Canceled) || x.body.broken.Load():
 		w.closeConnection()
 		rw.WriteHeader(statusGone)
-	case errors.Is(err, errRequest):
+	case errors.Is(err, errRequest) || errors.Is(err, errReset):
 		g.telemetry.log(
 			ctx, slog.LevelInfo, "gateway: a request cannot be sent", slog.String("route", x.route.Name), slog.Any("error", err),
 		)

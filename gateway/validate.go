@@ -121,18 +121,21 @@ func (r Route) withDefaults() (Route, error) {
 
 // checkMatch checks which requests the route is for, and the path that the service sees.
 func (r *Route) checkMatch() (field string, err error) {
-	if !strings.HasPrefix(r.Prefix, "/") || checkPath(r.Prefix, false) != nil {
-		return "prefix", errors.New("want a clean path that begins with /")
+	if err := checkConfigured(r.Prefix); err != nil {
+		return "prefix", err
 	}
 	if strings.ContainsAny(r.Prefix, "*{}") {
 		return "prefix", errors.New("want no pattern: a prefix stands for itself and all paths below")
 	}
-	if r.Rewrite != "" && (!strings.HasPrefix(r.Rewrite, "/") || checkPath(r.Rewrite, false) != nil || r.KeepPrefix) {
-		return "rewrite", errors.New("want a clean path that begins with /, and no keep_prefix")
+	if r.Rewrite != "" && r.KeepPrefix {
+		return "rewrite", errors.New("want none beside keep_prefix")
+	}
+	if err := checkConfigured(cmp.Or(r.Rewrite, "/")); err != nil {
+		return "rewrite", err
 	}
 	for _, h := range r.Hosts {
 		if !validHost(h) {
-			return "hosts", fmt.Errorf("%q: want a name such as shop.example or *.shop.example, without a port", h)
+			return "hosts", fmt.Errorf("%q: want a name such as shop.example or *.shop.example, in ASCII, without a port", h)
 		}
 	}
 	for _, m := range r.Methods {
@@ -152,6 +155,7 @@ func validHost(h string) bool {
 	name := strings.TrimPrefix(h, "*.")
 	u, err := url.Parse("http://" + name)
 	return err == nil && name != "" && u.Host == name && u.Port() == "" && !strings.ContainsAny(name, "*@") &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r > '~' }) && // in Host it is in Punycode
 		!strings.HasSuffix(name, ".") && !strings.HasSuffix(name, ":")
 }
 
@@ -240,9 +244,8 @@ func (r *Route) checkNumbers() (field string, err error) {
 	if r.Health != "" && (!strings.HasPrefix(r.Health, "/") || checkPath(r.Health, false) != nil) {
 		return "health", errors.New("want a clean path that begins with /")
 	}
-	doc := strings.TrimPrefix(r.OpenAPI, "-")
-	if doc != "" && (!strings.HasPrefix(doc, "/") || checkPath(doc, false) != nil) {
-		return "openapi", errors.New("want a clean path that begins with /")
+	if doc := r.OpenAPI; doc != "" && doc != "-" && (!strings.HasPrefix(doc, "/") || checkPath(doc, false) != nil) {
+		return "openapi", errors.New("want a clean path that begins with /, or -")
 	}
 	return "", nil
 }

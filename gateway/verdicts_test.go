@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/sillar-go/sillar/breaker"
 	"github.com/sillar-go/sillar/gateway"
@@ -34,6 +37,32 @@ func rawInstance(t *testing.T, serve func(net.Conn)) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// http2Instance answers every request over HTTP/2 without TLS by hand, and counts its connections.
+func http2Instance(t *testing.T, answer func(f *http2.Framer, stream uint32)) (upstream string, conns *atomic.Int32) {
+	t.Helper()
+	conns = new(atomic.Int32)
+	return "h2c://" + rawInstance(t, func(c net.Conn) {
+		defer c.Close()
+		conns.Add(1)
+		f := http2.NewFramer(c, c)
+		_, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		for err = errors.Join(err, f.WriteSettings()); err == nil; {
+			var frame http2.Frame
+			if frame, err = f.ReadFrame(); err != nil {
+				break
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					err = f.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				answer(f, frame.StreamID)
+			}
+		}
+	}), conns
 }
 
 // secureInstance serves HTTP/2 over TLS.
@@ -106,6 +135,51 @@ func TestRefusedBodiesCountAsNoFailure(t *testing.T) {
 	}
 	if n := v.failures.Load(); n > 0 {
 		t.Errorf("the breaker counted %d failures", n)
+	}
+}
+
+// Servers of HTTP/2 that are strict reset what they take for malformed, such as <> in a query. net/http repeats such
+// requests on ever new connections, without a pause.
+func TestRequestsThatInstancesResetCountAsNoFailure(t *testing.T) {
+	up, conns := http2Instance(t, func(f *http2.Framer, stream uint32) {
+		_ = f.WriteRSTStream(stream, http2.ErrCodeProtocol)
+	})
+	var v verdicts
+	_, url := start(t, gateway.Config{Routes: []gateway.Route{{
+		Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1, Attempts: 1, Timeout: 5 * time.Second,
+		Breaker: breaker.Config{Failures: 2, OnCall: v.called},
+	}}})
+	for range 5 {
+		if a := do(t, "GET", url+"/a?%3C>", ""); a.StatusCode != 400 {
+			t.Errorf("the client got %s, want 400", a.Status)
+		}
+		if a := do(t, "POST", url+"/a", "a"); a.StatusCode != 400 {
+			t.Errorf("with a body the client got %s, want 400", a.Status)
+		}
+	}
+	if n := v.failures.Load(); n > 0 {
+		t.Errorf("the breaker counted %d failures", n)
+	}
+	if n := conns.Load(); n > 30 {
+		t.Errorf("ten requests made %d connections, want three each at most", n)
+	}
+}
+
+// What a service does not implement was asked by the client: Apache and Python's servers answer unknown methods so.
+func TestWhatIsNotImplementedCountsAsNoFailure(t *testing.T) {
+	for _, status := range []int{501, 505} {
+		var v verdicts
+		up := upstream(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		_, url := start(t, gateway.Config{Routes: []gateway.Route{{Prefix: "/a", Upstreams: []string{up}, MaxEjection: 1,
+			Breaker: breaker.Config{OnCall: v.called}}}})
+		for range 10 {
+			if a := do(t, "BREW", url+"/a", ""); a.StatusCode != status {
+				t.Errorf("got %s, want %d", a.Status, status)
+			}
+		}
+		if n := v.failures.Load(); n > 0 {
+			t.Errorf("%d: the breaker counted %d failures", status, n)
+		}
 	}
 }
 

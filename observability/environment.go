@@ -1,11 +1,14 @@
 package observability
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/sillar-go/sillar/internal/correlation"
@@ -36,17 +39,35 @@ func propagatorFromEnvironment() (p propagation.TextMapPropagator, fields []stri
 	return propagation.NewCompositeTextMapPropagator(parts...), nil, nil
 }
 
-// queueSizeFromEnvironment returns OTEL_BSP_MAX_QUEUE_SIZE, or 0. The SDK reads the other variables of its family.
-func queueSizeFromEnvironment() (int, error) {
-	s := os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE")
-	if s == "" {
-		return 0, nil
+// queueSizeFromEnvironment returns OTEL_BSP_MAX_QUEUE_SIZE, or 0. The SDK reads the other variables of its family, and
+// ignores values that are no numbers.
+func queueSizeFromEnvironment() (size int, err error) {
+	for _, name := range []string{
+		"OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_MAX_QUEUE_SIZE",
+	} {
+		size = 0
+		s := os.Getenv(name)
+		if s == "" {
+			continue
+		}
+		if size, err = strconv.Atoi(s); err != nil || size < 1 {
+			return 0, fmt.Errorf("observability: %s is %q, want a number above 0", name, s)
+		}
 	}
-	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 {
-		return 0, fmt.Errorf("observability: OTEL_BSP_MAX_QUEUE_SIZE is %q, want a number above 0", s)
+	return size, nil
+}
+
+// checkResource refuses attributes that the SDK would replace, or that make the page of metrics fail.
+func checkResource(attrs []attribute.KeyValue) error {
+	for pair := range strings.SplitSeq(os.Getenv("OTEL_RESOURCE_ATTRIBUTES"), ",") {
+		if _, err := url.PathUnescape(pair); err != nil {
+			return fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		}
 	}
-	return n, nil
+	if !isValid(attrs) {
+		return errors.New("observability: an attribute of Config or of OTEL_RESOURCE_ATTRIBUTES is no UTF-8")
+	}
+	return nil
 }
 
 // samplers are what OTEL_TRACES_SAMPLER may name; the SDK reads it.
@@ -67,8 +88,20 @@ func samplerInEnvironment() (bool, error) {
 	}
 	for _, known := range samplers {
 		if s == known {
-			return true, nil
+			return true, checkRatio(s)
 		}
 	}
 	return false, fmt.Errorf("observability: OTEL_TRACES_SAMPLER is %q, known are %s", s, strings.Join(samplers, ", "))
+}
+
+// checkRatio refuses an OTEL_TRACES_SAMPLER_ARG that the SDK would take for 1.
+func checkRatio(sampler string) error {
+	s := os.Getenv("OTEL_TRACES_SAMPLER_ARG")
+	if s == "" || !strings.HasSuffix(sampler, "traceidratio") {
+		return nil
+	}
+	if ratio, err := strconv.ParseFloat(s, 64); err != nil || !(ratio >= 0 && ratio <= 1) {
+		return fmt.Errorf("observability: OTEL_TRACES_SAMPLER_ARG is %q, want a number from 0 to 1", s)
+	}
+	return nil
 }

@@ -103,6 +103,31 @@ func TestLogSurvivesOddValues(t *testing.T) {
 	}
 }
 
+// endless is a group of itself, twice.
+type endless struct{}
+
+func (endless) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("x", endless{}), slog.Any("", endless{}))
+}
+
+// A value without an end costs its own text, and not the process its stack.
+func TestLogSurvivesValuesWithoutEnd(t *testing.T) {
+	loop, list := map[string]any{}, make([]any, 1)
+	loop["loop"], list[0] = loop, list
+	for name, cfg := range map[string]observability.LogConfig{
+		"json": {}, "text": {Text: true},
+		"replaced": {ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr { return a }},
+	} {
+		var buf bytes.Buffer
+		log := slog.New(observability.NewLogHandler(&buf, cfg))
+		log.With("with", endless{}).WithGroup("g").Info("m", "endless", endless{}, "loop", loop, "list", &list, "last", 7)
+		if !strings.Contains(buf.String(), "last") || !strings.Contains(buf.String(), "!DEEP") ||
+			!cfg.Text && !json.Valid(buf.Bytes()) {
+			t.Errorf("%s: %.300s", name, buf.String())
+		}
+	}
+}
+
 // once is a writer that panics the first time.
 type once struct {
 	bytes.Buffer

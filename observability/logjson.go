@@ -49,6 +49,7 @@ func appendKey(b []byte, name string) []byte {
 type object struct {
 	root   bool // the line itself, whose fixed names are taken
 	wrote  bool
+	depth  int // of the groups around
 	fields []field
 }
 
@@ -58,16 +59,27 @@ type field struct {
 	from, to int
 }
 
+// maxDepth is how deep groups nest. A LogValuer may return a group that has the LogValuer in it.
+const (
+	maxDepth = 10
+	tooDeep  = "!DEEP: more than 10 groups"
+)
+
 func (o *object) append(b []byte, a slog.Attr) []byte {
 	a.Value = a.Value.Resolve()
 	if a.Equal(slog.Attr{}) {
 		return b
 	}
 	group := a.Value.Kind() == slog.KindGroup
+	if group && o.depth == maxDepth {
+		a.Value, group = slog.StringValue(tooDeep), false
+	}
 	if group && a.Key == "" { // its attributes belong to the parent
+		o.depth++
 		for _, x := range a.Value.Group() {
 			b = o.append(b, x)
 		}
+		o.depth--
 		return b
 	}
 	if o.root && fixedField(a.Key) {
@@ -77,7 +89,7 @@ func (o *object) append(b []byte, a slog.Attr) []byte {
 	if !group {
 		return o.keep(appendValue(appendKey(b, a.Key), a.Value), a.Key, before)
 	}
-	inner := object{}
+	inner := object{depth: o.depth + 1}
 	b = appendOpen(b, a.Key)
 	for _, x := range a.Value.Group() {
 		b = inner.append(b, x)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ func (h *attrHandler) Handle(ctx context.Context, r slog.Record) error {
 			attrs = slices.Concat(a.attrs, attrs)
 		}
 	}
-	attrs = append(h.fixed(ctx, r), rename(attrs)...)
+	attrs = append(h.fixed(ctx, r), rename(resolved(attrs, 0))...)
 	if h.cfg.ReplaceAttr != nil {
 		attrs = h.replace(nil, attrs)
 	}
@@ -114,11 +115,26 @@ func (h *attrHandler) fixed(ctx context.Context, r slog.Record) []slog.Attr {
 	return attrs
 }
 
+// resolved returns attributes without LogValuers, and without groups that nest deeper than maxDepth.
+func resolved(attrs []slog.Attr, depth int) []slog.Attr {
+	out := slices.Clone(attrs)
+	for i := range out {
+		v := out[i].Value.Resolve()
+		switch {
+		case v.Kind() == slog.KindGroup && depth == maxDepth:
+			v = slog.StringValue(tooDeep)
+		case v.Kind() == slog.KindGroup:
+			v = slog.GroupValue(resolved(v.Group(), depth+1)...)
+		}
+		out[i].Value = v
+	}
+	return out
+}
+
 // rename puts a _ behind the names at the root that belong to the handler.
 func rename(attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, 0, len(attrs))
 	for _, a := range attrs {
-		a.Value = a.Value.Resolve()
 		if a.Key == "" && a.Value.Kind() == slog.KindGroup {
 			out = append(out, rename(a.Value.Group())...)
 			continue
@@ -135,7 +151,6 @@ func rename(attrs []slog.Attr) []slog.Attr {
 func (h *attrHandler) replace(groups []string, attrs []slog.Attr) []slog.Attr {
 	out := make([]slog.Attr, 0, len(attrs))
 	for _, a := range attrs {
-		a.Value = a.Value.Resolve()
 		if a.Value.Kind() == slog.KindGroup {
 			inner := groups
 			if a.Key != "" {
@@ -160,7 +175,7 @@ func appendText(b []byte, attrs []slog.Attr) []byte {
 	var flatten func(prefix string, attrs []slog.Attr)
 	flatten = func(prefix string, attrs []slog.Attr) {
 		for _, a := range attrs {
-			a.Value = a.Value.Resolve()
+			a.Value = a.Value.Resolve() // of ReplaceAttr
 			switch {
 			case a.Equal(slog.Attr{}):
 			case a.Value.Kind() == slog.KindGroup && a.Key == "":
@@ -200,9 +215,50 @@ func textValue(v slog.Value) (text string) {
 				return string(b)
 			}
 		}
+		r := reflect.ValueOf(v.Any())
+		if r.Kind() == reflect.Pointer { // package fmt follows no other
+			r = r.Elem()
+		}
+		if nests(r, 100) {
+			return "!DEEP: more than 100 values in one another"
+		}
 		return fmt.Sprintf("%+v", v.Any())
 	}
 	return v.String()
+}
+
+// nests reports whether n values are in one another, as they are where a map or a slice has itself in it. Package fmt
+// would write them until the stack overflows.
+func nests(v reflect.Value, n int) bool {
+	if n == 0 {
+		return true
+	}
+	switch v.Kind() {
+	case reflect.Interface:
+		return nests(v.Elem(), n-1)
+	case reflect.Struct:
+		for _, f := range v.Fields() {
+			if nests(f, n-1) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for i := v.MapRange(); i.Next(); {
+			if nests(i.Key(), n-1) || nests(i.Value(), n-1) {
+				return true
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() <= reflect.Complex128 {
+			return false // as bytes
+		}
+		for i := range v.Len() {
+			if nests(v.Index(i), n-1) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // quoted quotes what would not be one word, or not one line.

@@ -5,18 +5,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/push"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // MetricsHandler serves the metrics in Prometheus' formats. Requests to it are neither counted nor logged. A metric
 // that cannot be served, because its name or labels contradict another's, is left out, logged once and counted in
 // promhttp_metric_handler_errors_total; all others are served.
 func (t *Telemetry) MetricsHandler() http.Handler {
-	inner := promhttp.HandlerFor(t.Gatherer, promhttp.HandlerOpts{
+	inner := promhttp.HandlerFor(scrapable{t.Gatherer}, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: t.promLog, ErrorHandling: promhttp.ContinueOnError, Registry: t.Registerer,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -27,6 +30,32 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 		}
 		inner.ServeHTTP(w, r)
 	})
+}
+
+// scrapable leaves out histograms and summaries with a label of a name that the formats give each of their lines:
+// Prometheus refuses the whole page for a line with one label twice.
+type scrapable struct{ prometheus.Gatherer }
+
+// Gather implements prometheus.Gatherer.
+func (g scrapable) Gather() ([]*dto.MetricFamily, error) {
+	families, err := g.Gatherer.Gather()
+	errs := prometheus.MultiError{}
+	errs.Append(err)
+	for _, f := range families {
+		own := map[dto.MetricType]string{dto.MetricType_HISTOGRAM: "le", dto.MetricType_SUMMARY: "quantile"}[f.GetType()]
+		if own == "" {
+			continue
+		}
+		before := len(f.Metric)
+		f.Metric = slices.DeleteFunc(slices.Clone(f.Metric), func(m *dto.Metric) bool {
+			return slices.ContainsFunc(m.Label, func(l *dto.LabelPair) bool { return l.GetName() == own })
+		})
+		if len(f.Metric) < before {
+			errs.Append(fmt.Errorf("collected metric %q has a label %q of its own", f.GetName(), own))
+		}
+	}
+	families = slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return len(f.Metric) == 0 })
+	return families, errs.MaybeUnwrap()
 }
 
 // promLog logs the errors of scrapes, once for each metric: they come with every scrape.

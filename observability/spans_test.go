@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	metricapi "go.opentelemetry.io/otel/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/sillar-go/sillar/observability"
@@ -154,6 +155,23 @@ func TestBadInstrumentCostsItsOwnMetric(t *testing.T) {
 	}
 }
 
+// Prometheus refuses a page on which a line has a label twice.
+func TestLabelOfHistogramsCostsItsOwnSeries(t *testing.T) {
+	tel, log := newTel(t, nil)
+	histogram, err := tel.MeterProvider.Meter("other").Float64Histogram("sizes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	histogram.Record(t.Context(), 1)
+	histogram.Record(t.Context(), 1, metricapi.WithAttributes(attribute.String("le", "x")))
+	rec := httptest.NewRecorder()
+	tel.MetricsHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	if page := rec.Body.String(); strings.Contains(page, `le="x"`) || !strings.Contains(page, "sizes_count 1") ||
+		!strings.Contains(log.String(), "cannot be served") {
+		t.Errorf("the page has %d bytes with le=\"x\" %v; log: %s", len(page), strings.Contains(page, `le="x"`), log)
+	}
+}
+
 // A panic keeps what outer middleware has set, such as CORS, and drops what the handler had begun.
 func TestPanicKeepsHeadersOfOuterMiddleware(t *testing.T) {
 	tel, _ := newTel(t, nil)
@@ -232,9 +250,13 @@ func TestSpansFollowQuietPathsFilterAndEnvironment(t *testing.T) {
 	if got := serve(observability.Config{}, "/orders"); len(got) != 0 {
 		t.Errorf("always_off: %d spans", len(got))
 	}
-	for name, value := range map[string]string{"OTEL_TRACES_SAMPLER": "sometimes", "OTEL_PROPAGATORS": "tracecontext,b3",
-		"OTEL_BSP_MAX_QUEUE_SIZE": "many"} {
-		t.Setenv("OTEL_TRACES_SAMPLER", "always_on")
+	for _, c := range [][2]string{{"OTEL_TRACES_SAMPLER", "sometimes"}, {"OTEL_PROPAGATORS", "tracecontext,b3"},
+		{"OTEL_BSP_MAX_QUEUE_SIZE", "many"}, {"OTEL_BSP_SCHEDULE_DELAY", "5s"}, {"OTEL_BSP_EXPORT_TIMEOUT", "-1"},
+		{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "x"}, {"OTEL_TRACES_SAMPLER_ARG", "half"}, {"OTEL_TRACES_SAMPLER_ARG", "2"},
+		{"OTEL_TRACES_SAMPLER_ARG", "NaN"}, {"OTEL_RESOURCE_ATTRIBUTES", "a=%zz"}, {"OTEL_RESOURCE_ATTRIBUTES", "a=%ff"},
+		{"OTEL_RESOURCE_ATTRIBUTES", "a"}} {
+		name, value := c[0], c[1]
+		t.Setenv("OTEL_TRACES_SAMPLER", "traceidratio")
 		t.Setenv(name, value)
 		if _, err := observability.New(t.Context(),
 			observability.Config{SpanExporters: []sdktrace.SpanExporter{spans}}); err == nil || !strings.Contains(err.Error(),

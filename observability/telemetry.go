@@ -251,7 +251,7 @@ func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	return res, nil
+	return res, checkResource(res.Attributes())
 }
 
 func (t *Telemetry) traces(res *resource.Resource) error {

@@ -61,7 +61,8 @@
 //   - Find has a limit always; paging is by keyset, with the id as the last sort key and NULL before every value; a
 //     cursor is opaque and bound to the query it came from (ErrCursor).
 //   - A comparison with NULL is false, and so is its negation's complement: logic is two-valued everywhere.
-//   - Times come back in UTC, cut on write to microseconds (SQL, memory) or milliseconds (MongoDB).
+//   - Times come back in UTC, cut on write to microseconds (SQL, memory) or milliseconds (MongoDB). Those before the
+//     year -4711 or after 294246 are ErrValue.
 //
 // # What it does not do
 //

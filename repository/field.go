@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"time"
 
@@ -64,8 +63,8 @@ func Assignments[E any](set []Assignment[E]) (map[int]any, error) {
 			return nil, a.err
 		}
 		c := m.Field(a.column)
-		if f, ok := a.value.(float64); ok && math.IsNaN(f) {
-			return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
+		if err := driver.Storable(a.value); err != nil {
+			return nil, fmt.Errorf("column %s: %w", c.Name, err)
 		}
 		if c.Path != nil {
 			return nil, &FieldError{Field: c.Name, Reason: "is inside JSON, which Update changes"}

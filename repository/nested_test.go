@@ -15,9 +15,9 @@ type (
 		City string
 		Zip  int `json:"zip"`
 	}
-	hiding struct {
+	around struct {
 		inner
-		City string // hides inner.City in JSON
+		Name string
 	}
 	odd struct {
 		Omitted string  `json:"omitted,omitempty"`
@@ -38,17 +38,17 @@ type (
 	}
 	oddities struct {
 		repository.Meta
-		Odd  odd
-		Hide hiding
-		Ptr  *inner
-		Map  map[string]inner
+		Odd    odd
+		Around around
+		Ptr    *inner
+		Map    map[string]inner
 	}
 )
 
 var unsearchable = map[string]repository.Filter[oddities]{
 	"a pointer":         repository.Null(func(o *oddities) **string { return &o.Odd.Pointer }).Eq("x"),
 	"two deep":          repository.Ord(func(o *oddities) *int { return &o.Odd.Plain.Zip }).Eq(1),
-	"embedded":          repository.Ord(func(o *oddities) *int { return &o.Hide.Zip }).Eq(1),
+	"embedded":          repository.Ord(func(o *oddities) *int { return &o.Around.Zip }).Eq(1),
 	"a list":            repository.List(func(o *oddities) *[]string { return &o.Odd.Tags }).Contains("x"),
 	"a list of methods": repository.List(func(o *oddities) *[]netip.Addr { return &o.Odd.Addrs }).Contains(netip.Addr{}),
 }
@@ -66,8 +66,6 @@ func TestNestedFieldsThatCannotBeSearchedAreRefused(t *testing.T) {
 		"a time":          repository.Time(func(o *oddities) *time.Time { return &o.Odd.At }).Eq(time.Now()),
 		"a struct":        repository.Eq(func(o *oddities) *inner { return &o.Odd.Plain }).Eq(inner{}),
 		"inside omitzero": repository.Ord(func(o *oddities) *int { return &o.Odd.Zero.Zip }).Eq(1),
-		"hidden":          text(func(o *oddities) *string { return &o.Hide.inner.City }),
-		"hiding":          text(func(o *oddities) *string { return &o.Hide.City }),
 		"a list of times": repository.List(func(o *oddities) *[]time.Time { return &o.Odd.Times }).Contains(time.Now()),
 		"a large list":    repository.List(func(o *oddities) *[]uint64 { return &o.Odd.Large }).Contains(1),
 	} {
@@ -80,7 +78,7 @@ func TestNestedFieldsThatCannotBeSearchedAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, want := range map[string]bool{"odd.Plain.City": true, "hide.zip": true, "odd.pointer": true, "odd.Tags": false,
+	for name, want := range map[string]bool{"odd.Plain.City": true, "around.zip": true, "odd.pointer": true, "odd.Tags": false,
 		"odd": false, "odd.Omitted": false, "ptr.zip": false, "odd.Plain": false, "odd.plain.city": false} {
 		_, err := repository.Named[oddities](name)
 		if (err == nil) != want || err != nil && !errors.Is(err, repository.ErrQuery) {

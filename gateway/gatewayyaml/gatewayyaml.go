@@ -17,8 +17,8 @@
 //
 //	# yaml-language-server: $schema=https://raw.githubusercontent.com/sillar-go/sillar/main/gateway/gatewayyaml/routes.schema.json
 //
-// A key that does not exist is an error: a misspelt "roles" must not
-// make a route public. Every error names the line, the column and the route: an *Error. Nothing is read from the
+// A key that does not exist, a key without a value and a value of another type are errors: a misspelt or empty "roles"
+// must not admit everyone. Every error names the line, the column and the route: an *Error. Nothing is read from the
 // environment and no other file is included.
 package gatewayyaml
 
@@ -131,7 +131,7 @@ func parse(text []byte) (*parsed, error) {
 		return nil, &Error{Line: line(file.Docs[1].Body), Column: 1, Err: errors.New("a second document: one file has one")}
 	}
 	if len(file.Docs) > 0 {
-		if err := checkDurations(file.Docs[0].Body, reflect.TypeFor[document](), map[string]ast.Node{}); err != nil {
+		if err := checkValues(file.Docs[0].Body, reflect.TypeFor[document](), map[string]ast.Node{}); err != nil {
 			return nil, located(err, p.at)
 		}
 	}

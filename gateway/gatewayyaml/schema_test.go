@@ -61,7 +61,7 @@ func schemaOf(typ reflect.Type, docs map[string]string) map[string]any {
 	switch typ {
 	case reflect.TypeFor[time.Duration]():
 		return map[string]any{"anyOf": []any{
-			map[string]any{"type": "string", "pattern": `^-?([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`},
+			map[string]any{"type": "string", "pattern": `^(-1|[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`},
 			map[string]any{"const": -1},
 		}}
 	case reflect.TypeFor[gateway.Balance]():

@@ -3,7 +3,6 @@ package driver
 import (
 	"database/sql"
 	sqldriver "database/sql/driver"
-	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,8 @@ import (
 	"github.com/sillar-go/sillar/internal/jsoncheck"
 )
 
-// ErrValue says that a value cannot be stored so that it is read as it was: NaN, invalid UTF-8 inside a field that is
+// ErrValue says that a value cannot be stored so that it is read as it was: NaN, a time before the year -4711 or after
+// 294246, invalid UTF-8 inside a field that is
 // stored as JSON, a driver.Valuer that fails, and on PostgreSQL text with NUL or invalid UTF-8.
 var ErrValue = errors.New("repository: the database cannot hold the value")
 
@@ -74,6 +74,9 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		f = f.Elem()
 	}
 	if v, ok := plain(f.Addr().Interface()); ok {
+		if c.Kind == KindTime {
+			return v, c.storable(v)
+		}
 		return v, nil
 	}
 	switch {
@@ -82,7 +85,7 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("column %s: %w: %w", c.Name, ErrValue, err)
 		}
-		return v, nil
+		return v, c.storable(v)
 	case c.Kind == KindJSON:
 		text, err := encodeJSON(f)
 		if err != nil {
@@ -91,13 +94,54 @@ func (c Column) Encode(entity reflect.Value) (any, error) {
 		return text, nil
 	case c.Kind == KindBytes && f.IsNil():
 		return nil, nil
-	case c.Kind == KindFloat && math.IsNaN(f.Float()): // SQLite stores NULL, and databases do not agree on its order
-		return nil, fmt.Errorf("column %s: %w: NaN", c.Name, ErrValue)
 	}
-	return Normal(f.Interface()), nil
+	v := Normal(f.Interface())
+	return v, c.storable(v)
 }
 
-// Refuses reports whether Encode may return an error for a value of the column.
+func (c Column) storable(v any) error {
+	if err := Storable(v); err != nil {
+		return fmt.Errorf("column %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// earliest and latest are just outside of the times that all databases hold: those of PostgreSQL begin in 4713 BC, and
+// SQLite's microseconds end in the year 294247.
+var (
+	earliest = time.Date(-4712, 12, 31, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(294247, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// Storable returns an error that matches ErrValue for a number or a time that not every database can hold.
+func Storable(v any) error {
+	switch v := v.(type) {
+	case float64:
+		if math.IsNaN(v) { // SQLite stores NULL, and databases do not agree on its order
+			return fmt.Errorf("%w: NaN", ErrValue)
+		}
+	case time.Time:
+		if !v.After(earliest) || !v.Before(latest) {
+			return fmt.Errorf("%w: a time before the year -4711 or after 294246", ErrValue)
+		}
+	}
+	return nil
+}
+
+// normalTime cuts a time to microseconds, and one that no database holds to one that is just as far before or after
+// all that they hold, so that it can be compared.
+func normalTime(t time.Time) time.Time {
+	t = t.UTC()
+	switch {
+	case t.Before(earliest):
+		return earliest
+	case t.After(latest):
+		return latest
+	}
+	return t.Truncate(time.Microsecond)
+}
+
+// Refuses reports whether Encode may return an error for a value of the column, other than a time.
 func (c Column) Refuses() bool { return c.Valuer || c.Kind == KindJSON || c.Kind == KindFloat }
 
 // plain returns the value that p points to where its type is common and one that Node documents: reflection would copy
@@ -111,7 +155,7 @@ func plain(p any) (any, bool) {
 	case *bool:
 		return *p, true
 	case *time.Time:
-		return p.UTC().Truncate(time.Microsecond), true
+		return normalTime(*p), true
 	}
 	return nil, false
 }
@@ -144,6 +188,9 @@ func (c Column) Decode(entity reflect.Value, stored any) error {
 	case c.Valuer:
 		if at, ok := stored.(time.Time); ok {
 			stored = at.UTC()
+		}
+		if b, ok := stored.([]byte); ok && b == nil { // as the driver of SQLite has an empty one
+			stored = []byte{}
 		}
 		return f.Addr().Interface().(sql.Scanner).Scan(stored)
 	case c.Kind == KindJSON:
@@ -181,106 +228,6 @@ func decodeJSON(stored, into any) error {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
 	return d.Decode(into)
-}
-
-// checkJSON returns an error when encoding/json would lose a part of t, or could not read what it writes.
-func checkJSON(t reflect.Type) error {
-	return jsonCheck{}.check(t, true)
-}
-
-// jsonCheck holds the types that are being checked, which may contain themselves.
-type jsonCheck map[reflect.Type]bool
-
-// check looks at a type; addressable says that encoding/json finds methods of its pointer.
-func (seen jsonCheck) check(t reflect.Type, addressable bool) error {
-	if seen[t] {
-		return nil
-	}
-	seen[t] = true
-	p := reflect.PointerTo(t)
-	switch {
-	case encodes(t):
-		if !decodes(p) {
-			return fmt.Errorf("%s has a method that encodes it and none that decodes it", t)
-		}
-		return nil
-	case encodes(p):
-		if !addressable {
-			return fmt.Errorf("%s is encoded by a method of its pointer, which encoding/json does not call for the values "+
-				"of a map", t)
-		}
-		if !decodes(p) {
-			return fmt.Errorf("%s has a method that encodes it and none that decodes it", t)
-		}
-		return nil
-	}
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice:
-		return seen.check(t.Elem(), true)
-	case reflect.Array:
-		return seen.check(t.Elem(), addressable)
-	case reflect.Map:
-		return seen.checkMap(t)
-	case reflect.Struct:
-		return seen.checkStruct(t, addressable)
-	case reflect.Interface:
-		if t.NumMethod() > 0 {
-			return fmt.Errorf("%s is an interface, of which encoding/json does not know the type to decode", t)
-		}
-	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
-		return fmt.Errorf("%s is nothing that JSON can hold", t)
-	}
-	return nil
-}
-
-func encodes(t reflect.Type) bool {
-	return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
-}
-
-func decodes(p reflect.Type) bool {
-	return p.Implements(reflect.TypeFor[json.Unmarshaler]()) || p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
-}
-
-func (seen jsonCheck) checkMap(t reflect.Type) error {
-	k := t.Key()
-	switch {
-	case encodes(k) != decodes(reflect.PointerTo(k)):
-		return fmt.Errorf("%s: its key has only one of the methods that encode and decode it", t)
-	case encodes(k), k.Kind() == reflect.String, k.Kind() >= reflect.Int && k.Kind() <= reflect.Uintptr:
-		return seen.check(t.Elem(), false)
-	}
-	return fmt.Errorf("%s: JSON has no such keys", t)
-}
-
-func (seen jsonCheck) checkStruct(t reflect.Type, addressable bool) error {
-	names := map[string]string{}
-	for i := range t.NumField() {
-		f := t.Field(i)
-		tag := f.Tag.Get("json")
-		if tag == "-" || f.Name == "_" {
-			continue
-		}
-		name, _, _ := strings.Cut(tag, ",")
-		embedded := f.Anonymous && name == ""
-		if !f.IsExported() && !(embedded && f.Type.Kind() == reflect.Struct) {
-			return fmt.Errorf("%s.%s is not exported and would be lost; the type needs MarshalJSON and UnmarshalJSON, or "+
-				"driver.Valuer and sql.Scanner", t, f.Name)
-		}
-		if !embedded {
-			if name == "" {
-				name = f.Name
-			}
-			folded := strings.ToLower(name)
-			if other, dup := names[folded]; dup {
-				return fmt.Errorf("%s.%s and %s have the same name in JSON, so that one is lost", t, f.Name, other)
-			}
-			names[folded] = f.Name
-		}
-		if err := seen.check(f.Type, addressable); err != nil {
-			return fmt.Errorf("%s.%s: %w", t, f.Name, err)
-		}
-	}
-	return nil
 }
 
 // isPlainStruct reports whether an embedded struct is a group of columns rather than one value.

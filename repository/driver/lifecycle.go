@@ -88,6 +88,19 @@ func (l Lifecycle[E]) Normalize(e *E) {
 	}
 }
 
+// CheckTimes returns the error of Encode for the first time in a list that cannot be stored.
+func (l Lifecycle[E]) CheckTimes(list []E) error {
+	for i := range list {
+		v := reflect.ValueOf(&list[i]).Elem()
+		for _, c := range l.times {
+			if _, err := c.Encode(v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // cut is t.UTC().Truncate for a precision that divides a second, which is cheaper: most times need no cut.
 func (l Lifecycle[E]) cut(t time.Time) time.Time {
 	t = t.UTC() // also without its monotonic part

@@ -168,7 +168,7 @@ func columnOf(name string, t reflect.Type) (Column, error) {
 	}
 	if c.Valuer = isValuer(t); c.Valuer {
 		c.Kind = valuerKind(t)
-		return c, nil
+		return c, checkPromoted(t, valuerMethods)
 	}
 	c.Kind = KindOf(t)
 	if c.Kind == KindJSON {

@@ -43,20 +43,13 @@ func (m *Mapping) Locate(entity, p reflect.Value) (int, bool) {
 	return 0, false
 }
 
-// nest finds the fields inside structs that are stored as JSON which every database finds there too. A name that comes
-// twice is left out: what encoding/json makes of it depends on the depth.
+// nest finds the fields inside structs that are stored as JSON which every database finds there too.
 func (m *Mapping) nest() {
-	var all []Column
 	for i, c := range m.Columns {
 		if c.Kind == KindJSON && !c.Valuer && isGroup(c.Type) {
-			all = nestIn(all, Column{Name: c.Name, Index: c.Index, In: i}, c.Type, false)
+			m.nested = nestIn(m.nested, Column{Name: c.Name, Index: c.Index, In: i}, c.Type, false)
 		}
 	}
-	times := map[string]int{}
-	for _, c := range all {
-		times[c.Name]++
-	}
-	m.nested = slices.DeleteFunc(all, func(c Column) bool { return times[c.Name] > 1 })
 }
 
 // isGroup reports whether encoding/json makes an object of the fields of a type.

@@ -44,7 +44,7 @@ func Normal(v any) any {
 	case nil, string, bool, int64, float64, []byte:
 		return v
 	case time.Time:
-		return t.UTC().Truncate(time.Microsecond)
+		return normalTime(t)
 	}
 	r := reflect.ValueOf(v)
 	if isValuer(r.Type()) {

@@ -128,6 +128,8 @@ func (r *Repo[E]) decode(raw bson.Raw, e *E) error {
 			if stored, err = driverValue(val, c.Kind); err == nil {
 				err = c.Decode(v, stored)
 			}
+		case c.Kind == driver.KindString && val.Type == bson.TypeString: // also of a type that the client reads otherwise
+			err = c.Decode(v, val.StringValue())
 		default:
 			err = val.Unmarshal(v.FieldByIndex(c.Index).Addr().Interface())
 		}

@@ -36,6 +36,7 @@ type Mapped struct {
 	Seals   []Sealed
 	Big     big.Int
 	Raw     json.RawMessage
+	Digits  json.Number
 	Details map[string]any
 	Pair
 }

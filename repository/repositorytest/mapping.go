@@ -54,7 +54,8 @@ func mappedFull(f Features) Mapped {
 		Nick: sql.NullString{String: "al", Valid: true}, Seen: sql.NullTime{Time: at, Valid: true},
 		Points: sql.NullInt64{Int64: 9007199254740993, Valid: true},
 		Sealed: NewSealed("letter"), Seals: []Sealed{NewSealed("x"), NewSealed("")},
-		Raw: json.RawMessage(`{"a": 1.0}`), Details: map[string]any{"account": json.Number("9007199254740993"),
+		Raw: json.RawMessage(`{"a": 1.0}`), Digits: "1.10",
+		Details: map[string]any{"account": json.Number("9007199254740993"),
 			"deep": []any{json.Number("0.10"), nil, true}},
 		Pair: NewPair("l", "r"),
 	}
@@ -175,14 +176,31 @@ func unstorable(t *testing.T, r repository.Repository[Mapped], _ Features) {
 	for name, m := range map[string]Mapped{
 		"invalid UTF-8 inside JSON": {Table: []string{"\xff"}},
 		"invalid UTF-8 in a key":    {Details: map[string]any{"\xff": 1}}, "a Valuer that fails": {Secret: "unstorable"},
+		"a time too late":           {From: time.Date(294247, 1, 11, 0, 0, 0, 0, time.UTC)},
+		"a time too early":          {Seen: sql.NullTime{Time: time.Date(-4713, 1, 1, 0, 0, 0, 0, time.UTC), Valid: true}},
 		"a float that JSON has not": {Details: map[string]any{"f": func() {}}},
 	} {
 		if _, err := r.Create(t.Context(), m); !errors.Is(err, repository.ErrValue) {
 			t.Errorf("%s: got %v, want ErrValue", name, err)
 		}
 	}
+	late := time.Unix(1<<60, 0)
+	if _, err := r.CreateMany(t.Context(), []Mapped{{}, {From: late}}); !errors.Is(err, repository.ErrValue) {
+		t.Errorf("CreateMany with a time too late: got %v, want ErrValue", err)
+	}
+	if _, err := r.UpdateWhere(t.Context(), mappedOrder.Eq(""), mappedFrom.To(late)); !errors.Is(err,
+		repository.ErrValue) {
+		t.Errorf("UpdateWhere to a time too late: got %v, want ErrValue", err)
+	}
 	if n, err := r.Count(t.Context(), repository.Filter[Mapped]{}); n != 0 || err != nil {
 		t.Errorf("%d entities were stored, %v", n, err)
+	}
+	if _, err := r.Create(t.Context(), Mapped{From: time.Date(294246, 12, 31, 0, 0, 0, 0, time.UTC)}); err != nil {
+		t.Errorf("the latest time: %v", err)
+	}
+	between := mappedFrom.Before(late).And(mappedFrom.After(time.Unix(-1<<60, 0)))
+	if n, err := r.Count(t.Context(), between); n != 1 || err != nil {
+		t.Errorf("between times that no database holds: got %d, %v, want 1", n, err)
 	}
 }
 

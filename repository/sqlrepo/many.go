@@ -41,6 +41,9 @@ func (r *Repo[E]) CreateMany(ctx context.Context, list []E) ([]E, error) {
 // rowOf returns the values of each entity of a list. They are converted while those before are on their way to the
 // database, where no value can be refused; else all of them before anything is sent.
 func (r *Repo[E]) rowOf(list []E) (func(i int) []any, error) {
+	if err := r.life.CheckTimes(list); err != nil {
+		return nil, fmt.Errorf("sqlrepo: create in %s: %w", r.table, err)
+	}
 	columns := len(r.m.Columns)
 	if !slices.ContainsFunc(r.m.Columns, driver.Column.Refuses) {
 		values := make([]any, columns)
