@@ -19,8 +19,8 @@ var (
 	// ErrCursor says that a cursor was changed, or belongs to another query.
 	ErrCursor = driver.ErrCursor
 	// ErrValue says that a value cannot be stored so that it is read as it was: NaN, a time before the year -4711 or
-	// after 294246, invalid UTF-8 inside a field that is stored as JSON, a driver.Valuer that fails, and on PostgreSQL text
-	// with NUL or invalid UTF-8. A query for such text finds nothing there, without an error.
+	// after 294246, invalid UTF-8 inside a field that is stored as JSON, a driver.Valuer that fails, and on PostgreSQL
+	// text with NUL or invalid UTF-8. A query for such text finds nothing there, without an error.
 	ErrValue = driver.ErrValue
 	// ErrQuery is matched by every *FieldError and *QueryError.
 	ErrQuery = errors.New("repository: unusable query")
