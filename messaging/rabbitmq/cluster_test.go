@@ -30,7 +30,8 @@ func TestClusterLosesNothingWhileNodesDie(t *testing.T) {
 		proxies[i].Refuse(i > 0) // leaders are where their queues are declared
 	}
 	tr := flow(t, fmt.Sprintf("amqp://guest:guest@%s,%s,%s/", proxies[0].Addr(), proxies[1].Addr(), proxies[2].Addr()),
-		rabbitmq.Config{Heartbeat: 2 * time.Second}, messaging.ErrNacked, messaging.ErrUnroutable)
+		rabbitmq.Config{Heartbeat: 2 * time.Second}, messaging.ErrNacked, messaging.ErrUnroutable,
+		messaging.ErrUnknownOutcome) // of what was sent again and refused
 	tr.alive("the start")
 	connectTo := func(chosen int) { // and be free to go to the others
 		for i, p := range proxies {
