@@ -28,7 +28,8 @@ func BenchmarkMongoOutboxBacklog(b *testing.B) {
 		name string
 		rows int
 		held bool
-	}{{"empty", 0, false}, {"waiting-100000", 100_000, false}, {"held-100000", 100_000, true}} {
+	}{{"empty", 0, false}, {"waiting-100000", 100_000, false},
+		{"waiting-1000000", 1_000_000, false}, {"held-100000", 100_000, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			client, err := mongo.Connect(options.Client().ApplyURI(uri))
 			if err != nil {
