@@ -126,7 +126,9 @@ func Handle[C, R any](g *messaging.Group, topic string, h cqrs.Handler[C, R], pu
 			}
 			return err
 		}
-		if deadline, err := time.Parse(time.RFC3339Nano, m.Header(headerDeadline)); err == nil {
+		deadline, err := time.Parse(time.RFC3339Nano, m.Header(headerDeadline))
+		bounded := err == nil
+		if bounded {
 			if !time.Now().Before(deadline) {
 				cfg.Logger.WarnContext(ctx, "remote: a request came after its deadline and is not handled", "topic", topic,
 					"message_id", m.ID)
@@ -139,6 +141,11 @@ func Handle[C, R any](g *messaging.Group, topic string, h cqrs.Handler[C, R], pu
 		r, err := h.Handle(ctx, m.Data)
 		if errors.Is(ctx.Err(), context.Canceled) { // by a drain: another process may handle it
 			return cmp.Or(err, ctx.Err())
+		}
+		if err != nil && bounded && !time.Now().Before(deadline) { // the caller has stopped to wait, because of the same
+			cfg.Logger.WarnContext(ctx, "remote: a handler did not end before the request's deadline", "topic", topic,
+				"message_id", m.ID, "error", err)
+			return nil
 		}
 		reply(context.WithoutCancel(ctx), pub, replyTo, m.Envelope, r, err, cfg)
 		return nil
