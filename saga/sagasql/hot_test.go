@@ -52,8 +52,8 @@ func TestStepsLeaveIndexesAlone(t *testing.T) {
 	}
 }
 
-// awaitNoSnapshot waits until no transaction at the server, in another database either, is older than what is old by now:
-// PostgreSQL does not free the space of rows until then.
+// awaitNoSnapshot waits until no transaction at the server, in another database either, is older than what is old by
+// now: PostgreSQL does not free the space of rows until then.
 func awaitNoSnapshot(t *testing.T, db *sqldb.DB) {
 	t.Helper()
 	q, now := db.Querier(t.Context()), ""
