@@ -17,6 +17,14 @@ import (
 	"github.com/sillar-go/sillar/saga"
 )
 
+// privileged is a command as root: by sudo, where this is another user.
+func privileged(ctx context.Context, name string, args ...string) *exec.Cmd {
+	if os.Getuid() != 0 {
+		return exec.CommandContext(ctx, "sudo", append([]string{"-n", name}, args...)...)
+	}
+	return exec.CommandContext(ctx, name, args...)
+}
+
 // smallDisk mounts a file system of so many megabytes.
 func smallDisk(t *testing.T, megabytes int) (dir string) {
 	t.Helper()
@@ -25,11 +33,13 @@ func smallDisk(t *testing.T, megabytes int) (dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	mount := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", megabytes), "none", dir)
-	if out, err := mount.CombinedOutput(); err != nil {
-		t.Skipf("no file system can be mounted here: %v: %s", err, out)
+	options := fmt.Sprintf("mode=1777,size=%dm", megabytes)
+	out, err := privileged(t.Context(), "mount", "-t", "tmpfs", "-o", options, "none", dir).CombinedOutput()
+	if err != nil {
+		testenv.Missing(t, fmt.Sprintf("a small disk cannot be mounted: run as root, or let sudo mount without a password "+
+			"(in a container: --cap-add SYS_ADMIN): %v: %s", err, out))
 	}
-	t.Cleanup(func() { _ = exec.CommandContext(context.WithoutCancel(t.Context()), "umount", "-l", dir).Run() })
+	t.Cleanup(func() { _ = privileged(context.WithoutCancel(t.Context()), "umount", "-l", dir).Run() })
 	return dir
 }
 
